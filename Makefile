@@ -1,0 +1,104 @@
+# `make` or `make help` lists every target. Installation happens once: again only when its three files change.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
+
+# Where torch alone comes from; empty: PyPI, which has the CUDA build. https://download.pytorch.org/whl/cpu is small.
+# Without dependencies, because such an index need not have the versions we pin; the next line brings them.
+TORCH_INDEX ?=
+TEST_WORKERS ?= 2
+
+EXP ?=
+FORCE ?=
+ARGS ?=
+
+# One thread each: workers of a test run and kernels of a small model would only fight for the cores.
+RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables: EXP=name of experiments/*.yaml, FORCE=1 (start over), ARGS='more arguments',"
+	@echo "             PYTHON=python3.11, TORCH_INDEX=https://download.pytorch.org/whl/cpu, TEST_WORKERS=2"
+
+.PHONY: install
+install: $(INSTALLED) ## Set up .venv with the tested versions (again only when they changed).
+
+$(INSTALLED): constraints.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: PYTHON: $$($(PYTHON) --version 2>&1 | head -n 1) cannot run this project"; \
+	  echo "  expected: Python 3.11 or newer"; \
+	  echo "  hint: name one that is installed: make install PYTHON=python3.11"; exit 2; } >&2
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || \
+	  $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: data
+data: $(INSTALLED) ## Write the testbed's data (once).
+	$(BIN)/m2pt data testbed
+
+.PHONY: backbone
+backbone: $(INSTALLED) ## Rebuild the embedded backbone from its recipe (long; it is in the repository already).
+	$(BIN)/m2pt backbone $(ARGS)
+
+.PHONY: check-exp
+check-exp:
+	@test -n '$(EXP)' -a -f 'experiments/$(EXP).yaml' || { \
+	  echo "error: EXP: there is no experiment '$(EXP)'"; \
+	  echo "  expected: one of $(EXPERIMENTS)"; \
+	  echo "  hint: make train EXP=$(firstword $(EXPERIMENTS))"; exit 2; } >&2
+
+.PHONY: train
+train: check-exp $(INSTALLED) ## Train and evaluate an experiment: EXP=name; FORCE=1 starts over.
+	$(BIN)/m2pt train --config experiments/$(EXP).yaml $(if $(FORCE),--force) $(ARGS)
+
+.PHONY: evaluate
+evaluate: check-exp $(INSTALLED) ## Evaluate a trained experiment on its benchmarks: EXP=name.
+	$(BIN)/m2pt evaluate --config experiments/$(EXP).yaml $(ARGS)
+
+.PHONY: params
+params: check-exp $(INSTALLED) ## Count what an experiment trains, without weights: EXP=name.
+	$(BIN)/m2pt params --config experiments/$(EXP).yaml $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## Run the fast tests.
+	$(RUN_TESTS) $(ARGS)
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## Run the slow tests (minutes).
+	$(RUN_TESTS) -m "slow and not gpu" $(ARGS)
+
+.PHONY: check
+check: lint types imports ## Run every check that is not a test: style, types, import rules.
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style and formatting.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(INSTALLED) ## Repair style and formatting where that is possible.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(INSTALLED) ## Check types (strictly in lightning_m2pt).
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: $(INSTALLED) ## Check the import rules of setup.cfg.
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: clean
+clean: ## Remove caches and build files; keeps .venv, data and outputs.
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
