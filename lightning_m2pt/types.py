@@ -136,15 +136,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a forward pass of a backbone returns.
+    """What a forward pass of a backbone returns; the rows of textual prompts are taken out again.
 
     Attributes:
-        logits: (B, S, V), S rows after the image's rows took the placeholder's place; no textual prompt rows.
-        labels: (B, S) int64, aligned with ``logits`` (not shifted).
+        hidden_states: (B, S, D) after the language model's final norm, in its dtype; S rows once the image's rows
+            stand in the placeholder's place.
+        labels: (B, S) int64, aligned with ``hidden_states`` (not shifted).
         spans: (B, S) int64, the ``Span`` of every row.
     """
 
-    logits: Tensor
+    hidden_states: Tensor
     labels: Tensor
     spans: Tensor
 

@@ -1,0 +1,210 @@
+"""The backbone contract: a frozen vision tower, a connector and a frozen causal language model.
+
+A backbone knows nothing of methods. It runs with an ``Attachment``: prompt rows per layer and stand-ins for its
+connector and head. The empty attachment is the untouched model.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lightning_m2pt.processing import Processor
+from lightning_m2pt.prompts.deep import DeepPrompts
+from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, ModelOutput, Span
+
+InjectionPath: TypeAlias = Literal["auto", "token", "prefix"]
+VisualRowsToText: TypeAlias = Literal["official", "all", "none"]
+
+
+@dataclass
+class Attachment:
+    """What a method puts into a backbone while it is attached.
+
+    Attributes:
+        visual_prompts: Prompt rows of the vision tower's layers.
+        textual_prompts: Prompt rows of the decoder's layers.
+        visual_rows_to_text: Which rows of the last vision layer's input go through the connector besides patches.
+            ``official``: the raw prompt rows but the first, and CLS (the published code drops row 0, a prompt);
+            ``all``: all raw prompt rows, no CLS; ``none``: patches only.
+        connector: Stands in for the pretrained projector.
+        lm_head: Stands in for the pretrained head.
+        path: ``token`` puts rows into the sequence (reference); ``prefix`` computes keys and values once per batch;
+            ``auto`` takes the prefix path wherever it is exact.
+    """
+
+    visual_prompts: DeepPrompts | None = None
+    textual_prompts: DeepPrompts | None = None
+    visual_rows_to_text: VisualRowsToText = "none"
+    connector: nn.Module | None = None
+    lm_head: nn.Module | None = None
+    path: InjectionPath = "auto"
+
+
+@dataclass
+class VisualRows:
+    """Rows that go through the connector: (B, N, D) and the span of each of the N."""
+
+    rows: Tensor
+    spans: list[Span]
+
+
+@dataclass
+class DecodingState:
+    """Where greedy decoding stands.
+
+    Attributes:
+        cache: The decoder's keys and values.
+        visible: (B, K) bool, which cached positions are real rows (padding is not).
+        next_position: (B,) int64 rotary position of the next token.
+        logits: (B, V) for the next token.
+    """
+
+    cache: Any
+    visible: Tensor
+    next_position: Tensor
+    logits: Tensor
+
+
+@dataclass
+class BackboneShape:
+    """Sizes read from configuration files alone."""
+
+    vision_layers: int
+    vision_width: int
+    patches: int
+    image_size: int
+    text_layers: int
+    text_width: int
+    vocabulary_size: int
+    image_mean: tuple[float, ...] = field(default=())
+    image_std: tuple[float, ...] = field(default=())
+    interpolation: str = "bicubic"
+
+
+class Backbone(nn.Module, ABC):
+    """Base class of frozen models. Constructors read configuration, never weights.
+
+    Attributes:
+        shape: Sizes, for checks before any weight is loaded.
+        attachment: What the attached method put in; replaced by ``attach`` and emptied by ``detach``.
+        projector: Pretrained connector.
+    """
+
+    shape: BackboneShape
+    projector: nn.Module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attachment = Attachment()
+
+    @abstractmethod
+    def processor(self, max_text_length: int) -> Processor:
+        """Returns the tokenizer and image transform that belong to the weights."""
+
+    @abstractmethod
+    def check_files(self) -> None:
+        """Raises BadInputError that says which files are missing and how to get them; opens no weights."""
+
+    @abstractmethod
+    def load(self) -> None:
+        """Builds the modules and loads the weights. Calling it again does nothing."""
+
+    @abstractmethod
+    def build_on_meta(self) -> None:
+        """Builds the modules without memory, for counting."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 that names the frozen weights and their configuration."""
+
+    @abstractmethod
+    def base_parameters(self) -> int:
+        """Returns how many numbers the untouched model has, as the paper counts them."""
+
+    @abstractmethod
+    def visual_rows(self, pixel_values: Tensor) -> VisualRows:
+        """Runs the vision tower on (B, 3, H, W) with the attachment's visual prompts."""
+
+    @abstractmethod
+    def decode_rows(self, embeddings: Tensor) -> Tensor:
+        """Runs the decoder on (B, S, D) rows with the attachment's textual prompts; returns (B, S, D)."""
+
+    @abstractmethod
+    def prefill(self, batch: Batch) -> DecodingState:
+        """Runs questions without answers and returns the state from which answers are decoded."""
+
+    @abstractmethod
+    def advance(self, state: DecodingState, tokens: Tensor) -> DecodingState:
+        """Feeds one token (B,) to every row and returns the next state."""
+
+    @abstractmethod
+    def token_embedding(self) -> nn.Embedding:
+        """Returns the frozen token embedding, (V, D)."""
+
+    @abstractmethod
+    def pretrained_lm_head(self) -> nn.Module:
+        """Returns the frozen head."""
+
+    @abstractmethod
+    def release_hooks(self) -> None:
+        """Takes away every hook and shadowed method that prompts needed."""
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Maps (..., D) hidden states to (..., V) logits, with the attachment's head if it has one."""
+        head = self.attachment.lm_head
+        if head is None:
+            return self.pretrained_lm_head()(hidden_states)  # type: ignore[no-any-return]
+        weight = next(head.parameters())
+        return head(hidden_states.to(weight.dtype))  # type: ignore[no-any-return]
+
+    def connect(self, rows: Tensor) -> Tensor:
+        """Maps visual rows (B, N, D_vision) to the decoder's width; the trained connector computes in its own dtype."""
+        connector = self.attachment.connector or self.projector
+        weight = next(connector.parameters())
+        return connector(rows.to(weight.dtype)).to(self.token_embedding().weight.dtype)  # type: ignore[no-any-return]
+
+    def assemble(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Puts the image's rows where the placeholder stands.
+
+        Returns:
+            Embeddings (B, S, D), labels (B, S) and spans (B, S) with S = T - 1 + N.
+        """
+        visual = self.visual_rows(batch.pixel_values)
+        image = self.connect(visual.rows)
+        text = self.token_embedding()(batch.input_ids.clamp(min=0))
+        order = splice_order(batch.input_ids, image.shape[1])
+        rows = torch.cat([text, image], dim=1)
+        embeddings = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
+        device = batch.labels.device
+        image_labels = torch.full(image.shape[:2], -100, dtype=batch.labels.dtype, device=device)
+        image_spans = torch.tensor(visual.spans, dtype=batch.spans.dtype, device=device).expand(image.shape[0], -1)
+        labels = torch.cat([batch.labels, image_labels], dim=1).gather(1, order)
+        spans = torch.cat([batch.spans, image_spans], dim=1).gather(1, order)
+        return embeddings, labels, spans
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """Runs a batch; padding stands on the right, so a causal decoder needs no padding mask."""
+        embeddings, labels, spans = self.assemble(batch)
+        return ModelOutput(hidden_states=self.decode_rows(embeddings), labels=labels, spans=spans)
+
+
+def splice_order(input_ids: Tensor, image_rows: int) -> Tensor:
+    """Returns (B, T - 1 + N): for every output position the row of [T text rows, N image rows] that goes there.
+
+    Args:
+        input_ids: (B, T) with exactly one ``IMAGE_TOKEN_ID`` a row.
+        image_rows: N.
+    """
+    marks = input_ids == IMAGE_TOKEN_ID
+    if not bool((marks.sum(dim=1) == 1).all()):
+        raise ValueError("every sample needs exactly one image placeholder")
+    mark = marks.int().argmax(dim=1, keepdim=True)
+    length = input_ids.shape[1]
+    position = torch.arange(length - 1 + image_rows, device=input_ids.device)[None]
+    inside = length + position - mark
+    behind = position - image_rows + 1
+    order = torch.where(position < mark, position, torch.where(position < mark + image_rows, inside, behind))
+    return order.long()

@@ -1,0 +1,349 @@
+"""An open_clip vision tower, a linear projector and a Llama-form language model of transformers: the paper's make-up.
+
+The embedded default and CLIP ViT-L/14 + Vicuna-7B differ in paths only. Features are those of layer -2: the input of
+the vision tower's last block, which is therefore never computed (LLaVA-v1; paper notes 2.2).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_m2pt.backbones.base import Backbone, BackboneShape, DecodingState, VisualRows
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.processing import Processor
+from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, fill_language_cache, is_foldable
+from lightning_m2pt.prompts.token_path import LanguageTokenPath, VisionTokenPath, prepend_placeholders, put_rows_first
+from lightning_m2pt.types import Batch, Span
+
+VISION_PREFIX_IN_FILE = "visual."
+"""open_clip's checkpoints hold the whole CLIP model; the tower's keys start with this."""
+
+
+class OpenClipLlama(Backbone):
+    """open_clip tower + linear projector + transformers causal LM.
+
+    Args:
+        vision_config: open_clip's JSON file (``model_cfg`` and ``preprocess_cfg``).
+        vision_weights: safetensors file of the CLIP model or of its tower.
+        language_config: Folder with the language model's ``config.json``.
+        language_model: Folder with the language model's safetensors and tokenizer.
+        projector_weights: safetensors file with ``weight`` (D_text, D_vision) and ``bias`` (D_text).
+        dtype: Type of the frozen weights.
+        activation_checkpointing: Recompute activations in the backward pass (non-reentrant); takes the token path.
+    """
+
+    def __init__(
+        self,
+        vision_config: str,
+        vision_weights: str,
+        language_config: str,
+        language_model: str,
+        projector_weights: str,
+        dtype: Literal["float32", "bfloat16", "float64"] = "float32",
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.vision_config = Path(vision_config)
+        self.vision_weights = Path(vision_weights)
+        self.language_config = Path(language_config)
+        self.language_folder = Path(language_model)
+        self.projector_weights = Path(projector_weights)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.activation_checkpointing = activation_checkpointing
+        self._open_clip = read_json(self.vision_config, "model.backbone.vision_config")
+        self._llama = read_json(self.language_config / "config.json", "model.backbone.language_config")
+        self.shape = shape_of(self._open_clip, self._llama, self.vision_config, self.language_config)
+        self._vision_token_path = VisionTokenPath()
+        self._vision_prefix_path = VisionPrefixPath()
+        self._language_token_path = LanguageTokenPath()
+        self.is_loaded = False
+
+    def processor(self, max_text_length: int) -> Processor:
+        """Returns the tokenizer of the language model's folder with the tower's image transform."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(self.language_folder), local_files_only=True)
+        return Processor(
+            tokenizer=tokenizer,
+            image_size=self.shape.image_size,
+            image_mean=self.shape.image_mean,
+            image_std=self.shape.image_std,
+            interpolation=self.shape.interpolation,
+            max_text_length=max_text_length,
+        )
+
+    def check_files(self) -> None:
+        """Raises BadInputError if weights or tokenizer are not where the configuration says."""
+        tokenizer = self.language_folder / "tokenizer_config.json"
+        weights = sorted(self.language_folder.glob("*.safetensors"))
+        language = weights[0] if weights else self.language_folder / "model.safetensors"
+        wanted = [self.vision_weights, tokenizer, language, self.projector_weights]
+        missing = [str(path) for path in wanted if not path.is_file()]
+        if missing:
+            raise BadInputError(
+                f"missing {', '.join(missing)}",
+                where="model.backbone",
+                expected="the weights as safetensors, and the tokenizer, where the configuration says",
+                hint=f"{self.language_config.parent / 'README.md'} says how to get them",
+            )
+
+    def build_on_meta(self) -> None:
+        """Builds all modules on the meta device."""
+        import open_clip
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(str(self.language_config), local_files_only=True)
+        with torch.device("meta"):
+            self.vision_tower = open_clip.CLIP(**self._open_clip["model_cfg"]).visual
+            self.language_model = AutoModelForCausalLM.from_config(config)
+            self.projector = nn.Linear(self.shape.vision_width, self.shape.text_width)
+
+    def load(self) -> None:
+        """Builds the modules and loads the frozen weights in ``dtype``."""
+        if self.is_loaded:
+            return
+        import open_clip
+        from safetensors.torch import load_file
+        from transformers import AutoModelForCausalLM
+
+        self.check_files()
+        # CLIP's text tower is built and dropped again: on the meta device that costs nothing.
+        with torch.device("meta"):
+            self.vision_tower = open_clip.CLIP(**self._open_clip["model_cfg"]).visual
+            self.projector = nn.Linear(self.shape.vision_width, self.shape.text_width)
+        tensors = load_file(self.vision_weights)
+        vision = {
+            name.removeprefix(VISION_PREFIX_IN_FILE): tensor.to(self.dtype)
+            for name, tensor in tensors.items()
+            if name.startswith(VISION_PREFIX_IN_FILE)
+        }
+        load_all(self.vision_tower, vision, self.vision_weights)
+        projector = {name: tensor.to(self.dtype) for name, tensor in load_file(self.projector_weights).items()}
+        load_all(self.projector, projector, self.projector_weights)
+        self.language_model = AutoModelForCausalLM.from_pretrained(
+            str(self.language_folder), dtype=self.dtype, local_files_only=True, use_safetensors=True
+        )
+        self.finish()
+
+    def finish(self) -> None:
+        """Puts the built modules into their frozen state; also called by tests that build random weights."""
+        self.eval()
+        if self.activation_checkpointing:
+            self.vision_tower.set_grad_checkpointing(True)
+            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.is_loaded = True
+
+    def train(self, mode: bool = True) -> "OpenClipLlama":
+        """Keeps the frozen modules in evaluation mode, but where activation checkpointing needs training mode."""
+        super().train(False)
+        if mode and self.activation_checkpointing:
+            self.language_model.train()
+        return self
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 over configuration and weight files, independent of where they lie."""
+        digest = hashlib.sha256()
+        files = [self.vision_config, self.vision_weights, self.language_config / "config.json"]
+        files += sorted(self.language_folder.glob("*.safetensors")) + [self.projector_weights]
+        for path in files:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def base_parameters(self) -> int:
+        """Counts language model, vision tower and projector; open_clip's text projection ``visual.proj`` is not used
+        by a LLaVA model and left out, the tower's unused last block and norm are counted (design section 4)."""
+        tower = sum(parameter.numel() for name, parameter in self.vision_tower.named_parameters() if name != "proj")
+        others = [*self.language_model.parameters(), *self.projector.parameters()]
+        return tower + sum(parameter.numel() for parameter in others)
+
+    def token_embedding(self) -> nn.Embedding:
+        """Returns the frozen token embedding, (V, D)."""
+        return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
+
+    def pretrained_lm_head(self) -> nn.Module:
+        """Returns the frozen head."""
+        return self.language_model.get_output_embeddings()  # type: ignore[no-any-return]
+
+    def visual_rows(self, pixel_values: Tensor) -> VisualRows:
+        """Runs the used vision blocks and selects what goes through the connector."""
+        prompts = self.attachment.visual_prompts
+        if prompts is None:
+            return VisualRows(self.vision_states(pixel_values)[:, 1:], [Span.PATCH] * self.shape.patches)
+        rows = prompts.layer_rows()
+        used, last = rows[:-1], rows[-1]
+        if self.attachment.path != "token" and not self.activation_checkpointing and is_foldable(used):
+            self._vision_prefix_path.rows = used
+            self._install_vision(self._vision_prefix_path)
+            states = self.vision_states(pixel_values)
+        else:
+            self._vision_token_path.rows = used
+            self._install_vision(self._vision_token_path)
+            states = self.vision_states(pixel_values)[:, prompts.length :]
+        return self.select_rows(states, last)
+
+    def vision_states(self, pixel_values: Tensor) -> Tensor:
+        """Returns the input of the tower's last block: (B, 1 + N, D), or (B, P + 1 + N, D) on the token path."""
+        output = self.vision_tower.forward_intermediates(
+            pixel_values.to(self.dtype),
+            indices=[self.shape.vision_layers - 2],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        # open_clip calls row 0 the prefix token, whatever it is.
+        return torch.cat([output["image_intermediates_prefix"][0], output["image_intermediates"][0]], dim=1)
+
+    def select_rows(self, states: Tensor, raw_prompt: Tensor | None) -> VisualRows:
+        """Chooses the rows for the connector by name.
+
+        Args:
+            states: (B, 1 + N, D): CLS, then patches.
+            raw_prompt: (1, P, D) prompt of the last layer's input, which passes no layer at all.
+        """
+        patches = [Span.PATCH] * self.shape.patches
+        choice = self.attachment.visual_rows_to_text
+        if choice == "none" or raw_prompt is None:
+            return VisualRows(states[:, 1:], patches)
+        if choice == "all":
+            rows = put_rows_first(raw_prompt, states[:, 1:], 0)
+            return VisualRows(rows, [Span.VISUAL_PROMPT] * raw_prompt.shape[1] + patches)
+        rows = put_rows_first(raw_prompt[:, 1:], states, 0)
+        return VisualRows(rows, [Span.VISUAL_PROMPT] * (raw_prompt.shape[1] - 1) + [Span.CLS] + patches)
+
+    def decode_rows(self, embeddings: Tensor) -> Tensor:
+        """Runs the decoder over (B, S, D) rows with the attached textual prompts."""
+        states, _ = self._run_decoder(embeddings, use_cache=False)
+        return states
+
+    def prefill(self, batch: Batch) -> DecodingState:
+        """Runs the questions, padding on the right; the padding's keys stay in the cache and are hidden later."""
+        embeddings, _, spans = self.assemble(batch)
+        states, cache = self._run_decoder(embeddings, use_cache=True)
+        real = spans != Span.PADDING
+        lengths = real.sum(dim=1)
+        last = states[torch.arange(len(lengths), device=states.device), lengths - 1]
+        prompts = self.attachment.textual_prompts
+        prompt_length = prompts.length if prompts is not None else 0
+        visible = nn.functional.pad(real, (prompt_length, 0), value=True)
+        return DecodingState(cache, visible, lengths + prompt_length, self.logits(last))
+
+    def advance(self, state: DecodingState, tokens: Tensor) -> DecodingState:
+        """Feeds one token a row at its own position; the hooks of the token path are idle, prompts are in the cache."""
+        self._language_token_path.rows = ()
+        visible = nn.functional.pad(state.visible, (0, 1), value=True)
+        output = self.language_model.model(
+            inputs_embeds=self.token_embedding()(tokens)[:, None],
+            attention_mask=visible.long(),
+            position_ids=state.next_position[:, None],
+            past_key_values=state.cache,
+            use_cache=True,
+        )
+        logits = self.logits(output.last_hidden_state[:, 0])
+        return DecodingState(output.past_key_values, visible, state.next_position + 1, logits)
+
+    def release_hooks(self) -> None:
+        """Takes every hook and shadowed method away; called when a method detaches."""
+        self._vision_token_path.remove()
+        self._vision_prefix_path.remove()
+        self._language_token_path.remove()
+        self._vision_installed = None
+        self._language_hooked = False
+
+    _vision_installed: VisionTokenPath | VisionPrefixPath | None = None
+    _language_hooked: bool = False
+
+    def _install_vision(self, path: VisionTokenPath | VisionPrefixPath) -> None:
+        if self._vision_installed is path:
+            return
+        rows = path.rows
+        if self._vision_installed is not None:
+            self._vision_installed.remove()
+        path.install(self.vision_tower.transformer.resblocks[:-1])
+        path.rows = rows
+        self._vision_installed = path
+
+    def _run_decoder(self, embeddings: Tensor, *, use_cache: bool) -> tuple[Tensor, Any]:
+        decoder, prompts = self.language_model.model, self.attachment.textual_prompts
+        if prompts is None:
+            output = decoder(inputs_embeds=embeddings, use_cache=use_cache)
+            return output.last_hidden_state, output.past_key_values
+        rows = prompts.layer_rows()
+        if self.attachment.path != "token" and not self.activation_checkpointing and is_foldable(rows):
+            self._language_token_path.rows = ()
+            cache = fill_language_cache(decoder, rows, embeddings.shape[0])
+            output = decoder(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+            return output.last_hidden_state, output.past_key_values
+        if not self._language_hooked:
+            self._language_token_path.install(decoder.layers)
+            self._language_hooked = True
+        self._language_token_path.rows = rows
+        output = decoder(inputs_embeds=prepend_placeholders(embeddings, rows), use_cache=use_cache)
+        return output.last_hidden_state[:, prompts.length :], output.past_key_values
+
+
+def read_json(path: Path, key: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        BadInputError: If the file is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read ({error.strerror})", where=key, expected="a JSON file") from error
+    except ValueError as error:
+        raise BadInputError(f"{path} is not JSON ({error})", where=key, expected="a JSON file") from error
+    if not isinstance(content, dict):
+        raise BadInputError(f"{path} holds no JSON object", where=key, expected="an object")
+    return content
+
+
+def shape_of(
+    open_clip: dict[str, Any], llama: dict[str, Any], vision_file: Path, language_folder: Path
+) -> BackboneShape:
+    """Reads the sizes from both configurations.
+
+    Raises:
+        BadInputError: If one of the needed keys is missing.
+    """
+    try:
+        vision, preprocess = open_clip["model_cfg"]["vision_cfg"], open_clip["preprocess_cfg"]
+        return BackboneShape(
+            vision_layers=vision["layers"],
+            vision_width=vision["width"],
+            patches=(vision["image_size"] // vision["patch_size"]) ** 2,
+            image_size=vision["image_size"],
+            image_mean=tuple(preprocess["mean"]),
+            image_std=tuple(preprocess["std"]),
+            interpolation=preprocess.get("interpolation", "bicubic"),
+            text_layers=llama["num_hidden_layers"],
+            text_width=llama["hidden_size"],
+            vocabulary_size=llama["vocab_size"],
+        )
+    except KeyError as error:
+        place = language_folder / "config.json" if error.args[0] in llama_keys() else vision_file
+        raise BadInputError(f"key {error} is missing", where=str(place), expected="a complete configuration") from error
+
+
+def llama_keys() -> set[str]:
+    """Returns the keys of a Llama configuration that the shape needs."""
+    return {"num_hidden_layers", "hidden_size", "vocab_size"}
+
+
+def load_all(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Loads tensors into a module built on the meta device.
+
+    Raises:
+        BadInputError: If a tensor is missing, unknown or of another shape.
+    """
+    try:
+        module.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadInputError(reason, where=str(path), expected="the tensors the configuration describes") from error

@@ -1,0 +1,39 @@
+"""Next-token cross-entropy on answers (paper section 3.4), as sums: means are taken over a whole optimizer step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.types import IGNORED_LABEL, ModelOutput
+
+
+@dataclass(frozen=True)
+class SupervisedRows:
+    """The rows that predict an answer token.
+
+    Attributes:
+        losses: (N,) float32 cross-entropy of each.
+        right: (N,) bool, whether the most likely token is the right one.
+        sample: (N,) int64, the row of the batch each belongs to.
+    """
+
+    losses: Tensor
+    right: Tensor
+    sample: Tensor
+
+
+def supervised_rows(backbone: Backbone, output: ModelOutput) -> SupervisedRows:
+    """Computes logits and loss where the next position is supervised, and nowhere else.
+
+    The published class leaves the logits in bf16 for the loss (paper notes, A7); here they are float32.
+    """
+    next_labels = output.labels[:, 1:]
+    supervised = next_labels != IGNORED_LABEL
+    targets = next_labels[supervised]
+    logits = backbone.logits(output.hidden_states[:, :-1][supervised])
+    wide = logits.to(torch.float32) if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    losses = cross_entropy(wide, targets, reduction="none")
+    return SupervisedRows(losses, wide.argmax(dim=-1) == targets, supervised.nonzero()[:, 0])

@@ -1,0 +1,89 @@
+"""The method contract: a method owns what it trains, attaches it to a backbone and takes it away again."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Set as AbstractSet
+
+import torch
+from torch import nn
+
+from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.types import ParameterPart
+
+
+class Method(nn.Module, ABC):
+    """Base class of everything that adapts a frozen backbone.
+
+    What is trained = saved = counted = optimised = exported is exactly ``parts()``; ``trainable.py`` enforces it.
+    Constructors take configuration only; ``build`` makes tensors once the backbone's modules exist.
+    """
+
+    name: str
+
+    @abstractmethod
+    def check(self, shape: BackboneShape) -> None:
+        """Raises BadInputError if the method cannot work on a backbone of this shape."""
+
+    @abstractmethod
+    def build(self, backbone: Backbone, generator: torch.Generator) -> None:
+        """Makes the method's tensors; on meta backbones they are meta tensors."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Returns the trained tensors by part, each with its name inside this module."""
+
+    @abstractmethod
+    def added_parameters(self) -> dict[str, int]:
+        """Returns by part how many of the trained numbers the untouched model does not have."""
+
+    @abstractmethod
+    def attachment(self, without: AbstractSet[str]) -> Attachment:
+        """Returns what is put into the backbone when the parts in ``without`` are knocked out."""
+
+    @abstractmethod
+    def toggles(self) -> dict[str, bool | int | str]:
+        """Returns the components an ablation switches, as they are configured."""
+
+    @abstractmethod
+    def adapter_config(self) -> dict[str, object]:
+        """Returns the arguments that rebuild this method (JSON values)."""
+
+    def dead_rows(self) -> dict[str, list[int]]:
+        """Returns for each tensor name the rows (dimension -2) that can never receive a gradient, by declaration."""
+        return {}
+
+    def attach(self, backbone: Backbone, without: AbstractSet[str] = frozenset()) -> None:
+        """Puts the method into the backbone.
+
+        Raises:
+            BadInputError: If ``without`` names a part the method does not have.
+        """
+        unknown = sorted(set(without) - set(self.parts()))
+        if unknown:
+            raise BadInputError(
+                f"{self.name} has no part {unknown[0]!r} to knock out",
+                where="knock-out",
+                expected=" or ".join(self.parts()) or "nothing: this method trains nothing",
+            )
+        backbone.attachment = self.attachment(without)
+
+    def detach(self, backbone: Backbone) -> None:
+        """Takes the method away: afterwards the backbone is bit-identical to before."""
+        backbone.attachment = Attachment()
+        backbone.release_hooks()
+
+    def parameter_parts(self) -> list[ParameterPart]:
+        """Returns the rows of the trainable table."""
+        dead_rows, added, table = self.dead_rows(), self.added_parameters(), []
+        for part, tensors in self.parts().items():
+            dead = [(name, row, parameter) for name, parameter in tensors for row in dead_rows.get(name, [])]
+            table.append(
+                ParameterPart(
+                    name=part,
+                    parameters=sum(parameter.numel() for _, parameter in tensors),
+                    added=added[part],
+                    dead=sum(parameter.shape[-1] for _, _, parameter in dead),
+                    dead_names=[f"{name} row {row}" for name, row, _ in dead],
+                )
+            )
+        return table

@@ -1,0 +1,219 @@
+"""M2PT: visual prompts, textual prompts and the interaction layer (Wang et al., EMNLP 2024).
+
+Its special cases are arguments, not classes: without visual prompts (``visual_length: 0``), without textual prompts
+(``textual_length: 0``, VPT), without interaction (``interaction: false``), projector only (both lengths 0).
+"""
+
+import copy
+from collections.abc import Set as AbstractSet
+
+import torch
+from torch import nn
+
+from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape, InjectionPath, VisualRowsToText
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.prompts.deep import DeepPrompts, Depth, Initialisation, LayerChoice, choose_layers
+
+VISUAL_PROMPTS, TEXTUAL_PROMPTS, INTERACTION, LM_HEAD = "visual_prompts", "textual_prompts", "interaction", "lm_head"
+
+
+class M2PT(Method):
+    """Deep visual prompts, deep textual prompts and a trained interaction layer over a frozen backbone.
+
+    Args:
+        visual_length: Visual prompt rows per layer (the second number of the paper's "10/20"); 0 switches them off.
+        textual_length: Textual prompt rows per layer (the first number); 0 switches them off.
+        visual_layers: ``all``, or ascending numbers of vision layers whose input gets rows of its own.
+        textual_layers: The same for the decoder.
+        visual_depth: ``deep``: every chosen layer has its own rows; ``shallow``: only the first, which flow on.
+        textual_depth: The same for the decoder.
+        interaction: Train the projector between vision and language (a copy; the pretrained one stays).
+        visual_rows_to_text: Which rows reach the language model besides the patches. ``official``: the raw prompt
+            rows of the last vision layer's input but the first, plus CLS, as the published code does; ``all``: all
+            of these rows, no CLS; ``none``: patches only.
+        lm_head: Also train the language model's head, as the published script does and the paper's 0.09% excludes.
+        init: ``xavier_uniform`` on (1, P, D) as published; ``normal``; ``vocabulary`` copies random token
+            embeddings into textual prompts (visual prompts then start as ``xavier_uniform``).
+        init_std: Standard deviation of ``normal``.
+        dropout: Dropout on prompt numbers in training.
+        path: ``auto`` uses the prefix path where it is exact; ``token`` is the reference; ``prefix`` insists.
+    """
+
+    name = "m2pt"
+
+    def __init__(
+        self,
+        visual_length: int = 20,
+        textual_length: int = 10,
+        visual_layers: LayerChoice = "all",
+        textual_layers: LayerChoice = "all",
+        visual_depth: Depth = "deep",
+        textual_depth: Depth = "deep",
+        interaction: bool = True,
+        visual_rows_to_text: VisualRowsToText = "official",
+        lm_head: bool = False,
+        init: Initialisation = "xavier_uniform",
+        init_std: float = 0.02,
+        dropout: float = 0.0,
+        path: InjectionPath = "auto",
+    ) -> None:
+        super().__init__()
+        for key, value in (("visual_length", visual_length), ("textual_length", textual_length)):
+            if value < 0:
+                raise BadInputError(f"{value} is negative", where=f"model.method.{key}", expected="0 or more rows")
+        if not 0.0 <= dropout < 1.0:
+            raise BadInputError(f"{dropout} is no probability", where="model.method.dropout", expected="0 <= p < 1")
+        if init_std <= 0.0:
+            raise BadInputError(f"{init_std} is not positive", where="model.method.init_std", expected="more than 0")
+        self.visual_length, self.textual_length = visual_length, textual_length
+        self.visual_layers, self.textual_layers = visual_layers, textual_layers
+        self.visual_depth: Depth = visual_depth
+        self.textual_depth: Depth = textual_depth
+        self.visual_rows_to_text: VisualRowsToText = visual_rows_to_text
+        self.train_interaction, self.train_lm_head = interaction, lm_head
+        self.init: Initialisation = init
+        self.init_std, self.dropout = init_std, dropout
+        self.path: InjectionPath = path
+        self.visual_prompts: DeepPrompts | None = None
+        self.textual_prompts: DeepPrompts | None = None
+        self.interaction: nn.Module | None = None
+        self.lm_head: nn.Module | None = None
+
+    def check(self, shape: BackboneShape) -> None:
+        """Compares layers and choices with the backbone's sizes.
+
+        Raises:
+            BadInputError: If a layer does not exist or the combination has no meaning.
+        """
+        if self.visual_length:
+            self._chosen_visual_layers(shape)
+        if self.textual_length:
+            choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "model.method.textual_layers")
+        if self.path == "prefix":
+            self._check_prefix_path(shape)
+
+    def build(self, backbone: Backbone, generator: torch.Generator) -> None:
+        """Makes prompts and copies of the trained pretrained parts, in float32."""
+        shape = backbone.shape
+        is_meta = next(backbone.parameters()).is_meta
+        vocabulary = None if is_meta else backbone.token_embedding().weight.detach()
+        with torch.device("meta" if is_meta else "cpu"):
+            if self.visual_length:
+                self.visual_prompts = DeepPrompts(
+                    self._chosen_visual_layers(shape),
+                    shape.vision_layers,
+                    self.visual_length,
+                    shape.vision_width,
+                    self.dropout,
+                )
+                self.visual_prompts.initialise(self.init, self.init_std, generator)
+            if self.textual_length:
+                self.textual_prompts = DeepPrompts(
+                    choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "textual_layers"),
+                    shape.text_layers,
+                    self.textual_length,
+                    shape.text_width,
+                    self.dropout,
+                )
+                self.textual_prompts.initialise(self.init, self.init_std, generator, vocabulary)
+        if self.train_interaction:
+            self.interaction = copy.deepcopy(backbone.projector).float()
+        if self.train_lm_head:
+            self.lm_head = copy.deepcopy(backbone.pretrained_lm_head()).float()
+
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Returns the trained tensors of the components that are on."""
+        modules = {
+            VISUAL_PROMPTS: self.visual_prompts,
+            TEXTUAL_PROMPTS: self.textual_prompts,
+            INTERACTION: self.interaction,
+            LM_HEAD: self.lm_head,
+        }
+        return {
+            part: [(f"{part}.{name}", parameter) for name, parameter in module.named_parameters()]
+            for part, module in modules.items()
+            if module is not None
+        }
+
+    def added_parameters(self) -> dict[str, int]:
+        """Prompts are added; interaction and head stand in for pretrained tensors of the same size."""
+        return {
+            part: sum(parameter.numel() for _, parameter in tensors) if part in (VISUAL_PROMPTS, TEXTUAL_PROMPTS) else 0
+            for part, tensors in self.parts().items()
+        }
+
+    def dead_rows(self) -> dict[str, list[int]]:
+        """With ``official`` rows, row 0 of the last visual prompt reaches nothing (paper notes, F5)."""
+        if self.visual_prompts is None or self.visual_rows_to_text != "official":
+            return {}
+        return {f"{VISUAL_PROMPTS}.rows.{self.visual_prompts.layers[-1]}": [0]}
+
+    def attachment(self, without: AbstractSet[str]) -> Attachment:
+        """Leaves out what is knocked out; without visual prompts the connector sees patches only."""
+        visual_on = self.visual_prompts is not None and VISUAL_PROMPTS not in without
+        return Attachment(
+            visual_prompts=self.visual_prompts if visual_on else None,
+            textual_prompts=None if TEXTUAL_PROMPTS in without else self.textual_prompts,
+            visual_rows_to_text=self.visual_rows_to_text if visual_on else "none",
+            connector=None if INTERACTION in without else self.interaction,
+            lm_head=None if LM_HEAD in without else self.lm_head,
+            path=self.path,
+        )
+
+    def toggles(self) -> dict[str, bool | int | str]:
+        """Returns the paper's ablation components and the choices that change the sequence."""
+        return {
+            "method": self.name,
+            VISUAL_PROMPTS: self.visual_length > 0,
+            TEXTUAL_PROMPTS: self.textual_length > 0,
+            INTERACTION: self.train_interaction,
+            LM_HEAD: self.train_lm_head,
+            "visual_length": self.visual_length,
+            "textual_length": self.textual_length,
+            "visual_depth": self.visual_depth,
+            "textual_depth": self.textual_depth,
+            "visual_rows_to_text": self.visual_rows_to_text if self.visual_length else "none",
+        }
+
+    def adapter_config(self) -> dict[str, object]:
+        """Returns the constructor's arguments that decide the tensors and the numbers."""
+        return {
+            "visual_length": self.visual_length,
+            "textual_length": self.textual_length,
+            "visual_layers": self.visual_layers,
+            "textual_layers": self.textual_layers,
+            "visual_depth": self.visual_depth,
+            "textual_depth": self.textual_depth,
+            "interaction": self.train_interaction,
+            "visual_rows_to_text": self.visual_rows_to_text,
+            "lm_head": self.train_lm_head,
+        }
+
+    def _chosen_visual_layers(self, shape: BackboneShape) -> list[int]:
+        """Returns the vision layers with rows; the last layer's input matters only if it goes through the connector."""
+        key, last = "model.method.visual_layers", shape.vision_layers - 1
+        available = shape.vision_layers if self.visual_rows_to_text != "none" else last
+        chosen = choose_layers(self.visual_layers, self.visual_depth, available, key)
+        if self.visual_rows_to_text != "none" and chosen[-1] != last:
+            raise BadInputError(
+                f"visual_rows_to_text={self.visual_rows_to_text} needs rows at layer {last}, the input of the last block",
+                where=key,
+                expected=f"deep prompts whose layers include {last}, or visual_rows_to_text: none",
+            )
+        return chosen
+
+    def _check_prefix_path(self, shape: BackboneShape) -> None:
+        visual = set(self._chosen_visual_layers(shape)) if self.visual_length else None
+        textual = None
+        if self.textual_length:
+            textual = set(choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "textual_layers"))
+        incomplete_vision = visual is not None and not set(range(shape.vision_layers - 1)) <= visual
+        incomplete_text = textual is not None and textual != set(range(shape.text_layers))
+        if incomplete_vision or incomplete_text:
+            raise BadInputError(
+                "the prefix path is exact only if every used layer has prompt rows of its own",
+                where="model.method.path",
+                expected="deep prompts on all layers",
+                hint="path: auto takes the token path where it has to",
+            )

@@ -1,0 +1,179 @@
+"""The LightningModule: a frozen backbone, a method, and the steps of training and answering."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torchmetrics import MeanMetric
+
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.generation import greedy_answers
+from lightning_m2pt.losses import SupervisedRows, supervised_rows
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.optim import AdamW, Schedule
+from lightning_m2pt.trainable import assert_same_set, freeze_all_but_declared, trained_parameters
+from lightning_m2pt.types import Batch, ParameterPart, TaskLoss
+
+
+class TuningModule(LightningModule):
+    """Tunes a method on a frozen backbone.
+
+    The loss of an optimizer step is the sum over its supervised tokens divided by their number over all its
+    micro-batches and ranks (design contract 9), so that splitting a step differently trains the same tensors.
+
+    Args:
+        backbone: The frozen model; its constructor has read configuration only.
+        method: What is trained.
+        optimizer: Learning rates and constants of AdamW.
+        schedule: Warm-up and decay.
+        loss_average: ``step`` as above; ``micro_batch`` takes each micro-batch's own mean, as the published script
+            does (numbers then depend on how a step is split).
+    """
+
+    strict_loading = False  # checkpoints hold the trained tensors only; on_load_checkpoint compares the names
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        optimizer: AdamW = AdamW(),  # noqa: B008  (a frozen-by-use settings object; the signature is the schema)
+        schedule: Schedule = Schedule(),  # noqa: B008
+        loss_average: Literal["step", "micro_batch"] = "step",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.method = method
+        self.optimizer_settings = optimizer
+        self.schedule_settings = schedule
+        self.loss_average = loss_average
+        self.validation_loss = MeanMetric()
+        self.validation_accuracy = MeanMetric()
+        self.max_new_tokens = 0
+        self.end_token_id = -1
+        self._step_loss = 0.0
+
+    def check(self) -> None:
+        """Compares method, optimizer and backbone without loading weights.
+
+        Raises:
+            BadInputError: If they do not fit together.
+        """
+        self.method.check(self.backbone.shape)
+
+    def configure_model(self) -> None:
+        """Loads the frozen weights, makes the method's tensors and attaches them; runs once per process.
+
+        Prompts are drawn from a generator of their own, seeded with the run's seed, so that they do not depend on
+        what else was random before.
+        """
+        if self.backbone.is_loaded:
+            return
+        self.backbone.load()
+        self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
+        freeze_all_but_declared(self, self.method)
+        self.method.attach(self.backbone)
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401  (Lightning's union of dicts and tuples)
+        """Builds the optimizer over exactly the declared tensors."""
+        parts = self.method.parts()
+        if not parts:
+            raise BadInputError(
+                f"method {self.method.name} trains nothing",
+                where="model.method",
+                expected="a method with trained parts",
+                hint="use `m2pt evaluate` for the frozen model",
+            )
+        optimizer = self.optimizer_settings.build(parts)
+        optimised = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        assert_same_set("optimizer", optimised, trained_parameters(self).values())
+        schedule = self.schedule_settings.build(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the trained tensors only."""
+        trained = trained_parameters(self)
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of another set of tensors."""
+        saved, trained = set(checkpoint["state_dict"]), set(trained_parameters(self))
+        if saved != trained:
+            first = sorted(saved ^ trained)[0]
+            raise BadInputError(
+                f"tensor {first} is {'not trained here' if first in saved else 'missing'}",
+                where="checkpoint",
+                expected="a checkpoint of this method and backbone",
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Computes one micro-batch's share of the optimizer step's loss.
+
+        Lightning divides the returned loss by the number of micro-batches, and DDP averages gradients over ranks:
+        both are multiplied in here, so that what remains is the sum over the whole step.
+        """
+        rows = supervised_rows(self.backbone, self.backbone(batch))
+        loss_sum = rows.losses.sum()
+        accumulate, world_size = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        if self.loss_average == "step":
+            share = loss_sum / batch.step_supervised_tokens
+            loss = share * (accumulate * world_size)
+        else:
+            loss = loss_sum / max(len(rows.losses), 1)
+            share = loss / (accumulate * world_size)
+        self._step_loss += float(share.detach())
+        if (batch_idx + 1) % accumulate == 0:
+            self.log("train/loss", self._step_loss, sync_dist=True, reduce_fx="sum", prog_bar=True)
+            self._step_loss = 0.0
+        return {"loss": loss, "task_losses": task_losses(batch, rows), "samples": len(batch)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates loss per supervised token and the share of samples whose every answer token is right."""
+        rows = supervised_rows(self.backbone, self.backbone(batch))
+        self.validation_loss.update(rows.losses.mean(), weight=len(rows.losses))
+        wrong = torch.zeros(len(batch), device=self.device).index_add(0, rows.sample, (~rows.right).float())
+        self.validation_accuracy.update((wrong == 0).float())
+        self.log("val/loss", self.validation_loss, prog_bar=True)
+        self.log("val/answer_accuracy", self.validation_accuracy, prog_bar=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, list[int]]]:
+        """Answers a batch of questions greedily; returns (question id, token ids) for each."""
+        answers = greedy_answers(self.backbone, batch, self.max_new_tokens, self.end_token_id)
+        return list(zip(batch.sample_ids, answers, strict=True))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, list[int]]]:
+        """Answers a batch; testing is predicting plus the score of the prediction file."""
+        return self.predict_step(batch, batch_idx)
+
+    def trainable_table(self) -> list[ParameterPart]:
+        """Returns what is trained, per part."""
+        return self.method.parameter_parts()
+
+
+def task_losses(batch: Batch, rows: SupervisedRows) -> list[TaskLoss]:
+    """Sums the loss by task.
+
+    Args:
+        batch: The micro-batch with one task name per sample.
+        rows: Its supervised rows.
+    """
+    losses = torch.zeros(len(batch), dtype=rows.losses.dtype, device=rows.losses.device)
+    losses = losses.index_add(0, rows.sample, rows.losses.detach()).tolist()
+    counts = torch.bincount(rows.sample, minlength=len(batch)).tolist()
+    by_task: dict[str, list[float]] = {}
+    for task, loss, count in zip(batch.tasks, losses, counts, strict=True):
+        totals = by_task.setdefault(task, [0.0, 0.0])
+        totals[0] += loss
+        totals[1] += count
+    return [TaskLoss(task, totals[0], int(totals[1])) for task, totals in by_task.items()]
+
+
+def build_on_meta(module: TuningModule) -> None:
+    """Builds backbone and method without memory, for counting at any size.
+
+    Raises:
+        ValueError: If the declared tensors are not part of the module.
+    """
+    module.backbone.build_on_meta()
+    module.method.build(module.backbone, torch.Generator())
+    freeze_all_but_declared(module, module.method)

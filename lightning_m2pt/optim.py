@@ -1,0 +1,91 @@
+"""Optimizer and learning-rate schedule as factories: configuration in, torch objects out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn, optim
+
+from lightning_m2pt.errors import BadInputError
+
+if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+@dataclass
+class AdamW:
+    """AdamW with one learning rate per part of the method.
+
+    Attributes:
+        learning_rate: One number for all parts, or a number for each part by name.
+        weight_decay: Decoupled weight decay (0 as published).
+        betas: Averaging constants.
+        epsilon: Added to the denominator.
+    """
+
+    learning_rate: float | dict[str, float] = 7e-4
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        """Refuses rates that are negative or not finite."""
+        rates = self.learning_rate if isinstance(self.learning_rate, Mapping) else {"": self.learning_rate}
+        for part, rate in rates.items():
+            if not math.isfinite(rate) or rate < 0:
+                place = "model.optimizer.learning_rate" + (f".{part}" if part else "")
+                raise BadInputError(f"{rate} is no learning rate", where=place, expected="a finite number, 0 or more")
+
+    def rate_of(self, part: str, parts: list[str]) -> float:
+        """Returns the rate of one part.
+
+        Raises:
+            BadInputError: If rates are given by part and one is missing or names a part the method does not have.
+        """
+        if not isinstance(self.learning_rate, Mapping):
+            return self.learning_rate
+        if set(self.learning_rate) != set(parts):
+            raise BadInputError(
+                f"rates for {', '.join(self.learning_rate)}, but the method trains {', '.join(parts)}",
+                where="model.optimizer.learning_rate",
+                expected="one number, or one for each trained part",
+            )
+        return self.learning_rate[part]
+
+    def build(self, parts: Mapping[str, list[tuple[str, nn.Parameter]]]) -> optim.AdamW:
+        """Returns the optimizer with one parameter group per part, in order."""
+        names = list(parts)
+        groups = [
+            {"params": [parameter for _, parameter in tensors], "lr": self.rate_of(part, names), "name": part}
+            for part, tensors in parts.items()
+        ]
+        return optim.AdamW(groups, weight_decay=self.weight_decay, betas=self.betas, eps=self.epsilon)
+
+
+@dataclass
+class Schedule:
+    """Warm-up, then decay.
+
+    Attributes:
+        name: ``cosine`` as the published script requests; ``constant_with_warmup`` is what it executes (paper notes
+            O1); ``linear``.
+        warmup_ratio: Share of all optimizer steps that the rate rises.
+    """
+
+    name: Literal["cosine", "constant_with_warmup", "linear"] = "cosine"
+    warmup_ratio: float = 0.03
+
+    def __post_init__(self) -> None:
+        """Refuses shares outside 0..1."""
+        if not 0.0 <= self.warmup_ratio <= 1.0:
+            raise BadInputError(
+                f"{self.warmup_ratio} is no share", where="model.schedule.warmup_ratio", expected="0 to 1"
+            )
+
+    def build(self, optimizer: optim.Optimizer, total_steps: int) -> "LRScheduler":
+        """Returns the library's schedule over ``total_steps`` optimizer steps."""
+        from transformers import get_scheduler
+
+        warmup_steps = math.ceil(self.warmup_ratio * total_steps)
+        return get_scheduler(self.name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)

@@ -1,0 +1,113 @@
+"""The prefix path: each layer's prompt keys and values, computed once per batch.
+
+A deep prompt's rows are replaced at every layer, so other rows meet them only as keys and values that depend on the
+prompt alone: K = rope(W_k norm(P)), V = W_v norm(P). Attention output, MLP and logits of prompt rows are never
+needed (paper notes 2.4 L8; proof in training notes 3.1). Exact, forward and backward, when every used layer has rows
+of its own; otherwise the token path is used.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+
+def is_foldable(rows: Sequence[Tensor | None]) -> bool:
+    """Tells whether every layer has rows of its own, so that no prompt row ever survives a layer."""
+    return all(candidate is not None for candidate in rows)
+
+
+def fill_language_cache(language_model: Any, rows: Sequence[Tensor | None], batch_size: int) -> Any:  # noqa: ANN401
+    """Returns a fresh cache that holds every decoder layer's prompt keys and values.
+
+    Args:
+        language_model: A Llama-form decoder of transformers (``layers``, ``rotary_emb``; grouped heads are fine).
+        rows: (1, P, D) for every layer.
+        batch_size: B, by which the one computed prefix is expanded without copying.
+
+    Returns:
+        A ``DynamicCache`` of length P. The forward pass writes into it: never use it twice.
+    """
+    from transformers import DynamicCache
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    cache = DynamicCache(config=language_model.config)
+    for layer, (block, prompt) in enumerate(zip(language_model.layers, rows, strict=True)):
+        if prompt is None:
+            raise ValueError(f"layer {layer} has no prompt: only the token path can run this")
+        attention = block.self_attn
+        hidden_states = block.input_layernorm(prompt.to(attention.k_proj.weight.dtype))
+        shape = (1, prompt.shape[1], -1, attention.head_dim)
+        keys = attention.k_proj(hidden_states).view(shape).transpose(1, 2)
+        values = attention.v_proj(hidden_states).view(shape).transpose(1, 2)
+        positions = torch.arange(prompt.shape[1], device=prompt.device)[None]
+        cosine, sine = language_model.rotary_emb(hidden_states, position_ids=positions)
+        _, keys = apply_rotary_pos_emb(keys, keys, cosine, sine)
+        cache.update(keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1), layer)
+    return cache
+
+
+class VisionPrefixPath:
+    """Prompt keys and values in a tower of open_clip's residual attention blocks.
+
+    Each block's ``attention`` is shadowed by an instance attribute; deleting it restores the library's method.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Sequence[Tensor | None] = ()
+        self._blocks: list[nn.Module] = []
+
+    def install(self, blocks: Sequence[nn.Module]) -> None:
+        """Shadows every block's attention."""
+        for layer, block in enumerate(blocks):
+            self._blocks.append(block)
+            block.attention = self._attention(layer, block)  # type: ignore[assignment]
+
+    def remove(self) -> None:
+        """Gives the blocks their own attention back."""
+        for block in self._blocks:
+            del block.attention
+        self._blocks.clear()
+        self.rows = ()
+
+    def _attention(self, layer: int, block: Any) -> Callable[..., Tensor]:  # noqa: ANN401
+        def attention(
+            q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
+        ) -> Tensor:
+            rows = self.rows[layer] if self.rows else None
+            if rows is None:
+                return type(block).attention(block, q_x, k_x, v_x, attn_mask)  # type: ignore[no-any-return]
+            return attend_with_prefix(block, q_x, rows)
+
+        return attention
+
+
+def attend_with_prefix(block: Any, hidden_states: Tensor, rows: Tensor) -> Tensor:  # noqa: ANN401
+    """Self-attention of the sequence over itself and the prompt rows.
+
+    Args:
+        block: An open_clip ``ResidualAttentionBlock``.
+        hidden_states: (B, S, D), already through ``ln_1``.
+        rows: (1, P, D) prompt rows, not yet through ``ln_1`` (the block's own ``k_x`` and ``v_x`` skip that norm).
+
+    Returns:
+        (B, S, D).
+    """
+    weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, hidden_states.shape[-1]
+    queries, keys, values = linear(hidden_states, weight, bias).chunk(3, dim=-1)
+    prompt = block.ln_1(rows.to(hidden_states.dtype))
+    prompt_keys, prompt_values = linear(prompt, weight[width:], bias[width:]).chunk(2, dim=-1)
+    batch_size, heads = hidden_states.shape[0], block.attn.num_heads
+
+    def split_heads(states: Tensor) -> Tensor:
+        return states.view(states.shape[0], states.shape[1], heads, -1).transpose(1, 2)
+
+    def with_prefix(prefix: Tensor, states: Tensor) -> Tensor:
+        return torch.cat([split_heads(prefix).expand(batch_size, -1, -1, -1), split_heads(states)], dim=2)
+
+    attended = scaled_dot_product_attention(
+        split_heads(queries), with_prefix(prompt_keys, keys), with_prefix(prompt_values, values)
+    )
+    return block.attn.out_proj(attended.transpose(1, 2).reshape(hidden_states.shape))  # type: ignore[no-any-return]

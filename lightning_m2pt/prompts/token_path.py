@@ -1,0 +1,118 @@
+"""The token path: prompt rows stand in the sequence and are overwritten before each layer.
+
+This is the readable reference, as the paper writes it (``[_, O^i] = f^i([P^(i-1), O^(i-1)])``): what a layer makes of
+the prompt rows is thrown away and replaced at the next. The backbone's classes are untouched; hooks do the work.
+
+The hooks stay installed from ``install`` to ``remove`` and read the rows of the forward pass that last ran, so that
+activation checkpointing, which calls the layers again during the backward pass, sees the same rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+def put_rows_first(rows: Tensor, hidden_states: Tensor, replaced: int) -> Tensor:
+    """Returns (B, P + S - replaced, D): ``rows`` (1, P, D) for every sample, then what follows the replaced rows."""
+    expanded = rows.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
+    return torch.cat([expanded, hidden_states[:, replaced:]], dim=1)
+
+
+class VisionTokenPath:
+    """Prompt rows in a bidirectional tower: prepended before the first layer that has some, overwritten later."""
+
+    def __init__(self) -> None:
+        self.rows: Sequence[Tensor | None] = ()
+        self._handles: list[RemovableHandle] = []
+
+    def install(self, blocks: Sequence[nn.Module]) -> None:
+        """Hooks every block's input."""
+        for layer, block in enumerate(blocks):
+            self._handles.append(block.register_forward_pre_hook(self._hook(layer)))
+
+    def remove(self) -> None:
+        """Takes the hooks away again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.rows = ()
+
+    def _hook(self, layer: int) -> Any:  # noqa: ANN401  (torch's hook type is a union of call signatures)
+        def overwrite(_block: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            rows = self.rows[layer] if self.rows else None
+            if rows is None:
+                return None
+            first = next(number for number, candidate in enumerate(self.rows) if candidate is not None)
+            replaced = 0 if layer == first else rows.shape[1]
+            return (put_rows_first(rows, arguments[0], replaced), *arguments[1:])
+
+        return overwrite
+
+
+class LanguageTokenPath:
+    """Prompt rows in a causal decoder: P rows stand in front of the sequence from the start.
+
+    Rotary positions 0..P-1 belong to the prompts, so the first real row has position P in every variant. Before the
+    first layer that has rows, the P rows are placeholders that nobody may look at.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Sequence[Tensor | None] = ()
+        self._handles: list[RemovableHandle] = []
+
+    def install(self, layers: Sequence[nn.Module]) -> None:
+        """Hooks every decoder layer's input."""
+        for layer, block in enumerate(layers):
+            self._handles.append(block.register_forward_pre_hook(self._hook(layer), with_kwargs=True))
+
+    def remove(self) -> None:
+        """Takes the hooks away again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.rows = ()
+
+    def _hook(self, layer: int) -> Any:  # noqa: ANN401
+        def overwrite(
+            _block: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, Any]
+        ) -> tuple[tuple[Tensor, ...], dict[str, Any]] | None:
+            if not self.rows:
+                return None
+            listed = [number for number, candidate in enumerate(self.rows) if candidate is not None]
+            length = self.rows[listed[0]].shape[1]  # type: ignore[union-attr]
+            hidden_states = arguments[0]
+            if layer < listed[0]:
+                mask = hide_placeholders(keywords.get("attention_mask"), hidden_states, length)
+                return arguments, {**keywords, "attention_mask": mask}
+            rows = self.rows[layer]
+            if rows is None:
+                return None
+            return (put_rows_first(rows, hidden_states, length), *arguments[1:]), keywords
+
+        return overwrite
+
+
+def hide_placeholders(mask: Tensor | None, hidden_states: Tensor, length: int) -> Tensor:
+    """Returns a (B or 1, 1, S, S) boolean mask under which only placeholders see placeholders.
+
+    Args:
+        mask: The library's mask for this layer: None for plain causal, else boolean (True = visible) or additive.
+        hidden_states: (B, S, D) input of the layer, placeholders first.
+        length: Number of placeholders.
+    """
+    size = hidden_states.shape[1]
+    if mask is None:
+        visible = torch.ones(1, 1, size, size, dtype=torch.bool, device=hidden_states.device).tril()
+    else:
+        visible = mask.clone() if mask.dtype == torch.bool else mask == 0
+    visible[..., length:, :length] = False
+    return visible
+
+
+def prepend_placeholders(embeddings: Tensor, rows: Sequence[Tensor | None]) -> Tensor:
+    """Returns (B, P + S, D): room for the prompts in front of the embeddings (B, S, D); content is overwritten."""
+    first = next(candidate for candidate in rows if candidate is not None)
+    return put_rows_first(torch.zeros_like(first), embeddings, 0)
