@@ -1,0 +1,59 @@
+"""Encoded samples of different lengths to one batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+from lightning_m2pt.processing import EncodedText
+from lightning_m2pt.types import IGNORED_LABEL, Batch, Span
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """A sample ready for batching.
+
+    Attributes:
+        text: Its tokens.
+        pixel_values: (3, H, W) float32.
+        sample_id: Its name.
+        task: Its task.
+    """
+
+    text: EncodedText
+    pixel_values: Tensor
+    sample_id: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads on the right and stacks; an object and no closure, so that loader workers can be started with it.
+
+    Attributes:
+        pad_token_id: Written into ``input_ids`` where a sample is shorter than the longest one.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, samples: Sequence[EncodedSample]) -> Batch:
+        """Returns the samples as one batch."""
+        return Batch(
+            pixel_values=torch.stack([sample.pixel_values for sample in samples]),
+            input_ids=padded([sample.text.input_ids for sample in samples], self.pad_token_id),
+            labels=padded([sample.text.labels for sample in samples], IGNORED_LABEL),
+            spans=padded([sample.text.spans for sample in samples], Span.PADDING),
+            sample_ids=[sample.sample_id for sample in samples],
+            tasks=[sample.task for sample in samples],
+        )
+
+
+def padded(rows: Sequence[numpy.ndarray], value: int) -> Tensor:
+    """Returns rows of different lengths as (B, T) int64, filled up on the right with ``value``."""
+    longest = max(len(row) for row in rows)
+    batch = numpy.full((len(rows), longest), value, numpy.int64)
+    for row, target in zip(rows, batch, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(batch)
