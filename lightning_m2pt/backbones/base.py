@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.processing import Processor
+from lightning_m2pt.processing import Interpolation, Processor, ResizeRule
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, ModelOutput, Span
 
@@ -81,7 +81,8 @@ class BackboneShape:
     vocabulary_size: int
     image_mean: tuple[float, ...] = field(default=())
     image_std: tuple[float, ...] = field(default=())
-    interpolation: str = "bicubic"
+    interpolation: Interpolation = "bicubic"
+    resize: ResizeRule = "shortest_edge"
 
 
 class Backbone(nn.Module, ABC):
@@ -101,7 +102,7 @@ class Backbone(nn.Module, ABC):
         self.attachment = Attachment()
 
     @abstractmethod
-    def processor(self, max_text_length: int) -> Processor:
+    def processor(self) -> Processor:
         """Returns the tokenizer and image transform that belong to the weights."""
 
     @abstractmethod

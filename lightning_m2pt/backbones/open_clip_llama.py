@@ -62,18 +62,17 @@ class OpenClipLlama(Backbone):
         self._language_token_path = LanguageTokenPath()
         self.is_loaded = False
 
-    def processor(self, max_text_length: int) -> Processor:
+    def processor(self) -> Processor:
         """Returns the tokenizer of the language model's folder with the tower's image transform."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(self.language_folder), local_files_only=True)
         return Processor(
-            tokenizer=tokenizer,
+            tokenizer=AutoTokenizer.from_pretrained(str(self.language_folder), local_files_only=True),
             image_size=self.shape.image_size,
-            image_mean=self.shape.image_mean,
-            image_std=self.shape.image_std,
+            mean=self.shape.image_mean,
+            std=self.shape.image_std,
             interpolation=self.shape.interpolation,
-            max_text_length=max_text_length,
+            resize=self.shape.resize,
         )
 
     def check_files(self) -> None:
@@ -322,6 +321,7 @@ def shape_of(
             image_mean=tuple(preprocess["mean"]),
             image_std=tuple(preprocess["std"]),
             interpolation=preprocess.get("interpolation", "bicubic"),
+            resize="squash" if preprocess.get("resize_mode") == "squash" else "shortest_edge",
             text_layers=llama["num_hidden_layers"],
             text_width=llama["hidden_size"],
             vocabulary_size=llama["vocab_size"],

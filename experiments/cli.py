@@ -1,0 +1,184 @@
+"""From a configuration file to objects: one parser for every verb that needs an experiment.
+
+LightningCLI reads constructor signatures, so they are the schema. What is coupled is connected here once, after
+parsing: the backbone's tokenizer and image transform go to the data modules, the seed to the sample order. No key for
+these exists in any YAML, so writing one is an unknown-key error.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from data_modules.base import BenchmarkDataModule, DataModule
+from experiments.config_errors import as_bad_input, check_files_first
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.module import TuningModule
+
+CONTROLLED_TRAINER_KEYS = ("accumulate_grad_batches", "logger", "default_root_dir", "use_distributed_sampler")
+"""Trainer settings that follow from others here; writing one is an error instead of being overwritten."""
+
+
+@dataclass
+class Experiment:
+    """A parsed and connected experiment; no weights are loaded.
+
+    Attributes:
+        name: Stem of the experiment's file.
+        config: Everything, defaults included, as plain values.
+        model: The module with its backbone (configuration only) and method.
+        data: What is tuned on, or the one set of ``predict`` and ``test``.
+        benchmarks: The evaluation sets of the experiment's file.
+        output_root: Folder of all runs.
+        seed: Decides prompts, order and dropout.
+        trainer_config: Instantiated arguments of the Trainer.
+    """
+
+    name: str
+    config: dict[str, Any]
+    model: TuningModule
+    data: DataModule
+    benchmarks: list[BenchmarkDataModule]
+    output_root: Path
+    seed: int
+    trainer_config: dict[str, Any]
+
+    def connect(self) -> None:
+        """Hands the backbone's tokenizer and image transform to the data modules; needs the tokenizer's files."""
+        for data_module in [self.data, *self.benchmarks]:
+            data_module.connect(self.model.backbone)
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI as a parser: it instantiates model and data, and leaves the Trainer to the verb."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(
+            TuningModule,
+            DataModule,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what stands beside Lightning's own keys."""
+        parser.add_argument("--benchmarks", type=list[BenchmarkDataModule], default=[], help="evaluation sets, complete")
+        parser.add_argument("--output_root", type=str, default="outputs", help="folder of all runs")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses without LightningCLI's notice about a second command line."""
+        self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        """Instantiates everything but the Trainer."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+
+
+def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Experiment:
+    """Parses an experiment from command-line words.
+
+    Args:
+        arguments: ``--config FILE`` (several allowed; later ones win) and dotted overrides.
+        name: Experiment name; None takes the first configuration file's stem.
+
+    Raises:
+        BadInputError: If a key, value or combination is wrong; it names file and line, or the command line.
+    """
+    words, files = list(arguments), config_files(arguments)
+    check_files_first(files)
+    try:
+        cli = ExperimentCLI(words)
+    except (ArgumentError, BadInputError, TypeError, ValueError) as error:
+        raise as_bad_input(error, files, words) from error
+    config = cli.parser.dump(cli.config, format="json", skip_link_targets=False)
+    trainer_config = dict(cli.config_init["trainer"])
+    refuse_controlled(trainer_config, files, words)
+    experiment = Experiment(
+        name=name or (files[0].stem if files else "command_line"),
+        config=plain_config(config),
+        model=cli.model,
+        data=cli.datamodule,
+        benchmarks=list(cli.config_init["benchmarks"]),
+        output_root=Path(cli.config_init["output_root"]),
+        seed=int(cli.config_init["seed_everything"]),
+        trainer_config=trainer_config,
+    )
+    try:
+        experiment.model.check()
+    except BadInputError as error:
+        raise as_bad_input(error, files, words) from error
+    return experiment
+
+
+def plain_config(dumped: str) -> dict[str, Any]:
+    """Returns the dumped configuration as plain values, without the list of files it came from."""
+    import json
+
+    config: dict[str, Any] = json.loads(dumped)
+    config.pop("config", None)
+    return config
+
+
+def refuse_controlled(trainer_config: dict[str, Any], files: list[Path], words: list[str]) -> None:
+    """Refuses Trainer settings that follow from others.
+
+    Raises:
+        BadInputError: Naming the first one that is set.
+    """
+    defaults: dict[str, Any] = {"accumulate_grad_batches": 1, "use_distributed_sampler": True}
+    for key in CONTROLLED_TRAINER_KEYS:
+        if trainer_config.get(key) != defaults.get(key):
+            error = BadInputError(
+                "this setting follows from others here",
+                where=f"trainer.{key}",
+                expected="data.batch_size, data.micro_batch_size, devices and --output_root decide it",
+                hint="take the line out",
+            )
+            raise as_bad_input(error, files, words)
+
+
+def config_files(arguments: Sequence[str]) -> list[Path]:
+    """Returns the files given with ``--config`` or ``-c``, in order."""
+    files, words = [], list(arguments)
+    for position, word in enumerate(words):
+        if word in {"--config", "-c"} and position + 1 < len(words):
+            files.append(Path(words[position + 1]))
+        elif word.startswith("--config="):
+            files.append(Path(word.removeprefix("--config=")))
+    return files
+
+
+def split_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Splits a verb's own flags from the experiment's; ``--help`` shows both.
+
+    Args:
+        parser: The verb's own flags; made with ``add_help=False``.
+        arguments: Everything behind the verb.
+    """
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(parser.format_help() + "\nAnd everything an experiment's file may hold:\n\n")
+        show_experiment_help(list(arguments))
+        raise SystemExit(0)
+    own, rest = parser.parse_known_args(list(arguments))
+    return own, rest
+
+
+def show_experiment_help(arguments: list[str]) -> None:
+    """Prints jsonargparse's help of all experiment keys."""
+    files = [word for file in config_files(arguments) for word in ("--config", str(file))]
+    ExperimentCLI([*files, "--help"])
+
+

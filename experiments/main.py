@@ -1,0 +1,117 @@
+"""The ``m2pt`` command: a small dispatcher that imports nothing heavy.
+
+Every verb is a module of this package with ``main(arguments) -> int``. A user's mistake ends in three lines on
+standard error and exit code 2; the other codes are in ``lightning_m2pt.errors``.
+"""
+
+import errno
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
+
+VERBS = {
+    "train": ("experiments.train", "fit, evaluate and compare with the frozen model; what is there is not redone"),
+    "fit": ("experiments.fit", "tune a method; the same command resumes where it stopped"),
+    "validate": ("experiments.validate", "loss and answer accuracy on the validation split of the tuned tasks"),
+    "test": ("experiments.answer", "answer one evaluation set (--data) and score it"),
+    "predict": ("experiments.answer", "answer one evaluation set (--data) to a prediction file"),
+    "evaluate": ("experiments.evaluate", "answer and score every benchmark of an experiment, or of a run (--run DIR)"),
+    "score": ("experiments.score", "score prediction files under named rules; needs no model and no torch"),
+    "params": ("experiments.params", "count what a method trains, on the meta device, without weights"),
+    "check": ("experiments.check", "read configuration, annotations and image headers; load nothing"),
+    "data": ("experiments.data", "render the testbed's data in the official formats (data testbed)"),
+    "backbone": ("experiments.backbone.recipe", "rebuild the embedded backbone from its recipe"),
+    "doctor": ("experiments.doctor", "say what this machine has and what does not fit together"),
+}
+
+
+def help_text() -> str:
+    """Returns what ``m2pt --help`` shows."""
+    width = max(map(len, VERBS))
+    lines = [
+        "usage: m2pt VERB [arguments]        m2pt VERB --help tells about one verb",
+        "",
+        "Tune, evaluate, ablate and compare prompt tuning of frozen vision-language models.",
+        "",
+        *(f"  {verb.ljust(width)}  {summary}" for verb, (_, summary) in VERBS.items()),
+        "",
+        "examples:",
+        "  m2pt train --config experiments/m2pt_base.yaml",
+        "  m2pt fit --config experiments/m2pt_base.yaml --model.method.visual_length 0",
+        "  m2pt evaluate --run outputs/m2pt_base/<run> --knock-out visual_prompts",
+        "  m2pt params --config experiments/m2pt_vicuna7b.yaml",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(help_text() + "\n")
+        return ExitCode.DONE
+    quieten_libraries()
+    try:
+        return run_verb(words[0], words[1:])
+    except M2PTError as error:
+        sys.stderr.write(error.message() + "\n")
+        return error.exit_code
+    except OSError as error:
+        sys.stderr.write(environment_failure(error).message() + "\n")
+        return ExitCode.ENVIRONMENT
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def run_verb(verb: str, arguments: list[str]) -> int:
+    """Imports the verb's module and runs it.
+
+    Raises:
+        BadInputError: If there is no such verb.
+    """
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        raise BadInputError(
+            f"unknown verb {verb!r}",
+            where="command line",
+            expected=", ".join(VERBS),
+            hint=f"did you mean `m2pt {near[0]}`?" if near else "m2pt --help lists them",
+        )
+    module = importlib.import_module(VERBS[verb][0])
+    # `test` and `predict` are one module: it is told which of the two it is.
+    return int(module.main([verb, *arguments] if VERBS[verb][0] == "experiments.answer" else arguments))
+
+
+def quieten_libraries() -> None:
+    """Keeps library notices away, so that a user's error is three lines in all; M2PT_DEBUG=1 shows everything."""
+    if os.environ.get("M2PT_DEBUG"):
+        logging.basicConfig(level=logging.DEBUG)
+        return
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "open_clip"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def environment_failure(error: OSError) -> EnvironmentFailure:
+    """Describes what the operating system refused."""
+    hints = {errno.ENOSPC: "free some space, then give the same command again: it resumes"}
+    return EnvironmentFailure(
+        error.strerror or str(error),
+        where=str(error.filename or "file system"),
+        expected="a folder this user may write to, with room in it",
+        hint=hints.get(error.errno or 0, "choose another folder with --output_root"),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
