@@ -1,0 +1,94 @@
+"""Stage 2: the language model learns to answer questions about scenes given as slots, without any image."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from experiments.backbone.architecture import build_language_model, text_logits
+from experiments.backbone.conversations import ConversationTokenizer, TextBatch, pad_texts
+from experiments.backbone.gradient_threads import GradientThreads
+from experiments.backbone.settings import RecipeSettings, TextSettings
+from experiments.backbone.slots import disturbed_slot_rows, slot_ids
+from experiments.testbed.language_text import Document, document
+
+
+def answer_loss(logits: Tensor, texts: TextBatch, question_weight: float) -> Tensor:
+    """Returns the mean loss of the next token, with a small weight on question tokens.
+
+    Args:
+        logits: (B, T, V).
+        texts: (B, T) tokens.
+        question_weight: Weight of a question token; an answer token has 1 and padding none.
+    """
+    weights = torch.where(texts.is_answer, 1.0, question_weight) * texts.is_text
+    weights = weights[:, 1:].flatten()
+    targets = texts.token_ids[:, 1:].flatten()
+    losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+def text_document_loss(
+    language: LlamaForCausalLM,
+    conversations: ConversationTokenizer,
+    documents: Sequence[Document],
+    settings: TextSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Returns the loss of documents, their slots disturbed."""
+    tokenizer = conversations.tokenizer
+    texts = pad_texts(
+        [conversations.tokenize_within(item.questions, settings.maximum_tokens) for item in documents],
+        tokenizer.pad_token_id,
+    )
+    ids = slot_ids([item.slots for item in documents], tokenizer)
+    embedding = language.get_input_embeddings()
+    rows = disturbed_slot_rows(embedding, ids, tokenizer.pad_token_id, settings, generator)
+    return answer_loss(text_logits(language, rows, texts.token_ids), texts, settings.question_weight)
+
+
+class LanguageStage:
+    """Training on documents with scattered slots; every step has new ones."""
+
+    name = "language"
+
+    def __init__(self, settings: RecipeSettings, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.settings = settings.language
+        self.seed = settings.seed
+        self.steps = settings.language.steps
+        self.optimizer_settings = settings.language.optimizer
+        self.own_rates: Mapping[str, float] = {}
+        self.conversations = ConversationTokenizer(tokenizer)
+        self.threads = GradientThreads()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.language = build_language_model(settings.architecture, tokenizer)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Returns the language model."""
+        return {"language": self.language}
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns all of the language model."""
+        return {f"language.{name}": parameter for name, parameter in self.language.named_parameters()}
+
+    def gradients(self, step: int) -> dict[str, float]:
+        """Computes one step's gradients, half of the documents in each thread."""
+        half = self.settings.batch // 2
+        first = step * self.settings.batch
+        losses = self.threads.gradients(
+            [lambda: self._loss(first, half), lambda: self._loss(first + half, half)], self.language.parameters()
+        )
+        return {"text": sum(losses)}
+
+    def _loss(self, first: int, count: int) -> Tensor:
+        """Returns the share of the step's loss that documents ``first`` to ``first + count`` have."""
+        documents = [
+            document(self.seed, self.name, index, raster=False, questions=self.settings.text.questions)
+            for index in range(first, first + count)
+        ]
+        generator = torch.Generator().manual_seed(first)
+        loss = text_document_loss(self.language, self.conversations, documents, self.settings.text, generator)
+        return loss * count / self.settings.batch

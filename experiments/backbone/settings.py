@@ -1,0 +1,144 @@
+"""Every number of the pretraining recipe, written once."""
+
+from dataclasses import dataclass, field, replace
+
+RECIPE_VERSION = 1
+"""Raise this when code of the recipe changes what it trains: finished stages of older versions are then redone."""
+
+
+@dataclass(frozen=True)
+class ArchitectureSettings:
+    """Sizes of the three parts.
+
+    Attributes:
+        vision_layers: Blocks in the file. Features are the input of the last block, so one fewer is trained.
+    """
+
+    image_size: int = 48
+    patch_size: int = 8
+    vision_width: int = 128
+    vision_layers: int = 5
+    vision_head_width: int = 32
+    vision_mlp_ratio: float = 3.0
+    vision_embedding: int = 128
+    image_mean: tuple[float, float, float] = (0.35, 0.35, 0.35)
+    image_deviation: tuple[float, float, float] = (0.3, 0.3, 0.3)
+    language_width: int = 128
+    language_layers: int = 4
+    language_heads: int = 4
+    language_intermediate: int = 352
+    rope_theta: float = 1000.0
+    maximum_positions: int = 512
+    embedding_deviation: float = 0.5
+    output_deviation: float = 0.5
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Muon for matrices and AdamW for the rest, with a linear warm-up and a linear decay over the last half."""
+
+    muon_rate: float = 0.02
+    adamw_rate: float = 3e-3
+    warm_up_steps: int = 40
+    decay_share: float = 0.5
+    final_rate_share: float = 0.02
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How text documents are put to the language model.
+
+    Attributes:
+        questions: The largest number of questions in a document.
+        maximum_tokens: Question-and-answer tokens of a document; questions that do not fit are left out.
+        question_weight: Weight of a question token in the loss; answer tokens have weight 1.
+        scale_jitter: Each slot's sum is scaled by 1 plus or minus at most this.
+        noise: Standard deviation of the Gaussian noise on each slot.
+        largest_word_drop: Each document drops the words of its slots with a probability between 0 and this.
+    """
+
+    questions: int = 6
+    maximum_tokens: int = 80
+    question_weight: float = 0.02
+    scale_jitter: float = 0.3
+    noise: float = 0.1
+    largest_word_drop: float = 0.0
+
+
+@dataclass(frozen=True)
+class VisionStageSettings:
+    """Stage 1: the vision tower, supervised per cell."""
+
+    steps: int = 800
+    batch: int = 64
+    pictures: int = 24_000
+    empty_cell_weight: float = 0.3
+    size_weight: float = 0.5
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+
+@dataclass(frozen=True)
+class LanguageStageSettings:
+    """Stage 2: the language model on text questions about scattered slots."""
+
+    steps: int = 1000
+    batch: int = 64
+    text: TextSettings = TextSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+
+@dataclass(frozen=True)
+class JointStageSettings:
+    """Stage 3: everything together on captions, text questions about raster slots, and the dense loss."""
+
+    steps: int = 1200
+    images: int = 32
+    documents: int = 32
+    pictures: int = 24_000
+    dense_weight: float = 1.0
+    projector_rate: float = 3e-3
+    text: TextSettings = TextSettings(noise=0.15, largest_word_drop=0.3)
+    optimizer: OptimizerSettings = OptimizerSettings(muon_rate=0.01, adamw_rate=2e-3, warm_up_steps=30)
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Stage 4: on how much the finished model is measured, and what it must reach."""
+
+    pictures: int = 600
+    documents: int = 600
+    batch: int = 100
+    relation_and_presence: float = 0.9
+    text_skill: float = 0.95
+    whole_captions: float = 0.9
+
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """The whole recipe.
+
+    Attributes:
+        log_every: Losses are recorded at every such step, each the mean since the last.
+        checkpoint_every: An interrupted stage goes on from the last such step.
+    """
+
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 100
+    architecture: ArchitectureSettings = field(default_factory=ArchitectureSettings)
+    vision: VisionStageSettings = field(default_factory=VisionStageSettings)
+    language: LanguageStageSettings = field(default_factory=LanguageStageSettings)
+    joint: JointStageSettings = field(default_factory=JointStageSettings)
+    gates: GateSettings = field(default_factory=GateSettings)
+
+    def shortened(self) -> "RecipeSettings":
+        """Returns the same recipe with a few dozen steps a stage: about a minute, to check that it still does the same."""
+        return replace(
+            self,
+            log_every=10,
+            checkpoint_every=10,
+            vision=replace(self.vision, steps=40, pictures=1000),
+            language=replace(self.language, steps=30),
+            joint=replace(self.joint, steps=20, pictures=1000),
+            gates=replace(self.gates, pictures=50, documents=50, batch=50),
+        )

@@ -1,0 +1,29 @@
+"""The words evaluation asks in. No training stage, text-only pretraining included, ever contains one of them."""
+
+EXISTENCE = "Is there {article} {name} in this image? Please answer yes or no."
+NUMBER = "Are there {number} objects in this image? Please answer yes or no."
+COLOUR = "Is the {name} in this image {colour}? Please answer yes or no."
+POSITION = "Is the {name} at the {row} {column} of this image? Please answer yes or no."
+"""MME's form: the official suffix behind each question."""
+
+RELATION = "The {first} is {relation} the {second}."
+RELATION_QUESTION = RELATION + " Is this statement true? Please answer yes or no."
+"""VSR stores captions; its data module asks them in the second form."""
+
+PRESENCE = "Is there {article} {name} in the image?"
+"""POPE's form."""
+
+MAIN_OBJECT = "What is the main object in this image?"
+SHOWN_DIGIT = "Which digit is shown in this image?"
+"""How the CIFAR-10 and MNIST data modules ask."""
+
+EVALUATION_PHRASINGS = (
+    EXISTENCE,
+    NUMBER,
+    COLOUR,
+    POSITION,
+    RELATION_QUESTION,
+    PRESENCE,
+    MAIN_OBJECT,
+    SHOWN_DIGIT,
+)

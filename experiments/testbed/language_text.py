@@ -1,0 +1,67 @@
+"""Text-only documents: a scene given as slots in place of an image, and questions about it.
+
+A slot is a set of words whose embeddings are added up. Two forms exist: *scattered*, where each object fills one to
+three of twelve slots in any order, and *raster*, where the 36 slots are the patches of the picture in reading order.
+"""
+
+import random
+from dataclasses import dataclass
+
+from experiments.testbed.questions import QUESTION_TYPES, AskedQuestion, ask_questions
+from experiments.testbed.rendering import CELL_SIZE, IMAGE_SIZE
+from experiments.testbed.scenes import Scene, random_generator, sample_training_scene
+from experiments.testbed.vocabulary import COLUMNS, MAXIMUM_OBJECTS, NOTHING, ROWS
+
+PATCH_SIZE = 8
+PATCHES_PER_SIDE = IMAGE_SIZE // PATCH_SIZE
+PATCHES_PER_CELL_SIDE = CELL_SIZE // PATCH_SIZE
+LARGEST_REPETITION = 3
+SCATTERED_SLOTS = MAXIMUM_OBJECTS * LARGEST_REPETITION
+RASTER_SLOTS = PATCHES_PER_SIDE**2
+QUESTION_WEIGHTS = [question_type.weight for question_type in QUESTION_TYPES]
+
+
+@dataclass(frozen=True)
+class Document:
+    """Slots, each the words that are added up in it, and questions about what they describe."""
+
+    slots: list[tuple[str, ...]]
+    questions: list[AskedQuestion]
+
+
+def scattered_slots(scene: Scene, generator: random.Random) -> list[tuple[str, ...]]:
+    """Returns twelve slots: every object one to three times, in any order, and nothing in the others."""
+    slots: list[tuple[str, ...]] = []
+    for thing in scene.objects:
+        slots += [thing.words] * generator.randint(1, LARGEST_REPETITION)
+    slots += [(NOTHING,)] * (SCATTERED_SLOTS - len(slots))
+    generator.shuffle(slots)
+    return slots
+
+
+def raster_slots(scene: Scene) -> list[tuple[str, ...]]:
+    """Returns 36 slots in reading order of patches: an object's words in its cell, nothing and the cell elsewhere."""
+    slots: list[tuple[str, ...]] = []
+    for patch_row in range(PATCHES_PER_SIDE):
+        for patch_column in range(PATCHES_PER_SIDE):
+            row = ROWS[patch_row // PATCHES_PER_CELL_SIDE]
+            column = COLUMNS[patch_column // PATCHES_PER_CELL_SIDE]
+            thing = scene.object_at(row, column)
+            slots.append(thing.words if thing else (NOTHING, row, column))
+    return slots
+
+
+def document(seed: int, part: str, index: int, *, raster: bool, questions: int) -> Document:
+    """Writes one document; the same arguments always give the same one.
+
+    Args:
+        seed: The recipe's seed.
+        part: Names the set the document belongs to, so that sets differ.
+        index: Number of the document within its set.
+        raster: Whether the slots are in raster form.
+        questions: The largest number of questions.
+    """
+    generator = random_generator(seed, part, index)
+    scene = sample_training_scene(generator)
+    slots = raster_slots(scene) if raster else scattered_slots(scene, generator)
+    return Document(slots, ask_questions(scene, generator, QUESTION_TYPES, questions, QUESTION_WEIGHTS))
