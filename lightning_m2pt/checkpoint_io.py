@@ -1,0 +1,32 @@
+"""Lightning's way to our checkpoint writer, for a single device and DDP.
+
+FSDP, FSDP2 and DeepSpeed ignore such plug-ins.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.plugins.io import CheckpointIO
+from typing_extensions import override
+
+from lightning_m2pt.checkpoint import read_checkpoint, step_of, write_checkpoint
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Saves to and loads from folders named ``step=000500``; never pickles."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        folder = Path(path)
+        write_checkpoint(folder.parent, step_of(folder), checkpoint)
+
+    @override
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    @override
+    def remove_checkpoint(self, path: str | Path) -> None:
+        shutil.rmtree(path)

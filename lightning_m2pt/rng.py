@@ -1,0 +1,46 @@
+"""The state of every random generator of a process, as JSON-able values."""
+
+import random
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+
+def rng_state() -> dict[str, Any]:
+    """Returns the states of Python's, numpy's global, torch's CPU and each CUDA generator."""
+    version, numbers, gauss = random.getstate()
+    legacy = numpy.random.get_state(legacy=False)  # type: ignore[call-overload]  (its stub knows the tuple only)
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": {
+            "key": legacy["state"]["key"].tolist(),
+            "pos": int(legacy["state"]["pos"]),
+            "has_gauss": int(legacy["has_gauss"]),
+            "gauss": float(legacy["gauss"]),
+        },
+        "torch": _hex(torch.get_rng_state()),
+        "cuda": [_hex(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+    }
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Sets all generators to a state that ``rng_state`` returned; CUDA's as far as there are devices for them."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    legacy = state["numpy"]
+    numpy.random.set_state(
+        ("MT19937", numpy.array(legacy["key"], dtype=numpy.uint32), legacy["pos"], legacy["has_gauss"], legacy["gauss"])
+    )
+    torch.set_rng_state(_bytes(state["torch"]))
+    for device, text in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(_bytes(text), device)
+
+
+def _hex(state: Tensor) -> str:
+    return state.numpy().tobytes().hex()
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

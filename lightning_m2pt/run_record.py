@@ -1,0 +1,41 @@
+"""``run.json``: what a run was, one section per writer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.errors import BadInputError
+
+RECORD_FILE = "run.json"
+
+
+def read_run_record(run_folder: Path) -> dict[str, Any]:
+    """Returns the sections of a run's record; empty if there is none yet.
+
+    Raises:
+        BadInputError: If the file is not a JSON object.
+    """
+    path = run_folder / RECORD_FILE
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInputError(f"not readable as JSON: {error}", where=str(path), hint="move it away") from error
+    if not isinstance(record, dict):
+        raise BadInputError("not a JSON object", where=str(path), hint="move it away")
+    return record
+
+
+def update_run_record(run_folder: Path, section: str, value: Any) -> None:  # noqa: ANN401  (any JSON value)
+    """Sets one section of a run's record and leaves the others alone.
+
+    Args:
+        run_folder: The run's folder; made if missing.
+        section: Name of the section.
+        value: What it shall hold, JSON-able.
+    """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    record = read_run_record(run_folder) | {section: value}
+    write_atomically(run_folder / RECORD_FILE, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())

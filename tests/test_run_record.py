@@ -1,0 +1,26 @@
+"""run.json: sections do not disturb each other."""
+
+from pathlib import Path
+
+import pytest
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.run_record import read_run_record, update_run_record
+
+
+def test_sections_are_added_and_replaced(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert read_run_record(run) == {}
+    update_run_record(run, "seed", 0)
+    update_run_record(run, "versions", {"torch": "2.13.0"})
+    update_run_record(run, "seed", 1)
+    assert read_run_record(run) == {"seed": 1, "versions": {"torch": "2.13.0"}}
+    assert [path.name for path in run.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{"])
+def test_a_damaged_record_is_named_and_kept(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(BadInputError, match=r"run\.json"):
+        update_run_record(tmp_path, "seed", 0)
+    assert (tmp_path / "run.json").read_text() == text
