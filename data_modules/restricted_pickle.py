@@ -18,6 +18,9 @@ from lightning_m2pt.errors import BadInputError
 BatchValue: TypeAlias = str | bytes | int | float | bool | list[Any] | numpy.ndarray | None
 """What a batch's dictionary may hold; lists hold texts, bytes and numbers only."""
 
+WritableValue: TypeAlias = str | int | Sequence[str] | Sequence[int] | numpy.ndarray
+"""What ``python2_pickle`` can write: ASCII texts, whole numbers below 2**31, lists of them, uint8 arrays."""
+
 DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
 SHORT_TEXT = 256
 SHORT_INTEGER = 256
@@ -185,19 +188,15 @@ def plain_dictionary(content: object) -> dict[str, BatchValue]:
     return plain
 
 
-def python2_pickle(content: Mapping[str, str | int | Sequence[str] | Sequence[int] | numpy.ndarray]) -> bytes:
-    """Returns a dictionary pickled as Python 2 with protocol 2 wrote it (byte strings, ``numpy.core`` names).
-
-    Args:
-        content: Values are ASCII texts, whole numbers below 2**31, lists of them, and uint8 arrays.
-    """
+def python2_pickle(content: Mapping[str, WritableValue]) -> bytes:
+    """Returns a dictionary pickled as Python 2 with protocol 2 wrote it (byte strings, ``numpy.core`` names)."""
     parts = [pickle.PROTO, b"\x02", pickle.EMPTY_DICT]
     for key, value in content.items():
         parts += [pickled_value(key), pickled_value(value), pickle.SETITEM]
     return b"".join([*parts, pickle.STOP])
 
 
-def pickled_value(value: str | int | Sequence[str] | Sequence[int] | numpy.ndarray) -> bytes:
+def pickled_value(value: WritableValue) -> bytes:
     """Returns the protocol 2 instructions that build one value."""
     if isinstance(value, str):
         return pickled_bytes(value.encode("ascii"))

@@ -1,15 +1,124 @@
-"""VSR writer (reader follows)."""
+"""VSR: captions about where things are, true or false of a picture.
+
+Source: https://github.com/cambridgeltl/visual-spatial-reasoning (Liu et al., TACL 2023), Apache-2.0; the pictures
+are COCO's (train2017 and val2017) and come under Flickr's terms.
+
+Layout: ``<root>/{train,dev,test}.jsonl``, as in ``data/splits/zeroshot`` or ``data/splits/random``, and a folder of
+the pictures that you fill from COCO. A record is ``{"image", "image_link", "caption", "label": 0 or 1, "relation",
+"subj", "obj", ...}``; zero-shot rows have ``subj`` and ``obj``, random rows ``reference_frame``: neither is read.
+
+Counts: zero-shot 3,489 / 340 / 1,222 (test: 629 true, 593 false, 715 pictures, 53 relations); random 7,680 / 1,097 /
+2,195. The README's and the 2022 snapshot's sizes differ: compare data revisions before scores.
+
+Split: ``test`` of zero-shot is what is commonly reported. Contamination: COCO pictures recur in Vision-Flan's tasks.
+
+Metric: ``yes_no_words`` (accuracy).
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy
 
-from data_modules.files import write_image, write_text
+from data_modules.benchmark import BenchmarkDataModule, TemplateName
+from data_modules.files import fake_image, json_records, text_field, write_image, write_text
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.images import resolve_inside
+from lightning_m2pt.types import Question
 
 IMAGE_FOLDER = "images"
+QUESTION_TEMPLATE = "{caption} Is this statement true? Please answer yes or no."
+CAPTION_MARK = "{caption}"
+TARGETS = ("no", "yes")
+
+
+class VSR(BenchmarkDataModule):
+    """One split of VSR.
+
+    Args:
+        root: Folder with the splits' files.
+        template: Name of the conversation template.
+        batch_size: Questions answered at once.
+        max_new_tokens: Limit on an answer's tokens.
+        limit: How many questions to take, spread evenly over the set; None takes all.
+        split: Which file to read.
+        question_template: The question; ``{caption}`` stands for the caption.
+        image_folder: Folder of the pictures within ``root``, or anywhere if absolute.
+
+    Raises:
+        BadInputError: If the question template has no place for the caption.
+    """
+
+    name = "vsr"
+    rules = ("yes_no_words",)
+
+    def __init__(
+        self,
+        root: str,
+        template: TemplateName,
+        batch_size: int = 32,
+        max_new_tokens: int = 50,
+        limit: int | None = None,
+        split: Literal["train", "dev", "test"] = "test",
+        question_template: str = QUESTION_TEMPLATE,
+        image_folder: str = IMAGE_FOLDER,
+    ) -> None:
+        super().__init__(root, template, batch_size, max_new_tokens, limit)
+        if CAPTION_MARK not in question_template:
+            raise BadInputError(
+                "the question has no place for the caption",
+                where="vsr.question_template",
+                expected=f"a text with {CAPTION_MARK}",
+            )
+        self.split = split
+        self.question_template = question_template
+        self.image_folder = image_folder
+
+    @staticmethod
+    def write_fake(root: Path) -> None:
+        """Writes six invented captions on three pictures."""
+        items = [
+            VSRItem(
+                image_name=f"fake_{number // 2}.png",
+                image=fake_image(number // 2),
+                caption=f"The number {number} is above the table.",
+                label=number % 2,
+                relation="above",
+                subject=f"number {number}",
+                object="table",
+            )
+            for number in range(6)
+        ]
+        write_vsr(root, items)
+
+    def read(self) -> list[Question]:
+        """Returns the split's questions.
+
+        Raises:
+            BadInputError: If a record is wrong; ``label`` must be 0 or 1.
+        """
+        questions = []
+        for number, (where, record) in enumerate(json_records(self.root / f"{self.split}.jsonl"), start=1):
+            label = record.get("label")
+            if type(label) is not int or label not in (0, 1):
+                raise BadInputError(f"the value is {label!r:.40}", where=f"{where}: label", expected="0 or 1")
+            image_name = text_field(record, "image", where)
+            caption = text_field(record, "caption", where)
+            questions.append(
+                Question(
+                    id=f"{self.split}/{number}",
+                    subtask="",
+                    text=self.question_template.replace(CAPTION_MARK, caption.strip()),
+                    target=TARGETS[label],
+                    image=resolve_inside(self.root / self.image_folder, image_name, f"{where}: image"),
+                    image_id=image_name,
+                    source=where,
+                )
+            )
+        return questions
 
 
 @dataclass(frozen=True)

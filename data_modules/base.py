@@ -1,0 +1,169 @@
+"""What all data modules share: the processor, validation and the fingerprint."""
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy
+from lightning.pytorch import LightningDataModule
+
+from lightning_m2pt.collate import Collator
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.images import image_size
+from lightning_m2pt.processing import Processor
+from lightning_m2pt.templates import template_named
+from lightning_m2pt.types import Question, Sample, Turn
+
+MISSING_IMAGES_LISTED = 10
+
+
+class DataModule(LightningDataModule, ABC):
+    """A data set on disk, prepared for one backbone.
+
+    Args:
+        root: Folder of the data set.
+        template: Name of the conversation template.
+
+    Raises:
+        BadInputError: If there is no such template.
+    """
+
+    def __init__(self, root: str, template: str) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.template = template_named(template)
+        self.connected_processor: Processor | None = None
+
+    @property
+    def processor(self) -> Processor:
+        """The backbone's tokenizer and image rules.
+
+        Raises:
+            RuntimeError: If ``connect`` was not called.
+        """
+        if self.connected_processor is None:
+            raise RuntimeError(f"{type(self).__name__}.connect(processor) must be called before its loaders are made")
+        return self.connected_processor
+
+    @property
+    def collator(self) -> Collator:
+        """Makes batches of encoded samples."""
+        return Collator(self.processor.pad_token_id)
+
+    def connect(self, processor: Processor) -> None:
+        """Takes the backbone's processor; called once, before ``setup``."""
+        self.connected_processor = processor
+
+    @staticmethod
+    @abstractmethod
+    def write_fake(root: Path) -> None:
+        """Writes small invented data in the set's official layout."""
+
+    @abstractmethod
+    def items(self) -> Sequence[Sample | Question]:
+        """Returns everything the set holds, in a fixed order, read from disk once."""
+
+    def check(self) -> None:
+        """Validates annotations and image headers without decoding pictures, and the lengths of all texts.
+
+        Raises:
+            BadInputError: At the first thing that is wrong; missing images are counted first.
+        """
+        items = self.items()
+        image_bytes(items)
+        for item in distinct_images(items):
+            image_size(item.image, item.source)
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 of what the set says: ids, texts and the size of every image; not where it lies.
+
+        Raises:
+            BadInputError: If images are missing.
+        """
+        items = self.items()
+        sizes = image_bytes(items)
+        digest = hashlib.sha256()
+        for item in items:
+            texts = (
+                [[turn.question, turn.answer] for turn in item.turns]
+                if isinstance(item, Sample)
+                else [
+                    item.subtask,
+                    item.text,
+                    item.target,
+                ]
+            )
+            line = json.dumps([item.id, item.image_id, texts, sizes[image_key(item)]])
+            digest.update(line.encode() + b"\n")
+        return digest.hexdigest()
+
+
+def image_key(item: Sample | Question) -> str:
+    """Returns a name of an item's picture that is unique within its set: the file, or for arrays the item's id."""
+    return str(item.image) if isinstance(item.image, Path) else item.id
+
+
+def distinct_images(items: Sequence[Sample | Question]) -> list[Sample | Question]:
+    """Returns the first item of every picture."""
+    first: dict[str, Sample | Question] = {}
+    for item in items:
+        first.setdefault(image_key(item), item)
+    return list(first.values())
+
+
+def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
+    """Returns for every picture its size in bytes, or the SHA-256 of an array.
+
+    Raises:
+        BadInputError: If files are missing: the first ten and their number.
+    """
+    sizes: dict[str, int | str] = {}
+    missing: list[Sample | Question] = []
+    for item in distinct_images(items):
+        if isinstance(item.image, numpy.ndarray):
+            sizes[image_key(item)] = hashlib.sha256(item.image.tobytes()).hexdigest()
+            continue
+        try:
+            sizes[image_key(item)] = os.stat(item.image).st_size
+        except OSError:
+            missing.append(item)
+    if missing:
+        names = ", ".join(str(item.image) for item in missing[:MISSING_IMAGES_LISTED])
+        more = ", ..." if len(missing) > MISSING_IMAGES_LISTED else ""
+        raise BadInputError(
+            f"{len(missing)} of {len(sizes) + len(missing)} images are missing: {names}{more}",
+            where=missing[0].source,
+            expected="every image that the annotations name",
+            hint="check the image folder",
+        )
+    return sizes
+
+
+def unique_ids(items: Sequence[Sample | Question], key: Callable[[Sample | Question], str]) -> None:
+    """Refuses two items with the same key, naming both places.
+
+    Raises:
+        BadInputError: If there are any.
+    """
+    seen: dict[str, Sample | Question] = {}
+    for item in items:
+        other = seen.setdefault(key(item), item)
+        if other is not item:
+            raise BadInputError(
+                f"{key(item)!r} is there twice, first at {other.source}", where=item.source, expected="unique records"
+            )
+
+
+def as_sample(question: Question) -> Sample:
+    """Returns an evaluation question as a sample without an answer."""
+    return Sample(
+        id=question.id,
+        image=question.image,
+        image_id=question.image_id,
+        turns=(Turn(question.text),),
+        task=question.subtask,
+        source=question.source,
+    )

@@ -1,0 +1,128 @@
+"""Evaluation sets: questions with a right answer each."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy
+import torch
+from torch.utils.data import DataLoader
+
+from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
+from data_modules.instruction import SampleDataset
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.types import Batch, Question
+
+TemplateName = Literal["vicuna_v1", "plain"]
+
+
+class BenchmarkDataModule(DataModule):
+    """A set of questions that are answered first and scored later.
+
+    Class attributes:
+        name: What the set is called in predictions, scores and reports.
+        rules: Names of its scoring rules, the default first.
+        questions_per_group: Questions that are only scored together; a limit never splits them.
+
+    Args:
+        root: Folder of the data set.
+        template: Name of the conversation template.
+        batch_size: Questions answered at once.
+        max_new_tokens: Limit on an answer's tokens.
+        limit: How many questions to take, spread evenly over the set; None takes all.
+
+    Raises:
+        BadInputError: If a number is out of range.
+    """
+
+    name: str  # no ClassVar: Lightning declares it otherwise
+    rules: ClassVar[tuple[str, ...]]
+    questions_per_group: ClassVar[int] = 1
+
+    def __init__(
+        self, root: str, template: TemplateName, batch_size: int, max_new_tokens: int, limit: int | None
+    ) -> None:
+        super().__init__(root, template)
+        least = self.questions_per_group
+        for key, value, minimum in (
+            ("batch_size", batch_size, 1),
+            ("max_new_tokens", max_new_tokens, 1),
+            ("limit", least if limit is None else limit, least),
+        ):
+            if value < minimum:
+                raise BadInputError(f"{key} is {value}", where=f"{self.name}.{key}", expected=f"at least {minimum}")
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+        self.limit = limit
+        self.read_questions: list[Question] | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """The possible answers of a closed set; empty for any other."""
+        return []
+
+    @property
+    def data_revision(self) -> str:
+        """The fingerprint of the questions and pictures asked, as prediction files carry it."""
+        return self.fingerprint()
+
+    @abstractmethod
+    def read(self) -> list[Question]:
+        """Returns all questions in the set's own order, read from disk.
+
+        Raises:
+            BadInputError: If an annotation is wrong, naming file and line or record.
+        """
+
+    def questions(self) -> list[Question]:
+        """Returns the questions to ask, in the set's own order.
+
+        Raises:
+            BadInputError: If an annotation is wrong, or there is no question at all.
+        """
+        if self.read_questions is None:
+            questions = self.read()
+            if not questions:
+                raise BadInputError("the set has no questions", where=str(self.root), expected="at least one")
+            unique_ids(questions, key=lambda item: item.id)
+            self.read_questions = evenly_spread(questions, self.limit, self.questions_per_group)
+        return self.read_questions
+
+    def items(self) -> list[Question]:
+        """Returns the questions to ask."""
+        return self.questions()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the questions and looks for every picture.
+
+        Raises:
+            BadInputError: If a question or a picture is wrong or missing.
+        """
+        image_bytes(self.questions())
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Returns prompts without answers, the longest first; ``Batch.sample_ids`` are the questions' ids."""
+        samples = [as_sample(question) for question in self.questions()]
+        texts = self.processor.encode_all(samples, self.template, with_answers=False)
+        order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
+        return DataLoader(
+            SampleDataset(  # type: ignore[arg-type]
+                [samples[position] for position in order], [texts[position] for position in order], self.processor
+            ),
+            batch_size=self.batch_size,
+            collate_fn=self.collator,
+            generator=torch.Generator(),  # without it every pass draws a number from the global generator
+        )
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Returns the same batches as ``predict_dataloader``."""
+        return self.predict_dataloader()
+
+
+def evenly_spread(questions: Sequence[Question], limit: int | None, group: int) -> list[Question]:
+    """Returns at most ``limit`` questions, whole groups of adjacent ones, spread evenly over the set."""
+    if limit is None or limit >= len(questions):
+        return list(questions)
+    groups = len(questions) // group
+    chosen = numpy.linspace(0, groups, num=limit // group, endpoint=False).astype(int)
+    return [questions[number * group + offset] for number in chosen for offset in range(group)]

@@ -1,0 +1,272 @@
+"""Instruction tuning sets: conversations to train on."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data_modules.base import DataModule, image_bytes, unique_ids
+from lightning_m2pt.collate import EncodedSample
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.processing import EncodedText, Processor
+from lightning_m2pt.sample_order import OrderedSampler, ResumableLoader, checked_micro_batch_size, epoch_order
+from lightning_m2pt.types import Batch, Sample
+
+TemplateName = Literal["vicuna_v1", "plain"]
+
+
+@dataclass(frozen=True)
+class SampleDataset(Dataset[EncodedSample]):
+    """Samples whose text is encoded and whose picture is read when asked for."""
+
+    samples: Sequence[Sample]
+    texts: Sequence[EncodedText]
+    processor: Processor
+
+    def __len__(self) -> int:
+        """Returns the number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> EncodedSample:
+        """Returns one sample with its picture.
+
+        Raises:
+            BadInputError: If the picture cannot be read.
+        """
+        sample = self.samples[position]
+        return EncodedSample(
+            text=self.texts[position],
+            pixel_values=self.processor.image(sample.image, f"{sample.source}: sample {sample.id}"),
+            sample_id=sample.id,
+            task=sample.task,
+        )
+
+
+class InstructionDataModule(DataModule):
+    """A set of conversations with a training and a validation part.
+
+    Args:
+        root: Folder of the data set.
+        template: Name of the conversation template.
+        batch_size: Samples of one whole optimizer step, over all devices and micro-batches.
+        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        questions_per_sample: How many records of one picture and task become one conversation; 1 as published.
+        max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
+        num_workers: Processes that read pictures.
+        order_seed: Decides the order of the samples; None takes the run's seed.
+
+    Raises:
+        BadInputError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        template: TemplateName,
+        batch_size: int,
+        micro_batch_size: int | None = None,
+        questions_per_sample: int = 1,
+        max_text_length: int = 1024,
+        num_workers: int = 0,
+        order_seed: int | None = None,
+    ) -> None:
+        super().__init__(root, template)
+        for key, value in (
+            ("batch_size", batch_size),
+            ("micro_batch_size", 1 if micro_batch_size is None else micro_batch_size),
+            ("questions_per_sample", questions_per_sample),
+            ("max_text_length", max_text_length),
+        ):
+            if value < 1:
+                raise BadInputError(f"{key} is {value}", where=f"data.{key}", expected="at least 1")
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.questions_per_sample = questions_per_sample
+        self.max_text_length = max_text_length
+        self.num_workers = num_workers
+        self.order_seed = order_seed
+        self.train_samples: list[Sample] | None = None
+        self.validation_samples: list[Sample] | None = None
+        self.train_texts: list[EncodedText] = []
+        self.validation_texts: list[EncodedText] = []
+        self.tokens_of_samples = numpy.empty(0, numpy.int64)
+
+    @abstractmethod
+    def read(self) -> tuple[list[Sample], list[Sample]]:
+        """Returns the training and the validation samples, read from disk, one question each.
+
+        Raises:
+            BadInputError: If an annotation is wrong, naming file and record.
+        """
+
+    def set_order_seed(self, seed: int) -> None:
+        """Takes the run's seed, unless the configuration sets an ``order_seed`` of its own."""
+        if self.order_seed is None:
+            self.order_seed = seed
+
+    def read_once(self) -> tuple[list[Sample], list[Sample]]:
+        """Returns the training and the validation samples, joined to conversations."""
+        if self.train_samples is None or self.validation_samples is None:
+            train, validation = self.read()
+            unique_ids([*train, *validation], key=lambda item: item.id)
+            self.train_samples = joined(train, self.questions_per_sample)
+            self.validation_samples = validation
+        return self.train_samples, self.validation_samples
+
+    def items(self) -> list[Sample]:
+        """Returns the training samples, then the validation samples."""
+        train, validation = self.read_once()
+        return [*train, *validation]
+
+    def check(self) -> None:
+        """Validates annotations, image headers, text lengths and the split of the optimizer step.
+
+        Raises:
+            BadInputError: At the first thing that is wrong.
+        """
+        super().check()
+        self.setup("fit")
+        self.sampler(rank=0, world_size=1)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the annotations, looks for every picture and encodes all texts.
+
+        Raises:
+            BadInputError: If a record, a picture or a text's length is wrong.
+        """
+        if self.train_texts:
+            return
+        train, validation = self.read_once()
+        image_bytes(self.items())
+        self.train_texts = self.processor.encode_all(train, self.template, max_text_length=self.max_text_length)
+        self.validation_texts = self.processor.encode_all(
+            validation, self.template, max_text_length=self.max_text_length
+        )
+        self.tokens_of_samples = numpy.array([text.supervised_tokens for text in self.train_texts], numpy.int64)
+
+    def seed(self) -> int:
+        """Returns the seed of the sample order.
+
+        Raises:
+            BadInputError: If neither the configuration nor the run gave one.
+        """
+        if self.order_seed is None:
+            raise BadInputError(
+                "the sample order has no seed", where="data.order_seed", expected="a number, or seed_everything"
+            )
+        return self.order_seed
+
+    def sampler(self, rank: int, world_size: int) -> OrderedSampler:
+        """Returns one rank's order of the training samples.
+
+        Raises:
+            BadInputError: If the optimizer step cannot be split evenly.
+        """
+        size = len(self.read_once()[0])
+        return OrderedSampler(size, self.seed(), self.batch_size, self.micro_batch_size, rank, world_size)
+
+    def micro_batches_per_step(self, world_size: int) -> int:
+        """Returns how many micro-batches a device accumulates for one optimizer step.
+
+        Raises:
+            BadInputError: If the optimizer step cannot be split evenly.
+        """
+        size = len(self.read_once()[0])
+        micro = checked_micro_batch_size(self.batch_size, self.micro_batch_size, world_size, size)
+        return self.batch_size // (micro * world_size)
+
+    def steps_per_epoch(self) -> int:
+        """Returns the number of optimizer steps of an epoch; what is left over is dropped."""
+        return len(self.read_once()[0]) // self.batch_size
+
+    def supervised_tokens_of_step(self, step: int) -> int:
+        """Returns the supervised tokens of a whole optimizer step, counted from 0 over all epochs, by arithmetic."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch())
+        return self.tokens_of_step(epoch, step_in_epoch)
+
+    def tokens_of_step(self, epoch: int, step_in_epoch: int) -> int:
+        """Returns the supervised tokens of one optimizer step of one epoch."""
+        order = cached_order(self.seed(), epoch, len(self.tokens_of_samples))
+        positions = order[step_in_epoch * self.batch_size : (step_in_epoch + 1) * self.batch_size]
+        return int(self.tokens_of_samples[positions].sum())
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Returns this rank's training loader.
+
+        Raises:
+            BadInputError: If the optimizer step cannot be split evenly.
+        """
+        self.setup("fit")
+        rank = self.trainer.global_rank if self.trainer is not None else 0
+        world_size = self.trainer.world_size if self.trainer is not None else 1
+        return ResumableLoader(
+            dataset=SampleDataset(self.read_once()[0], self.train_texts, self.processor),
+            sampler=self.sampler(rank, world_size),
+            step_tokens=self.tokens_of_step,
+            collate=self.collator,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Returns the validation loader in a list, which is empty when there is no validation part."""
+        self.setup("validate")
+        validation = self.read_once()[1]
+        if not validation:
+            return []
+        loader: DataLoader[Batch] = DataLoader(
+            SampleDataset(validation, self.validation_texts, self.processor),  # type: ignore[arg-type]
+            batch_size=self.micro_batch_size or self.batch_size,
+            collate_fn=self.collator,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # without it every pass draws a number from the global generator
+        )
+        return [loader]
+
+
+@lru_cache(maxsize=2)
+def cached_order(seed: int, epoch: int, size: int) -> numpy.ndarray:
+    """Returns an epoch's order; a step needs it, and the next step needs the same one."""
+    return epoch_order(seed, epoch, size)
+
+
+def joined(samples: Sequence[Sample], questions_per_sample: int) -> list[Sample]:
+    """Joins samples of one picture and task, in file order, to conversations of at most so many questions."""
+    if questions_per_sample == 1:
+        return list(samples)
+    groups: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.task, sample.image_id), []).append(sample)
+    conversations = []
+    for group in groups.values():
+        for start in range(0, len(group), questions_per_sample):
+            some = group[start : start + questions_per_sample]
+            conversations.append(
+                Sample(
+                    id="+".join(sample.id for sample in some),
+                    image=some[0].image,
+                    image_id=some[0].image_id,
+                    turns=tuple(turn for sample in some for turn in sample.turns),
+                    task=some[0].task,
+                    source=some[0].source,
+                )
+            )
+    return conversations
+
+
+def image_folder_of(root: Path, name: str) -> Path:
+    """Returns a set's image folder.
+
+    Raises:
+        BadInputError: If it is missing.
+    """
+    folder = root / name
+    if not folder.is_dir():
+        raise BadInputError("the image folder is missing", where=str(folder), hint="unpack the official archive here")
+    return folder

@@ -1,0 +1,200 @@
+"""Which samples every optimizer step sees: a pure function of seed, epoch and step.
+
+The order of an epoch does not depend on devices, micro-batches, loader workers or interruptions. Optimizer step s of
+an epoch covers positions s*B to (s+1)*B of its order, B samples over all devices; what is left over at the end of an
+epoch is dropped. Within a step, micro-batch j of rank r is a contiguous chunk, so 1 device x 8, 4 micro-batches x 2
+and 2 devices x 4 train on the same samples.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.types import Batch
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> numpy.ndarray:
+    """Returns the (size,) int64 permutation of one epoch.
+
+    Philox is counter based and specified bit by bit, so the order is the same on every machine and numpy version
+    that keeps ``Generator.permutation``; the test suite holds golden values.
+    """
+    generator = numpy.random.Generator(numpy.random.Philox(key=[seed % 2**64, epoch]))
+    return generator.permutation(size)
+
+
+def checked_micro_batch_size(batch_size: int, micro_batch_size: int | None, world_size: int, size: int) -> int:
+    """Returns the samples per forward and device that split an optimizer step evenly.
+
+    Args:
+        batch_size: Samples of one optimizer step over all devices.
+        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        world_size: Number of devices.
+        size: Number of samples in the training set.
+
+    Raises:
+        BadInputError: If no even split exists, or the set has fewer samples than one step.
+    """
+    if batch_size < 1 or (micro_batch_size is not None and micro_batch_size < 1):
+        raise BadInputError("a batch size is not positive", where="data.batch_size", expected="at least 1")
+    if size < batch_size:
+        raise BadInputError(
+            f"the training set has {size} samples, fewer than one optimizer step of {batch_size}",
+            where="data.batch_size",
+            expected=f"at most {size}",
+        )
+    if batch_size % world_size:
+        counts = [count for count in range(1, batch_size + 1) if batch_size % count == 0]
+        raise BadInputError(
+            f"{batch_size} samples a step cannot be shared evenly by {world_size} devices",
+            where="data.batch_size",
+            expected=f"one of {counts} devices, or another batch_size",
+        )
+    share = batch_size // world_size
+    if micro_batch_size is not None and share % micro_batch_size:
+        sizes = [count for count in range(1, share + 1) if share % count == 0]
+        raise BadInputError(
+            f"a device's {share} samples a step cannot be split into micro-batches of {micro_batch_size}",
+            where="data.micro_batch_size",
+            expected=f"one of {sizes}",
+        )
+    return micro_batch_size or share
+
+
+class OrderedSampler(DistributedSampler[Any]):
+    """Yields one rank's positions of one epoch, micro-batch after micro-batch.
+
+    It is a ``DistributedSampler`` because that is how Lightning recognises a sampler that shares out the samples
+    itself; any other would be replaced, and the order with it, as soon as there is a second device.
+
+    Args:
+        size: Number of samples in the training set.
+        seed: Decides the order, together with the epoch.
+        batch_size: Samples of one optimizer step over all devices.
+        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        rank: Number of this device.
+        world_size: Number of devices.
+
+    Raises:
+        BadInputError: If a step cannot be split evenly.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        batch_size: int,
+        micro_batch_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        # The parent only reads the data set's length.
+        super().__init__(range(size), num_replicas=world_size, rank=rank)  # type: ignore[arg-type]
+        self.size = size
+        self.seed = seed
+        self.batch_size = batch_size
+        self.micro_batch_size = checked_micro_batch_size(batch_size, micro_batch_size, world_size, size)
+        self.micro_batches_per_step = batch_size // (self.micro_batch_size * world_size)
+        self.steps_per_epoch = size // batch_size
+        self.start = 0
+
+    def set_start(self, micro_batch: int) -> None:
+        """Sets how many of this rank's micro-batches the next pass over the epoch leaves out."""
+        self.start = micro_batch
+
+    def positions(self) -> numpy.ndarray:
+        """Returns this rank's sample positions of the whole epoch, (micro-batches, micro-batch size) int64."""
+        order = epoch_order(self.seed, self.epoch, self.size)[: self.steps_per_epoch * self.batch_size]
+        shape = (self.steps_per_epoch * self.micro_batches_per_step, self.num_replicas, self.micro_batch_size)
+        return order.reshape(shape)[:, self.rank]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields positions from ``start`` on."""
+        return iter(self.positions()[self.start :].reshape(-1).tolist())
+
+    def __len__(self) -> int:
+        """Returns this rank's number of samples in a whole epoch, whatever ``start`` is."""
+        return self.steps_per_epoch * self.micro_batches_per_step * self.micro_batch_size
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A training loader that knows how far the trainer has come and goes on from there.
+
+    Its state counts what was handed to the trainer, not what workers have fetched ahead, and is counted in samples
+    over all devices, so it holds for any number of workers, devices and micro-batches.
+
+    Args:
+        dataset: Training samples by position.
+        sampler: Their order.
+        step_tokens: Supervised tokens of (epoch, step within the epoch), written into every batch of the step.
+        collate: Makes a ``Batch`` of what the data set gives.
+        num_workers: Processes that prepare samples.
+        pin_memory: Whether batches are put into page-locked memory.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: OrderedSampler,
+        step_tokens: Callable[[int, int], int],
+        collate: Callable[[list[Any]], Batch],
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=sampler.micro_batch_size,
+            sampler=sampler,
+            collate_fn=collate,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # without it every pass draws a number from the global generator
+        )
+        self.order = sampler
+        self.step_tokens = step_tokens
+        self.state_epoch = 0
+        self.state_micro_batches = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yields the rest of the epoch that the sampler is set to.
+
+        A generator on purpose: Lightning asks for the iterator before it sets the epoch, and takes the first batch
+        after it.
+        """
+        if self.state_epoch != self.order.epoch:
+            self.state_epoch, self.state_micro_batches = self.order.epoch, 0
+        self.order.set_start(self.state_micro_batches)
+        if self.state_micro_batches == len(self):
+            return
+        for batch in super().__iter__():
+            step = self.state_micro_batches // self.order.micro_batches_per_step
+            self.state_micro_batches += 1
+            yield replace(batch, step_supervised_tokens=self.step_tokens(self.state_epoch, step))
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the epoch and the samples of it that the trainer has had, over all devices."""
+        samples_per_micro_batch = self.order.micro_batch_size * self.order.num_replicas
+        return {"epoch": self.state_epoch, "samples": self.state_micro_batches * samples_per_micro_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on where ``state_dict`` was taken, possibly with another split of the step.
+
+        Raises:
+            BadInputError: If that point lies inside one of this split's micro-batches.
+        """
+        samples_per_micro_batch = self.order.micro_batch_size * self.order.num_replicas
+        micro_batches, rest = divmod(state["samples"], samples_per_micro_batch)
+        if rest:
+            raise BadInputError(
+                f"the checkpoint was taken after {state['samples']} samples of the epoch",
+                where="data.micro_batch_size",
+                expected=f"a multiple of {samples_per_micro_batch} samples with this number of devices",
+                hint="resume with the split the run began with",
+            )
+        self.state_epoch, self.state_micro_batches = state["epoch"], micro_batches
