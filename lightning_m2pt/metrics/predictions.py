@@ -1,0 +1,99 @@
+"""The prediction file: one JSON object a line, first a header, then one line a question."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_m2pt.errors import BadInputError
+
+PREDICTION_FORMAT = 1
+HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
+FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
+
+
+@dataclass(frozen=True)
+class PredictionFile:
+    """A prediction file's content.
+
+    Attributes:
+        header: ``format``, ``benchmark``, ``template``, ``decoding``, ``data_revision``, ``adapter``,
+            ``default_rule``, ``toggles``, ``classes``.
+        predictions: ``id``, ``set``, ``subtask``, ``question``, ``answer``, ``target``, ``image_id`` of every question.
+    """
+
+    header: Mapping[str, Any]
+    predictions: Sequence[Mapping[str, str]]
+
+
+def read_predictions(path: Path) -> PredictionFile:
+    """Returns a checked prediction file.
+
+    Raises:
+        BadInputError: If it is missing, cut off, or a line is wrong, naming file and line.
+    """
+    if not path.is_file():
+        raise BadInputError("the prediction file does not exist", where=str(path))
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInputError("this is not UTF-8 text", where=str(path), expected="a prediction file") from error
+    if lines.pop():
+        raise BadInputError(
+            "the last line is cut off", where=f"{path}:{len(lines) + 1}", hint="predict again; answers are kept"
+        )
+    if not lines:
+        raise BadInputError("the prediction file is empty", where=str(path), expected="a header line")
+    header = parsed_line(lines[0], f"{path}:1")
+    if header.get("format") != PREDICTION_FORMAT:
+        raise BadInputError(
+            f"the format is {header.get('format')!r:.40}", where=f"{path}:1", expected=str(PREDICTION_FORMAT)
+        )
+    for key in HEADER_TEXTS:
+        if not isinstance(header.get(key), str):
+            raise BadInputError(f"the header has no text under {key!r}", where=f"{path}:1")
+    predictions = [parsed_line(line, f"{path}:{number}") for number, line in enumerate(lines[1:], start=2)]
+    for number, prediction in enumerate(predictions, start=2):
+        check_prediction(prediction, f"{path}:{number}")
+    check_ids(predictions, str(path))
+    return PredictionFile(header, predictions)
+
+
+def parsed_line(line: str, where: str) -> dict[str, Any]:
+    """Returns one line's JSON object.
+
+    Raises:
+        BadInputError: If it is none.
+    """
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BadInputError("this is not valid JSON", where=where, expected="one JSON object a line") from error
+    if not isinstance(value, dict):
+        raise BadInputError(f"the line is a {type(value).__name__}", where=where, expected="a JSON object")
+    return value
+
+
+def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
+    """Refuses a prediction without all its texts.
+
+    Raises:
+        BadInputError: Naming the first key that is missing or holds no text.
+    """
+    for key in FIELDS:
+        if not isinstance(prediction.get(key), str):
+            raise BadInputError(f"the value is {prediction.get(key)!r:.40}", where=f"{where}: {key}", expected="a text")
+
+
+def check_ids(predictions: Sequence[Mapping[str, str]], where: str) -> None:
+    """Refuses two predictions with one id.
+
+    Raises:
+        BadInputError: Naming the first id that is there twice.
+    """
+    seen: set[str] = set()
+    for prediction in predictions:
+        if prediction["id"] in seen:
+            raise BadInputError(f"the id {prediction['id']!r:.80} is there twice", where=where, expected="unique ids")
+        seen.add(prediction["id"])
