@@ -11,7 +11,7 @@ from torch import Tensor
 def rng_state() -> dict[str, Any]:
     """Returns the states of Python's, numpy's global, torch's CPU and each CUDA generator."""
     version, numbers, gauss = random.getstate()
-    legacy = numpy.random.get_state(legacy=False)  # type: ignore[call-overload]  (its stub knows the tuple only)
+    legacy = numpy.random.get_state(legacy=False)
     return {
         "python": [version, list(numbers), gauss],
         "numpy": {

@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+import lightning_m2pt.torchvision_guard  # noqa: F401  (test files may import Lightning first)
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -1,0 +1,152 @@
+"""Saves training state at optimizer-step boundaries, and only there."""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch.distributed
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from typing_extensions import override
+
+from lightning_m2pt.checkpoint import step_folder
+from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure
+from lightning_m2pt.rng import restore_rng, rng_state
+
+RNG_KEY = "rng_of_each_rank"
+EXIT_CODE_BASE = 128
+"""A process that a signal ended exits with this plus the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STATE_ALREADY_LOST = (DivergedError, EnvironmentFailure)
+"""After these nothing is written: the next step would diverge again, or there is no room to write to."""
+
+log = logging.getLogger(__name__)
+
+
+class StepCheckpoint(Checkpoint):
+    """Saves every n optimizer steps, at the end, on an exception, and when a signal asks the process to stop.
+
+    After each optimizer step the state is noted down: counters, loader position and random generators by value,
+    tensors by reference. Tensors change in the optimizer only, so until the next update begins the note is the exact
+    state at the boundary, whatever happened since, and an interrupted run resumes bit for bit.
+
+    On SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) the current step is finished and saved, and the process ends with
+    128 plus the signal's number. A second signal ends it at once.
+
+    Args:
+        checkpoints_dir: Where the run's checkpoints are.
+        every_n_steps: Optimizer steps between two checkpoints.
+
+    Raises:
+        BadInputError: If the interval is not positive.
+    """
+
+    def __init__(self, checkpoints_dir: Path, every_n_steps: int = 500) -> None:
+        if every_n_steps < 1:
+            raise BadInputError(f"the interval is {every_n_steps} steps", where="every_n_steps", expected="at least 1")
+        self.checkpoints_dir = Path(checkpoints_dir)
+        self.every_n_steps = every_n_steps
+        self._boundary: dict[str, Any] | None = None
+        self._boundary_step = -1
+        self._saved_step = -1
+        self._rng_to_restore: dict[str, Any] | None = None
+        self._signal_received = 0
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint[RNG_KEY]
+        self._saved_step = self._boundary_step = checkpoint["global_step"]
+        if trainer.global_rank < len(states):  # a run resumed on more devices has no state for the new ones
+            self._rng_to_restore = states[trainer.global_rank]
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take_over_signals()
+        # Here and nowhere else: earlier, making the loader's iterator would draw from the restored generator; later,
+        # in on_train_batch_start, the first draws of a new epoch would be over.
+        if self._rng_to_restore is not None:
+            restore_rng(self._rng_to_restore)
+            self._rng_to_restore = None
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._boundary_step:
+            return  # inside an accumulation window
+        self._boundary_step = trainer.global_step
+        self._boundary = noted_state(trainer)
+        received = trainer.strategy.reduce_boolean_decision(bool(self._signal_received), all=False)
+        if received or self._boundary_step % self.every_n_steps == 0:
+            self._save(trainer)
+        if received:
+            number = self._signal_received or signal.SIGTERM
+            log.warning("stopped by %s after step %d, state saved", signal.Signals(number).name, self._boundary_step)
+            raise SystemExit(EXIT_CODE_BASE + number)
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        # From here on tensors change: the note no longer holds until the next boundary. Whatever refuses the update
+        # (the gradient check) does so in this hook of an earlier callback.
+        self._boundary = None
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+        self._give_signals_back()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._give_signals_back()
+        if isinstance(exception, STATE_ALREADY_LOST) or trainer.world_size > 1:
+            return  # with several processes, waiting for one that died would hang
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if self._boundary is None or self._saved_step == self._boundary_step:
+            return
+        checkpoint = self._boundary | {RNG_KEY: gathered(self._boundary[RNG_KEY], trainer.world_size)}
+        trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
+        self._saved_step = self._boundary_step
+        trainer.strategy.barrier("StepCheckpoint")
+
+    def _take_over_signals(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets only the main thread handle signals
+        for number in STOP_SIGNALS:
+            self._previous_handlers[number] = signal.signal(number, self._note_signal)
+
+    def _give_signals_back(self) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
+
+    def _note_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal_received:
+            raise SystemExit(EXIT_CODE_BASE + number)
+        self._signal_received = number
+
+
+def noted_state(trainer: Trainer) -> dict[str, Any]:
+    """Returns what ``trainer.save_checkpoint`` would write in ``on_train_batch_end``, with this rank's generators."""
+    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    state[RNG_KEY] = rng_state()
+    # A run resumed at an epoch's last step counts one epoch too few as begun (Lightning 2.6), and a second resume
+    # then takes the epoch for a finished one and ignores the loader's position.
+    for counters in state["loops"]["fit_loop"]["epoch_progress"].values():
+        counters["ready"] = counters["started"] = counters["processed"] + 1
+    return state
+
+
+def gathered(state: dict[str, Any], world_size: int) -> list[dict[str, Any]]:
+    """Returns the states of all ranks, in order of rank; every rank has to call it."""
+    if world_size == 1:
+        return [state]
+    states: list[dict[str, Any]] = [{}] * world_size
+    torch.distributed.all_gather_object(states, state)
+    return states
