@@ -74,14 +74,14 @@ def mme_official(
         subtasks: The subtask of every question.
         image_ids: The picture of every question; with the subtask it makes the pair, never the position.
         parsed: "yes", "no" or None for every answer.
-        targets: "Yes" or "No" for every question.
+        targets: "yes" or "no" for every question.
 
     Raises:
         BadInputError: If a subtask is unknown, or a picture has not exactly two questions.
     """
     right: dict[str, dict[str, list[bool]]] = {}
     for subtask, image_id, answer, target in zip(subtasks, image_ids, parsed, targets, strict=True):
-        right.setdefault(subtask, {}).setdefault(image_id, []).append(answer == target.lower())
+        right.setdefault(subtask, {}).setdefault(image_id, []).append(answer == target)
     scores = {}
     for subtask in sorted(right, key=position_of):
         images = right[subtask]

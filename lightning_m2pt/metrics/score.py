@@ -166,6 +166,8 @@ def score(header: Mapping[str, Any], predictions: Predictions, rule: str) -> Sco
     check_ids(predictions, "predictions")
     named = RULES[rule]
     classes = classes_of(header, named)
+    if named.answers is not None:
+        predictions = [{**row, "target": row["target"].lower()} for row in predictions]
     check_targets(predictions, classes)
     parsed = [named.parse(row["answer"], classes) for row in predictions]
     summary = named.summarise(predictions, parsed)
@@ -211,7 +213,7 @@ def check_targets(predictions: Predictions, classes: Sequence[str]) -> None:
         BadInputError: Naming the first.
     """
     for row in predictions:
-        if row["target"] not in classes and row["target"].lower() not in classes:
+        if row["target"] not in classes:
             raise BadInputError(
                 f"the target of {row['id']!r:.80} is {row['target']!r:.40}",
                 where="predictions: target",
