@@ -15,7 +15,9 @@ from typing import Any
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from data_modules.base import BenchmarkDataModule, DataModule
+from data_modules.base import DataModule
+from data_modules.benchmark import BenchmarkDataModule
+from data_modules.instruction import InstructionDataModule
 from experiments.config_errors import as_bad_input, check_files_first
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.module import TuningModule
@@ -50,8 +52,11 @@ class Experiment:
 
     def connect(self) -> None:
         """Hands the backbone's tokenizer and image transform to the data modules; needs the tokenizer's files."""
+        processor = self.model.backbone.processor()
         for data_module in [self.data, *self.benchmarks]:
-            data_module.connect(self.model.backbone)
+            data_module.connect(processor)
+        if isinstance(self.data, InstructionDataModule):
+            self.data.set_order_seed(self.seed)
 
 
 class ExperimentCLI(LightningCLI):
@@ -64,7 +69,7 @@ class ExperimentCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
+            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,

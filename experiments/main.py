@@ -85,6 +85,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
             hint=f"did you mean `m2pt {near[0]}`?" if near else "m2pt --help lists them",
         )
     module = importlib.import_module(VERBS[verb][0])
+    quieten_libraries()  # again: Lightning sets its loggers' levels when it is imported
     # `test` and `predict` are one module: it is told which of the two it is.
     return int(module.main([verb, *arguments] if VERBS[verb][0] == "experiments.answer" else arguments))
 

@@ -1,7 +1,7 @@
 """Optimizer and learning-rate schedule as factories: configuration in, torch objects out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -37,27 +37,27 @@ class AdamW:
                 place = "model.optimizer.learning_rate" + (f".{part}" if part else "")
                 raise BadInputError(f"{rate} is no learning rate", where=place, expected="a finite number, 0 or more")
 
-    def rate_of(self, part: str, parts: list[str]) -> float:
-        """Returns the rate of one part.
+    def check(self, parts: Sequence[str]) -> None:
+        """Compares rates given by part with the parts a method trains.
 
         Raises:
-            BadInputError: If rates are given by part and one is missing or names a part the method does not have.
+            BadInputError: If one is missing, or names a part the method does not have.
         """
-        if not isinstance(self.learning_rate, Mapping):
-            return self.learning_rate
-        if set(self.learning_rate) != set(parts):
+        if isinstance(self.learning_rate, Mapping) and set(self.learning_rate) != set(parts):
             raise BadInputError(
-                f"rates for {', '.join(self.learning_rate)}, but the method trains {', '.join(parts)}",
+                f"rates for {', '.join(self.learning_rate)}, but the method trains {', '.join(parts) or 'nothing'}",
                 where="model.optimizer.learning_rate",
                 expected="one number, or one for each trained part",
             )
-        return self.learning_rate[part]
+
+    def rate_of(self, part: str) -> float:
+        """Returns the rate of one part."""
+        return self.learning_rate[part] if isinstance(self.learning_rate, Mapping) else self.learning_rate
 
     def build(self, parts: Mapping[str, list[tuple[str, nn.Parameter]]]) -> optim.AdamW:
         """Returns the optimizer with one parameter group per part, in order."""
-        names = list(parts)
         groups = [
-            {"params": [parameter for _, parameter in tensors], "lr": self.rate_of(part, names), "name": part}
+            {"params": [parameter for _, parameter in tensors], "lr": self.rate_of(part), "name": part}
             for part, tensors in parts.items()
         ]
         return optim.AdamW(groups, weight_decay=self.weight_decay, betas=self.betas, eps=self.epsilon)

@@ -25,7 +25,8 @@ def epoch_order(seed: int, epoch: int, size: int) -> numpy.ndarray:
     Philox is counter based and specified bit by bit, so the order is the same on every machine and numpy version
     that keeps ``Generator.permutation``; the test suite holds golden values.
     """
-    generator = numpy.random.Generator(numpy.random.Philox(key=[seed % 2**64, epoch]))
+    key = numpy.array([seed % 2**64, epoch], dtype=numpy.uint64)
+    generator = numpy.random.Generator(numpy.random.Philox(key=key))
     return generator.permutation(size)
 
 

@@ -110,9 +110,7 @@ class JointStage:
             for index in range(first, first + self.settings.documents)
         ]
         generator = torch.Generator().manual_seed(first)
-        return text_document_loss(
-            self.backbone.language, self.conversations, documents, self.settings.text, generator
-        )
+        return text_document_loss(self.backbone.language, self.conversations, documents, self.settings.text, generator)
 
     def _image_loss(self, step: int, parts: dict[str, float]) -> Tensor:
         """Returns the caption loss plus the weighted dense loss, and notes each in ``parts``."""

@@ -132,7 +132,7 @@ class RecipeSettings:
     gates: GateSettings = field(default_factory=GateSettings)
 
     def shortened(self) -> "RecipeSettings":
-        """Returns the same recipe with a few dozen steps a stage: about a minute, to check that it still does the same."""
+        """Returns the recipe with a few dozen steps a stage, about a minute: does it still do the same?"""
         return replace(
             self,
             log_every=10,

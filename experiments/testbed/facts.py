@@ -1,4 +1,4 @@
-"""What can be asked about a scene: each function draws the words of a question and the answer, without phrasing them."""
+"""What can be asked about a scene: each function draws a question's words and its answer, without phrasing it."""
 
 import random
 from collections.abc import Callable

@@ -73,9 +73,7 @@ SHAPE_TESTS: dict[str, Callable[[numpy.ndarray, numpy.ndarray, float], numpy.nda
         ((abs(x - y) < 0.45 * r) | (abs(x + y) < 0.45 * r)) & (abs(x) < 0.9 * r) & (abs(y) < 0.9 * r)
     ),
     "ring": lambda x, y, r: (x * x + y * y < r * r) & (x * x + y * y > (0.55 * r) ** 2),
-    "frame": lambda x, y, r: (
-        ((abs(x) < 0.9 * r) & (abs(y) < 0.9 * r)) & ~((abs(x) < 0.5 * r) & (abs(y) < 0.5 * r))
-    ),
+    "frame": lambda x, y, r: ((abs(x) < 0.9 * r) & (abs(y) < 0.9 * r)) & ~((abs(x) < 0.5 * r) & (abs(y) < 0.5 * r)),
     "bar": lambda x, y, r: (abs(x) < r) & (abs(y) < 0.35 * r),
     "moon": lambda x, y, r: (x * x + y * y < r * r) & ((x - 0.5 * r) ** 2 + y * y > (0.8 * r) ** 2),
 }
@@ -178,9 +176,7 @@ def render(
     return (image * 255).astype(numpy.uint8)
 
 
-def render_grey(
-    scene: Scene, generator: numpy.random.Generator, domain: Domain, scans: ScanSplit
-) -> numpy.ndarray:
+def render_grey(scene: Scene, generator: numpy.random.Generator, domain: Domain, scans: ScanSplit) -> numpy.ndarray:
     """Renders a scene as one channel (48, 48) uint8, with the same background, noise and degradation."""
     # One channel of a colour picture, and not the mean of three, which would lessen the noise.
     return numpy.ascontiguousarray(render(scene, generator, domain, scans)[:, :, 1])

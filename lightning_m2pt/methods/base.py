@@ -25,6 +25,10 @@ class Method(nn.Module, ABC):
         """Raises BadInputError if the method cannot work on a backbone of this shape."""
 
     @abstractmethod
+    def part_names(self) -> list[str]:
+        """Returns the keys of ``parts()`` before anything is built."""
+
+    @abstractmethod
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes the method's tensors; on meta backbones they are meta tensors."""
 
@@ -58,12 +62,12 @@ class Method(nn.Module, ABC):
         Raises:
             BadInputError: If ``without`` names a part the method does not have.
         """
-        unknown = sorted(set(without) - set(self.parts()))
+        unknown = sorted(set(without) - set(self.part_names()))
         if unknown:
             raise BadInputError(
                 f"{self.name} has no part {unknown[0]!r} to knock out",
                 where="knock-out",
-                expected=" or ".join(self.parts()) or "nothing: this method trains nothing",
+                expected=" or ".join(self.part_names()) or "nothing: this method trains nothing",
             )
         backbone.attachment = self.attachment(without)
 

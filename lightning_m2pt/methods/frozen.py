@@ -17,6 +17,10 @@ class Frozen(Method):
     def check(self, shape: BackboneShape) -> None:
         """Works on every backbone."""
 
+    def part_names(self) -> list[str]:
+        """Returns no part."""
+        return []
+
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes nothing."""
 

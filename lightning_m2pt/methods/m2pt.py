@@ -93,6 +93,16 @@ class M2PT(Method):
         if self.path == "prefix":
             self._check_prefix_path(shape)
 
+    def part_names(self) -> list[str]:
+        """Returns the components that are switched on."""
+        switches = {
+            VISUAL_PROMPTS: self.visual_length > 0,
+            TEXTUAL_PROMPTS: self.textual_length > 0,
+            INTERACTION: self.train_interaction,
+            LM_HEAD: self.train_lm_head,
+        }
+        return [part for part, is_on in switches.items() if is_on]
+
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes prompts and copies of the trained pretrained parts, in float32."""
         shape = backbone.shape
@@ -165,10 +175,7 @@ class M2PT(Method):
         """Returns the paper's ablation components and the choices that change the sequence."""
         return {
             "method": self.name,
-            VISUAL_PROMPTS: self.visual_length > 0,
-            TEXTUAL_PROMPTS: self.textual_length > 0,
-            INTERACTION: self.train_interaction,
-            LM_HEAD: self.train_lm_head,
+            **{part: part in self.part_names() for part in (VISUAL_PROMPTS, TEXTUAL_PROMPTS, INTERACTION, LM_HEAD)},
             "visual_length": self.visual_length,
             "textual_length": self.textual_length,
             "visual_depth": self.visual_depth,

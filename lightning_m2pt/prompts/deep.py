@@ -55,7 +55,8 @@ class DeepPrompts(nn.Module):
         super().__init__()
         self.total_layers = total_layers
         self.length = length
-        self.rows = nn.ParameterDict({str(layer): nn.Parameter(torch.empty(1, length, width)) for layer in layers})
+        # Pairs, because ParameterDict sorts the keys of a dict as text: 0, 1, 10, ...
+        self.rows = nn.ParameterDict([(str(layer), nn.Parameter(torch.empty(1, length, width))) for layer in layers])
         self.dropout = nn.Dropout(dropout)
 
     @property

@@ -1,0 +1,79 @@
+"""``m2pt fit``: tune a method on an experiment's data; the same command resumes and never repeats what is complete."""
+
+import argparse
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.cli import Experiment, parse_experiment, split_arguments
+from experiments.console import say
+from experiments.model_card import model_card
+from experiments.prepare import check_experiment
+from experiments.run_folder import open_run_folder, run_folder
+from experiments.training import checkpoints_folder, fit_experiment, tuning_data
+from lightning_m2pt.adapter import save_adapter
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.run_record import read_run_record, update_run_record
+
+LOG = logging.getLogger(__name__)
+COMPLETED = "completed"
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = argparse.ArgumentParser(prog="m2pt fit", description=__doc__, add_help=False)
+    parser.add_argument("--force", action="store_true", help="start this run over; its folder is emptied first")
+    parser.add_argument("--run", type=Path, help="use this run folder; differing settings are refused by name")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own, rest = split_arguments(argument_parser(), arguments)
+    experiment = parse_experiment(rest)
+    run = fit(experiment, force=own.force, folder=own.run)
+    say(f"adapter: {run / 'adapter'}")
+    return ExitCode.DONE
+
+
+def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = None) -> Path:
+    """Checks, tunes and saves the adapter; returns the run's folder.
+
+    Raises:
+        BadInputError: If data, configuration and backbone do not fit together.
+        EnvironmentFailure: If the run's folder cannot be written.
+    """
+    data = tuning_data(experiment)
+    check_experiment(experiment)
+    data.check()
+    if not experiment.model.method.part_names():
+        raise BadInputError(
+            f"method {experiment.model.method.name} trains nothing",
+            where="model.method",
+            expected="a method with trained parts",
+            hint="`m2pt evaluate` evaluates the frozen model",
+        )
+    run = folder or run_folder(experiment)
+    if force and run.exists():
+        shutil.rmtree(run)
+    open_run_folder(run, experiment)
+    if COMPLETED in read_run_record(run):
+        say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
+        return run
+    started = time.monotonic()
+    trainer = fit_experiment(experiment, run)
+    if trainer.is_global_zero:
+        backbone, method = experiment.model.backbone, experiment.model.method
+        card = model_card(experiment, trainer.global_step)
+        save_adapter(run / "adapter", method, backbone_name(experiment), backbone.fingerprint(), card)
+        seconds = round(time.monotonic() - started, 1)
+        update_run_record(run, COMPLETED, {"optimizer_steps": trainer.global_step, "seconds": seconds})
+    LOG.info("checkpoints in %s", checkpoints_folder(run))
+    return run
+
+
+def backbone_name(experiment: Experiment) -> str:
+    """Returns a readable name of the frozen base: the folder its language model's configuration lies in."""
+    return Path(experiment.config["model"]["backbone"]["init_args"]["language_config"]).as_posix()

@@ -1,0 +1,121 @@
+"""Where a run lives: a readable name and a short hash of what decides its numbers, so the same command resumes."""
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import Experiment
+from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.run_record import read_run_record, update_run_record
+
+HASH_LENGTH = 8
+DECIDING_TRAINER_KEYS = ("max_epochs", "max_steps", "gradient_clip_val", "gradient_clip_algorithm", "precision")
+NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
+NOT_DECIDING_METHOD_KEYS = ("path",)
+PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "torchmetrics", "jsonargparse", "safetensors")
+
+
+def deciding(experiment: Experiment) -> dict[str, Any]:
+    """Returns what decides the numbers of a run: method, backbone, data, optimisation, seed and global batch.
+
+    Not devices, strategy, workers, paths or logging: the same experiment elsewhere has the same name. With
+    ``loss_average: micro_batch`` the split of a step does decide, and is included.
+    """
+    model, data = experiment.config["model"], experiment.config["data"]
+    not_deciding = [key for key in NOT_DECIDING_DATA_KEYS if model["loss_average"] == "step" or key != "micro_batch_size"]
+    return {
+        "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "backbone": experiment.model.backbone.fingerprint(),
+        "dtype": model["backbone"].get("init_args", {}).get("dtype"),
+        "optimizer": model["optimizer"],
+        "schedule": model["schedule"],
+        "loss_average": model["loss_average"],
+        "data": without(data, not_deciding),
+        "data_fingerprint": experiment.data.fingerprint(),
+        "seed": experiment.seed,
+        "trainer": {key: experiment.config["trainer"].get(key) for key in DECIDING_TRAINER_KEYS},
+    }
+
+
+def without(component: dict[str, Any], keys: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """Returns a component's class path and arguments, but for the keys that do not decide numbers."""
+    arguments = component.get("init_args", {})
+    return {
+        "class_path": component["class_path"],
+        "init_args": {key: value for key, value in arguments.items() if key not in keys},
+    }
+
+
+def short_hash(value: Any) -> str:
+    """Returns the first digits of the SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]
+
+
+def run_folder(experiment: Experiment) -> Path:
+    """Returns the folder of this experiment's run; the same deciding settings give the same folder."""
+    name = f"{experiment.model.method.name}-seed{experiment.seed}-{short_hash(deciding(experiment))}"
+    return experiment.output_root / experiment.name / name
+
+
+def open_run_folder(folder: Path, experiment: Experiment) -> None:
+    """Makes the folder, writes the resolved configuration and what the run is made with.
+
+    Raises:
+        EnvironmentFailure: If the folder cannot be written.
+        BadInputError: If the folder belongs to a run with another deciding setting; the first one is named.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot be made: {error.strerror}", where=str(folder), expected="a folder this user may write to"
+        ) from error
+    decides = deciding(experiment)
+    recorded = read_run_record(folder).get("deciding")
+    if recorded is not None and recorded != decides:
+        key = next(key for key in decides if recorded.get(key) != decides[key])
+        raise BadInputError(
+            f"{key} was {json.dumps(recorded.get(key))[:120]} in this run and is {json.dumps(decides[key])[:120]} now",
+            where=str(folder),
+            expected="the settings the run was started with",
+        )
+    config = json.dumps(experiment.config, indent=2) + "\n"
+    write_atomically(folder / "config.yaml", config.encode())  # JSON is YAML, and numbers keep their digits
+    update_run_record(folder, "deciding", decides)
+    update_run_record(folder, "made_with", made_with())
+
+
+def made_with() -> dict[str, Any]:
+    """Returns versions, code revision, host and time."""
+    return {
+        "python": sys.version.split()[0],
+        "packages": {package: version(package) for package in PACKAGES},
+        "git_commit": git_commit(),
+        "host": platform.node(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+    }
+
+
+def git_commit() -> str | None:
+    """Returns the commit of the source tree, if it is one."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

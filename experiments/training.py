@@ -1,0 +1,110 @@
+"""Builds the Trainer of a run: what the project always adds to the user's own Trainer settings."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor
+
+from callbacks.ablation_toggles import AblationToggles
+from callbacks.gradient_check import GradientCheck
+from callbacks.loggers import loggers_for
+from callbacks.progress import SampleProgressBar
+from callbacks.prompt_statistics import PromptStatistics
+from callbacks.step_checkpoint import StepCheckpoint
+from callbacks.task_loss import TaskLosses
+from callbacks.trainable_table import TrainableTable
+from data_modules.instruction import InstructionDataModule
+from experiments.cli import Experiment
+from lightning_m2pt.checkpoint import latest_checkpoint, step_of
+from lightning_m2pt.checkpoint_io import VerifiedCheckpointIO
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.launch import check_launch
+
+
+def tuning_data(experiment: Experiment) -> InstructionDataModule:
+    """Returns the data module if it can be tuned on.
+
+    Raises:
+        BadInputError: If it is an evaluation set.
+    """
+    if not isinstance(experiment.data, InstructionDataModule):
+        raise BadInputError(
+            f"{type(experiment.data).__name__} is an evaluation set",
+            where="data",
+            expected="an instruction set such as data_modules.vision_flan.VisionFlan",
+        )
+    return experiment.data
+
+
+def checkpoints_folder(run: Path) -> Path:
+    """Returns where a run's checkpoints stand."""
+    return run / "checkpoints"
+
+
+def fit_experiment(experiment: Experiment, run: Path) -> Trainer:
+    """Tunes from the newest complete checkpoint, or from the start, to the end.
+
+    Args:
+        experiment: Connected experiment.
+        run: Its folder, opened.
+
+    Returns:
+        The Trainer after the fit.
+    """
+    data, model = tuning_data(experiment), experiment.model
+    newest = latest_checkpoint(checkpoints_folder(run))
+    # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
+    seed_everything(experiment.seed, workers=True, verbose=False)
+    trainer = build_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
+    check_launch(trainer.num_devices, trainer.num_nodes, dict(launch_environment()))
+    trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
+    trainer.fit(model, datamodule=data, ckpt_path=str(newest) if newest else None, weights_only=False)
+    return trainer
+
+
+def launch_environment() -> dict[str, str]:
+    """Returns the environment variables by which launchers tell about processes."""
+    import os
+
+    return dict(os.environ)
+
+
+def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Trainer:
+    """Returns a Trainer with the run's loggers, checkpoints and callbacks.
+
+    Callbacks of the experiment's file come on top of the project's own, which are always there.
+    """
+    settings = dict(experiment.trainer_config)
+    own: list[Callback] = [
+        TrainableTable(run, experiment.model.backbone.base_parameters),
+        AblationToggles(run),
+        GradientCheck(),
+        PromptStatistics(),
+        TaskLosses(),
+        LearningRateMonitor(logging_interval="step"),
+        StepCheckpoint(checkpoints_folder(run)),
+    ]
+    if settings.get("enable_progress_bar") is not False:
+        own.append(SampleProgressBar())
+    settings["callbacks"] = [*own, *(settings.get("callbacks") or [])]
+    settings["logger"] = loggers_for(run, resumed_step)
+    settings["plugins"] = [VerifiedCheckpointIO(), *(settings.get("plugins") or [])]
+    settings["default_root_dir"] = str(run)
+    settings["use_distributed_sampler"] = False
+    settings["enable_model_summary"] = False
+    settings["num_sanity_val_steps"] = 0
+    return Trainer(**settings)
+
+
+def answering_trainer(experiment: Experiment, callbacks: list[Callback], settings_of: dict[str, Any]) -> Trainer:
+    """Returns a Trainer that only answers: one device, no loggers, no checkpoints."""
+    return Trainer(
+        accelerator=experiment.trainer_config.get("accelerator", "auto"),
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **settings_of,
+    )

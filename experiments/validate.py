@@ -1,0 +1,37 @@
+"""``m2pt validate``: loss and answer accuracy on the validation split of the tuned tasks.
+
+Learning rates are chosen by these two numbers, never by the held-out sets.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.cli import Experiment, parse_experiment, split_arguments
+from experiments.console import say
+from experiments.loading import experiment_of_run, load_run
+from experiments.prepare import check_experiment
+from experiments.training import answering_trainer, tuning_data
+from lightning_m2pt.errors import ExitCode
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    parser = argparse.ArgumentParser(prog="m2pt validate", description=__doc__, add_help=False)
+    parser.add_argument("--run", type=Path, help="a tuned run; without it the experiment's untuned model is validated")
+    own, rest = split_arguments(parser, arguments)
+    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    check_experiment(experiment)
+    if own.run:
+        load_run(own.run, experiment)
+    say(json.dumps(validate(experiment)))
+    return ExitCode.DONE
+
+
+def validate(experiment: Experiment) -> dict[str, float]:
+    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
+    data = tuning_data(experiment)
+    trainer = answering_trainer(experiment, [], {"enable_progress_bar": False})
+    measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in measured[0].items()}
