@@ -77,14 +77,15 @@ class InstructionDataModule(DataModule):
         order_seed: int | None = None,
     ) -> None:
         super().__init__(root, template)
-        for key, value in (
-            ("batch_size", batch_size),
-            ("micro_batch_size", 1 if micro_batch_size is None else micro_batch_size),
-            ("questions_per_sample", questions_per_sample),
-            ("max_text_length", max_text_length),
+        for key, value, least in (
+            ("batch_size", batch_size, 1),
+            ("micro_batch_size", 1 if micro_batch_size is None else micro_batch_size, 1),
+            ("questions_per_sample", questions_per_sample, 1),
+            ("max_text_length", max_text_length, 1),
+            ("num_workers", num_workers, 0),
         ):
-            if value < 1:
-                raise BadInputError(f"{key} is {value}", where=f"data.{key}", expected="at least 1")
+            if value < least:
+                raise BadInputError(f"{key} is {value}", where=f"data.{key}", expected=f"at least {least}")
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.questions_per_sample = questions_per_sample

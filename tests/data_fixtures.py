@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import numpy
+
 from lightning_m2pt.processing import Processor
 
 if TYPE_CHECKING:
@@ -37,3 +39,8 @@ def word_tokenizer(add_bos: bool = True, bos: bool = True) -> "PreTrainedTokeniz
 def small_processor(image_size: int = 24) -> Processor:
     """Returns a processor with the tiny tokenizer and small pictures."""
     return Processor(word_tokenizer(), image_size, CLIP_MEAN, CLIP_STD)
+
+
+def fake_pictures(number: int, side: int) -> numpy.ndarray:
+    """Returns (number, side, side, 3) uint8 noise."""
+    return numpy.random.default_rng(number).integers(0, 256, (number, side, side, 3), dtype=numpy.uint8)
