@@ -51,21 +51,24 @@ class StepCheckpoint(Checkpoint):
         self.checkpoints_dir = Path(checkpoints_dir)
         self.every_n_steps = every_n_steps
         self._boundary: dict[str, Any] | None = None
-        self._boundary_step = -1
-        self._saved_step = -1
+        self._boundary_step = 0
+        self._saved_step = 0
         self._rng_to_restore: dict[str, Any] | None = None
+        self._due = False
+        self._stopping = False
         self._signal_received = 0
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint[RNG_KEY]
-        self._saved_step = self._boundary_step = checkpoint["global_step"]
+        self._saved_step = checkpoint["global_step"]
         if trainer.global_rank < len(states):  # a run resumed on more devices has no state for the new ones
             self._rng_to_restore = states[trainer.global_rank]
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._boundary_step = trainer.global_step
         self._take_over_signals()
         # Here and nowhere else: earlier, making the loader's iterator would draw from the restored generator; later,
         # in on_train_batch_start, the first draws of a new epoch would be over.
@@ -81,13 +84,17 @@ class StepCheckpoint(Checkpoint):
             return  # inside an accumulation window
         self._boundary_step = trainer.global_step
         self._boundary = noted_state(trainer)
-        received = trainer.strategy.reduce_boolean_decision(bool(self._signal_received), all=False)
-        if received or self._boundary_step % self.every_n_steps == 0:
-            self._save(trainer)
-        if received:
-            number = self._signal_received or signal.SIGTERM
-            log.warning("stopped by %s after step %d, state saved", signal.Signals(number).name, self._boundary_step)
-            raise SystemExit(EXIT_CODE_BASE + number)
+        if trainer.strategy.reduce_boolean_decision(bool(self._signal_received), all=False):
+            self._stopping = True
+        self._due = self._stopping or self._boundary_step % self.every_n_steps == 0
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._save_if_due(trainer)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save_if_due(trainer)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -107,9 +114,22 @@ class StepCheckpoint(Checkpoint):
             return  # with several processes, waiting for one that died would hang
         self._save(trainer)
 
+    def _save_if_due(self, trainer: Trainer) -> None:
+        # One hook after the boundary, because only then have the loggers got the step's metrics: what a checkpoint
+        # counts as done is then logged, too.
+        if self._due:
+            self._save(trainer)
+            self._due = False
+        if self._stopping:
+            number = self._signal_received or signal.SIGTERM
+            log.warning("stopped by %s after step %d, state saved", signal.Signals(number).name, self._boundary_step)
+            raise SystemExit(EXIT_CODE_BASE + number)
+
     def _save(self, trainer: Trainer) -> None:
         if self._boundary is None or self._saved_step == self._boundary_step:
             return
+        for logger in trainer.loggers:
+            logger.save()
         checkpoint = self._boundary | {RNG_KEY: gathered(self._boundary[RNG_KEY], trainer.world_size)}
         trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
         self._saved_step = self._boundary_step

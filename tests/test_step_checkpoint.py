@@ -225,6 +225,16 @@ def test_divergence_writes_nothing(tmp_path: Path) -> None:
     assert final_state(tmp_path)["global_step"] == INTERVAL
 
 
+def test_nothing_is_saved_inside_the_first_window(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="early"):
+        train(tmp_path, 4, extra=(stop := At(1, raise_(OSError("early")), inside_window=False)))
+    assert len(stop.seen) == 4
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step=000001"]
+    with pytest.raises(OSError, match="at once"):
+        train(tmp_path / "other", 4, extra=At(0, raise_(OSError("at once")), inside_window=True))
+    assert not (tmp_path / "other").exists()
+
+
 def test_loader_workers_may_change_on_resume(uninterrupted: Any, tmp_path: Path) -> None:
     micro_batches, seen, state = uninterrupted
     first = train(tmp_path, micro_batches, steps=7, workers=1)

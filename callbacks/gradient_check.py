@@ -1,0 +1,101 @@
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lightning_m2pt.errors import BadInputError, DivergedError
+
+SHOWN = 5
+
+
+class GradientCheck(Callback):
+    """Stops before an update that would do harm, and at the first one if anything declared as trained is not.
+
+    Every step: a non-finite loss or gradient is a ``DivergedError`` that names step and samples, on all ranks together.
+    First step: every row (dimension -2) of every trained tensor must have a gradient that is not all zero, but for
+    the rows the method declares dead.
+    """
+
+    def __init__(self) -> None:
+        self._complete = False
+        self._batch_ids: list[str] = []
+        self._step_ids: list[str] = []
+        self._suspects: list[str] = []
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch_ids = list(batch.sample_ids)
+        self._step_ids += self._batch_ids
+
+    @override
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        # Not stopped here: on another rank the loss may be finite, and it would wait for this one's gradients.
+        if not torch.isfinite(loss):
+            self._suspects += self._batch_ids
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        if trainer.scaler is not None:
+            return  # float16: the scaler skips such steps itself
+        gradients = [
+            parameter.grad
+            for parameter in pl_module.parameters()
+            if parameter.requires_grad and parameter.grad is not None
+        ]
+        norm = nn.utils.get_total_norm(gradients)
+        pl_module.log("train/gradient_norm", norm)
+        bad = bool(self._suspects) or not bool(torch.isfinite(norm))
+        if trainer.strategy.reduce_boolean_decision(bad, all=False):
+            raise diverged(trainer.global_step + 1, float(norm), self._suspects or self._step_ids)
+        self._step_ids = []
+        if not self._complete:
+            self._complete = True
+            offenders = without_gradient(pl_module.method.parts(), pl_module.method.dead_rows())
+            if offenders:
+                raise no_gradient(offenders)
+
+
+def diverged(step: int, norm: float, sample_ids: list[str]) -> DivergedError:
+    """Returns the error that names step and samples."""
+    shown = ", ".join(sample_ids[:SHOWN]) + (f" and {len(sample_ids) - SHOWN} more" if len(sample_ids) > SHOWN else "")
+    return DivergedError(
+        f"loss or gradient is not finite (gradient norm {norm}) with samples {shown}",
+        where=f"step {step}",
+        expected="finite numbers; the update was not made",
+        hint="lower the learning rate, or look at these samples",
+    )
+
+
+def without_gradient(parts: dict[str, list[tuple[str, nn.Parameter]]], dead_rows: dict[str, list[int]]) -> list[str]:
+    """Returns the trained tensors, or their rows, that have no gradient and are not declared dead."""
+    offenders = []
+    for name, parameter in (named for tensors in parts.values() for named in tensors):
+        dead = set(dead_rows.get(name, []))
+        if parameter.ndim < 2:
+            if not dead and (parameter.grad is None or not parameter.grad.any()):
+                offenders.append(name)
+            continue
+        rows = parameter.shape[-2]
+        alive = torch.zeros(rows, dtype=torch.bool)
+        if parameter.grad is not None:
+            # (..., rows, D) to (rows,): a row counts as alive if any of its numbers moves.
+            alive = parameter.grad.ne(0).any(dim=-1).reshape(-1, rows).any(dim=0).cpu()
+        lacking = [row for row in torch.nonzero(~alive).flatten().tolist() if row not in dead]
+        if len(lacking) == rows:
+            offenders.append(name)
+        else:
+            offenders += [f"{name} row {row}" for row in lacking]
+    return offenders
+
+
+def no_gradient(offenders: list[str]) -> BadInputError:
+    """Returns the error that names what is declared as trained but gets no gradient."""
+    more = f" and {len(offenders) - SHOWN} more" if len(offenders) > SHOWN else ""
+    return BadInputError(
+        f"no gradient reaches {', '.join(offenders[:SHOWN])}{more}",
+        where="model.method",
+        expected="a gradient for everything that is trained",
+        hint="declare what can never get one in dead_rows(), or leave it out of parts()",
+    )

@@ -1,0 +1,128 @@
+"""The loggers of a run: ``metrics.csv`` and TensorBoard, neither of which counts a step twice after a resume."""
+
+import csv
+import io
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
+
+from lightning_m2pt.atomic_files import write_atomically
+
+METRICS_FILE = "metrics.csv"
+STEP = "step"
+
+
+def loggers_for(run_folder: Path, resumed_step: int) -> list[Logger]:
+    """Returns the loggers of a run.
+
+    The Trainer must log every step (``log_every_n_steps=1``), or ``metrics.csv`` has gaps.
+
+    Args:
+        run_folder: The run's folder.
+        resumed_step: Optimizer steps done in the checkpoint that is resumed; 0 for a new run. Whatever was logged
+            beyond it is dropped from ``metrics.csv`` and marked as purged in TensorBoard.
+    """
+    # Lightning's step index of the first step to come is the number of steps done.
+    board = TensorBoardLogger(run_folder, name="tb", version="", default_hp_metric=False, purge_step=resumed_step)
+    return [StepMetrics(run_folder / METRICS_FILE, resumed_step), board]
+
+
+class StepMetrics(Logger):
+    """A table with one row per optimizer step, the first being 1.
+
+    A row is collected until its step is over, appended, and flushed. A metric that comes later (validation after the
+    step, a column never seen before) rewrites the file once, atomically.
+
+    Args:
+        path: The table's file.
+        resumed_step: Rows beyond it are dropped, for they will come again.
+    """
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        super().__init__()
+        self.path = path
+        self.resumed_step = resumed_step
+        self._columns: list[str] = []
+        self._row: dict[str, str] = {}
+        self._row_is_on_disk = False
+
+    @property
+    @override
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    @override
+    def version(self) -> str:
+        return ""
+
+    @override
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: a table of numbers has no place for them."""
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is None or not metrics:
+            return
+        if not self._columns:
+            self._open()
+        number = str(step + 1)
+        if self._row.get(STEP) not in (None, number):
+            self.save()
+            self._row, self._row_is_on_disk = {}, False
+        cells = {
+            name: format(value, "d") if isinstance(value, int) else repr(float(value))
+            for name, value in metrics.items()
+        }
+        row = self._row | {STEP: number} | cells
+        if row != self._row:
+            self._row, was_on_disk = row, self._row_is_on_disk
+            if was_on_disk:
+                self._rewrite([*self._rows()[:-1], row])
+
+    @override
+    @rank_zero_only
+    def save(self) -> None:
+        if not self._row or self._row_is_on_disk:
+            return
+        if set(self._row) <= set(self._columns):
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._row)
+        else:
+            self._rewrite([*self._rows(), self._row])
+        self._row_is_on_disk = True
+
+    @override
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._columns = [STEP]
+        kept = [row for row in self._rows() if int(row[STEP]) <= self.resumed_step]
+        self._rewrite(kept)
+        if kept:  # validation may still have something to say about the step that is resumed
+            self._row, self._row_is_on_disk = kept[-1], True
+
+    def _rows(self) -> list[dict[str, str]]:
+        """Returns the rows on disk without a last one that a kill cut off."""
+        if not self.path.exists():
+            return []
+        whole_lines = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
+        rows = csv.DictReader(whole_lines.splitlines())
+        return [{name: cell for name, cell in row.items() if cell} for row in rows if row.get(STEP)]
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        self._columns = list(dict.fromkeys([*self._columns, *(name for row in rows for name in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())

@@ -1,0 +1,67 @@
+from collections import deque
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_m2pt.errors import BadInputError
+
+Sums = dict[str, tuple[float, int]]
+
+
+class TaskLosses(Callback):
+    """Logs every task's loss per supervised token, over the last steps that had samples of it.
+
+    With several devices it is the first one's samples.
+
+    Args:
+        steps: How many optimizer steps are averaged.
+
+    Raises:
+        BadInputError: If that is not positive.
+    """
+
+    def __init__(self, steps: int = 50) -> None:
+        if steps < 1:
+            raise BadInputError(f"{steps} steps cannot be averaged", where="steps", expected="at least 1")
+        self._window: deque[Sums] = deque(maxlen=steps)
+        self._step_sums: Sums = {}
+        self._step = 0
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for loss in outputs["task_losses"]:
+            loss_sum, tokens = self._step_sums.get(loss.task, (0.0, 0))
+            self._step_sums[loss.task] = (loss_sum + loss.loss_sum, tokens + loss.tokens)
+        if trainer.global_step == self._step:
+            return  # inside an accumulation window
+        self._step = trainer.global_step
+        self._window.append(self._step_sums)
+        self._step_sums = {}
+        for task, (loss_sum, tokens) in total(self._window).items():
+            if tokens:
+                pl_module.log(f"train/loss_of_task/{task}", loss_sum / tokens, rank_zero_only=True)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"window": [dict(sums) for sums in self._window]}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._window.extend(state_dict["window"])
+
+
+def total(window: deque[Sums]) -> Sums:
+    """Adds up the steps of a window, task by task."""
+    added: Sums = {}
+    for sums in window:
+        for task, (loss_sum, tokens) in sums.items():
+            before = added.get(task, (0.0, 0))
+            added[task] = (before[0] + loss_sum, before[1] + tokens)
+    return added
