@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy
-import torch
-from torch.utils.data import DataLoader
 
 from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.types import Batch, Question
+from lightning_m2pt.sample_order import SampleLoader
+from lightning_m2pt.types import Question
 
 TemplateName = Literal["vicuna_v1", "plain"]
 
@@ -100,21 +99,17 @@ class BenchmarkDataModule(DataModule):
         """
         image_bytes(self.questions())
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> SampleLoader:
         """Returns prompts without answers, the longest first; ``Batch.sample_ids`` are the questions' ids."""
         samples = [as_sample(question) for question in self.questions()]
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
-        return DataLoader(
-            SampleDataset(  # type: ignore[arg-type]
-                [samples[position] for position in order], [texts[position] for position in order], self.processor
-            ),
-            batch_size=self.batch_size,
-            collate_fn=self.collator,
-            generator=torch.Generator(),  # without it every pass draws a number from the global generator
+        dataset = SampleDataset(
+            [samples[position] for position in order], [texts[position] for position in order], self.processor
         )
+        return SampleLoader(dataset, self.batch_size, self.collator)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> SampleLoader:
         """Returns the same batches as ``predict_dataloader``."""
         return self.predict_dataloader()
 

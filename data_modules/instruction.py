@@ -9,14 +9,20 @@ from typing import Literal
 
 import numpy
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data_modules.base import DataModule, image_bytes, unique_ids
 from lightning_m2pt.collate import EncodedSample
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.processing import EncodedText, Processor
-from lightning_m2pt.sample_order import OrderedSampler, ResumableLoader, checked_micro_batch_size, epoch_order
-from lightning_m2pt.types import Batch, Sample
+from lightning_m2pt.sample_order import (
+    OrderedSampler,
+    ResumableLoader,
+    SampleLoader,
+    checked_micro_batch_size,
+    epoch_order,
+)
+from lightning_m2pt.types import Sample
 
 TemplateName = Literal["vicuna_v1", "plain"]
 
@@ -46,6 +52,13 @@ class SampleDataset(Dataset[EncodedSample]):
             sample_id=sample.id,
             task=sample.task,
         )
+
+    def __getitems__(self, positions: Sequence[int]) -> list[EncodedSample] | M2PTError:
+        """Returns the samples of one batch, or the first error among them, which the loader then raises."""
+        try:
+            return [self[position] for position in positions]
+        except M2PTError as error:
+            return error
 
 
 class InstructionDataModule(DataModule):
@@ -215,20 +228,15 @@ class InstructionDataModule(DataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
+    def val_dataloader(self) -> list[SampleLoader]:
         """Returns the validation loader in a list, which is empty when there is no validation part."""
         self.setup("validate")
         validation = self.read_once()[1]
         if not validation:
             return []
-        loader: DataLoader[Batch] = DataLoader(
-            SampleDataset(validation, self.validation_texts, self.processor),  # type: ignore[arg-type]
-            batch_size=self.micro_batch_size or self.batch_size,
-            collate_fn=self.collator,
-            num_workers=self.num_workers,
-            generator=torch.Generator(),  # without it every pass draws a number from the global generator
-        )
-        return [loader]
+        dataset = SampleDataset(validation, self.validation_texts, self.processor)
+        batch_size = self.micro_batch_size or self.batch_size
+        return [SampleLoader(dataset, batch_size, self.collator, num_workers=self.num_workers)]
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from lightning_m2pt.errors import M2PTError
 from lightning_m2pt.processing import EncodedText
 from lightning_m2pt.types import IGNORED_LABEL, Batch, Span
 
@@ -38,8 +39,10 @@ class Collator:
 
     pad_token_id: int
 
-    def __call__(self, samples: Sequence[EncodedSample]) -> Batch:
-        """Returns the samples as one batch."""
+    def __call__(self, samples: Sequence[EncodedSample] | M2PTError) -> Batch | M2PTError:
+        """Returns the samples as one batch, or the error that came in their place."""
+        if isinstance(samples, M2PTError):
+            return samples
         return Batch(
             pixel_values=torch.stack([sample.pixel_values for sample in samples]),
             input_ids=padded([sample.text.input_ids for sample in samples], self.pad_token_id),

@@ -4,6 +4,7 @@ A user's mistake ends in three lines on standard error: what is wrong and where,
 """
 
 from enum import IntEnum
+from functools import partial
 
 
 class ExitCode(IntEnum):
@@ -36,6 +37,11 @@ class M2PTError(Exception):
         self.expected = expected
         self.hint = hint
         super().__init__(self.message())
+
+    def __reduce__(self) -> tuple[partial["M2PTError"], tuple[()]]:
+        """Lets an error come back from a loader's worker process with all its parts."""
+        parts = {"where": self.where, "expected": self.expected, "hint": self.hint}
+        return partial(type(self), self.what, **parts), ()
 
     def message(self) -> str:
         """Returns the one to three lines a user sees."""

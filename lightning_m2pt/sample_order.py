@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.types import Batch
 
 
@@ -124,7 +124,50 @@ class OrderedSampler(DistributedSampler[Any]):
         return self.steps_per_epoch * self.micro_batches_per_step * self.micro_batch_size
 
 
-class ResumableLoader(DataLoader[Any]):
+class SampleLoader(DataLoader[Any]):
+    """A loader that leaves the global random generator alone and raises a worker's error as it was.
+
+    Args:
+        dataset: Samples by position; its ``__getitems__`` returns an error in place of a batch it cannot prepare.
+        batch_size: Samples of one batch.
+        collate: Makes a ``Batch`` of what the data set gives, and passes errors on.
+        sampler: Order of the samples; None keeps the data set's.
+        num_workers: Processes that prepare samples.
+        pin_memory: Whether batches are put into page-locked memory.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        collate: Callable[[Any], Batch | M2PTError],
+        sampler: OrderedSampler | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=collate,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # without it every pass draws a number from the global generator
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yields batches.
+
+        Raises:
+            M2PTError: What a worker met. PyTorch itself would rebuild the error from its text, and fail at that.
+        """
+        for batch in super().__iter__():
+            if isinstance(batch, M2PTError):
+                raise batch
+            yield batch
+
+
+class ResumableLoader(SampleLoader):
     """A training loader that knows how far the trainer has come and goes on from there.
 
     Its state counts what was handed to the trainer, not what workers have fetched ahead, and is counted in samples
@@ -144,19 +187,11 @@ class ResumableLoader(DataLoader[Any]):
         dataset: Dataset[Any],
         sampler: OrderedSampler,
         step_tokens: Callable[[int, int], int],
-        collate: Callable[[list[Any]], Batch],
+        collate: Callable[[Any], Batch | M2PTError],
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__(
-            dataset,
-            batch_size=sampler.micro_batch_size,
-            sampler=sampler,
-            collate_fn=collate,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # without it every pass draws a number from the global generator
-        )
+        super().__init__(dataset, sampler.micro_batch_size, collate, sampler, num_workers, pin_memory)
         self.order = sampler
         self.step_tokens = step_tokens
         self.state_epoch = 0

@@ -133,3 +133,13 @@ def test_the_order_needs_a_seed_and_keeps_its_own(root: Path) -> None:
 def test_options_out_of_range_are_refused(root: Path, options: dict) -> None:
     with pytest.raises(BadInputError):
         module(root, **options)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_in_a_worker_arrives_as_it_was(root: Path, num_workers: int) -> None:
+    (root / "images_191task_1k" / "fake_3.png").write_bytes(b"<html>")
+    with pytest.raises(BadInputError, match="HTML page") as caught:
+        list(module(root, num_workers=num_workers).train_dataloader())
+    assert caught.value.message() == str(caught.value)
+    assert "fake_3.png" in caught.value.where
+    assert len(str(caught.value).split("\n")) == 2
