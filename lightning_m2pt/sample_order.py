@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy
 import torch
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.types import Batch
@@ -68,11 +67,8 @@ def checked_micro_batch_size(batch_size: int, micro_batch_size: int | None, worl
     return micro_batch_size or share
 
 
-class OrderedSampler(DistributedSampler[Any]):
+class OrderedSampler(Sampler[int]):
     """Yields one rank's positions of one epoch, micro-batch after micro-batch.
-
-    It is a ``DistributedSampler`` because that is how Lightning recognises a sampler that shares out the samples
-    itself; any other would be replaced, and the order with it, as soon as there is a second device.
 
     Args:
         size: Number of samples in the training set.
@@ -95,15 +91,20 @@ class OrderedSampler(DistributedSampler[Any]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        # The parent only reads the data set's length.
-        super().__init__(range(size), num_replicas=world_size, rank=rank)  # type: ignore[arg-type]
         self.size = size
         self.seed = seed
         self.batch_size = batch_size
         self.micro_batch_size = checked_micro_batch_size(batch_size, micro_batch_size, world_size, size)
         self.micro_batches_per_step = batch_size // (self.micro_batch_size * world_size)
         self.steps_per_epoch = size // batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
         self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch; Lightning calls this before each one."""
+        self.epoch = epoch
 
     def set_start(self, micro_batch: int) -> None:
         """Sets how many of this rank's micro-batches the next pass over the epoch leaves out."""
@@ -112,7 +113,7 @@ class OrderedSampler(DistributedSampler[Any]):
     def positions(self) -> numpy.ndarray:
         """Returns this rank's sample positions of the whole epoch, (micro-batches, micro-batch size) int64."""
         order = epoch_order(self.seed, self.epoch, self.size)[: self.steps_per_epoch * self.batch_size]
-        shape = (self.steps_per_epoch * self.micro_batches_per_step, self.num_replicas, self.micro_batch_size)
+        shape = (self.steps_per_epoch * self.micro_batches_per_step, self.world_size, self.micro_batch_size)
         return order.reshape(shape)[:, self.rank]
 
     def __iter__(self) -> Iterator[int]:
@@ -124,8 +125,11 @@ class OrderedSampler(DistributedSampler[Any]):
         return self.steps_per_epoch * self.micro_batches_per_step * self.micro_batch_size
 
 
-class SampleLoader(DataLoader[Any]):
-    """A loader that leaves the global random generator alone and raises a worker's error as it was.
+class SampleLoader:
+    """Yields batches, leaves the global random generator alone, and raises a worker's error as it was.
+
+    It holds a PyTorch loader and is none, so that Lightning never rebuilds it around a sampler of its own, which it
+    does for several devices and for prediction. Every device reads the whole of a set that has no ``OrderedSampler``.
 
     Args:
         dataset: Samples by position; its ``__getitems__`` returns an error in place of a batch it cannot prepare.
@@ -145,7 +149,8 @@ class SampleLoader(DataLoader[Any]):
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        super().__init__(
+        self.dataset = dataset
+        self.loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
@@ -155,13 +160,17 @@ class SampleLoader(DataLoader[Any]):
             generator=torch.Generator(),  # without it every pass draws a number from the global generator
         )
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __len__(self) -> int:
+        """Returns the number of batches of a whole pass."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
         """Yields batches.
 
         Raises:
             M2PTError: What a worker met. PyTorch itself would rebuild the error from its text, and fail at that.
         """
-        for batch in super().__iter__():
+        for batch in self.loader:
             if isinstance(batch, M2PTError):
                 raise batch
             yield batch
@@ -192,30 +201,30 @@ class ResumableLoader(SampleLoader):
         pin_memory: bool = False,
     ) -> None:
         super().__init__(dataset, sampler.micro_batch_size, collate, sampler, num_workers, pin_memory)
-        self.order = sampler
+        self.sampler = sampler
         self.step_tokens = step_tokens
         self.state_epoch = 0
         self.state_micro_batches = 0
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:
         """Yields the rest of the epoch that the sampler is set to.
 
         A generator on purpose: Lightning asks for the iterator before it sets the epoch, and takes the first batch
         after it.
         """
-        if self.state_epoch != self.order.epoch:
-            self.state_epoch, self.state_micro_batches = self.order.epoch, 0
-        self.order.set_start(self.state_micro_batches)
+        if self.state_epoch != self.sampler.epoch:
+            self.state_epoch, self.state_micro_batches = self.sampler.epoch, 0
+        self.sampler.set_start(self.state_micro_batches)
         if self.state_micro_batches == len(self):
             return
         for batch in super().__iter__():
-            step = self.state_micro_batches // self.order.micro_batches_per_step
+            step = self.state_micro_batches // self.sampler.micro_batches_per_step
             self.state_micro_batches += 1
             yield replace(batch, step_supervised_tokens=self.step_tokens(self.state_epoch, step))
 
     def state_dict(self) -> dict[str, int]:
         """Returns the epoch and the samples of it that the trainer has had, over all devices."""
-        samples_per_micro_batch = self.order.micro_batch_size * self.order.num_replicas
+        samples_per_micro_batch = self.sampler.micro_batch_size * self.sampler.world_size
         return {"epoch": self.state_epoch, "samples": self.state_micro_batches * samples_per_micro_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -224,7 +233,7 @@ class ResumableLoader(SampleLoader):
         Raises:
             BadInputError: If that point lies inside one of this split's micro-batches.
         """
-        samples_per_micro_batch = self.order.micro_batch_size * self.order.num_replicas
+        samples_per_micro_batch = self.sampler.micro_batch_size * self.sampler.world_size
         micro_batches, rest = divmod(state["samples"], samples_per_micro_batch)
         if rest:
             raise BadInputError(
