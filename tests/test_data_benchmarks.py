@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from data_modules.benchmark import BenchmarkDataModule
@@ -15,7 +16,7 @@ from data_modules.pope import POPE
 from data_modules.vsr import VSR, VSRItem, write_vsr
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score, score
-from lightning_m2pt.types import IMAGE_TOKEN_ID, Question, Span
+from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, Question, Span
 from tests.data_fixtures import fake_pictures, small_processor
 
 BENCHMARKS = [MME, VSR, POPE, CIFAR10, MNIST]
@@ -76,6 +77,29 @@ def test_loaders_ask_every_question_once_the_longest_first(benchmark: BenchmarkD
         assert batch.step_supervised_tokens == 0
     again = [name for batch in benchmark.test_dataloader() for name in batch.sample_ids]
     assert again == asked
+
+
+class Listener(LightningModule):
+    """Notes which questions it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.zeros(()))
+        self.asked: list[str] = []
+
+    def predict_step(self, batch: Batch, batch_index: int) -> None:
+        self.asked += batch.sample_ids
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self.asked += batch.sample_ids
+
+
+@pytest.mark.parametrize("command", ["predict", "test"])
+def test_lightning_takes_the_loaders_as_they_are(benchmark: BenchmarkDataModule, command: str) -> None:
+    module = Listener()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    getattr(trainer, command)(module, datamodule=benchmark)
+    assert module.asked == [name for batch in benchmark.predict_dataloader() for name in batch.sample_ids]
 
 
 def test_right_answers_score_the_maximum_and_wrong_ones_nothing(benchmark: BenchmarkDataModule) -> None:
