@@ -162,9 +162,11 @@ class Processor:
     ) -> list[EncodedText]:
         """Encodes a few hundred samples with one call of the tokenizer."""
         halves = [self._halves(sample, template, with_answers) for sample in samples]
-        parts = [pieces for pair in halves for pieces in pair]
+        texts = [tuple("".join(piece.text for piece in pieces) for pieces in pair) for pair in halves]
+        # The text before the image is mostly the same one: it is tokenised once.
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(text for pair in texts for text in pair))}
         tokens = self.tokenizer(
-            ["".join(piece.text for piece in pieces) for pieces in parts],
+            list(distinct),
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -172,14 +174,14 @@ class Processor:
             verbose=False,
         )
         encoded = []
-        for number in range(len(samples)):
-            before, after = 2 * number, 2 * number + 1
+        for pieces_of_sample, texts_of_sample in zip(halves, texts, strict=True):
+            before, after = (distinct[text] for text in texts_of_sample)
             ids = [*self.bos_ids, *tokens["input_ids"][before], IMAGE_TOKEN_ID, *tokens["input_ids"][after]]
             spans = [
                 numpy.full(len(self.bos_ids), Span.SYSTEM, numpy.int8),
-                spans_of_tokens(parts[before], tokens["offset_mapping"][before]),
+                spans_of_tokens(pieces_of_sample[0], tokens["offset_mapping"][before]),
                 numpy.array([Span.IMAGE], numpy.int8),
-                spans_of_tokens(parts[after], tokens["offset_mapping"][after]),
+                spans_of_tokens(pieces_of_sample[1], tokens["offset_mapping"][after]),
             ]
             encoded.append(EncodedText(numpy.array(ids, numpy.int32), numpy.concatenate(spans)))
         return encoded
@@ -249,6 +251,7 @@ def spans_of_tokens(pieces: Sequence[Piece], offsets: Sequence[tuple[int, int]])
         return numpy.empty(0, numpy.int8)
     ends_of_pieces = numpy.cumsum([len(piece.text) for piece in pieces])
     # Some tokenizers put an empty token (a lone word mark) at the front: it counts to where it stands.
-    last_characters = numpy.array([max(start, end - 1) for start, end in offsets])
+    starts, ends = numpy.array(offsets).T
+    last_characters = numpy.maximum(starts, ends - 1)
     positions = numpy.searchsorted(ends_of_pieces, last_characters, side="right")
     return numpy.array([piece.span for piece in pieces], numpy.int8)[numpy.minimum(positions, len(pieces) - 1)]

@@ -40,9 +40,7 @@ def read_predictions(path: Path) -> PredictionFile:
     except UnicodeDecodeError as error:
         raise BadInputError("this is not UTF-8 text", where=str(path), expected="a prediction file") from error
     if lines.pop():
-        raise BadInputError(
-            "the last line is cut off", where=f"{path}:{len(lines) + 1}", hint="predict again; answers are kept"
-        )
+        raise BadInputError("the last line is cut off", where=f"{path}:{len(lines) + 1}", hint="predict again")
     if not lines:
         raise BadInputError("the prediction file is empty", where=str(path), expected="a header line")
     header = parsed_line(lines[0], f"{path}:1")
