@@ -100,10 +100,16 @@ class BenchmarkDataModule(DataModule):
         image_bytes(self.questions())
 
     def predict_dataloader(self) -> SampleLoader:
-        """Returns prompts without answers, the longest first; ``Batch.sample_ids`` are the questions' ids."""
+        """Returns this rank's prompts without answers, the longest first; ``Batch.sample_ids`` are questions' ids.
+
+        Every rank has as many: a few questions are asked twice where they cannot be shared out evenly.
+        """
         samples = [as_sample(question) for question in self.questions()]
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
+        if self.trainer is not None:
+            repeated = order[: -len(order) % self.trainer.world_size]
+            order = [*order, *repeated][self.trainer.global_rank :: self.trainer.world_size]
         dataset = SampleDataset(
             [samples[position] for position in order], [texts[position] for position in order], self.processor
         )

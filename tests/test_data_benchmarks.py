@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +78,16 @@ def test_loaders_ask_every_question_once_the_longest_first(benchmark: BenchmarkD
         assert batch.step_supervised_tokens == 0
     again = [name for batch in benchmark.test_dataloader() for name in batch.sample_ids]
     assert again == asked
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_ranks_share_the_questions_out_evenly(benchmark: BenchmarkDataModule, world_size: int) -> None:
+    shares = []
+    for rank in range(world_size):
+        benchmark.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        shares.append([name for batch in benchmark.predict_dataloader() for name in batch.sample_ids])
+    assert len({len(share) for share in shares}) == 1
+    assert {name for share in shares for name in share} == {question.id for question in benchmark.questions()}
 
 
 class Listener(LightningModule):
