@@ -254,5 +254,6 @@ def spans_of_tokens(pieces: Sequence[Piece], offsets: Sequence[tuple[int, int]])
     starts, ends = numpy.array(offsets).T
     last_characters = numpy.maximum(starts, ends - 1)
     positions = numpy.searchsorted(ends_of_pieces, last_characters, side="right")
-    spans: numpy.ndarray = numpy.array([piece.span for piece in pieces], numpy.int8)
-    return spans.take(numpy.minimum(positions, len(pieces) - 1))
+    spans_of_pieces = numpy.array([piece.span for piece in pieces], numpy.int8)
+    spans: numpy.ndarray = spans_of_pieces[numpy.minimum(positions, len(pieces) - 1)]
+    return spans
