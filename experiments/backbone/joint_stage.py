@@ -106,7 +106,14 @@ class JointStage:
     def _text_loss(self, step: int) -> Tensor:
         first = step * self.settings.documents
         documents = [
-            document(self.seed, self.name, index, raster=True, questions=self.settings.text.questions)
+            document(
+                self.seed,
+                self.name,
+                index,
+                raster=True,
+                questions=self.settings.text.questions,
+                own_weights=dict(self.settings.text.own_weights),
+            )
             for index in range(first, first + self.settings.documents)
         ]
         generator = torch.Generator().manual_seed(first)

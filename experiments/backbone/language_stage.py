@@ -10,9 +10,13 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from experiments.backbone.architecture import build_language_model, text_logits
 from experiments.backbone.conversations import ConversationTokenizer, TextBatch, pad_texts
 from experiments.backbone.gradient_threads import GradientThreads
-from experiments.backbone.settings import RecipeSettings, TextSettings
+from experiments.backbone.settings import LanguageStageSettings, RecipeSettings, TextSettings
 from experiments.backbone.slots import disturbed_slot_rows, slot_ids
+from experiments.backbone.training_loop import load_part
 from experiments.testbed.language_text import Document, document
+
+LANGUAGE = "language"
+"""The part that the stage saves."""
 
 
 def answer_loss(logits: Tensor, texts: TextBatch, question_weight: float) -> Tensor:
@@ -50,29 +54,45 @@ def text_document_loss(
 
 
 class LanguageStage:
-    """Training on documents with scattered slots; every step has new ones."""
+    """Training on documents with slots of one form; every step has new ones.
 
-    name = "language"
+    Args:
+        name: The stage's name, which also names its documents.
+        settings: The stage's own settings.
+        recipe: The whole recipe's.
+        tokenizer: The backbone's tokenizer.
+        earlier: Tensors of the stage it goes on from; initial values decided by the seed where there are none.
+    """
 
-    def __init__(self, settings: RecipeSettings, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.settings = settings.language
-        self.seed = settings.seed
-        self.steps = settings.language.steps
-        self.optimizer_settings = settings.language.optimizer
+    def __init__(
+        self,
+        name: str,
+        settings: LanguageStageSettings,
+        recipe: RecipeSettings,
+        tokenizer: PreTrainedTokenizerFast,
+        earlier: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.seed = recipe.seed
+        self.steps = settings.steps
+        self.optimizer_settings = settings.optimizer
         self.own_rates: Mapping[str, float] = {}
         self.conversations = ConversationTokenizer(tokenizer)
         self.threads = GradientThreads()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self.language = build_language_model(settings.architecture, tokenizer)
+            torch.manual_seed(recipe.seed)
+            self.language = build_language_model(recipe.architecture, tokenizer)
+        if earlier is not None:
+            load_part(self.language, earlier, LANGUAGE)
 
     def modules(self) -> dict[str, nn.Module]:
         """Returns the language model."""
-        return {"language": self.language}
+        return {LANGUAGE: self.language}
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Returns all of the language model."""
-        return {f"language.{name}": parameter for name, parameter in self.language.named_parameters()}
+        return {f"{LANGUAGE}.{name}": parameter for name, parameter in self.language.named_parameters()}
 
     def gradients(self, step: int) -> dict[str, float]:
         """Computes one step's gradients, half of the documents in each thread."""
@@ -86,7 +106,14 @@ class LanguageStage:
     def _loss(self, first: int, count: int) -> Tensor:
         """Returns the share of the step's loss that documents ``first`` to ``first + count`` have."""
         documents = [
-            document(self.seed, self.name, index, raster=False, questions=self.settings.text.questions)
+            document(
+                self.seed,
+                self.name,
+                index,
+                raster=self.settings.raster,
+                questions=self.settings.text.questions,
+                own_weights=dict(self.settings.text.own_weights),
+            )
             for index in range(first, first + count)
         ]
         generator = torch.Generator().manual_seed(first)

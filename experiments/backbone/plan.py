@@ -4,19 +4,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from experiments.backbone.joint_stage import JointStage
 from experiments.backbone.language_stage import LanguageStage
 from experiments.backbone.settings import RECIPE_VERSION, RecipeSettings
 from experiments.backbone.stage_files import StageFiles, StageRecord, fingerprint_of
 from experiments.backbone.tokenizer import build_tokenizer, vocabulary_words
-from experiments.backbone.training_loop import ProgressReport, run_stage, use_one_thread
+from experiments.backbone.training_loop import ProgressReport, TrainingStage, run_stage, use_one_thread
 from experiments.backbone.vision_stage import VisionStage
 from experiments.testbed.questions import QUESTION_TYPES
 from experiments.testbed.world_version import WORLD_VERSION
 
-INDEPENDENT_STAGES = ("vision", "language")
+VISION = "vision"
+SCATTERED = "language"
+RASTER = "raster_language"
 JOINT = "joint"
+INPUTS: dict[str, tuple[str, ...]] = {VISION: (), SCATTERED: (), RASTER: (SCATTERED,), JOINT: (VISION, RASTER)}
+"""The stages in order, and which finished stages each goes on from."""
+INDEPENDENT_CHAINS = ((VISION,), (SCATTERED, RASTER))
+"""What can run side by side before the joint stage."""
 
 
 def questions_fingerprint() -> str:
@@ -32,13 +39,10 @@ def questions_fingerprint() -> str:
 def stage_files(stage: str, settings: RecipeSettings, work: Path) -> StageFiles:
     """Returns a stage's files, with the fingerprint of all that decides its result."""
     parts: list[object] = [RECIPE_VERSION, WORLD_VERSION, stage, settings.seed, asdict(settings.architecture)]
-    if stage == "vision":
-        parts.append(asdict(settings.vision))
-    elif stage == "language":
-        parts += [asdict(settings.language), vocabulary_words(), questions_fingerprint()]
-    else:
-        inputs = [stage_files(name, settings, work).fingerprint for name in INDEPENDENT_STAGES]
-        parts += [asdict(settings.joint), vocabulary_words(), questions_fingerprint(), inputs]
+    parts.append(asdict(getattr(settings, stage)))
+    if stage != VISION:
+        parts += [vocabulary_words(), questions_fingerprint()]
+    parts += [stage_files(name, settings, work).fingerprint for name in INPUTS[stage]]
     return StageFiles(work, stage, fingerprint_of(*parts))
 
 
@@ -49,12 +53,27 @@ def run_named_stage(stage: str, settings: RecipeSettings, work: Path, report: Pr
     if finished is not None:
         return finished
     use_one_thread()
-    if stage == "vision":
-        return run_stage(VisionStage(settings), files, settings, report)
+    earlier: dict[str, Tensor] = {}
+    for name in INPUTS[stage]:
+        earlier |= stage_files(name, settings, work).weights()
     tokenizer = build_tokenizer(settings.architecture.maximum_positions)
-    if stage == "language":
-        return run_stage(LanguageStage(settings, tokenizer), files, settings, report)
-    tensors: dict[str, Tensor] = {}
-    for name in INDEPENDENT_STAGES:
-        tensors |= stage_files(name, settings, work).weights()
-    return run_stage(JointStage(settings, tokenizer, tensors), files, settings, report)
+    return run_stage(_build_stage(stage, settings, tokenizer, earlier), files, settings, report)
+
+
+def run_chain(
+    stages: tuple[str, ...], settings: RecipeSettings, work: Path, report: ProgressReport
+) -> list[StageRecord]:
+    """Runs stages one after the other."""
+    return [run_named_stage(stage, settings, work, report) for stage in stages]
+
+
+def _build_stage(
+    stage: str, settings: RecipeSettings, tokenizer: PreTrainedTokenizerFast, earlier: dict[str, Tensor]
+) -> TrainingStage:
+    if stage == VISION:
+        return VisionStage(settings)
+    if stage == SCATTERED:
+        return LanguageStage(stage, settings.language, settings, tokenizer)
+    if stage == RASTER:
+        return LanguageStage(stage, settings.raster_language, settings, tokenizer, earlier)
+    return JointStage(settings, tokenizer, earlier)

@@ -1,6 +1,6 @@
 """Every number of the pretraining recipe, written once."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 RECIPE_VERSION = 1
 """Raise this when code of the recipe changes what it trains: finished stages of older versions are then redone."""
@@ -54,6 +54,7 @@ class TextSettings:
         question_weight: Weight of a question token in the loss; answer tokens have weight 1.
         scale_jitter: Each slot's sum is scaled by 1 plus or minus at most this.
         noise: Standard deviation of the Gaussian noise on each slot.
+        own_weights: Weights of question types that differ from those the types state.
         largest_word_drop: Each document drops the words of its slots with a probability between 0 and this.
     """
 
@@ -63,6 +64,7 @@ class TextSettings:
     scale_jitter: float = 0.3
     noise: float = 0.1
     largest_word_drop: float = 0.0
+    own_weights: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ class VisionStageSettings:
 
 @dataclass(frozen=True)
 class LanguageStageSettings:
-    """Stage 2: the language model on text questions about scattered slots."""
+    """Stage 2, twice: the language model on text questions about scattered slots, then about raster slots."""
 
-    steps: int = 1000
+    steps: int
+    raster: bool
     batch: int = 64
     text: TextSettings = TextSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -93,12 +96,12 @@ class JointStageSettings:
 
     steps: int = 1200
     images: int = 32
-    documents: int = 32
+    documents: int = 40
     pictures: int = 24_000
     dense_weight: float = 1.0
     projector_rate: float = 3e-3
-    text: TextSettings = TextSettings(noise=0.15, largest_word_drop=0.3)
-    optimizer: OptimizerSettings = OptimizerSettings(muon_rate=0.01, adamw_rate=2e-3, warm_up_steps=30)
+    text: TextSettings = TextSettings(noise=0.15, largest_word_drop=0.3, own_weights=(("relation_choice", 5.0),))
+    optimizer: OptimizerSettings = OptimizerSettings(muon_rate=0.015, adamw_rate=2e-3, warm_up_steps=30)
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,12 @@ class RecipeSettings:
     seed: int = 0
     log_every: int = 50
     checkpoint_every: int = 100
-    architecture: ArchitectureSettings = field(default_factory=ArchitectureSettings)
-    vision: VisionStageSettings = field(default_factory=VisionStageSettings)
-    language: LanguageStageSettings = field(default_factory=LanguageStageSettings)
-    joint: JointStageSettings = field(default_factory=JointStageSettings)
-    gates: GateSettings = field(default_factory=GateSettings)
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    vision: VisionStageSettings = VisionStageSettings()
+    language: LanguageStageSettings = LanguageStageSettings(steps=1000, raster=False)
+    raster_language: LanguageStageSettings = LanguageStageSettings(steps=600, raster=True)
+    joint: JointStageSettings = JointStageSettings()
+    gates: GateSettings = GateSettings()
 
     def shortened(self) -> "RecipeSettings":
         """Returns the recipe with a few dozen steps a stage, about a minute: does it still do the same?"""
@@ -139,6 +143,7 @@ class RecipeSettings:
             checkpoint_every=10,
             vision=replace(self.vision, steps=40, pictures=1000),
             language=replace(self.language, steps=30),
+            raster_language=replace(self.raster_language, steps=10),
             joint=replace(self.joint, steps=20, pictures=1000),
             gates=replace(self.gates, pictures=50, documents=50, batch=50),
         )

@@ -139,6 +139,20 @@ def relation_check(scene: Scene, generator: random.Random) -> Facts | None:
     return Facts({"first": first.name, "second": second.name, "relation": asked}, truth)
 
 
+CHOICES = {"left of": "left of or right of", "above": "above or below"}
+
+
+def relation_choice(scene: Scene, generator: random.Random) -> Facts | None:
+    """Which of two opposite relations holds between two objects."""
+    drawn = relation_check(scene, generator)
+    if drawn is None:
+        return None
+    asked = drawn.words["relation"]
+    holding = asked if drawn.answer else OPPOSITES[asked]
+    choice = CHOICES.get(asked) or CHOICES[OPPOSITES[asked]]
+    return Facts(drawn.words | {"choice": choice}, holding.removesuffix(" of"))
+
+
 def higher_or_lower(scene: Scene, generator: random.Random) -> Facts | None:
     """Which of two objects is higher, or lower."""
     if len(scene.objects) == 1:

@@ -5,6 +5,7 @@ three of twelve slots in any order, and *raster*, where the 36 slots are the pat
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from experiments.testbed.questions import QUESTION_TYPES, AskedQuestion, ask_questions
@@ -18,7 +19,6 @@ PATCHES_PER_CELL_SIDE = CELL_SIZE // PATCH_SIZE
 LARGEST_REPETITION = 3
 SCATTERED_SLOTS = MAXIMUM_OBJECTS * LARGEST_REPETITION
 RASTER_SLOTS = PATCHES_PER_SIDE**2
-QUESTION_WEIGHTS = [question_type.weight for question_type in QUESTION_TYPES]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def raster_slots(scene: Scene) -> list[tuple[str, ...]]:
     return slots
 
 
-def document(seed: int, part: str, index: int, *, raster: bool, questions: int) -> Document:
+def document(
+    seed: int, part: str, index: int, *, raster: bool, questions: int, own_weights: Mapping[str, float]
+) -> Document:
     """Writes one document; the same arguments always give the same one.
 
     Args:
@@ -60,8 +62,10 @@ def document(seed: int, part: str, index: int, *, raster: bool, questions: int) 
         index: Number of the document within its set.
         raster: Whether the slots are in raster form.
         questions: The largest number of questions.
+        own_weights: Weights of question types, by name, that differ from those the types state.
     """
     generator = random_generator(seed, part, index)
     scene = sample_training_scene(generator)
     slots = raster_slots(scene) if raster else scattered_slots(scene, generator)
-    return Document(slots, ask_questions(scene, generator, QUESTION_TYPES, questions, QUESTION_WEIGHTS))
+    weights = [own_weights.get(question_type.name, question_type.weight) for question_type in QUESTION_TYPES]
+    return Document(slots, ask_questions(scene, generator, QUESTION_TYPES, questions, weights))

@@ -53,7 +53,7 @@ class QuestionType:
     Attributes:
         name: Task name.
         use: Where it may be asked.
-        weight: How often it is drawn in pretraining text, relative to the others.
+        weight: How often it is drawn in pretraining text, relative to the others; a stage may have its own.
         draw: Draws facts from a scene, or nothing where the scene does not allow the question.
         phrasings: Its forms, all equally likely.
     """
@@ -356,6 +356,13 @@ TEXT_ONLY_TYPES = (
             Phrasing("Is the {first} {relation} the {second}?"),
             Phrasing("Is the {first} {relation} the {second}? Please answer yes or no."),
         ),
+    ),
+    QuestionType(
+        "relation_choice",
+        Use.TEXT_ONLY,
+        0.0,
+        facts.relation_choice,
+        (Phrasing("Is the {first} {choice} the {second}?"),),
     ),
 )
 
