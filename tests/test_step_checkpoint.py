@@ -235,6 +235,26 @@ def test_nothing_is_saved_inside_the_first_window(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+class BreakingAdamW(torch.optim.AdamW):
+    """Changes the weights of one step and dies before the step is over."""
+
+    breaks_at = 5
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        self.breaks_at -= 1
+        if not self.breaks_at:
+            raise OSError("out of memory")
+        return loss
+
+
+def test_a_half_made_update_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim, "AdamW", BreakingAdamW)
+    with pytest.raises(OSError, match="out of memory"):
+        train(tmp_path)
+    assert final_state(tmp_path)["global_step"] == INTERVAL
+
+
 def test_loader_workers_may_change_on_resume(uninterrupted: Any, tmp_path: Path) -> None:
     micro_batches, seen, state = uninterrupted
     first = train(tmp_path, micro_batches, steps=7, workers=1)
