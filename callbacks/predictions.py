@@ -13,7 +13,7 @@ from lightning_m2pt.types import Question
 
 
 class PredictionWriter(Callback):
-    """Writes ``<folder>/predictions/<set>.jsonl`` after a pass of ``predict`` or ``test`` over a benchmark.
+    """Writes ``<folder>/predictions/<set>.jsonl`` after a pass of ``predict`` over a benchmark.
 
     The data module is a benchmark: it has ``name``, ``rules``, ``template``, ``max_new_tokens``, ``data_revision``,
     ``classes``, ``questions()`` and ``processor``. Answers are joined to its questions by id, so the file is in the
@@ -44,23 +44,7 @@ class PredictionWriter(Callback):
         self._answers.update(outputs)
 
     @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._answers.update(outputs)
-
-    @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
-
-    @override
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:

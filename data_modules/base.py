@@ -164,6 +164,6 @@ def as_sample(question: Question) -> Sample:
         image=question.image,
         image_id=question.image_id,
         turns=(Turn(question.text),),
-        task=question.subtask,
+        tasks=(question.subtask,),
         source=question.source,
     )

@@ -50,7 +50,7 @@ class SampleDataset(Dataset[EncodedSample]):
             text=self.texts[position],
             pixel_values=self.processor.image(sample.image, f"{sample.source}: sample {sample.id}"),
             sample_id=sample.id,
-            task=sample.task,
+            tasks=sample.tasks,
         )
 
     def __getitems__(self, positions: Sequence[int]) -> list[EncodedSample] | M2PTError:
@@ -69,7 +69,7 @@ class InstructionDataModule(DataModule):
         template: Name of the conversation template.
         batch_size: Samples of one whole optimizer step, over all devices and micro-batches.
         micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
-        questions_per_sample: How many records of one picture and task become one conversation; 1 as published.
+        questions_per_sample: How many records of one picture become one conversation; 1 as published.
         max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
         num_workers: Processes that read pictures.
         order_seed: Decides the order of the samples; None takes the run's seed.
@@ -246,12 +246,12 @@ def cached_order(seed: int, epoch: int, size: int) -> numpy.ndarray:
 
 
 def joined(samples: Sequence[Sample], questions_per_sample: int) -> list[Sample]:
-    """Joins samples of one picture and task, in file order, to conversations of at most so many questions."""
+    """Joins samples of one picture, in file order, to conversations of at most so many questions."""
     if questions_per_sample == 1:
         return list(samples)
-    groups: dict[tuple[str, str], list[Sample]] = {}
+    groups: dict[str, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault((sample.task, sample.image_id), []).append(sample)
+        groups.setdefault(sample.image_id, []).append(sample)
     conversations = []
     for group in groups.values():
         for start in range(0, len(group), questions_per_sample):
@@ -262,7 +262,7 @@ def joined(samples: Sequence[Sample], questions_per_sample: int) -> list[Sample]
                     image=some[0].image,
                     image_id=some[0].image_id,
                     turns=tuple(turn for sample in some for turn in sample.turns),
-                    task=some[0].task,
+                    tasks=tuple(task for sample in some for task in sample.tasks),
                     source=some[0].source,
                 )
             )

@@ -172,7 +172,7 @@ class VisionFlan(InstructionDataModule):
                     image=resolve_inside(folder, image_name, f"{where}: image"),
                     image_id=image_name,
                     turns=turns,
-                    task=text_field(record, "task_name", where),
+                    tasks=(text_field(record, "task_name", where),),
                     source=where,
                 )
             )

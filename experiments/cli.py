@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from data_modules.base import DataModule
@@ -38,6 +39,7 @@ class Experiment:
         benchmarks: The evaluation sets of the experiment's file.
         output_root: Folder of all runs.
         seed: Decides prompts, order and dropout.
+        save_every_n_steps: Optimizer steps between two checkpoints.
         trainer_config: Instantiated arguments of the Trainer.
     """
 
@@ -48,6 +50,7 @@ class Experiment:
     benchmarks: list[BenchmarkDataModule]
     output_root: Path
     seed: int
+    save_every_n_steps: int
     trainer_config: dict[str, Any]
 
     def connect(self) -> None:
@@ -78,7 +81,12 @@ class ExperimentCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what stands beside Lightning's own keys."""
-        parser.add_argument("--benchmarks", type=list[BenchmarkDataModule], default=[], help="evaluation sets, complete")
+        parser.add_argument(
+            "--benchmarks", type=list[BenchmarkDataModule], default=[], help="evaluation sets, complete"
+        )
+        parser.add_argument(
+            "--save_every_n_steps", type=PositiveInt, default=100, help="optimizer steps between two checkpoints"
+        )
         parser.add_argument("--output_root", type=str, default="outputs", help="folder of all runs")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -87,7 +95,7 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Instantiates everything but the Trainer."""
-        self.config_init = self.parser.instantiate_classes(self.config)
+        self.config_init = self.parser.instantiate(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
 
@@ -119,6 +127,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Ex
         benchmarks=list(cli.config_init["benchmarks"]),
         output_root=Path(cli.config_init["output_root"]),
         seed=int(cli.config_init["seed_everything"]),
+        save_every_n_steps=int(cli.config_init["save_every_n_steps"]),
         trainer_config=trainer_config,
     )
     try:
@@ -185,5 +194,3 @@ def show_experiment_help(arguments: list[str]) -> None:
     """Prints jsonargparse's help of all experiment keys."""
     files = [word for file in config_files(arguments) for word in ("--config", str(file))]
     ExperimentCLI([*files, "--help"])
-
-

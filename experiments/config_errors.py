@@ -18,7 +18,7 @@ import yaml
 from lightning_m2pt.errors import BadInputError
 
 OUR_PACKAGES = ("lightning_m2pt", "data_modules", "callbacks", "experiments")
-TOP_LEVEL_KEYS = ("seed_everything", "trainer", "model", "data", "benchmarks", "output_root")
+TOP_LEVEL_KEYS = ("seed_everything", "trainer", "model", "data", "benchmarks", "save_every_n_steps", "output_root")
 KEYS_LISTED = 16
 
 
@@ -151,7 +151,7 @@ def complaint_of(message: str) -> Complaint:
     if wrong:
         return Complaint(".".join(keys), f"{wrong.group(2)[:80]!r} does not fit", readable_type(wrong.group(1)))
     if class_path and "has no attribute" in text:
-        return Complaint(".".join(keys), f"there is no class {class_path[-1]}", "a class path such as the shipped files'")
+        return Complaint(".".join(keys), f"there is no class {class_path[-1]}", "a class path as in the shipped files")
     return Complaint(".".join(keys), text.split(":", 1)[-1].strip()[:200])
 
 
@@ -199,7 +199,9 @@ def readable_type(text: str) -> str:
 def place_of(key: str, files: list[Path], words: list[str]) -> str:
     """Returns ``FILE:LINE: key``, or ``command line: key`` if the key was given there."""
     plain = re.sub(r"\.init_args\b", "", key)
-    if any(word.removeprefix("--").replace(".init_args", "").split("=")[0] == plain for word in words if word[:2] == "--"):
+    if any(
+        word.removeprefix("--").replace(".init_args", "").split("=")[0] == plain for word in words if word[:2] == "--"
+    ):
         return f"command line: {plain}"
     for path in reversed(files):
         lines = dict(keys_with_lines(path))

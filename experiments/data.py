@@ -3,15 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_m2pt.errors import ExitCode
-
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     parser = argparse.ArgumentParser(prog="m2pt data", description=__doc__)
     parser.add_argument("name", choices=["testbed"], help="testbed: Vision-Flan, MME, VSR, POPE, CIFAR-10, MNIST forms")
-    own, rest = parser.parse_known_args(list(arguments)[:1])
+    parser.parse_args(list(arguments)[:1])
     from experiments.testbed import testbed
 
-    testbed.main([*rest, *list(arguments)[1:]])
-    return ExitCode.DONE
+    return testbed.main(list(arguments)[1:])

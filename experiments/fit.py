@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
-from experiments.console import say
+from experiments.console import is_main_process, say
 from experiments.model_card import model_card
 from experiments.prepare import check_experiment
 from experiments.run_folder import open_run_folder, run_folder
@@ -46,8 +46,6 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
         EnvironmentFailure: If the run's folder cannot be written.
     """
     data = tuning_data(experiment)
-    check_experiment(experiment)
-    data.check()
     if not experiment.model.method.part_names():
         raise BadInputError(
             f"method {experiment.model.method.name} trains nothing",
@@ -55,10 +53,13 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
             expected="a method with trained parts",
             hint="`m2pt evaluate` evaluates the frozen model",
         )
+    check_experiment(experiment)
+    data.check()
     run = folder or run_folder(experiment)
-    if force and run.exists():
+    if force and is_main_process() and run.exists():
         shutil.rmtree(run)
-    open_run_folder(run, experiment)
+    if is_main_process():
+        open_run_folder(run, experiment)
     if COMPLETED in read_run_record(run):
         say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
         return run

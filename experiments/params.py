@@ -19,7 +19,9 @@ from lightning_m2pt.types import ParameterPart
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the flags that are not part of an experiment."""
     parser = argparse.ArgumentParser(prog="m2pt params", description=__doc__, add_help=False)
-    parser.add_argument("--output", type=Path, help="where to store the table (default: outputs/EXPERIMENT/params.json)")
+    parser.add_argument(
+        "--output", type=Path, help="where to store the table (default: outputs/EXPERIMENT/params.json)"
+    )
     return parser
 
 

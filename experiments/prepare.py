@@ -1,4 +1,4 @@
-"""What every verb does before weights are loaded: files are there, texts and pictures fit, testbed data are rendered."""
+"""What every verb does before weights are loaded: files are there, testbed data are rendered."""
 
 from pathlib import Path
 
@@ -23,9 +23,9 @@ def render_testbed_if_used(experiment: Experiment) -> None:
     """Renders the testbed's data if a data module reads them; does nothing if they are complete."""
     roots = [data_module.root for data_module in [experiment.data, *experiment.benchmarks]]
     if any(root.is_relative_to(TESTBED_ROOT) for root in roots):
-        from experiments.testbed.testbed import render_testbed
+        from experiments.testbed import testbed
 
-        render_testbed(TESTBED_ROOT)
+        testbed.main(["--root", str(TESTBED_ROOT)])
 
 
 def require_benchmarks(experiment: Experiment) -> None:

@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,9 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     ``loss_average: micro_batch`` the split of a step does decide, and is included.
     """
     model, data = experiment.config["model"], experiment.config["data"]
-    not_deciding = [key for key in NOT_DECIDING_DATA_KEYS if model["loss_average"] == "step" or key != "micro_batch_size"]
+    not_deciding = set(NOT_DECIDING_DATA_KEYS)
+    if model["loss_average"] == "micro_batch":
+        not_deciding.remove("micro_batch_size")
     return {
         "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
         "backbone": experiment.model.backbone.fingerprint(),
@@ -44,7 +47,7 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def without(component: dict[str, Any], keys: tuple[str, ...] | list[str]) -> dict[str, Any]:
+def without(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     """Returns a component's class path and arguments, but for the keys that do not decide numbers."""
     arguments = component.get("init_args", {})
     return {

@@ -57,10 +57,23 @@ def fit_experiment(experiment: Experiment, run: Path) -> Trainer:
     # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
     seed_everything(experiment.seed, workers=True, verbose=False)
     trainer = build_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
+    refuse_launchers_without_command(experiment.trainer_config.get("strategy"))
     check_launch(trainer.num_devices, trainer.num_nodes, dict(launch_environment()))
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     trainer.fit(model, datamodule=data, ckpt_path=str(newest) if newest else None, weights_only=False)
     return trainer
+
+
+def refuse_launchers_without_command(strategy: Any) -> None:
+    """Refuses strategies whose processes hand weights back through a pickled file.
+
+    Raises:
+        BadInputError: For the notebook strategies of Lightning.
+    """
+    if isinstance(strategy, str) and strategy.startswith(("ddp_fork", "ddp_spawn", "ddp_notebook")):
+        raise BadInputError(
+            f"{strategy} hands weights back in a pickled file", where="trainer.strategy", expected="ddp and the like"
+        )
 
 
 def launch_environment() -> dict[str, str]:
@@ -83,7 +96,7 @@ def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Train
         PromptStatistics(),
         TaskLosses(),
         LearningRateMonitor(logging_interval="step"),
-        StepCheckpoint(checkpoints_folder(run)),
+        StepCheckpoint(checkpoints_folder(run), experiment.save_every_n_steps),
     ]
     if settings.get("enable_progress_bar") is not False:
         own.append(SampleProgressBar())
@@ -92,6 +105,7 @@ def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Train
     settings["plugins"] = [VerifiedCheckpointIO(), *(settings.get("plugins") or [])]
     settings["default_root_dir"] = str(run)
     settings["use_distributed_sampler"] = False
+    settings["log_every_n_steps"] = 1  # one row per optimizer step in metrics.csv
     settings["enable_model_summary"] = False
     settings["num_sanity_val_steps"] = 0
     return Trainer(**settings)
@@ -103,6 +117,7 @@ def answering_trainer(experiment: Experiment, callbacks: list[Callback], setting
         accelerator=experiment.trainer_config.get("accelerator", "auto"),
         devices=1,
         logger=False,
+        use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         callbacks=callbacks,

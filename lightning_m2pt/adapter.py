@@ -22,7 +22,9 @@ CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safe
 def declared_tensors(method: Method) -> dict[str, Tensor]:
     """Returns the trained tensors by name, on the CPU."""
     return {
-        name: parameter.detach().cpu().contiguous() for tensors in method.parts().values() for name, parameter in tensors
+        name: parameter.detach().cpu().contiguous()
+        for tensors in method.parts().values()
+        for name, parameter in tensors
     }
 
 
@@ -64,7 +66,10 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(
-            "no adapter here", where=str(path), expected="a run that was trained to the end", hint="run `m2pt fit` first"
+            "no adapter here",
+            where=str(path),
+            expected="a run that was trained to the end",
+            hint="run `m2pt fit` first",
         ) from error
     except ValueError as error:
         raise BadInputError(f"not JSON ({error})", where=str(path), expected="an adapter configuration") from error

@@ -20,13 +20,13 @@ class EncodedSample:
         text: Its tokens.
         pixel_values: (3, H, W) float32.
         sample_id: Its name.
-        task: Its task.
+        tasks: The task of each of its turns.
     """
 
     text: EncodedText
     pixel_values: Tensor
     sample_id: str
-    task: str
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Collator:
             labels=padded([sample.text.labels for sample in samples], IGNORED_LABEL),
             spans=padded([sample.text.spans for sample in samples], Span.PADDING),
             sample_ids=[sample.sample_id for sample in samples],
-            tasks=[sample.task for sample in samples],
+            tasks=[sample.tasks for sample in samples],
         )
 
 

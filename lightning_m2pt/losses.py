@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.types import IGNORED_LABEL, ModelOutput
@@ -18,11 +18,13 @@ class SupervisedRows:
         losses: (N,) float32 cross-entropy of each.
         right: (N,) bool, whether the most likely token is the right one.
         sample: (N,) int64, the row of the batch each belongs to.
+        turn: (N,) int64, which of its conversation's answers each belongs to, counted from 0.
     """
 
     losses: Tensor
     right: Tensor
     sample: Tensor
+    turn: Tensor
 
 
 def supervised_rows(backbone: Backbone, output: ModelOutput) -> SupervisedRows:
@@ -36,4 +38,7 @@ def supervised_rows(backbone: Backbone, output: ModelOutput) -> SupervisedRows:
     logits = backbone.logits(output.hidden_states[:, :-1][supervised])
     wide = logits.to(torch.float32) if logits.dtype in (torch.float16, torch.bfloat16) else logits
     losses = cross_entropy(wide, targets, reduction="none")
-    return SupervisedRows(losses, wide.argmax(dim=-1) == targets, supervised.nonzero()[:, 0])
+    # A turn's answer is one run of supervised positions: at least its question stands between it and the next.
+    starts = supervised & ~pad(supervised, (1, 0))[:, :-1]
+    turns = starts.cumsum(dim=1)[supervised] - 1
+    return SupervisedRows(losses, wide.argmax(dim=-1) == targets, supervised.nonzero()[:, 0], turns)

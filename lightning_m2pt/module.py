@@ -75,7 +75,7 @@ class TuningModule(LightningModule):
         freeze_all_but_declared(self, self.method)
         self.method.attach(self.backbone)
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401  (Lightning's union of dicts and tuples)
+    def configure_optimizers(self) -> Any:
         """Builds the optimizer over exactly the declared tensors."""
         parts = self.method.parts()
         if not parts:
@@ -142,31 +142,25 @@ class TuningModule(LightningModule):
         answers = greedy_answers(self.backbone, batch, self.max_new_tokens, self.end_token_id)
         return list(zip(batch.sample_ids, answers, strict=True))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, list[int]]]:
-        """Answers a batch; testing is predicting plus the score of the prediction file."""
-        return self.predict_step(batch, batch_idx)
-
     def trainable_table(self) -> list[ParameterPart]:
         """Returns what is trained, per part."""
         return self.method.parameter_parts()
 
 
 def task_losses(batch: Batch, rows: SupervisedRows) -> list[TaskLoss]:
-    """Sums the loss by task.
+    """Sums the loss by task; a conversation's answers may belong to different tasks.
 
     Args:
-        batch: The micro-batch with one task name per sample.
+        batch: The micro-batch with the tasks of every sample's turns.
         rows: Its supervised rows.
     """
-    losses = torch.zeros(len(batch), dtype=rows.losses.dtype, device=rows.losses.device)
-    losses = losses.index_add(0, rows.sample, rows.losses.detach()).tolist()
-    counts = torch.bincount(rows.sample, minlength=len(batch)).tolist()
-    by_task: dict[str, list[float]] = {}
-    for task, loss, count in zip(batch.tasks, losses, counts, strict=True):
-        totals = by_task.setdefault(task, [0.0, 0.0])
-        totals[0] += loss
-        totals[1] += count
-    return [TaskLoss(task, totals[0], int(totals[1])) for task, totals in by_task.items()]
+    totals: dict[str, list[float]] = {}
+    places = zip(rows.sample.tolist(), rows.turn.tolist(), rows.losses.detach().tolist(), strict=True)
+    for sample, turn, loss in places:
+        total = totals.setdefault(batch.tasks[sample][turn], [0.0, 0.0])
+        total[0] += loss
+        total[1] += 1
+    return [TaskLoss(task, loss_sum, int(tokens)) for task, (loss_sum, tokens) in totals.items()]
 
 
 def build_on_meta(module: TuningModule) -> None:

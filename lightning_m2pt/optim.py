@@ -88,4 +88,7 @@ class Schedule:
         from transformers import get_scheduler
 
         warmup_steps = math.ceil(self.warmup_ratio * total_steps)
-        return get_scheduler(self.name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
+        schedule: LRScheduler = get_scheduler(
+            self.name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps
+        )
+        return schedule

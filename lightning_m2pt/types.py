@@ -51,7 +51,7 @@ class Sample:
         image: Where the picture is.
         image_id: Name of the picture; samples that share a picture share it.
         turns: Questions and answers, in order, without any ``<image>`` mark.
-        task: Task or subtask name, for the per-task loss and per-subtask scores.
+        tasks: Task of every turn, for the loss of each task.
         source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
     """
 
@@ -59,7 +59,7 @@ class Sample:
     image: ImageSource
     image_id: str
     turns: tuple[Turn, ...]
-    task: str
+    tasks: tuple[str, ...]
     source: str
 
 
@@ -96,7 +96,7 @@ class Batch:
         labels: (B, T) int64, ``IGNORED_LABEL`` everywhere but on answers and their end tokens.
         spans: (B, T) int64, the ``Span`` of every token.
         sample_ids: B names.
-        tasks: B task names.
+        tasks: For each of the B samples the task of every turn.
         step_supervised_tokens: Supervised tokens of the whole optimizer step this micro-batch belongs to, over all
             micro-batches and ranks; 0 outside training.
     """
@@ -106,7 +106,7 @@ class Batch:
     labels: Tensor
     spans: Tensor
     sample_ids: list[str]
-    tasks: list[str]
+    tasks: list[tuple[str, ...]]
     step_supervised_tokens: int = 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":

@@ -59,7 +59,9 @@ def random_backbone(folder: Path, dtype: torch.dtype = torch.float32, seed: int 
     return backbone
 
 
-def random_batch(size: int = 3, text: int = 9, answer: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
+def random_batch(
+    size: int = 3, text: int = 9, answer: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Batch:
     """Returns a batch of one question each; the last sample is one token shorter than the others."""
     generator = torch.Generator().manual_seed(seed)
     input_ids = torch.randint(3, VOCABULARY, (size, text), generator=generator)
@@ -71,4 +73,4 @@ def random_batch(size: int = 3, text: int = 9, answer: int = 3, seed: int = 0, d
     labels = torch.where(spans == Span.ANSWER, input_ids, IGNORED_LABEL)
     pixels: Tensor = torch.randn(size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator, dtype=torch.float64).to(dtype)
     names = [f"sample{number}" for number in range(size)]
-    return Batch(pixels, input_ids, labels, spans, names, ["task"] * size, int((labels != IGNORED_LABEL).sum()))
+    return Batch(pixels, input_ids, labels, spans, names, [("task",)] * size, int((labels != IGNORED_LABEL).sum()))

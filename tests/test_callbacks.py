@@ -211,7 +211,7 @@ class Answered(LightningDataModule):
         return self.predict_dataloader()
 
 
-@pytest.mark.parametrize("verb", ["predict", "test"])
+@pytest.mark.parametrize("verb", ["predict"])
 def test_predictions_are_joined_by_id_in_the_benchmarks_order(tmp_path: Path, verb: str) -> None:
     writer = PredictionWriter(tmp_path, "sha", {"visual_length": 10})
     trainer = Trainer(

@@ -183,7 +183,7 @@ def test_greedy_answers_with_cache_equal_full_forwards(tmp_path, arguments):
         ids, spans = batch.input_ids[row : row + 1, :length], batch.spans[row : row + 1, :length]
         expected: list[int] = []
         for _ in range(4):
-            single = Batch(batch.pixel_values[row : row + 1], ids, torch.full_like(ids, -100), spans, ["s"], ["t"])
+            single = Batch(batch.pixel_values[row : row + 1], ids, torch.full_like(ids, -100), spans, ["s"], [("t",)])
             token = int(backbone.logits(backbone(single).hidden_states[:, -1]).argmax())
             if token == 0:
                 break

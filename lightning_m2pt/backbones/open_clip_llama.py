@@ -147,16 +147,21 @@ class OpenClipLlama(Backbone):
         """Returns the SHA-256 over configuration and weight files, independent of where they lie."""
         digest = hashlib.sha256()
         files = [self.vision_config, self.vision_weights, self.language_config / "config.json"]
-        files += sorted(self.language_folder.glob("*.safetensors")) + [self.projector_weights]
+        files += [*sorted(self.language_folder.glob("*.safetensors")), self.projector_weights]
         for path in files:
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
     def base_parameters(self) -> int:
-        """Counts language model, vision tower and projector; open_clip's text projection ``visual.proj`` is not used
-        by a LLaVA model and left out, the tower's unused last block and norm are counted (design section 4)."""
-        tower = sum(parameter.numel() for name, parameter in self.vision_tower.named_parameters() if name != "proj")
+        """Counts language model, vision tower and projector.
+
+        open_clip's text projection ``visual.proj`` is no part of a LLaVA model and left out; the tower's unused last
+        block and norm are counted, as the paper's percentages need.
+        """
+        tower: int = sum(
+            parameter.numel() for name, parameter in self.vision_tower.named_parameters() if name != "proj"
+        )
         others = [*self.language_model.parameters(), *self.projector.parameters()]
         return tower + sum(parameter.numel() for parameter in others)
 

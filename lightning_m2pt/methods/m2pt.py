@@ -204,8 +204,8 @@ class M2PT(Method):
         chosen = choose_layers(self.visual_layers, self.visual_depth, available, key)
         if self.visual_rows_to_text != "none" and chosen[-1] != last:
             raise BadInputError(
-                f"visual_rows_to_text={self.visual_rows_to_text} needs rows at layer {last}, the input of the last block",
-                where=key,
+                f"visual_rows_to_text={self.visual_rows_to_text} needs rows at the last block's input, layer {last}",
+                where="model.method.visual_depth" if self.visual_depth == "shallow" else key,
                 expected=f"deep prompts whose layers include {last}, or visual_rows_to_text: none",
             )
         return chosen

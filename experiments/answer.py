@@ -1,0 +1,43 @@
+"""``m2pt predict`` and ``m2pt test``: one evaluation set (``--data``) to a prediction file; ``test`` also scores it."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_modules.benchmark import BenchmarkDataModule
+from experiments.cli import parse_experiment, split_arguments
+from experiments.console import OUT, say
+from experiments.evaluation import evaluate_frozen, evaluate_tuned
+from experiments.loading import experiment_of_run, load_run
+from experiments.prepare import check_experiment
+from experiments.results_table import score_table
+from experiments.run_folder import short_hash
+from lightning_m2pt.errors import BadInputError, ExitCode
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb; the first word says which."""
+    verb, *words = arguments
+    parser = argparse.ArgumentParser(prog=f"m2pt {verb}", description=__doc__, add_help=False)
+    parser.add_argument("--run", type=Path, help="a tuned run's folder; without it the untouched model answers")
+    own, rest = split_arguments(parser, words)
+    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    if not isinstance(experiment.data, BenchmarkDataModule):
+        raise BadInputError(
+            f"{type(experiment.data).__name__} is no evaluation set",
+            where="data",
+            expected="an evaluation set, such as --data data_modules.mme.MME --data.root DIR",
+            hint="`m2pt evaluate` takes the list under benchmarks",
+        )
+    experiment.benchmarks = [experiment.data]
+    check_experiment(experiment)
+    if own.run:
+        load_run(own.run, experiment)
+        folder = own.run / "evaluations" / f"{verb}-{experiment.data.name}-{short_hash(experiment.config['data'])}"
+        scores = evaluate_tuned(experiment, folder)
+    else:
+        folder, scores = evaluate_frozen(experiment)
+    if verb == "test":
+        OUT.print(score_table(list(scores.values())))
+    say(f"predictions: {folder / 'predictions' / f'{experiment.data.name}.jsonl'}")
+    return ExitCode.DONE

@@ -1,0 +1,98 @@
+"""The tables people read at the end of a run."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from lightning_m2pt.metrics.score import Score
+
+AT_CHANCE_ERRORS = 2.0
+"""A score less than this many standard errors above the chance line is said to be at chance."""
+
+
+def headline(scored: Score) -> str:
+    """Returns a score as its set is usually quoted: MME in points of its maximum, the others in percent."""
+    if scored.maximum == 1.0:
+        return f"{scored.value:.1f}"
+    return f"{scored.raw:.0f} / {scored.maximum:.0f}"
+
+
+def chance(scored: Score) -> str:
+    """Returns the chance line in the same unit as the headline."""
+    if scored.maximum == 1.0:
+        return f"{scored.chance:.1f}"
+    return f"{scored.chance * scored.maximum / 100:.0f}"
+
+
+def is_at_chance(scored: Score) -> bool:
+    """Tells whether a score is not clearly above the best constant answer (binomial standard error over n)."""
+    share = scored.chance / 100
+    error = 100 * (share * (1 - share) / scored.n) ** 0.5
+    return scored.value < scored.chance + AT_CHANCE_ERRORS * error
+
+
+def chance_corrected(scored: Score) -> float:
+    """Returns (score - chance) / (maximum - chance) in percent: 0 is the best constant answer, 100 is perfect."""
+    return 100 * (scored.value - scored.chance) / (100 - scored.chance)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Returns the plain mean."""
+    return sum(values) / len(values)
+
+
+def score_table(scores: Sequence[Score]) -> Table:
+    """Returns one row per set and rule."""
+    shown = Table()
+    shown.add_column("set")
+    shown.add_column("rule")
+    for column in ("score", "% of max.", "chance", "n", "unparsed", "yes said"):
+        shown.add_column(column, justify="right")
+    for scored in scores:
+        shown.add_row(
+            f"{scored.benchmark} ({scored.headline})",
+            scored.rule,
+            headline(scored),
+            f"{scored.value:.1f}",
+            chance(scored) + (" (at chance)" if is_at_chance(scored) else ""),
+            f"{scored.n:,}",
+            str(scored.unparsed),
+            "" if scored.yes_ratio is None else f"{100 * scored.yes_ratio:.0f}%",
+        )
+    return shown
+
+
+def comparison_table(frozen: Mapping[str, Score], tuned: Mapping[str, Score], method: str) -> Table:
+    """Returns the frozen model, the tuned one and the difference, set by set.
+
+    Args:
+        frozen: Scores of the untouched model by set.
+        tuned: Scores of the run by set.
+        method: Name of the method for the header.
+    """
+    shown = Table(caption="percent of each set's maximum; chance: the best constant answer", caption_justify="left")
+    shown.add_column("set")
+    for column in ("frozen", method, "difference", "chance", "n", "unparsed", "yes said"):
+        shown.add_column(column, justify="right")
+    for name, after in tuned.items():
+        before = frozen[name]
+        label = name if after.maximum == 1.0 else f"{name} ({headline(before)} -> {headline(after)})"
+        shown.add_row(
+            label,
+            f"{before.value:.1f}" + (" *" if is_at_chance(before) else ""),
+            f"{after.value:.1f}" + (" *" if is_at_chance(after) else ""),
+            f"{after.value - before.value:+.1f}",
+            f"{after.chance:.1f}",
+            f"{after.n:,}",
+            str(after.unparsed),
+            "" if after.yes_ratio is None else f"{100 * after.yes_ratio:.0f}%",
+        )
+    shown.add_section()
+    rows = [("mean", lambda scored: scored.value), ("mean, chance-corrected", chance_corrected)]
+    for label, value in rows:
+        before_mean = mean([value(scored) for scored in frozen.values()])
+        after_mean = mean([value(scored) for scored in tuned.values()])
+        shown.add_row(label, f"{before_mean:.1f}", f"{after_mean:.1f}", f"{after_mean - before_mean:+.1f}")
+    if any(is_at_chance(scored) for scored in [*frozen.values(), *tuned.values()]):
+        shown.caption = f"{shown.caption}; * at chance"
+    return shown

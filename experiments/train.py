@@ -1,0 +1,82 @@
+"""``m2pt train``: tune, evaluate and compare with the untouched model; what is complete is not done again."""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.cli import Experiment, parse_experiment, split_arguments
+from experiments.console import OUT, say
+from experiments.evaluation import evaluate_frozen, evaluate_tuned
+from experiments.fit import COMPLETED, fit
+from experiments.loading import load_run
+from experiments.params import summary
+from experiments.prepare import check_experiment, require_benchmarks
+from experiments.results_table import comparison_table, score_table
+from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.run_record import read_run_record
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = argparse.ArgumentParser(prog="m2pt train", description=__doc__, add_help=False)
+    parser.add_argument(
+        "--force", action="store_true", help="tune and evaluate again; the run's folder is emptied first"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own, rest = split_arguments(argument_parser(), arguments)
+    started = time.monotonic()
+    experiment = parse_experiment(rest)
+    require_benchmarks(experiment)
+    if not experiment.model.method.part_names():
+        return evaluate_only(experiment, force=own.force)
+    run = fit(experiment, force=own.force)
+    for benchmark in experiment.benchmarks:
+        benchmark.check()
+    if not experiment.model.backbone.is_loaded:
+        load_run(run, experiment)
+    _, frozen = evaluate_frozen(experiment)
+    tuned = evaluate_tuned(experiment, run)
+    report(experiment, run, frozen, tuned, time.monotonic() - started)
+    return ExitCode.DONE
+
+
+def evaluate_only(experiment: Experiment, *, force: bool) -> int:
+    """Evaluates a method that trains nothing."""
+    check_experiment(experiment)
+    folder, scores = evaluate_frozen(experiment, force=force)
+    OUT.print(score_table(list(scores.values())))
+    say(f"predictions: {folder / 'predictions'}")
+    return ExitCode.DONE
+
+
+def report(
+    experiment: Experiment, run: Path, frozen: dict[str, Score], tuned: dict[str, Score], seconds: float
+) -> None:
+    """Shows the table, what was trained, how long it took and where everything is; stores it as ``results.json``."""
+    method, completed = experiment.model.method, read_run_record(run)[COMPLETED]
+    counted = summary(method.parameter_parts(), experiment.model.backbone.base_parameters())
+    OUT.print(comparison_table(frozen, tuned, method.name))
+    say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
+    say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
+    for label, path in [
+        ("run", run),
+        ("adapter", run / "adapter"),
+        ("predictions", run / "predictions"),
+        ("TensorBoard", run / "tb"),
+    ]:
+        say(f"{label:<12} {path}")
+    content = {
+        "frozen": {name: {**scored.to_json(), "parsed": None} for name, scored in frozen.items()},
+        "tuned": {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
+        "parameters": counted,
+        "seconds": {"tuning": completed["seconds"]},
+    }
+    write_atomically(run / "results.json", (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,168 @@
+"""Training as a whole: what moves, what stays, and that splitting a step or a run changes nothing."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from safetensors.torch import load_file
+from torch import Tensor
+
+from experiments.cli import parse_experiment
+from experiments.fit import fit
+from lightning_m2pt.errors import BadInputError, DivergedError
+from lightning_m2pt.hashing import hash_tensors
+from lightning_m2pt.trainable import trained_parameters
+from tests.small_experiment import BASE, checked, fitted, small_words
+
+
+def adapter(run: Path) -> dict[str, Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_only_the_declared_tensors_move(tmp_path):
+    words = small_words(tmp_path, steps=3)
+    untuned = checked(words)
+    frozen = hash_tensors(untuned.model.backbone.state_dict())
+    before = {name: parameter.detach().clone() for name, parameter in trained_parameters(untuned.model).items()}
+    experiment, run = fitted(words)
+    after = trained_parameters(experiment.model)
+    assert hash_tensors(experiment.model.backbone.state_dict()) == frozen
+    assert set(adapter(run)) == {name.removeprefix("method.") for name in after}
+    # Same seed, so the same start: every tensor has moved from it.
+    assert all(not torch.equal(before[name], parameter.detach()) for name, parameter in after.items())
+
+
+# In float32 rounding differs between batch shapes, and Adam's first steps, lr * sign(gradient), blow it up.
+FLOAT64 = ["--model.backbone.dtype", "float64"]
+
+
+def test_micro_batches_do_not_change_the_result(tmp_path):
+    """1 x 8 = 4 x 2 after ten optimizer steps, although answers differ in length (design contract 9)."""
+    words = [*small_words(tmp_path), *FLOAT64]
+    _, whole = fitted(words, run=tmp_path / "whole")
+    _, split = fitted([*words, "--data.micro_batch_size", "2"], run=tmp_path / "split")
+    assert largest_difference(adapter(whole), adapter(split)) < 1e-6
+
+
+def test_means_of_means_do_change_it(tmp_path):
+    """The published script's average depends on the split: the option exists and does what it says."""
+    words = [*small_words(tmp_path, steps=5), "--model.loss_average", "micro_batch"]
+    _, whole = fitted(words, run=tmp_path / "whole")
+    _, split = fitted([*words, "--data.micro_batch_size", "1"], run=tmp_path / "split")
+    assert largest_difference(adapter(whole), adapter(split)) > 1e-4
+
+
+def test_two_processes_equal_one(tmp_path):
+    """DDP on two CPU processes trains the tensors of one process."""
+    words = [*small_words(tmp_path), *FLOAT64]
+    _, one = fitted(words, run=tmp_path / "one")
+    command = ["fit", *words, *DDP, "--run", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "experiments.main", *command], check=True, timeout=300, env=environment)
+    assert largest_difference(adapter(one), adapter(tmp_path / "two")) < 1e-6
+
+
+DDP = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+
+
+class StopAtStep(Callback):
+    """Sends this process what a terminal's Ctrl-C or a scheduler sends, after a given optimizer step."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(("stop_after", "micro_batch"), [(3, "4"), (4, "4"), (5, "2")], ids=str)
+def test_a_stopped_run_resumes_bit_for_bit_with_dropout(tmp_path, stop_after, micro_batch):
+    """Two steps an epoch, so the stops lie inside, at and behind epoch borders; dropout draws from the RNG."""
+    words = [*small_words(tmp_path, steps=7), "--model.method.dropout", "0.2", "--data.micro_batch_size", micro_batch]
+    _, straight = fitted(words, run=tmp_path / "straight")
+    experiment, stopped = parse_experiment(words), tmp_path / "stopped"
+    experiment.trainer_config["callbacks"] = [StopAtStep(stop_after, signal.SIGTERM)]
+    with pytest.raises(SystemExit) as ended:
+        fit(experiment, folder=stopped)
+    assert ended.value.code == 143
+    assert not (stopped / "adapter").exists()
+    fitted(words, run=stopped)
+    assert largest_difference(adapter(straight), adapter(stopped)) == 0.0
+    rows = list(csv.DictReader((stopped / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == [row["step"] for row in csv.DictReader((straight / "metrics.csv").open())]
+    checkpoints = sorted((stopped / "checkpoints").iterdir())
+    assert 1 <= len(checkpoints) <= 2
+    assert json.loads((checkpoints[-1] / "manifest.json").read_text())["step"] == 7
+
+
+def test_the_same_command_finds_a_finished_run(tmp_path, capsys):
+    words = small_words(tmp_path, steps=2)
+    _, run = fitted(words)
+    before = {path: path.stat().st_mtime_ns for path in (run / "adapter").iterdir()}
+    _, again = fitted(words)
+    assert again == run
+    assert "already tuned" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (run / "adapter").iterdir()} == before
+
+
+def test_a_run_folder_refuses_other_settings_by_name(tmp_path):
+    _, run = fitted(small_words(tmp_path, steps=2))
+    with pytest.raises(BadInputError, match="seed was 0 in this run and is 1 now"):
+        fitted([*small_words(tmp_path, steps=2), "--seed_everything", "1"], run=run)
+
+
+def test_paths_and_devices_do_not_change_the_run_folder(tmp_path):
+    _, run = fitted(small_words(tmp_path, steps=2))
+    words = [*small_words(tmp_path, steps=2), "--data.micro_batch_size", "4", "--data.num_workers", "1"]
+    assert fitted(words)[1] == run
+
+
+class PoisonedLoss(Callback):
+    """Turns a prompt into NaN before the second step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == 1:
+            with torch.no_grad():
+                next(iter(trained_parameters(pl_module).values())).fill_(float("nan"))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
+    experiment = parse_experiment(small_words(tmp_path, steps=4))
+    experiment.trainer_config["callbacks"] = [PoisonedLoss()]
+    with pytest.raises(DivergedError, match="step"):
+        fit(experiment, folder=tmp_path / "run")
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_metrics_and_record_hold_what_was_trained(tmp_path):
+    _, run = fitted(small_words(tmp_path, steps=3))
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3]
+    assert all(float(row["train/loss"]) > 0 for row in rows)
+    record = json.loads((run / "run.json").read_text())
+    assert record["toggles"]["visual_prompts"] is True
+    assert record["completed"]["optimizer_steps"] == 3
+    assert record["deciding"]["seed"] == 0
+    assert list((run / "tb").glob("events*"))
+    assert BASE  # the shipped experiment itself, with other data
+
+
+def test_textual_prompts_can_start_from_the_vocabulary(tmp_path):
+    words = [*small_words(tmp_path), "--model.method.init", "vocabulary"]
+    model = checked(words).model
+    table = model.backbone.token_embedding().weight
+    row = model.method.textual_prompts.rows["0"][0, 0]
+    assert bool((table == row).all(dim=1).any())
