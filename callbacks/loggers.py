@@ -35,8 +35,8 @@ def loggers_for(run_folder: Path, resumed_step: int) -> list[Logger]:
 class StepMetrics(Logger):
     """A table with one row per optimizer step, the first being 1.
 
-    A row is collected until its step is over, appended, and flushed. A metric that comes later (validation after the
-    step, a column never seen before) rewrites the file once, atomically.
+    A row is collected until Lightning asks to save, which it does after each step, and appended. A metric that comes
+    later (validation after the step, a column never seen before) rewrites the file once, atomically.
 
     Args:
         path: The table's file.

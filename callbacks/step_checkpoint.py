@@ -45,7 +45,7 @@ class StepCheckpoint(Checkpoint):
         BadInputError: If the interval is not positive.
     """
 
-    def __init__(self, checkpoints_dir: Path, every_n_steps: int = 500) -> None:
+    def __init__(self, checkpoints_dir: Path, every_n_steps: int = 50) -> None:
         if every_n_steps < 1:
             raise BadInputError(f"the interval is {every_n_steps} steps", where="every_n_steps", expected="at least 1")
         self.checkpoints_dir = Path(checkpoints_dir)
@@ -128,8 +128,6 @@ class StepCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if self._boundary is None or self._saved_step == self._boundary_step:
             return
-        for logger in trainer.loggers:
-            logger.save()
         checkpoint = self._boundary | {RNG_KEY: gathered(self._boundary[RNG_KEY], trainer.world_size)}
         trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
         self._saved_step = self._boundary_step
