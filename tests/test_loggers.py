@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -33,7 +33,7 @@ class LoggingToy(Toy):
 
 
 def train(folder: Path, micro_batches: int = 1, extra: Callback | None = None) -> None:
-    torch.manual_seed(3)
+    seed_everything(3, verbose=False)
     newest = latest_checkpoint(folder / "checkpoints")
     trainer = Trainer(
         accelerator="cpu",
