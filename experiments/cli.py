@@ -9,18 +9,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from jsonargparse.typing import PositiveInt
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
 from experiments.config_errors import as_bad_input, check_files_first
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.module import TuningModule
 
 CONTROLLED_TRAINER_KEYS = ("accumulate_grad_batches", "logger", "default_root_dir", "use_distributed_sampler")
@@ -40,7 +42,7 @@ class Experiment:
         output_root: Folder of all runs.
         seed: Decides prompts, order and dropout.
         save_every_n_steps: Optimizer steps between two checkpoints.
-        trainer_config: Instantiated arguments of the Trainer.
+        trainer_values: Arguments of the Trainer as parsed, nothing instantiated.
     """
 
     name: str
@@ -51,7 +53,29 @@ class Experiment:
     output_root: Path
     seed: int
     save_every_n_steps: int
-    trainer_config: dict[str, Any]
+    trainer_values: Namespace
+
+    @cached_property
+    def trainer_config(self) -> dict[str, Any]:
+        """Instantiated arguments of the Trainer; only verbs that run one need what a strategy needs.
+
+        Raises:
+            EnvironmentFailure: If a strategy or plug-in needs a package or device that is not here.
+        """
+        parser = LightningArgumentParser(parser_mode="omegaconf", exit_on_error=False)
+        parser.add_lightning_class_args(Trainer, "trainer")
+        try:
+            return dict(parser.instantiate(Namespace(trainer=self.trainer_values))["trainer"])
+        except (ArgumentError, ImportError, TypeError, ValueError) as error:
+            reasons = [
+                line.strip(" -") for line in str(error).splitlines() if "installed" in line or "requires" in line
+            ]
+            raise EnvironmentFailure(
+                (reasons or [str(error)])[0][:200],
+                where="trainer",
+                expected="a machine with what the strategy needs",
+                hint="`m2pt doctor` says what is here; pip install -e '.[deepspeed]' brings DeepSpeed",
+            ) from error
 
     def connect(self) -> None:
         """Hands the backbone's tokenizer and image transform to the data modules; needs the tokenizer's files."""
@@ -95,7 +119,9 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Instantiates everything but the Trainer."""
-        self.config_init = self.parser.instantiate(self.config)
+        config = self.config.clone()
+        self.trainer_values = config.pop("trainer")
+        self.config_init = self.parser.instantiate(config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
 
@@ -117,8 +143,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Ex
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, files, words) from error
     config = cli.parser.dump(cli.config, format="json", skip_link_targets=False)
-    trainer_config = dict(cli.config_init["trainer"])
-    refuse_controlled(trainer_config, files, words)
+    refuse_controlled(dict(cli.trainer_values), files, words)
     experiment = Experiment(
         name=name or (files[0].stem if files else "command_line"),
         config=plain_config(config),
@@ -128,7 +153,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Ex
         output_root=Path(cli.config_init["output_root"]),
         seed=int(cli.config_init["seed_everything"]),
         save_every_n_steps=int(cli.config_init["save_every_n_steps"]),
-        trainer_config=trainer_config,
+        trainer_values=cli.trainer_values,
     )
     try:
         experiment.model.check()

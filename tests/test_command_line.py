@@ -1,5 +1,6 @@
 """A user's mistake ends in at most three lines on standard error and the right exit code; nothing is written."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from experiments.main import main
 from lightning_m2pt.errors import ExitCode
+from tests.small_experiment import small_words
 
 BASE = "experiments/m2pt_base.yaml"
 PUBLISHED = "experiments/m2pt_vicuna7b.yaml"
@@ -128,3 +130,14 @@ def test_help_needs_neither_torch_nor_lightning():
     )
     assert answer.stdout.strip().endswith("[]")
     assert "m2pt train --config experiments/m2pt_base.yaml" in answer.stdout
+
+
+def test_a_strategy_without_its_package_ends_in_three_lines(capfd, tmp_path):
+
+    if importlib.util.find_spec("deepspeed") is not None:
+        pytest.skip("DeepSpeed is installed here")
+    strategy = "experiments/strategies/deepspeed_stage_2.yaml"
+    code, lines = run(capfd, "fit", *small_words(tmp_path), "--config", strategy)
+    assert code == ExitCode.ENVIRONMENT
+    assert len(lines) <= 3
+    assert "DeepSpeed" in lines[0]
