@@ -8,7 +8,7 @@ from functools import partial
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every command (design section 7)."""
+    """Exit codes of every command."""
 
     DONE = 0
     BUG = 1

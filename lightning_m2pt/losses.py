@@ -1,4 +1,4 @@
-"""Next-token cross-entropy on answers (paper section 3.4), as sums: means are taken over a whole optimizer step."""
+"""Next-token cross-entropy on answers, as sums: means are taken over a whole optimizer step."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class SupervisedRows:
 def supervised_rows(backbone: Backbone, output: ModelOutput) -> SupervisedRows:
     """Computes logits and loss where the next position is supervised, and nowhere else.
 
-    The published class leaves the logits in bf16 for the loss (paper notes, A7); here they are float32.
+    The published class leaves the logits in bf16 for the loss; here they are float32.
     """
     next_labels = output.labels[:, 1:]
     supervised = next_labels != IGNORED_LABEL

@@ -20,7 +20,7 @@ class TuningModule(LightningModule):
     """Tunes a method on a frozen backbone.
 
     The loss of an optimizer step is the sum over its supervised tokens divided by their number over all its
-    micro-batches and ranks (design contract 9), so that splitting a step differently trains the same tensors.
+    micro-batches and ranks so that splitting a step differently trains the same tensors.
 
     Args:
         backbone: The frozen model; its constructor has read configuration only.

@@ -68,8 +68,8 @@ class Schedule:
     """Warm-up, then decay.
 
     Attributes:
-        name: ``cosine`` as the published script requests; ``constant_with_warmup`` is what it executes (paper notes
-            O1); ``linear``.
+        name: ``cosine`` as the published script requests; ``constant_with_warmup`` is what its
+            DeepSpeed file makes of that; ``linear``.
         warmup_ratio: Share of all optimizer steps that the rate rises.
     """
 

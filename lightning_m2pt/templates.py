@@ -50,7 +50,7 @@ class ConversationTemplate:
 
         Returns:
             Pieces in order; exactly one of them is ``IMAGE_MARK`` with ``Span.IMAGE``. The published preprocessing
-            moves the image to the front of the first question and writes a newline behind it (paper notes, D2).
+            moves the image to the front of the first question and writes a newline behind it.
 
         Raises:
             BadInputError: If there is no turn, or an answer is missing anywhere but at the end.
@@ -84,7 +84,7 @@ VICUNA_V1 = ConversationTemplate(
     before_question="USER: ",
     before_answer="ASSISTANT:",
 )
-"""The template of M2PT's training and MME evaluation (paper notes, D1). Its separators are " " and "</s>"."""
+"""The template of M2PT's training and MME evaluation. Its separators are " " and "</s>"."""
 
 PLAIN = ConversationTemplate(
     name="plain", system="", before_question="Question: ", before_answer="Answer:", image_first=True

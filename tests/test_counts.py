@@ -1,4 +1,4 @@
-"""The paper's parameter counts, on the meta device at the real shapes (paper notes, section 3)."""
+"""The paper's parameter counts, on the meta device at the real shapes."""
 
 import pytest
 

@@ -49,7 +49,7 @@ FLOAT64 = ["--model.backbone.dtype", "float64"]
 
 
 def test_micro_batches_do_not_change_the_result(tmp_path):
-    """1 x 8 = 4 x 2 after ten optimizer steps, although answers differ in length (design contract 9)."""
+    """1 x 8 = 4 x 2 after ten optimizer steps, although answers differ in length."""
     words = [*small_words(tmp_path), *FLOAT64]
     _, whole = fitted(words, run=tmp_path / "whole")
     _, split = fitted([*words, "--data.micro_batch_size", "2"], run=tmp_path / "split")

@@ -1,7 +1,7 @@
 """An open_clip vision tower, a linear projector and a Llama-form language model of transformers: the paper's make-up.
 
 The embedded default and CLIP ViT-L/14 + Vicuna-7B differ in paths only. Features are those of layer -2: the input of
-the vision tower's last block, which is therefore never computed (LLaVA-v1; paper notes 2.2).
+the vision tower's last block, which is therefore never computed (LLaVA-v1 and the published M2PT code).
 """
 
 import hashlib

@@ -154,7 +154,7 @@ class M2PT(Method):
         }
 
     def dead_rows(self) -> dict[str, list[int]]:
-        """With ``official`` rows, row 0 of the last visual prompt reaches nothing (paper notes, F5)."""
+        """With ``official`` rows, row 0 of the last visual prompt reaches nothing: the published slice."""
         if self.visual_prompts is None or self.visual_rows_to_text != "official":
             return {}
         return {f"{VISUAL_PROMPTS}.rows.{self.visual_prompts.layers[-1]}": [0]}

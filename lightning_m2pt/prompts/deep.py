@@ -1,4 +1,4 @@
-"""The table of prompts: one trainable tensor for every layer that gets its own (M2PT sections 3.2 and 3.3)."""
+"""The table of prompts: one trainable tensor for every layer that gets its own (M2PT, Figure 2)."""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias

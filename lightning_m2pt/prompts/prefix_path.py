@@ -2,7 +2,7 @@
 
 A deep prompt's rows are replaced at every layer, so other rows meet them only as keys and values that depend on the
 prompt alone: K = rope(W_k norm(P)), V = W_v norm(P). Attention output, MLP and logits of prompt rows are never
-needed (paper notes 2.4 L8; proof in training notes 3.1). Exact, forward and backward, when every used layer has rows
+needed. Exact, forward and backward, when every used layer has rows
 of its own; otherwise the token path is used.
 """
 
