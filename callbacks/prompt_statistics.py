@@ -6,10 +6,19 @@ from typing_extensions import override
 
 
 class PromptStatistics(Callback):
-    """Logs for every part of the method how long its rows and their gradients are on average."""
+    """Logs for every part of the method how long its rows and their gradients are on average.
+
+    Args:
+        every_n_steps: How often.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        if (trainer.global_step + 1) % self.every_n_steps:
+            return
         for part, tensors in pl_module.method.parts().items():
             parameters = [parameter for _, parameter in tensors]
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -16,14 +16,16 @@ class TaskLosses(Callback):
 
     Args:
         steps: How many optimizer steps are averaged.
+        every_n_steps: How often the averages are logged; with many tasks, logging costs more than averaging.
 
     Raises:
-        BadInputError: If that is not positive.
+        BadInputError: If one of them is not positive.
     """
 
-    def __init__(self, steps: int = 50) -> None:
-        if steps < 1:
-            raise BadInputError(f"{steps} steps cannot be averaged", where="steps", expected="at least 1")
+    def __init__(self, steps: int = 50, every_n_steps: int = 10) -> None:
+        if steps < 1 or every_n_steps < 1:
+            raise BadInputError(f"{min(steps, every_n_steps)} steps", where="task losses", expected="at least 1")
+        self.every_n_steps = every_n_steps
         self._window: deque[Sums] = deque(maxlen=steps)
         self._step_sums: Sums = {}
         self._step = 0
@@ -44,6 +46,8 @@ class TaskLosses(Callback):
         self._step = trainer.global_step
         self._window.append(self._step_sums)
         self._step_sums = {}
+        if self._step % self.every_n_steps:
+            return
         for task, (loss_sum, tokens) in total(self._window).items():
             if tokens:
                 pl_module.log(f"train/loss_of_task/{task}", loss_sum / tokens, rank_zero_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
-from experiments.console import OUT, say
+from experiments.console import OUT, is_main_process, say
 from experiments.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.fit import COMPLETED, fit
 from experiments.loading import load_run
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     if not experiment.model.method.part_names():
         return evaluate_only(experiment, force=own.force)
     run = fit(experiment, force=own.force)
+    if not is_main_process():
+        return ExitCode.DONE  # answering takes one device: the main process has the tuned tensors
     for benchmark in experiment.benchmarks:
         benchmark.check()
     if not experiment.model.backbone.is_loaded:

@@ -1,5 +1,6 @@
 """Builds the Trainer of a run: what the project always adds to the user's own Trainer settings."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,29 +59,26 @@ def fit_experiment(experiment: Experiment, run: Path) -> Trainer:
     seed_everything(experiment.seed, workers=True, verbose=False)
     trainer = build_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
     refuse_launchers_without_command(experiment.trainer_config.get("strategy"))
-    check_launch(trainer.num_devices, trainer.num_nodes, dict(launch_environment()))
+    settings = {key: experiment.config["trainer"][key] for key in ("accelerator", "strategy", "precision")}
+    configured = {key: str(value) for key, value in settings.items() if value is not None}
+    check_launch(trainer.num_devices, trainer.num_nodes, os.environ, configured)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     trainer.fit(model, datamodule=data, ckpt_path=str(newest) if newest else None, weights_only=False)
     return trainer
 
 
 def refuse_launchers_without_command(strategy: Any) -> None:
-    """Refuses strategies whose processes hand weights back through a pickled file.
+    """Refuses strategies that train in children of this process, which then cannot say how far they came.
 
     Raises:
         BadInputError: For the notebook strategies of Lightning.
     """
     if isinstance(strategy, str) and strategy.startswith(("ddp_fork", "ddp_spawn", "ddp_notebook")):
         raise BadInputError(
-            f"{strategy} hands weights back in a pickled file", where="trainer.strategy", expected="ddp and the like"
+            f"{strategy} is made for notebooks",
+            where="trainer.strategy",
+            expected="ddp, which starts this command again",
         )
-
-
-def launch_environment() -> dict[str, str]:
-    """Returns the environment variables by which launchers tell about processes."""
-    import os
-
-    return dict(os.environ)
 
 
 def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Trainer:

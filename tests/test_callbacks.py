@@ -132,7 +132,7 @@ def test_a_gradient_that_is_not_finite_stops_too() -> None:
 
 
 def test_prompt_statistics_are_logged_by_part(tmp_path: Path) -> None:
-    fit(MethodToy(), [PromptStatistics()], folder=tmp_path)
+    fit(MethodToy(), [PromptStatistics(every_n_steps=1)], folder=tmp_path)
     header, first = (line.split(",") for line in (tmp_path / METRICS_FILE).read_text().splitlines()[:2])
     row = dict(zip(header, first, strict=True))
     assert float(row["train/norm/visual_prompts"]) == pytest.approx(WIDTH**0.5)
@@ -141,7 +141,7 @@ def test_prompt_statistics_are_logged_by_part(tmp_path: Path) -> None:
 
 
 def test_task_losses_are_averaged_over_the_window(tmp_path: Path) -> None:
-    fit(MethodToy(), [TaskLosses(steps=2)], folder=tmp_path)
+    fit(MethodToy(), [TaskLosses(steps=2, every_n_steps=1)], folder=tmp_path)
     lines = [line.split(",") for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
     rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
     assert [row["train/loss_of_task/colour"] for row in rows] == ["2.0", "2.0", "3.0"]

@@ -159,11 +159,9 @@ class OpenClipLlama(Backbone):
         open_clip's text projection ``visual.proj`` is no part of a LLaVA model and left out; the tower's unused last
         block and norm are counted, as the paper's percentages need.
         """
-        tower: int = sum(
-            parameter.numel() for name, parameter in self.vision_tower.named_parameters() if name != "proj"
-        )
+        tower = [parameter for name, parameter in self.vision_tower.named_parameters() if name != "proj"]
         others = [*self.language_model.parameters(), *self.projector.parameters()]
-        return tower + sum(parameter.numel() for parameter in others)
+        return sum(int(parameter.numel()) for parameter in [*tower, *others])
 
     def token_embedding(self) -> nn.Embedding:
         """Returns the frozen token embedding, (V, D)."""
