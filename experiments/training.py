@@ -59,7 +59,7 @@ def fit_experiment(experiment: Experiment, run: Path) -> Trainer:
     seed_everything(experiment.seed, workers=True, verbose=False)
     trainer = build_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
     refuse_launchers_without_command(experiment.trainer_config.get("strategy"))
-    settings = {key: experiment.config["trainer"][key] for key in ("accelerator", "strategy", "precision")}
+    settings = {key: experiment.config["trainer"].get(key) for key in ("accelerator", "strategy", "precision")}
     configured = {key: str(value) for key, value in settings.items() if value is not None}
     check_launch(trainer.num_devices, trainer.num_nodes, os.environ, configured)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
