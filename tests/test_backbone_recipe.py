@@ -30,6 +30,7 @@ TINY = replace(
     vision=replace(FULL.vision, steps=4, batch=4, pictures=20),
     language=replace(FULL.language, steps=4, batch=4),
     raster_language=replace(FULL.raster_language, steps=2, batch=4),
+    dense=replace(FULL.dense, steps=2, batch=4, pictures=20),
     joint=replace(FULL.joint, steps=4, images=4, documents=4, pictures=20),
 )
 
@@ -78,7 +79,7 @@ def test_a_changed_setting_repeats_its_stage_and_what_follows(uninterrupted: Pat
     for path in uninterrupted.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     changed = replace(TINY, raster_language=replace(TINY.raster_language, batch=2))
-    assert {progress.stage for progress in run_all(tmp_path, changed)} == {"raster_language", "joint"}
+    assert {progress.stage for progress in run_all(tmp_path, changed)} == {"raster_language", "dense", "joint"}
 
 
 def test_harmed_weights_are_made_again(uninterrupted: Path, tmp_path: Path) -> None:

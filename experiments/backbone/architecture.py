@@ -13,6 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.backbone.settings import ArchitectureSettings
 
+EMBEDDING_NAME = "language.model.embed_tokens.weight"
+"""Name of the word embeddings among the tensors of a finished language stage."""
+
 
 def open_clip_configuration(settings: ArchitectureSettings, vocabulary_size: int) -> dict[str, Any]:
     """Returns the vision tower's description in open_clip's own ``open_clip_config.json`` form.

@@ -1,4 +1,4 @@
-"""Stage 5: the finished backbone as ordinary files, with its card and its training record."""
+"""Stage 6: the finished backbone as ordinary files, with its card and its training record."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Stage 4: what the finished backbone can do before any method touches it, on pictures and scans it never saw."""
+"""Stage 5: what the finished backbone can do before any method touches it, on pictures and scans it never saw."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

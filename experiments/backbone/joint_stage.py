@@ -1,7 +1,7 @@
-"""Stage 3: vision tower, projector and language model together.
+"""Stage 4: vision tower, projector and language model together.
 
-Images come with captions only. Questions come with slots only. The dense loss ties the two: each patch's projected row
-is drawn to the sum of the word embeddings that describe the patch's cell, which is supervision with region words.
+Images come with captions only. Questions come with slots only. The dense loss goes on and ties the two, so that what
+was learned from text is reached from images as well; without it captions find a way of their own.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from experiments.backbone.architecture import (
     unused_parameter_names,
 )
 from experiments.backbone.conversations import ConversationTokenizer, pad_texts
+from experiments.backbone.dense_stage import dense_loss
 from experiments.backbone.gradient_threads import GradientThreads
 from experiments.backbone.language_stage import answer_loss, text_document_loss
 from experiments.backbone.settings import RecipeSettings
@@ -67,8 +68,8 @@ class JointStage:
         self.optimizer_settings = settings.joint.optimizer
         self.own_rates: Mapping[str, float] = {"projector.": settings.joint.projector_rate}
         self.backbone = build_backbone(settings, tokenizer)
-        load_part(self.backbone.vision, earlier, "vision")
-        load_part(self.backbone.language, earlier, "language")
+        for part, module in self.modules().items():
+            load_part(module, earlier, part)
         self.conversations = ConversationTokenizer(tokenizer)
         self.caption_conversations = ConversationTokenizer(tokenizer)
         self.threads = GradientThreads()
@@ -129,15 +130,12 @@ class JointStage:
             self.backbone.tokenizer.pad_token_id,
         )
         caption_loss = answer_loss(text_logits(self.backbone.language, rows, texts.token_ids), texts, 0.0)
-        dense_loss = self._dense_loss(rows, self.patch_words[torch.from_numpy(chosen)])
-        parts |= {"caption": caption_loss.item(), "dense": dense_loss.item()}
-        return caption_loss + self.settings.dense_weight * dense_loss
+        patch_loss = self._dense_loss(rows, self.patch_words[torch.from_numpy(chosen)])
+        parts |= {"caption": caption_loss.item(), "dense": patch_loss.item()}
+        return caption_loss + self.settings.dense_weight * patch_loss
 
     def _dense_loss(self, rows: Tensor, words: Tensor) -> Tensor:
-        """Returns the squared distance of rows (B, 36, D) to their patches' words, in units of the words' variance."""
         with torch.no_grad():
-            target = slot_rows(
-                self.backbone.language.get_input_embeddings(), words, self.backbone.tokenizer.pad_token_id
-            )
-            variance = target.var(dim=(0, 1)).sum()
-        return ((rows - target) ** 2).sum(dim=-1).mean() / variance
+            embedding = self.backbone.language.get_input_embeddings()
+            target = slot_rows(embedding, words, self.backbone.tokenizer.pad_token_id)
+        return dense_loss(rows, target)

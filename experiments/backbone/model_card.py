@@ -22,9 +22,13 @@ SUPERVISION = {
         "the same with 36 slots, one for each patch in reading order; no image",
         "the language model",
     ),
+    "dense": (
+        "region words: the dense loss draws each patch's projected row to the sum of the word embeddings of its cell "
+        "(embeddings of the language stage, fixed); same pictures",
+        "vision transformer and projector, which begins with its least-squares solution",
+    ),
     "joint": (
-        "captions of the same pictures; questions and answers about word slots; the dense loss, which draws each "
-        "patch's projected row to the sum of the word embeddings of its cell (region words)",
+        "captions of the same pictures; questions and answers about word slots; the dense loss",
         "vision transformer, projector and language model",
     ),
 }

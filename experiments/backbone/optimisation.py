@@ -42,9 +42,11 @@ class Muon(torch.optim.Optimizer):
     def _update(self, parameters: list[Parameter], scaled_rate: float, rate: float) -> None:
         updates = []
         for parameter in parameters:
+            gradient = parameter.grad
+            assert gradient is not None
             momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-            momentum.lerp_(parameter.grad, 1 - MUON_MOMENTUM)
-            updates.append(parameter.grad.lerp(momentum, MUON_MOMENTUM))
+            momentum.lerp_(gradient, 1 - MUON_MOMENTUM)
+            updates.append(gradient.lerp(momentum, MUON_MOMENTUM))
         for parameter, update in zip(parameters, orthogonalise(torch.stack(updates)), strict=True):
             parameter.mul_(1 - rate * MUON_WEIGHT_DECAY).add_(update, alpha=-scaled_rate)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from experiments.backbone.dense_stage import DenseStage
 from experiments.backbone.joint_stage import JointStage
 from experiments.backbone.language_stage import LanguageStage
 from experiments.backbone.settings import RECIPE_VERSION, RecipeSettings
@@ -19,11 +20,20 @@ from experiments.testbed.world_version import WORLD_VERSION
 VISION = "vision"
 SCATTERED = "language"
 RASTER = "raster_language"
+DENSE = "dense"
 JOINT = "joint"
-INPUTS: dict[str, tuple[str, ...]] = {VISION: (), SCATTERED: (), RASTER: (SCATTERED,), JOINT: (VISION, RASTER)}
+INPUTS: dict[str, tuple[str, ...]] = {
+    VISION: (),
+    SCATTERED: (),
+    RASTER: (SCATTERED,),
+    DENSE: (VISION, RASTER),
+    JOINT: (RASTER, DENSE),
+}
 """The stages in order, and which finished stages each goes on from."""
 INDEPENDENT_CHAINS = ((VISION,), (SCATTERED, RASTER))
-"""What can run side by side before the joint stage."""
+"""What can run side by side at first."""
+LAST_CHAIN = (DENSE, JOINT)
+"""What follows; its last stage leaves the finished backbone."""
 
 
 def questions_fingerprint() -> str:
@@ -76,4 +86,6 @@ def _build_stage(
         return LanguageStage(stage, settings.language, settings, tokenizer)
     if stage == RASTER:
         return LanguageStage(stage, settings.raster_language, settings, tokenizer, earlier)
+    if stage == DENSE:
+        return DenseStage(settings, tokenizer, earlier)
     return JointStage(settings, tokenizer, earlier)

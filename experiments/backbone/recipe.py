@@ -15,7 +15,7 @@ from experiments.backbone.architecture import Backbone
 from experiments.backbone.export import RecipeResult, export_backbone
 from experiments.backbone.gates import GateReport, measure_gates
 from experiments.backbone.joint_stage import build_backbone
-from experiments.backbone.plan import INDEPENDENT_CHAINS, JOINT, run_chain, run_named_stage, stage_files
+from experiments.backbone.plan import INDEPENDENT_CHAINS, LAST_CHAIN, run_chain, run_named_stage, stage_files
 from experiments.backbone.progress import RecipeProgress
 from experiments.backbone.settings import RecipeSettings
 from experiments.backbone.stage_files import StageRecord
@@ -97,7 +97,7 @@ def run_recipe(settings: RecipeSettings, work: Path, report: ProgressReport) -> 
     """
     use_one_thread()
     stages = run_independent_chains(settings, work, report)
-    stages.append(run_named_stage(JOINT, settings, work, report))
+    stages += run_chain(LAST_CHAIN, settings, work, report)
     backbone = load_finished_backbone(settings, work)
     gates: GateReport = measure_gates(backbone, settings)
     return RecipeResult(settings, stages, gates, {}), backbone
@@ -123,9 +123,9 @@ def run_independent_chains(settings: RecipeSettings, work: Path, report: Progres
 
 
 def load_finished_backbone(settings: RecipeSettings, work: Path) -> Backbone:
-    """Returns the backbone that the joint stage left in the work folder, ready for use."""
+    """Returns the backbone that the last stage left in the work folder, ready for use."""
     backbone = build_backbone(settings, build_tokenizer(settings.architecture.maximum_positions))
-    tensors = stage_files(JOINT, settings, work).weights()
+    tensors = stage_files(LAST_CHAIN[-1], settings, work).weights()
     for part, module in (
         ("vision", backbone.vision),
         ("projector", backbone.projector),

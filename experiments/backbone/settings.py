@@ -91,22 +91,42 @@ class LanguageStageSettings:
 
 
 @dataclass(frozen=True)
-class JointStageSettings:
-    """Stage 3: everything together on captions, text questions about raster slots, and the dense loss."""
+class DenseStageSettings:
+    """Stage 3: vision tower and projector on the dense loss alone.
 
-    steps: int = 1200
+    Attributes:
+        least_squares_pictures: The projector begins with the least-squares solution on so many pictures.
+    """
+
+    steps: int = 1000
+    batch: int = 64
+    pictures: int = 24_000
+    least_squares_pictures: int = 1000
+    projector_rate: float = 1e-3
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+
+@dataclass(frozen=True)
+class JointStageSettings:
+    """Stage 4: everything together on captions, text questions about raster slots, and the dense loss."""
+
+    steps: int = 1000
     images: int = 32
     documents: int = 40
     pictures: int = 24_000
     dense_weight: float = 1.0
-    projector_rate: float = 3e-3
-    text: TextSettings = TextSettings(noise=0.15, largest_word_drop=0.3, own_weights=(("relation_choice", 5.0),))
-    optimizer: OptimizerSettings = OptimizerSettings(muon_rate=0.015, adamw_rate=2e-3, warm_up_steps=30)
+    projector_rate: float = 1e-3
+    text: TextSettings = TextSettings(
+        noise=0.15,
+        largest_word_drop=0.3,
+        own_weights=(("relation_choice", 4.0), ("list_objects", 1.5), ("list_colors", 1.2)),
+    )
+    optimizer: OptimizerSettings = OptimizerSettings(muon_rate=0.01, adamw_rate=2e-3)
 
 
 @dataclass(frozen=True)
 class GateSettings:
-    """Stage 4: on how much the finished model is measured, and what it must reach."""
+    """Stage 5: on how much the finished model is measured, and what it must reach."""
 
     pictures: int = 600
     documents: int = 600
@@ -132,6 +152,7 @@ class RecipeSettings:
     vision: VisionStageSettings = VisionStageSettings()
     language: LanguageStageSettings = LanguageStageSettings(steps=1000, raster=False)
     raster_language: LanguageStageSettings = LanguageStageSettings(steps=600, raster=True)
+    dense: DenseStageSettings = DenseStageSettings()
     joint: JointStageSettings = JointStageSettings()
     gates: GateSettings = GateSettings()
 
@@ -144,6 +165,7 @@ class RecipeSettings:
             vision=replace(self.vision, steps=40, pictures=1000),
             language=replace(self.language, steps=30),
             raster_language=replace(self.raster_language, steps=10),
+            dense=replace(self.dense, steps=30, pictures=1000),
             joint=replace(self.joint, steps=20, pictures=1000),
             gates=replace(self.gates, pictures=50, documents=50, batch=50),
         )

@@ -137,11 +137,11 @@ def _background(domain: Domain, generator: numpy.random.Generator) -> numpy.ndar
 def _degrade(image: numpy.ndarray) -> numpy.ndarray:
     """Blurs with a 3 x 3 mean, halves the contrast and brightens: the shifted domain's last step."""
     padded = numpy.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    blurred = sum(
+    neighbours = [
         padded[row : row + IMAGE_SIZE, column : column + IMAGE_SIZE] for row in range(3) for column in range(3)
-    )
+    ]
     old_grey, new_grey = SHIFTED_GREY
-    return (blurred / 9 - old_grey) * SHIFTED_CONTRAST + new_grey
+    return (numpy.mean(neighbours, axis=0) - old_grey) * SHIFTED_CONTRAST + new_grey
 
 
 def render(
