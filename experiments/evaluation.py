@@ -87,6 +87,8 @@ def answer_and_score(
                 experiment.model.configure_model()
                 experiment.model.method.attach(experiment.model.backbone, without=knocked_out)
             answer(experiment, benchmark, PredictionWriter(folder, adapter, toggles))
+        else:
+            say(f"already answered: {path}")
         header, scored = score_file(path)
         write_score(folder, header, scored)
         scores[benchmark.name] = scored

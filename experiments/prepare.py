@@ -6,6 +6,7 @@ from experiments.cli import Experiment
 from lightning_m2pt.errors import BadInputError
 
 TESTBED_ROOT = Path("data/testbed")
+TESTBED_SEED = 0
 
 
 def check_experiment(experiment: Experiment) -> None:
@@ -25,7 +26,8 @@ def render_testbed_if_used(experiment: Experiment) -> None:
     if any(root.is_relative_to(TESTBED_ROOT) for root in roots):
         from experiments.testbed import testbed
 
-        testbed.main(["--root", str(TESTBED_ROOT)])
+        if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):
+            testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
 
 
 def require_benchmarks(experiment: Experiment) -> None:

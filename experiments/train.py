@@ -44,8 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         benchmark.check()
     if not experiment.model.backbone.is_loaded:
         load_run(run, experiment)
-    _, frozen = evaluate_frozen(experiment)
-    tuned = evaluate_tuned(experiment, run)
+    _, frozen = evaluate_frozen(experiment, force=own.force)
+    tuned = evaluate_tuned(experiment, run, force=own.force)
     report(experiment, run, frozen, tuned, time.monotonic() - started)
     return ExitCode.DONE
 
@@ -69,6 +69,7 @@ def report(
     say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
     say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
     for label, path in [
+        ("data", experiment.data.root),
         ("run", run),
         ("adapter", run / "adapter"),
         ("predictions", run / "predictions"),
