@@ -1,7 +1,8 @@
-"""Stage 4: vision tower, projector and language model together.
+"""Stage 4: the language model learns from images and from text at once.
 
-Images come with captions only. Questions come with slots only. The dense loss goes on and ties the two, so that what
-was learned from text is reached from images as well; without it captions find a way of their own.
+Images come with captions only. Questions come with slots only. The vision tower, the projector and the word embeddings
+stay as the dense stage left them, so that a picture's rows and its words' slots remain the same to the language model:
+what it learns from text is then reached from images as well.
 """
 
 from collections.abc import Mapping
@@ -12,21 +13,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from experiments.backbone.architecture import (
+    EMBEDDING_NAME,
     Backbone,
     build_language_model,
     build_vision_tower,
     normalise_pixels,
     text_logits,
-    unused_parameter_names,
 )
 from experiments.backbone.conversations import ConversationTokenizer, pad_texts
-from experiments.backbone.dense_stage import dense_loss
 from experiments.backbone.gradient_threads import GradientThreads
-from experiments.backbone.language_stage import answer_loss, text_document_loss
+from experiments.backbone.language_stage import LANGUAGE, answer_loss, numbered_documents, text_document_loss
 from experiments.backbone.settings import RecipeSettings
-from experiments.backbone.slots import slot_ids, slot_rows
 from experiments.backbone.training_loop import load_part
-from experiments.testbed.language_text import document, raster_slots
 from experiments.testbed.pretraining_images import pretraining_pictures
 from experiments.testbed.questions import DESCRIBE_TYPE, AskedQuestion
 from experiments.testbed.scenes import Scene, random_generator
@@ -54,7 +52,7 @@ def build_backbone(settings: RecipeSettings, tokenizer: PreTrainedTokenizerFast)
 
 
 class JointStage:
-    """Captions and the dense loss on images, questions on slots."""
+    """Captions of images and questions about slots, for all of the language model but its word embeddings."""
 
     name = "joint"
 
@@ -66,76 +64,62 @@ class JointStage:
         self.seed = settings.seed
         self.steps = settings.joint.steps
         self.optimizer_settings = settings.joint.optimizer
-        self.own_rates: Mapping[str, float] = {"projector.": settings.joint.projector_rate}
+        self.own_rates: Mapping[str, float] = {}
         self.backbone = build_backbone(settings, tokenizer)
         for part, module in self.modules().items():
             load_part(module, earlier, part)
-        self.conversations = ConversationTokenizer(tokenizer)
+        self.text_conversations = [ConversationTokenizer(tokenizer) for _ in range(settings.joint.text_parts)]
         self.caption_conversations = ConversationTokenizer(tokenizer)
         self.threads = GradientThreads()
         pictures = pretraining_pictures(settings.seed, settings.joint.pictures)
         self.images = pictures.images
         self.scenes = pictures.scenes
-        self.patch_words = slot_ids([raster_slots(scene) for scene in pictures.scenes], tokenizer)
 
     def modules(self) -> dict[str, nn.Module]:
         """Returns the three parts."""
         return {
             "vision": self.backbone.vision,
             "projector": self.backbone.projector,
-            "language": self.backbone.language,
+            LANGUAGE: self.backbone.language,
         }
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Returns all parameters but those behind the features."""
-        unused = tuple(f"vision.{prefix}" for prefix in unused_parameter_names(self.backbone.vision))
-        return {
-            f"{part}.{name}": parameter
-            for part, module in self.modules().items()
-            for name, parameter in module.named_parameters()
-            if not f"{part}.{name}".startswith(unused)
-        }
+        """Returns the language model without its word embeddings."""
+        named = {f"{LANGUAGE}.{name}": parameter for name, parameter in self.backbone.language.named_parameters()}
+        return {name: parameter for name, parameter in named.items() if name != EMBEDDING_NAME}
 
     def gradients(self, step: int) -> dict[str, float]:
-        """Computes one step's gradients: documents in one thread, images in the other."""
-        parts: dict[str, float] = {}
-        text, _ = self.threads.gradients(
-            [lambda: self._text_loss(step), lambda: self._image_loss(step, parts)], self.trained_parameters().values()
+        """Computes one step's gradients: captions and parts of the documents side by side."""
+        parts = range(self.settings.text_parts)
+        caption, *texts = self.threads.gradients(
+            [lambda: self._caption_loss(step), *(lambda part=part: self._text_loss(step, part) for part in parts)],
+            self.trained_parameters().values(),
         )
-        return {"text": text} | parts
+        return {"caption": caption, "text": sum(texts)}
 
-    def _text_loss(self, step: int) -> Tensor:
-        first = step * self.settings.documents
-        documents = [
-            document(
-                self.seed,
-                self.name,
-                index,
-                raster=True,
-                questions=self.settings.text.questions,
-                own_weights=dict(self.settings.text.own_weights),
-            )
-            for index in range(first, first + self.settings.documents)
-        ]
-        generator = torch.Generator().manual_seed(first)
-        return text_document_loss(self.backbone.language, self.conversations, documents, self.settings.text, generator)
+    def _text_loss(self, step: int, part: int) -> Tensor:
+        """Returns the share that one part of the step's documents has in their loss."""
+        count = self.settings.documents // self.settings.text_parts
+        first = step * self.settings.documents + part * count
+        documents = numbered_documents(
+            self.seed, self.name, range(first, first + count), self.settings.text, raster=True
+        )
+        loss = text_document_loss(
+            self.backbone.language,
+            self.text_conversations[part],
+            documents,
+            self.settings.text,
+            torch.Generator().manual_seed(first),
+        )
+        return loss / self.settings.text_parts
 
-    def _image_loss(self, step: int, parts: dict[str, float]) -> Tensor:
-        """Returns the caption loss plus the weighted dense loss, and notes each in ``parts``."""
+    def _caption_loss(self, step: int) -> Tensor:
         chosen = numpy.random.default_rng((self.seed, step)).integers(len(self.images), size=self.settings.images)
-        rows = self.backbone.visual_rows(normalise_pixels(self.images[chosen], self.architecture))
+        with torch.no_grad():
+            rows = self.backbone.visual_rows(normalise_pixels(self.images[chosen], self.architecture))
         captions = [caption_of(self.scenes[picture], self.seed, step, index) for index, picture in enumerate(chosen)]
         texts = pad_texts(
             [self.caption_conversations.tokenize([caption]) for caption in captions],
             self.backbone.tokenizer.pad_token_id,
         )
-        caption_loss = answer_loss(text_logits(self.backbone.language, rows, texts.token_ids), texts, 0.0)
-        patch_loss = self._dense_loss(rows, self.patch_words[torch.from_numpy(chosen)])
-        parts |= {"caption": caption_loss.item(), "dense": patch_loss.item()}
-        return caption_loss + self.settings.dense_weight * patch_loss
-
-    def _dense_loss(self, rows: Tensor, words: Tensor) -> Tensor:
-        with torch.no_grad():
-            embedding = self.backbone.language.get_input_embeddings()
-            target = slot_rows(embedding, words, self.backbone.tokenizer.pad_token_id)
-        return dense_loss(rows, target)
+        return answer_loss(text_logits(self.backbone.language, rows, texts.token_ids), texts, 0.0)

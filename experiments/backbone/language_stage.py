@@ -1,6 +1,6 @@
 """Stage 2: the language model learns to answer questions about scenes given as slots, without any image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,17 @@ def answer_loss(logits: Tensor, texts: TextBatch, question_weight: float) -> Ten
     targets = texts.token_ids[:, 1:].flatten()
     losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets, reduction="none")
     return (losses * weights).sum() / weights.sum()
+
+
+def numbered_documents(
+    seed: int, part: str, numbers: Iterable[int], settings: TextSettings, *, raster: bool
+) -> list[Document]:
+    """Returns documents of a set by their numbers."""
+    own_weights = dict(settings.own_weights)
+    return [
+        document(seed, part, number, raster=raster, questions=settings.questions, own_weights=own_weights)
+        for number in numbers
+    ]
 
 
 def text_document_loss(
@@ -105,17 +116,9 @@ class LanguageStage:
 
     def _loss(self, first: int, count: int) -> Tensor:
         """Returns the share of the step's loss that documents ``first`` to ``first + count`` have."""
-        documents = [
-            document(
-                self.seed,
-                self.name,
-                index,
-                raster=self.settings.raster,
-                questions=self.settings.text.questions,
-                own_weights=dict(self.settings.text.own_weights),
-            )
-            for index in range(first, first + count)
-        ]
+        documents = numbered_documents(
+            self.seed, self.name, range(first, first + count), self.settings.text, raster=self.settings.raster
+        )
         generator = torch.Generator().manual_seed(first)
         loss = text_document_loss(self.language, self.conversations, documents, self.settings.text, generator)
         return loss * count / self.settings.batch

@@ -28,8 +28,8 @@ SUPERVISION = {
         "vision transformer and projector, which begins with its least-squares solution",
     ),
     "joint": (
-        "captions of the same pictures; questions and answers about word slots; the dense loss",
-        "vision transformer, projector and language model",
+        "captions of the same pictures; questions and answers about 36 word slots without image",
+        "the language model without its word embeddings",
     ),
 }
 """What each stage learns from, and what it trains."""

@@ -108,20 +108,23 @@ class DenseStageSettings:
 
 @dataclass(frozen=True)
 class JointStageSettings:
-    """Stage 4: everything together on captions, text questions about raster slots, and the dense loss."""
+    """Stage 4: the language model on captions of images and on text questions about raster slots.
 
-    steps: int = 1000
-    images: int = 32
-    documents: int = 40
+    Attributes:
+        text_parts: The documents of a step are computed in so many parts, side by side with the captions.
+    """
+
+    steps: int = 1200
+    images: int = 24
+    documents: int = 48
+    text_parts: int = 2
     pictures: int = 24_000
-    dense_weight: float = 1.0
-    projector_rate: float = 1e-3
     text: TextSettings = TextSettings(
         noise=0.15,
-        largest_word_drop=0.3,
+        largest_word_drop=0.15,
         own_weights=(("relation_choice", 4.0), ("list_objects", 1.5), ("list_colors", 1.2)),
     )
-    optimizer: OptimizerSettings = OptimizerSettings(muon_rate=0.01, adamw_rate=2e-3)
+    optimizer: OptimizerSettings = OptimizerSettings(muon_rate=0.015, adamw_rate=2e-3)
 
 
 @dataclass(frozen=True)
