@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from experiments.results_table import chance_corrected
+
 RESULTS = Path("benchmarks/results")
 FIGURE = Path("docs/figures/learning.png")
 EXPERIMENTS = ("projector", "m2pt_base")
@@ -35,17 +37,14 @@ def train(experiment: str, seed: int) -> dict[str, Any]:
     return json.loads((Path(line.split()[-1]) / "results.json").read_text())  # type: ignore[no-any-return]
 
 
-def corrected(score: dict[str, Any]) -> float:
-    """Returns a score with the best constant answer at 0 and perfection at 100."""
-    return float(100 * (score["value"] - score["chance"]) / (100 - score["chance"]))
-
-
 def means(scores: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Returns percent of the maximum of every set, their mean, and the chance-corrected mean."""
     values = {name: float(score["value"]) for name, score in scores.items()}
     return values | {
         "mean": statistics.mean(values.values()),
-        "mean, chance-corrected": statistics.mean(corrected(score) for score in scores.values()),
+        "mean, chance-corrected": statistics.mean(
+            chance_corrected(score["value"], score["chance"]) for score in scores.values()
+        ),
     }
 
 

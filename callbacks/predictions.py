@@ -45,15 +45,15 @@ class PredictionWriter(Callback):
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+        self._write(trainer, pl_module)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer, pl_module: Any) -> None:
         token_ids = gathered(self._answers, trainer.world_size)
         self._answers = {}
         if not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        header = prediction_header(data, self.adapter, self.toggles)
+        header = prediction_header(data, self.adapter, self.toggles, pl_module.backbone.dtype_name)
         questions = data.questions()
         answers = {question.id: data.processor.decode(token_ids[question.id]) for question in questions}
         path = prediction_file(self.folder, data.name)
@@ -61,19 +61,22 @@ class PredictionWriter(Callback):
         write_atomically(path, prediction_text(header, questions, answers).encode())
 
 
-def prediction_header(data: Any, adapter: str | None, toggles: Mapping[str, bool | int | str]) -> dict[str, Any]:
+def prediction_header(
+    data: Any, adapter: str | None, toggles: Mapping[str, bool | int | str], dtype: str
+) -> dict[str, Any]:
     """Returns a prediction file's first line: everything that decides the answers, and nothing about their score.
 
     Args:
         data: The benchmark's data module.
         adapter: What answers: an adapter's fingerprint, or None for the untouched model.
         toggles: The method's components as they are for this pass, knock-outs included.
+        dtype: Type of the frozen weights.
     """
     return {
         "format": PREDICTION_FORMAT,
         "benchmark": data.name,
         "template": data.template.name,
-        "decoding": {"method": "greedy", "max_new_tokens": data.max_new_tokens},
+        "decoding": {"method": "greedy", "max_new_tokens": data.max_new_tokens, "dtype": dtype},
         "data_revision": data.data_revision,
         "adapter": adapter,
         "default_rule": data.rules[0],

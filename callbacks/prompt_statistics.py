@@ -22,9 +22,9 @@ class PromptStatistics(Callback):
         for part, tensors in pl_module.method.parts().items():
             parameters = [parameter for _, parameter in tensors]
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            pl_module.log(f"train/norm/{part}", mean_row_norm(parameters))
+            pl_module.log(f"train/row_norm/{part}", mean_row_norm(parameters))
             if gradients:
-                pl_module.log(f"train/gradient_norm/{part}", mean_row_norm(gradients))
+                pl_module.log(f"train/gradient_row_norm/{part}", mean_row_norm(gradients))
 
 
 def mean_row_norm(tensors: list[nn.Parameter] | list[Tensor]) -> float:

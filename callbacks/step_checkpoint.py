@@ -106,6 +106,8 @@ class StepCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
         self._give_signals_back()
+        if self._signal_received:
+            raise SystemExit(EXIT_CODE_BASE + self._signal_received)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -49,7 +49,11 @@ class BenchmarkDataModule(DataModule):
             ("limit", least if limit is None else limit, least),
         ):
             if value < minimum:
-                raise BadInputError(f"{key} is {value}", where=f"{self.name}.{key}", expected=f"at least {minimum}")
+                raise BadInputError(
+                    f"{value} is too few",
+                    where=f"benchmarks.{type(self).__name__}.{key}",
+                    expected=f"at least {minimum}",
+                )
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self.limit = limit

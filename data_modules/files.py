@@ -9,6 +9,7 @@ import numpy
 from PIL import Image
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.metrics.predictions import is_encodable
 
 JPEG_QUALITY = 95
 
@@ -49,8 +50,10 @@ def parse_json(text: str, path: Path, first_line: int = 1) -> object:
         raise BadInputError(
             f"this is not valid JSON: {error.msg} at column {error.colno}", where=f"{path}:{line}"
         ) from error
-    except RecursionError as error:
-        raise BadInputError("the JSON is nested too deeply", where=f"{path}:{first_line}") from error
+    except (RecursionError, ValueError) as error:
+        raise BadInputError(
+            "the JSON is nested too deeply, or holds a number of thousands of digits", where=f"{path}:{first_line}"
+        ) from error
 
 
 def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,6 +102,8 @@ def text_field(record: Mapping[str, Any], key: str, where: str, *, may_be_empty:
         raise BadInputError(f"the value is {value!r:.40}", where=f"{where}: {key}", expected="a text")
     if not value.strip() and not may_be_empty:
         raise BadInputError("the text is empty", where=f"{where}: {key}", expected="a text that is not empty")
+    if not is_encodable(value):
+        raise BadInputError("the text holds half a character", where=f"{where}: {key}", expected="Unicode text")
     return value
 
 

@@ -199,11 +199,6 @@ class InstructionDataModule(DataModule):
         """Returns the number of optimizer steps of an epoch; what is left over is dropped."""
         return len(self.read_once()[0]) // self.batch_size
 
-    def supervised_tokens_of_step(self, step: int) -> int:
-        """Returns the supervised tokens of a whole optimizer step, counted from 0 over all epochs, by arithmetic."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch())
-        return self.tokens_of_step(epoch, step_in_epoch)
-
     def tokens_of_step(self, epoch: int, step_in_epoch: int) -> int:
         """Returns the supervised tokens of one optimizer step of one epoch."""
         order = cached_order(self.seed(), epoch, len(self.tokens_of_samples))

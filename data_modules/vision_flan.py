@@ -50,7 +50,7 @@ class VisionFlan(InstructionDataModule):
         template: Name of the conversation template.
         batch_size: Samples of one whole optimizer step, over all devices and micro-batches.
         micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
-        questions_per_sample: How many records of one picture and task become one conversation; 1 as published.
+        questions_per_sample: How many records of one picture become one conversation; 1 as published.
         max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
         num_workers: Processes that read pictures.
         order_seed: Decides the order of the samples; None takes the run's seed.
@@ -172,7 +172,7 @@ class VisionFlan(InstructionDataModule):
                     image=resolve_inside(folder, image_name, f"{where}: image"),
                     image_id=image_name,
                     turns=turns,
-                    tasks=(text_field(record, "task_name", where),),
+                    tasks=(text_field(record, "task_name", where),) * len(turns),
                     source=where,
                 )
             )

@@ -1,24 +1,24 @@
 """``m2pt predict`` and ``m2pt test``: one evaluation set (``--data``) to a prediction file; ``test`` also scores it."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.cli import parse_experiment, split_arguments
-from experiments.console import OUT, say
+from experiments.console import OUT, VerbParser, say
 from experiments.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment
 from experiments.results_table import score_table
 from experiments.run_folder import short_hash
+from experiments.training import check_processes
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb; the first word says which."""
     verb, *words = arguments
-    parser = argparse.ArgumentParser(prog=f"m2pt {verb}", description=__doc__, add_help=False)
+    parser = VerbParser(prog=f"m2pt {verb}", description=__doc__, add_help=False)
     parser.add_argument("--run", type=Path, help="a tuned run's folder; without it the untouched model answers")
     own, rest = split_arguments(parser, words)
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
             hint="`m2pt evaluate` takes the list under benchmarks",
         )
     experiment.benchmarks = [experiment.data]
+    check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)
     if own.run:
         load_run(own.run, experiment)

@@ -1,17 +1,16 @@
 """``m2pt check``: reads configuration, annotations and image headers of an experiment; loads no weights."""
 
-import argparse
 from collections.abc import Sequence
 
 from experiments.cli import parse_experiment, split_arguments
-from experiments.console import say
+from experiments.console import VerbParser, say
 from experiments.prepare import check_experiment
 from lightning_m2pt.errors import ExitCode
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = argparse.ArgumentParser(prog="m2pt check", description=__doc__, add_help=False)
+    parser = VerbParser(prog="m2pt check", description=__doc__, add_help=False)
     _, rest = split_arguments(parser, arguments)
     experiment = parse_experiment(rest)
     check_experiment(experiment)

@@ -25,7 +25,16 @@ from experiments.config_errors import as_bad_input, check_files_first
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.module import TuningModule
 
-CONTROLLED_TRAINER_KEYS = ("accumulate_grad_batches", "logger", "default_root_dir", "use_distributed_sampler")
+CONTROLLED_TRAINER_KEYS = {
+    "accumulate_grad_batches": 1,
+    "default_root_dir": None,
+    "enable_checkpointing": None,
+    "enable_model_summary": None,
+    "log_every_n_steps": None,
+    "logger": None,
+    "num_sanity_val_steps": None,
+    "use_distributed_sampler": True,
+}
 """Trainer settings that follow from others here; writing one is an error instead of being overwritten."""
 
 
@@ -109,7 +118,7 @@ class ExperimentCLI(LightningCLI):
             "--benchmarks", type=list[BenchmarkDataModule], default=[], help="evaluation sets, complete"
         )
         parser.add_argument(
-            "--save_every_n_steps", type=PositiveInt, default=100, help="optimizer steps between two checkpoints"
+            "--save_every_n_steps", type=PositiveInt, default=50, help="optimizer steps between two checkpoints"
         )
         parser.add_argument("--output_root", type=str, default="outputs", help="folder of all runs")
 
@@ -177,9 +186,8 @@ def refuse_controlled(trainer_config: dict[str, Any], files: list[Path], words: 
     Raises:
         BadInputError: Naming the first one that is set.
     """
-    defaults: dict[str, Any] = {"accumulate_grad_batches": 1, "use_distributed_sampler": True}
-    for key in CONTROLLED_TRAINER_KEYS:
-        if trainer_config.get(key) != defaults.get(key):
+    for key, default in CONTROLLED_TRAINER_KEYS.items():
+        if trainer_config.get(key) != default:
             error = BadInputError(
                 "this setting follows from others here",
                 where=f"trainer.{key}",

@@ -30,7 +30,9 @@ def check_files_first(files: list[Path]) -> None:
     """
     for path in files:
         try:
-            node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+            text = path.read_text(encoding="utf-8-sig")
+            refuse_aliases(text, path)
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
         except OSError as error:
             raise BadInputError(
                 f"cannot be read: {error.strerror}", where=str(path), expected="an experiment's YAML file"
@@ -40,9 +42,26 @@ def check_files_first(files: list[Path]) -> None:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise BadInputError(str(error.problem), where=f"{path}:{line}", expected="YAML") from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise BadInputError(" ".join(str(error).split())[:200], where=str(path), expected="YAML") from error
         if not isinstance(node, yaml.MappingNode):
             raise BadInputError("no keys in here", where=str(path), expected="an experiment's YAML file")
         check_keys(node, path)
+
+
+def refuse_aliases(text: str, path: Path) -> None:
+    """Refuses YAML aliases, which can refer to themselves or swell to any size.
+
+    Raises:
+        BadInputError: At the first one.
+    """
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise BadInputError(
+                f"the alias *{event.anchor} is not allowed",
+                where=f"{path}:{text[: text.index('*')].count(chr(10)) + 1}",
+                expected="the value itself",
+            )
 
 
 def check_keys(node: yaml.Node, path: Path) -> None:
@@ -59,6 +78,8 @@ def check_keys(node: yaml.Node, path: Path) -> None:
         lines: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise BadInputError("a key is a list or a mapping", where=f"{path}:{line}", expected="a word")
             if key.value in lines:
                 raise BadInputError(
                     f"also written on line {lines[key.value]}",
@@ -83,11 +104,20 @@ def keys_with_lines(path: Path) -> Iterator[tuple[str, int]]:
                 yield from walk(value, name)
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
-                yield from walk(item, prefix)
+                yield from walk(item, f"{prefix}.{class_name(item)}".rstrip("."))
 
     root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
     if root is not None:
         yield from walk(root, "")
+
+
+def class_name(node: yaml.Node) -> str:
+    """Returns the class an item of a list is made of, so that messages can tell items apart; empty if it says none."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == "class_path":
+                return str(value.value).rpartition(".")[2]
+    return ""
 
 
 def as_bad_input(error: Exception, files: list[Path], words: list[str]) -> BadInputError:
@@ -138,10 +168,15 @@ def complaint_of(message: str) -> Complaint:
     text = " ".join(lines)
     keys = re.findall(r'Parser key "([^"]+)"', text)
     class_path = re.findall(r"given class_path '([^']+)'", text)
+    if keys[:1] == ["benchmarks"] and class_path:
+        keys[0] = f"benchmarks.{class_path[0].rpartition('.')[2]}"
+    missing = re.search(r"(?:the following arguments are required: |Key ['\"])([\w.]+)", text)
     unknown = re.search(r"Option '([^']+)' is not accepted", text)
     group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", text)
     unrecognised = re.search(r"unrecognized arguments?: -*([^\s=]+)", text)
     wrong = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?: Given value|$)", text)
+    if missing and "required" in text:
+        return Complaint(missing.group(1), "this key is missing", "a value", "a shipped experiment shows how it looks")
     if unknown:
         return unknown_key([*keys, unknown.group(1)], class_path[-1] if class_path else "")
     if group:

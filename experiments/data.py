@@ -1,12 +1,13 @@
 """``m2pt data``: data sets by name; ``m2pt data testbed`` renders the embedded testbed."""
 
-import argparse
 from collections.abc import Sequence
+
+from experiments.console import VerbParser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = argparse.ArgumentParser(prog="m2pt data", description=__doc__)
+    parser = VerbParser(prog="m2pt data", description=__doc__)
     parser.add_argument("name", choices=["testbed"], help="testbed: Vision-Flan, MME, VSR, POPE, CIFAR-10, MNIST forms")
     parser.parse_args(list(arguments)[:1])
     from experiments.testbed import testbed

@@ -1,6 +1,5 @@
 """``m2pt doctor``: what this machine has, and what does not fit together, each line with its remedy."""
 
-import argparse
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from packaging.version import Version
 from rich.table import Table
 
-from experiments.console import OUT
+from experiments.console import OUT, VerbParser
 from lightning_m2pt.errors import ExitCode
 
 FLOORS = {
@@ -25,7 +24,7 @@ FREE_GIGABYTES = 2
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb; exit code 3 if something fails."""
-    argparse.ArgumentParser(prog="m2pt doctor", description=__doc__).parse_args(list(arguments))
+    VerbParser(prog="m2pt doctor", description=__doc__).parse_args(list(arguments))
     lines = [*package_lines(), torchvision_line(), device_line(), disk_line(Path.cwd())]
     shown = Table(show_header=False, box=None)
     for verdict, subject, detail in lines:

@@ -5,22 +5,24 @@ experiment's own run answers if it was tuned, and the untouched model if its met
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
-from experiments.console import OUT, say
+from experiments.console import OUT, VerbParser, say
 from experiments.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
-from experiments.run_folder import run_folder, short_hash
+from experiments.run_folder import CONFIG_FILE, run_folder, short_hash
+from experiments.training import check_processes
 from lightning_m2pt.errors import ExitCode
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the flags that are not part of an experiment."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog="m2pt evaluate", description=__doc__, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, help="a tuned run's folder")
@@ -40,32 +42,35 @@ def main(arguments: Sequence[str]) -> int:
     own, rest = split_arguments(argument_parser(), arguments)
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
     require_benchmarks(experiment)
+    check_processes(experiment, devices=1, num_nodes=1)
+    knocked_out = frozenset(own.knock_out)
+    experiment.model.method.check_knock_out(knocked_out)
     check_experiment(experiment)
     for benchmark in experiment.benchmarks:
         benchmark.check()
-    if not experiment.model.method.part_names() and not own.knock_out:
+    if not experiment.model.method.part_names() and not knocked_out:
         folder, scores = evaluate_frozen(experiment, force=own.force)
     else:
         run = own.run or run_folder(experiment)
         load_run(run, experiment)
-        folder = evaluation_folder(run, experiment, own.knock_out, rest if own.run else [])
-        scores = evaluate_tuned(experiment, folder, frozenset(own.knock_out), force=own.force)
+        folder = evaluation_folder(run, experiment, knocked_out)
+        scores = evaluate_tuned(experiment, folder, knocked_out, force=own.force)
     OUT.print(score_table(list(scores.values())))
     say(f"predictions: {folder / 'predictions'}\nscores:      {folder / 'scores'}")
     return ExitCode.DONE
 
 
-def evaluation_folder(run: Path, experiment: Experiment, knocked_out: list[str], overrides: list[str]) -> Path:
+def evaluation_folder(run: Path, experiment: Experiment, knocked_out: frozenset[str]) -> Path:
     """Returns the run's own folder for its own evaluation, and a folder of its own for any other.
 
     Args:
         run: The run's folder.
         experiment: The experiment as it is evaluated.
         knocked_out: Parts that are left out.
-        overrides: What the command line changes.
     """
-    if not knocked_out and not overrides:
+    decides = {key: experiment.config[key] for key in ("model", "benchmarks")}
+    recorded = json.loads((run / CONFIG_FILE).read_text())
+    if not knocked_out and all(recorded.get(key) == value for key, value in decides.items()):
         return run
     name = "-".join(["without", *sorted(knocked_out)]) if knocked_out else "changed"
-    decides = {"benchmarks": experiment.config["benchmarks"], "knocked_out": sorted(knocked_out)}
-    return run / "evaluations" / f"{name}-{short_hash(decides)}"
+    return run / "evaluations" / f"{name}-{short_hash({**decides, 'knocked_out': sorted(knocked_out)})}"

@@ -24,9 +24,10 @@ NO_ADAPTER: Toggles = {"method": "frozen"}
 
 def frozen_folder(experiment: Experiment) -> Path:
     """Returns where the untouched model's predictions stand: shared by all runs on the same questions."""
+    dtype = experiment.model.backbone.dtype_name
     decides = {
         "backbone": experiment.model.backbone.fingerprint(),
-        "questions": [prediction_header(benchmark, None, NO_ADAPTER) for benchmark in experiment.benchmarks],
+        "questions": [prediction_header(benchmark, None, NO_ADAPTER, dtype) for benchmark in experiment.benchmarks],
     }
     return experiment.output_root / "frozen" / short_hash(decides)
 
@@ -80,9 +81,10 @@ def answer_and_score(
 ) -> dict[str, Score]:
     """Answers what is not answered yet and scores every file."""
     scores: dict[str, Score] = {}
+    dtype = experiment.model.backbone.dtype_name
     for benchmark in experiment.benchmarks:
         path = prediction_file(folder, benchmark.name)
-        if force or not is_answered(path, prediction_header(benchmark, adapter, toggles)):
+        if force or not is_answered(path, prediction_header(benchmark, adapter, toggles, dtype)):
             if not experiment.model.backbone.is_loaded:
                 experiment.model.configure_model()
                 experiment.model.method.attach(experiment.model.backbone, without=knocked_out)

@@ -1,29 +1,30 @@
 """``m2pt fit``: tune a method on an experiment's data; the same command resumes and never repeats what is complete."""
 
 import argparse
-import logging
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch import Trainer
+
 from experiments.cli import Experiment, parse_experiment, split_arguments
-from experiments.console import is_main_process, say
+from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.model_card import model_card
 from experiments.prepare import check_experiment
-from experiments.run_folder import open_run_folder, run_folder
-from experiments.training import checkpoints_folder, fit_experiment, tuning_data
+from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
+from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
 from lightning_m2pt.adapter import save_adapter
+from lightning_m2pt.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.run_record import read_run_record, update_run_record
 
-LOG = logging.getLogger(__name__)
 COMPLETED = "completed"
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the flags that are not part of an experiment."""
-    parser = argparse.ArgumentParser(prog="m2pt fit", description=__doc__, add_help=False)
+    parser = VerbParser(prog="m2pt fit", description=__doc__, add_help=False)
     parser.add_argument("--force", action="store_true", help="start this run over; its folder is emptied first")
     parser.add_argument("--run", type=Path, help="use this run folder; differing settings are refused by name")
     return parser
@@ -56,23 +57,38 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
     check_experiment(experiment)
     data.check()
     run = folder or run_folder(experiment)
-    if force and is_main_process() and run.exists():
-        shutil.rmtree(run)
+    refuse_foreign_folder(run)
+    if not force:
+        refuse_other_settings(run, experiment)
+        if COMPLETED in read_run_record(run):
+            say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
+            return run
+    newest = None if force else latest_checkpoint(checkpoints_folder(run))
+    trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
+    # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():
+        if force and run.exists():
+            shutil.rmtree(run)
         open_run_folder(run, experiment)
-    if COMPLETED in read_run_record(run):
-        say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
-        return run
     started = time.monotonic()
-    trainer = fit_experiment(experiment, run)
+    with log_file(run):
+        trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
     if trainer.is_global_zero:
-        backbone, method = experiment.model.backbone, experiment.model.method
-        card = model_card(experiment, trainer.global_step)
-        save_adapter(run / "adapter", method, backbone_name(experiment), backbone.fingerprint(), card)
-        seconds = round(time.monotonic() - started, 1)
-        update_run_record(run, COMPLETED, {"optimizer_steps": trainer.global_step, "seconds": seconds})
-    LOG.info("checkpoints in %s", checkpoints_folder(run))
+        keep(experiment, run, trainer, round(time.monotonic() - started, 1))
     return run
+
+
+def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:
+    """Saves the adapter, and marks the run as completed if it took all its steps."""
+    backbone, method, steps = experiment.model.backbone, experiment.model.method, trainer.global_step
+    save_adapter(
+        run / "adapter", method, backbone_name(experiment), backbone.fingerprint(), model_card(experiment, steps)
+    )
+    planned = int(trainer.estimated_stepping_batches)
+    if steps < planned:
+        say(f"stopped after {steps} of {planned} steps: the same command goes on")
+        return
+    update_run_record(run, COMPLETED, {"optimizer_steps": steps, "seconds": seconds})
 
 
 def backbone_name(experiment: Experiment) -> str:

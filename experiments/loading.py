@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment
+from experiments.run_folder import CONFIG_FILE
 from lightning_m2pt.adapter import check_adapter, load_adapter
 from lightning_m2pt.errors import BadInputError
 
@@ -16,7 +17,7 @@ def experiment_of_run(run: Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         BadInputError: If the folder is no run.
     """
-    config = run / "config.yaml"
+    config = run / CONFIG_FILE
     if not config.is_file():
         raise BadInputError(
             "no run here", where=str(run), expected="a folder outputs/EXPERIMENT/RUN", hint="ls outputs/*/"

@@ -1,7 +1,8 @@
 """The tables people read at the end of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_m2pt.metrics.score import Score
@@ -31,9 +32,17 @@ def is_at_chance(scored: Score) -> bool:
     return scored.value < scored.chance + AT_CHANCE_ERRORS * error
 
 
-def chance_corrected(scored: Score) -> float:
-    """Returns (score - chance) / (maximum - chance) in percent: 0 is the best constant answer, 100 is perfect."""
-    return 100 * (scored.value - scored.chance) / (100 - scored.chance)
+def chance_corrected(value: float, chance_line: float) -> float:
+    """Returns (score - chance) / (maximum - chance) in percent: 0 is the best constant answer, 100 is perfect.
+
+    A set on which a constant answer is perfect tells nothing: 0.
+    """
+    return 100 * (value - chance_line) / (100 - chance_line) if chance_line < 100 else 0.0
+
+
+def corrected(scored: Score) -> float:
+    """Returns a score's chance-corrected value."""
+    return chance_corrected(scored.value, scored.chance)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -50,7 +59,7 @@ def score_table(scores: Sequence[Score]) -> Table:
         shown.add_column(column, justify="right")
     for scored in scores:
         shown.add_row(
-            f"{scored.benchmark} ({scored.headline})",
+            escape(f"{scored.benchmark} ({scored.headline})"),
             scored.rule,
             headline(scored),
             f"{scored.value:.1f}",
@@ -88,7 +97,10 @@ def comparison_table(frozen: Mapping[str, Score], tuned: Mapping[str, Score], me
             "" if after.yes_ratio is None else f"{100 * after.yes_ratio:.0f}%",
         )
     shown.add_section()
-    rows = [("mean", lambda scored: scored.value), ("mean, chance-corrected", chance_corrected)]
+    rows: list[tuple[str, Callable[[Score], float]]] = [
+        ("mean", lambda scored: scored.value),
+        ("mean, chance-corrected", corrected),
+    ]
     for label, value in rows:
         before_mean = mean([value(scored) for scored in frozen.values()])
         after_mean = mean([value(scored) for scored in tuned.values()])

@@ -17,7 +17,20 @@ from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.run_record import read_run_record, update_run_record
 
 HASH_LENGTH = 8
-DECIDING_TRAINER_KEYS = ("max_epochs", "max_steps", "gradient_clip_val", "gradient_clip_algorithm", "precision")
+CONFIG_FILE = "config.yaml"
+DECIDING, MADE_WITH = "deciding", "made_with"
+"""Sections of run.json: what decides the numbers, and one entry for every start of the run."""
+
+DECIDING_TRAINER_KEYS = (
+    "max_epochs",
+    "max_steps",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "precision",
+    "fast_dev_run",
+    "limit_train_batches",
+    "overfit_batches",
+)
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
 NOT_DECIDING_METHOD_KEYS = ("path",)
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "torchmetrics", "jsonargparse", "safetensors")
@@ -67,21 +80,28 @@ def run_folder(experiment: Experiment) -> Path:
     return experiment.output_root / experiment.name / name
 
 
-def open_run_folder(folder: Path, experiment: Experiment) -> None:
-    """Makes the folder, writes the resolved configuration and what the run is made with.
+def refuse_foreign_folder(folder: Path) -> None:
+    """Refuses a folder that holds something, but no run.
 
     Raises:
-        EnvironmentFailure: If the folder cannot be written.
-        BadInputError: If the folder belongs to a run with another deciding setting; the first one is named.
+        BadInputError: If it does.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"cannot be made: {error.strerror}", where=str(folder), expected="a folder this user may write to"
-        ) from error
-    decides = deciding(experiment)
-    recorded = read_run_record(folder).get("deciding")
+    is_run = DECIDING in read_run_record(folder)
+    if folder.exists() and not is_run and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInputError(
+            "this is no run's folder, and not empty",
+            where=str(folder),
+            expected="a run's folder, or one that is empty or not there yet",
+        )
+
+
+def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
+    """Compares a run's recorded settings with the experiment's.
+
+    Raises:
+        BadInputError: If a deciding one differs; the first is named with both values.
+    """
+    recorded, decides = read_run_record(folder).get(DECIDING), deciding(experiment)
     if recorded is not None and recorded != decides:
         key = next(key for key in decides if recorded.get(key) != decides[key])
         raise BadInputError(
@@ -89,10 +109,25 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
             where=str(folder),
             expected="the settings the run was started with",
         )
+
+
+def open_run_folder(folder: Path, experiment: Experiment) -> None:
+    """Makes the folder, writes the resolved configuration and adds what this start is made with.
+
+    Raises:
+        EnvironmentFailure: If the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot be made: {error.strerror}", where=str(folder), expected="a folder this user may write to"
+        ) from error
     config = json.dumps(experiment.config, indent=2) + "\n"
-    write_atomically(folder / "config.yaml", config.encode())  # JSON is YAML, and numbers keep their digits
-    update_run_record(folder, "deciding", decides)
-    update_run_record(folder, "made_with", made_with())
+    write_atomically(folder / CONFIG_FILE, config.encode())  # JSON is YAML, and numbers keep their digits
+    update_run_record(folder, DECIDING, deciding(experiment))
+    starts = [*read_run_record(folder).get(MADE_WITH, []), made_with()]
+    update_run_record(folder, MADE_WITH, starts)
 
 
 def made_with() -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """``m2pt score``: score prediction files under named rules; no model, no torch."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.console import OUT, say
+from experiments.console import OUT, VerbParser, say
 from experiments.results_table import score_table
 from experiments.scoring import score_file
 from lightning_m2pt.errors import ExitCode
@@ -13,7 +12,7 @@ from lightning_m2pt.errors import ExitCode
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = argparse.ArgumentParser(prog="m2pt score", description=__doc__)
+    parser = VerbParser(prog="m2pt score", description=__doc__)
     parser.add_argument("predictions", type=Path, nargs="+", help="prediction files (predictions/<set>.jsonl)")
     parser.add_argument("--rule", nargs="+", help="names of rules; without it each file's default")
     parser.add_argument("--json", action="store_true", help="print JSON for programs instead of a table")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score, score
 
@@ -24,7 +25,12 @@ def score_file(predictions: Path, rule: str | None = None) -> tuple[dict[str, An
     """
     content = read_predictions(predictions)
     header = dict(content.header)
-    return header, score(header, content.predictions, rule or header["default_rule"])
+    try:
+        return header, score(header, content.predictions, rule or header["default_rule"])
+    except BadInputError as error:
+        raise BadInputError(
+            error.what, where=f"{predictions}: {error.where}", expected=error.expected, hint=error.hint
+        ) from error
 
 
 def write_score(folder: Path, header: dict[str, Any], scored: Score) -> Path:

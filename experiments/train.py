@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
-from experiments.console import OUT, is_main_process, say
+from experiments.console import OUT, VerbParser, is_main_process, say
 from experiments.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.fit import COMPLETED, fit
 from experiments.loading import load_run
-from experiments.params import summary
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import comparison_table, score_table
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.run_record import read_run_record
+from lightning_m2pt.trainable_table import summary
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the flags that are not part of an experiment."""
-    parser = argparse.ArgumentParser(prog="m2pt train", description=__doc__, add_help=False)
+    parser = VerbParser(prog="m2pt train", description=__doc__, add_help=False)
     parser.add_argument(
         "--force", action="store_true", help="tune and evaluate again; the run's folder is emptied first"
     )
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     run = fit(experiment, force=own.force)
     if not is_main_process():
         return ExitCode.DONE  # answering takes one device: the main process has the tuned tensors
+    if COMPLETED not in read_run_record(run):
+        return ExitCode.DONE  # stopped short on purpose: there is nothing to compare yet
     for benchmark in experiment.benchmarks:
         benchmark.check()
     if not experiment.model.backbone.is_loaded:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck
@@ -17,7 +18,6 @@ from callbacks.task_loss import TaskLosses
 from callbacks.trainable_table import TrainableTable
 from data_modules.instruction import InstructionDataModule
 from experiments.cli import Experiment
-from lightning_m2pt.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.launch import check_launch
@@ -43,41 +43,56 @@ def checkpoints_folder(run: Path) -> Path:
     return run / "checkpoints"
 
 
-def fit_experiment(experiment: Experiment, run: Path) -> Trainer:
-    """Tunes from the newest complete checkpoint, or from the start, to the end.
+def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Trainer:
+    """Seeds and returns a Trainer whose processes, steps and settings fit the experiment; writes nothing.
 
-    Args:
-        experiment: Connected experiment.
-        run: Its folder, opened.
-
-    Returns:
-        The Trainer after the fit.
+    Raises:
+        BadInputError: If a Trainer setting, the launcher or the split of a step is wrong.
     """
-    data, model = tuning_data(experiment), experiment.model
-    newest = latest_checkpoint(checkpoints_folder(run))
+    data = tuning_data(experiment)
+    refuse_unusable(experiment.trainer_config)
     # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
     seed_everything(experiment.seed, workers=True, verbose=False)
-    trainer = build_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
-    refuse_launchers_without_command(experiment.trainer_config.get("strategy"))
-    settings = {key: experiment.config["trainer"].get(key) for key in ("accelerator", "strategy", "precision")}
-    configured = {key: str(value) for key, value in settings.items() if value is not None}
-    check_launch(trainer.num_devices, trainer.num_nodes, os.environ, configured)
+    try:
+        trainer = build_trainer(experiment, run, resumed_step)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInputError(reason[:200], where="trainer", expected="settings this machine can run") from error
+    check_processes(experiment, trainer.num_devices, trainer.num_nodes)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
-    trainer.fit(model, datamodule=data, ckpt_path=str(newest) if newest else None, weights_only=False)
     return trainer
 
 
-def refuse_launchers_without_command(strategy: Any) -> None:
-    """Refuses strategies that train in children of this process, which then cannot say how far they came.
+def check_processes(experiment: Experiment, devices: int, num_nodes: int) -> None:
+    """Compares what a launcher started with the configuration.
 
     Raises:
-        BadInputError: For the notebook strategies of Lightning.
+        BadInputError: If they differ: each process would take itself for the first.
     """
+    settings = {key: experiment.config["trainer"].get(key) for key in ("accelerator", "strategy", "precision")}
+    configured = {key: str(value) for key, value in settings.items() if value is not None}
+    check_launch(devices, num_nodes, os.environ, configured)
+
+
+def refuse_unusable(settings: dict[str, Any]) -> None:
+    """Refuses settings that Lightning would take and this project cannot keep its word with.
+
+    Raises:
+        BadInputError: For the notebook strategies, and for precisions that convert the trained tensors.
+    """
+    strategy, precision = settings.get("strategy"), str(settings.get("precision") or "")
     if isinstance(strategy, str) and strategy.startswith(("ddp_fork", "ddp_spawn", "ddp_notebook")):
         raise BadInputError(
             f"{strategy} is made for notebooks",
             where="trainer.strategy",
             expected="ddp, which starts this command again",
+        )
+    if precision.endswith("-true") and precision != "32-true":
+        raise BadInputError(
+            f"{precision} would convert the trained tensors, which stay float32",
+            where="trainer.precision",
+            expected="32-true or a mixed precision",
+            hint="model.backbone.dtype sets the frozen base's type",
         )
 
 

@@ -3,25 +3,25 @@
 Learning rates are chosen by these two numbers, never by the held-out sets.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
-from experiments.console import say
+from experiments.console import VerbParser, say
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment
-from experiments.training import answering_trainer, tuning_data
+from experiments.training import answering_trainer, check_processes, tuning_data
 from lightning_m2pt.errors import ExitCode
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = argparse.ArgumentParser(prog="m2pt validate", description=__doc__, add_help=False)
+    parser = VerbParser(prog="m2pt validate", description=__doc__, add_help=False)
     parser.add_argument("--run", type=Path, help="a tuned run; without it the experiment's untuned model is validated")
     own, rest = split_arguments(parser, arguments)
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)
     if own.run:
         load_run(own.run, experiment)

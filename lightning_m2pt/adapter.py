@@ -95,7 +95,9 @@ def check_adapter(folder: Path, method: Method, base_fingerprint: str) -> None:
             where=path,
             expected=f"one tuned on this backbone ({base_fingerprint[:12]})",
         )
-    saved = config.get("arguments", {})
+    saved = config.get("arguments")
+    if not isinstance(saved, dict):
+        raise BadInputError("no arguments in here", where=path, expected="the method's arguments")
     for key, value in method.adapter_config().items():
         if saved.get(key) != value:
             raise BadInputError(

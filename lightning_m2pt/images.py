@@ -29,6 +29,7 @@ MAXIMUM_PIXELS = 50_000_000
 # Pillow's other readers start outside programs (EPS) or are rare enough not to be worth their attack surface.
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 HINT_BYTES = 64
+LONGEST_NAME = 1024
 ADDRESS = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*:/|(file|data):")
 UNDECODABLE = (
     OSError,
@@ -199,6 +200,7 @@ def resolve_inside(root: Path, name: str, source: str) -> Path:
     """
     is_unsafe = (
         not name
+        or len(name) > LONGEST_NAME
         or "\0" in name
         or "\\" in name
         or name.startswith("/")
@@ -211,7 +213,7 @@ def resolve_inside(root: Path, name: str, source: str) -> Path:
         is_unsafe = not Path(os.path.realpath(path)).is_relative_to(real_path(root))
     if is_unsafe:
         raise BadInputError(
-            f"the image name {name!r:.80} leads out of the image folder",
+            f"the image name {name!r:.80} leads out of the image folder, or is no name",
             where=source,
             expected="a name inside the image folder, relative to it",
         )

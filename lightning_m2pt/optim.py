@@ -37,6 +37,17 @@ class AdamW:
                 place = "model.optimizer.learning_rate" + (f".{part}" if part else "")
                 raise BadInputError(f"{rate} is no learning rate", where=place, expected="a finite number, 0 or more")
 
+        constants = [("weight_decay", self.weight_decay, self.weight_decay >= 0.0)]
+        constants += [(f"betas {position}", beta, 0.0 <= beta < 1.0) for position, beta in enumerate(self.betas)]
+        constants += [("epsilon", self.epsilon, self.epsilon > 0.0)]
+        for name, value, fits in constants:
+            if not fits or not math.isfinite(value):
+                raise BadInputError(
+                    f"{value} does not fit",
+                    where=f"model.optimizer.{name.split()[0]}",
+                    expected="weight_decay >= 0, 0 <= betas < 1, epsilon > 0",
+                )
+
     def check(self, parts: Sequence[str]) -> None:
         """Compares rates given by part with the parts a method trains.
 

@@ -86,7 +86,7 @@ class Question:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning's precision plug-ins convert its tensors in place
 class Batch:
     """One micro-batch, padded on the right.
 

@@ -135,8 +135,8 @@ def test_prompt_statistics_are_logged_by_part(tmp_path: Path) -> None:
     fit(MethodToy(), [PromptStatistics(every_n_steps=1)], folder=tmp_path)
     header, first = (line.split(",") for line in (tmp_path / METRICS_FILE).read_text().splitlines()[:2])
     row = dict(zip(header, first, strict=True))
-    assert float(row["train/norm/visual_prompts"]) == pytest.approx(WIDTH**0.5)
-    assert float(row["train/gradient_norm/visual_prompts"]) > 0
+    assert float(row["train/row_norm/visual_prompts"]) == pytest.approx(WIDTH**0.5)
+    assert float(row["train/gradient_row_norm/visual_prompts"]) > 0
     assert mean_row_norm([torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([8.0, 6.0])]) == 5
 
 

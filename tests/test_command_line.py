@@ -12,7 +12,6 @@ from experiments.main import main
 from lightning_m2pt.errors import ExitCode
 from tests.small_experiment import small_words
 
-BASE = "experiments/m2pt_base.yaml"
 PUBLISHED = "experiments/m2pt_vicuna7b.yaml"
 M2PT_CLASS = "lightning_m2pt.methods.m2pt.M2PT"
 
@@ -114,9 +113,9 @@ def test_frozen_method_cannot_be_tuned(capfd, tmp_path):
 def test_output_folder_that_cannot_be_written(capfd, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    code, lines = run(capfd, "fit", "--config", BASE, "--output_root", str(blocked))
+    code, lines = run(capfd, "fit", *small_words(tmp_path), "--output_root", str(blocked))
     assert code == ExitCode.ENVIRONMENT
-    assert len(lines) <= 4  # the testbed's own notice may stand before the three
+    assert len(lines) <= 3
     assert str(blocked) in " ".join(lines)
     assert blocked.read_text() == "in the way"
 

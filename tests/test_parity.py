@@ -193,6 +193,36 @@ def test_greedy_answers_with_cache_equal_full_forwards(tmp_path, arguments):
         assert answers[row] == expected
 
 
+@pytest.mark.parametrize("layers", [[0, 1, 2], [1, 2], [2], [0, 2]], ids=str)
+def test_logits_from_the_cache_equal_a_full_forward(tmp_path, layers):
+    backbone, batch = random_backbone(tmp_path), random_batch(answer=1)
+    built_method(backbone, torch.float32, textual_layers=layers, path="token").attach(backbone)
+    first = Batch(batch.pixel_values[:1], batch.input_ids[:1], batch.labels[:1], batch.spans[:1], ["s"], [("t",)])
+    token = torch.tensor([7])
+    with torch.no_grad():
+        state = backbone.advance(backbone.advance(backbone.prefill(first), token), token)
+        ids = torch.cat([first.input_ids, token[None], token[None]], dim=1)
+        spans = torch.cat([first.spans, torch.full((1, 2), int(Span.ANSWER))], dim=1)
+        longer = Batch(first.pixel_values, ids, torch.full_like(ids, -100), spans, ["s"], [("t",)])
+        expected = backbone.logits(backbone(longer).hidden_states[:, -1])
+    torch.testing.assert_close(state.logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["token", "prefix"])
+@pytest.mark.parametrize("part", ["visual_prompts", "textual_prompts", "interaction"])
+def test_knocking_out_after_a_forward_equals_a_fresh_backbone(tmp_path, path, part):
+    batch, outputs = random_batch(), []
+    for ran_before in (True, False):
+        backbone = random_backbone(tmp_path)
+        method = built_method(backbone, torch.float32, path=path)
+        if ran_before:
+            method.attach(backbone)
+            backbone(batch)
+        method.attach(backbone, without={part})
+        outputs.append(backbone(batch).hidden_states.detach())
+    assert torch.equal(*outputs)
+
+
 def test_layers_below_the_first_prompt_do_not_see_it(tmp_path):
     """With rows from layer 1 on, layer 0 must give exactly what it gives without any prompt."""
     backbone, batch = random_backbone(tmp_path), random_batch()

@@ -36,7 +36,7 @@ NOT_AS_THEY_STAND = {
         " || test $? = 2"
     ),
     # Needs SLURM: the script is checked as bash.
-    "sbatch experiments/slurm/train.sbatch": "bash -n experiments/slurm/train.sbatch",
+    "sbatch experiments/slurm/train.sbatch experiments/m2pt_vicuna7b.yaml": "bash -n experiments/slurm/train.sbatch",
 }
 
 

@@ -138,7 +138,7 @@ def test_every_batch_knows_the_supervised_tokens_of_its_step(data: VisionFlan) -
     for step in range(8):
         micro_batches = batches[2 * step : 2 * step + 2]
         counted = sum(int((batch.labels >= 0).sum()) for batch in micro_batches)
-        assert data.supervised_tokens_of_step(step) == counted
+        assert data.tokens_of_step(*divmod(step, data.steps_per_epoch())) == counted
         assert [batch.step_supervised_tokens for batch in micro_batches] == [counted, counted]
 
 

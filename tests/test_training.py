@@ -19,7 +19,7 @@ from experiments.fit import fit
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.trainable import trained_parameters
-from tests.small_experiment import BASE, checked, fitted, small_words
+from tests.small_experiment import checked, fitted, small_words
 
 
 def adapter(run: Path) -> dict[str, Tensor]:
@@ -118,6 +118,45 @@ def test_the_same_command_finds_a_finished_run(tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in (run / "adapter").iterdir()} == before
 
 
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(BadInputError, match="no run's folder"):
+            fit(parse_experiment(small_words(tmp_path, steps=1)), force=force, folder=foreign)
+    assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["--trainer.strategy", "ddp_spawn"], "trainer.strategy"),
+        (["--trainer.precision", "bf16-true"], "trainer.precision"),
+        (["--trainer.max_epochs", "-5"], "trainer"),
+        (["--trainer.gradient_clip_algorithm", "foo"], "trainer"),
+        (["--trainer.devices", "0"], "trainer"),
+    ],
+    ids=str,
+)
+def test_a_refused_start_changes_nothing(tmp_path, words, key):
+    _, run = fitted(small_words(tmp_path, steps=1), run=tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(BadInputError) as refused:
+        fit(parse_experiment([*small_words(tmp_path, steps=1), *words]), force=True, folder=run)
+    assert refused.value.where.startswith(key)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_stopped_short_goes_on(tmp_path, capsys):
+    words = small_words(tmp_path, steps=6)
+    experiment = parse_experiment([*words, "--trainer.max_time", "00:00:00:00"])
+    run = fit(experiment, folder=tmp_path / "run")
+    assert "the same command goes on" in capsys.readouterr().out
+    fitted(words, run=run)
+    assert json.loads((run / "run.json").read_text())["completed"]["optimizer_steps"] == 6
+
+
 def test_a_run_folder_refuses_other_settings_by_name(tmp_path):
     _, run = fitted(small_words(tmp_path, steps=2))
     with pytest.raises(BadInputError, match="seed was 0 in this run and is 1 now"):
@@ -157,7 +196,7 @@ def test_metrics_and_record_hold_what_was_trained(tmp_path):
     assert record["completed"]["optimizer_steps"] == 3
     assert record["deciding"]["seed"] == 0
     assert list((run / "tb").glob("events*"))
-    assert BASE  # the shipped experiment itself, with other data
+    assert "visual_prompts" in (run / "log.txt").read_text()
 
 
 def test_textual_prompts_can_start_from_the_vocabulary(tmp_path):

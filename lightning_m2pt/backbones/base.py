@@ -83,6 +83,7 @@ class BackboneShape:
     image_std: tuple[float, ...] = field(default=())
     interpolation: Interpolation = "bicubic"
     resize: ResizeRule = "shortest_edge"
+    recomputes_activations: bool = False
 
 
 class Backbone(nn.Module, ABC):
@@ -152,6 +153,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def release_hooks(self) -> None:
         """Takes away every hook and shadowed method that prompts needed."""
+
+    @property
+    @abstractmethod
+    def dtype_name(self) -> str:
+        """Returns the type of the frozen weights, such as ``bfloat16``."""
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Maps (..., D) hidden states to (..., V) logits, with the attachment's head if it has one."""

@@ -57,6 +57,7 @@ class OpenClipLlama(Backbone):
         self._open_clip = read_json(self.vision_config, "model.backbone.vision_config")
         self._llama = read_json(self.language_config / "config.json", "model.backbone.language_config")
         self.shape = shape_of(self._open_clip, self._llama, self.vision_config, self.language_config)
+        self.shape.recomputes_activations = activation_checkpointing
         self._vision_token_path = VisionTokenPath()
         self._vision_prefix_path = VisionPrefixPath()
         self._language_token_path = LanguageTokenPath()
@@ -74,6 +75,11 @@ class OpenClipLlama(Backbone):
             interpolation=self.shape.interpolation,
             resize=self.shape.resize,
         )
+
+    @property
+    def dtype_name(self) -> str:
+        """Returns the type of the frozen weights."""
+        return str(self.dtype).removeprefix("torch.")
 
     def check_files(self) -> None:
         """Raises BadInputError if weights or tokenizer are not where the configuration says."""
@@ -236,8 +242,8 @@ class OpenClipLlama(Backbone):
         return DecodingState(cache, visible, lengths + prompt_length, self.logits(last))
 
     def advance(self, state: DecodingState, tokens: Tensor) -> DecodingState:
-        """Feeds one token a row at its own position; the hooks of the token path are idle, prompts are in the cache."""
-        self._language_token_path.rows = ()
+        """Feeds one token a row at its own position; the prompts' keys and values are in the cache."""
+        self._language_token_path.decodes_from_cache = True
         visible = nn.functional.pad(state.visible, (0, 1), value=True)
         output = self.language_model.model(
             inputs_embeds=self.token_embedding()(tokens)[:, None],
@@ -285,6 +291,7 @@ class OpenClipLlama(Backbone):
             self._language_token_path.install(decoder.layers)
             self._language_hooked = True
         self._language_token_path.rows = rows
+        self._language_token_path.decodes_from_cache = False
         output = decoder(inputs_embeds=prepend_placeholders(embeddings, rows), use_cache=use_cache)
         return output.last_hidden_state[:, prompts.length :], output.past_key_values
 

@@ -62,14 +62,23 @@ class Method(nn.Module, ABC):
         Raises:
             BadInputError: If ``without`` names a part the method does not have.
         """
+        self.check_knock_out(without)
+        backbone.release_hooks()  # a part that is knocked out must not live on in the hooks of an earlier pass
+        backbone.attachment = self.attachment(without)
+
+    def check_knock_out(self, without: AbstractSet[str]) -> None:
+        """Compares parts to knock out with the method's; needs nothing built.
+
+        Raises:
+            BadInputError: If the method does not have one of them.
+        """
         unknown = sorted(set(without) - set(self.part_names()))
         if unknown:
             raise BadInputError(
                 f"{self.name} has no part {unknown[0]!r} to knock out",
-                where="knock-out",
+                where="--knock-out",
                 expected=" or ".join(self.part_names()) or "nothing: this method trains nothing",
             )
-        backbone.attachment = self.attachment(without)
 
     def detach(self, backbone: Backbone) -> None:
         """Takes the method away: afterwards the backbone is bit-identical to before."""

@@ -66,7 +66,7 @@ def parsed_line(line: str, where: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError("this is not valid JSON", where=where, expected="one JSON object a line") from error
     if not isinstance(value, dict):
         raise BadInputError(f"the line is a {type(value).__name__}", where=where, expected="a JSON object")
@@ -82,6 +82,17 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
     for key in FIELDS:
         if not isinstance(prediction.get(key), str):
             raise BadInputError(f"the value is {prediction.get(key)!r:.40}", where=f"{where}: {key}", expected="a text")
+        if not prediction[key].isascii() and not is_encodable(prediction[key]):
+            raise BadInputError("the text holds half a character", where=f"{where}: {key}", expected="Unicode text")
+
+
+def is_encodable(text: str) -> bool:
+    """Tells whether a text can be written as UTF-8; JSON may hold lone surrogates, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_ids(predictions: Sequence[Mapping[str, str]], where: str) -> None:
