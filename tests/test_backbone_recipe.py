@@ -118,7 +118,7 @@ def test_threads_add_up_the_same_gradients_as_one_loss() -> None:
     losses = GradientThreads().gradients([lambda: (weight**2).sum(), lambda: weight.sum()], [weight])
     assert weight.grad is not None
     assert torch.allclose(weight.grad, 2 * weight + 1)
-    assert sum(losses) == pytest.approx(float((weight**2).sum() + weight.sum()))
+    assert sum(losses) == pytest.approx(float((weight.detach() ** 2).sum() + weight.detach().sum()))
 
 
 def test_the_loss_weighs_answers_and_leaves_padding_out() -> None:

@@ -35,8 +35,9 @@ def dense_loss(rows: Tensor, target: Tensor) -> Tensor:
 @torch.no_grad()
 def solve_projector(projector: nn.Linear, features: Tensor, target: Tensor) -> None:
     """Sets the projector to the least-squares solution from features (N, W) to targets (N, D)."""
-    with_one = functional.pad(features, (0, 1), value=1.0)
-    solution = torch.linalg.lstsq(with_one, target).solution
+    # Normal equations in float64: lstsq's last bits change with where in memory its work space lies.
+    with_one = functional.pad(features, (0, 1), value=1.0).double()
+    solution = torch.linalg.solve(with_one.T @ with_one, with_one.T @ target.double())
     projector.weight.copy_(solution[:-1].T)
     projector.bias.copy_(solution[-1])
 

@@ -21,6 +21,7 @@ from experiments.testbed.world_version import WORLD_VERSION
 VISION_PREFIX = "visual."
 TRAINING_RECORD = "training.json"
 CARD = "README.md"
+SHIPPED_MODE = 0o644
 VERSIONED_PACKAGES = ("torch", "transformers", "open_clip_torch", "tokenizers", "numpy", "scikit-learn", "safetensors")
 
 
@@ -100,6 +101,8 @@ def export_backbone(backbone: Backbone, result: RecipeResult, output: Path) -> N
         for relative in (*hashes, TRAINING_RECORD):
             target = output / relative
             target.parent.mkdir(parents=True, exist_ok=True)
+            # safetensors writes files that only their owner may read.
+            (partial / relative).chmod(SHIPPED_MODE)
             os.replace(partial / relative, target)
 
 
