@@ -19,7 +19,7 @@ from experiments.backbone.settings import OptimizerSettings, RecipeSettings
 from experiments.backbone.stage_files import StageRecord
 from experiments.backbone.tokenizer import build_tokenizer
 from experiments.backbone.training_loop import StageProgress
-from experiments.testbed.questions import AskedQuestion
+from experiments.testbed.asking import AskedQuestion
 from lightning_m2pt.errors import BadInputError
 
 FULL = RecipeSettings()

@@ -11,17 +11,11 @@ import pytest
 from experiments.backbone.joint_stage import caption_of
 from experiments.backbone.settings import RecipeSettings
 from experiments.testbed import evaluation_questions, evaluation_sets
+from experiments.testbed.asking import QuestionType
 from experiments.testbed.facts import CHOICES, OPPOSITES
 from experiments.testbed.language_text import document
 from experiments.testbed.pretraining_images import gate_pictures, pretraining_pictures
-from experiments.testbed.questions import (
-    DESCRIBE_TYPE,
-    HELD_OUT_TYPES,
-    QUESTION_TYPES,
-    TEXT_ONLY_TYPES,
-    TUNED_TYPES,
-    QuestionType,
-)
+from experiments.testbed.questions import DESCRIBE_TYPE, HELD_OUT_TYPES, QUESTION_TYPES, TEXT_ONLY_TYPES, TUNED_TYPES
 from experiments.testbed.rendering import ScanSplit, digit_scans
 from experiments.testbed.scenes import random_generator, sample_scene
 from experiments.testbed.sizes import TestbedSizes

@@ -9,14 +9,13 @@ import pytest
 from rich.console import Console
 
 from experiments.testbed import evaluation_sets
+from experiments.testbed.asking import Use, ask_questions
 from experiments.testbed.pretraining_images import picture_generator
 from experiments.testbed.questions import (
     HELD_OUT_TYPES,
     QUESTION_TYPES,
     TEXT_ONLY_TYPES,
     TUNED_TYPES,
-    Use,
-    ask_questions,
     question_type_named,
 )
 from experiments.testbed.rendering import Domain, ScanSplit, digit_scans, render, render_grey

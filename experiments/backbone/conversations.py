@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from experiments.testbed.questions import AskedQuestion
+from experiments.testbed.asking import AskedQuestion
 from lightning_m2pt.templates import PLAIN
 from lightning_m2pt.types import Span, Turn
 

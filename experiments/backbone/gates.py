@@ -10,9 +10,10 @@ from experiments.backbone.architecture import Backbone, normalise_pixels
 from experiments.backbone.conversations import ConversationTokenizer, pad_texts
 from experiments.backbone.settings import RecipeSettings
 from experiments.backbone.slots import slot_ids, slot_rows
+from experiments.testbed.asking import AskedQuestion, QuestionType
 from experiments.testbed.language_text import raster_slots
 from experiments.testbed.pretraining_images import gate_pictures
-from experiments.testbed.questions import DESCRIBE_TYPE, QUESTION_TYPES, AskedQuestion, QuestionType
+from experiments.testbed.questions import DESCRIBE_TYPE, QUESTION_TYPES
 from experiments.testbed.scenes import Scene, random_generator, sample_training_scene
 
 

@@ -25,8 +25,9 @@ from experiments.backbone.gradient_threads import GradientThreads
 from experiments.backbone.language_stage import LANGUAGE, answer_loss, numbered_documents, text_document_loss
 from experiments.backbone.settings import RecipeSettings
 from experiments.backbone.training_loop import load_part
+from experiments.testbed.asking import AskedQuestion
 from experiments.testbed.pretraining_images import pretraining_pictures
-from experiments.testbed.questions import DESCRIBE_TYPE, AskedQuestion
+from experiments.testbed.questions import DESCRIBE_TYPE
 from experiments.testbed.scenes import Scene, random_generator
 
 

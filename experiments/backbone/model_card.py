@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from experiments.backbone.gates import GateReport
 from experiments.backbone.settings import RecipeSettings
 from experiments.backbone.stage_files import StageRecord
+from experiments.testbed.asking import QuestionType
 from experiments.testbed.pretraining_images import INSTRUCTION_DOMAIN_PROBABILITY
-from experiments.testbed.questions import HELD_OUT_TYPES, TEXT_ONLY_TYPES, TUNED_TYPES, QuestionType
+from experiments.testbed.questions import HELD_OUT_TYPES, TEXT_ONLY_TYPES, TUNED_TYPES
 from experiments.testbed.rendering import TRAINING_SCANS
 
 SUPERVISION = {

@@ -21,6 +21,7 @@ from experiments.backbone.settings import RecipeSettings
 from experiments.backbone.stage_files import StageRecord
 from experiments.backbone.tokenizer import build_tokenizer
 from experiments.backbone.training_loop import ProgressReport, StageProgress, load_part, use_one_thread
+from experiments.console import VerbParser
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 DEFAULT_OUTPUT = Path(__file__).parents[1] / "backbones" / "testbed"
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog="m2pt backbone",
         description="Pretrain the embedded testbed backbone and write it as ordinary files. An interrupted call goes "
         "on where it stopped; finished stages are not repeated.",

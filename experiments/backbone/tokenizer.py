@@ -7,8 +7,9 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from experiments.testbed.asking import TRUE_FALSE, YES_NO
 from experiments.testbed.evaluation_questions import EVALUATION_PHRASINGS
-from experiments.testbed.questions import QUESTION_TYPES, TRUE_FALSE, YES_NO
+from experiments.testbed.questions import QUESTION_TYPES
 from experiments.testbed.vocabulary import COLOURS, COLUMNS, NAMES, NOTHING, ROWS, SIZES
 from lightning_m2pt.templates import TEMPLATES
 

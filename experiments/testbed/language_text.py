@@ -8,7 +8,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from experiments.testbed.questions import QUESTION_TYPES, AskedQuestion, ask_questions
+from experiments.testbed.asking import AskedQuestion, ask_questions
+from experiments.testbed.questions import QUESTION_TYPES
 from experiments.testbed.rendering import CELL_SIZE, IMAGE_SIZE
 from experiments.testbed.scenes import Scene, random_generator, sample_training_scene
 from experiments.testbed.vocabulary import COLUMNS, MAXIMUM_OBJECTS, NOTHING, ROWS

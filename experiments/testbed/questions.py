@@ -1,79 +1,14 @@
-"""Question types: what is asked, in which words, and at which stage a type may be used.
+"""The question types: what is asked, in which words, and at which stage a type may be used.
 
-A question type draws *facts* from a scene (the words that fill a phrasing, and the answer) and owns the phrasings that
-turn facts into a question. Every question of every training stage comes from ``QUESTION_TYPES``; evaluation questions
-have phrasings of their own (``evaluation_sets.py``), and a test proves that the two never meet.
+Every question of every training stage comes from ``QUESTION_TYPES``; evaluation questions have phrasings of their own
+(``evaluation_questions.py``), and a test proves that the two never meet.
 """
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 from experiments.testbed import facts
+from experiments.testbed.asking import TRUE_FALSE, Phrasing, QuestionType, Use
 from experiments.testbed.facts import FactFunction
-from experiments.testbed.scenes import Scene
-
-YES_NO = ("yes", "no")
-TRUE_FALSE = ("true", "false")
-
-
-class Use(Enum):
-    """Where a question type may be asked."""
-
-    TUNED = "tuned"
-    """In pretraining text, and with images in stage 2."""
-    HELD_OUT = "held out"
-    """In pretraining text only; evaluation asks it about images, in other words."""
-    TEXT_ONLY = "text only"
-    """In pretraining text only, as another form of a held-out type; evaluation does not ask it."""
-
-
-@dataclass(frozen=True)
-class Phrasing:
-    """A question with ``{slots}``, and the words of a yes or no where the answer is a truth value."""
-
-    text: str
-    truth_words: tuple[str, str] = YES_NO
-
-
-@dataclass(frozen=True)
-class AskedQuestion:
-    """A question about one scene."""
-
-    type_name: str
-    question: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class QuestionType:
-    """A kind of question.
-
-    Attributes:
-        name: Task name.
-        use: Where it may be asked.
-        weight: How often it is drawn in pretraining text, relative to the others; a stage may have its own.
-        draw: Draws facts from a scene, or nothing where the scene does not allow the question.
-        phrasings: Its forms, all equally likely.
-    """
-
-    name: str
-    use: Use
-    weight: float
-    draw: FactFunction
-    phrasings: tuple[Phrasing, ...]
-
-    def ask(self, scene: Scene, generator: random.Random) -> AskedQuestion | None:
-        """Asks one question about the scene, or nothing where the scene does not allow this type."""
-        drawn = self.draw(scene, generator)
-        if drawn is None:
-            return None
-        phrasing = generator.choice(self.phrasings)
-        answer = drawn.answer
-        if isinstance(answer, bool):
-            answer = phrasing.truth_words[0 if answer else 1]
-        return AskedQuestion(self.name, phrasing.text.format(**drawn.words), answer)
 
 
 def _tuned(name: str, weight: float, draw: FactFunction, *texts: str) -> QuestionType:
@@ -369,35 +304,8 @@ TEXT_ONLY_TYPES = (
 QUESTION_TYPES = TUNED_TYPES + HELD_OUT_TYPES + TEXT_ONLY_TYPES
 DESCRIBE_TYPE = next(question_type for question_type in TUNED_TYPES if question_type.name == "describe")
 """The only type asked with an image before stage 2."""
-ATTEMPTS_PER_QUESTION = 8
 
 
 def question_type_named(name: str) -> QuestionType:
     """Returns the question type of that name."""
     return next(question_type for question_type in QUESTION_TYPES if question_type.name == name)
-
-
-def ask_questions(
-    scene: Scene,
-    generator: random.Random,
-    types: Sequence[QuestionType],
-    count: int,
-    weights: Sequence[float] | None = None,
-) -> list[AskedQuestion]:
-    """Asks up to ``count`` questions about a scene, no question twice.
-
-    Args:
-        scene: What is asked about.
-        generator: Where the randomness comes from.
-        types: The types to draw from.
-        count: Number of questions; fewer come back where the scene allows too few.
-        weights: How often each type is drawn; evenly where not given.
-    """
-    asked: dict[str, AskedQuestion] = {}
-    for _ in range(count * ATTEMPTS_PER_QUESTION):
-        if len(asked) == count:
-            break
-        question = generator.choices(types, weights)[0].ask(scene, generator)
-        if question is not None:
-            asked.setdefault(question.question, question)
-    return list(asked.values())

@@ -16,6 +16,7 @@ from data_modules.mnist import write_mnist
 from data_modules.pope import write_pope
 from data_modules.vision_flan import write_vision_flan
 from data_modules.vsr import write_vsr
+from experiments.console import VerbParser
 from experiments.testbed import evaluation_sets
 from experiments.testbed.sizes import TestbedSizes
 from experiments.testbed.tuning_set import (
@@ -66,7 +67,7 @@ SETS: dict[str, Callable[[Path, int, TestbedSizes], None]] = {
 
 def argument_parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog="m2pt data testbed",
         description="Render the testbed's tuning and evaluation sets in the official formats. What is complete is "
         "left as it is.",

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from data_modules.vision_flan import VisionFlanRecord
+from experiments.testbed.asking import ask_questions
 from experiments.testbed.pretraining_images import picture_generator
-from experiments.testbed.questions import TUNED_TYPES, ask_questions
+from experiments.testbed.questions import TUNED_TYPES
 from experiments.testbed.rendering import Domain, ScanSplit, render
 from experiments.testbed.scenes import Scene, random_generator, sample_training_scene
 
