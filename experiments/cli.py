@@ -151,7 +151,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Ex
         cli = ExperimentCLI(words)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, files, words) from error
-    config = cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_none=False)
+    config = cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False)
     refuse_controlled(dict(cli.trainer_values), files, words)
     experiment = Experiment(
         name=name or (files[0].stem if files else "command_line"),

@@ -126,6 +126,12 @@ def test_reloaded_in_a_fresh_process_the_predictions_are_identical(tmp_path):
     assert set(before) == {"mnist.jsonl", "vsr.jsonl"}
 
 
+def raw_answers(folder: Path, name: str) -> list[str]:
+    """Returns what was answered to every question, in the set's order."""
+    lines = (folder / "predictions" / f"{name}.jsonl").read_text().splitlines()
+    return [json.loads(line)["answer"] for line in lines[1:]]
+
+
 def test_knocking_out_every_part_is_the_frozen_model(tmp_path):
     experiment, run = fitted([*small_words(tmp_path, steps=3), *benchmark_words(tmp_path)])
     parts = experiment.model.method.part_names()
@@ -134,10 +140,7 @@ def test_knocking_out_every_part_is_the_frozen_model(tmp_path):
     (folder,) = (run / "evaluations").iterdir()
     for name, score in frozen.items():
         scored = json.loads((folder / "scores" / f"{name}.json").read_text())
-        answers = [json.loads(line)["answer"] for line in (folder / "predictions" / f"{name}.jsonl").open()][1:]
-        assert (
-            answers == [json.loads(line)["answer"] for line in (untouched / "predictions" / f"{name}.jsonl").open()][1:]
-        )
+        assert raw_answers(folder, name) == raw_answers(untouched, name)
         assert scored["parsed"] == score.parsed
         assert scored["toggles"]["knocked_out"] == ", ".join(sorted(parts))
         assert all(scored["toggles"][part] is False for part in parts)
