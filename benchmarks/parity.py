@@ -1,0 +1,45 @@
+"""The figures behind tests/test_parity.py: how far the token and the prefix path are from the independent reference.
+
+python -m benchmarks.parity
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_parity import float64_islands, largest_relative, three_paths
+
+OUTPUT = Path("benchmarks/results/parity.json")
+
+
+def distances(dtype: torch.dtype) -> dict[str, dict[str, float]]:
+    """Returns the largest relative differences in outputs and over every gradient, by path."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = three_paths(Path(folder), dtype)
+    logits, gradients = results["reference"]
+    return {
+        path: {
+            "outputs": float((results[path][0] - logits).abs().max() / logits.abs().max()),
+            "gradients": largest_relative(gradients, results[path][1]),
+        }
+        for path in ("token", "prefix")
+    }
+
+
+def main() -> None:
+    """Measures all three settings and stores them."""
+    with pytest.MonkeyPatch.context() as monkeypatch, float64_islands(monkeypatch):
+        exact = distances(torch.float64)
+    content = {
+        "float64, float32 islands replaced": exact,
+        "float64, untouched classes": distances(torch.float64),
+        "float32, untouched classes": distances(torch.float32),
+    }
+    OUTPUT.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
