@@ -60,7 +60,7 @@ class TuningModule(LightningModule):
             BadInputError: If they do not fit together.
         """
         self.method.check(self.backbone.shape)
-        self.optimizer_settings.check(self.method.part_names())
+        self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts())
 
     def configure_model(self) -> None:
         """Loads the frozen weights, makes the method's tensors and attaches them; runs once per process.

@@ -48,15 +48,24 @@ class AdamW:
                     expected="weight_decay >= 0, 0 <= betas < 1, epsilon > 0",
                 )
 
-    def check(self, parts: Sequence[str]) -> None:
+    def check(self, trained: Sequence[str], possible: Sequence[str]) -> None:
         """Compares rates given by part with the parts a method trains.
 
+        A rate for a component that is switched off is left unused, so that an ablation is one changed argument.
+
+        Args:
+            trained: Parts that are trained.
+            possible: Parts the method could train.
+
         Raises:
-            BadInputError: If one is missing, or names a part the method does not have.
+            BadInputError: If a trained part has no rate, or a rate names a part that cannot be.
         """
-        if isinstance(self.learning_rate, Mapping) and set(self.learning_rate) != set(parts):
+        if not isinstance(self.learning_rate, Mapping):
+            return
+        given = set(self.learning_rate)
+        if set(trained) - given or given - set(possible):
             raise BadInputError(
-                f"rates for {', '.join(self.learning_rate)}, but the method trains {', '.join(parts) or 'nothing'}",
+                f"rates for {', '.join(self.learning_rate)}, but the method trains {', '.join(trained) or 'nothing'}",
                 where="model.optimizer.learning_rate",
                 expected="one number, or one for each trained part",
             )

@@ -74,6 +74,20 @@ def test_methods_train_exactly_their_tensors_save_and_reload(path, tmp_path):
     assert hash_tensors(declared_tensors(again.model.method)) == hash_tensors(declared_tensors(model.method))
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--model.method.visual_length", "0"], ["textual_prompts", "interaction"]),
+        (["--model.method.textual_length", "0"], ["visual_prompts", "interaction"]),
+        (["--model.method.interaction", "false"], ["visual_prompts", "textual_prompts"]),
+    ],
+    ids=["no visual prompts", "no textual prompts", "no interaction"],
+)
+def test_an_ablation_is_one_changed_argument(tmp_path, words, parts):
+    experiment, _ = fitted([*small_words(tmp_path, steps=1), *words])
+    assert list(experiment.model.method.parts()) == parts
+
+
 def test_an_adapter_of_other_lengths_or_another_backbone_is_refused(tmp_path):
     words = small_words(tmp_path, steps=1)
     _, run = fitted(words)

@@ -28,6 +28,10 @@ class Method(nn.Module, ABC):
     def part_names(self) -> list[str]:
         """Returns the keys of ``parts()`` before anything is built."""
 
+    def possible_parts(self) -> list[str]:
+        """Returns the parts the method could train with other arguments."""
+        return self.part_names()
+
     @abstractmethod
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes the method's tensors; on meta backbones they are meta tensors."""

@@ -103,6 +103,10 @@ class M2PT(Method):
         }
         return [part for part, is_on in switches.items() if is_on]
 
+    def possible_parts(self) -> list[str]:
+        """Returns all components, switched on or off."""
+        return [VISUAL_PROMPTS, TEXTUAL_PROMPTS, INTERACTION, LM_HEAD]
+
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes prompts and copies of the trained pretrained parts, in float32."""
         shape = backbone.shape
@@ -175,7 +179,7 @@ class M2PT(Method):
         """Returns the paper's ablation components and the choices that change the sequence."""
         return {
             "method": self.name,
-            **{part: part in self.part_names() for part in (VISUAL_PROMPTS, TEXTUAL_PROMPTS, INTERACTION, LM_HEAD)},
+            **{part: part in self.part_names() for part in self.possible_parts()},
             "visual_length": self.visual_length,
             "textual_length": self.textual_length,
             "visual_depth": self.visual_depth,
