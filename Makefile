@@ -59,7 +59,7 @@ check-exp:
 
 .PHONY: train
 train: check-exp $(INSTALLED) ## Train and evaluate an experiment: EXP=name; FORCE=1 starts over.
-	$(BIN)/m2pt train --config experiments/$(EXP).yaml $(if $(FORCE),--force) $(ARGS)
+	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/m2pt train --config experiments/$(EXP).yaml $(if $(FORCE),--force) $(ARGS)
 
 .PHONY: evaluate
 evaluate: check-exp $(INSTALLED) ## Evaluate a trained experiment on its benchmarks: EXP=name.
