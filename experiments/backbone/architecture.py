@@ -119,7 +119,7 @@ def normalise_pixels(images: numpy.ndarray, settings: ArchitectureSettings) -> T
 
 
 def visual_features(tower: VisionTransformer, pixels: Tensor) -> Tensor:
-    """Returns the patches' features (B, 36, W): the input of the last block, without CLS and not normalised."""
+    """Returns the patches' features (B, N, W): the input of the last block, without CLS and not normalised."""
     last_used = len(tower.transformer.resblocks) - 2
     output = tower.forward_intermediates(
         pixels, indices=[last_used], stop_early=True, intermediates_only=True, output_fmt="NLC"
@@ -142,7 +142,7 @@ class Backbone:
     tokenizer: PreTrainedTokenizerFast
 
     def visual_rows(self, pixels: Tensor) -> Tensor:
-        """Returns the image's rows in the language model (B, 36, D)."""
+        """Returns the image's rows in the language model (B, N, D)."""
         return self.projector(visual_features(self.vision, pixels))
 
     def logits(self, rows: Tensor, token_ids: Tensor) -> Tensor:

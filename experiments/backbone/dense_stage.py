@@ -28,7 +28,7 @@ from experiments.testbed.pretraining_images import pretraining_pictures
 
 
 def dense_loss(rows: Tensor, target: Tensor) -> Tensor:
-    """Returns the squared distance of rows (B, 36, D) to their targets, in units of the targets' variance."""
+    """Returns the squared distance of rows (B, N, D) to their targets, in units of the targets' variance."""
     return ((rows - target) ** 2).sum(dim=-1).mean() / target.var(dim=(0, 1)).sum()
 
 
@@ -58,7 +58,8 @@ class DenseStage:
         self.own_rates: Mapping[str, float] = {"projector.": settings.dense.projector_rate}
         pictures = pretraining_pictures(settings.seed, settings.dense.pictures)
         self.images = pictures.images
-        ids = slot_ids([raster_slots(scene) for scene in pictures.scenes], tokenizer)
+        side = settings.architecture.patches_per_cell_side
+        ids = slot_ids([raster_slots(scene, side) for scene in pictures.scenes], tokenizer)
         embedding = nn.Embedding.from_pretrained(earlier[EMBEDDING_NAME])
         self.target = slot_rows(embedding, ids, tokenizer.pad_token_id)
         self.tower: VisionTransformer = build_vision_tower(settings.architecture)

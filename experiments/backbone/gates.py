@@ -106,7 +106,8 @@ class GateMeasurement:
             for index in range(self.settings.gates.documents)
         ]
         tokenizer = self.backbone.tokenizer
-        ids = slot_ids([raster_slots(scene) for scene in scenes], tokenizer)
+        side = self.settings.architecture.patches_per_cell_side
+        ids = slot_ids([raster_slots(scene, side) for scene in scenes], tokenizer)
         with torch.no_grad():
             rows = slot_rows(self.backbone.language.get_input_embeddings(), ids, tokenizer.pad_token_id)
         return {kind.name: self.accuracy(kind, scenes, rows) for kind in QUESTION_TYPES}

@@ -103,7 +103,11 @@ class JointStage:
         count = self.settings.documents // self.settings.text_parts
         first = step * self.settings.documents + part * count
         documents = numbered_documents(
-            self.seed, self.name, range(first, first + count), self.settings.text, raster=True
+            self.seed,
+            self.name,
+            range(first, first + count),
+            self.settings.text,
+            self.architecture.patches_per_cell_side,
         )
         loss = text_document_loss(
             self.backbone.language,

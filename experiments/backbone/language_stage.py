@@ -35,12 +35,19 @@ def answer_loss(logits: Tensor, texts: TextBatch, question_weight: float) -> Ten
 
 
 def numbered_documents(
-    seed: int, part: str, numbers: Iterable[int], settings: TextSettings, *, raster: bool
+    seed: int, part: str, numbers: Iterable[int], settings: TextSettings, patches_per_cell_side: int | None
 ) -> list[Document]:
-    """Returns documents of a set by their numbers."""
+    """Returns documents of a set by their numbers; with raster slots where ``patches_per_cell_side`` is given."""
     own_weights = dict(settings.own_weights)
     return [
-        document(seed, part, number, raster=raster, questions=settings.questions, own_weights=own_weights)
+        document(
+            seed,
+            part,
+            number,
+            patches_per_cell_side=patches_per_cell_side,
+            questions=settings.questions,
+            own_weights=own_weights,
+        )
         for number in numbers
     ]
 
@@ -87,6 +94,7 @@ class LanguageStage:
         self.settings = settings
         self.seed = recipe.seed
         self.steps = settings.steps
+        self.patches_per_cell_side = recipe.architecture.patches_per_cell_side if settings.raster else None
         self.optimizer_settings = settings.optimizer
         self.own_rates: Mapping[str, float] = {}
         self.conversations = ConversationTokenizer(tokenizer)
@@ -117,7 +125,7 @@ class LanguageStage:
     def _loss(self, first: int, count: int) -> Tensor:
         """Returns the share of the step's loss that documents ``first`` to ``first + count`` have."""
         documents = numbered_documents(
-            self.seed, self.name, range(first, first + count), self.settings.text, raster=self.settings.raster
+            self.seed, self.name, range(first, first + count), self.settings.text, self.patches_per_cell_side
         )
         generator = torch.Generator().manual_seed(first)
         loss = text_document_loss(self.language, self.conversations, documents, self.settings.text, generator)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -17,14 +18,15 @@ from experiments.backbone.gates import GateReport, measure_gates
 from experiments.backbone.joint_stage import build_backbone
 from experiments.backbone.plan import INDEPENDENT_CHAINS, LAST_CHAIN, run_chain, run_named_stage, stage_files
 from experiments.backbone.progress import RecipeProgress
-from experiments.backbone.settings import RecipeSettings
+from experiments.backbone.settings import RECIPES, RecipeSettings
 from experiments.backbone.stage_files import StageRecord
 from experiments.backbone.tokenizer import build_tokenizer
 from experiments.backbone.training_loop import ProgressReport, StageProgress, load_part, use_one_thread
 from experiments.console import VerbParser
 from lightning_m2pt.errors import BadInputError, ExitCode
 
-DEFAULT_OUTPUT = Path(__file__).parents[1] / "backbones" / "testbed"
+DEFAULT_NAME = "testbed"
+OUTPUT_FOLDER = Path(__file__).parents[1] / "backbones"
 DEFAULT_WORK = Path("outputs") / "backbone"
 QUEUE_SECONDS = 0.5
 
@@ -35,12 +37,19 @@ def argument_parser() -> argparse.ArgumentParser:
     """Returns the command's argument parser."""
     parser = VerbParser(
         prog="m2pt backbone",
-        description="Pretrain the embedded testbed backbone and write it as ordinary files. An interrupted call goes "
+        description="Pretrain an embedded testbed backbone and write it as ordinary files. An interrupted call goes "
         "on where it stopped; finished stages are not repeated.",
     )
-    parser.add_argument("--output", type=Path, default=None, help=f"folder of the files (default: {DEFAULT_OUTPUT})")
-    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="folder of checkpoints (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=RecipeSettings().seed, help="(default: %(default)s)")
+    parser.add_argument(
+        "--name", choices=tuple(RECIPES), default=DEFAULT_NAME, help="which of the recipes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=None, help=f"folder of the files (default: {OUTPUT_FOLDER}/NAME)"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=DEFAULT_WORK, help="checkpoints are in %(metavar)s/NAME (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="(default: the recipe's own)")
     parser.add_argument(
         "--shortened",
         action="store_true",
@@ -59,16 +68,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for flag, folder in (("--output", options.output), ("--work", options.work)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise BadInputError(f"{folder} is not a folder", where=f"command line: {flag}", expected="a folder")
-    if options.seed < 0:
+    if options.seed is not None and options.seed < 0:
         raise BadInputError("the seed is negative", where="command line: --seed", expected="0 or more")
     console = Console(stderr=True)
-    settings = RecipeSettings(seed=options.seed)
+    settings, work = RECIPES[options.name], options.work / options.name
+    if options.seed is not None:
+        settings = replace(settings, seed=options.seed)
     with RecipeProgress(console) as progress:
         if options.shortened:
-            result, backbone = run_recipe(settings.shortened(), options.work / "shortened", progress)
+            result, backbone = run_recipe(settings.shortened(), work / "shortened", progress)
         else:
-            result, backbone = run_full_recipe(settings, options.work, progress)
-    output = options.output or (None if options.shortened else DEFAULT_OUTPUT)
+            result, backbone = run_full_recipe(settings, work, progress)
+    output = options.output or (None if options.shortened else OUTPUT_FOLDER / options.name)
     for gate in result.gates.gates:
         console.print(f"{gate.name}: {gate.figure:.3f} of {gate.threshold:.2f}, {gate.verdict}")
     if output is not None:

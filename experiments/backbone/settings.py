@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-RECIPE_VERSION = 1
+from experiments.testbed.rendering import CELL_SIZE
+
+RECIPE_VERSION = 2
 """Raise this when code of the recipe changes what it trains: finished stages of older versions are then redone."""
 
 
@@ -31,6 +33,11 @@ class ArchitectureSettings:
     maximum_positions: int = 512
     embedding_deviation: float = 0.5
     output_deviation: float = 0.5
+
+    @property
+    def patches_per_cell_side(self) -> int:
+        """Patches along one side of a scene's cell; cells are made of whole patches."""
+        return CELL_SIZE // self.patch_size
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class JointStageSettings:
         text_parts: The documents of a step are computed in so many parts, side by side with the captions.
     """
 
-    steps: int = 1200
+    steps: int = 1300
     images: int = 24
     documents: int = 48
     text_parts: int = 2
@@ -172,3 +179,20 @@ class RecipeSettings:
             joint=replace(self.joint, steps=20, pictures=1000),
             gates=replace(self.gates, pictures=50, documents=50, batch=50),
         )
+
+
+RECIPES = {
+    "testbed": RecipeSettings(),
+    "testbed_patch16": RecipeSettings(
+        seed=1,
+        architecture=ArchitectureSettings(
+            patch_size=16,
+            vision_width=160,
+            vision_embedding=160,
+            language_width=112,
+            language_layers=5,
+            language_intermediate=304,
+        ),
+    ),
+}
+"""The recipes of the embedded backbones by the names of their folders: the same stages, other sizes and another seed."""

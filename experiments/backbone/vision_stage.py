@@ -14,7 +14,6 @@ from experiments.backbone.architecture import (
     visual_features,
 )
 from experiments.backbone.settings import RecipeSettings
-from experiments.testbed.language_text import PATCHES_PER_CELL_SIDE
 from experiments.testbed.pretraining_images import pretraining_pictures
 from experiments.testbed.scenes import Scene
 from experiments.testbed.vocabulary import CELLS, COLOURS, NAMES, ROWS, SIZES
@@ -32,9 +31,9 @@ def cell_labels(scene: Scene) -> list[list[int]]:
     return labels
 
 
-def cell_features(features: Tensor) -> Tensor:
-    """Averages the patches (B, 36, W) of each cell to (B, 9, W)."""
-    side, part, width = len(ROWS), PATCHES_PER_CELL_SIDE, features.shape[-1]
+def cell_features(features: Tensor, patches_per_cell_side: int) -> Tensor:
+    """Averages the patches (B, N, W) of each cell to (B, 9, W)."""
+    side, part, width = len(ROWS), patches_per_cell_side, features.shape[-1]
     return features.view(-1, side, part, side, part, width).mean(dim=(2, 4)).flatten(1, 2)
 
 
@@ -77,7 +76,8 @@ class VisionStage:
         """Computes one step's gradients."""
         chosen = numpy.random.default_rng((self.seed, step)).integers(len(self.images), size=self.settings.batch)
         pixels = normalise_pixels(self.images[chosen], self.architecture)
-        logits = self.classifier(cell_features(visual_features(self.tower, pixels)))
+        features = visual_features(self.tower, pixels)
+        logits = self.classifier(cell_features(features, self.architecture.patches_per_cell_side))
         loss = self._loss(logits, self.labels[torch.from_numpy(chosen)])
         loss.backward()
         return {"cells": loss.item()}

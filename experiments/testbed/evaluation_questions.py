@@ -17,6 +17,16 @@ MAIN_OBJECT = "What is the main object in this image?"
 SHOWN_DIGIT = "Which digit is shown in this image?"
 """How the CIFAR-10 and MNIST data modules ask."""
 
+COLOURED_OBJECT = "What is the main object in this image with its color?"
+"""How the testbed asks CIFAR-100, whose fine classes are shapes and digits of one colour each."""
+WRITTEN_NUMBER = "What number is written in this image?"
+"""Text-VQA's questions on the testbed."""
+HYPOTHESIS = "The {name} is {colour}."
+HYPOTHESIS_QUESTION = (
+    f'Can you conclude "{HYPOTHESIS}" from the content of the image? Please answer yes, no or not sure.'
+)
+"""SNLI-VE stores hypotheses; its data module asks them in the second form."""
+
 EVALUATION_PHRASINGS = (
     EXISTENCE,
     NUMBER,
@@ -26,4 +36,7 @@ EVALUATION_PHRASINGS = (
     PRESENCE,
     MAIN_OBJECT,
     SHOWN_DIGIT,
+    COLOURED_OBJECT,
+    WRITTEN_NUMBER,
+    HYPOTHESIS_QUESTION,
 )

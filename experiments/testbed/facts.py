@@ -225,6 +225,36 @@ def only_digit(scene: Scene, generator: random.Random) -> Facts | None:
     return Facts({}, digits[0].name) if len(digits) == 1 else None
 
 
+def coloured_object(scene: Scene, generator: random.Random) -> Facts | None:
+    """The colour and the name of the only object."""
+    if len(scene.objects) > 1:
+        return None
+    thing = scene.objects[0]
+    return Facts({}, f"{thing.colour} {thing.name}")
+
+
+def written_digits(scene: Scene, generator: random.Random) -> Facts | None:
+    """The digits in reading order, "three seven"."""
+    digits = [thing.name for thing in scene.objects if thing.is_digit]
+    return Facts({}, " ".join(digits)) if digits else None
+
+
+NOT_SURE = "not sure"
+HYPOTHESIS_ANSWERS = ("yes", "no", NOT_SURE)
+
+
+def colour_hypothesis(scene: Scene, generator: random.Random) -> Facts:
+    """Whether it follows that a named object has a colour; where no such object is seen, neither does it nor not."""
+    answer = generator.choice(HYPOTHESIS_ANSWERS)
+    if answer == NOT_SURE:
+        name, asked = generator.choice(scene.absent_names()), generator.choice(COLOURS)
+    else:
+        thing = generator.choice(scene.objects)
+        others = [other for other in COLOURS if other != thing.colour]
+        name, asked = thing.name, thing.colour if answer == "yes" else generator.choice(others)
+    return Facts({"name": name, "colour": asked}, answer)
+
+
 def description(scene: Scene, generator: random.Random) -> Facts:
     """The whole caption."""
     return Facts({}, scene.caption())

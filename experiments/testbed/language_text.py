@@ -1,7 +1,7 @@
 """Text-only documents: a scene given as slots in place of an image, and questions about it.
 
 A slot is a set of words whose embeddings are added up. Two forms exist: *scattered*, where each object fills one to
-three of twelve slots in any order, and *raster*, where the 36 slots are the patches of the picture in reading order.
+three of twelve slots in any order, and *raster*, where the slots are the patches of the picture in reading order.
 """
 
 import random
@@ -10,16 +10,11 @@ from dataclasses import dataclass
 
 from experiments.testbed.asking import AskedQuestion, ask_questions
 from experiments.testbed.questions import QUESTION_TYPES
-from experiments.testbed.rendering import CELL_SIZE, IMAGE_SIZE
 from experiments.testbed.scenes import Scene, random_generator, sample_training_scene
 from experiments.testbed.vocabulary import COLUMNS, MAXIMUM_OBJECTS, NOTHING, ROWS
 
-PATCH_SIZE = 8
-PATCHES_PER_SIDE = IMAGE_SIZE // PATCH_SIZE
-PATCHES_PER_CELL_SIDE = CELL_SIZE // PATCH_SIZE
 LARGEST_REPETITION = 3
 SCATTERED_SLOTS = MAXIMUM_OBJECTS * LARGEST_REPETITION
-RASTER_SLOTS = PATCHES_PER_SIDE**2
 
 
 @dataclass(frozen=True)
@@ -40,20 +35,31 @@ def scattered_slots(scene: Scene, generator: random.Random) -> list[tuple[str, .
     return slots
 
 
-def raster_slots(scene: Scene) -> list[tuple[str, ...]]:
-    """Returns 36 slots in reading order of patches: an object's words in its cell, nothing and the cell elsewhere."""
+def raster_slots(scene: Scene, patches_per_cell_side: int) -> list[tuple[str, ...]]:
+    """Returns slots in reading order of patches: an object's words in its cell, nothing and the cell elsewhere.
+
+    Args:
+        scene: What the slots describe.
+        patches_per_cell_side: Patches along one side of a cell: 2 makes 36 slots, 1 makes 9.
+    """
     slots: list[tuple[str, ...]] = []
-    for patch_row in range(PATCHES_PER_SIDE):
-        for patch_column in range(PATCHES_PER_SIDE):
-            row = ROWS[patch_row // PATCHES_PER_CELL_SIDE]
-            column = COLUMNS[patch_column // PATCHES_PER_CELL_SIDE]
+    for patch_row in range(len(ROWS) * patches_per_cell_side):
+        for patch_column in range(len(COLUMNS) * patches_per_cell_side):
+            row = ROWS[patch_row // patches_per_cell_side]
+            column = COLUMNS[patch_column // patches_per_cell_side]
             thing = scene.object_at(row, column)
             slots.append(thing.words if thing else (NOTHING, row, column))
     return slots
 
 
 def document(
-    seed: int, part: str, index: int, *, raster: bool, questions: int, own_weights: Mapping[str, float]
+    seed: int,
+    part: str,
+    index: int,
+    *,
+    patches_per_cell_side: int | None,
+    questions: int,
+    own_weights: Mapping[str, float],
 ) -> Document:
     """Writes one document; the same arguments always give the same one.
 
@@ -61,12 +67,15 @@ def document(
         seed: The recipe's seed.
         part: Names the set the document belongs to, so that sets differ.
         index: Number of the document within its set.
-        raster: Whether the slots are in raster form.
+        patches_per_cell_side: Gives the slots raster form; None scatters them.
         questions: The largest number of questions.
         own_weights: Weights of question types, by name, that differ from those the types state.
     """
     generator = random_generator(seed, part, index)
     scene = sample_training_scene(generator)
-    slots = raster_slots(scene) if raster else scattered_slots(scene, generator)
+    if patches_per_cell_side is None:
+        slots = scattered_slots(scene, generator)
+    else:
+        slots = raster_slots(scene, patches_per_cell_side)
     weights = [own_weights.get(question_type.name, question_type.weight) for question_type in QUESTION_TYPES]
     return Document(slots, ask_questions(scene, generator, QUESTION_TYPES, questions, weights))

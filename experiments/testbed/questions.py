@@ -255,6 +255,35 @@ HELD_OUT_TYPES = (
         "What digit is in the picture?",
         "Name the digit.",
     ),
+    _held_out(
+        "colored_object",
+        1.5,
+        facts.coloured_object,
+        "What is the main object with its color?",
+        "What is the main object here with its color?",
+        "What is the main object in this picture with its color?",
+        "Name the main object with its color.",
+    ),
+    _held_out(
+        "written_digits",
+        1.8,
+        facts.written_digits,
+        "What number is written?",
+        "What number is written here?",
+        "What number is written in this picture?",
+        "Which digits can you read?",
+        "Read the number.",
+    ),
+    _held_out(
+        "hypothesis",
+        3.5,
+        facts.colour_hypothesis,
+        'Can you conclude "The {name} is {colour}."?',
+        'Can you conclude "The {name} is {colour}." from this picture?',
+        'Can you conclude "The {name} is {colour}." here? Please answer yes, no or not sure.',
+        'Does it follow that the {name} is {colour}? Please answer yes, no or not sure.',
+        "Is it yes, no or not sure that the {name} is {colour}?",
+    ),
 )
 
 TEXT_ONLY_TYPES = (
