@@ -1,3 +1,4 @@
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ class GradientCheck(Callback):
 
     Every step: a non-finite loss or gradient is a ``DivergedError`` that names step and samples, on all ranks together.
     First step: every row (dimension -2) of every trained tensor must have a gradient that is not all zero, but for
-    the rows the method declares dead.
+    the rows the method declares dead; of tensors that may start without one, only that the backward pass reaches them.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,8 @@ class GradientCheck(Callback):
         self._step_ids = []
         if not self._complete:
             self._complete = True
-            offenders = without_gradient(pl_module.method.parts(), pl_module.method.dead_rows())
+            method = pl_module.method
+            offenders = without_gradient(method.parts(), method.dead_rows(), method.may_start_without_gradient())
             if offenders:
                 raise no_gradient(offenders)
 
@@ -68,10 +70,24 @@ def diverged(step: int, norm: float, sample_ids: list[str]) -> DivergedError:
     )
 
 
-def without_gradient(parts: dict[str, list[tuple[str, nn.Parameter]]], dead_rows: dict[str, list[int]]) -> list[str]:
-    """Returns the trained tensors, or their rows, that have no gradient and are not declared dead."""
+def without_gradient(
+    parts: dict[str, list[tuple[str, nn.Parameter]]],
+    dead_rows: dict[str, list[int]],
+    may_start_without: AbstractSet[str] = frozenset(),
+) -> list[str]:
+    """Returns the trained tensors, or their rows, that have no gradient and are not excused.
+
+    Args:
+        parts: The method's tensors.
+        dead_rows: Rows that can never have a gradient, by tensor name.
+        may_start_without: Names of tensors whose gradient may be zero as long as there is one.
+    """
     offenders = []
     for name, parameter in (named for tensors in parts.values() for named in tensors):
+        if name in may_start_without:
+            if parameter.grad is None:
+                offenders.append(name)
+            continue
         dead = set(dead_rows.get(name, []))
         if parameter.ndim < 2:
             if not dead and (parameter.grad is None or not parameter.grad.any()):
@@ -97,5 +113,6 @@ def no_gradient(offenders: list[str]) -> BadInputError:
         f"no gradient reaches {', '.join(offenders[:SHOWN])}{more}",
         where="model.method",
         expected="a gradient for everything that is trained",
-        hint="declare what can never get one in dead_rows(), or leave it out of parts()",
+        hint="declare what can never get one in dead_rows(), what may start at zero in may_start_without_gradient(), "
+        "or leave it out of parts()",
     )

@@ -42,8 +42,9 @@ class TuningModule(LightningModule):
         loss_average: Literal["step", "micro_batch"] = "step",
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        # The method comes first: a tensor that stands in both goes by its name in the method, attached or not.
         self.method = method
+        self.backbone = backbone
         self.optimizer_settings = optimizer
         self.schedule_settings = schedule
         self.loss_average = loss_average

@@ -1,5 +1,6 @@
 """The small callbacks, each on a toy of three lines."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,9 @@ class ToyMethod(nn.Module):
 
     def dead_rows(self) -> dict[str, list[int]]:
         return self.dead
+
+    def may_start_without_gradient(self) -> set[str]:
+        return set()
 
     def toggles(self) -> dict[str, bool | int | str]:
         return {"interaction": True, "visual_length": 2}
@@ -107,6 +111,24 @@ def test_a_tensor_without_gradient_is_named_once() -> None:
     parts = {"part": [("matrix", matrix), ("vector", vector), ("stack", stack)]}
     assert without_gradient(parts, {}) == ["matrix", "vector", "stack row 0", "stack row 1"]
     assert without_gradient(parts, {"matrix": [0, 1], "vector": [0], "stack": [0, 1]}) == []
+
+
+def test_what_may_start_without_gradient_must_be_reached_but_may_be_zero() -> None:
+    some_rows, all_zero, not_reached = (nn.Parameter(torch.ones(3, 2)) for _ in range(3))
+    some_rows.grad, all_zero.grad = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), torch.zeros(3, 2)
+    parts = {"part": [("some_rows", some_rows), ("all_zero", all_zero), ("not_reached", not_reached)]}
+    assert without_gradient(parts, {}, {"some_rows", "all_zero", "not_reached"}) == ["not_reached"]
+    assert without_gradient(parts, {}, {"not_reached"})[-2:] == ["all_zero", "not_reached"]
+    assert without_gradient(parts, {}, set())[:2] == ["some_rows row 0", "some_rows row 2"]
+
+
+@pytest.mark.parametrize("excused", [set(), {"prompts"}], ids=["not declared", "declared"])
+def test_the_excuse_ends_with_the_method_that_declares_it(monkeypatch: pytest.MonkeyPatch, excused: set[str]) -> None:
+    monkeypatch.setattr(ToyMethod, "may_start_without_gradient", lambda _: excused)
+    with nullcontext() if excused else pytest.raises(BadInputError, match="prompts row 1"):
+        fit(MethodToy(used_rows=1), [GradientCheck()])
+    with pytest.raises(DivergedError):  # a gradient that is not finite has no excuse
+        fit(MethodToy(factor=float("inf")), [GradientCheck()])
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])

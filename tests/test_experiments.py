@@ -29,9 +29,9 @@ TESTBED = [path for path in EXPERIMENTS if "testbed" in path.read_text()]
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES])
-    assert len(EXPERIMENTS) == 4
+    assert len(EXPERIMENTS) == 5
     assert len(STRATEGIES) == 4
-    assert len(TESTBED) == 3
+    assert len(TESTBED) == 4
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

@@ -154,6 +154,13 @@ class Backbone(nn.Module, ABC):
     def release_hooks(self) -> None:
         """Takes away every hook and shadowed method that prompts needed."""
 
+    @abstractmethod
+    def used_tensors(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Returns the frozen tensors that the output depends on, by their name in this module.
+
+        The keys are ``vision``, ``interaction`` and ``language``. A tied tensor stands under each of its names.
+        """
+
     @property
     @abstractmethod
     def dtype_name(self) -> str:

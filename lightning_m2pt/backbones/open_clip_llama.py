@@ -177,6 +177,19 @@ class OpenClipLlama(Backbone):
         """Returns the frozen head."""
         return self.language_model.get_output_embeddings()  # type: ignore[no-any-return]
 
+    def used_tensors(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Leaves out what stands behind the tower's last used block: the last block, the final norm, the projection."""
+        unused = (f"transformer.resblocks.{self.shape.vision_layers - 1}.", "ln_post.", "proj")
+        components = {"vision": "vision_tower", "interaction": "projector", "language": "language_model"}
+        return {
+            component: {
+                f"{attribute}.{name}": parameter
+                for name, parameter in getattr(self, attribute).named_parameters(remove_duplicate=False)
+                if component != "vision" or not name.startswith(unused)
+            }
+            for component, attribute in components.items()
+        }
+
     def visual_rows(self, pixel_values: Tensor) -> VisualRows:
         """Runs the used vision blocks and selects what goes through the connector."""
         prompts = self.attachment.visual_prompts
@@ -197,7 +210,7 @@ class OpenClipLlama(Backbone):
     def vision_states(self, pixel_values: Tensor) -> Tensor:
         """Returns the input of the tower's last block: (B, 1 + N, D), or (B, P + 1 + N, D) on the token path."""
         output = self.vision_tower.forward_intermediates(
-            pixel_values.to(self.dtype),
+            pixel_values.to(self.vision_tower.conv1.weight.dtype),  # float32 where a copy of the tower is trained
             indices=[self.shape.vision_layers - 2],
             stop_early=True,
             intermediates_only=True,

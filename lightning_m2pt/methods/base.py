@@ -60,6 +60,14 @@ class Method(nn.Module, ABC):
         """Returns for each tensor name the rows (dimension -2) that can never receive a gradient, by declaration."""
         return {}
 
+    def may_start_without_gradient(self) -> set[str]:
+        """Returns names of tensors whose gradient may be zero, in rows or as a whole, at the first step.
+
+        For word embeddings, of which only the words of the first batch move, and for low-rank pairs of which one
+        factor starts at zero and so stops the other's gradient for one step. The backward pass must still reach them.
+        """
+        return set()
+
     def attach(self, backbone: Backbone, without: AbstractSet[str] = frozenset()) -> None:
         """Puts the method into the backbone.
 
