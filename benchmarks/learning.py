@@ -1,148 +1,88 @@
-"""The learning table: several seeds of m2pt_base and projector against the frozen model, as mean and deviation.
+"""The learning tables: several seeds of each method against the frozen model, on both embedded backbones.
 
-    python benchmarks/learning.py --seeds 0 1 2
+    python -m benchmarks.learning --backbone testbed --seeds m2pt_base=0,1,2,3,4 projector=0,1,2 full=0,1,2
+    python -m benchmarks.learning --report
 
-Every cell is an ordinary ``m2pt train``; this script only reads the runs' ``results.json``. It writes
-``benchmarks/results/learning.json`` and ``.md`` and the README's picture ``docs/figures/learning.png``.
+Every cell is an ordinary ``m2pt train``; this script only reads the runs' ``results.json``. The first form runs cells
+and stores their scores in ``benchmarks/results/learning_BACKBONE.json``; the second writes ``learning.md`` and the
+README's picture ``docs/figures/learning.png`` from what is stored.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from experiments.results_table import chance_corrected
+from benchmarks.learning_report import BACKBONES, write_report
 
 RESULTS = Path("benchmarks/results")
-FIGURE = Path("docs/figures/learning.png")
-EXPERIMENTS = ("projector", "m2pt_base")
-LABELS = {"frozen": "frozen", "projector": "projector", "m2pt_base": "M2PT"}
-COLOURS = {"frozen": "#999999", "projector": "#56b4e9", "m2pt_base": "#d55e00"}  # readable for the colour-blind
 
 
-def train(experiment: str, seed: int) -> dict[str, Any]:
+def backbone_words(backbone: str) -> list[str]:
+    """Returns the command-line words that choose a backbone; the experiments themselves name the first."""
+    return [] if backbone == BACKBONES[0] else ["--config", f"experiments/backbones/{backbone}.yaml"]
+
+
+def train(backbone: str, experiment: str, seed: int) -> dict[str, Any]:
     """Runs one cell (or finds it done) and returns its results."""
-    words = ["train", "--config", f"experiments/{experiment}.yaml", "--seed_everything", str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ["train", "--config", f"experiments/{experiment}.yaml", *backbone_words(backbone)]
     answer = subprocess.run(
-        [sys.executable, "-m", "experiments.main", *words], check=True, capture_output=True, text=True, env=environment
+        [sys.executable, "-m", "experiments.main", *words, "--seed_everything", str(seed)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     (line,) = [line for line in answer.stdout.splitlines() if line.startswith("run ")]
     return json.loads((Path(line.split()[-1]) / "results.json").read_text())  # type: ignore[no-any-return]
 
 
-def means(scores: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Returns percent of the maximum of every set, their mean, and the chance-corrected mean."""
-    values = {name: float(score["value"]) for name, score in scores.items()}
-    return values | {
-        "mean": statistics.mean(values.values()),
-        "mean, chance-corrected": statistics.mean(
-            chance_corrected(score["value"], score["chance"]) for score in scores.values()
-        ),
+def brief(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns what the report needs of the scores of all sets."""
+    kept = ("value", "raw", "maximum", "chance", "n", "unparsed", "yes_ratio")
+    return {name: {key: score[key] for key in kept} for name, score in scores.items()}
+
+
+def run_cells(backbone: str, seeds: dict[str, list[int]]) -> None:
+    """Runs all cells, two at a time with one thread each, and stores their scores."""
+    cells = [(experiment, seed) for experiment, listed in seeds.items() for seed in listed]
+    train(backbone, *cells[0])  # renders data and evaluates the frozen model once, before two cells would do it
+    with ThreadPoolExecutor(2) as pool:
+        finished = list(pool.map(lambda cell: train(backbone, *cell), cells))
+    content: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "frozen": brief(finished[0]["frozen"]),
+        "methods": {},
     }
+    for (experiment, seed), result in zip(cells, finished, strict=True):
+        method = content["methods"].setdefault(experiment, {"parameters": result["parameters"], "runs": []})
+        method["runs"].append({"seed": seed, "tuning_seconds": result["seconds"]["tuning"], **brief(result["tuned"])})
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"learning_{backbone}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Returns mean and standard deviation over seeds, by row and column."""
-    frozen = means(results["m2pt_base"][0]["frozen"])
-    table = {"frozen": {column: (value, 0.0) for column, value in frozen.items()}}
-    for experiment, runs in results.items():
-        columns = [means(run["tuned"]) for run in runs]
-        table[experiment] = {
-            column: (
-                statistics.mean(each[column] for each in columns),
-                statistics.stdev(each[column] for each in columns),
-            )
-            for column in columns[0]
-        }
-    return table
-
-
-def markdown(table: dict[str, dict[str, tuple[float, float]]], chance: dict[str, float], counts: dict[str, Any]) -> str:
-    """Returns the table as Markdown."""
-    columns = list(table["frozen"])
-    lines = ["| | trained | " + " | ".join(columns) + " |", "| --- | ---: |" + " ---: |" * len(columns)]
-    for row, cells in table.items():
-        shown = [f"{mean:.1f}" + (f" ± {spread:.1f}" if row != "frozen" else "") for mean, spread in cells.values()]
-        lines.append(f"| {LABELS[row]} | {counts.get(row, '0')} | " + " | ".join(shown) + " |")
-    chances = [f"{chance[column]:.1f}" if column in chance else "" for column in columns]
-    lines.append(f"| chance | | {' | '.join(chances)} |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(table: dict[str, dict[str, tuple[float, float]]], chance: dict[str, float]) -> None:
-    """Draws one group of bars per set, with deviations and chance lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    columns = [*chance, "mean"]
-    figure, axes = pyplot.subplots(figsize=(8, 3.4), dpi=150)
-    width = 0.8 / len(table)
-    for position, (row, cells) in enumerate(table.items()):
-        places = [index + position * width for index in range(len(columns))]
-        axes.bar(
-            places,
-            [cells[column][0] for column in columns],
-            width,
-            yerr=[cells[column][1] for column in columns],
-            label=LABELS[row],
-            color=COLOURS[row],
-            capsize=2,
-        )
-    for index, column in enumerate(chance):
-        axes.hlines(chance[column], index - width / 2, index + 0.8 - width / 2, colors="black", linestyles="dotted")
-    axes.set_xticks([index + 0.8 / 2 - width / 2 for index in range(len(columns))], columns)
-    axes.set_ylabel("percent of maximum")
-    axes.set_ylim(0, 100)
-    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.14))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FIGURE)
+def seeds_by_experiment(words: list[str]) -> dict[str, list[int]]:
+    """Reads words such as ``m2pt_base=0,1,2``."""
+    pairs = (word.split("=") for word in words)
+    return {experiment: [int(seed) for seed in listed.split(",")] for experiment, listed in pairs}
 
 
 def main() -> None:
-    """Runs all cells, two at a time with one thread each, and writes table and picture."""
+    """Runs cells, or writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
-    cells = [(experiment, seed) for experiment in EXPERIMENTS for seed in seeds]
-    train(*cells[0])  # renders data and evaluates the frozen model once, before two cells would do it at a time
-    with ThreadPoolExecutor(2) as pool:
-        finished = list(pool.map(lambda cell: train(*cell), cells))
-    results = {
-        experiment: [result for cell, result in zip(cells, finished, strict=True) if cell[0] == experiment]
-        for experiment in EXPERIMENTS
-    }
-    table = summarise(results)
-    chance = {name: score["chance"] for name, score in results["m2pt_base"][0]["frozen"].items()}
-    counts = {
-        experiment: f"{runs[0]['parameters']['trained']:,} ({runs[0]['parameters']['percent']}%)"
-        for experiment, runs in results.items()
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {
-        "seeds": seeds,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "table": table,
-        "chance": chance,
-        "tuning_seconds": {name: [run["seconds"]["tuning"] for run in runs] for name, runs in results.items()},
-        "frozen_unparsed": {name: score["unparsed"] for name, score in results["m2pt_base"][0]["frozen"].items()},
-        "mme_points": {name: [run["tuned"]["mme"]["raw"] for run in runs] for name, runs in results.items()},
-        "pope_yes_ratio": {name: [run["tuned"]["pope"]["yes_ratio"] for run in runs] for name, runs in results.items()},
-    }
-    (RESULTS / "learning.json").write_text(json.dumps(content, indent=2) + "\n")
-    (RESULTS / "learning.md").write_text(markdown(table, chance, counts))
-    draw(table, chance)
+    parser.add_argument("--backbone", choices=BACKBONES, default=BACKBONES[0])
+    parser.add_argument("--seeds", nargs="+", default=["m2pt_base=0,1,2,3,4", "projector=0,1,2", "full=0,1,2"])
+    parser.add_argument("--report", action="store_true", help="write table and picture from what is stored")
+    own = parser.parse_args()
+    if not own.report:
+        run_cells(own.backbone, seeds_by_experiment(own.seeds))
+    write_report(RESULTS)
 
 
 if __name__ == "__main__":
