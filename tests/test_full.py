@@ -1,12 +1,12 @@
 """Full fine-tuning: the copies stand in for exactly the used tensors, and nothing of them is left behind."""
 
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from experiments.params import count
 from experiments.prepare import check_experiment
 from lightning_m2pt.adapter import declared_tensors
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
-from lightning_m2pt.checkpoint import latest_checkpoint, read_checkpoint
+from lightning_m2pt.checkpoint import latest_checkpoint, read_checkpoint, step_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.generation import greedy_answers
 from lightning_m2pt.hashing import hash_tensors
@@ -27,6 +27,7 @@ from lightning_m2pt.module import TuningModule
 from lightning_m2pt.trainable import freeze_all_but_declared, trained_parameters
 from tests.random_backbones import VISION_LAYERS, random_backbone, random_batch
 from tests.small_experiment import fitted, small_words
+from tests.test_training import StopAtStep
 
 FULL = "experiments/full.yaml"
 PARTS = ["vision", "interaction", "language"]
@@ -193,16 +194,36 @@ def test_a_run_tunes_every_tensor_and_leaves_the_base(tmp_path):
 
 
 def test_a_stopped_run_resumes_bit_for_bit(tmp_path):
-    words = small_words(tmp_path, FULL, steps=5)
+    words = [*small_words(tmp_path, FULL, steps=5), "--data.micro_batch_size", "4"]
     _, straight = fitted(words, run=tmp_path / "straight")
-    stopped = tmp_path / "stopped"
-    words += ["--save_every_n_steps", "2"]
-    fit(parse_experiment([*words, "--trainer.max_time", "00:00:00:00"]), folder=stopped)
-    assert not (stopped / "checkpoints" / "step=000005").exists()
-    seed_everything(77, verbose=False)
+    experiment, stopped = parse_experiment(words), tmp_path / "stopped"
+    experiment.trainer_config["callbacks"] = [StopAtStep(3, signal.SIGTERM)]
+    with pytest.raises(SystemExit):
+        fit(experiment, folder=stopped)
+    assert step_of(latest_checkpoint(stopped / "checkpoints")) == 3
     fitted(words, run=stopped)
     one, other = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (straight, stopped))
     assert hash_tensors(one) == hash_tensors(other)
+
+
+def test_an_ablation_is_one_changed_argument(tmp_path):
+    experiment, _ = fitted([*small_words(tmp_path, FULL, steps=1), "--model.method.vision", "false"])
+    method, backbone = experiment.model.method, experiment.model.backbone
+    assert list(method.parts()) == ["interaction", "language"]
+    assert backbone.vision_tower.conv1.weight.requires_grad is False
+
+
+def test_recomputed_activations_change_no_gradient(tmp_path):
+    gradients = []
+    for recomputes in (False, True):
+        backbone = random_backbone(tmp_path)
+        backbone.activation_checkpointing = recomputes
+        backbone.finish()
+        backbone.train()
+        method = attached(backbone)
+        supervised_rows(backbone, backbone(random_batch())).losses.sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in method.named_parameters()})
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
 
 
 RELOAD = """
