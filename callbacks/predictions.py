@@ -96,19 +96,24 @@ def prediction_text(header: Mapping[str, Any], questions: list[Question], answer
     Raises:
         KeyError: If a question has no answer.
     """
-    lines = [
-        {
-            "id": question.id,
-            "set": header["benchmark"],
-            "subtask": question.subtask,
-            "question": question.text,
-            "answer": answers[question.id],
-            "target": question.target,
-            "image_id": question.image_id,
-        }
-        for question in questions
-    ]
+    lines = [prediction_line(header["benchmark"], question, answers[question.id]) for question in questions]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [header, *lines])
+
+
+def prediction_line(benchmark: str, question: Question, answer: str) -> dict[str, Any]:
+    """Returns one question's line; ``references`` is there only where the question has some."""
+    line: dict[str, Any] = {
+        "id": question.id,
+        "set": benchmark,
+        "subtask": question.subtask,
+        "question": question.text,
+        "answer": answer,
+        "target": question.target,
+        "image_id": question.image_id,
+    }
+    if question.references:
+        line["references"] = list(question.references)
+    return line
 
 
 def gathered(answers: dict[str, list[int]], world_size: int) -> dict[str, list[int]]:

@@ -113,14 +113,20 @@ class CIFAR10(BenchmarkDataModule):
 
 
 def pictures_and_labels(
-    batch: dict[str, BatchValue], path: Path, number_of_classes: int
+    batch: dict[str, BatchValue], path: Path, number_of_classes: int, labels_key: str = "labels"
 ) -> tuple[numpy.ndarray, list[int]]:
     """Returns (N, S, S, 3) uint8 pictures and N class numbers of a batch.
+
+    Args:
+        batch: The dictionary in the file.
+        path: The file, for errors.
+        number_of_classes: Class numbers are below it.
+        labels_key: Where the class numbers are.
 
     Raises:
         BadInputError: If they are missing, of another form, or do not agree.
     """
-    data, labels = batch.get("data"), batch.get("labels")
+    data, labels = batch.get("data"), batch.get(labels_key)
     is_planar = isinstance(data, numpy.ndarray) and data.dtype == numpy.uint8 and data.ndim == 2
     side = math.isqrt(data.shape[1] // 3) if isinstance(data, numpy.ndarray) and is_planar else 0
     if not isinstance(data, numpy.ndarray) or side == 0 or data.shape[1] != 3 * side * side:
@@ -128,14 +134,14 @@ def pictures_and_labels(
     if not isinstance(labels, list) or len(labels) != len(data):
         raise BadInputError(
             "the number of labels differs from that of the pictures",
-            where=f"{path}: labels",
+            where=f"{path}: {labels_key}",
             expected=f"{len(data)} labels",
         )
     for number, label in enumerate(labels, start=1):
         if type(label) is not int or not 0 <= label < number_of_classes:
             raise BadInputError(
                 f"the label is {label!r:.40}",
-                where=f"{path}: record {number}: labels",
+                where=f"{path}: record {number}: {labels_key}",
                 expected=f"0 to {number_of_classes - 1}",
             )
     return data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1), labels

@@ -75,6 +75,7 @@ class Question:
         image: Where the picture is.
         image_id: Name of the picture.
         source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
+        references: What several people answered, where a set has more than one accepted answer.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Question:
     image: ImageSource
     image_id: str
     source: str
+    references: tuple[str, ...] = ()
 
 
 @dataclass  # not frozen: Lightning's precision plug-ins convert its tensors in place

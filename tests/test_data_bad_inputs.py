@@ -12,10 +12,13 @@ import pytest
 
 from data_modules.base import DataModule
 from data_modules.cifar10 import CIFAR10
+from data_modules.cifar100 import CIFAR100
 from data_modules.mme import MME
 from data_modules.mnist import MNIST
 from data_modules.pope import POPE
 from data_modules.restricted_pickle import read_batch
+from data_modules.snli_ve import SNLIVE
+from data_modules.text_vqa import TextVQA
 from data_modules.vision_flan import VisionFlan
 from data_modules.vsr import VSR
 from lightning_m2pt.errors import BadInputError
@@ -23,6 +26,7 @@ from tests.data_fixtures import small_processor
 
 ANNOTATIONS = "annotation_191-task_1k.json"
 IMAGES = "images_191task_1k"
+TEXT_VQA = "TextVQA_0.5.1_val.json"
 Spoil = Callable[[Path], object]
 
 
@@ -62,6 +66,18 @@ def record(number: int, **changes: object) -> Spoil:
         changed = records[number - 1] | changes
         records[number - 1] = {key: value for key, value in changed.items() if value is not ...}
         (root / ANNOTATIONS).write_text(json.dumps(records))
+
+    return spoil
+
+
+def text_vqa_record(number: int, **changes: object) -> Spoil:
+    """Returns what changes one record of TextVQA; the value ``...`` removes the key."""
+
+    def spoil(root: Path) -> None:
+        content = json.loads((root / TEXT_VQA).read_text())
+        changed = content["data"][number - 1] | changes
+        content["data"][number - 1] = {key: value for key, value in changed.items() if value is not ...}
+        (root / TEXT_VQA).write_text(json.dumps(content))
 
     return spoil
 
@@ -128,6 +144,32 @@ BENCHMARK_CASES = [
     (VSR, write("test.jsonl", "\n\n"), "test.jsonl: the file is empty"),
     (VSR, lambda root: (root / "test.jsonl").unlink(), "test.jsonl: the file does not exist"),
     (VSR, link_out("images", "fake_1.png"), "test.jsonl:3: image: the image name"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, gold_label="-"), "snli_ve_test.jsonl:3: gold_label: the value is '-'"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, gold_label="yes"), "snli_ve_test.jsonl:3: gold_label: the value is 'yes'"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, gold_label=...), "snli_ve_test.jsonl:3: the key 'gold_label' is missing"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, Flickr30K_ID=...), "jsonl:3: the key 'Flickr30K_ID' is missing"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, Flickr30K_ID=7), "jsonl:3: Flickr30K_ID: the value is 7"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, Flickr30K_ID="../a"), "jsonl:3: Flickr30K_ID: the image name '../a.jpg'"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, Flickr30K_ID="none"), "jsonl:3: 1 of 4 images are missing: .*none.jpg"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, sentence2=" "), "snli_ve_test.jsonl:3: sentence2: the text is empty"),
+    (SNLIVE, line("snli_ve_test.jsonl", 3, pairID="fake_0.jpg#0r1"), "is there twice, first at .*jsonl:1"),
+    (SNLIVE, link_out("flickr30k_images", "fake_1.png"), "jsonl:3: Flickr30K_ID: the image name 'fake_1.png'"),
+    (TextVQA, text_vqa_record(3, answers=["a"] * 9), f"{TEXT_VQA}: record 3: answers: there are 9 answers"),
+    (TextVQA, text_vqa_record(3, answers=["a"] * 9 + [1]), "record 3: answers: one of the answers is 1"),
+    (TextVQA, text_vqa_record(3, answers=["a"] * 9 + ["\ud800"]), "record 3: answers: one of the answers is"),
+    (TextVQA, text_vqa_record(3, answers=[" "] * 10), "record 3: answers: all answers are empty"),
+    (TextVQA, text_vqa_record(3, answers=...), "record 3: answers: the value is None"),
+    (TextVQA, text_vqa_record(3, question=""), "record 3: question: the text is empty"),
+    (TextVQA, text_vqa_record(3, question_id=None), "record 3: question_id: the value is None"),
+    (TextVQA, text_vqa_record(3, question_id=True), "record 3: question_id: the value is True"),
+    (TextVQA, text_vqa_record(3, question_id=100), "'val/100' is there twice, first at .*: record 1"),
+    (TextVQA, text_vqa_record(3, image_id="/a"), "record 3: image_id: the image name '/a.jpg' leads out"),
+    (TextVQA, text_vqa_record(3, image_id="none"), "record 3: 1 of 4 images are missing: .*none.jpg"),
+    (TextVQA, write(TEXT_VQA, "[]"), f"{TEXT_VQA}: the record is a list"),
+    (TextVQA, write(TEXT_VQA, "{}"), f"{TEXT_VQA}: data: the value is None"),
+    (TextVQA, write(TEXT_VQA, '{"data": [1]}'), f"{TEXT_VQA}: record 1: the record is a int"),
+    (TextVQA, write(TEXT_VQA, '{"data": []}'), "the set has no questions"),
+    (TextVQA, cut(TEXT_VQA, 0.5), f"{TEXT_VQA}:1: this is not valid JSON"),
     (POPE, line("coco_pope_popular.json", 2, label=""), "coco_pope_popular.json:2: label: the text is empty"),
     (POPE, line("coco_pope_popular.json", 2, label="maybe"), "coco_pope_popular.json:2: label: the value is 'maybe'"),
     (POPE, line("coco_pope_popular.json", 2, question_id=1), "'popular/1' is there twice, first at .*popular.json:1"),
@@ -137,6 +179,10 @@ BENCHMARK_CASES = [
     (CIFAR10, cut("cifar-10-batches-py/batches.meta", 0.5), "batches.meta: cannot be read"),
     (CIFAR10, write("cifar-10-batches-py/test_batch", ""), "test_batch: cannot be read"),
     (CIFAR10, lambda root: (root / "cifar-10-batches-py/test_batch").unlink(), "test_batch: the file does not exist"),
+    (CIFAR100, cut("cifar-100-python/test", 0.5), "test: cannot be read"),
+    (CIFAR100, cut("cifar-100-python/meta", 0.5), "meta: cannot be read"),
+    (CIFAR100, lambda root: (root / "cifar-100-python/meta").unlink(), "meta: the file does not exist"),
+    (CIFAR100, lambda root: (root / "cifar-100-python/test").unlink(), "test: the file does not exist"),
     (MNIST, cut("t10k-images-idx3-ubyte", 0.5), "t10k-images-idx3-ubyte: the file is cut off"),
     (MNIST, cut("t10k-images-idx3-ubyte", 0.001), "t10k-images-idx3-ubyte: the file is cut off in its header"),
     (MNIST, cut("t10k-labels-idx1-ubyte", 0.9), "t10k-labels-idx1-ubyte: the file is cut off"),

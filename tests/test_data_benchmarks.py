@@ -9,19 +9,26 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
+from callbacks.predictions import prediction_line
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.cifar10 import CIFAR10, write_cifar10
+from data_modules.cifar100 import CIFAR100
 from data_modules.mme import MME
 from data_modules.mnist import MNIST
 from data_modules.pope import POPE
+from data_modules.snli_ve import SNLIVE
+from data_modules.text_vqa import TextVQA
 from data_modules.vsr import VSR, VSRItem, write_vsr
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score, score
 from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, Question, Span
 from tests.data_fixtures import fake_pictures, small_processor
 
-BENCHMARKS = [MME, VSR, POPE, CIFAR10, MNIST]
-QUESTIONS_IN_FAKE = {"mme": 12, "vsr": 6, "pope": 12, "cifar10": 6, "mnist": 6}
+BENCHMARKS = [MME, VSR, SNLIVE, POPE, CIFAR10, CIFAR100, MNIST, TextVQA]
+QUESTIONS_IN_FAKE = dict.fromkeys(["vsr", "snli_ve", "cifar10", "cifar100", "mnist", "text_vqa"], 6) | {
+    "mme": 12,
+    "pope": 12,
+}
 
 
 @pytest.fixture(params=BENCHMARKS, ids=lambda benchmark: benchmark.__name__)
@@ -34,18 +41,7 @@ def benchmark(request: pytest.FixtureRequest, tmp_path: Path) -> BenchmarkDataMo
 
 def answered(module: BenchmarkDataModule, answers: dict[str, str]) -> Score:
     """Returns the score of given answers under the set's default rule."""
-    predictions = [
-        {
-            "id": question.id,
-            "set": module.name,
-            "subtask": question.subtask,
-            "question": question.text,
-            "answer": answers[question.id],
-            "target": question.target,
-            "image_id": question.image_id,
-        }
-        for question in module.questions()
-    ]
+    predictions = [prediction_line(module.name, question, answers[question.id]) for question in module.questions()]
     return score({"benchmark": module.name, "classes": module.classes}, predictions, module.rules[0])
 
 

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_m2pt.metrics.closed_set import closed_set
+from lightning_m2pt.metrics.closed_set import closed_set, plural
+from lightning_m2pt.metrics.entailment import entailment_words
 from lightning_m2pt.metrics.mme import mme_answer
 from lightning_m2pt.metrics.pope import pope_answer, pope_official, says_neither
+from lightning_m2pt.metrics.vqa import vqa_accuracy, vqa_normalised
 from lightning_m2pt.metrics.yes_no import yes_no_words
 
 # (answer, MME official, POPE official, ours); the first two from running the official functions.
@@ -103,10 +105,68 @@ def test_underscores_in_class_names_are_spaces() -> None:
     assert closed_set("pickup_truck", ("pickup_truck", "bus")) == "pickup_truck"
 
 
+MANY_WORDS = ("red_circle", "blue_seven", "red", "pickup_truck", "truck", "pine_tree", "maple_tree", "bee", "beetle")
+MANY_WORDS += ("man", "can", "butterfly", "bus", "large_man-made_outdoor_things", "non-insect_invertebrates", "insects")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        *(("red circle", "red_circle"), ("A red circle.", "red_circle"), ("red_circle", "red_circle")),
+        *(("Red-circle", "red_circle"), ("red\ncircle", "red_circle"), ("red circles", "red_circle")),
+        *(("blue seven", "blue_seven"), ("blue 7", None), ("circle", None), ("red", "red"), ("red square", "red")),
+        *(("The red circle is red.", None), ("red circle, red circle", "red_circle"), ("not a red circle", None)),
+        *(("red circle and blue seven", None), ("a pickup truck", "pickup_truck"), ("a fire truck", "truck")),
+        *(("two pickup trucks", "pickup_truck"), ("pickup truck or truck", None), ("pine tree", "pine_tree")),
+        *(
+            ("a pine", "pine_tree"),
+            ("pine or maple tree", None),
+            ("a tree", None),
+            ("bee", "bee"),
+            ("beetle", "beetle"),
+        ),
+        *(("beetles", "beetle"), ("bees", "bee"), ("beef", None), ("a man can", None), ("butterflies", "butterfly")),
+        *(("buses", "bus"), ("busy", None), ("insects", "insects"), ("invertebrates", None)),
+        ("non-insect invertebrates", "non-insect_invertebrates"),
+        ("large man made outdoor things", "large_man-made_outdoor_things"),
+        ("a large man", "man"),
+    ],
+)
+def test_the_longest_class_name_counts(answer: str, expected: str | None) -> None:
+    assert closed_set(answer, MANY_WORDS) == expected
+
+
+def test_names_that_only_overlap_are_two_classes() -> None:
+    assert closed_set("pickup truck stop", ("pickup_truck", "truck_stop", "truck")) is None
+    assert closed_set("truck stop", ("pickup_truck", "truck_stop", "truck")) == "truck_stop"
+
+
+def test_a_class_of_its_own_is_no_synonym() -> None:
+    assert closed_set("a car", ("automobile", "truck")) == "automobile"
+    assert closed_set("a car", ("automobile", "car")) == "car"
+    assert closed_set("cats", ("cat", "cats")) == "cats"
+
+
+def test_plurals_are_regular() -> None:
+    names = ("cat", "fox", "bus", "couch", "butterfly", "ray", "7", "vehicles 1", "pickup truck", "y")
+    plurals = ["cats", "foxes", "buses", "couches", "butterflies", "rays", "7", "vehicles 1", "pickup trucks", "ys"]
+    assert [plural(name) for name in names] == plurals
+
+
 ANY_TEXT = st.one_of(
     st.text(alphabet=st.characters(), max_size=200),
     st.sampled_from(
-        ["", "\n\n", "\0", "\N{GRINNING FACE}", "\ud800", "yes " * 250_000, "x" * 1_000_000, "1" * 1_000_000]
+        [
+            "",
+            "\n\n",
+            "\0",
+            "\N{GRINNING FACE}",
+            "\ud800",
+            "yes " * 250_000,
+            "no " * 250_000,
+            "x" * 1_000_000,
+            "1" * 1_000_000,
+        ]
     ),
 )
 
@@ -120,3 +180,8 @@ def test_every_rule_survives_any_text(answer: str) -> None:
     assert yes_no_words(answer) in ("yes", "no", None)
     assert closed_set(answer, CLASSES) in (*CLASSES, None)
     assert closed_set(answer, DIGITS) in (*DIGITS, None)
+    assert closed_set(answer, MANY_WORDS) in (*MANY_WORDS, None)
+    assert entailment_words(answer) in ("yes", "no", "not sure", None)
+    assert isinstance(vqa_normalised(answer), str)
+    assert vqa_accuracy(answer, (answer,) * 10) == 1
+    assert vqa_accuracy(answer, ()) == 0

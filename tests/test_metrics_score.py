@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,46 @@ def test_words_and_closed_sets_report_chance_and_classes() -> None:
     assert closed.table == {"cat": {"accuracy": 0.5, "n": 4}}
 
 
+def test_three_way_answers_report_chance_over_all_three() -> None:
+    answers = ("Yes", "Not sure.", "No", "not sure", "a cat")
+    targets = ("yes", "not sure", "no", "no", "not sure")
+    words = scored([prediction(n, targets[n], answers[n]) for n in range(5)], "entailment_words")
+    assert (words.value, words.chance, words.unparsed, words.yes_ratio) == (60, 40, 1, None)
+    assert words.table["not sure"] == {"accuracy": 0.5, "n": 2}
+
+
+def test_soft_accuracy_is_a_mean_and_chance_is_over_all_references() -> None:
+    references = (["stop"] * 10, ["stop"] * 3 + ["go"] * 7, ["two"] * 2 + ["3"] * 8)
+    answers = ("Stop!", "stop", "2")
+    rows = [prediction(n, "any", answers[n]) | {"references": references[n]} for n in range(3)]
+    result = scored(rows, "vqa_accuracy")
+    assert result.value == pytest.approx(100 * (1 + 0.9 + 0.6) / 3)
+    assert result.chance == pytest.approx(100 * (1 + 0.9) / 3)
+    assert (result.headline, result.maximum, result.unparsed, result.yes_ratio) == ("VQA accuracy", 1, 0, None)
+    assert result.table["overall"]["given_by_anybody"] == 1
+    assert result.parsed == {"question 0": "stop", "question 1": "stop", "question 2": "2"}
+    silent = scored(
+        [row | {"answer": answer} for row, answer in zip(rows, ("", "The", "?"), strict=True)], "vqa_accuracy"
+    )
+    assert (silent.value, silent.unparsed) == (0, 3)
+
+
+def test_a_hundred_classes_are_scored_in_seconds() -> None:
+    things = ("circle", "square", "triangle", "diamond", "plus", "cross", "ring", "frame", "bar", "moon")
+    colours = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black", "grey", "pink")
+    classes = [f"{colour}_{thing}" for colour in colours for thing in things]
+    rows = [
+        prediction(
+            n, classes[n % 100], f"There is a {classes[n % 100].replace('_', ' ')} in the middle of the picture."
+        )
+        for n in range(10_000)
+    ]
+    start = time.process_time()
+    result = scored(rows, "closed_set", classes=classes)
+    assert time.process_time() - start < 2
+    assert (result.value, result.chance) == (100, 1)
+
+
 @pytest.mark.parametrize(
     ("predictions", "rule", "header", "expected"),
     [
@@ -134,6 +175,11 @@ def test_words_and_closed_sets_report_chance_and_classes() -> None:
         ([prediction(1, "cow", "cow")], "closed_set", {"classes": ["cat"]}, "'question 1' is 'cow'"),
         ([prediction(1, "cat", "cat")], "closed_set", {}, "names no classes"),
         ([prediction(1, "yes", "yes") | {"answer": 1}], "yes_no_words", {}, "prediction 1: answer"),
+        ([prediction(1, "maybe", "yes")], "entailment_words", {}, "'question 1' is 'maybe'"),
+        ([prediction(1, "stop", "stop")], "vqa_accuracy", {}, "'question 1' names no references"),
+        ([prediction(1, "a", "a") | {"references": []}], "vqa_accuracy", {}, "prediction 1: references"),
+        ([prediction(1, "a", "a") | {"references": "a"}], "vqa_accuracy", {}, "prediction 1: references"),
+        ([prediction(1, "a", "a") | {"references": ["a", 1]}], "vqa_accuracy", {}, "prediction 1: references"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(predictions: list, rule: str, header: dict, expected: str) -> None:
@@ -145,14 +191,15 @@ def test_what_cannot_be_scored_is_refused(predictions: list, rule: str, header: 
 @settings(max_examples=60, deadline=None)
 def test_any_answers_give_a_finite_score_that_json_can_hold(answers: list[str], rule: str) -> None:
     predictions = [
-        prediction(2 * number + place, target, answer, "count", f"{number}.png")
+        prediction(2 * number + place, target, answer, "count", f"{number}.png") | {"references": [target] * 10}
         for number, answer in enumerate(answers)
         for place, target in enumerate(("Yes", "No"))
     ]
     result = scored(predictions, rule, classes=["Yes", "No"])
     assert 0 <= result.value <= 100
     assert result.n == 2 * len(answers)
-    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["raw"] == result.raw
+    text = json.dumps(result.to_json(), allow_nan=False, ensure_ascii=False)
+    assert json.loads(text.encode())["raw"] == result.raw
 
 
 def write(path: Path, lines: list[object]) -> Path:
@@ -188,6 +235,7 @@ GOOD = prediction(1, "Yes", "yes")
         (broken([GOOD]), r"mme\.jsonl:1: the format is None"),
         (broken([HEADER, GOOD, GOOD]), "'question 1' is there twice"),
         (broken([HEADER, GOOD | {"answer": None}]), r"mme\.jsonl:2: answer: the value is None"),
+        (broken([HEADER, GOOD | {"references": [1]}]), r"mme\.jsonl:2: references: the value is \[1\]"),
     ],
 )
 def test_a_wrong_prediction_file_is_refused_with_its_line(tmp_path: Path, content: str, expected: str) -> None:

@@ -20,11 +20,12 @@ class PredictionFile:
     Attributes:
         header: ``format``, ``benchmark``, ``template``, ``decoding``, ``data_revision``, ``adapter``,
             ``default_rule``, ``toggles``, ``classes``.
-        predictions: ``id``, ``set``, ``subtask``, ``question``, ``answer``, ``target``, ``image_id`` of every question.
+        predictions: ``id``, ``set``, ``subtask``, ``question``, ``answer``, ``target``, ``image_id`` of every question,
+            and ``references``, a list of texts, of those with several accepted answers.
     """
 
     header: Mapping[str, Any]
-    predictions: Sequence[Mapping[str, str]]
+    predictions: Sequence[Mapping[str, Any]]
 
 
 def read_predictions(path: Path) -> PredictionFile:
@@ -74,10 +75,10 @@ def parsed_line(line: str, where: str) -> dict[str, Any]:
 
 
 def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
-    """Refuses a prediction without all its texts.
+    """Refuses a prediction without all its texts, or with references that are none.
 
     Raises:
-        BadInputError: Naming the first key that is missing or holds no text.
+        BadInputError: Naming the first key that is missing or holds something else.
     """
     for key in FIELDS:
         if not isinstance(prediction.get(key), str):
@@ -85,6 +86,11 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
         # What a model answered may be any string; the other texts are written into score files.
         if key != "answer" and not is_encodable(prediction[key]):
             raise BadInputError("the text holds half a character", where=f"{where}: {key}", expected="Unicode text")
+    references = prediction.get("references", [""])
+    if not isinstance(references, list) or not references or not all(isinstance(text, str) for text in references):
+        raise BadInputError(
+            f"the value is {references!r:.40}", where=f"{where}: references", expected="a list of one text or more"
+        )
 
 
 def is_encodable(text: str) -> bool:
@@ -96,7 +102,7 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-def check_ids(predictions: Sequence[Mapping[str, str]], where: str) -> None:
+def check_ids(predictions: Sequence[Mapping[str, Any]], where: str) -> None:
     """Refuses two predictions with one id.
 
     Raises:
