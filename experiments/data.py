@@ -1,15 +1,33 @@
-"""``m2pt data``: data sets by name; ``m2pt data testbed`` renders the embedded testbed."""
+"""``m2pt data``: look at the pictures and questions of a set (show), or render the embedded testbed (testbed)."""
 
+import argparse
+import importlib
 from collections.abc import Sequence
 
 from experiments.console import VerbParser
+from experiments.main import quieten_libraries
+
+COMMANDS = {
+    "show": ("experiments.data_show", "write a contact sheet of a set: pictures, questions, right answers"),
+    "testbed": ("experiments.testbed.testbed", "render the embedded tuning and evaluation sets in the official forms"),
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = VerbParser(prog="m2pt data", description=__doc__)
-    parser.add_argument("name", choices=["testbed"], help="testbed: Vision-Flan, MME, VSR, POPE, CIFAR-10, MNIST forms")
-    parser.parse_args(list(arguments)[:1])
-    from experiments.testbed import testbed
-
-    return testbed.main(list(arguments)[1:])
+    width = max(map(len, COMMANDS))
+    parser = VerbParser(
+        prog="m2pt data",
+        description=__doc__,
+        epilog="m2pt data NAME --help tells about one of them",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument(
+        "name",
+        choices=COMMANDS,
+        help="\n".join(f"{name.ljust(width)}  {summary}" for name, (_, summary) in COMMANDS.items()),
+    )
+    name = parser.parse_args(list(arguments)[:1]).name
+    module = importlib.import_module(COMMANDS[name][0])
+    quieten_libraries()  # again: Lightning sets its loggers' levels when it is imported
+    return int(module.main(list(arguments)[1:]))
