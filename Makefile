@@ -14,6 +14,11 @@ EXPERIMENTS := $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))
 TORCH_INDEX ?=
 TEST_WORKERS ?= 2
 
+# Another embedded backbone than the one the experiments name: a file of experiments/backbones.
+BACKBONES := $(sort $(basename $(notdir $(wildcard experiments/backbones/*.yaml))))
+BACKBONE ?=
+CHOSEN_BACKBONE = $(if $(BACKBONE),--config experiments/backbones/$(BACKBONE).yaml)
+
 EXP ?=
 FORCE ?=
 ARGS ?=
@@ -25,7 +30,8 @@ RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
 help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables: EXP=name of experiments/*.yaml, FORCE=1 (start over), ARGS='more arguments',"
+	@echo "  Variables: EXP=name of experiments/*.yaml, BACKBONE=name of experiments/backbones/*.yaml,"
+	@echo "             FORCE=1 (start over), ARGS='more arguments',"
 	@echo "             PYTHON=python3.11, TORCH_INDEX=https://download.pytorch.org/whl/cpu, TEST_WORKERS=2"
 
 .PHONY: install
@@ -47,8 +53,8 @@ data: $(INSTALLED) ## Write the testbed's data (once).
 	$(BIN)/m2pt data testbed
 
 .PHONY: backbone
-backbone: $(INSTALLED) ## Rebuild the embedded backbone from its recipe (long; it is in the repository already).
-	$(BIN)/m2pt backbone $(ARGS)
+backbone: $(INSTALLED) ## Rebuild an embedded backbone from its recipe: BACKBONE=name (long; both are in the repository).
+	$(BIN)/m2pt backbone $(if $(BACKBONE),--name $(BACKBONE)) $(ARGS)
 
 .PHONY: check-exp
 check-exp:
@@ -56,18 +62,22 @@ check-exp:
 	  echo "error: EXP: there is no experiment '$(EXP)'"; \
 	  echo "  expected: one of $(EXPERIMENTS)"; \
 	  echo "  hint: make train EXP=$(firstword $(EXPERIMENTS))"; exit 2; } >&2
+	@test -z '$(BACKBONE)' -o -f 'experiments/backbones/$(BACKBONE).yaml' || { \
+	  echo "error: BACKBONE: there is no backbone '$(BACKBONE)'"; \
+	  echo "  expected: nothing, or one of $(BACKBONES)"; \
+	  echo "  hint: make train EXP=$(firstword $(EXPERIMENTS)) BACKBONE=$(firstword $(BACKBONES))"; exit 2; } >&2
 
 .PHONY: train
 train: check-exp $(INSTALLED) ## Train and evaluate an experiment: EXP=name; FORCE=1 starts over.
-	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/m2pt train --config experiments/$(EXP).yaml $(if $(FORCE),--force) $(ARGS)
+	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/m2pt train --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(if $(FORCE),--force) $(ARGS)
 
 .PHONY: evaluate
 evaluate: check-exp $(INSTALLED) ## Evaluate a trained experiment on its benchmarks: EXP=name.
-	$(BIN)/m2pt evaluate --config experiments/$(EXP).yaml $(ARGS)
+	$(BIN)/m2pt evaluate --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(ARGS)
 
 .PHONY: params
 params: check-exp $(INSTALLED) ## Count what an experiment trains, without weights: EXP=name.
-	$(BIN)/m2pt params --config experiments/$(EXP).yaml $(ARGS)
+	$(BIN)/m2pt params --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(ARGS)
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.

@@ -1,10 +1,11 @@
 """The tables people read at the end of a run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.metrics.score import Score
 
 AT_CHANCE_ERRORS = 2.0
@@ -97,14 +98,15 @@ def comparison_table(frozen: Mapping[str, Score], tuned: Mapping[str, Score], me
             "" if after.yes_ratio is None else f"{100 * after.yes_ratio:.0f}%",
         )
     shown.add_section()
-    rows: list[tuple[str, Callable[[Score], float]]] = [
-        ("mean", lambda scored: scored.value),
-        ("mean, chance-corrected", corrected),
-    ]
-    for label, value in rows:
-        before_mean = mean([value(scored) for scored in frozen.values()])
-        after_mean = mean([value(scored) for scored in tuned.values()])
+    values = {name: scored.value for name, scored in tuned.items()}
+    if set(values) != {NEVER_A_MEMBER}:
+        label, after_mean = benchmark_mean(values)
+        _, before_mean = benchmark_mean({name: frozen[name].value for name in values})
         shown.add_row(label, f"{before_mean:.1f}", f"{after_mean:.1f}", f"{after_mean - before_mean:+.1f}")
+    before_mean, after_mean = (mean([corrected(scores[name]) for name in values]) for scores in (frozen, tuned))
+    shown.add_row(
+        "all sets, chance-corrected", f"{before_mean:.1f}", f"{after_mean:.1f}", f"{after_mean - before_mean:+.1f}"
+    )
     if any(is_at_chance(scored) for scored in [*frozen.values(), *tuned.values()]):
         shown.caption = f"{shown.caption}; * at chance"
     return shown

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,43 +12,60 @@ from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from experiments.backbone.recipe import DEFAULT_OUTPUT
+from experiments.backbone.recipe import OUTPUT_FOLDER
+from experiments.backbone.settings import RECIPE_VERSION, RECIPES
 from experiments.backbone.stage_files import read_tensors
 from experiments.backbone.tokenizer import build_tokenizer
 from experiments.testbed.evaluation_questions import EVALUATION_PHRASINGS
 from experiments.testbed.questions import QUESTION_TYPES
 from experiments.testbed.vocabulary import COLOURS, NAMES, SIZES, article
+from experiments.testbed.world_version import WORLD_VERSION
 from lightning_m2pt.templates import TEMPLATES
 from lightning_m2pt.types import Turn
 
 LARGEST_BYTES = 25_000_000
 
 
-@pytest.fixture(scope="module")
-def record() -> dict:
-    return json.loads((DEFAULT_OUTPUT / "training.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module", params=RECIPES)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return OUTPUT_FOLDER / request.param
 
 
 @pytest.fixture(scope="module")
-def card() -> str:
-    return (DEFAULT_OUTPUT / "README.md").read_text(encoding="utf-8")
+def record(folder: Path) -> dict:
+    return json.loads((folder / "training.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(DEFAULT_OUTPUT / "language")
+def card(folder: Path) -> str:
+    return (folder / "README.md").read_text(encoding="utf-8")
 
 
-def shipped_files() -> dict[str, Path]:
-    return {path.relative_to(DEFAULT_OUTPUT).as_posix(): path for path in DEFAULT_OUTPUT.rglob("*") if path.is_file()}
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(folder / "language")
 
 
-def test_the_files_are_those_recorded(record: dict) -> None:
-    files = shipped_files()
+def shipped_files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_all_embedded_backbones_are_small() -> None:
+    files = [path for name in RECIPES for path in shipped_files(OUTPUT_FOLDER / name).values()]
+    assert sum(path.stat().st_size for path in files) <= LARGEST_BYTES
+
+
+def test_the_record_is_of_the_recipe(folder: Path, record: dict) -> None:
+    assert record["settings"] == json.loads(json.dumps(asdict(RECIPES[folder.name])))
+    assert record["recipe_version"] == RECIPE_VERSION
+    assert record["world_version"] == WORLD_VERSION
+
+
+def test_the_files_are_those_recorded(folder: Path, record: dict) -> None:
+    files = shipped_files(folder)
     assert set(files) == {*record["files"], "training.json"}
     for name, expected in record["files"].items():
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == expected, name
-    assert sum(path.stat().st_size for path in files.values()) <= LARGEST_BYTES
 
 
 def test_the_card_lists_every_weights_hash_stage_supervision_and_gate(record: dict, card: str) -> None:
@@ -76,8 +94,8 @@ def test_the_record_holds_losses_of_the_full_and_the_shortened_recipe(record: di
         assert stage["losses"][-1]["step"] == stage["step"] == record["settings"][stage["stage"]]["steps"]
 
 
-def test_open_clip_loads_the_vision_tower() -> None:
-    configuration = json.loads((DEFAULT_OUTPUT / "vision" / "open_clip_config.json").read_text())
+def test_open_clip_loads_the_vision_tower(folder: Path) -> None:
+    configuration = json.loads((folder / "vision" / "open_clip_config.json").read_text())
     vision = CLIPVisionCfg(**configuration["model_cfg"]["vision_cfg"])
     tower = VisionTransformer(
         image_size=vision.image_size,
@@ -88,16 +106,16 @@ def test_open_clip_loads_the_vision_tower() -> None:
         mlp_ratio=vision.mlp_ratio,
         output_dim=configuration["model_cfg"]["embed_dim"],
     )
-    tensors, _ = read_tensors(DEFAULT_OUTPUT / "vision" / "open_clip_model.safetensors")
+    tensors, _ = read_tensors(folder / "vision" / "open_clip_model.safetensors")
     tower.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in tensors.items()})
     assert all(name.startswith("visual.") for name in tensors)
     assert set(configuration["preprocess_cfg"]) == {"mean", "std", "interpolation", "resize_mode"}
 
 
-def test_transformers_loads_the_language_model_and_the_projector_fits() -> None:
-    model = LlamaForCausalLM.from_pretrained(DEFAULT_OUTPUT / "language")
-    projector = load_file(DEFAULT_OUTPUT / "projector" / "model.safetensors")
-    configuration = json.loads((DEFAULT_OUTPUT / "vision" / "open_clip_config.json").read_text())
+def test_transformers_loads_the_language_model_and_the_projector_fits(folder: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(folder / "language")
+    projector = load_file(folder / "projector" / "model.safetensors")
+    configuration = json.loads((folder / "vision" / "open_clip_config.json").read_text())
     width = configuration["model_cfg"]["vision_cfg"]["width"]
     assert projector["weight"].shape == (model.config.hidden_size, width)
     assert projector["bias"].shape == (model.config.hidden_size,)

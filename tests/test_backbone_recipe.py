@@ -14,8 +14,8 @@ from experiments.backbone.gradient_threads import GradientThreads
 from experiments.backbone.joint_stage import build_backbone
 from experiments.backbone.language_stage import answer_loss
 from experiments.backbone.optimisation import orthogonalise, rate_share
-from experiments.backbone.recipe import DEFAULT_OUTPUT, main
-from experiments.backbone.settings import OptimizerSettings, RecipeSettings
+from experiments.backbone.recipe import OUTPUT_FOLDER, main
+from experiments.backbone.settings import RECIPES, OptimizerSettings, RecipeSettings
 from experiments.backbone.stage_files import StageRecord
 from experiments.backbone.tokenizer import build_tokenizer
 from experiments.backbone.training_loop import StageProgress
@@ -160,12 +160,13 @@ def test_wrong_arguments_are_the_users_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_shortened_recipe_does_what_is_recorded_and_the_same_twice(tmp_path: Path) -> None:
-    recorded = json.loads((DEFAULT_OUTPUT / "training.json").read_text(encoding="utf-8"))["shortened"]
+@pytest.mark.parametrize("backbone", RECIPES)
+def test_the_shortened_recipe_does_what_is_recorded_and_the_same_twice(backbone: str, tmp_path: Path) -> None:
+    recorded = json.loads((OUTPUT_FOLDER / backbone / "training.json").read_text(encoding="utf-8"))["shortened"]
     hashes = []
     for name in ("first", "second"):
-        assert main(["--shortened", "--work", str(tmp_path / name)]) == 0
-        work = tmp_path / name / "shortened"
+        assert main(["--name", backbone, "--shortened", "--work", str(tmp_path / name)]) == 0
+        work = tmp_path / name / backbone / "shortened"
         records = {stage: StageRecord(**json.loads((work / f"{stage}.json").read_text())) for stage in plan.INPUTS}
         hashes.append({stage: record.file_sha256 for stage, record in records.items()})
         for stage, record in records.items():

@@ -1,4 +1,4 @@
-"""Every YAML below experiments/ is one of two kinds, is counted, parses, and does what it says."""
+"""Every YAML below experiments/ is one of three kinds, is counted, parses, and does what it says."""
 
 import json
 import subprocess
@@ -24,13 +24,15 @@ from tests.small_experiment import BASE, checked, fitted, small_words
 FOLDER = Path("experiments")
 EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 STRATEGIES = sorted(FOLDER.glob("strategies/*.yaml"))
+BACKBONES = sorted(FOLDER.glob("backbones/*.yaml"))
 TESTBED = [path for path in EXPERIMENTS if "testbed" in path.read_text()]
 
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
-    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES])
+    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES])
     assert len(EXPERIMENTS) == 5
     assert len(STRATEGIES) == 4
+    assert len(BACKBONES) == 1
     assert len(TESTBED) == 4
 
 
@@ -38,7 +40,7 @@ def test_every_yaml_is_of_a_known_kind_and_counted():
 def test_experiments_parse_and_count_without_weights(path):
     experiment = parse_experiment(["--config", str(path)])
     assert experiment.name == path.stem
-    assert len(experiment.benchmarks) == 5
+    assert len(experiment.benchmarks) == 8
     assert {part["name"] for part in count(experiment.model)["parts"]} == set(experiment.model.method.part_names())
 
 
@@ -51,6 +53,20 @@ def test_strategies_combine_with_any_experiment(path):
         assert parsed.config["trainer"]["max_steps"] == yaml.safe_load(experiment.read_text())["trainer"].get(
             "max_steps", -1
         )
+
+
+@pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
+def test_backbones_take_the_place_of_any_testbed_experiments(path):
+    chosen = yaml.safe_load(path.read_text())
+    assert list(chosen) == ["model"]
+    assert list(chosen["model"]) == ["backbone"]
+    for experiment in TESTBED:
+        words = ["--config", str(experiment), "--config", str(path)]
+        backbone = parse_experiment(words).config["model"]["backbone"]
+        assert {key: backbone["init_args"][key] for key in chosen["model"]["backbone"]["init_args"]} == chosen["model"][
+            "backbone"
+        ]["init_args"]
+        assert path.stem in json.dumps(chosen)
 
 
 def test_files_that_repeat_each_other_agree():

@@ -3,11 +3,14 @@
 import hashlib
 import itertools
 import re
+from pathlib import Path
 from string import Formatter
 
 import numpy
 import pytest
+import yaml
 
+from data_modules import cifar10, mnist, snli_ve, vsr
 from experiments.backbone.joint_stage import caption_of
 from experiments.backbone.settings import RecipeSettings
 from experiments.testbed import evaluation_questions, evaluation_sets
@@ -105,21 +108,45 @@ def test_the_evaluation_sets_ask_only_the_evaluation_phrasings(evaluation_questi
         item.caption + evaluation_questions.RELATION_QUESTION.removeprefix(evaluation_questions.RELATION)
         for item in evaluation_sets.vsr_items(SEED, TestbedSizes(vsr_statements=50))
     }
-    assert {words_of(text) for text in mme | pope | vsr} <= evaluation_questions_asked
+    sizes = TestbedSizes(hypotheses=60, number_questions=20)
+    snli_ve = {
+        f'Can you conclude "{item.hypothesis}" from the content of the image? Please answer yes, no or not sure.'
+        for item in evaluation_sets.snli_ve_items(SEED, sizes)
+    }
+    text_vqa = {item.question for item in evaluation_sets.text_vqa_items(SEED, sizes)}
+    assert {words_of(text) for text in mme | pope | vsr | snli_ve | text_vqa} <= evaluation_questions_asked
+
+
+def test_the_data_modules_ask_in_evaluations_words() -> None:
+    base = yaml.safe_load(Path("experiments/m2pt_base.yaml").read_text())
+    (cifar100,) = [each for each in base["benchmarks"] if each["class_path"].endswith("CIFAR100")]
+    assert cifar100["init_args"]["question"] == evaluation_questions.COLOURED_OBJECT
+    assert snli_ve.QUESTION_TEMPLATE.format(hypothesis=evaluation_questions.HYPOTHESIS) == (
+        evaluation_questions.HYPOTHESIS_QUESTION
+    )
+    assert cifar10.QUESTION == evaluation_questions.MAIN_OBJECT
+    assert mnist.QUESTION == evaluation_questions.SHOWN_DIGIT
+    assert vsr.QUESTION_TEMPLATE.format(caption=evaluation_questions.RELATION) == evaluation_questions.RELATION_QUESTION
 
 
 def test_text_pretraining_says_only_what_its_types_declare(evaluation_questions_asked: set[str]) -> None:
     declared = {kind.name: patterns((kind,)) for kind in QUESTION_TYPES}
     seen = set()
     settings = RecipeSettings()
-    for part, text, raster in (
-        ("language", settings.language.text, settings.language.raster),
-        ("raster_language", settings.raster_language.text, settings.raster_language.raster),
-        ("joint", settings.joint.text, True),
+    side = settings.architecture.patches_per_cell_side
+    for part, text, patches_per_cell_side in (
+        ("language", settings.language.text, None),
+        ("raster_language", settings.raster_language.text, side),
+        ("joint", settings.joint.text, side),
     ):
         for index in range(800):
             written = document(
-                SEED, part, index, raster=raster, questions=text.questions, own_weights=dict(text.own_weights)
+                SEED,
+                part,
+                index,
+                patches_per_cell_side=patches_per_cell_side,
+                questions=text.questions,
+                own_weights=dict(text.own_weights),
             )
             for asked in written.questions:
                 words = words_of(asked.question)
@@ -153,7 +180,7 @@ def test_stage_2_asks_tuned_types_only(
 def test_colour_yes_no_and_colour_statements_are_not_tuned() -> None:
     tuned = {kind.name for kind in TUNED_TYPES}
     assert not tuned & {"color_check", "color_statement", "presence", "number", "position_check", "relation"}
-    assert not tuned & {"main_object", "digit"}
+    assert not tuned & {"main_object", "digit", "colored_object", "written_digits", "hypothesis"}
 
 
 def test_training_pictures_show_no_evaluation_scan() -> None:
@@ -187,11 +214,14 @@ def test_no_evaluation_picture_is_in_any_training_stage(
                 *(item.image for item in evaluation_sets.pope_items(SEED, SIZES)),
                 *evaluation_sets.cifar10_pictures(SEED, SIZES).images,
                 *evaluation_sets.mnist_pictures(SEED, SIZES).images,
+                *evaluation_sets.cifar100_pictures(SEED, SIZES).images,
+                *(item.image for item in evaluation_sets.snli_ve_items(SEED, SIZES)),
+                *(item.image for item in evaluation_sets.text_vqa_items(SEED, SIZES)),
             ]
         ),
     ]
     # POPE asks all its questions of a split about the same picture, so it counts once.
-    expected = [pretraining, tuning, 400, 600, 520 + 1000 + 100 + 1000 + 1000]
+    expected = [pretraining, tuning, 400, 600, 520 + 1000 + 100 + 5 * 1000]
     assert [len(found) for found in sets] == expected
     assert len(set().union(*sets)) == sum(expected)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from experiments.testbed import evaluation_sets
 from experiments.testbed.asking import Use, ask_questions
+from experiments.testbed.facts import colour_hypothesis
 from experiments.testbed.pretraining_images import picture_generator
 from experiments.testbed.questions import (
     HELD_OUT_TYPES,
@@ -23,10 +25,10 @@ from experiments.testbed.scenes import Scene, SceneKind, SceneObject, random_gen
 from experiments.testbed.sizes import TestbedSizes
 from experiments.testbed.testbed import MANIFEST, is_complete, main, write_testbed
 from experiments.testbed.tuning_set import TRAINING_PART, tuning_records
-from experiments.testbed.vocabulary import COLOURS, DIGITS, SHAPES, article
+from experiments.testbed.vocabulary import COLOURS, DIGITS, NAMES, SHAPES, article
 from lightning_m2pt.errors import BadInputError
 
-SMALL = TestbedSizes(12, 4, 4, 3, 8, 4, 6)
+SMALL = TestbedSizes(12, 4, 4, 3, 8, 4, 6, 6, 6)
 SCENE = Scene(
     (
         SceneObject("ring", "red", "small", "top", "left"),
@@ -123,6 +125,9 @@ def test_at_least_sixteen_types_are_tuned_and_no_name_is_used_twice() -> None:
         ("leftmost_or_rightmost", {"bar"}),
         ("describe", {"small red ring top left, large white eight middle left, large red bar bottom right"}),
         ("main_object", set()),
+        ("colored_object", set()),
+        ("written_digits", {"eight"}),
+        ("hypothesis", {"yes", "no", "not sure"}),
     ],
 )
 def test_answers_are_right(name: str, answers: set[str]) -> None:
@@ -189,15 +194,54 @@ def test_vsr_statements_hold_both_labels() -> None:
     assert all(item.caption == f"The {item.subject} is {item.relation} the {item.object}." for item in items)
 
 
+def test_hypotheses_follow_from_the_scene_or_not() -> None:
+    colours = {thing.name: thing.colour for thing in SCENE.objects}
+    answers = []
+    for index in range(300):
+        drawn = colour_hypothesis(SCENE, random_generator("hypothesis", index))
+        seen = colours.get(drawn.words["name"])
+        assert drawn.answer == ("not sure" if seen is None else "yes" if seen == drawn.words["colour"] else "no")
+        answers.append(drawn.answer)
+    assert all(0.25 < answers.count(answer) / 300 < 0.42 for answer in ("yes", "no", "not sure"))
+
+
+def test_snli_ve_items_hold_all_three_labels_and_their_premise_is_the_caption() -> None:
+    items = evaluation_sets.snli_ve_items(0, TestbedSizes(hypotheses=60))
+    assert {item.gold_label for item in items} == {"entailment", "contradiction", "neutral"}
+    for item in items:
+        name, colour = re.fullmatch(r"The (\w+) is (\w+)\.", item.hypothesis).groups()
+        assert (name in item.premise) == (item.gold_label != "neutral")
+        if item.gold_label == "entailment":
+            assert f"{colour} {name}" in item.premise
+
+
+def test_cifar100_has_twenty_coarse_classes_of_five_fine_ones() -> None:
+    assert len(set(evaluation_sets.FINE_CLASSES)) == 100
+    coarse = [name.split("_")[1] for name in evaluation_sets.FINE_CLASSES]
+    assert coarse == [name for name in NAMES for _ in range(5)]
+    assert len(set(evaluation_sets.cifar100_pictures(0, TestbedSizes(classification_images=400)).labels)) > 90
+
+
+def test_text_vqa_asks_for_unseen_digits_in_reading_order() -> None:
+    items = evaluation_sets.text_vqa_items(0, TestbedSizes(number_questions=40))
+    answers = [item.answers[0].split() for item in items]
+    assert {len(words) for words in answers} >= {1, 2}
+    assert all(set(words) <= set(DIGITS) for words in answers)
+    assert all(len(item.answers) == 10 and len(set(item.answers)) == 1 for item in items)
+
+
 def test_the_same_seed_writes_the_same_bytes(rendered: Path, tmp_path: Path) -> None:
     write_testbed(tmp_path, 0, SMALL, Console(quiet=True))
     manifests = [json.loads((root / MANIFEST).read_text()) for root in (rendered, tmp_path)]
     assert manifests[0] == manifests[1]
     assert {name.split("/")[0] for name in manifests[0]["files"]} == {
         "cifar10",
+        "cifar100",
         "mme",
         "mnist",
         "pope",
+        "snli_ve",
+        "text_vqa",
         "vision_flan",
         "vsr",
     }

@@ -20,7 +20,7 @@ SUPERVISION = {
         "the language model",
     ),
     "raster_language": (
-        "the same with 36 slots, one for each patch in reading order; no image",
+        "the same with {patches} slots, one for each patch in reading order; no image",
         "the language model",
     ),
     "dense": (
@@ -29,7 +29,7 @@ SUPERVISION = {
         "vision transformer and projector, which begins with its least-squares solution",
     ),
     "joint": (
-        "captions of the same pictures; questions and answers about 36 word slots without image",
+        "captions of the same pictures; questions and answers about {patches} word slots without image",
         "the language model without its word embeddings",
     ),
 }
@@ -57,8 +57,8 @@ DETAILS = """\
 - Features are the input of the last block (layer -2), patches only, not normalised. So blocks 1 to {used_layers} are
   trained and used; **the last block, `ln_post`, `proj` and the text tower of the configuration's form are not**: the
   first three hold their initial values, the last has no weights.
-- The sequence in pretraining is `<s>`, 36 rows of the image or of slots, then the `plain` conversation template.
-  `vicuna_v1` was never seen.
+- The sequence in pretraining is `<s>`, {patches} rows of the image or of slots, then the `plain` conversation template.
+  `vicuna_v1`, in which tuning and evaluation talk, was never seen.
 - Digits are the real scans of scikit-learn's `load_digits` (UCI Optical Recognition of Handwritten Digits, CC BY 4.0),
   {training_scans:,} of them; the others appear in evaluation and gates only.
 - {instruction_share:.0%} of the pretraining pictures are in the "instruction" domain. The shifted domain, where tuning
@@ -95,6 +95,7 @@ def model_card(
         used_layers=architecture.vision_layers - 1,
         language_width=architecture.language_width,
         language_layers=architecture.language_layers,
+        patches=(architecture.image_size // architecture.patch_size) ** 2,
         training_scans=TRAINING_SCANS,
         instruction_share=INSTRUCTION_DOMAIN_PROBABILITY,
     )
@@ -118,7 +119,11 @@ def _stage_section(settings: RecipeSettings, stages: Sequence[StageRecord]) -> s
     ]
     for stage in stages:
         supervision, trains = SUPERVISION[stage.stage]
-        words = {"pictures": settings.joint.pictures, "used_layers": settings.architecture.vision_layers - 1}
+        words = {
+            "pictures": settings.joint.pictures,
+            "used_layers": settings.architecture.vision_layers - 1,
+            "patches": (settings.architecture.image_size // settings.architecture.patch_size) ** 2,
+        }
         losses = ", ".join(f"{name} {value:.4g}" for name, value in stage.losses[-1].items() if name != "step")
         lines.append(
             f"| {stage.stage} | {stage.step} | {supervision.format(**words)} | {trains.format(**words)} | {losses} "

@@ -195,4 +195,4 @@ RECIPES = {
         ),
     ),
 }
-"""The recipes of the embedded backbones by the names of their folders: the same stages, other sizes and another seed."""
+"""The recipes of the embedded backbones by the names of their folders: the same stages at other sizes and seeds."""

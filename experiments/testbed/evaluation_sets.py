@@ -7,20 +7,27 @@ import numpy
 
 from data_modules.mme import MMEItem
 from data_modules.pope import POPEItem
+from data_modules.snli_ve import SNLIVEItem
+from data_modules.text_vqa import TextVQAItem
 from data_modules.vsr import VSRItem
 from experiments.testbed import evaluation_questions as phrasings
-from experiments.testbed.facts import relation_check
+from experiments.testbed.facts import NOT_SURE, colour_hypothesis, relation_check, written_digits
 from experiments.testbed.name_statistics import NameStatistics
 from experiments.testbed.pretraining_images import picture_generator
 from experiments.testbed.rendering import IMAGE_SIZE, Domain, ScanSplit, render, render_grey
 from experiments.testbed.scenes import Scene, SceneKind, SceneObject, random_generator, sample_scene
 from experiments.testbed.sizes import TestbedSizes
 from experiments.testbed.tuning_set import TRAINING_PART, tuning_scene
-from experiments.testbed.vocabulary import CELLS, COLOURS, DIGITS, MAXIMUM_OBJECTS, SHAPES, article
+from experiments.testbed.vocabulary import CELLS, COLOURS, DIGITS, MAXIMUM_OBJECTS, NAMES, SHAPES, article
 
 POPE_POSITIVES = 3
 """Questions with the answer yes per picture and split, and as many with the answer no."""
 SMALLEST_MME_COUNT = 2
+FINE_COLOURS = COLOURS[:5]
+"""With the twenty names as coarse classes these make CIFAR-100's hundred fine ones, five in each."""
+FINE_CLASSES = tuple(f"{colour}_{name}" for name in NAMES for colour in FINE_COLOURS)
+GOLD_LABELS = {"yes": "entailment", "no": "contradiction", NOT_SURE: "neutral"}
+VQA_ANSWERS = 10
 
 
 @dataclass(frozen=True)
@@ -148,3 +155,59 @@ def mnist_pictures(seed: int, sizes: TestbedSizes) -> LabelledPictures:
         images[index] = render_grey(scene, generator, Domain.SHIFTED, ScanSplit.EVALUATION)
         labels.append(DIGITS.index(scene.objects[0].name))
     return LabelledPictures(images, labels)
+
+
+def cifar100_pictures(seed: int, sizes: TestbedSizes) -> LabelledPictures:
+    """Returns colour pictures of one shape or digit each; classes are ``FINE_CLASSES`` in order."""
+    images = numpy.empty((sizes.classification_images, IMAGE_SIZE, IMAGE_SIZE, 3), numpy.uint8)
+    labels = []
+    for index in range(sizes.classification_images):
+        generator = random_generator(seed, "cifar100", index)
+        kind = generator.choice((SceneKind.SINGLE_SHAPE, SceneKind.SINGLE_DIGIT))
+        scene = sample_scene(generator, kind, colour=generator.choice(FINE_COLOURS))
+        images[index] = _picture(scene, seed, "cifar100 picture", index)
+        labels.append(FINE_CLASSES.index(f"{scene.objects[0].colour}_{scene.objects[0].name}"))
+    return LabelledPictures(images, labels)
+
+
+def snli_ve_items(seed: int, sizes: TestbedSizes) -> list[SNLIVEItem]:
+    """Returns hypotheses about the colour of an object; neutral where no such object is in the picture."""
+    items = []
+    for index in range(sizes.hypotheses):
+        generator = random_generator(seed, "snli_ve", index)
+        scene = sample_scene(generator)
+        drawn = colour_hypothesis(scene, generator)
+        label, name = GOLD_LABELS[str(drawn.answer)], f"{index:04d}"
+        items.append(
+            SNLIVEItem(
+                image_id=name,
+                image=_picture(scene, seed, "snli_ve picture", index),
+                hypothesis=phrasings.HYPOTHESIS.format(**drawn.words),
+                premise=f"{scene.caption()}.",
+                gold_label=label,
+                pair_id=f"{name}.jpg#0r1{label[0]}",
+            )
+        )
+    return items
+
+
+def text_vqa_items(seed: int, sizes: TestbedSizes) -> list[TextVQAItem]:
+    """Returns questions for the number that a picture's digits make in reading order, of scans never trained on."""
+    items: list[TextVQAItem] = []
+    attempt = 0
+    while len(items) < sizes.number_questions:
+        generator = random_generator(seed, "text_vqa", attempt)
+        scene = sample_scene(generator)
+        drawn = written_digits(scene, generator)
+        if drawn is not None:
+            items.append(
+                TextVQAItem(
+                    question_id=len(items),
+                    image_id=f"{len(items):04d}",
+                    image=_picture(scene, seed, "text_vqa picture", attempt),
+                    question=phrasings.WRITTEN_NUMBER,
+                    answers=(str(drawn.answer),) * VQA_ANSWERS,
+                )
+            )
+        attempt += 1
+    return items

@@ -14,7 +14,9 @@ class TestbedSizes:
         mme_images_per_subtask: Pictures of each MME subtask, with two questions each.
         vsr_statements: Statements of VSR, each about a picture of its own.
         pope_images: Pictures of POPE.
-        classification_images: Pictures of CIFAR-10, and of MNIST.
+        classification_images: Pictures of CIFAR-10, of CIFAR-100 and of MNIST.
+        hypotheses: Hypotheses of SNLI-VE, each about a picture of its own.
+        number_questions: Questions of Text-VQA, each about a picture of its own.
     """
 
     __test__ = False
@@ -26,3 +28,5 @@ class TestbedSizes:
     vsr_statements: int = 1000
     pope_images: int = 100
     classification_images: int = 1000
+    hypotheses: int = 1000
+    number_questions: int = 1000

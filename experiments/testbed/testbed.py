@@ -11,9 +11,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_modules.cifar10 import write_cifar10
+from data_modules.cifar100 import write_cifar100
 from data_modules.mme import write_mme
 from data_modules.mnist import write_mnist
 from data_modules.pope import write_pope
+from data_modules.snli_ve import write_snli_ve
+from data_modules.text_vqa import write_text_vqa
 from data_modules.vision_flan import write_vision_flan
 from data_modules.vsr import write_vsr
 from experiments.console import VerbParser
@@ -25,7 +28,7 @@ from experiments.testbed.tuning_set import (
     VALIDATION_PART,
     tuning_records,
 )
-from experiments.testbed.vocabulary import SHAPES
+from experiments.testbed.vocabulary import NAMES, SHAPES
 from experiments.testbed.world_version import WORLD_VERSION
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 
@@ -48,6 +51,14 @@ def _write_cifar10(root: Path, seed: int, sizes: TestbedSizes) -> None:
     write_cifar10(root / "cifar10", pictures.images, pictures.labels, SHAPES)
 
 
+def _write_cifar100(root: Path, seed: int, sizes: TestbedSizes) -> None:
+    pictures = evaluation_sets.cifar100_pictures(seed, sizes)
+    coarse_labels = [label // len(evaluation_sets.FINE_COLOURS) for label in pictures.labels]
+    write_cifar100(
+        root / "cifar100", pictures.images, pictures.labels, coarse_labels, evaluation_sets.FINE_CLASSES, NAMES
+    )
+
+
 def _write_mnist(root: Path, seed: int, sizes: TestbedSizes) -> None:
     pictures = evaluation_sets.mnist_pictures(seed, sizes)
     write_mnist(root / "mnist", pictures.images, pictures.labels)
@@ -59,7 +70,14 @@ SETS: dict[str, Callable[[Path, int, TestbedSizes], None]] = {
     "mme": lambda root, seed, sizes: write_mme(root / "mme", evaluation_sets.mme_items(seed, sizes)),
     "vsr": lambda root, seed, sizes: write_vsr(root / "vsr", evaluation_sets.vsr_items(seed, sizes)),
     "pope": lambda root, seed, sizes: write_pope(root / "pope", evaluation_sets.pope_items(seed, sizes)),
+    "snli_ve": lambda root, seed, sizes: write_snli_ve(
+        root / "snli_ve", evaluation_sets.snli_ve_items(seed, sizes)
+    ),
+    "text_vqa": lambda root, seed, sizes: write_text_vqa(
+        root / "text_vqa", evaluation_sets.text_vqa_items(seed, sizes)
+    ),
     "cifar10": _write_cifar10,
+    "cifar100": _write_cifar100,
     "mnist": _write_mnist,
 }
 """What writes each set below the root."""
@@ -118,7 +136,10 @@ def is_complete(root: Path, seed: int) -> bool:
     wanted = {"seed": seed, "world_version": WORLD_VERSION}
     if found != wanted:
         raise BadInputError(
-            f"holds data of {found}", where=str(path), expected=str(wanted), hint="choose another --root, or --force"
+            f"holds data of {found}",
+            where=str(path),
+            expected=str(wanted),
+            hint=f"`m2pt data testbed --root {root} --seed {seed} --force` renders again",
         )
     return all(
         (root / name).is_file() and file_sha256(root / name) == value for name, value in manifest["files"].items()
