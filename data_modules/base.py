@@ -90,11 +90,7 @@ class DataModule(LightningDataModule, ABC):
             texts = (
                 [[turn.question, turn.answer] for turn in item.turns]
                 if isinstance(item, Sample)
-                else [
-                    item.subtask,
-                    item.text,
-                    item.target,
-                ]
+                else [item.subtask, item.text, item.target, *item.references]
             )
             line = json.dumps([item.id, item.image_id, texts, sizes[image_key(item)]])
             digest.update(line.encode() + b"\n")

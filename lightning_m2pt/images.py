@@ -30,6 +30,7 @@ MAXIMUM_PIXELS = 50_000_000
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 HINT_BYTES = 64
 LONGEST_NAME = 1024
+LONGEST_PART = 255  # bytes; what file systems allow between two slashes
 ADDRESS = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*:/|(file|data):")
 UNDECODABLE = (
     OSError,
@@ -201,6 +202,7 @@ def resolve_inside(root: Path, name: str, source: str) -> Path:
     is_unsafe = (
         not name
         or len(name) > LONGEST_NAME
+        or any(len(part.encode(errors="replace")) > LONGEST_PART for part in name.split("/"))
         or "\0" in name
         or "\\" in name
         or name.startswith("/")

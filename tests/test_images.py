@@ -124,6 +124,7 @@ def test_arrays_are_pictures_or_refused() -> None:
     [
         *("", "..", "../secret.png", "a/../../secret.png", "/etc/passwd", "C:secret.png", "C:\\secret.png"),
         *("..\\secret.png", "http://example.org/a.png", "file:secret.png", "a\0.png", "data:image/png;base64,"),
+        *("e" * 256, "\u00e9" * 200),
     ],
 )
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
