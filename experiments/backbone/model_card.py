@@ -41,7 +41,8 @@ INTRODUCTION = """\
 A small vision-language model of the make-up the paper uses: an open_clip vision transformer, a linear projector and a
 Llama-form language model, pretrained from nothing by `m2pt backbone` on pictures of a synthetic world. It exists so
 that the whole protocol (frozen model, instruction tuning, zero-shot evaluation) runs on a laptop in minutes. It knows
-ten shapes, ten digits, seven colours and nine positions, and nothing else.
+ten shapes, ten digits, seven colours and nine positions, and nothing else. `docs/testbed.md` says what it is used for
+and how the domain of tuning and evaluation was chosen.
 """
 
 DETAILS = """\
