@@ -11,6 +11,7 @@ held-out set is read and no other method is run. Every attempt is added to ``ben
 import argparse
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -31,8 +32,9 @@ LOG = logging.getLogger("domain")
 RESULTS = Path("benchmarks/results/domain.json")
 OUTPUTS = Path("outputs/domain")
 FULL = "experiments/full.yaml"
+EVERYTHING = "everything"
 SIDES = {
-    "everything": (),
+    EVERYTHING: (),
     "vision alone": ("--model.method.interaction=false", "--model.method.language=false"),
     "language alone": ("--model.method.interaction=false", "--model.method.vision=false"),
 }
@@ -101,7 +103,6 @@ def summarise(
     """
     questions = sum(map(len, aligned.values()))
     overall_chance = sum(chance[task] * len(given) for task, given in aligned.items()) / questions
-    everything = next(iter(tuned.values()))
     by_type = {
         task: {
             "n": len(given),
@@ -116,25 +117,25 @@ def summarise(
         "chance": round(overall_chance, 4),
         "aligned": round(accuracy(aligned), 4),
         **{side: round(accuracy(right), 4) for side, right in tuned.items()},
-        "share": round(share_done(accuracy(aligned), accuracy(everything), overall_chance), 4),
+        "share": round(share_done(accuracy(aligned), accuracy(tuned[EVERYTHING]), overall_chance), 4),
         "by_type": by_type,
     }
 
 
 def tune(words: Sequence[str], run: Path) -> None:
-    """Tunes in a process of its own; a finished run is found again."""
+    """Tunes in a process of its own with one thread, as ``make train`` does; a finished run is found again."""
     command = [sys.executable, "-m", "experiments.main", "fit", *words, "--run", str(run)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def measure(attempt: str, words: Sequence[str], sides: Sequence[str]) -> dict[str, object]:
-    """Measures the aligned model, then tunes the sides, two at a time, and measures each."""
+def measure(attempt: str, words: Sequence[str]) -> dict[str, object]:
+    """Measures the aligned model, then tunes everything and each side, two at a time, and measures each."""
     experiment = loaded(parse_experiment(words), None)
     chance, aligned = chances(experiment), right_answers(experiment)
     LOG.info("aligned: %.4f, chance by type: %s", accuracy(aligned), chance)
-    runs = {side: OUTPUTS / f"{attempt}-{side.replace(' ', '-')}" for side in sides}
+    runs = {side: OUTPUTS / f"{attempt}-{side.replace(' ', '-')}" for side in SIDES}
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda side: tune([*words, *SIDES[side]], runs[side]), sides))
+        list(pool.map(lambda side: tune([*words, *SIDES[side]], runs[side]), SIDES))
     tuned = {side: right_answers(loaded(experiment_of_run(run), run)) for side, run in runs.items()}
     return summarise(chance, aligned, tuned)
 
@@ -144,13 +145,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attempt", required=True, help="name of the attempt")
     parser.add_argument("--template", required=True)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="the first gives the share")
     parser.add_argument("--words", nargs="*", default=[], help="further words of the command line, without dashes")
     own = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     started = time.monotonic()
     words = ["--config", FULL, *(f"--{word}" for word in own.words), f"--data.template={own.template}"]
-    result = measure(own.attempt, words, own.sides)
+    result = measure(own.attempt, words)
     LOG.info("%s", {name: value for name, value in result.items() if name != "by_type"})
     attempts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     attempts[own.attempt] = {"words": words, "minutes": round((time.monotonic() - started) / 60, 1), **result}

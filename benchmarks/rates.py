@@ -9,6 +9,7 @@ import argparse
 import itertools
 import json
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +31,17 @@ def measure(config: str, steps: int, seed: int, setting: dict[str, float], extra
     name = "-".join([Path(config).stem, *(f"{rate:g}" for rate in setting.values()), f"{steps}", *extra])
     run = OUTPUTS / "".join(character for character in name if character.isalnum() or character in "-_.")
     command = [sys.executable, "-m", "experiments.main"]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     common = ["--config", config, "--trainer.max_steps", str(steps), "--seed_everything", str(seed)]
     subprocess.run(
         [*command, "fit", *common, *words_of(setting), *extra, "--run", str(run)],
         check=True,
         stdout=subprocess.DEVNULL,
+        env=one_thread,
     )
-    answer = subprocess.run([*command, "validate", "--run", str(run)], check=True, capture_output=True, text=True)
+    answer = subprocess.run(
+        [*command, "validate", "--run", str(run)], check=True, capture_output=True, text=True, env=one_thread
+    )
     figures = json.loads(answer.stdout.strip().splitlines()[-1])
     LOG.info("%s %s %s", setting, " ".join(extra), figures)
     return {"setting": setting, "extra": extra, **figures}
