@@ -132,7 +132,7 @@ def measure(attempt: str, words: Sequence[str]) -> dict[str, object]:
     """Measures the aligned model, then tunes everything and each side, two at a time, and measures each."""
     experiment = loaded(parse_experiment(words), None)
     chance, aligned = chances(experiment), right_answers(experiment)
-    LOG.info("aligned: %.4f, chance by type: %s", accuracy(aligned), chance)
+    LOG.info("aligned: %.4f", accuracy(aligned))
     runs = {side: OUTPUTS / f"{attempt}-{side.replace(' ', '-')}" for side in SIDES}
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda side: tune([*words, *SIDES[side]], runs[side]), SIDES))

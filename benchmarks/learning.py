@@ -4,12 +4,14 @@
     python -m benchmarks.learning --report
 
 Every cell is an ordinary ``m2pt train``; this script only reads the runs' ``results.json``. The first form runs cells
-and stores their scores in ``benchmarks/results/learning_BACKBONE.json``; the second writes ``learning.md`` and the
-README's picture ``docs/figures/learning.png`` from what is stored.
+(finished ones are found again) and stores their scores in ``benchmarks/results/learning_BACKBONE.json`` in the place of
+what is there; the second writes ``learning.md`` and the README's picture ``docs/figures/learning.png`` from what is
+stored.
 """
 
 import argparse
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -20,6 +22,7 @@ from typing import Any
 
 from benchmarks.learning_report import BACKBONES, write_report
 
+LOG = logging.getLogger("learning")
 RESULTS = Path("benchmarks/results")
 
 
@@ -34,10 +37,11 @@ def train(backbone: str, experiment: str, seed: int) -> dict[str, Any]:
     answer = subprocess.run(
         [sys.executable, "-m", "experiments.main", *words, "--seed_everything", str(seed)],
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,  # errors go to the terminal
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    LOG.info("done: %s on %s, seed %d", experiment, backbone, seed)
     (line,) = [line for line in answer.stdout.splitlines() if line.startswith("run ")]
     return json.loads((Path(line.split()[-1]) / "results.json").read_text())  # type: ignore[no-any-return]
 
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", default=["m2pt_base=0,1,2,3,4", "projector=0,1,2", "full=0,1,2"])
     parser.add_argument("--report", action="store_true", help="write table and picture from what is stored")
     own = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if not own.report:
         run_cells(own.backbone, seeds_by_experiment(own.seeds))
     write_report(RESULTS)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from experiments.results_table import chance_corrected
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.means import benchmark_mean
 
 BACKBONES = ("testbed", "testbed_patch16")
@@ -17,10 +19,17 @@ FROZEN, MEASURED = "frozen", "m2pt_base"
 LABELS = {FROZEN: "frozen", "projector": "projector", MEASURED: "M2PT", "full": "full tuning"}
 COLOURS = {FROZEN: "#999999", "projector": "#56b4e9", MEASURED: "#d55e00", "full": "#009e73"}  # for the colour-blind
 FIGURE = Path("docs/figures/learning.png")
+INTRODUCTION = (
+    "Percent of each set's maximum, mean ± standard deviation over seeds. MMAvg is the published mean of seven sets,",
+    "MME not among them. Chance is the best constant answer; chance-corrected is the mean over all sets, MME included,",
+    "of (score - chance) / (100 - chance).",
+)
 CORRECTED = "chance-corrected"
 CONFIDENCE = 0.95
-CLEAR_ERRORS = 2.0
-"""A difference of two means counts as clear beyond so many of its standard errors over seeds."""
+CEILING = 95.0
+"""A set is of no use where every method is above this percentage."""
+GROUP_WIDTH = 0.8
+"""Part of the room between two sets that their bars take."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,39 @@ class Cell:
         return self.deviation / len(self.values) ** 0.5
 
     @property
-    def lower_bound(self) -> float:
-        """The lower end of the two-sided 95% interval of the mean (Student's t over seeds)."""
-        if len(self.values) == 1:
-            return self.mean
-        return self.mean - float(student.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)) * self.error
+    def degrees(self) -> int:
+        """Degrees of freedom of the deviation."""
+        return len(self.values) - 1
+
+    def lower_bound(self, questions: int) -> float:
+        """The lower end of the two-sided 95% interval of the mean.
+
+        Two variances are added: that over seeds, and the binomial one of a set of so many questions.
+        """
+        binomial = self.mean * (100 - self.mean) / questions
+        return self.mean - quantile(self.degrees) * (self.error**2 + binomial) ** 0.5 if self.degrees else math.nan
 
     def __str__(self) -> str:
         """Mean and deviation."""
         return f"{self.mean:.1f}" + (f" ± {self.deviation:.1f}" if len(self.values) > 1 else "")
+
+
+def quantile(degrees: float) -> float:
+    """Returns Student's quantile of the two-sided 95% interval."""
+    return float(student.ppf((1 + CONFIDENCE) / 2, degrees))
+
+
+def difference(better: Cell, other: Cell) -> tuple[float, float]:
+    """Returns the difference of two means and half of its 95% interval over seeds (Welch); NaN of single seeds.
+
+    The untouched model has no seeds: it counts as a constant where the other has several.
+    """
+    errors = [(cell.error**2, cell.degrees) for cell in (better, other) if cell.degrees]
+    variance = sum(square for square, _ in errors)
+    if not variance:
+        return better.mean - other.mean, math.nan
+    degrees = variance**2 / sum(square**2 / count for square, count in errors)
+    return better.mean - other.mean, quantile(degrees) * variance**0.5
 
 
 Row = dict[str, Cell]
@@ -96,50 +129,59 @@ def backbone_section(backbone: str, content: dict[str, Any]) -> list[str]:
         lines.append(f"| {LABELS[method]} | {seeds} | {trained} | " + " | ".join(map(str, row.values())) + " |")
     shown = [f"{chance[column]:.1f}" if column in chance else "" for column in columns]
     lines += [f"| chance | | | {' | '.join(shown)} |", ""]
-    return [*lines, *signal_lines(table, chance, columns[-2])]
+    return [*lines, *signal_lines(table, content, columns[-2])]
 
 
-def signal_lines(table: Table, chance: dict[str, float], mean_column: str) -> list[str]:
+def signal_lines(table: Table, content: dict[str, Any], mean_column: str) -> list[str]:
     """Returns M2PT's lower bounds against chance, and the spread of methods in units of the seeds' deviation."""
-    measured = table[MEASURED]
-    bounds = [f"{name} {measured[name].lower_bound:.1f} (chance {line:.1f})" for name, line in chance.items()]
-    below = [name for name, line in chance.items() if measured[name].lower_bound <= line]
-    means = {method: row[mean_column].mean for method, row in table.items()}
-    deviation = max(row[mean_column].deviation for row in table.values())
-    best, weakest = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    spread = means[best] - means[weakest]
-    ceiling = [name for name in chance if all(row[name].mean > 95 for row in table.values())]
-    return [
-        f"M2PT's lower 95% bounds over seeds: {', '.join(bounds)}; not above chance: {', '.join(below) or 'none'}.",
-        "",
-        f"Best ({LABELS[best]}) minus weakest ({LABELS[weakest]}) on {mean_column}: {spread:.1f} points, "
-        f"{spread / deviation:.1f} times the largest standard deviation over seeds of a method ({deviation:.2f}).",
-        f"Sets above 95 for every method: {', '.join(ceiling) or 'none'}.",
-        "",
-    ]
+    sets, lines = content[FROZEN], []
+    if MEASURED in table:
+        bounds = {name: table[MEASURED][name].lower_bound(score["n"]) for name, score in sets.items()}
+        shown = [f"{name} {bound:.1f} (chance {sets[name]['chance']:.1f})" for name, bound in bounds.items()]
+        below = [name for name, bound in bounds.items() if not bound > sets[name]["chance"]]
+        lines += [
+            f"M2PT's lower {CONFIDENCE:.0%} bounds over seeds and questions: {', '.join(shown)}. "
+            f"Not above chance: {', '.join(below) or 'none'}.",
+            "",
+        ]
+    trained = {method: row[mean_column] for method, row in table.items() if method != FROZEN}
+    deviation = max((cell.deviation for cell in trained.values()), default=0.0)
+    if deviation:
+        for names, label in ((trained, "trained methods"), (table, "all rows")):
+            means = {method: table[method][mean_column].mean for method in names}
+            best, weakest = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+            spread = means[best] - means[weakest]
+            lines.append(
+                f"{mean_column}, {label}: best ({LABELS[best]}) minus weakest ({LABELS[weakest]}) {spread:.1f} points, "
+                f"{spread / deviation:.1f} times the largest standard deviation over seeds ({deviation:.2f})."
+            )
+    ceiling = [name for name in sets if all(row[name].mean > CEILING for row in table.values())]
+    return [*lines, f"Sets above {CEILING:.0f} for every method: {', '.join(ceiling) or 'none'}.", ""]
+
+
+def verdict(differences: list[tuple[float, float]]) -> str:
+    """Returns whether a difference is clear (its 95% interval leaves out zero) and of one sign on every backbone."""
+    if any(math.isnan(half) for _, half in differences):
+        return "one seed: no verdict"
+    signs = {(value > 0) if abs(value) > half else None for value, half in differences}
+    if signs == {None}:
+        return "not clear on either"
+    if None in signs:
+        return "**one backbone only**"
+    return "on both" if len(signs) == 1 else "**opposite**"
 
 
 def comparison_lines(tables: dict[str, Table]) -> list[str]:
     """Returns each pair of methods' difference on each backbone, marked where it holds on one backbone only."""
-    first = tables[BACKBONES[0]]
-    column = list(first[FROZEN])[-2]
-    lines = ["## What holds on both backbones", "", f"Differences of the means ({column}) and their standard errors."]
-    lines += ["", "| difference | " + " | ".join(f"`{name}`" for name in tables) + " | holds |"]
+    methods = [name for name in reversed(LABELS) if all(name in table for table in tables.values())]
+    column = list(tables[BACKBONES[0]][FROZEN])[-2]
+    lines = ["## What holds on both backbones", "", f"Differences of the means ({column}), ± half of the 95% interval."]
+    lines += ["", "| difference | " + " | ".join(f"`{name}`" for name in tables) + " | clear |"]
     lines += ["| --- |" + " ---: |" * len(tables) + " --- |"]
-    for better, other in itertools.combinations([name for name in reversed(LABELS) if name in first], 2):
-        if not all({better, other} <= set(table) for table in tables.values()):
-            continue
-        shown, signs = [], set()
-        for table in tables.values():
-            difference = table[better][column].mean - table[other][column].mean
-            error = (table[better][column].error ** 2 + table[other][column].error ** 2) ** 0.5
-            shown.append(f"{difference:+.1f} ± {error:.1f}")
-            is_clear = abs(difference) > CLEAR_ERRORS * error
-            signs.add((difference > 0) if is_clear else None)
-        holds = "on both" if len(signs) == 1 and None not in signs else "**one backbone only**"
-        if signs == {None}:
-            holds = "not clear on either"
-        lines.append(f"| {LABELS[better]} - {LABELS[other]} | {' | '.join(shown)} | {holds} |")
+    for better, other in itertools.combinations(methods, 2):
+        differences = [difference(table[better][column], table[other][column]) for table in tables.values()]
+        shown = [f"{value:+.1f} ± {half:.1f}" for value, half in differences]
+        lines.append(f"| {LABELS[better]} - {LABELS[other]} | {' | '.join(shown)} | {verdict(differences)} |")
     return [*lines, ""]
 
 
@@ -152,7 +194,7 @@ def draw(table: Table, chance: dict[str, float]) -> None:
 
     columns = list(table[FROZEN])[:-1]
     figure, axes = pyplot.subplots(figsize=(10, 3.6), dpi=150)
-    width = 0.8 / len(table)
+    width = GROUP_WIDTH / len(table)
     for position, (method, row) in enumerate(table.items()):
         axes.bar(
             [index + position * width for index in range(len(columns))],
@@ -165,8 +207,9 @@ def draw(table: Table, chance: dict[str, float]) -> None:
         )
     for index, column in enumerate(columns):
         if column in chance:
-            axes.hlines(chance[column], index - width / 2, index + 0.8 - width / 2, colors="black", linestyles="dotted")
-    axes.set_xticks([index + 0.8 / 2 - width / 2 for index in range(len(columns))], columns)
+            start = index - width / 2
+            axes.hlines(chance[column], start, start + GROUP_WIDTH, colors="black", linestyles="dotted")
+    axes.set_xticks([index + GROUP_WIDTH / 2 - width / 2 for index in range(len(columns))], columns)
     axes.set_ylabel("percent of maximum")
     axes.set_ylim(0, 100)
     axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, 1.14))
@@ -180,12 +223,9 @@ def write_report(folder: Path) -> None:
     """Writes ``learning.md`` and the picture from the stored scores of both backbones, as far as they are there."""
     paths = {name: folder / f"learning_{name}.json" for name in BACKBONES}
     contents = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    lines = [
-        "# Learning on the testbed",
-        "",
-        "Percent of each set's maximum, mean ± standard deviation over seeds.",
-        "",
-    ]
+    if not contents:
+        raise BadInputError("no learning run is stored", where=str(folder), expected="what benchmarks.learning writes")
+    lines = ["# Learning on the testbed", "", *INTRODUCTION, ""]
     for name, content in contents.items():
         lines += backbone_section(name, content)
     tables = {name: table_of(content) for name, content in contents.items()}

@@ -1,7 +1,7 @@
 """``m2pt data show``: what the pictures, questions and right answers of a set look like.
 
-Reads a set through its data module and writes a contact sheet: pictures evenly spread over the set, enlarged, with
-their questions and right answers below. Loads no weights.
+Reads a set through its data module and writes a contact sheet: pictures spread over the set (of a tuning set the
+first), enlarged, with their questions and right answers below. Loads no weights.
 """
 
 import argparse

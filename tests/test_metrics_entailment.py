@@ -43,6 +43,11 @@ TABLE = [
         (answer, None)
         for answer in ("No, it is not", "never", "without contradiction", "unsurely", "neutrality", "yesno")
     ],
+    ("No one can tell.", "not sure"),
+    ("No idea", "not sure"),
+    ("There is no way of knowing", "not sure"),
+    ("There is no information about that", "not sure"),
+    ("There isn't enough information", "not sure"),
 ]
 
 

@@ -96,7 +96,7 @@ def model_card(
         used_layers=architecture.vision_layers - 1,
         language_width=architecture.language_width,
         language_layers=architecture.language_layers,
-        patches=(architecture.image_size // architecture.patch_size) ** 2,
+        patches=architecture.patches,
         training_scans=TRAINING_SCANS,
         instruction_share=INSTRUCTION_DOMAIN_PROBABILITY,
     )
@@ -123,7 +123,7 @@ def _stage_section(settings: RecipeSettings, stages: Sequence[StageRecord]) -> s
         words = {
             "pictures": settings.joint.pictures,
             "used_layers": settings.architecture.vision_layers - 1,
-            "patches": (settings.architecture.image_size // settings.architecture.patch_size) ** 2,
+            "patches": settings.architecture.patches,
         }
         losses = ", ".join(f"{name} {value:.4g}" for name, value in stage.losses[-1].items() if name != "step")
         lines.append(

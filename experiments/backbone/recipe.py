@@ -44,10 +44,10 @@ def argument_parser() -> argparse.ArgumentParser:
         "--name", choices=tuple(RECIPES), default=DEFAULT_NAME, help="which of the recipes (default: %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, default=None, help=f"folder of the files (default: {OUTPUT_FOLDER}/NAME)"
+        "--output", type=Path, default=None, help="folder of the files (default: experiments/backbones/NAME)"
     )
     parser.add_argument(
-        "--work", type=Path, default=DEFAULT_WORK, help="checkpoints are in %(metavar)s/NAME (default: %(default)s)"
+        "--work", type=Path, default=DEFAULT_WORK, help="checkpoints are in WORK/NAME (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=None, help="(default: the recipe's own)")
     parser.add_argument(

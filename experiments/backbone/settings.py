@@ -36,8 +36,19 @@ class ArchitectureSettings:
 
     @property
     def patches_per_cell_side(self) -> int:
-        """Patches along one side of a scene's cell; cells are made of whole patches."""
+        """Patches along one side of a scene's cell.
+
+        Raises:
+            ValueError: If cells are not made of whole patches.
+        """
+        if CELL_SIZE % self.patch_size:
+            raise ValueError(f"a cell of {CELL_SIZE} pixels is not made of patches of {self.patch_size}")
         return CELL_SIZE // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from data_modules.snli_ve import SNLIVEItem
 from data_modules.text_vqa import TextVQAItem
 from data_modules.vsr import VSRItem
 from experiments.testbed import evaluation_questions as phrasings
-from experiments.testbed.facts import NOT_SURE, colour_hypothesis, relation_check, written_digits
+from experiments.testbed.facts import NOT_SURE, colour_hypothesis, relation_check
 from experiments.testbed.name_statistics import NameStatistics
 from experiments.testbed.pretraining_images import picture_generator
 from experiments.testbed.rendering import IMAGE_SIZE, Domain, ScanSplit, render, render_grey
@@ -28,6 +28,8 @@ FINE_COLOURS = COLOURS[:5]
 FINE_CLASSES = tuple(f"{colour}_{name}" for name in NAMES for colour in FINE_COLOURS)
 GOLD_LABELS = {"yes": "entailment", "no": "contradiction", NOT_SURE: "neutral"}
 VQA_ANSWERS = 10
+FEWEST_WRITTEN_DIGITS = 2
+"""One digit alone would be MNIST's question again."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,22 @@ def _picture(scene: Scene, seed: int, part: str, index: int) -> numpy.ndarray:
     return render(scene, picture_generator(seed, part, index), Domain.SHIFTED, ScanSplit.EVALUATION)
 
 
+def likely_absent_names(scene: Scene, generator: random.Random) -> list[str]:
+    """Returns the names of another scene that this one does not have.
+
+    They occur as often as present ones do, so that a name alone does not give its answer away.
+    """
+    while True:
+        names = scene.absent_names(sample_scene(generator).names)
+        if names:
+            return names
+
+
 def mme_questions(subtask: str, scene: Scene, generator: random.Random) -> tuple[str, str]:
     """Returns the question answered Yes and the question answered No of one MME picture."""
     thing = generator.choice(scene.objects)
     if subtask == "existence":
-        absent = generator.choice(scene.absent_names())
+        absent = generator.choice(likely_absent_names(scene, generator))
         return _existence(thing.name), _existence(absent)
     if subtask == "count":
         number = len(scene.objects)
@@ -176,7 +189,7 @@ def snli_ve_items(seed: int, sizes: TestbedSizes) -> list[SNLIVEItem]:
     for index in range(sizes.hypotheses):
         generator = random_generator(seed, "snli_ve", index)
         scene = sample_scene(generator)
-        drawn = colour_hypothesis(scene, generator)
+        drawn = colour_hypothesis(scene, generator, likely_absent_names(scene, generator))
         label, name = GOLD_LABELS[str(drawn.answer)], f"{index:04d}"
         items.append(
             SNLIVEItem(
@@ -192,21 +205,25 @@ def snli_ve_items(seed: int, sizes: TestbedSizes) -> list[SNLIVEItem]:
 
 
 def text_vqa_items(seed: int, sizes: TestbedSizes) -> list[TextVQAItem]:
-    """Returns questions for the number that a picture's digits make in reading order, of scans never trained on."""
+    """Returns questions for the number that the digits of a picture make in reading order, two or more of them.
+
+    Half of the ten answers are words and half are digits, as people answer: both count as right.
+    """
     items: list[TextVQAItem] = []
     attempt = 0
     while len(items) < sizes.number_questions:
         generator = random_generator(seed, "text_vqa", attempt)
         scene = sample_scene(generator)
-        drawn = written_digits(scene, generator)
-        if drawn is not None:
+        digits = [thing.name for thing in scene.objects if thing.is_digit]
+        if len(digits) >= FEWEST_WRITTEN_DIGITS:
+            number = "".join(str(DIGITS.index(name)) for name in digits)
             items.append(
                 TextVQAItem(
                     question_id=len(items),
                     image_id=f"{len(items):04d}",
                     image=_picture(scene, seed, "text_vqa picture", attempt),
                     question=phrasings.WRITTEN_NUMBER,
-                    answers=(str(drawn.answer),) * VQA_ANSWERS,
+                    answers=(" ".join(digits), number) * (VQA_ANSWERS // 2),
                 )
             )
         attempt += 1

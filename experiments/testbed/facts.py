@@ -1,7 +1,7 @@
 """What can be asked about a scene: each function draws a question's words and its answer, without phrasing it."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -243,11 +243,17 @@ NOT_SURE = "not sure"
 HYPOTHESIS_ANSWERS = ("yes", "no", NOT_SURE)
 
 
-def colour_hypothesis(scene: Scene, generator: random.Random) -> Facts:
-    """Whether it follows that a named object has a colour; where no such object is seen, neither does it nor not."""
+def colour_hypothesis(scene: Scene, generator: random.Random, absent_names: Sequence[str] | None = None) -> Facts:
+    """Whether it follows that a named object has a colour; where no such object is seen, neither does it nor not.
+
+    Args:
+        scene: What is asked about.
+        generator: Where the randomness comes from.
+        absent_names: Names to choose from where the answer is not sure; all absent ones, evenly, where not given.
+    """
     answer = generator.choice(HYPOTHESIS_ANSWERS)
     if answer == NOT_SURE:
-        name, asked = generator.choice(scene.absent_names()), generator.choice(COLOURS)
+        name, asked = generator.choice(absent_names or scene.absent_names()), generator.choice(COLOURS)
     else:
         thing = generator.choice(scene.objects)
         others = [other for other in COLOURS if other != thing.colour]

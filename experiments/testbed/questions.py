@@ -281,7 +281,7 @@ HELD_OUT_TYPES = (
         'Can you conclude "The {name} is {colour}."?',
         'Can you conclude "The {name} is {colour}." from this picture?',
         'Can you conclude "The {name} is {colour}." here? Please answer yes, no or not sure.',
-        'Does it follow that the {name} is {colour}? Please answer yes, no or not sure.',
+        "Does it follow that the {name} is {colour}? Please answer yes, no or not sure.",
         "Is it yes, no or not sure that the {name} is {colour}?",
     ),
 )

@@ -70,9 +70,7 @@ SETS: dict[str, Callable[[Path, int, TestbedSizes], None]] = {
     "mme": lambda root, seed, sizes: write_mme(root / "mme", evaluation_sets.mme_items(seed, sizes)),
     "vsr": lambda root, seed, sizes: write_vsr(root / "vsr", evaluation_sets.vsr_items(seed, sizes)),
     "pope": lambda root, seed, sizes: write_pope(root / "pope", evaluation_sets.pope_items(seed, sizes)),
-    "snli_ve": lambda root, seed, sizes: write_snli_ve(
-        root / "snli_ve", evaluation_sets.snli_ve_items(seed, sizes)
-    ),
+    "snli_ve": lambda root, seed, sizes: write_snli_ve(root / "snli_ve", evaluation_sets.snli_ve_items(seed, sizes)),
     "text_vqa": lambda root, seed, sizes: write_text_vqa(
         root / "text_vqa", evaluation_sets.text_vqa_items(seed, sizes)
     ),

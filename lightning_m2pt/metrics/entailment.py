@@ -29,6 +29,8 @@ NOT_SURE = re.compile(
     r"|(?:not|\w+n't)(?: (?:quite|really|entirely|completely|fully|very|too|so))? (?:sure|certain|clear)"
     rf"|{UNABLE} (?:really )?(?:tell|say|know|determine|be (?:sure|certain|known|determined))"
     r"|(?:do not|don't) know"
+    r"|no (?:idea|information|evidence|indication)|no way of (?:knowing|telling)"
+    r"|no ?one (?:can|could) (?:tell|say|know)|(?:not|\w+n't)(?: \w+)? enough (?:information|evidence)"
     r")(?!\S)"
 )
 CLAUSE_END = re.compile(r"[^\w\s']+|\n")
