@@ -12,7 +12,8 @@ Counts: 50,000 training and 10,000 test pictures, 100 test pictures of every fin
 
 Split: ``test``. Contamination: none known; CIFAR-10 has other classes.
 
-Metric: ``closed_set`` (accuracy). One fine class is ``can``: an answer with the verb beside another class names two.
+Metric: ``closed_set`` (accuracy). One fine class is ``can``: an answer with the verb beside another class names two, as
+does "an orange fox". Irregular plurals (mice, wolves, women) name none.
 """
 
 from collections.abc import Sequence

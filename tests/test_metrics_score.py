@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -149,7 +148,7 @@ def test_soft_accuracy_is_a_mean_and_chance_is_over_all_references() -> None:
     assert (silent.value, silent.unparsed) == (0, 3)
 
 
-def test_a_hundred_classes_are_scored_in_seconds() -> None:
+def test_a_hundred_classes_are_told_apart_in_ten_thousand_answers() -> None:
     things = ("circle", "square", "triangle", "diamond", "plus", "cross", "ring", "frame", "bar", "moon")
     colours = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "black", "grey", "pink")
     classes = [f"{colour}_{thing}" for colour in colours for thing in things]
@@ -159,9 +158,7 @@ def test_a_hundred_classes_are_scored_in_seconds() -> None:
         )
         for n in range(10_000)
     ]
-    start = time.process_time()
     result = scored(rows, "closed_set", classes=classes)
-    assert time.process_time() - start < 2
     assert (result.value, result.chance) == (100, 1)
 
 

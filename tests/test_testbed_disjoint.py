@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+from collections import Counter, defaultdict
 from pathlib import Path
 from string import Formatter
 
@@ -12,7 +13,7 @@ import yaml
 
 from data_modules import cifar10, mnist, snli_ve, vsr
 from experiments.backbone.joint_stage import caption_of
-from experiments.backbone.settings import RecipeSettings
+from experiments.backbone.settings import RECIPES, RecipeSettings
 from experiments.testbed import evaluation_questions, evaluation_sets
 from experiments.testbed.asking import QuestionType
 from experiments.testbed.facts import CHOICES, OPPOSITES
@@ -129,10 +130,12 @@ def test_the_data_modules_ask_in_evaluations_words() -> None:
     assert vsr.QUESTION_TEMPLATE.format(caption=evaluation_questions.RELATION) == evaluation_questions.RELATION_QUESTION
 
 
-def test_text_pretraining_says_only_what_its_types_declare(evaluation_questions_asked: set[str]) -> None:
+@pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES)
+def test_text_pretraining_says_only_what_its_types_declare(
+    settings: RecipeSettings, evaluation_questions_asked: set[str]
+) -> None:
     declared = {kind.name: patterns((kind,)) for kind in QUESTION_TYPES}
     seen = set()
-    settings = RecipeSettings()
     side = settings.architecture.patches_per_cell_side
     for part, text, patches_per_cell_side in (
         ("language", settings.language.text, None),
@@ -141,7 +144,7 @@ def test_text_pretraining_says_only_what_its_types_declare(evaluation_questions_
     ):
         for index in range(800):
             written = document(
-                SEED,
+                settings.seed,
                 part,
                 index,
                 patches_per_cell_side=patches_per_cell_side,
@@ -197,16 +200,16 @@ def test_no_evaluation_picture_is_in_any_training_stage(
     pretraining: int, tuning: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The slow one is the whole proof; the fast one takes the first of every training set and all of evaluation.
-    settings = RecipeSettings()
-    assert settings.seed == SEED
+    recipes = list(RECIPES.values())
     if tuning == SIZES.training_images:
-        assert {pretraining} == {stage.pictures for stage in (settings.vision, settings.dense, settings.joint)}
+        stages = [stage for recipe in recipes for stage in (recipe.vision, recipe.dense, recipe.joint)]
+        assert {pretraining} == {stage.pictures for stage in stages}
     monkeypatch.setattr(evaluation_sets, "NameStatistics", NoStatistics)
     sets = [
-        hashes(pretraining_pictures(SEED, pretraining).images),
+        *(hashes(pretraining_pictures(recipe.seed, pretraining).images) for recipe in recipes),
+        *(hashes(gate_pictures(recipe.seed, recipe.gates.pictures).images) for recipe in recipes),
         hashes([record.image for record in tuning_records(SEED, TRAINING_PART, tuning, 1)]),
         hashes([record.image for record in tuning_records(SEED, VALIDATION_PART, SIZES.validation_images, 1)]),
-        hashes(gate_pictures(SEED, settings.gates.pictures).images),
         hashes(
             [
                 *(item.image for item in evaluation_sets.mme_items(SEED, SIZES)),
@@ -221,9 +224,21 @@ def test_no_evaluation_picture_is_in_any_training_stage(
         ),
     ]
     # POPE asks all its questions of a split about the same picture, so it counts once.
-    expected = [pretraining, tuning, 400, 600, 520 + 1000 + 100 + 5 * 1000]
+    expected = [*[pretraining] * 2, *[600] * 2, tuning, 400, 520 + 1000 + 100 + 5 * 1000]
     assert [len(found) for found in sets] == expected
     assert len(set().union(*sets)) == sum(expected)
+
+
+def test_a_hypothesis_does_not_give_its_answer_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whoever knows only how often each name is entailed, contradicted or neutral must stay near the constant answer.
+    monkeypatch.setattr(evaluation_sets, "_picture", lambda *arguments: None)
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in evaluation_sets.snli_ve_items(SEED + 1, TestbedSizes(hypotheses=4000)):
+        labels[item.hypothesis.split()[1]][item.gold_label] += 1
+    likeliest = {name: counts.most_common(1)[0][0] for name, counts in labels.items()}
+    items = evaluation_sets.snli_ve_items(SEED, TestbedSizes(hypotheses=1000))
+    blind = sum(likeliest[item.hypothesis.split()[1]] == item.gold_label for item in items) / len(items)
+    assert blind < 0.38
 
 
 class NoStatistics:
