@@ -16,8 +16,20 @@ from lightning_m2pt.metrics.means import benchmark_mean
 
 BACKBONES = ("testbed", "testbed_patch16")
 FROZEN, MEASURED = "frozen", "m2pt_base"
-LABELS = {FROZEN: "frozen", "projector": "projector", MEASURED: "M2PT", "full": "full tuning"}
-COLOURS = {FROZEN: "#999999", "projector": "#56b4e9", MEASURED: "#d55e00", "full": "#009e73"}  # for the colour-blind
+LABELS = {
+    FROZEN: "frozen",
+    "projector": "projector",
+    MEASURED: "M2PT",
+    "m2pt_patches": "M2PT, patches only",
+    "full": "full tuning",
+}
+COLOURS = {  # told apart by the colour-blind
+    FROZEN: "#999999",
+    "projector": "#56b4e9",
+    MEASURED: "#d55e00",
+    "m2pt_patches": "#e69f00",
+    "full": "#009e73",
+}
 FIGURE = Path("docs/figures/learning.png")
 INTRODUCTION = (
     "Percent of each set's maximum, mean ± standard deviation over seeds. MMAvg is the published mean of seven sets,",
@@ -212,7 +224,7 @@ def draw(table: Table, chance: dict[str, float]) -> None:
     axes.set_xticks([index + GROUP_WIDTH / 2 - width / 2 for index in range(len(columns))], columns)
     axes.set_ylabel("percent of maximum")
     axes.set_ylim(0, 100)
-    axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, 1.14))
+    axes.legend(frameon=False, ncols=5, loc="upper left", bbox_to_anchor=(0, 1.14))
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
