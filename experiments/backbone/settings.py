@@ -204,6 +204,12 @@ RECIPES = {
             language_layers=5,
             language_intermediate=304,
         ),
+        # One slot says all of a cell here: a dropped word is lost, where four patches of a cell make up for each other.
+        joint=replace(
+            JointStageSettings(),
+            steps=1500,
+            text=replace(JointStageSettings().text, noise=0.1, largest_word_drop=0.0),
+        ),
     ),
 }
 """The recipes of the embedded backbones by the names of their folders: the same stages at other sizes and seeds."""
