@@ -14,7 +14,7 @@ from experiments.results_table import chance_corrected
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.means import benchmark_mean
 
-BACKBONES = ("testbed", "testbed_patch16")
+BACKBONES = ("testbed", "testbed_patch12")
 FROZEN, MEASURED = "frozen", "m2pt_base"
 LABELS = {
     FROZEN: "frozen",

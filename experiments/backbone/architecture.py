@@ -9,6 +9,7 @@ import torch
 from open_clip.model import CLIPVisionCfg
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.backbone.settings import ArchitectureSettings
@@ -111,8 +112,12 @@ def build_language_model(settings: ArchitectureSettings, tokenizer: PreTrainedTo
 
 
 def normalise_pixels(images: numpy.ndarray, settings: ArchitectureSettings) -> Tensor:
-    """Turns pictures (B, S, S, 3) uint8 into the tower's input (B, 3, S, S) float32."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    """Turns pictures (B, H, H, 3) uint8 into the tower's input (B, 3, S, S) float32, resized where H is not S."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    if pixels.shape[-1] != settings.image_size:
+        # Pillow's bicubic filter, which tuning and evaluation resize with, within two of 255 levels.
+        pixels = functional.interpolate(pixels, size=settings.image_size, mode="bicubic", antialias=True)
+    pixels = pixels.float() / 255
     mean = torch.tensor(settings.image_mean).view(3, 1, 1)
     deviation = torch.tensor(settings.image_deviation).view(3, 1, 1)
     return (pixels - mean) / deviation

@@ -30,6 +30,11 @@ INPUTS: dict[str, tuple[str, ...]] = {
     JOINT: (RASTER, DENSE),
 }
 """The stages in order, and which finished stages each goes on from."""
+ARCHITECTURE_PARTS = {
+    VISION: ("vision", "image", "patch"),
+    SCATTERED: ("language", "rope", "maximum", "embedding", "output"),
+}
+"""How the names of the sizes begin that decide a stage; the others depend on all."""
 INDEPENDENT_CHAINS = ((VISION,), (SCATTERED, RASTER))
 """What can run side by side at first."""
 LAST_CHAIN = (DENSE, JOINT)
@@ -48,7 +53,9 @@ def questions_fingerprint() -> str:
 
 def stage_files(stage: str, settings: RecipeSettings, work: Path) -> StageFiles:
     """Returns a stage's files, with the fingerprint of all that decides its result."""
-    parts: list[object] = [RECIPE_VERSION, WORLD_VERSION, stage, settings.seed, asdict(settings.architecture)]
+    # What a stage does not know must not repeat it: the scattered slots have no patches, the tower no words.
+    architecture = settings.architecture.part(*ARCHITECTURE_PARTS.get(stage, ("",)))
+    parts: list[object] = [RECIPE_VERSION, WORLD_VERSION, stage, settings.seed, architecture]
     parts.append(asdict(getattr(settings, stage)))
     if stage != VISION:
         parts += [vocabulary_words(), questions_fingerprint()]

@@ -1,8 +1,9 @@
 """Every number of the pretraining recipe, written once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from experiments.testbed.rendering import CELL_SIZE
+from experiments.testbed.rendering import CELL_SIZE, IMAGE_SIZE
 
 RECIPE_VERSION = 2
 """Raise this when code of the recipe changes what it trains: finished stages of older versions are then redone."""
@@ -13,6 +14,7 @@ class ArchitectureSettings:
     """Sizes of the three parts.
 
     Attributes:
+        image_size: What pictures are resized to.
         vision_layers: Blocks in the file. Features are the input of the last block, so one fewer is trained.
     """
 
@@ -41,9 +43,14 @@ class ArchitectureSettings:
         Raises:
             ValueError: If cells are not made of whole patches.
         """
-        if CELL_SIZE % self.patch_size:
-            raise ValueError(f"a cell of {CELL_SIZE} pixels is not made of patches of {self.patch_size}")
-        return CELL_SIZE // self.patch_size
+        cell_size = CELL_SIZE * self.image_size // IMAGE_SIZE
+        if cell_size % self.patch_size:
+            raise ValueError(f"a cell of {cell_size} pixels is not made of patches of {self.patch_size}")
+        return cell_size // self.patch_size
+
+    def part(self, *prefixes: str) -> dict[str, Any]:
+        """Returns the sizes whose names begin so: what decides a stage that knows nothing of the others."""
+        return {name: value for name, value in asdict(self).items() if name.startswith(prefixes)}
 
     @property
     def patches(self) -> int:
@@ -194,21 +201,16 @@ class RecipeSettings:
 
 RECIPES = {
     "testbed": RecipeSettings(),
-    "testbed_patch16": RecipeSettings(
+    "testbed_patch12": RecipeSettings(
         seed=1,
         architecture=ArchitectureSettings(
-            patch_size=16,
+            image_size=72,
+            patch_size=12,
             vision_width=160,
             vision_embedding=160,
             language_width=112,
             language_layers=5,
             language_intermediate=304,
-        ),
-        # One slot says all of a cell here: a dropped word is lost, where four patches of a cell make up for each other.
-        joint=replace(
-            JointStageSettings(),
-            steps=1500,
-            text=replace(JointStageSettings().text, noise=0.1, largest_word_drop=0.0),
         ),
     ),
 }
