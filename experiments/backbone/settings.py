@@ -208,9 +208,6 @@ RECIPES = {
             patch_size=12,
             vision_width=160,
             vision_embedding=160,
-            language_width=112,
-            language_layers=5,
-            language_intermediate=304,
         ),
     ),
 }
