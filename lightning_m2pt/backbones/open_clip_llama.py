@@ -318,7 +318,13 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInputError(f"{path} cannot be read ({error.strerror})", where=key, expected="a JSON file") from error
+        guides = [folder / "README.md" for folder in path.parents[:2] if (folder / "README.md").is_file()]
+        raise BadInputError(
+            f"{path} cannot be read ({error.strerror})",
+            where=key,
+            expected="a JSON file",
+            hint=f"{guides[0]} says how to get it" if guides else "",
+        ) from error
     except ValueError as error:
         raise BadInputError(f"{path} is not JSON ({error})", where=key, expected="a JSON file") from error
     if not isinstance(content, dict):
