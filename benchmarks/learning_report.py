@@ -243,6 +243,11 @@ def write_report(folder: Path) -> None:
     tables = {name: table_of(content) for name, content in contents.items()}
     if len(tables) == len(BACKBONES):
         lines += comparison_lines(tables)
+    else:
+        lines += [
+            f"Measured on the backbone `{next(iter(tables))}` only: whether any of it holds on another is open.",
+            "",
+        ]
     (folder / "learning.md").write_text("\n".join(lines))
     first = next(iter(contents))
     draw(tables[first], chances_of(contents[first]))

@@ -86,6 +86,8 @@ def test_the_report_marks_what_holds_on_one_backbone_only(tmp_path: Path, monkey
     first = content({"m2pt_base": [80.0, 80.5, 81.0], "projector": [70.0, 70.5, 71.0], "full": [97.0, 97.5, 98.0]})
     second = content({"m2pt_base": [70.0, 70.5, 71.0], "projector": [70.0, 70.4, 71.2]}, frozen=60.0)
     (tmp_path / "learning_testbed.json").write_text(json.dumps(first))
+    write_report(tmp_path)
+    assert "Measured on the backbone `testbed` only" in (tmp_path / "learning.md").read_text()
     (tmp_path / "learning_testbed_patch12.json").write_text(json.dumps(second))
     write_report(tmp_path)
     report = (tmp_path / "learning.md").read_text()
