@@ -53,7 +53,7 @@ data: $(INSTALLED) ## Write the testbed's data (once).
 	$(BIN)/m2pt data testbed
 
 .PHONY: backbone
-backbone: $(INSTALLED) ## Rebuild an embedded backbone from its recipe: BACKBONE=name (long; both are in the repository).
+backbone: $(INSTALLED) ## Rebuild an embedded backbone from its recipe: BACKBONE=name (long; testbed is in the repository).
 	$(BIN)/m2pt backbone $(if $(BACKBONE),--name $(BACKBONE)) $(ARGS)
 
 .PHONY: check-exp
