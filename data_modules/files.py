@@ -48,7 +48,10 @@ def parse_json(text: str, path: Path, first_line: int = 1) -> object:
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise BadInputError(
-            f"this is not valid JSON: {error.msg} at column {error.colno}", where=f"{path}:{line}"
+            f"this is not valid JSON: {error.msg} at column {error.colno}",
+            where=f"{path}:{line}",
+            expected="a complete file in the set's own format",
+            hint="was it cut off? Download or unpack it again",
         ) from error
     except (RecursionError, ValueError) as error:
         raise BadInputError(
