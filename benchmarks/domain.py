@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 
-from data_modules.instruction import InstructionDataModule
 from experiments.cli import Experiment, parse_experiment
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment
+from experiments.training import tuning_data
 from lightning_m2pt.losses import supervised_rows
 
 LOG = logging.getLogger("domain")
@@ -55,9 +55,7 @@ def loaded(experiment: Experiment, run: Path | None) -> Experiment:
 @torch.no_grad()
 def right_answers(experiment: Experiment) -> dict[str, list[bool]]:
     """Returns by type whether every token of each validation answer is right."""
-    data, model = experiment.data, experiment.model
-    if not isinstance(data, InstructionDataModule):
-        raise TypeError("a domain is judged on a tuning set's validation split")
+    data, model = tuning_data(experiment), experiment.model
     data.setup("validate")
     right: dict[str, list[bool]] = defaultdict(list)
     (loader,) = data.val_dataloader()
@@ -71,10 +69,8 @@ def right_answers(experiment: Experiment) -> dict[str, list[bool]]:
 
 def chances(experiment: Experiment) -> dict[str, float]:
     """Returns by type the share of validation questions that its most frequent answer is right for."""
-    if not isinstance(experiment.data, InstructionDataModule):
-        raise TypeError("a domain is judged on a tuning set's validation split")
     answers: dict[str, list[str]] = defaultdict(list)
-    for sample in experiment.data.read_once()[1]:
+    for sample in tuning_data(experiment).read_once()[1]:
         answers[sample.tasks[0]].append(sample.turns[0].answer)
     return {task: Counter(given).most_common(1)[0][1] / len(given) for task, given in answers.items()}
 
