@@ -209,6 +209,7 @@ RECIPES = {
             vision_width=160,
             vision_embedding=160,
         ),
+        joint=replace(JointStageSettings(), steps=2000),
     ),
 }
 """The recipes of the embedded backbones by the names of their folders: the same stages at other sizes and seeds."""
