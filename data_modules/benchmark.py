@@ -22,6 +22,7 @@ class BenchmarkDataModule(DataModule):
         name: What the set is called in predictions, scores and reports.
         rules: Names of its scoring rules, the default first.
         questions_per_group: Questions that are only scored together; a limit never splits them.
+        fixed_answers: The answers a set without classes chooses from, as the model should say them.
 
     Args:
         root: Folder of the data set.
@@ -37,6 +38,7 @@ class BenchmarkDataModule(DataModule):
     name: str  # no ClassVar: Lightning declares it otherwise
     rules: ClassVar[tuple[str, ...]]
     questions_per_group: ClassVar[int] = 1
+    fixed_answers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, root: str, template: TemplateName, batch_size: int, max_new_tokens: int, limit: int | None
@@ -58,11 +60,17 @@ class BenchmarkDataModule(DataModule):
         self.max_new_tokens = max_new_tokens
         self.limit = limit
         self.read_questions: list[Question] | None = None
+        self.answered: frozenset[str] = frozenset()
 
     @property
     def classes(self) -> list[str]:
         """The possible answers of a closed set; empty for any other."""
         return []
+
+    @property
+    def candidates(self) -> list[str]:
+        """The answers whose likelihood can be compared: the classes as people write them, or the fixed answers."""
+        return [name.replace("_", " ") for name in self.classes] or list(self.fixed_answers)
 
     @property
     def data_revision(self) -> str:
@@ -106,9 +114,10 @@ class BenchmarkDataModule(DataModule):
     def predict_dataloader(self) -> SampleLoader:
         """Returns this rank's prompts without answers, the longest first; ``Batch.sample_ids`` are questions' ids.
 
-        Every rank has as many: a few questions are asked twice where they cannot be shared out evenly.
+        Questions whose ids are in ``answered`` are left out. Every rank has as many: a few questions are asked twice
+        where they cannot be shared out evenly.
         """
-        samples = [as_sample(question) for question in self.questions()]
+        samples = [as_sample(question) for question in self.questions() if question.id not in self.answered]
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
         if self.trainer is not None:

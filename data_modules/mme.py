@@ -48,6 +48,7 @@ class MME(BenchmarkDataModule):
 
     name = "mme"
     rules = ("mme_official",)
+    fixed_answers = ("Yes", "No")
     questions_per_group = 2
 
     def __init__(

@@ -47,6 +47,7 @@ class POPE(BenchmarkDataModule):
 
     name = "pope"
     rules = ("pope_official",)
+    fixed_answers = ("Yes", "No")
 
     def __init__(
         self,

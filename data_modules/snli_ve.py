@@ -60,6 +60,7 @@ class SNLIVE(BenchmarkDataModule):
 
     name = "snli_ve"
     rules = ("entailment_words",)
+    fixed_answers = ("Yes", "No", "Not sure")
 
     def __init__(
         self,

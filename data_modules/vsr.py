@@ -54,6 +54,7 @@ class VSR(BenchmarkDataModule):
 
     name = "vsr"
     rules = ("yes_no_words",)
+    fixed_answers = ("Yes", "No")
 
     def __init__(
         self,

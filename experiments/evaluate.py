@@ -1,23 +1,28 @@
 """``m2pt evaluate``: answer and score every benchmark of an experiment, or of a tuned run.
 
 With ``--run DIR`` the run's adapter answers; ``--knock-out PART`` leaves a component out. With ``--config`` alone the
-experiment's own run answers if it was tuned, and the untouched model if its method trains nothing.
+experiment's own run answers if it was tuned, and the untouched model if its method trains nothing. An evaluation that
+was cut off goes on where it stopped.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
-from experiments.evaluation import evaluate_frozen, evaluate_tuned
+from experiments.evaluation import AnsweringOptions, evaluate_frozen, evaluate_tuned
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
 from experiments.run_folder import CONFIG_FILE, run_folder, short_hash
 from experiments.training import check_processes
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.answering import AnsweringMethod
+from lightning_m2pt.errors import BadInputError, ExitCode
+
+ALL = "all"
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -27,50 +32,108 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", type=Path, help="a tuned run's folder")
     parser.add_argument(
+        "--benchmarks",
+        metavar="NAMES",
+        help="which of the experiment's sets, such as mme,pope,vsr (default: all); or the whole list as JSON",
+    )
+    parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
+    parser.add_argument(
         "--knock-out",
         nargs="+",
         default=[],
         metavar="PART",
         help="visual_prompts, textual_prompts, interaction, lm_head",
     )
-    parser.add_argument("--force", action="store_true", help="answer again even if the answers are there")
+    parser.add_argument(
+        "--answer",
+        choices=get_args(AnsweringMethod),
+        default="greedy",
+        help="decode answers, or choose the candidate answer of the highest log-probability, summed or averaged over "
+        "its tokens (default: %(default)s)",
+    )
+    parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = split_arguments(argument_parser(), arguments)
+    names = own.benchmarks
+    if names is not None and names.lstrip().startswith("["):
+        rest, names = [*rest, "--benchmarks", names], None
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
     require_benchmarks(experiment)
+    choose_benchmarks(experiment, names, own.data_root)
     check_processes(experiment, devices=1, num_nodes=1)
     knocked_out = frozenset(own.knock_out)
     experiment.model.method.check_knock_out(knocked_out)
     check_experiment(experiment)
     for benchmark in experiment.benchmarks:
         benchmark.check()
+    options = AnsweringOptions(own.answer, own.force)
     if not experiment.model.method.part_names() and not knocked_out:
-        folder, scores = evaluate_frozen(experiment, force=own.force)
+        folder, scores = evaluate_frozen(experiment, options)
     else:
         run = own.run or run_folder(experiment)
+        folder = evaluation_folder(run, experiment, knocked_out, own.answer)
         load_run(run, experiment)
-        folder = evaluation_folder(run, experiment, knocked_out)
-        scores = evaluate_tuned(experiment, folder, knocked_out, force=own.force)
+        scores = evaluate_tuned(experiment, folder, knocked_out, options)
     OUT.print(score_table(list(scores.values())))
     say(f"predictions: {folder / 'predictions'}\nscores:      {folder / 'scores'}")
     return ExitCode.DONE
 
 
-def evaluation_folder(run: Path, experiment: Experiment, knocked_out: frozenset[str]) -> Path:
+def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | None) -> None:
+    """Leaves the named sets in an experiment and says where they are.
+
+    Args:
+        experiment: Its ``benchmarks`` and their configuration are changed.
+        names: Names with commas between them; None or ``all`` keeps every set.
+        root: Folder that holds a folder of every set's name; None keeps the experiment's own.
+
+    Raises:
+        BadInputError: If the experiment has no set of a name.
+    """
+    configured: list[dict[str, Any]] = experiment.config["benchmarks"]
+    pairs = {
+        benchmark.name: (benchmark, config) for benchmark, config in zip(experiment.benchmarks, configured, strict=True)
+    }
+    wanted = list(pairs) if names in {None, ALL} else [name.strip() for name in str(names).split(",")]
+    for name in wanted:
+        if name not in pairs:
+            raise BadInputError(
+                f"the experiment has no set {name!r:.40}", where="command line: --benchmarks", expected=", ".join(pairs)
+            )
+    chosen = [pairs[name] for name in dict.fromkeys(wanted)]
+    experiment.benchmarks = [benchmark for benchmark, _ in chosen]
+    experiment.config["benchmarks"] = [config for _, config in chosen]
+    if root is not None:
+        for benchmark, config in chosen:
+            benchmark.root = root / benchmark.name
+            config["init_args"]["root"] = str(benchmark.root)
+
+
+def evaluation_folder(run: Path, experiment: Experiment, knocked_out: frozenset[str], method: AnsweringMethod) -> Path:
     """Returns the run's own folder for its own evaluation, and a folder of its own for any other.
 
     Args:
         run: The run's folder.
-        experiment: The experiment as it is evaluated.
+        experiment: The experiment as it is evaluated; some of the run's sets are still its own evaluation.
         knocked_out: Parts that are left out.
+        method: How questions are answered.
     """
-    decides = {key: experiment.config[key] for key in ("model", "benchmarks")}
-    recorded = json.loads((run / CONFIG_FILE).read_text())
-    if not knocked_out and all(recorded.get(key) == value for key, value in decides.items()):
+    recorded = json.loads((run / CONFIG_FILE).read_text()) if (run / CONFIG_FILE).is_file() else {}
+    model, benchmarks = experiment.config["model"], experiment.config["benchmarks"]
+    own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
+    if not knocked_out and method == "greedy" and recorded.get("model") == model and own_sets:
         return run
-    name = "-".join(["without", *sorted(knocked_out)]) if knocked_out else "changed"
-    return run / "evaluations" / f"{name}-{short_hash({**decides, 'knocked_out': sorted(knocked_out)})}"
+    words = ["without", *sorted(knocked_out)] if knocked_out else ["changed"]
+    if method != "greedy":
+        words = [method, *words] if knocked_out else [method]
+    decides = {
+        "model": model,
+        "benchmarks": None if own_sets else benchmarks,
+        "knocked_out": sorted(knocked_out),
+        "method": method,
+    }
+    return run / "evaluations" / f"{'-'.join(words)}-{short_hash(decides)}"

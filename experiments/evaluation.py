@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
 from callbacks.progress import SampleProgressBar
@@ -13,43 +15,96 @@ from experiments.run_folder import short_hash
 from experiments.scoring import score_file, write_score
 from experiments.training import answering_trainer
 from lightning_m2pt.adapter import declared_tensors
+from lightning_m2pt.answering import NEAR_TIE, Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.hashing import hash_tensors
+from lightning_m2pt.likelihood import tokenised_candidates
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.partial_predictions import PartialPredictions, refuse_other_header
 
 Toggles = Mapping[str, bool | int | str]
 NO_ADAPTER: Toggles = {"method": "frozen"}
+OnOther = Literal["refuse", "replace"]
 
 
-def frozen_folder(experiment: Experiment) -> Path:
+@dataclass(frozen=True)
+class AnsweringOptions:
+    """How an evaluation is made.
+
+    Attributes:
+        method: ``greedy``, or ``likelihood_sum`` or ``likelihood_mean`` over each set's candidate answers.
+        force: Answer again even if answers are there.
+        on_other: What to do with answers of another adapter, data or template: ``refuse`` them, or ``replace`` them,
+            as the evaluation that belongs to a training does.
+    """
+
+    method: AnsweringMethod = "greedy"
+    force: bool = False
+    on_other: OnOther = "refuse"
+
+
+def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Answering:
+    """Returns how a set's questions are answered.
+
+    Raises:
+        BadInputError: If likelihoods are asked for and the set has no candidate answers.
+    """
+    if method == "greedy":
+        return GreedyAnswering(benchmark.processor, benchmark.max_new_tokens)
+    if not benchmark.candidates:
+        raise BadInputError(
+            f"{benchmark.name} has no fixed answers to choose from",
+            where="command line: --answer",
+            expected="sets with classes, or yes and no",
+            hint="leave it out with --benchmarks, or take --answer greedy",
+        )
+    return LikelihoodAnswering(
+        tokenised_candidates(benchmark.processor, benchmark.template, benchmark.candidates), method
+    )
+
+
+def header_of(
+    experiment: Experiment, benchmark: BenchmarkDataModule, adapter: str | None, toggles: Toggles, answering: Answering
+) -> dict[str, Any]:
+    """Returns the header of a set's prediction file."""
+    decoding = {**answering.description(), "dtype": experiment.model.backbone.dtype_name}
+    return prediction_header(benchmark, adapter, toggles, decoding)
+
+
+def frozen_folder(experiment: Experiment, method: AnsweringMethod = "greedy") -> Path:
     """Returns where the untouched model's predictions stand: shared by all runs on the same questions."""
-    dtype = experiment.model.backbone.dtype_name
-    decides = {
-        "backbone": experiment.model.backbone.fingerprint(),
-        "questions": [prediction_header(benchmark, None, NO_ADAPTER, dtype) for benchmark in experiment.benchmarks],
-    }
+    headers = [
+        header_of(experiment, benchmark, None, NO_ADAPTER, answering_of(benchmark, method))
+        for benchmark in experiment.benchmarks
+    ]
+    decides = {"backbone": experiment.model.backbone.fingerprint(), "questions": headers}
     return experiment.output_root / "frozen" / short_hash(decides)
 
 
-def evaluate_frozen(experiment: Experiment, *, force: bool = False) -> tuple[Path, dict[str, Score]]:
+def evaluate_frozen(
+    experiment: Experiment, options: AnsweringOptions = AnsweringOptions()
+) -> tuple[Path, dict[str, Score]]:
     """Evaluates the untouched backbone; what is there is not answered again.
 
     Returns:
         The folder and the scores by set.
     """
-    folder, method = frozen_folder(experiment), experiment.model.method
+    folder, method = frozen_folder(experiment, options.method), experiment.model.method
     if experiment.model.backbone.is_loaded:
         method.detach(experiment.model.backbone)
     try:
-        return folder, answer_and_score(experiment, folder, None, NO_ADAPTER, frozenset(method.part_names()), force)
+        return folder, answer_and_score(experiment, folder, None, NO_ADAPTER, frozenset(method.part_names()), options)
     finally:
         if experiment.model.backbone.is_loaded:
             method.attach(experiment.model.backbone)
 
 
 def evaluate_tuned(
-    experiment: Experiment, folder: Path, knocked_out: AbstractSet[str] = frozenset(), *, force: bool = False
+    experiment: Experiment,
+    folder: Path,
+    knocked_out: AbstractSet[str] = frozenset(),
+    options: AnsweringOptions = AnsweringOptions(),
 ) -> dict[str, Score]:
     """Evaluates the loaded, attached method.
 
@@ -57,7 +112,7 @@ def evaluate_tuned(
         experiment: Its model is loaded and holds the adapter.
         folder: Where predictions and scores go.
         knocked_out: Parts that are left out.
-        force: Answer again even if answers are there.
+        options: How the evaluation is made.
     """
     model = experiment.model
     model.method.attach(model.backbone, without=knocked_out)
@@ -66,7 +121,7 @@ def evaluate_tuned(
         toggles["knocked_out"] = ", ".join(sorted(knocked_out))
     adapter = hash_tensors(declared_tensors(model.method))
     try:
-        return answer_and_score(experiment, folder, adapter, toggles, knocked_out, force)
+        return answer_and_score(experiment, folder, adapter, toggles, knocked_out, options)
     finally:
         model.method.attach(model.backbone)
 
@@ -77,41 +132,73 @@ def answer_and_score(
     adapter: str | None,
     toggles: Toggles,
     knocked_out: AbstractSet[str],
-    force: bool,
+    options: AnsweringOptions,
 ) -> dict[str, Score]:
-    """Answers what is not answered yet and scores every file."""
+    """Answers what is not answered yet and scores every file.
+
+    Raises:
+        BadInputError: If answers are there that were made otherwise; before the first question is asked.
+    """
     scores: dict[str, Score] = {}
-    dtype = experiment.model.backbone.dtype_name
+    waiting: list[tuple[BenchmarkDataModule, Answering, PartialPredictions]] = []
     for benchmark in experiment.benchmarks:
-        path = prediction_file(folder, benchmark.name)
-        if force or not is_answered(path, prediction_header(benchmark, adapter, toggles, dtype)):
-            if not experiment.model.backbone.is_loaded:
-                experiment.model.configure_model()
-                experiment.model.method.attach(experiment.model.backbone, without=knocked_out)
-            answer(experiment, benchmark, PredictionWriter(folder, adapter, toggles))
+        answering = answering_of(benchmark, options.method)
+        header = header_of(experiment, benchmark, adapter, toggles, answering)
+        partial = PartialPredictions(prediction_file(folder, benchmark.name), header)
+        if is_answered(partial, options):
+            say(f"already answered: {partial.path}")
         else:
-            say(f"already answered: {path}")
-        header, scored = score_file(path)
+            waiting.append((benchmark, answering, partial))
+    for benchmark, answering, partial in waiting:
+        if not experiment.model.backbone.is_loaded:
+            experiment.model.configure_model()
+            experiment.model.method.attach(experiment.model.backbone, without=knocked_out)
+        answer(experiment, benchmark, answering, partial)
+    for benchmark in experiment.benchmarks:
+        header, scored = score_file(prediction_file(folder, benchmark.name))
         write_score(folder, header, scored)
         scores[benchmark.name] = scored
     return scores
 
 
-def is_answered(path: Path, header: Mapping[str, object]) -> bool:
-    """Tells whether a complete prediction file with this very header is there."""
-    if not path.is_file():
+def is_answered(partial: PartialPredictions, options: AnsweringOptions) -> bool:
+    """Tells whether a set is answered already, and removes answers that are to be replaced.
+
+    Raises:
+        BadInputError: If answers that were made otherwise are there and are to be kept.
+    """
+    path = partial.path
+    if options.force:
+        partial.remove()
         return False
     try:
-        return dict(read_predictions(path).header) == dict(header)
+        partial.answered()
+        if not path.is_file():
+            return False
+        refuse_other_header(path, read_predictions(path).header, partial.header)
     except BadInputError:
+        if options.on_other == "refuse":
+            raise
+        partial.remove()
         return False
+    return True
 
 
-def answer(experiment: Experiment, benchmark: BenchmarkDataModule, writer: PredictionWriter) -> None:
-    """Answers one set greedily with the model as it is."""
-    model = experiment.model
-    model.max_new_tokens = benchmark.max_new_tokens
-    model.end_token_id = benchmark.processor.eos_token_id
-    say(f"answering {len(benchmark.questions()):,} questions of {benchmark.name}")
-    trainer = answering_trainer(experiment, [writer, SampleProgressBar()], {})
-    trainer.predict(model, datamodule=benchmark, return_predictions=False)
+def answer(
+    experiment: Experiment, benchmark: BenchmarkDataModule, answering: Answering, partial: PartialPredictions
+) -> None:
+    """Answers what is left of one set with the model as it is."""
+    questions, model = benchmark.questions(), experiment.model
+    benchmark.answered = frozenset(partial.answered())
+    left = len(questions) - len(benchmark.answered)
+    say(
+        f"answering {left:,} questions of {benchmark.name}"
+        + (f", {len(questions) - left:,} are answered" * (left < len(questions)))
+    )
+    model.answering = answering
+    if left:
+        trainer = answering_trainer(experiment, [PredictionWriter(partial, questions), SampleProgressBar()], {})
+        trainer.predict(model, datamodule=benchmark, return_predictions=False)
+    partial.finish([question.id for question in questions])
+    near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)
+    say(f"{near_ties:,} of {len(questions):,} answers hang on less than {NEAR_TIE:g}: rounding may change them")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, is_main_process, say
-from experiments.evaluation import evaluate_frozen, evaluate_tuned
+from experiments.evaluation import AnsweringOptions, evaluate_frozen, evaluate_tuned
 from experiments.fit import COMPLETED, fit
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
@@ -46,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
         benchmark.check()
     if not experiment.model.backbone.is_loaded:
         load_run(run, experiment)
-    _, frozen = evaluate_frozen(experiment, force=own.force)
-    tuned = evaluate_tuned(experiment, run, force=own.force)
+    options = AnsweringOptions(force=own.force, on_other="replace")
+    _, frozen = evaluate_frozen(experiment, options)
+    tuned = evaluate_tuned(experiment, run, options=options)
     report(experiment, run, frozen, tuned, time.monotonic() - started)
     return ExitCode.DONE
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 def evaluate_only(experiment: Experiment, *, force: bool) -> int:
     """Evaluates a method that trains nothing."""
     check_experiment(experiment)
-    folder, scores = evaluate_frozen(experiment, force=force)
+    folder, scores = evaluate_frozen(experiment, AnsweringOptions(force=force))
     OUT.print(score_table(list(scores.values())))
     say(f"predictions: {folder / 'predictions'}")
     return ExitCode.DONE

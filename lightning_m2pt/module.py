@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torchmetrics import MeanMetric
 
+from lightning_m2pt.answering import Answer, Answering
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.generation import greedy_answers
 from lightning_m2pt.losses import SupervisedRows, supervised_rows
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.optim import AdamW, Schedule
@@ -50,8 +50,7 @@ class TuningModule(LightningModule):
         self.loss_average = loss_average
         self.validation_loss = MeanMetric()
         self.validation_accuracy = MeanMetric()
-        self.max_new_tokens = 0
-        self.end_token_id = -1
+        self.answering: Answering | None = None
         self._step_loss = 0.0
 
     def check(self) -> None:
@@ -138,10 +137,15 @@ class TuningModule(LightningModule):
         self.log("val/loss", self.validation_loss, prog_bar=True)
         self.log("val/answer_accuracy", self.validation_accuracy, prog_bar=True)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, list[int]]]:
-        """Answers a batch of questions greedily; returns (question id, token ids) for each."""
-        answers = greedy_answers(self.backbone, batch, self.max_new_tokens, self.end_token_id)
-        return list(zip(batch.sample_ids, answers, strict=True))
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, Answer]]:
+        """Answers a batch of questions; returns (question id, answer) for each.
+
+        Raises:
+            RuntimeError: If ``answering`` was not set.
+        """
+        if self.answering is None:
+            raise RuntimeError("TuningModule.answering must be set before questions are answered")
+        return list(zip(batch.sample_ids, self.answering.answer(self.backbone, batch), strict=True))
 
     def trainable_table(self) -> list[ParameterPart]:
         """Returns what is trained, per part."""

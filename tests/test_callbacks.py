@@ -14,13 +14,15 @@ from torch.utils.data import DataLoader
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck, without_gradient
 from callbacks.loggers import METRICS_FILE, StepMetrics
-from callbacks.predictions import PredictionWriter, prediction_file
+from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
 from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics, mean_row_norm
 from callbacks.task_loss import TaskLosses
 from callbacks.trainable_table import TrainableTable
+from lightning_m2pt.answering import Answer
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.partial_predictions import PartialPredictions
 from lightning_m2pt.run_record import read_run_record
 from lightning_m2pt.types import ParameterPart, Question, TaskLoss
 from tests.test_step_checkpoint import WIDTH, collate, loader
@@ -202,21 +204,22 @@ def test_progress_is_a_log_line_where_there_is_no_terminal(caplog: pytest.LogCap
     assert progress.samples_per_second > 0
 
 
-class Answering(LightningModule):
-    """Answers a question with the number of its name."""
+class Answers(LightningModule):
+    """Answers a question with the number of its name, the more surely the higher it is."""
 
-    backbone = SimpleNamespace(dtype_name="float32")
-
-    def predict_step(self, batch: Any, batch_idx: int) -> list[tuple[str, list[int]]]:
-        return [(name, [int(name.rpartition("-")[2])]) for name in batch.sample_ids]
+    def predict_step(self, batch: Any, batch_idx: int) -> list[tuple[str, Answer]]:
+        numbers = [int(name.rpartition("-")[2]) for name in batch.sample_ids]
+        return [
+            (name, Answer(f"ä {number}", margin=float(number)))
+            for name, number in zip(batch.sample_ids, numbers, strict=True)
+        ]
 
 
 class Answered(LightningDataModule):
     """As much of a benchmark as a prediction file needs."""
 
-    name, rules, classes, max_new_tokens, data_revision = "pope", ("pope_official", "yes_no_words"), [], 8, "abc"
+    name, rules, classes, data_revision = "pope", ("pope_official", "yes_no_words"), [], "abc"
     template = SimpleNamespace(name="plain")
-    processor = SimpleNamespace(decode=lambda ids: f"ä {ids[0]}")
 
     def questions(self) -> list[Question]:
         return [
@@ -228,27 +231,34 @@ class Answered(LightningDataModule):
         asked = [(f"sample-{number}", torch.zeros(WIDTH)) for number in (0, 1, 2, 0)]  # one comes twice
         return DataLoader(asked, batch_size=1, collate_fn=collate)
 
-    def test_dataloader(self) -> Any:
-        return self.predict_dataloader()
 
-
-@pytest.mark.parametrize("verb", ["predict"])
-def test_predictions_are_joined_by_id_in_the_benchmarks_order(tmp_path: Path, verb: str) -> None:
-    writer = PredictionWriter(tmp_path, "sha", {"visual_length": 10})
+def test_predictions_are_joined_by_id_in_the_benchmarks_order(tmp_path: Path) -> None:
+    data, path = Answered(), prediction_file(tmp_path, "pope")
+    header = prediction_header(data, "sha", {"visual_length": 10}, {"method": "greedy", "dtype": "float32"})
+    partial = PartialPredictions(path, header)
     trainer = Trainer(
-        accelerator="cpu", callbacks=[writer], logger=False, enable_checkpointing=False, enable_progress_bar=False
+        accelerator="cpu",
+        callbacks=[PredictionWriter(partial, data.questions())],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
     )
-    getattr(trainer, verb)(Answering(), datamodule=Answered())
-    file = read_predictions(prediction_file(tmp_path, "pope"))
+    trainer.predict(Answers(), datamodule=data, return_predictions=False)
+    assert not path.exists()
+    assert list(partial.answered()) == ["sample-0", "sample-1", "sample-2"]
+    partial.finish([question.id for question in data.questions()])
+    file = read_predictions(path)
     assert [row["id"] for row in file.predictions] == ["sample-2", "sample-0", "sample-1"]
     assert [row["answer"] for row in file.predictions] == ["ä 2", "ä 0", "ä 1"]
+    assert [row.get("near_tie") for row in file.predictions] == [None, True, None]
     assert file.predictions[0]["question"] == "What?\nNow?"
     assert file.header == {
         "format": 1,
         "benchmark": "pope",
         "template": "plain",
-        "decoding": {"method": "greedy", "max_new_tokens": 8, "dtype": "float32"},
+        "decoding": {"method": "greedy", "dtype": "float32"},
         "data_revision": "abc",
+        "questions": 3,
         "adapter": "sha",
         "default_rule": "pope_official",
         "toggles": {"visual_length": 10},

@@ -19,6 +19,7 @@ from data_modules.pope import POPE
 from data_modules.snli_ve import SNLIVE
 from data_modules.text_vqa import TextVQA
 from data_modules.vsr import VSR, VSRItem, write_vsr
+from lightning_m2pt.answering import Answer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score, score
 from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, Question, Span
@@ -41,7 +42,10 @@ def benchmark(request: pytest.FixtureRequest, tmp_path: Path) -> BenchmarkDataMo
 
 def answered(module: BenchmarkDataModule, answers: dict[str, str]) -> Score:
     """Returns the score of given answers under the set's default rule."""
-    predictions = [prediction_line(module.name, question, answers[question.id]) for question in module.questions()]
+    predictions = [
+        prediction_line(module.name, question, Answer(answers[question.id], margin=1.0))
+        for question in module.questions()
+    ]
     return score({"benchmark": module.name, "classes": module.classes}, predictions, module.rules[0])
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.predictions import prediction_line, prediction_text
+from callbacks.predictions import prediction_line
 from data_modules.text_vqa import TextVQA, TextVQAItem, write_text_vqa
 from data_modules.vsr import VSR
 from experiments.scoring import score_file, write_score
+from lightning_m2pt.answering import Answer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.partial_predictions import json_lines
 from tests.data_fixtures import fake_pictures
 
 ANSWERS = ("", "", "", "nokia", "Samsung", "samsung", "Samsung", "nokia", "unanswerable", "lg")
@@ -55,7 +57,7 @@ def test_references_go_through_prediction_files_to_scores(tmp_path: Path) -> Non
     path = tmp_path / "predictions" / "text_vqa.jsonl"
     path.parent.mkdir()
     for answer, value in (("Stop.", 100), ("\ud800", 0)):
-        line = prediction_line("text_vqa", module.questions()[0], answer)
+        line = prediction_line("text_vqa", module.questions()[0], Answer(answer, margin=1.0))
         path.write_text(json.dumps(header) + "\n" + json.dumps(line) + "\n")
         assert read_predictions(path).predictions[0]["references"] == ["stop"] * 4 + ["halt"] * 6
         read_header, scored = score_file(path)
@@ -66,7 +68,7 @@ def test_references_go_through_prediction_files_to_scores(tmp_path: Path) -> Non
 def test_lines_of_other_sets_have_no_references(tmp_path: Path) -> None:
     VSR.write_fake(tmp_path)
     question = VSR(str(tmp_path), "plain").questions()[0]
-    text = prediction_text({"benchmark": "vsr"}, [question], {question.id: "Yes"})
+    text = json_lines([{"benchmark": "vsr"}, prediction_line("vsr", question, Answer("Yes", margin=1.0))])
     expected = {"id": question.id, "set": "vsr", "subtask": "", "question": question.text, "answer": "Yes"}
     expected |= {"target": question.target, "image_id": question.image_id}
     assert text == json.dumps({"benchmark": "vsr"}) + "\n" + json.dumps(expected) + "\n"

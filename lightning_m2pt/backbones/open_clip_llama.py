@@ -268,6 +268,26 @@ class OpenClipLlama(Backbone):
         logits = self.logits(output.last_hidden_state[:, 0])
         return DecodingState(output.past_key_values, visible, state.next_position + 1, logits)
 
+    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
+        """Feeds all tokens in one forward pass under a mask of their own; (B, N, D)."""
+        self._language_token_path.decodes_from_cache = True
+        questions, number = state.visible.shape[0], len(tokens)
+        of_question = state.visible[:, None].expand(-1, number, -1)
+        seen = torch.cat([of_question, among.expand(questions, -1, -1)], dim=2)
+        embeddings = self.token_embedding()(tokens).expand(questions, -1, -1)
+        # Four dimensions: the library takes such a mask as it is. Added to the scores, so that every attention kernel
+        # that takes masks at all takes it.
+        mask = torch.zeros(seen.shape, dtype=embeddings.dtype, device=seen.device)
+        mask = mask.masked_fill(~seen, torch.finfo(embeddings.dtype).min)[:, None]
+        output = self.language_model.model(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=state.next_position[:, None] + depths,
+            past_key_values=state.cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
     def release_hooks(self) -> None:
         """Takes every hook and shadowed method away; called when a method detaches."""
         self._vision_token_path.remove()
