@@ -40,15 +40,17 @@ class SampleDataset(Dataset[EncodedSample]):
         return len(self.samples)
 
     def __getitem__(self, position: int) -> EncodedSample:
-        """Returns one sample with its picture.
+        """Returns one sample with its pictures.
 
         Raises:
-            BadInputError: If the picture cannot be read.
+            BadInputError: If a picture cannot be read.
         """
         sample = self.samples[position]
         return EncodedSample(
             text=self.texts[position],
-            pixel_values=self.processor.image(sample.image, f"{sample.source}: sample {sample.id}"),
+            pixel_values=torch.stack(
+                [self.processor.image(image, f"{sample.source}: sample {sample.id}") for image in sample.images]
+            ),
             sample_id=sample.id,
             tasks=sample.tasks,
         )

@@ -18,7 +18,7 @@ class EncodedSample:
 
     Attributes:
         text: Its tokens.
-        pixel_values: (3, H, W) float32.
+        pixel_values: (I, 3, H, W) float32, its I pictures, or (3, H, W) for a single one.
         sample_id: Its name.
         tasks: The task of each of its turns.
     """
@@ -44,7 +44,9 @@ class Collator:
         if isinstance(samples, M2PTError):
             return samples
         return Batch(
-            pixel_values=torch.stack([sample.pixel_values for sample in samples]),
+            pixel_values=torch.cat(
+                [sample.pixel_values.view(-1, *sample.pixel_values.shape[-3:]) for sample in samples]
+            ),
             input_ids=padded([sample.text.input_ids for sample in samples], self.pad_token_id),
             labels=padded([sample.text.labels for sample in samples], IGNORED_LABEL),
             spans=padded([sample.text.spans for sample in samples], Span.PADDING),

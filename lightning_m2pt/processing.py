@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy
@@ -26,10 +27,10 @@ SAMPLES_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class EncodedText:
-    """One conversation as tokens, without its image.
+    """One conversation as tokens, without its images.
 
     Attributes:
-        input_ids: (T,) int32, with one ``IMAGE_TOKEN_ID`` where the image goes.
+        input_ids: (T,) int32, with an ``IMAGE_TOKEN_ID`` where each image goes.
         spans: (T,) int8, the ``Span`` of every token.
     """
 
@@ -129,16 +130,16 @@ class Processor:
     ) -> list[EncodedText]:
         """Turns conversations into tokens as the published preprocessing does.
 
-        The conversation's text is split at the image, each part is tokenised in one go, and a begin token, where the
+        The conversation's text is split at its images, each part is tokenised in one go, and a begin token, where the
         tokenizer uses one, comes first. A token belongs to the piece of text in which it ends; answers end with the
         end token, so a token that overlaps an answer also ends in it. Special tokens written in a text are read as
         special tokens, as in the published preprocessing.
 
         Args:
-            samples: Conversations about one image each.
+            samples: Conversations.
             template: How they become text. Its end-of-answer text gives way to the tokenizer's own end token.
             with_answers: False leaves the last answer out, for the model to give.
-            max_text_length: Limit on tokens, the image counted as one; nothing is ever cut off.
+            max_text_length: Limit on tokens, an image counted as one; nothing is ever cut off.
 
         Raises:
             BadInputError: If a question or an answer contains the image mark, or a sample is too long.
@@ -161,10 +162,10 @@ class Processor:
         self, samples: Sequence[Sample], template: ConversationTemplate, with_answers: bool
     ) -> list[EncodedText]:
         """Encodes a few hundred samples with one call of the tokenizer."""
-        halves = [self._halves(sample, template, with_answers) for sample in samples]
-        texts = [tuple("".join(piece.text for piece in pieces) for pieces in pair) for pair in halves]
+        parts = [self._parts(sample, template, with_answers) for sample in samples]
+        texts = [["".join(piece.text for piece in pieces) for pieces in of_sample] for of_sample in parts]
         # The text before the image is mostly the same one: it is tokenised once.
-        distinct = {text: number for number, text in enumerate(dict.fromkeys(text for pair in texts for text in pair))}
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
         tokens = self.tokenizer(
             list(distinct),
             add_special_tokens=False,
@@ -174,22 +175,21 @@ class Processor:
             verbose=False,
         )
         encoded = []
-        for pieces_of_sample, texts_of_sample in zip(halves, texts, strict=True):
-            before, after = (distinct[text] for text in texts_of_sample)
-            ids = [*self.bos_ids, *tokens["input_ids"][before], IMAGE_TOKEN_ID, *tokens["input_ids"][after]]
-            spans = [
-                numpy.full(len(self.bos_ids), Span.SYSTEM, numpy.int8),
-                spans_of_tokens(pieces_of_sample[0], tokens["offset_mapping"][before]),
-                numpy.array([Span.IMAGE], numpy.int8),
-                spans_of_tokens(pieces_of_sample[1], tokens["offset_mapping"][after]),
-            ]
+        image_span = numpy.array([Span.IMAGE], numpy.int8)
+        for parts_of_sample, texts_of_sample in zip(parts, texts, strict=True):
+            ids = list(self.bos_ids)
+            spans = [numpy.full(len(self.bos_ids), Span.SYSTEM, numpy.int8)]
+            for number, (pieces, text) in enumerate(zip(parts_of_sample, texts_of_sample, strict=True)):
+                if number > 0:
+                    ids.append(IMAGE_TOKEN_ID)
+                    spans.append(image_span)
+                ids += tokens["input_ids"][distinct[text]]
+                spans.append(spans_of_tokens(pieces, tokens["offset_mapping"][distinct[text]]))
             encoded.append(EncodedText(numpy.array(ids, numpy.int32), numpy.concatenate(spans)))
         return encoded
 
-    def _halves(
-        self, sample: Sample, template: ConversationTemplate, with_answers: bool
-    ) -> tuple[list[Piece], list[Piece]]:
-        """Returns the pieces of text before and after the image."""
+    def _parts(self, sample: Sample, template: ConversationTemplate, with_answers: bool) -> list[list[Piece]]:
+        """Returns the pieces of text before, between and after the images."""
         turns = sample.turns
         if any(IMAGE_MARK in turn.question + turn.answer for turn in turns):
             raise BadInputError(f"sample {sample.id} has {IMAGE_MARK} inside its text", where=sample.source)
@@ -197,9 +197,13 @@ class Processor:
             raise BadInputError(f"sample {sample.id} has no answer", where=sample.source, expected="an answer")
         if not with_answers:
             turns = (*turns[:-1], Turn(turns[-1].question))
-        pieces = template.pieces(turns)
-        image = [piece.span for piece in pieces].index(Span.IMAGE)
-        return pieces[:image], pieces[image + 1 :]
+        parts: list[list[Piece]] = [[]]
+        for piece in template.pieces(turns, len(sample.images)):
+            if piece.span == Span.IMAGE:
+                parts.append([])
+            else:
+                parts[-1].append(piece)
+        return parts
 
     def image(self, source: ImageSource, where: str = "") -> Tensor:
         """Returns a picture as (3, image_size, image_size) float32, normalised.

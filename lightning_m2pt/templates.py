@@ -41,15 +41,16 @@ class ConversationTemplate:
     end_of_answer: str = "</s>"
     image_first: bool = False
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
-        """Renders a conversation about one image.
+    def pieces(self, turns: Sequence[Turn], images: int = 1) -> list[Piece]:
+        """Renders a conversation.
 
         Args:
             turns: Questions with their answers. The last answer may be empty: then the text ends where the model
                 has to go on.
+            images: 1: all turns are about one image, which stands in the first. As many as turns: one in each.
 
         Returns:
-            Pieces in order; exactly one of them is ``IMAGE_MARK`` with ``Span.IMAGE``. The published preprocessing
+            Pieces in order; ``images`` of them are ``IMAGE_MARK`` with ``Span.IMAGE``. The published preprocessing
             moves the image to the front of the first question and writes a newline behind it.
 
         Raises:
@@ -57,12 +58,16 @@ class ConversationTemplate:
         """
         if not turns:
             raise BadInputError("a conversation without a question", expected="at least one question")
+        if images not in {1, len(turns)}:
+            raise ValueError(f"{images} images for {len(turns)} turns: it takes one, or one a turn")
         pieces = [Piece(self.system, Span.SYSTEM)] if self.system else []
         if self.image_first:
             pieces.insert(0, Piece(IMAGE_MARK, Span.IMAGE))
         for number, turn in enumerate(turns):
+            if 0 < number < images and self.image_first:
+                pieces.append(Piece(IMAGE_MARK, Span.IMAGE))
             pieces.append(Piece(self.before_question, Span.QUESTION))
-            if number == 0 and not self.image_first:
+            if number < images and not self.image_first:
                 pieces += [Piece(IMAGE_MARK, Span.IMAGE), Piece("\n", Span.QUESTION)]
             pieces.append(Piece(f"{turn.question} {self.before_answer}", Span.QUESTION))
             if turn.answer:

@@ -44,7 +44,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation about one image.
+    """One conversation about one image, or one with an image for every question.
 
     Attributes:
         id: Unique within its data set.
@@ -53,6 +53,8 @@ class Sample:
         turns: Questions and answers, in order, without any ``<image>`` mark.
         tasks: Task of every turn, for the loss of each task.
         source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
+        earlier_images: The pictures of all turns but the last, one each, where these are examples about other pictures
+            than ``image``. Empty: every turn is about ``image``.
     """
 
     id: str
@@ -61,6 +63,12 @@ class Sample:
     turns: tuple[Turn, ...]
     tasks: tuple[str, ...]
     source: str
+    earlier_images: tuple[ImageSource, ...] = ()
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """All pictures, in the order in which the conversation shows them."""
+        return (*self.earlier_images, self.image)
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,8 @@ class Batch:
     """One micro-batch, padded on the right.
 
     Attributes:
-        pixel_values: (B, 3, H, W) float32, normalised for the vision tower.
-        input_ids: (B, T) int64, with one ``IMAGE_TOKEN_ID`` a row.
+        pixel_values: (B I, 3, H, W) float32, normalised for the vision tower: the I pictures of every sample in turn.
+        input_ids: (B, T) int64, with I times ``IMAGE_TOKEN_ID`` a row; I is 1 but for questions with examples.
         labels: (B, T) int64, ``IGNORED_LABEL`` everywhere but on answers and their end tokens.
         spans: (B, T) int64, the ``Span`` of every token.
         sample_ids: B names.

@@ -176,3 +176,33 @@ def test_a_batch_is_padded_on_the_right() -> None:
     assert batch.labels[0, short:].tolist() == [IGNORED_LABEL] * (long - short)
     assert batch.spans[0, short:].tolist() == [Span.PADDING] * (long - short)
     assert batch.sample_ids == ["sample 0", "sample 1"]
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (PLAIN, "<s> <image> Question : what ? Answer : red </s> <image> Question : what color ? Answer :"),
+        (VICUNA_V1, None),
+    ],
+    ids=["plain", "vicuna_v1"],
+)
+def test_examples_have_a_picture_each(template, expected) -> None:
+    processor = small_processor()
+    pictures = (Path("first.png"), Path("second.png"))
+    one = Sample(
+        "one",
+        pictures[1],
+        "second.png",
+        (Turn("what ?", "red"), Turn("what color ?")),
+        ("", ""),
+        "file:1",
+        pictures[:1],
+    )
+    text = processor.encode(one, template, with_answers=False)
+    shown = " ".join(words(processor, text))
+    assert text.spans.tolist().count(Span.IMAGE) == shown.count("<image>") == 2
+    assert expected in {None, shown}
+    first, second = shown.split("<image>")[1:]
+    assert "red </s>" in first
+    assert "color" in second
+    assert one.images == pictures

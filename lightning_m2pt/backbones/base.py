@@ -195,20 +195,23 @@ class Backbone(nn.Module, ABC):
         return connector(rows.to(weight.dtype)).to(self.token_embedding().weight.dtype)  # type: ignore[no-any-return]
 
     def assemble(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Puts the image's rows where the placeholder stands.
+        """Puts every image's rows where its placeholder stands.
 
         Returns:
-            Embeddings (B, S, D), labels (B, S) and spans (B, S) with S = T - 1 + N.
+            Embeddings (B, S, D), labels (B, S) and spans (B, S) with S = T - I + I N: N rows for each of I images.
         """
         visual = self.visual_rows(batch.pixel_values)
+        image_rows = visual.rows.shape[1]
         image = self.connect(visual.rows)
+        image = image.reshape(len(batch), -1, image.shape[-1])
         text = self.token_embedding()(batch.input_ids.clamp(min=0))
-        order = splice_order(batch.input_ids, image.shape[1])
+        order = splice_order(batch.input_ids, image_rows, image.shape[1] // image_rows)
         rows = torch.cat([text, image], dim=1)
         embeddings = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
         device = batch.labels.device
         image_labels = torch.full(image.shape[:2], -100, dtype=batch.labels.dtype, device=device)
-        image_spans = torch.tensor(visual.spans, dtype=batch.spans.dtype, device=device).expand(image.shape[0], -1)
+        of_image = torch.tensor(visual.spans, dtype=batch.spans.dtype, device=device)
+        image_spans = of_image.repeat(image.shape[1] // image_rows).expand(image.shape[0], -1)
         labels = torch.cat([batch.labels, image_labels], dim=1).gather(1, order)
         spans = torch.cat([batch.spans, image_spans], dim=1).gather(1, order)
         return embeddings, labels, spans
@@ -219,20 +222,28 @@ class Backbone(nn.Module, ABC):
         return ModelOutput(hidden_states=self.decode_rows(embeddings), labels=labels, spans=spans)
 
 
-def splice_order(input_ids: Tensor, image_rows: int) -> Tensor:
-    """Returns (B, T - 1 + N): for every output position the row of [T text rows, N image rows] that goes there.
+def splice_order(input_ids: Tensor, image_rows: int, images: int = 1) -> Tensor:
+    """Returns (B, T - I + I N): for every output position the row of [T text rows, I N image rows] that goes there.
 
     Args:
-        input_ids: (B, T) with exactly one ``IMAGE_TOKEN_ID`` a row.
+        input_ids: (B, T) with exactly I times ``IMAGE_TOKEN_ID`` a row.
         image_rows: N.
+        images: I.
+
+    Raises:
+        ValueError: If a row has another number of placeholders.
     """
     marks = input_ids == IMAGE_TOKEN_ID
-    if not bool((marks.sum(dim=1) == 1).all()):
-        raise ValueError("every sample needs exactly one image placeholder")
-    mark = marks.int().argmax(dim=1, keepdim=True)
-    length = input_ids.shape[1]
-    position = torch.arange(length - 1 + image_rows, device=input_ids.device)[None]
-    inside = length + position - mark
-    behind = position - image_rows + 1
-    order = torch.where(position < mark, position, torch.where(position < mark + image_rows, inside, behind))
-    return order.long()
+    if not bool((marks.sum(dim=1) == images).all()):
+        raise ValueError(f"every sample needs exactly {images} image placeholder(s)")
+    samples, length = input_ids.shape
+    device = input_ids.device
+    # A text row moves on by N - 1 for every image before it; an image begins where its placeholder moves to.
+    moved = torch.arange(length, device=device) + (marks.cumsum(dim=1) - marks.long()) * (image_rows - 1)
+    order = torch.empty(samples, length - images + images * image_rows, dtype=torch.long, device=device)
+    order.scatter_(1, moved, torch.arange(length, device=device).expand(samples, -1))
+    begins = moved[marks].view(samples, images, 1)
+    inside = (begins + torch.arange(image_rows, device=device)).view(samples, -1)
+    return order.scatter_(
+        1, inside, torch.arange(length, length + images * image_rows, device=device).expand_as(inside)
+    )
