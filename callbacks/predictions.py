@@ -53,7 +53,7 @@ def prediction_header(
         toggles: The method's components as they are for this pass, knock-outs included.
         decoding: How answers are made, and the type of the frozen weights.
     """
-    return {
+    header = {
         "format": PREDICTION_FORMAT,
         "benchmark": data.name,
         "template": data.template.name,
@@ -65,6 +65,7 @@ def prediction_header(
         "toggles": dict(toggles),
         "classes": data.classes,
     }
+    return header | ({"examples": data.examples()} if data.examples() else {})
 
 
 def prediction_file(folder: Path, benchmark: str) -> Path:

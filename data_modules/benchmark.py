@@ -1,5 +1,7 @@
 """Evaluation sets: questions with a right answer each."""
 
+import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -10,7 +12,7 @@ from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.sample_order import SampleLoader
-from lightning_m2pt.types import Question
+from lightning_m2pt.types import Question, Sample
 
 TemplateName = Literal["vicuna_v1", "plain"]
 
@@ -61,6 +63,7 @@ class BenchmarkDataModule(DataModule):
         self.limit = limit
         self.read_questions: list[Question] | None = None
         self.answered: frozenset[str] = frozenset()
+        self.samples: list[Sample] | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -117,7 +120,7 @@ class BenchmarkDataModule(DataModule):
         Questions whose ids are in ``answered`` are left out. Every rank has as many: a few questions are asked twice
         where they cannot be shared out evenly.
         """
-        samples = [as_sample(question) for question in self.questions() if question.id not in self.answered]
+        samples = [sample for sample in self.asked_samples() if sample.id not in self.answered]
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
         if self.trainer is not None:
@@ -127,6 +130,20 @@ class BenchmarkDataModule(DataModule):
             [samples[position] for position in order], [texts[position] for position in order], self.processor
         )
         return SampleLoader(dataset, self.batch_size, self.collator)
+
+    def asked_samples(self) -> list[Sample]:
+        """Returns every question as the sample that is put to the model: with examples where ``samples`` was set."""
+        return self.samples or [as_sample(question) for question in self.questions()]
+
+    def examples(self) -> dict[str, int | str]:
+        """Returns how many examples stand before every question, and a hash of all of them; empty without any."""
+        if self.samples is None:
+            return {}
+        shown = [[sample.id, [[turn.question, turn.answer] for turn in sample.turns]] for sample in self.samples]
+        return {
+            "shots": len(self.samples[0].earlier_images),
+            "sha256": hashlib.sha256(json.dumps(shown).encode()).hexdigest(),
+        }
 
     def test_dataloader(self) -> SampleLoader:
         """Returns the same batches as ``predict_dataloader``."""

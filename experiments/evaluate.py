@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
-from experiments.evaluation import AnsweringOptions, evaluate_frozen, evaluate_tuned
+from experiments.evaluation import AnsweringOptions, add_examples_to_all, evaluate_frozen, evaluate_tuned
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
@@ -51,6 +51,13 @@ def argument_parser() -> argparse.ArgumentParser:
         help="decode answers, or choose the candidate answer of the highest log-probability, summed or averaged over "
         "its tokens (default: %(default)s)",
     )
+    parser.add_argument(
+        "--shots",
+        type=whole_number,
+        default=0,
+        metavar="K",
+        help="put K examples of the set's training split, with picture and answer, before every question",
+    )
     parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
     return parser
 
@@ -70,12 +77,14 @@ def main(arguments: Sequence[str]) -> int:
     check_experiment(experiment)
     for benchmark in experiment.benchmarks:
         benchmark.check()
+    if own.shots:
+        add_examples_to_all(experiment, own.shots)
     options = AnsweringOptions(own.answer, own.force)
     if not experiment.model.method.part_names() and not knocked_out:
         folder, scores = evaluate_frozen(experiment, options)
     else:
         run = own.run or run_folder(experiment)
-        folder = evaluation_folder(run, experiment, knocked_out, own.answer)
+        folder = evaluation_folder(run, experiment, knocked_out, own.answer, own.shots)
         load_run(run, experiment)
         scores = evaluate_tuned(experiment, folder, knocked_out, options)
     OUT.print(score_table(list(scores.values())))
@@ -113,7 +122,21 @@ def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | No
             config["init_args"]["root"] = str(benchmark.root)
 
 
-def evaluation_folder(run: Path, experiment: Experiment, knocked_out: frozenset[str], method: AnsweringMethod) -> Path:
+def whole_number(text: str) -> int:
+    """Returns a number of 0 or more.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    number = int(text)
+    if number < 0:
+        raise ValueError(f"{number} is less than 0")
+    return number
+
+
+def evaluation_folder(
+    run: Path, experiment: Experiment, knocked_out: frozenset[str], method: AnsweringMethod, shots: int
+) -> Path:
     """Returns the run's own folder for its own evaluation, and a folder of its own for any other.
 
     Args:
@@ -121,19 +144,21 @@ def evaluation_folder(run: Path, experiment: Experiment, knocked_out: frozenset[
         experiment: The experiment as it is evaluated; some of the run's sets are still its own evaluation.
         knocked_out: Parts that are left out.
         method: How questions are answered.
+        shots: How many examples stand before every question.
     """
     recorded = json.loads((run / CONFIG_FILE).read_text()) if (run / CONFIG_FILE).is_file() else {}
     model, benchmarks = experiment.config["model"], experiment.config["benchmarks"]
     own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
-    if not knocked_out and method == "greedy" and recorded.get("model") == model and own_sets:
+    words: list[str] = [method] if method != "greedy" else []
+    words += [f"{shots}-shot"] if shots else []
+    words += ["without", *sorted(knocked_out)] if knocked_out else []
+    if not words and recorded.get("model") == model and own_sets:
         return run
-    words = ["without", *sorted(knocked_out)] if knocked_out else ["changed"]
-    if method != "greedy":
-        words = [method, *words] if knocked_out else [method]
     decides = {
         "model": model,
         "benchmarks": None if own_sets else benchmarks,
         "knocked_out": sorted(knocked_out),
         "method": method,
+        "shots": shots,
     }
-    return run / "evaluations" / f"{'-'.join(words)}-{short_hash(decides)}"
+    return run / "evaluations" / f"{'-'.join(words or ['changed'])}-{short_hash(decides)}"

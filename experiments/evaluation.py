@@ -9,6 +9,7 @@ from typing import Any, Literal
 from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
 from callbacks.progress import SampleProgressBar
 from data_modules.benchmark import BenchmarkDataModule
+from data_modules.few_shot import add_examples
 from experiments.cli import Experiment
 from experiments.console import say
 from experiments.run_folder import short_hash
@@ -62,6 +63,19 @@ def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Ans
     return LikelihoodAnswering(
         tokenised_candidates(benchmark.processor, benchmark.template, benchmark.candidates), method
     )
+
+
+def add_examples_to_all(experiment: Experiment, shots: int) -> None:
+    """Puts worked examples before the questions of every set.
+
+    Raises:
+        BadInputError: If a set has no training split, or its questions become too long.
+    """
+    shape, toggles = experiment.model.backbone.shape, experiment.model.method.toggles()
+    rows_per_image = shape.patches + int(toggles.get("visual_length", 0))  # visual_rows_to_text adds at most as many
+    for benchmark in experiment.benchmarks:
+        free = shape.maximum_positions - int(toggles.get("textual_length", 0)) - benchmark.max_new_tokens
+        add_examples(benchmark, shots, rows_per_image, free)
 
 
 def header_of(

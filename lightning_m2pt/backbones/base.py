@@ -79,6 +79,7 @@ class BackboneShape:
     text_layers: int
     text_width: int
     vocabulary_size: int
+    maximum_positions: int
     image_mean: tuple[float, ...] = field(default=())
     image_std: tuple[float, ...] = field(default=())
     interpolation: Interpolation = "bicubic"

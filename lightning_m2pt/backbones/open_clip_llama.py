@@ -374,6 +374,7 @@ def shape_of(
             text_layers=llama["num_hidden_layers"],
             text_width=llama["hidden_size"],
             vocabulary_size=llama["vocab_size"],
+            maximum_positions=llama["max_position_embeddings"],
         )
     except KeyError as error:
         place = language_folder / "config.json" if error.args[0] in llama_keys() else vision_file
@@ -382,7 +383,7 @@ def shape_of(
 
 def llama_keys() -> set[str]:
     """Returns the keys of a Llama configuration that the shape needs."""
-    return {"num_hidden_layers", "hidden_size", "vocab_size"}
+    return {"num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings"}
 
 
 def load_all(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
