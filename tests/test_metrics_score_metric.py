@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.rules import RULES
@@ -90,6 +92,35 @@ def test_another_rule_can_be_named_and_unknown_questions_are_refused() -> None:
     answers = dict.fromkeys((question.id for question in questions("mme")), "I cannot tell")
     feed(metric, answers, list(answers))
     assert metric.compute() == torch.tensor(25.0)
+
+
+def test_a_rule_that_does_not_fit_is_refused_before_any_answer() -> None:
+    with pytest.raises(BadInputError, match="mme_lmms does not fit"):
+        ScoreMetric(header("mnist", "closed_set"), questions("mnist"), rule="mme_lmms")
+    with pytest.raises(BadInputError, match="unknown scoring rule"):
+        ScoreMetric(header("mnist", "closed set"), questions("mnist"))
+
+
+class Answering(LightningModule):
+    """Answers every question with its target but one, and logs the score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score_metric = ScoreMetric(header("mme", "mme_official"), questions("mme"))
+
+    def validation_step(self, batch: list[str], batch_idx: int) -> None:
+        targets = {row["id"]: row["target"] for row in SETS["mme"]} | {"mme/0": "?"}
+        self.score_metric.update(batch, [targets[name] for name in batch])
+        self.log("val/mme", self.score_metric)
+
+
+def test_lightning_logs_the_score_of_an_epoch_and_starts_anew() -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    module = Answering()
+    loader = DataLoader([row["id"] for row in SETS["mme"]], batch_size=5)
+    for _ in range(2):
+        (logged,) = trainer.validate(module, loader, verbose=False)
+        assert logged["val/mme"] == pytest.approx(100 * (400 - 100 / 6 - 100 / 3) / 400)
 
 
 def test_the_state_is_bytes_that_ranks_can_put_together() -> None:
