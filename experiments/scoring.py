@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
 from lightning_m2pt.metrics.score import Score, score
 
 
@@ -23,10 +23,23 @@ def score_file(predictions: Path, rule: str | None = None) -> tuple[dict[str, An
     Raises:
         BadInputError: If the file is damaged or the rule does not fit.
     """
+    content, scored = scored_predictions(predictions, rule)
+    return dict(content.header), scored
+
+
+def scored_predictions(predictions: Path, rule: str | None = None) -> tuple[PredictionFile, Score]:
+    """Scores one prediction file, and keeps what was scored.
+
+    Args:
+        predictions: The JSONL file.
+        rule: Name of a rule; None takes the file's default.
+
+    Raises:
+        BadInputError: If the file is damaged or the rule does not fit.
+    """
     content = read_predictions(predictions)
-    header = dict(content.header)
     try:
-        return header, score(header, content.predictions, rule or header["default_rule"])
+        return content, score(content.header, content.predictions, rule or content.header["default_rule"])
     except BadInputError as error:
         raise BadInputError(
             error.what, where=f"{predictions}: {error.where}", expected=error.expected, hint=error.hint
