@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lightning_m2pt.metrics.closed_set import closed_set, plural
 from lightning_m2pt.metrics.entailment import entailment_words
-from lightning_m2pt.metrics.mme import mme_answer
+from lightning_m2pt.metrics.mme_readings import mme_answer
 from lightning_m2pt.metrics.pope import pope_answer, pope_official, says_neither
 from lightning_m2pt.metrics.vqa import vqa_accuracy, vqa_normalised
 from lightning_m2pt.metrics.yes_no import yes_no_words

@@ -1,12 +1,12 @@
-"""MME's official score.
+"""MME's score: points of every subtask, and their sums.
 
-Source: ``calculation.py`` in ``eval_tool.zip`` of the MME repository (2023-07-01). The answer is lower-cased; if it is
-exactly "yes" or "no" it counts as that, otherwise its first four characters are searched for "yes", then for "no"; any
-other answer is wrong. Nothing is trimmed. The only deviation: newlines and tabs become spaces first, which the
-official tool cannot read at all.
+Source: ``calculation.py`` in ``eval_tool.zip`` of the MME repository (2023-07-01). Per subtask: accuracy over
+questions, accuracy+ over pictures with both questions right, score = 100 accuracy + 100 accuracy+. Perception is the
+sum of its 10 subtasks (at most 2000), cognition of its 4 (at most 800). An answer that was read as neither yes nor no
+is wrong.
 
-Per subtask: accuracy over questions, accuracy+ over pictures with both questions right, score = 100 accuracy + 100
-accuracy+. Perception is the sum of its 10 subtasks (at most 2000), cognition of its 4 (at most 800).
+lmms-eval and VLMEvalKit make the same of their own readings, but report the two sums and no total; VLMEvalKit calls
+cognition "reasoning".
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,6 @@ from lightning_m2pt.errors import BadInputError
 
 SUBTASK_SCORE_MAXIMUM = 200
 QUESTIONS_PER_IMAGE = 2
-READ_CHARACTERS = 4
 PERCEPTION = (
     "existence",
     "count",
@@ -57,15 +56,7 @@ class SubtaskScore:
         }
 
 
-def mme_answer(answer: str) -> str | None:
-    """Returns "yes" or "no" as the official tool reads an answer, or None."""
-    beginning = answer.lower().replace("\n", " ").replace("\t", " ")[:READ_CHARACTERS]
-    if "yes" in beginning:
-        return "yes"
-    return "no" if "no" in beginning else None
-
-
-def mme_official(
+def mme_scores(
     subtasks: Sequence[str], image_ids: Sequence[str], parsed: Sequence[str | None], targets: Sequence[str]
 ) -> dict[str, SubtaskScore]:
     """Returns the score of every subtask that is there, in the official order.

@@ -19,7 +19,8 @@ class PredictionFile:
 
     Attributes:
         header: ``format``, ``benchmark``, ``template``, ``decoding``, ``data_revision``, ``adapter``,
-            ``default_rule``, ``toggles``, ``classes``.
+            ``default_rule``, ``toggles``, ``classes``, and ``questions``, the number of lines that follow, in all but
+            older files.
         predictions: ``id``, ``set``, ``subtask``, ``question``, ``answer``, ``target``, ``image_id`` of every question,
             and ``references``, a list of texts, of those with several accepted answers.
     """
@@ -32,7 +33,8 @@ def read_predictions(path: Path) -> PredictionFile:
     """Returns a checked prediction file.
 
     Raises:
-        BadInputError: If it is missing, cut off, or a line is wrong, naming file and line.
+        BadInputError: If it is missing, cut off, or a line is wrong, naming file and line; or if there are not as many
+            lines as its header says.
     """
     if not path.is_file():
         raise BadInputError("the prediction file does not exist", where=str(path))
@@ -56,6 +58,7 @@ def read_predictions(path: Path) -> PredictionFile:
     for number, prediction in enumerate(predictions, start=2):
         check_prediction(prediction, f"{path}:{number}")
     check_ids(predictions, str(path))
+    check_count(header, len(predictions), str(path))
     return PredictionFile(header, predictions)
 
 
@@ -113,3 +116,42 @@ def check_ids(predictions: Sequence[Mapping[str, Any]], where: str) -> None:
         if prediction["id"] in seen:
             raise BadInputError(f"the id {prediction['id']!r:.80} is there twice", where=where, expected="unique ids")
         seen.add(prediction["id"])
+
+
+def check_count(header: Mapping[str, Any], lines: int, where: str) -> None:
+    """Refuses a file with another number of predictions than its header says, if it says one.
+
+    Raises:
+        BadInputError: Naming both numbers.
+    """
+    questions = header.get("questions", lines)
+    if type(questions) is not int or questions != lines:
+        raise BadInputError(
+            f"the header says {questions!r:.40} questions, and {lines} predictions follow",
+            where=where,
+            expected="one prediction for every question",
+            hint="answer the set again",
+        )
+
+
+def check_same_questions(predictions: Sequence[Mapping[str, Any]], ids: Sequence[str], where: str) -> None:
+    """Refuses predictions that do not answer exactly the expected questions; the order does not matter.
+
+    Args:
+        predictions: The lines of a prediction file.
+        ids: The questions' ids.
+        where: The prediction file, for the error.
+
+    Raises:
+        BadInputError: Naming the first id that is missing, or else the first that is too many.
+    """
+    answered, asked = {prediction["id"] for prediction in predictions}, set(ids)
+    missing = [name for name in ids if name not in answered]
+    extra = [prediction["id"] for prediction in predictions if prediction["id"] not in asked]
+    if missing or extra:
+        first = f"has no answer to {missing[0]!r:.80}" if missing else f"answers {extra[0]!r:.80}, which was not asked"
+        raise BadInputError(
+            f"the file {first} ({len(missing)} missing, {len(extra)} too many)",
+            where=where,
+            expected=f"the same {len(asked):,} questions",
+        )

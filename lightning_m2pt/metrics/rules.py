@@ -1,130 +1,173 @@
-"""The scoring rules by name: how answers are read, and what is made of them."""
+"""The scoring rules by name; every rule's own module says where it comes from.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+``*_official`` is the benchmark's own tool, ``*_m2pt``, ``*_lmms`` and ``*_vlmevalkit`` are what M2PT's evaluation,
+lmms-eval and VLMEvalKit make of the same answers; the rules for class names are compared in
+``lightning_m2pt.metrics.word_matching``. ``closed_set``, ``yes_no_words`` and ``entailment_words`` are this project's.
+"""
 
+from collections.abc import Callable, Mapping
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics import needs
 from lightning_m2pt.metrics.closed_set import closed_set
 from lightning_m2pt.metrics.entailment import entailment_words
-from lightning_m2pt.metrics.mme import group_sums, mme_answer, mme_name, mme_official
-from lightning_m2pt.metrics.pope import pope_answer, pope_official, ratio
-from lightning_m2pt.metrics.vqa import reference_scores, vqa_normalised
+from lightning_m2pt.metrics.mme_readings import mme_answer, mme_lmms_answer, mme_m2pt_answer, says_neither_word
+from lightning_m2pt.metrics.pope import pope_answer, pope_lmms_answer, says_neither
+from lightning_m2pt.metrics.rule import Header, Predictions, Rule
+from lightning_m2pt.metrics.summaries import (
+    best_constant_accuracy,
+    best_constant_vqa,
+    summarise_accuracy,
+    summarise_has_word,
+    summarise_mme,
+    summarise_pope,
+    summarise_pope_lmms,
+    summarise_pope_vlmevalkit,
+    summarise_vqa,
+)
+from lightning_m2pt.metrics.vlmevalkit import yes_no_vlmevalkit
+from lightning_m2pt.metrics.vqa import parse_vqa
+from lightning_m2pt.metrics.word_matching import Parse, exact, exact_ehub, has_word, vqa_equal, vqa_words
 from lightning_m2pt.metrics.yes_no import yes_no_words
 
-Predictions: TypeAlias = Sequence[Mapping[str, Any]]
-Parsed: TypeAlias = Sequence[str | None]
-Table: TypeAlias = dict[str, dict[str, float]]
+
+def open_reading(read: Callable[[str], str | None]) -> Parse:
+    """Returns a reading that needs no list of possible answers as one that is given it."""
+    return lambda answer, answers: read(answer)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a rule makes of the parsed answers.
-
-    Attributes:
-        headline: Name of the one number.
-        raw: That number.
-        maximum: The highest it can be.
-        table: Rows per subtask, split or class, and sums.
-    """
-
-    headline: str
-    raw: float
-    maximum: float
-    table: Table
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How answers are read, and what is made of them.
-
-    Attributes:
-        parse: From an answer and the classes of a closed set to what the answer says, or None.
-        summarise: From predictions and parsed answers to the numbers.
-        answers: The targets it knows, lower-case; None means the classes in the header.
-        best_constant: For a rule that reads any text and compares it with the references of every prediction: from
-            predictions to the highest number that one constant answer would get. None: one of ``answers`` is best.
-    """
-
-    parse: Callable[[str, Sequence[str]], str | None]
-    summarise: Callable[[Predictions, Parsed], Summary]
-    answers: tuple[str, ...] | None
-    best_constant: Callable[[Predictions], float] | None = None
-
-
-def summarise_mme(predictions: Predictions, parsed: Parsed) -> Summary:
-    """Returns MME's official points."""
-    scores = mme_official(
-        [row["subtask"] for row in predictions],
-        [row["image_id"] for row in predictions],
-        parsed,
-        [row["target"] for row in predictions],
-    )
-    sums = group_sums(scores)
-    table = {name: subtask.row() for name, subtask in scores.items()} | sums
-    return Summary(mme_name(scores), sums["total"]["score"], sums["total"]["maximum"], table)
-
-
-def summarise_pope(predictions: Predictions, parsed: Parsed) -> Summary:
-    """Returns POPE's official numbers per split and over all questions."""
-    targets = [row["target"] for row in predictions]
-    table = {}
-    for split in dict.fromkeys(row["subtask"] for row in predictions):
-        positions = [position for position, row in enumerate(predictions) if row["subtask"] == split]
-        binary = pope_official([parsed[position] for position in positions], [targets[at] for at in positions])
-        table[split] = binary.row()
-    mean_accuracy = sum(row["accuracy"] for row in table.values()) / len(table)
-    return Summary("POPE accuracy", mean_accuracy, 1.0, table | {"overall": pope_official(parsed, targets).row()})
-
-
-def summarise_accuracy(predictions: Predictions, parsed: Parsed) -> Summary:
-    """Returns the accuracy, in total and per target."""
-    hits: dict[str, list[bool]] = {target: [] for target in sorted({row["target"] for row in predictions})}
-    for row, answer in zip(predictions, parsed, strict=True):
-        hits[row["target"]].append(answer == row["target"] or answer == row["target"].lower())
-    table = {
-        target: {"accuracy": ratio(sum(of_target), len(of_target)), "n": float(len(of_target))}
-        for target, of_target in hits.items()
-    }
-    right = sum(sum(of_target) for of_target in hits.values())
-    return Summary("accuracy", ratio(right, len(predictions)), 1.0, table)
-
-
-def parse_vqa(answer: str) -> str | None:
-    """Returns the normalised answer as text that a file can hold, or None if nothing is left of it."""
-    return vqa_normalised(answer).encode(errors="replace").decode() or None
-
-
-def summarise_vqa(predictions: Predictions, parsed: Parsed) -> Summary:
-    """Returns the mean soft accuracy, and the share of answers that anybody gave; parsed answers are normalised.
-
-    An empty answer is compared as it is: it agrees with a reference of which nothing is left ("a").
-    """
-    scores = [
-        reference_scores(row["references"]).get(answer or "", 0.0)
-        for row, answer in zip(predictions, parsed, strict=True)
-    ]
-    accuracy, anybody = sum(scores) / len(scores), sum(score > 0 for score in scores) / len(scores)
-    table = {"overall": {"accuracy": accuracy, "given_by_anybody": anybody, "n": float(len(scores))}}
-    return Summary("VQA accuracy", accuracy, 1.0, table)
-
-
-def best_constant_vqa(predictions: Predictions) -> float:
-    """Returns the highest mean soft accuracy of one answer to all questions, over all that people answered."""
-    sums: dict[str, float] = {}
-    for row in predictions:
-        for answer, accuracy in reference_scores(row["references"]).items():
-            sums[answer] = sums.get(answer, 0.0) + accuracy
-    return max(sums.values()) / len(predictions)
-
-
-YES_OR_NO = ("yes", "no")
-YES_NOT_SURE_NO = ("yes", "not sure", "no")
-RULES = {
-    "mme_official": Rule(lambda answer, classes: mme_answer(answer), summarise_mme, YES_OR_NO),
-    "pope_official": Rule(lambda answer, classes: pope_answer(answer), summarise_pope, YES_OR_NO),
-    "yes_no_words": Rule(lambda answer, classes: yes_no_words(answer), summarise_accuracy, YES_OR_NO),
-    "entailment_words": Rule(lambda answer, classes: entailment_words(answer), summarise_accuracy, YES_NOT_SURE_NO),
-    "closed_set": Rule(closed_set, summarise_accuracy, None),
-    "vqa_accuracy": Rule(lambda answer, classes: parse_vqa(answer), summarise_vqa, None, best_constant_vqa),
+RULES: Mapping[str, Rule] = {
+    "mme_official": Rule(
+        "MME's tool: yes or no among the first four characters",
+        needs.mme_questions,
+        open_reading(mme_answer),
+        summarise_mme,
+        default_of=("mme",),
+    ),
+    "mme_m2pt": Rule(
+        "M2PT's evaluation of MME: yes, else no, anywhere, even within a word",
+        needs.mme_questions,
+        open_reading(mme_m2pt_answer),
+        summarise_mme,
+        says_nothing=says_neither_word,
+    ),
+    "mme_lmms": Rule(
+        "lmms-eval's MME: as the official, but trimmed, without full stops, and y or n alone count",
+        needs.mme_questions,
+        open_reading(mme_lmms_answer),
+        summarise_mme,
+    ),
+    "mme_vlmevalkit": Rule(
+        "VLMEvalKit's MME: the word yes without no, or no without yes",
+        needs.mme_questions,
+        open_reading(yes_no_vlmevalkit),
+        summarise_mme,
+    ),
+    "pope_official": Rule(
+        "POPE's tool: no, not or No as a word of the first sentence is no, anything else is yes",
+        needs.yes_or_no,
+        open_reading(pope_answer),
+        summarise_pope,
+        default_of=("pope",),
+        says_nothing=says_neither,
+    ),
+    "pope_lmms": Rule(
+        "lmms-eval's POPE: exactly yes or no; precision, recall and F1 over these answers alone",
+        needs.yes_or_no,
+        open_reading(pope_lmms_answer),
+        summarise_pope_lmms,
+    ),
+    "pope_vlmevalkit": Rule(
+        "VLMEvalKit's POPE: the word yes without no, or no without yes; the number is F1",
+        needs.yes_or_no,
+        open_reading(yes_no_vlmevalkit),
+        summarise_pope_vlmevalkit,
+    ),
+    "yes_no_words": Rule(
+        "ours: yes, true, no or false as a word; both, or a negation, is unparsed",
+        needs.yes_or_no,
+        open_reading(yes_no_words),
+        summarise_accuracy,
+        default_of=("vsr",),
+        best_constant=best_constant_accuracy,
+    ),
+    "entailment_words": Rule(
+        "ours: yes, no or not sure in any of their phrasings; two of them, or another negation, is unparsed",
+        needs.yes_not_sure_or_no,
+        open_reading(entailment_words),
+        summarise_accuracy,
+        default_of=("snli_ve",),
+        best_constant=best_constant_accuracy,
+    ),
+    "closed_set": Rule(
+        "ours: exactly one class named as a word, synonyms and plurals too; a negation is unparsed",
+        needs.classes,
+        closed_set,
+        summarise_accuracy,
+        default_of=("cifar10", "cifar100", "mnist"),
+        best_constant=best_constant_accuracy,
+    ),
+    "has_word": Rule(
+        "LVLM-eHub: the right answer stands in the text as a word, whatever else does",
+        needs.few_answers,
+        has_word,
+        summarise_has_word,
+        best_constant=best_constant_accuracy,
+    ),
+    "exact_ehub": Rule(
+        "LVLM-eHub: equal texts, ASCII letters, digits and spaces alone, in any case",
+        needs.few_answers,
+        exact_ehub,
+        summarise_accuracy,
+        best_constant=best_constant_accuracy,
+    ),
+    "vqa_words": Rule(
+        "Tiny-LVLM-eHub's VQAEval: as has_word after VQA's word processing (number words are digits)",
+        needs.few_answers,
+        vqa_words,
+        summarise_accuracy,
+        best_constant=best_constant_accuracy,
+    ),
+    "vqa_normalised": Rule(
+        "VLMEvalKit's VQA: equal texts after VQA's word processing",
+        needs.few_answers,
+        vqa_equal,
+        summarise_accuracy,
+        best_constant=best_constant_accuracy,
+    ),
+    "exact": Rule(
+        "lmms-eval's exact_match: equal texts in any case, without punctuation",
+        needs.few_answers,
+        exact,
+        summarise_accuracy,
+        best_constant=best_constant_accuracy,
+    ),
+    "vqa_accuracy": Rule(
+        "TextVQA's: soft accuracy over what ten people answered",
+        needs.references,
+        open_reading(parse_vqa),
+        summarise_vqa,
+        default_of=("text_vqa",),
+        best_constant=best_constant_vqa,
+    ),
 }
 """Every rule by name."""
+
+
+def fitting_rules(header: Header, predictions: Predictions) -> list[str]:
+    """Returns the names of the rules that fit a set, in the order of ``RULES``.
+
+    Args:
+        header: The prediction file's header.
+        predictions: Its lines.
+    """
+    return [name for name, rule in RULES.items() if fits(rule, header, predictions)]
+
+
+def fits(rule: Rule, header: Header, predictions: Predictions) -> bool:
+    """Tells whether a set has what a rule needs."""
+    try:
+        rule.needs(header, predictions)
+    except BadInputError:
+        return False
+    return True

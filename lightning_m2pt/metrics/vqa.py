@@ -56,6 +56,11 @@ def vqa_normalised(text: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in kept)
 
 
+def parse_vqa(answer: str) -> str | None:
+    """Returns the normalised answer as text that a file can hold, or None if nothing is left of it."""
+    return vqa_normalised(answer).encode(errors="replace").decode() or None
+
+
 def reference_scores(references: Sequence[str]) -> dict[str, float]:
     """Returns the soft accuracy of every distinct normalised reference; any other answer gets 0."""
     people: Counter[str] = Counter()

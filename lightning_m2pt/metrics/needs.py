@@ -1,0 +1,77 @@
+"""What a set must have for a rule to fit it: one function a kind of rule.
+
+Each returns the answers that can be right (targets count in any case), and raises ``BadInputError`` naming the first
+question that does not fit.
+"""
+
+from collections.abc import Sequence
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.mme import position_of
+from lightning_m2pt.metrics.rule import Header, Predictions
+
+YES_OR_NO = ("yes", "no")
+YES_NOT_SURE_NO = ("yes", "not sure", "no")
+
+
+def yes_or_no(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for targets that are yes or no."""
+    check_targets(predictions, YES_OR_NO)
+    return YES_OR_NO
+
+
+def yes_not_sure_or_no(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for targets that are yes, not sure or no."""
+    check_targets(predictions, YES_NOT_SURE_NO)
+    return YES_NOT_SURE_NO
+
+
+def mme_questions(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for MME's subtasks and for targets that are yes or no; the pairs are looked for when they are scored."""
+    for row in predictions:
+        position_of(row["subtask"])
+    return yes_or_no(header, predictions)
+
+
+def classes(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for a header that names classes, and for targets that are among them."""
+    named = header.get("classes")
+    if not isinstance(named, list) or not named or not all(isinstance(name, str) and name for name in named):
+        raise BadInputError("the header names no classes", where="predictions: classes", expected="a list of texts")
+    check_targets(predictions, named)
+    return tuple(named)
+
+
+def few_answers(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for classes as above, or else for targets that are yes, no or not sure."""
+    if header.get("classes"):
+        return classes(header, predictions)
+    said = {row["target"].lower() for row in predictions}
+    return yes_or_no(header, predictions) if said <= set(YES_OR_NO) else yes_not_sure_or_no(header, predictions)
+
+
+def references(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for what people answered; any text may be right, so no answers are returned."""
+    for row in predictions:
+        if "references" not in row:
+            raise BadInputError(
+                f"the prediction {row['id']!r:.80} names no references",
+                where="predictions: references",
+                expected="all answers that people gave",
+            )
+    return ()
+
+
+def check_targets(predictions: Predictions, answers: Sequence[str]) -> None:
+    """Refuses targets that no answer could be equal to.
+
+    Raises:
+        BadInputError: Naming the first.
+    """
+    for row in predictions:
+        if row["target"] not in answers and row["target"].lower() not in answers:
+            raise BadInputError(
+                f"the target of {row['id']!r:.80} is {row['target']!r:.40}",
+                where="predictions: target",
+                expected=f"{' or '.join(answers):.200}",
+            )
