@@ -9,11 +9,12 @@ from scipy.stats import binomtest
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics import statistics
 from lightning_m2pt.metrics.mme import SUBTASKS
-from lightning_m2pt.metrics.rules import RULES, Rule, Summary
+from lightning_m2pt.metrics.predictions import PredictionFile
+from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import Score, score
 from lightning_m2pt.metrics.statistics import (
     Interval,
-    check_same_questions,
+    check_paired,
     compare,
     mcnemar,
     mean_and_deviation,
@@ -43,6 +44,10 @@ def questions(number: int, subtasks: tuple[str, ...] = ("",), pictures: int | No
     ]
 
 
+def asked(rows: Rows) -> PredictionFile:
+    return PredictionFile({"benchmark": "any", "classes": []}, rows)
+
+
 def answered(rows: Rows, share: float, seed: int, benchmark: str = "vsr", rule: str = "yes_no_words") -> Score:
     generator = numpy.random.default_rng(seed)
     lines = [{**row, "answer": row["target"] if generator.random() < share else OTHER[row["target"]]} for row in rows]
@@ -66,7 +71,7 @@ def test_mcnemar_is_the_binomial_test_on_discordant_pairs(only_first, only_secon
 def test_an_interval_on_many_questions_is_the_normal_one():
     rows = questions(4000)
     scored = answered(rows, 0.7, seed=1)
-    interval = percentile_interval(resampled_scores(rows, [scored])[:, 0])
+    interval = percentile_interval(resampled_scores(asked(rows), [scored])[:, 0])
     half = 1.959964 * (scored.value * (100 - scored.value) / 4000) ** 0.5
     assert interval.low == pytest.approx(scored.value - half, abs=0.1)
     assert interval.high == pytest.approx(scored.value + half, abs=0.1)
@@ -75,16 +80,16 @@ def test_an_interval_on_many_questions_is_the_normal_one():
 def test_draws_are_repeatable_and_follow_the_seed():
     rows = questions(60)
     scored = answered(rows, 0.7, seed=1)
-    first = resampled_scores(rows, [scored], resamples=50)
-    assert numpy.array_equal(first, resampled_scores(rows, [scored], resamples=50))
-    assert not numpy.array_equal(first, resampled_scores(rows, [scored], resamples=50, seed=1))
+    first = resampled_scores(asked(rows), [scored], resamples=50)
+    assert numpy.array_equal(first, resampled_scores(asked(rows), [scored], resamples=50))
+    assert not numpy.array_equal(first, resampled_scores(asked(rows), [scored], resamples=50, seed=1))
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rows = questions(200)
     covered = 0
     for seed in range(200):
-        interval = percentile_interval(resampled_scores(rows, [answered(rows, 0.7, seed)], resamples=1000)[:, 0])
+        interval = percentile_interval(resampled_scores(asked(rows), [answered(rows, 0.7, seed)], resamples=1000)[:, 0])
         covered += interval.low <= 70 <= interval.high
     assert 180 <= covered <= 198
 
@@ -92,7 +97,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 def test_a_run_beside_itself_is_inside_the_noise():
     rows = questions(300)
     scored = answered(rows, 0.6, seed=1)
-    same = compare(rows, [scored], [scored])
+    same = compare(asked(rows), [scored], [scored])
     assert (same.difference, same.interval, same.p_value) == (0, Interval(0, 0), 1)
     assert same.verdict == "inside the noise"
 
@@ -104,13 +109,13 @@ def test_a_paired_interval_is_narrower_than_the_two_single_ones_and_its_verdict_
     for line in [line for line in lines if line["answer"] != line["target"]][:20]:
         line["answer"] = line["target"]
     strong = score({"benchmark": "vsr", "classes": []}, lines, "yes_no_words")
-    gain = compare(rows, [weak], [strong])
+    gain = compare(asked(rows), [weak], [strong])
     assert gain.difference == pytest.approx(2.0)
     # Only 20 questions differ, all to one side: binomial, 2 +- 1.96 x 100 sqrt(0.02 x 0.98 / 1000).
     assert gain.interval.low == pytest.approx(1.2, abs=0.15)
     assert gain.interval.high == pytest.approx(2.9, abs=0.15)
     assert gain.p_value == pytest.approx(2 / 2**20)
-    assert (gain.verdict, compare(rows, [strong], [weak]).verdict) == ("better", "worse")
+    assert (gain.verdict, compare(asked(rows), [strong], [weak]).verdict) == ("better", "worse")
 
 
 def test_pictures_are_resampled_as_a_whole():
@@ -123,7 +128,7 @@ def test_pictures_are_resampled_as_a_whole():
     half = {}
     for benchmark in ("pope", "vsr"):
         scored = score({"benchmark": benchmark, "classes": []}, lines, "pope_official")
-        interval = percentile_interval(resampled_scores(lines, [scored])[:, 0])
+        interval = percentile_interval(resampled_scores(asked(lines), [scored])[:, 0])
         half[benchmark] = (interval.high - interval.low) / 2
     assert half["pope"] == pytest.approx(1.96 * 100 * 0.5 / 100**0.5, abs=0.5)
     assert half["vsr"] == pytest.approx(1.96 * 100 * 0.5 / 2000**0.5, abs=0.2)
@@ -140,9 +145,9 @@ def test_pictures_are_resampled_as_a_whole():
 )
 def test_the_short_form_is_the_rule_recomputed(monkeypatch, rows, benchmark, rule):
     runs = [answered(rows, share, seed, benchmark, rule) for share, seed in ((0.7, 1), (0.8, 2))]
-    short = resampled_scores(rows, runs)
+    short = resampled_scores(asked(rows), runs)
     monkeypatch.setattr(statistics, "short_forms", lambda marked, design: [])
-    slow = resampled_scores(rows, runs)
+    slow = resampled_scores(asked(rows), runs)
     assert (len(short), len(slow)) == (statistics.RESAMPLES, statistics.RESAMPLES_BY_RULE)
     for run in range(2):
         deviation = short[:, run].std()
@@ -151,34 +156,43 @@ def test_the_short_form_is_the_rule_recomputed(monkeypatch, rows, benchmark, rul
     assert numpy.corrcoef(slow.T)[0, 1] == pytest.approx(numpy.corrcoef(short.T)[0, 1], abs=0.12)
 
 
-def summarise_f1(rows, parsed) -> Summary:
-    pairs = [(answer, row["target"]) for row, answer in zip(rows, parsed, strict=True)]
-    hits = pairs.count(("yes", "yes"))
-    wrong = pairs.count(("yes", "no")) + pairs.count(("no", "yes"))
-    return Summary("F1", 2 * hits / (2 * hits + wrong) if hits else 0.0, 1.0, {})
-
-
-def test_a_rule_that_is_no_mean_is_recomputed(monkeypatch):
-    monkeypatch.setitem(RULES, "f1", Rule(RULES["yes_no_words"].parse, summarise_f1, ("yes", "no")))
+def test_a_rule_that_is_no_mean_is_recomputed():
     rows = questions(100)
-    scored = answered(rows, 0.8, seed=3, rule="f1")
-    resampled = resampled_scores(rows, [scored])
+    scored = answered(rows, 0.8, seed=3, rule="pope_vlmevalkit")
+    assert scored.headline == "POPE F1"
+    resampled = resampled_scores(asked(rows), [scored])
     assert len(resampled) == statistics.RESAMPLES_BY_RULE
-    assert resampled.mean() == pytest.approx(scored.value, abs=1)
-    answers = [{**row, "answer": scored.parsed[row["id"]]} for row in rows]
     generator = numpy.random.default_rng(0)
     values = []
     for _ in range(1000):
-        drawn = [answers[at] for at in generator.integers(len(rows), size=len(rows))]
-        values.append(100 * summarise_f1(drawn, [row["answer"] for row in drawn]).raw)
+        drawn = [rows[at] for at in generator.integers(len(rows), size=len(rows))]
+        said = [(scored.parsed[row["id"]], row["target"]) for row in drawn]
+        wrong = said.count(("yes", "no")) + said.count(("no", "yes"))
+        values.append(200 * said.count(("yes", "yes")) / (2 * said.count(("yes", "yes")) + wrong))
+    assert resampled.mean() == pytest.approx(numpy.mean(values), abs=0.6)
     assert resampled.std() == pytest.approx(numpy.std(values), rel=0.15)
+
+
+MEANS = [name for name in RULES if name not in ("pope_vlmevalkit", "vqa_accuracy")]
+
+
+@pytest.mark.parametrize("rule", MEANS)
+def test_every_rule_but_f1_has_a_short_form(rule):
+    benchmark = rule.split("_")[0]
+    rows = mme_rows(6) if benchmark == "mme" else questions(60, ("random", "popular"), pictures=10)
+    header = {"benchmark": benchmark, "classes": ["yes", "no"]}
+    lines = [{**row, "answer": row["target"] if index % 3 else "perhaps"} for index, row in enumerate(rows)]
+    scored = score(header, lines, rule)
+    resampled = resampled_scores(PredictionFile(header, lines), [scored])
+    assert len(resampled) == statistics.RESAMPLES
+    assert resampled.mean() == pytest.approx(scored.value, abs=1)
 
 
 def test_ten_thousand_resamples_of_the_largest_sets_take_seconds():
     rows = questions(3000, ("random", "popular", "adversarial"), pictures=500)
     runs = [answered(rows, share, seed, "pope", "pope_official") for share, seed in ((0.8, 1), (0.81, 2))]
     started = time.monotonic()
-    assert compare(rows, runs[:1], runs[1:]).p_value is not None
+    assert compare(asked(rows), runs[:1], runs[1:]).p_value is not None
     assert time.monotonic() - started < 20  # about one second on a free core
 
 
@@ -188,11 +202,11 @@ def test_seeds_are_resampled_beside_questions():
     apart = [answered(rows, share, seed) for seed, share in enumerate((0.6, 0.65, 0.75, 0.8))]
     widths = []
     for runs in (alike, apart):
-        interval = percentile_interval(mean_of_runs(resampled_scores(rows, runs)))
+        interval = percentile_interval(mean_of_runs(resampled_scores(asked(rows), runs)))
         widths.append(interval.high - interval.low)
     assert widths[0] == pytest.approx(2 * 1.96 * 100 * (0.7 * 0.3 / 2000) ** 0.5, abs=0.3)
     assert widths[1] > 3 * widths[0]
-    assert compare(rows, apart, alike).p_value is None
+    assert compare(asked(rows), apart, alike).p_value is None
     assert mean_and_deviation([80, 82, 84]) == (82, 2)
     assert mean_and_deviation([80]) == (80, None)
 
@@ -203,24 +217,24 @@ def test_soft_accuracy_has_an_interval_and_no_right_or_wrong():
         for index, row in enumerate(questions(200))
     ]
     scored = score({"benchmark": "text_vqa", "classes": []}, rows, "vqa_accuracy")
-    itself = compare(rows, [scored], [scored])
+    itself = compare(asked(rows), [scored], [scored])
     assert itself.p_value is None
-    interval = percentile_interval(resampled_scores(rows, [scored])[:, 0])
+    interval = percentile_interval(resampled_scores(asked(rows), [scored])[:, 0])
     assert interval.low < scored.value < interval.high
 
 
 def test_runs_on_other_questions_are_refused_by_name():
     rows = questions(4)
     names = ("runs/a", "runs/b")
-    check_same_questions(rows, rows[::-1], names)
+    check_paired(rows, rows[::-1], names)
     with pytest.raises(BadInputError, match="the question ' 3' of runs/a is not among those of runs/b"):
-        check_same_questions(rows, rows[:3], names)
+        check_paired(rows, rows[:3], names)
     with pytest.raises(BadInputError, match="the question ' 3' of runs/b is not among those of runs/a"):
-        check_same_questions(rows[:3], rows, names)
+        check_paired(rows[:3], rows, names)
     with pytest.raises(BadInputError, match="the target of ' 0' is 'yes' in runs/a and 'no' in runs/b"):
-        check_same_questions(rows, [{**rows[0], "target": "no"}, *rows[1:]], names)
+        check_paired(rows, [{**rows[0], "target": "no"}, *rows[1:]], names)
     few = answered(rows[:3], 0.5, 1)
     with pytest.raises(BadInputError, match="no answer to ' 3'"):
-        compare(rows, [answered(rows, 0.5, 1)], [few])
+        compare(asked(rows), [answered(rows, 0.5, 1)], [few])
     with pytest.raises(BadInputError, match="the rules differ: yes_no_words and pope_official"):
-        compare(rows, [answered(rows, 0.5, 1)], [answered(rows, 0.5, 1, rule="pope_official")])
+        compare(asked(rows), [answered(rows, 0.5, 1)], [answered(rows, 0.5, 1, rule="pope_official")])

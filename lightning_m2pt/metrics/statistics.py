@@ -25,8 +25,10 @@ import numpy
 from numpy.typing import NDArray
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.rules import RULES, Parsed, Predictions, Rule
-from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.metrics.predictions import PredictionFile
+from lightning_m2pt.metrics.rule import Parsed, Predictions, Rule, accepts
+from lightning_m2pt.metrics.rules import RULES
+from lightning_m2pt.metrics.score import Score, possible_answers, with_known_targets
 
 Floats: TypeAlias = NDArray[numpy.float64]
 Integers: TypeAlias = NDArray[numpy.int64]
@@ -105,6 +107,7 @@ class Marked:
 
     Attributes:
         rule: The rule.
+        answers: The answers that can be right; none if any text can.
         rows: The predictions.
         parsed: What every run's answers were read as.
         maximum: The highest the rule's number can be.
@@ -113,6 +116,7 @@ class Marked:
     """
 
     rule: Rule
+    answers: Sequence[str]
     rows: Predictions
     parsed: Sequence[Parsed]
     maximum: float
@@ -176,12 +180,12 @@ class ShortForm:
 
 
 def resampled_scores(
-    predictions: Predictions, scores: Sequence[Score], resamples: int = RESAMPLES, seed: int = SEED
+    answered: PredictionFile, scores: Sequence[Score], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Floats:
     """Returns the scores of runs on resamples of their common questions.
 
     Args:
-        predictions: The predictions of any of the runs; only questions, targets and references are read.
+        answered: The prediction file of any of the runs; its answers are not read.
         scores: Every run's score under the same rule.
         resamples: How many; at most ``RESAMPLES_BY_RULE`` where the rule itself has to score them.
         seed: Decides the draws, together with the name of the set.
@@ -192,7 +196,7 @@ def resampled_scores(
     Raises:
         BadInputError: If the rules differ, or a run has not answered these questions.
     """
-    marked = marked_rows(predictions, scores)
+    marked = marked_rows(answered, scores)
     generator = numpy.random.default_rng([seed, *scores[0].benchmark.encode()])
     everything = numpy.arange(len(marked.units))
     checks = [everything, *(marked.drawn(generator) for _ in range(CHECKED_RESAMPLES))]
@@ -217,11 +221,13 @@ def percentile_interval(values: Floats) -> Interval:
     return Interval(float(low), float(high))
 
 
-def compare(predictions: Predictions, first: Sequence[Score], second: Sequence[Score], seed: int = SEED) -> Comparison:
-    """Compares two runs, or two groups of seeds, on the same questions.
+def resampled_gain(
+    answered: PredictionFile, first: Sequence[Score], second: Sequence[Score], seed: int = SEED
+) -> Floats:
+    """Returns second minus first on resamples of their common questions and of the seeds of each: (resamples,).
 
     Args:
-        predictions: The predictions of any of the runs.
+        answered: The prediction file of any of the runs.
         first: Scores of the first run, or of every seed of it.
         second: Those of the second, under the same rule.
         seed: Decides the draws.
@@ -229,15 +235,25 @@ def compare(predictions: Predictions, first: Sequence[Score], second: Sequence[S
     Raises:
         BadInputError: If the rules differ, or a run has not answered these questions.
     """
-    resampled = resampled_scores(predictions, [*first, *second], seed=seed)
+    resampled = resampled_scores(answered, [*first, *second], seed=seed)
     # The two groups' seeds have nothing to do with each other: they are drawn apart.
-    gains = mean_of_runs(resampled[:, len(first) :], seed + 1) - mean_of_runs(resampled[:, : len(first)], seed)
+    gain: Floats = mean_of_runs(resampled[:, len(first) :], seed + 1) - mean_of_runs(resampled[:, : len(first)], seed)
+    return gain
+
+
+def compare(answered: PredictionFile, first: Sequence[Score], second: Sequence[Score], seed: int = SEED) -> Comparison:
+    """Compares two runs, or two groups of seeds, on the same questions; arguments as of ``resampled_gain``.
+
+    Raises:
+        BadInputError: If the rules differ, or a run has not answered these questions.
+    """
+    interval = percentile_interval(resampled_gain(answered, first, second, seed))
     difference = statistics.fmean(score.value for score in second) - statistics.fmean(score.value for score in first)
     p_value = None
     if len(first) == len(second) == 1:
-        right = [right_answers(predictions, score) for score in (first[0], second[0])]
-        p_value = None if right[0] is None or right[1] is None else mcnemar(right[0], right[1])
-    return Comparison(difference, percentile_interval(gains), p_value)
+        right = right_answers(answered, [first[0], second[0]])
+        p_value = mcnemar(*right) if right else None
+    return Comparison(difference, interval, p_value)
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
@@ -260,15 +276,13 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return min(1.0, 2 * ways / 2**discordant)
 
 
-def right_answers(predictions: Predictions, score: Score) -> list[bool] | None:
-    """Returns whether each question was answered rightly, or None where a rule knows more than right and wrong."""
-    rule = RULES[score.rule]
-    if rule.answers is not None:
-        return [score.parsed[row["id"]] == row["target"].lower() for row in predictions]
-    summaries = [rule.summarise([row], [score.parsed[row["id"]]]) for row in predictions]
-    if any(summary.raw not in (0, summary.maximum) for summary in summaries):
-        return None
-    return [summary.raw == summary.maximum for summary in summaries]
+def right_answers(answered: PredictionFile, scores: Sequence[Score]) -> list[list[bool]]:
+    """Returns for every run which questions it answered rightly; nothing for a rule that gives parts of a point."""
+    marked = marked_rows(answered, scores)
+    if not marked.answers:
+        return []
+    targets = [row["target"] for row in marked.rows]
+    return [[accepts(*pair) for pair in zip(parsed, targets, strict=True)] for parsed in marked.parsed]
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -276,7 +290,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def check_same_questions(first: Predictions, second: Predictions, names: tuple[str, str]) -> None:
+def check_paired(first: Predictions, second: Predictions, names: tuple[str, str]) -> None:
     """Refuses two runs that answered different questions; their order does not matter.
 
     Args:
@@ -308,7 +322,7 @@ def check_same_questions(first: Predictions, second: Predictions, names: tuple[s
             )
 
 
-def marked_rows(predictions: Predictions, scores: Sequence[Score]) -> Marked:
+def marked_rows(answered: PredictionFile, scores: Sequence[Score]) -> Marked:
     """Returns predictions with their units and blocks.
 
     Raises:
@@ -317,18 +331,19 @@ def marked_rows(predictions: Predictions, scores: Sequence[Score]) -> Marked:
     rules = list(dict.fromkeys(score.rule for score in scores))
     if len(rules) > 1:
         raise BadInputError(f"the rules differ: {' and '.join(rules)}", where="scores", expected="the same rule")
-    for row, score in ((row, score) for score in scores for row in predictions):
+    for row, score in ((row, score) for score in scores for row in answered.predictions):
         if row["id"] not in score.parsed:
             raise BadInputError(
                 f"a run has no answer to {row['id']!r:.80}", where=score.benchmark, expected="the same questions"
             )
-    rule, design = RULES[rules[0]], DESIGNS.get(scores[0].benchmark, QUESTIONS)
-    # As `score` does: rules with fixed answers compare with lower-case targets.
-    rows = predictions if rule.answers is None else [{**row, "target": row["target"].lower()} for row in predictions]
+    design = DESIGNS.get(scores[0].benchmark, QUESTIONS)
+    answers = possible_answers(rules[0], answered.header, answered.predictions)
+    rows = with_known_targets(answered.predictions, answers)
     units = list(positions_by(rows, design.unit).values())
     blocks = positions_by([rows[unit[0]] for unit in units], design.block).values()
     parsed = [[score.parsed[row["id"]] for row in rows] for score in scores]
-    return Marked(rule, rows, parsed, scores[0].maximum, units, [numpy.array(block) for block in blocks])
+    numbers = [numpy.array(block) for block in blocks]
+    return Marked(RULES[rules[0]], answers, rows, parsed, scores[0].maximum, units, numbers)
 
 
 def positions_by(rows: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> dict[Hashable, list[int]]:
