@@ -14,12 +14,9 @@ from typing import Any
 from experiments.cli import Experiment
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.run_record import read_run_record, update_run_record
+from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, MADE_WITH, read_run_record, update_run_record
 
 HASH_LENGTH = 8
-CONFIG_FILE = "config.yaml"
-DECIDING, MADE_WITH = "deciding", "made_with"
-"""Sections of run.json: what decides the numbers, and one entry for every start of the run."""
 
 DECIDING_TRAINER_KEYS = (
     "max_epochs",

@@ -8,6 +8,9 @@ from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError
 
 RECORD_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+DECIDING, MADE_WITH = "deciding", "made_with"
+"""Sections of run.json: what decides the numbers, and one entry for every start of the run."""
 
 
 def read_run_record(run_folder: Path) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Which tuning tasks share pictures or labels with which evaluation set: what stands below every zero-shot number.
+
+Sources: the task names of Vision-Flan's 191 tasks, and what each source set says of its own pictures: MNIST-M is made
+of MNIST's digits (Ganin et al., 2016); CINIC-10 of CIFAR-10, test pictures included, and ImageNet (Darlow et al., 2018);
+STL-10 has CIFAR-10's classes but one, on ImageNet's pictures (Coates et al., 2011); Localized Narratives annotate COCO,
+Flickr30k, ADE20k and Open Images (Pont-Tuset et al., 2020); TextCaps captions TextVQA's pictures (Sidorov et al., 2020).
+Nothing was compared picture by picture, and a task that is not listed is not proven clean.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+TASKS = "tasks"
+"""Section of run.json: the names of the tasks a run was tuned on."""
+TESTBED_TASKS = "testbed+*"
+NAMED_TASKS = 3
+"""How many task names a sentence lists; programs get all of them."""
+COCO_SETS = ("pope", "vsr", "mme")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Tasks that share something with evaluation sets.
+
+    Attributes:
+        tasks: Patterns of task names.
+        sets: The evaluation sets.
+        reason: What is shared.
+    """
+
+    tasks: tuple[str, ...]
+    sets: tuple[str, ...]
+    reason: str
+
+
+OVERLAPS = (
+    Overlap(("MNIST-M+*",), ("mnist",), "MNIST's digits on photographs: pictures of the same writing, and all labels"),
+    Overlap(("cinic-10+*",), ("cifar10",), "made of CIFAR-10 with its test pictures, and ImageNet: pictures and labels"),
+    Overlap(("STL-10+*",), ("cifar10",), "nine of CIFAR-10's ten labels, on other pictures"),
+    Overlap(("FLICKR30K+*", "LOC_NARRATIVES+flickr30k*"), ("snli_ve",), "Flickr30k: SNLI-VE's pictures"),
+    Overlap(
+        ("coco+*", "LOC_NARRATIVES+coco*", "VQA", "VQAv2", "VQA_*", "VQA-E+*", "ok_vqa", "A-OKVQA+*", "visdial+*")
+        + ("VQG+*", "SentiCap+*", "ITM"),
+        COCO_SETS,
+        "COCO pictures, which may recur",
+    ),
+    Overlap(("GQA", "visualgenome_vqa"), COCO_SETS, "Visual Genome, half of it COCO pictures, which may recur"),
+    Overlap(("textcaps+*",), ("text_vqa",), "captions of TextVQA's own pictures, which may recur"),
+    Overlap(("LOC_NARRATIVES+open_images*", "NOCAPS+*"), ("text_vqa",), "Open Images pictures, which may recur"),
+)
+
+
+def overlaps_with(benchmark: str, tasks: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Returns what an evaluation set shares with tuning tasks: the reason, and the tasks it holds for.
+
+    Args:
+        benchmark: Name of the evaluation set.
+        tasks: Names of the tuning tasks.
+    """
+    found = []
+    for overlap in OVERLAPS:
+        named = [task for task in tasks if any(fnmatchcase(task, pattern) for pattern in overlap.tasks)]
+        if benchmark in overlap.sets and named:
+            found.append((overlap.reason, named))
+    return found
+
+
+def recorded_tasks(record: Mapping[str, Any]) -> list[str] | None:
+    """Returns the tasks that a run's record says it was tuned on, or None if it does not say."""
+    tasks = record.get(TASKS)
+    return tasks if isinstance(tasks, list) and all(isinstance(task, str) for task in tasks) else None
+
+
+def contamination_notes(run: str, tasks: Sequence[str] | None, benchmarks: Sequence[str]) -> list[str]:
+    """Returns the sentences that belong below the scores of a tuned run.
+
+    Args:
+        run: What the run is called.
+        tasks: What it was tuned on; None if that is not recorded.
+        benchmarks: The sets in the table.
+    """
+    if tasks is None:
+        return [
+            f"zero-shot? {run}: its record names no tuning tasks, so what they share with these sets cannot be told"
+        ]
+    if tasks and all(fnmatchcase(task, TESTBED_TASKS) for task in tasks):
+        return [
+            f"zero-shot: {run} was tuned on {len(tasks)} synthetic tasks of the testbed; evaluation pictures are drawn "
+            "from other random streams and other digit scans, and their question types are not tuned (docs/testbed.md)"
+        ]
+    notes = []
+    for benchmark in benchmarks:
+        shared = overlaps_with(benchmark, tasks)
+        if shared:
+            reasons = "; ".join(f"{listed(named)}: {reason}" for reason, named in shared)
+            notes.append(f"not zero-shot without reserve: {run} on {benchmark}: {reasons}")
+    clean = [benchmark for benchmark in benchmarks if not overlaps_with(benchmark, tasks)]
+    if clean:
+        notes.append(
+            f"zero-shot: none of the {len(tasks)} tasks {run} was tuned on is known to share pictures or labels with "
+            f"{', '.join(clean)}"
+        )
+    return notes
+
+
+def listed(tasks: Sequence[str]) -> str:
+    """Returns the first names of tasks, and how many more there are."""
+    more = len(tasks) - NAMED_TASKS
+    return ", ".join(tasks[:NAMED_TASKS]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,179 @@
+"""One table model, and the five forms it is written in: terminal, Markdown, LaTeX (booktabs), CSV and JSON."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet runs a cell that begins with one of these; behind an apostrophe it is text."""
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "#": r"\#",
+        "%": r"\%",
+        "_": r"\_",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "±": r"$\pm$",
+        "\n": " ",
+    }
+)
+MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "_": r"\_", "`": r"\`", "<": "&lt;", "\n": " "})
+MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that people read.
+
+    Attributes:
+        title: Its heading.
+        is_number: Whether it is set to the right.
+        is_setting: Whether it says how the rows came about: a terminal shows it below the table if it never changes.
+    """
+
+    title: str
+    is_number: bool = False
+    is_setting: bool = False
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table for people and for programs.
+
+    Attributes:
+        title: What stands above it; may be empty.
+        columns: What people read.
+        rows: One text a column.
+        records: One record a row with all digits, for programs; the same keys in each.
+        notes: Sentences below it.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    records: Sequence[Mapping[str, Any]]
+    notes: Sequence[str] = ()
+
+
+def terminal(tables: Sequence[ReportTable], width: int) -> str:
+    """Returns tables drawn with lines; settings that are the same in all rows stand below instead of in a column."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, highlight=False)
+    for table in tables:
+        constant = [
+            position
+            for position, column in enumerate(table.columns)
+            if column.is_setting and len({row[position] for row in table.rows}) == 1
+        ]
+        shown = Table(title=escape(table.title) or None, title_justify="left")
+        positions = [position for position in range(len(table.columns)) if position not in constant]
+        for position in positions:
+            column = table.columns[position]
+            shown.add_column(escape(column.title), justify="right" if column.is_number else "left")
+        for row in table.rows:
+            shown.add_row(*(escape(row[position]) for position in positions))
+        console.print(shown)
+        if constant:
+            settings = [f"{table.columns[position].title} {table.rows[0][position]}" for position in constant]
+            console.print("all rows: " + "; ".join(settings), markup=False)
+        for note in table.notes:
+            console.print(note, markup=False)
+    return stream.getvalue()
+
+
+def markdown(tables: Sequence[ReportTable]) -> str:
+    """Returns Markdown tables with their notes as paragraphs."""
+    parts = []
+    for table in tables:
+        rule = ["---:" if column.is_number else "---" for column in table.columns]
+        titles = [column.title.translate(MARKDOWN) for column in table.columns]
+        rows = [[text.translate(MARKDOWN) for text in row] for row in table.rows]
+        heading = [f"### {table.title.translate(MARKDOWN)}", ""] if table.title else []
+        lines = [*heading, *(f"| {' | '.join(cells)} |" for cells in [titles, rule, *rows])]
+        for note in table.notes:
+            lines += ["", note.translate(MARKDOWN)]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def latex(tables: Sequence[ReportTable]) -> str:
+    r"""Returns ``tabular`` environments for ``\usepackage{booktabs}``, notes below them in small print."""
+    parts = []
+    for table in tables:
+        layout = "".join("r" if column.is_number else "l" for column in table.columns)
+        titles = latex_row([column.title for column in table.columns], table.columns)
+        lines = [f"% {table.title}"] if table.title else []
+        lines += [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", titles, r"\midrule"]
+        lines += [latex_row(row, table.columns) for row in table.rows]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [rf"\par{{\footnotesize {note.translate(LATEX)}\par}}" for note in table.notes]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def latex_row(row: Sequence[str], columns: Sequence[Column]) -> str:
+    """Returns one line of a ``tabular``; minus signs of numbers are minus signs and no hyphens."""
+    cells = [text.translate(LATEX) for text in row]
+    cells = [MINUS.sub("$-$", cell) if column.is_number else cell for cell, column in zip(cells, columns, strict=True)]
+    return " & ".join(cells) + r" \\"
+
+
+def comma_separated(tables: Sequence[ReportTable]) -> str:
+    """Returns the records as comma-separated values for spreadsheets, tables apart by an empty line."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\r\n")
+    for number, table in enumerate(table for table in tables if table.records):
+        if number:
+            writer.writerow([])
+        keys = list(table.records[0])
+        writer.writerow(keys)
+        writer.writerows([spreadsheet_cell(record[key]) for key in keys] for record in table.records)
+    return stream.getvalue()
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """Returns a value that a spreadsheet takes for what it is: numbers as numbers, and no text as a formula."""
+    if value is None or isinstance(value, int | float):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"'{text}" if text.startswith(STARTS_A_FORMULA) else text
+
+
+def for_programs(tables: Sequence[ReportTable]) -> str:
+    """Returns the records with all digits, and the notes, as JSON."""
+    content = [
+        {"title": table.title, "records": list(table.records), "notes": list(table.notes)} for table in tables
+    ]
+    return json.dumps({"tables": content}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[ReportTable]], str]] = {
+    "markdown": markdown,
+    "latex": latex,
+    "csv": comma_separated,
+    "json": for_programs,
+}
+TERMINAL = "terminal"
+FORMAT_NAMES = (TERMINAL, *FORMATS)
+
+
+def written(tables: Sequence[ReportTable], form: str, width: int) -> str:
+    """Returns tables in one of ``FORMAT_NAMES``; only a terminal has a width."""
+    return terminal(tables, width) if form == TERMINAL else FORMATS[form](tables)
