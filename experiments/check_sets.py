@@ -9,6 +9,7 @@ from rich.table import Table
 from data_modules.known_sizes import Verdict, number_of_pictures, verdict_on
 from experiments.console import OUT, say
 from experiments.evaluation_sets import EVALUATION_SETS, folder_of
+from experiments.fetched_files import refuse_differing_files
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 
 EVERY_SET = "all"
@@ -86,9 +87,10 @@ def chosen_names(names: str, data_root: Path) -> list[str]:
 
 
 def check_set(name: str, folder: Path) -> CheckedSet:
-    """Reads a set's annotations and the headers of its pictures."""
+    """Reads a set's annotations and the headers of its pictures; fetched files must be as they were fetched."""
     module = EVALUATION_SETS[name](str(folder), TEMPLATE)  # type: ignore[call-arg]
     try:
+        refuse_differing_files(folder)
         questions = module.questions()
         module.check()
     except (BadInputError, EnvironmentFailure) as error:
