@@ -21,6 +21,7 @@ CHOSEN_BACKBONE = $(if $(BACKBONE),--config experiments/backbones/$(BACKBONE).ya
 
 EXP ?=
 FORCE ?=
+SET ?=
 ARGS ?=
 
 # One thread each: workers of a test run and kernels of a small model would only fight for the cores.
@@ -31,7 +32,7 @@ help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: EXP=name of experiments/*.yaml, BACKBONE=name of experiments/backbones/*.yaml,"
-	@echo "             FORCE=1 (start over), ARGS='more arguments',"
+	@echo "             FORCE=1 (start over), SET=name of a data set, ARGS='more arguments',"
 	@echo "             PYTHON=python3.11, TORCH_INDEX=https://download.pytorch.org/whl/cpu, TEST_WORKERS=2"
 
 .PHONY: install
@@ -49,8 +50,8 @@ $(INSTALLED): constraints.txt setup.cfg pyproject.toml
 	@touch $@
 
 .PHONY: data
-data: $(INSTALLED) ## Write the testbed's data (once).
-	$(BIN)/m2pt data testbed
+data: $(INSTALLED) ## Write the testbed's data (once), or fetch a real set: SET=name.
+	$(BIN)/m2pt data $(if $(SET),fetch $(SET) $(ARGS),testbed)
 
 .PHONY: backbone
 backbone: $(INSTALLED) ## Rebuild an embedded backbone from its recipe: BACKBONE=name (long; testbed is in the repository).

@@ -14,6 +14,7 @@ from lightning_m2pt.collate import Collator
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import image_size
 from lightning_m2pt.processing import Processor
+from lightning_m2pt.stored_image import StoredImage
 from lightning_m2pt.templates import template_named
 from lightning_m2pt.types import Question, Sample, Turn
 
@@ -98,8 +99,8 @@ class DataModule(LightningDataModule, ABC):
 
 
 def image_key(item: Sample | Question) -> str:
-    """Returns a name of an item's picture that is unique within its set: the file, or for arrays the item's id."""
-    return str(item.image) if isinstance(item.image, Path) else item.id
+    """Returns a name of an item's picture that is unique within its set: where it lies, or for arrays the item's id."""
+    return item.id if isinstance(item.image, numpy.ndarray) else str(item.image)
 
 
 def distinct_images(items: Sequence[Sample | Question]) -> list[Sample | Question]:
@@ -121,6 +122,9 @@ def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
     for item in distinct_images(items):
         if isinstance(item.image, numpy.ndarray):
             sizes[image_key(item)] = hashlib.sha256(item.image.tobytes()).hexdigest()
+            continue
+        if isinstance(item.image, StoredImage):
+            sizes[image_key(item)] = item.image.size
             continue
         try:
             sizes[image_key(item)] = os.stat(item.image).st_size

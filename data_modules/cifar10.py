@@ -2,9 +2,13 @@
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html, ``cifar-10-python.tar.gz`` (Krizhevsky, 2009). No licence stated.
 
-Layout: ``<root>/cifar-10-batches-py/`` with ``data_batch_1`` to ``data_batch_5``, ``test_batch`` and
+Layout, original: ``<root>/cifar-10-batches-py/`` with ``data_batch_1`` to ``data_batch_5``, ``test_batch`` and
 ``batches.meta``: pickled dictionaries of Python 2, read by a reader that runs nothing. ``data`` is (N, 3 S S) uint8,
 all red values of a picture, then green, then blue; S is 32 in the real set and is taken from the file.
+
+Layout, hub (``uoft-cs/cifar10``): Parquet files of the splits ``train`` and ``test``, with the columns ``img`` (or
+``image``) and ``label``. The rows are taken to stand in the original order, which could not be looked at when this was
+written: if they do, ids and data revision are those of the original form.
 
 Counts: 50,000 training and 10,000 test pictures; airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck.
 
@@ -14,7 +18,7 @@ Metric: ``closed_set`` (accuracy).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +26,7 @@ import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image
+from data_modules.hub_files import class_names, hub_files, labelled_pictures, refuse_two_forms
 from data_modules.restricted_pickle import BatchValue, WritableValue, python2_pickle, read_batch
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import Question
@@ -29,6 +34,9 @@ from lightning_m2pt.types import Question
 FOLDER = "cifar-10-batches-py"
 BATCH_FILES = {"test": ("test_batch",), "train": tuple(f"data_batch_{number}" for number in range(1, 6))}
 META_FILE = "batches.meta"
+HUB_IMAGE_COLUMNS = ("img", "image")
+HUB_LABEL_COLUMN = "label"
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 QUESTION = "What is the main object in this image?"
 
 
@@ -68,12 +76,21 @@ class CIFAR10(BenchmarkDataModule):
         return self.root / FOLDER
 
     @property
+    def hub(self) -> list[Path]:
+        """The hub's files of the split; none if the original ones are there."""
+        files = hub_files(self.root, self.split)
+        refuse_two_forms(self.root, files, self.folder)
+        return files
+
+    @property
     def classes(self) -> list[str]:
-        """The class names in ``batches.meta``.
+        """The class names in ``batches.meta`` or in the hub's files.
 
         Raises:
-            BadInputError: If the file cannot be read.
+            BadInputError: If they cannot be read.
         """
+        if self.hub:
+            return class_names(self.hub[0], HUB_LABEL_COLUMN) or list(NAMES)
         path = self.folder / META_FILE
         names = read_batch(path).get("label_names")
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
@@ -93,23 +110,43 @@ class CIFAR10(BenchmarkDataModule):
             BadInputError: If a file is missing, damaged, or its pictures and labels do not agree.
         """
         classes = self.classes
-        questions = []
+        pictures = self.hub_pictures(len(classes)) if self.hub else self.original_pictures(len(classes))
+        return [
+            Question(
+                id=name,
+                subtask="",
+                text=self.question,
+                target=classes[label],
+                image=image,
+                image_id=name,
+                source=where,
+            )
+            for name, where, image, label in pictures
+        ]
+
+    def original_pictures(self, number_of_classes: int) -> Iterator[tuple[str, str, numpy.ndarray, int]]:
+        """Yields (id, place, pixels, class number) of the pickled files.
+
+        Raises:
+            BadInputError: If a file is missing, damaged, or its pictures and labels do not agree.
+        """
         for name in BATCH_FILES[self.split]:
             path = self.folder / name
-            images, labels = pictures_and_labels(read_batch(path), path, len(classes))
+            images, labels = pictures_and_labels(read_batch(path), path, number_of_classes)
             for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1):
-                questions.append(
-                    Question(
-                        id=f"{name}/{number}",
-                        subtask="",
-                        text=self.question,
-                        target=classes[label],
-                        image=image,
-                        image_id=f"{name}/{number}",
-                        source=f"{path}: record {number}",
-                    )
-                )
-        return questions
+                yield f"{name}/{number}", f"{path}: record {number}", image, label
+
+    def hub_pictures(self, number_of_classes: int) -> Iterator[tuple[str, str, numpy.ndarray, int]]:
+        """Yields (id, place, pixels, class number) of the hub's files, with the ids of the original form.
+
+        Raises:
+            BadInputError: If a file or a picture is damaged, or a label is out of range.
+        """
+        rows = list(labelled_pictures(self.hub, HUB_IMAGE_COLUMNS, HUB_LABEL_COLUMN, number_of_classes))
+        files = BATCH_FILES[self.split]
+        for name, positions in zip(files, numpy.array_split(numpy.arange(len(rows)), len(files)), strict=True):
+            for number, position in enumerate(positions, start=1):
+                yield f"{name}/{number}", *rows[position]
 
 
 def pictures_and_labels(

@@ -2,11 +2,15 @@
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html, ``cifar-100-python.tar.gz`` (Krizhevsky, 2009). No licence stated.
 
-Layout: ``<root>/cifar-100-python/`` with ``train``, ``test`` and ``meta``: pickled dictionaries of Python 2, read by a
-reader that runs nothing. A split has ``data`` ((N, 3 S S) uint8 as in CIFAR-10), ``fine_labels``, ``coarse_labels``,
-``filenames`` and ``batch_label``; ``meta`` has ``fine_label_names`` and ``coarse_label_names``, with underscores
-(``aquarium_fish``) that answers need not have. Copies of the list of names are about that say ``cra`` in place of
-``crab``: repaired, since every right answer of that class would be lost.
+Layout, original: ``<root>/cifar-100-python/`` with ``train``, ``test`` and ``meta``: pickled dictionaries of Python 2,
+read by a reader that runs nothing. A split has ``data`` ((N, 3 S S) uint8 as in CIFAR-10), ``fine_labels``,
+``coarse_labels``, ``filenames`` and ``batch_label``; ``meta`` has ``fine_label_names`` and ``coarse_label_names``, with
+underscores (``aquarium_fish``) that answers need not have. Copies of the list of names are about that say ``cra`` in
+place of ``crab``: repaired, since every right answer of that class would be lost.
+
+Layout, hub (``uoft-cs/cifar100``): Parquet files of the splits ``train`` and ``test``, with the columns ``img`` (or
+``image``), ``fine_label`` and ``coarse_label``. The rows are taken to stand in the original order, which could not be
+looked at when this was written: if they do, ids and data revision are those of the original form.
 
 Counts: 50,000 training and 10,000 test pictures, 100 test pictures of every fine class.
 
@@ -16,15 +20,17 @@ Metric: ``closed_set`` (accuracy). One fine class is ``can``: an answer with the
 does "an orange fox". Irregular plurals (mice, wolves, women) name none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.cifar10 import pictures_and_labels
+from data_modules.cifar10 import HUB_IMAGE_COLUMNS, pictures_and_labels
+from data_modules.cifar100_names import COARSE_NAMES, FINE_NAMES
 from data_modules.files import fake_image
+from data_modules.hub_files import class_names, hub_files, labelled_pictures, refuse_two_forms
 from data_modules.restricted_pickle import WritableValue, python2_pickle, read_batch
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import Question
@@ -74,8 +80,28 @@ class CIFAR100(BenchmarkDataModule):
         return self.root / FOLDER
 
     @property
+    def hub(self) -> list[Path]:
+        """The hub's files of the split; none if the original ones are there."""
+        files = hub_files(self.root, self.split)
+        refuse_two_forms(self.root, files, self.folder)
+        return files
+
+    @property
     def classes(self) -> list[str]:
-        """The class names in ``meta``, fine or coarse, with a known misspelling repaired.
+        """The class names in ``meta`` or in the hub's files, fine or coarse, with a known misspelling repaired.
+
+        Raises:
+            BadInputError: If they cannot be read.
+        """
+        if self.hub:
+            known = FINE_NAMES if self.labels == "fine" else COARSE_NAMES
+            found = class_names(self.hub[0], f"{self.labels}_label") or list(known)
+        else:
+            found = self.names_in_meta()
+        return [MISSPELT_NAMES.get(name, name) for name in found]
+
+    def names_in_meta(self) -> list[str]:
+        """Returns the class names in ``meta``.
 
         Raises:
             BadInputError: If the file cannot be read.
@@ -84,7 +110,7 @@ class CIFAR100(BenchmarkDataModule):
         names = read_batch(path).get(key)
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
             raise BadInputError("there are no class names", where=f"{path}: {key}", expected="a list of texts")
-        return [MISSPELT_NAMES.get(name, name) for name in map(str, names)]
+        return list(map(str, names))
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -100,8 +126,11 @@ class CIFAR100(BenchmarkDataModule):
             BadInputError: If a file is missing, damaged, or its pictures and labels do not agree.
         """
         classes = self.classes
-        path = self.folder / self.split
-        images, labels = pictures_and_labels(read_batch(path), path, len(classes), f"{self.labels}_labels")
+        pictures = (
+            self.original_pictures(len(classes))
+            if not self.hub
+            else labelled_pictures(self.hub, HUB_IMAGE_COLUMNS, f"{self.labels}_label", len(classes))
+        )
         return [
             Question(
                 id=f"{self.split}/{number}",
@@ -110,10 +139,21 @@ class CIFAR100(BenchmarkDataModule):
                 target=classes[label],
                 image=image,
                 image_id=f"{self.split}/{number}",
-                source=f"{path}: record {number}",
+                source=where,
             )
-            for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1)
+            for number, (where, image, label) in enumerate(pictures, start=1)
         ]
+
+    def original_pictures(self, number_of_classes: int) -> Iterator[tuple[str, numpy.ndarray, int]]:
+        """Yields (place, pixels, class number) of the split's pickled file.
+
+        Raises:
+            BadInputError: If the file is missing, damaged, or its pictures and labels do not agree.
+        """
+        path = self.folder / self.split
+        images, labels = pictures_and_labels(read_batch(path), path, number_of_classes, f"{self.labels}_labels")
+        for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1):
+            yield f"{path}: record {number}", image, label
 
 
 def write_cifar100(

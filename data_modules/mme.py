@@ -3,9 +3,20 @@
 Source: https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation (Fu et al., 2023). The
 pictures are given out on request, for academic use.
 
-Layout: ``<root>/<subtask>/``, in either of two forms: ``<name>.jpg`` or ``.png`` and ``<name>.txt`` side by side, or
-``images/`` and ``questions_answers_YN/`` (artwork, celebrity, landmark, posters, scene). A text file has two lines
-``question<TAB>Yes`` or ``question<TAB>No``. A name can recur in several subtasks, so the key is (subtask, name).
+Layout, original: ``<root>/<subtask>/`` or ``<root>/MME_Benchmark_release_version/<subtask>/``, in either of two forms:
+``<name>.jpg`` or ``.png`` and ``<name>.txt`` side by side, or ``images/`` and ``questions_answers_YN/`` (artwork,
+celebrity, landmark, posters, scene). A text file has two lines ``question<TAB>Yes`` or ``question<TAB>No``. A name can
+recur in several subtasks, so the key is (subtask, name).
+
+Layout, hub (``lmms-lab/MME``): Parquet files of the split ``test`` with the columns ``question_id``
+(``count/000000006040.jpg``), ``image``, ``question``, ``answer`` and ``category``. The form of ``question_id`` is that
+of LLaVA's file; the hub's own rows could not be looked at when this was written.
+
+Layout, M2PT: a JSON lines file named by ``question_file``, with ``question_id``, ``image``, ``text``, ``target`` and
+``category``, beside the original pictures. LLaVA's ``llava_mme.jsonl`` has no ``target`` and changes the questions:
+read the original folder instead.
+
+All three give a question the same id, and the questions in the same order.
 
 Counts: 2,374 questions on 1,187 pictures. Perception (10 subtasks, at most 2000 points): existence 60, count 60,
 position 60, color 60, posters 294, celebrity 340, scene 400, landmark 400, artwork 400, OCR 40. Cognition (4, at most
@@ -16,19 +27,23 @@ Split: test only. Contamination: existence, count, position and color use COCO p
 Metric: ``mme_official``; the questions end in "Please answer yes or no." and are asked as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import fake_image, read_text, write_image, write_text
+from data_modules.files import fake_image, json_records, read_text, text_field, write_image, write_text
+from data_modules.hub_files import hub_files, hub_rows, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import resolve_inside
 from lightning_m2pt.metrics.mme import SUBTASKS
-from lightning_m2pt.types import Question
+from lightning_m2pt.types import ImageSource, Question
 
+RELEASE_FOLDER = "MME_Benchmark_release_version"
+HUB_SPLIT = "test"
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 SEPARATE_TEXTS = "questions_answers_YN"
 SEPARATE_IMAGES = "images"
@@ -44,6 +59,7 @@ class MME(BenchmarkDataModule):
         batch_size: Questions answered at once.
         max_new_tokens: Limit on an answer's tokens.
         limit: How many questions to take, whole pictures, spread evenly over the set; None takes all.
+        question_file: Name of a JSON lines file within ``root`` to read instead of the text files or the hub's.
     """
 
     name = "mme"
@@ -58,8 +74,16 @@ class MME(BenchmarkDataModule):
         batch_size: int = 32,
         max_new_tokens: int = 128,
         limit: int | None = None,
+        question_file: str | None = None,
     ) -> None:
         super().__init__(root, template, batch_size, max_new_tokens, limit)
+        self.question_file = question_file
+
+    @property
+    def folder(self) -> Path:
+        """Where the subtasks' folders are."""
+        nested = self.root / RELEASE_FOLDER
+        return nested if nested.is_dir() else self.root
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -87,24 +111,120 @@ class MME(BenchmarkDataModule):
         """Returns the questions, subtask after subtask in the official order, pictures by name.
 
         Raises:
-            BadInputError: If there is no subtask, an unknown one, or a text file without exactly two questions.
+            BadInputError: If there is no subtask, an unknown one, or a picture without exactly two questions.
         """
+        if self.question_file is not None:
+            return paired(self.records_of_file(self.root / self.question_file))
+        hub = hub_files(self.root, HUB_SPLIT)
+        if hub:
+            for subtask in SUBTASKS:
+                refuse_two_forms(self.root, hub, self.folder / subtask)
+            return paired(
+                record_of(row.record, "question", "answer", row.source, row.image)
+                for row in hub_rows(hub, ["question_id", "question", "answer", "category"], "image")
+            )
         if not self.root.is_dir():
-            raise BadInputError("the folder does not exist", where=str(self.root), expected="MME's subtask folders")
-        folders = {path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+            raise BadInputError(
+                "the folder does not exist",
+                where=str(self.root),
+                expected="MME's subtask folders, or the hub's Parquet files",
+            )
+        folders = {path.name for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
         unknown = sorted(folders - set(SUBTASKS))
         if unknown or not folders:
             raise BadInputError(
                 f"unknown subtask folders: {', '.join(unknown)}" if unknown else "there are no subtask folders",
-                where=str(self.root),
+                where=str(self.folder),
                 expected="folders named " + ", ".join(SUBTASKS),
             )
         return [
             question
             for subtask in SUBTASKS
             if subtask in folders
-            for question in questions_of_subtask(self.root / subtask)
+            for question in questions_of_subtask(self.folder / subtask)
         ]
+
+    def records_of_file(self, path: Path) -> "Iterable[MMERecord]":
+        """Yields the records of a JSON lines file, with pictures in either layout.
+
+        Raises:
+            BadInputError: If a record is wrong.
+        """
+        for where, record in json_records(path):
+            image = resolve_inside(self.folder, text_field(record, "image", where), f"{where}: image")
+            in_folder = image.parent / SEPARATE_IMAGES / image.name
+            yield record_of(record, "text", "target", where, in_folder if in_folder.exists() else image)
+
+
+@dataclass(frozen=True)
+class MMERecord:
+    """One question as a record of its own, in the hub's form or M2PT's."""
+
+    subtask: str
+    name: str
+    text: str
+    answer: str
+    image: ImageSource
+    source: str
+
+
+def record_of(record: Mapping[str, Any], text_key: str, answer_key: str, where: str, image: ImageSource) -> MMERecord:
+    """Returns a checked record.
+
+    Raises:
+        BadInputError: If a field is missing or wrong, or the subtask unknown.
+    """
+    subtask, answer = text_field(record, "category", where), text_field(record, answer_key, where).strip()
+    if subtask not in SUBTASKS:
+        raise BadInputError(
+            f"the value is {subtask!r:.40}", where=f"{where}: category", expected="one of " + ", ".join(SUBTASKS)
+        )
+    if answer not in ANSWERS:
+        raise BadInputError(f"the value is {answer!r:.40}", where=f"{where}: {answer_key}", expected="Yes or No")
+    name = PurePosixPath(text_field(record, "question_id", where)).name
+    return MMERecord(subtask, name, text_field(record, text_key, where).strip(), answer, image, where)
+
+
+def paired(records: Iterable[MMERecord]) -> list[Question]:
+    """Returns the questions in the order of the original form: subtasks as listed, pictures by name.
+
+    Raises:
+        BadInputError: If a picture has not exactly two questions, or there are none.
+    """
+    groups: dict[tuple[int, str], list[MMERecord]] = {}
+    for record in records:
+        # The original form is read in the order of its text files.
+        key = SUBTASKS.index(record.subtask), f"{PurePosixPath(record.name).stem}.txt"
+        groups.setdefault(key, []).append(record)
+    questions = []
+    for _, group in sorted(groups.items(), key=lambda item: item[0]):
+        check_pair(len(group), group[0].name, group[0].source)
+        for number, record in enumerate(group, start=1):
+            questions.append(question_of(record, number))
+    return questions
+
+
+def question_of(record: MMERecord, number: int) -> Question:
+    """Returns the first or second question about a picture."""
+    return Question(
+        id=f"{record.subtask}/{record.name}/{number}",
+        subtask=record.subtask,
+        text=record.text,
+        target=record.answer,
+        image=record.image,
+        image_id=record.name,
+        source=record.source,
+    )
+
+
+def check_pair(count: int, name: str, where: str) -> None:
+    """Raises BadInputError unless a picture has exactly two questions."""
+    if count != len(ANSWERS):
+        raise BadInputError(
+            f"the image {name!r} has {count} questions",
+            where=where,
+            expected="exactly two, or accuracy+ has no meaning",
+        )
 
 
 def questions_of_subtask(folder: Path) -> list[Question]:
@@ -124,17 +244,7 @@ def questions_of_subtask(folder: Path) -> list[Question]:
         name = next((name for name in names if (images / name).exists()), names[0])
         image = resolve_inside(images, name, str(path))
         for number, (where, text, answer) in enumerate(two_questions(path), start=1):
-            questions.append(
-                Question(
-                    id=f"{folder.name}/{name}/{number}",
-                    subtask=folder.name,
-                    text=text,
-                    target=answer,
-                    image=image,
-                    image_id=name,
-                    source=where,
-                )
-            )
+            questions.append(question_of(MMERecord(folder.name, name, text, answer, image, where), number))
     return questions
 
 
@@ -145,12 +255,7 @@ def two_questions(path: Path) -> list[tuple[str, str, str]]:
         BadInputError: If there are not exactly two, or an answer is neither Yes nor No.
     """
     lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
-    if len(lines) != len(ANSWERS):
-        raise BadInputError(
-            f"the image {path.stem!r} has {len(lines)} questions",
-            where=str(path),
-            expected="exactly two, or accuracy+ has no meaning",
-        )
+    check_pair(len(lines), path.stem, str(path))
     rows = []
     for number, line in lines:
         text, _, answer = line.rpartition("\t")

@@ -2,9 +2,14 @@
 
 Source: the four IDX files of LeCun, Cortes and Burges (1998), CC BY-SA 3.0.
 
-Layout: ``<root>/t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` (``train-...`` for training), as they are or
-with ``.gz``. Big-endian header: magic 2051, count, height, width for pictures; magic 2049, count for labels. Sizes
-are taken from the header (28 x 28 in the real set). White digits on black, shown to the model as RGB.
+Layout, original: ``<root>/t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` (``train-...`` for training), as they
+are or with ``.gz``, or in ``<root>/MNIST/raw`` as torchvision has them. Big-endian header: magic 2051, count, height,
+width for pictures; magic 2049, count for labels. Sizes are taken from the header (28 x 28 in the real set). White
+digits on black, shown to the model as RGB.
+
+Layout, hub (``ylecun/mnist``): Parquet files of the splits ``train`` and ``test``, with the columns ``image`` (grey; or
+``img``) and ``label``. The rows are taken to stand in the original order, which could not be looked at when this was
+written: if they do, ids and data revision are those of the original form.
 
 Counts: 60,000 training and 10,000 test pictures.
 
@@ -16,7 +21,7 @@ Metric: ``closed_set`` (accuracy); a digit may be answered as a word.
 import gzip
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
@@ -24,6 +29,7 @@ import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image
+from data_modules.hub_files import hub_files, labelled_pictures, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import Question
 
@@ -34,6 +40,9 @@ IMAGES_FILE = "{prefix}-images-idx3-ubyte"
 LABELS_FILE = "{prefix}-labels-idx1-ubyte"
 QUESTION = "Which digit is shown in this image?"
 DIGITS = tuple("0123456789")
+HUB_IMAGE_COLUMNS = ("image", "img")
+HUB_LABEL_COLUMN = "label"
+TORCHVISION_FOLDER = Path("MNIST") / "raw"
 
 
 class MNIST(BenchmarkDataModule):
@@ -83,18 +92,10 @@ class MNIST(BenchmarkDataModule):
         Raises:
             BadInputError: If a file is missing, damaged, or pictures and labels do not agree.
         """
-        prefix = PREFIXES[self.split]
-        images_path = existing(self.root / IMAGES_FILE.format(prefix=prefix))
-        labels_path = existing(self.root / LABELS_FILE.format(prefix=prefix))
-        images = read_idx(images_path, IMAGES_MAGIC, dimensions=3)
-        labels = read_idx(labels_path, LABELS_MAGIC, dimensions=1)
-        if len(images) != len(labels):
-            raise BadInputError(
-                f"there are {len(labels)} labels and {len(images)} pictures", where=str(labels_path), expected="as many"
-            )
-        for number, label in enumerate(labels, start=1):
-            if label >= len(DIGITS):
-                raise BadInputError(f"the label is {label}", where=f"{labels_path}: record {number}", expected="0 to 9")
+        hub = hub_files(self.root, self.split)
+        for file in self.idx_files():
+            refuse_two_forms(self.root, hub, file)
+        pictures = labelled_pictures(hub, HUB_IMAGE_COLUMNS, HUB_LABEL_COLUMN, len(DIGITS)) if hub else self.original()
         return [
             Question(
                 id=f"{self.split}/{number}",
@@ -103,30 +104,52 @@ class MNIST(BenchmarkDataModule):
                 target=DIGITS[label],
                 image=image,
                 image_id=f"{self.split}/{number}",
-                source=f"{images_path}: record {number}",
+                source=where,
             )
-            for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1)
+            for number, (where, image, label) in enumerate(pictures, start=1)
         ]
 
+    def idx_files(self) -> tuple[Path, Path]:
+        """Returns the split's two files, of pictures and of labels: with ``.gz`` if only that is there."""
+        names = (IMAGES_FILE, LABELS_FILE)
+        nested = self.root / TORCHVISION_FOLDER
+        folder = nested if nested.is_dir() else self.root
+        images, labels = (with_ending(folder / name.format(prefix=PREFIXES[self.split])) for name in names)
+        return images, labels
 
-def existing(path: Path) -> Path:
-    """Returns the file, or the same with ``.gz``.
+    def original(self) -> Iterator[tuple[str, numpy.ndarray, int]]:
+        """Yields (place, pixels, digit) of the IDX files.
 
-    Raises:
-        BadInputError: If there is neither.
-    """
-    for candidate in (path, path.with_name(path.name + ".gz")):
-        if candidate.is_file():
-            return candidate
-    raise BadInputError("the file does not exist", where=str(path), expected="the IDX file, or the same with .gz")
+        Raises:
+            BadInputError: If a file is missing, damaged, or pictures and labels do not agree.
+        """
+        images_path, labels_path = self.idx_files()
+        images = read_idx(images_path, IMAGES_MAGIC, dimensions=3)
+        labels = read_idx(labels_path, LABELS_MAGIC, dimensions=1)
+        if len(images) != len(labels):
+            raise BadInputError(
+                f"there are {len(labels)} labels and {len(images)} pictures", where=str(labels_path), expected="as many"
+            )
+        for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1):
+            if label >= len(DIGITS):
+                raise BadInputError(f"the label is {label}", where=f"{labels_path}: record {number}", expected="0 to 9")
+            yield f"{images_path}: record {number}", image, int(label)
+
+
+def with_ending(path: Path) -> Path:
+    """Returns the file, or the same with ``.gz`` if only that is there."""
+    compressed = path.with_name(path.name + ".gz")
+    return compressed if compressed.is_file() and not path.is_file() else path
 
 
 def read_idx(path: Path, magic: int, dimensions: int) -> numpy.ndarray:
     """Returns an IDX file's values: uint8, as many dimensions as asked for.
 
     Raises:
-        BadInputError: If the file is damaged, cut off, too long, or of another kind.
+        BadInputError: If the file is missing, damaged, cut off, too long, or of another kind.
     """
+    if not path.is_file():
+        raise BadInputError("the file does not exist", where=str(path), expected="the IDX file, or the same with .gz")
     length = 4 * (1 + dimensions)
     try:
         with cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as file:

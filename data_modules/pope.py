@@ -2,9 +2,18 @@
 
 Source: https://github.com/AoiDragon/POPE (Li et al., EMNLP 2023), MIT; the pictures are COCO's (val2014).
 
-Layout: ``<root>/coco_pope_{random,popular,adversarial}.json``, JSON lines in spite of their name (a JSON list is read
-too), and a folder of the pictures. A record is ``{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text":
-"Is there a snowboard in the image?", "label": "yes"}``. ``question_id`` restarts in every file.
+Layout, original: ``coco_pope_{random,popular,adversarial}.json`` in ``<root>`` or in ``<root>/output/coco`` (a clone of
+the repository), JSON lines in spite of their name (a JSON list is read too), and a folder of the pictures. A record is
+``{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label":
+"yes"}``. ``question_id`` restarts in every file. With ``objects_from`` the variants on A-OKVQA's and GQA's pictures are
+read: JSON lists ``aokvqa_pope_seem_<split>.json`` and ``gqa_pope_seem_<split>.json``, in ``<root>`` or in
+``<root>/output/seem/{aokvqa,gqa}``.
+
+Layout, hub (``lmms-lab/POPE``): Parquet files with the columns ``question_id``, ``question``, ``answer``,
+``image_source``, ``image`` and ``category``: the configuration ``Full`` with a split for each of the three, or
+``default`` with one split ``test`` and the split's name in ``category``. Where both are there, ``Full`` is read. The
+hub's rows could not be looked at when this was written: ``image_source`` is taken with or without ``.jpg``, and
+``question_id`` must not repeat within a category.
 
 Counts: 3 x 3,000 questions, half of them yes, on 500 pictures; an older random file has 2,910. The yes questions are
 the same in all three files.
@@ -15,22 +24,27 @@ Metric: ``pope_official``.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image, json_records, text_field, write_image, write_text
+from data_modules.hub_files import hub_files, hub_rows, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import resolve_inside
-from lightning_m2pt.types import Question
+from lightning_m2pt.types import ImageSource, Question
 
 IMAGE_FOLDER = "images"
 SPLITS = ("random", "popular", "adversarial")
 ANSWERS = ("yes", "no")
 ANNOTATION_FILE = "coco_pope_{split}.json"
+SEEM_FILE = "{source}_pope_seem_{split}.json"
+HUB_SPLIT = "test"
+HUB_COLUMNS = ("question_id", "question", "answer", "image_source", "category")
 
 
 class POPE(BenchmarkDataModule):
@@ -43,6 +57,7 @@ class POPE(BenchmarkDataModule):
         max_new_tokens: Limit on an answer's tokens.
         limit: How many questions to take, spread evenly over the set; None takes all.
         image_folder: Folder of the pictures within ``root``, or anywhere if absolute.
+        objects_from: Whose objects and pictures are asked about.
     """
 
     name = "pope"
@@ -57,9 +72,11 @@ class POPE(BenchmarkDataModule):
         max_new_tokens: int = 50,
         limit: int | None = None,
         image_folder: str = IMAGE_FOLDER,
+        objects_from: Literal["coco", "aokvqa", "gqa"] = "coco",
     ) -> None:
         super().__init__(root, template, batch_size, max_new_tokens, limit)
         self.image_folder = image_folder
+        self.objects_from = objects_from
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -83,15 +100,35 @@ class POPE(BenchmarkDataModule):
         Raises:
             BadInputError: If no split is there, or a record is wrong; ``label`` must be yes or no.
         """
-        paths = {split: self.root / ANNOTATION_FILE.format(split=split) for split in SPLITS}
+        paths = {split: self.annotation_file(split) for split in SPLITS}
         present = {split: path for split, path in paths.items() if path.exists()}
+        hub = self.hub_splits() if self.objects_from == "coco" else {}
+        if hub:
+            for path in present.values():
+                refuse_two_forms(self.root, next(iter(hub.values())), path)
+            return self.questions_of_hub(hub)
         if not present:
             raise BadInputError(
                 "none of POPE's files is there",
                 where=str(self.root),
-                expected=", ".join(path.name for path in paths.values()),
+                expected=", ".join(path.name for path in paths.values()) + ", or the hub's Parquet files",
             )
         return [question for split, path in present.items() for question in self.questions_of_split(split, path)]
+
+    def annotation_file(self, split: str) -> Path:
+        """Returns a split's file: in the root, or where a clone of the repository has it."""
+        is_coco = self.objects_from == "coco"
+        name = (ANNOTATION_FILE if is_coco else SEEM_FILE).format(source=self.objects_from, split=split)
+        in_clone = self.root / "output" / ("coco" if is_coco else f"seem/{self.objects_from}") / name
+        return in_clone if in_clone.exists() else self.root / name
+
+    def hub_splits(self) -> dict[str, list[Path]]:
+        """Returns the hub's files of every split, or all of them under ``test``; empty if they are not there."""
+        full = {split: hub_files(self.root, split) for split in SPLITS}
+        if any(full.values()):
+            return {split: files for split, files in full.items() if files}
+        together = hub_files(self.root, HUB_SPLIT)
+        return {HUB_SPLIT: together} if together else {}
 
     def questions_of_split(self, split: str, path: Path) -> list[Question]:
         """Returns one file's questions.
@@ -101,25 +138,65 @@ class POPE(BenchmarkDataModule):
         """
         questions = []
         for where, record in json_records(path):
-            number = record.get("question_id")
-            if type(number) not in (int, str):
-                raise BadInputError(f"the value is {number!r:.40}", where=f"{where}: question_id", expected="a number")
-            label = text_field(record, "label", where)
-            if label not in ANSWERS:
-                raise BadInputError(f"the value is {label!r:.40}", where=f"{where}: label", expected="yes or no")
             image_name = text_field(record, "image", where)
-            questions.append(
-                Question(
-                    id=f"{split}/{number}",
-                    subtask=split,
-                    text=text_field(record, "text", where).strip(),
-                    target=label,
-                    image=resolve_inside(self.root / self.image_folder, image_name, f"{where}: image"),
-                    image_id=image_name,
-                    source=where,
-                )
-            )
+            image = resolve_inside(self.root / self.image_folder, image_name, f"{where}: image")
+            questions.append(question_of(record, ("text", "label"), split, image_name, image, where))
         return questions
+
+    def questions_of_hub(self, splits: Mapping[str, Sequence[Path]]) -> list[Question]:
+        """Returns the questions in the hub's files, split after split as in the original form.
+
+        Raises:
+            BadInputError: If a row is wrong.
+        """
+        questions: dict[str, list[Question]] = {split: [] for split in SPLITS}
+        split_of_file = {file: name for name, files in splits.items() for file in files}
+        for row in hub_rows(list(split_of_file), HUB_COLUMNS, "image"):
+            split = text_field(row.record, "category", row.source)
+            expected = SPLITS if split_of_file[row.file] == HUB_SPLIT else (split_of_file[row.file],)
+            if split not in expected:
+                raise BadInputError(
+                    f"the value is {split!r:.40}", where=f"{row.source}: category", expected=" or ".join(expected)
+                )
+            image_name = text_field(row.record, "image_source", row.source)
+            image_name = image_name if Path(image_name).suffix else f"{image_name}.jpg"
+            keys = ("question", "answer")
+            questions[split].append(question_of(row.record, keys, split, image_name, row.image, row.source))
+        return [question for of_split in questions.values() for question in of_split]
+
+
+def question_of(
+    record: Mapping[str, Any], keys: tuple[str, str], split: str, image_name: str, image: ImageSource, where: str
+) -> Question:
+    """Returns a record's question.
+
+    Args:
+        record: The record or row.
+        keys: Names of the question's field and the label's.
+        split: Its split.
+        image_name: File name of the picture.
+        image: Where the picture is.
+        where: The record's place, for errors.
+
+    Raises:
+        BadInputError: If a field is missing or wrong.
+    """
+    text_key, label_key = keys
+    number = record.get("question_id")
+    if type(number) not in (int, str):
+        raise BadInputError(f"the value is {number!r:.40}", where=f"{where}: question_id", expected="a number")
+    label = text_field(record, label_key, where)
+    if label not in ANSWERS:
+        raise BadInputError(f"the value is {label!r:.40}", where=f"{where}: {label_key}", expected="yes or no")
+    return Question(
+        id=f"{split}/{number}",
+        subtask=split,
+        text=text_field(record, text_key, where).strip(),
+        target=label,
+        image=image,
+        image_id=image_name,
+        source=where,
+    )
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,18 @@
 Source: https://github.com/necla-ml/SNLI-VE (Xie et al., 2019), made from SNLI (CC BY-SA 4.0) and Flickr30k, whose
 pictures come under Flickr's terms.
 
-Layout: ``<root>/snli_ve_{train,dev,test}.jsonl`` and a folder of Flickr30k's pictures, ``<Flickr30K_ID>.jpg`` (``.png``
-is read too). A record is ``{"Flickr30K_ID": "1016887272", "gold_label": "contradiction", "pairID":
-"1016887272.jpg#4r1c", "sentence1": ..., "sentence2": ..., ...}``. ``sentence2`` is the hypothesis; ``sentence1``, the
-caption that SNLI's annotators saw in the picture's place, is never read. The README's spellings of the first key,
-``Flickr30kID`` and ``Flikr30kID``, are read too. SNLI's pairs without a consensus (``-``) are not part of the set.
+Layout, original: ``<root>/snli_ve_{train,dev,test}.jsonl`` and a folder of Flickr30k's pictures,
+``<Flickr30K_ID>.jpg`` (``.png`` is read too). A record is ``{"Flickr30K_ID": "1016887272", "gold_label":
+"contradiction", "pairID": "1016887272.jpg#4r1c", "sentence1": ..., "sentence2": ..., ...}``. ``sentence2`` is the
+hypothesis; ``sentence1``, the caption that SNLI's annotators saw in the picture's place, is never read. The README's
+spellings of the first key, ``Flickr30kID`` and ``Flikr30kID``, are read too. SNLI's pairs without a consensus (``-``)
+are not part of the set.
+
+Layout, hub: Parquet files of the splits ``train``, ``dev`` (or ``validation``) and ``test`` with the columns ``image``,
+``filename``, ``premise``, ``hypothesis`` and ``label`` (0 entailment, 1 neutral, 2 contradiction, or as the file's
+metadata name them). Re-uploads have this form; none could be looked at when this was written. They have no ``pairID``,
+so the position in the split is the id, and predictions do not compare with those of the original form question by
+question. ``HuggingFaceM4/SNLI-VE`` has the original files, without pictures.
 
 Counts: 529,527 / 17,858 / 17,901 (test: 5,973 entailment, 5,964 neutral, 5,964 contradiction). The authors' own audit
 found about 9 % of the labels wrong, mostly neutral ones.
@@ -28,9 +35,10 @@ import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image, json_records, text_field, write_image, write_text
+from data_modules.hub_files import class_names, hub_files, hub_rows, refuse_two_forms
 from data_modules.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.types import Question
+from lightning_m2pt.types import ImageSource, Question
 
 IMAGE_FOLDER = "flickr30k_images"
 ANNOTATION_FILE = "snli_ve_{split}.jsonl"
@@ -38,6 +46,7 @@ IMAGE_KEYS = ("Flickr30K_ID", "Flickr30kID", "Flikr30kID")
 QUESTION_TEMPLATE = 'Can you conclude "{hypothesis}" from the content of the image? Please answer yes, no or not sure.'
 HYPOTHESIS_MARK = "{hypothesis}"
 NO_CONSENSUS = "-"
+HUB_SPLITS = {"train": ("train",), "dev": ("dev", "validation"), "test": ("test",)}
 TARGETS = {"entailment": "yes", "neutral": "not sure", "contradiction": "no"}
 
 
@@ -106,9 +115,20 @@ class SNLIVE(BenchmarkDataModule):
         Raises:
             BadInputError: If a record is wrong; ``gold_label`` must be one of the three.
         """
+        path = self.root / ANNOTATION_FILE.format(split=self.split)
+        hub = next(filter(None, (hub_files(self.root, name) for name in HUB_SPLITS[self.split])), [])
+        refuse_two_forms(self.root, hub, path)
+        return self.questions_of_hub(hub) if hub else self.questions_of_file(path)
+
+    def questions_of_file(self, path: Path) -> list[Question]:
+        """Returns the questions in one of the original files.
+
+        Raises:
+            BadInputError: If a record is wrong.
+        """
         folder = self.root / self.image_folder
         questions = []
-        for where, record in json_records(self.root / ANNOTATION_FILE.format(split=self.split)):
+        for where, record in json_records(path):
             label = text_field(record, "gold_label", where)
             if label not in TARGETS:
                 raise BadInputError(
@@ -119,19 +139,49 @@ class SNLIVE(BenchmarkDataModule):
                 )
             key = image_key_of(record)
             image_id = text_field(record, key, where)
-            hypothesis = text_field(record, "sentence2", where).strip()
+            image = picture_named(folder, image_id, f"{where}: {key}")
+            hypothesis = text_field(record, "sentence2", where)
             questions.append(
-                Question(
-                    id=f"{self.split}/{text_field(record, 'pairID', where)}",
-                    subtask="",
-                    text=self.question_template.replace(HYPOTHESIS_MARK, hypothesis),
-                    target=TARGETS[label],
-                    image=picture_named(folder, image_id, f"{where}: {key}"),
-                    image_id=image_id,
-                    source=where,
-                )
+                self.question(text_field(record, "pairID", where), hypothesis, label, image, image_id, where)
             )
         return questions
+
+    def questions_of_hub(self, files: Sequence[Path]) -> list[Question]:
+        """Returns the questions in the hub's files.
+
+        Raises:
+            BadInputError: If a row is wrong.
+        """
+        labels = class_names(files[0], "label") or list(TARGETS)
+        if set(labels) != set(TARGETS):
+            raise BadInputError(
+                f"the labels are {', '.join(labels)}", where=f"{files[0]}: label", expected=", ".join(TARGETS)
+            )
+        questions = []
+        for number, row in enumerate(hub_rows(files, ["filename", "hypothesis", "label"], "image"), start=1):
+            label = row.record["label"]
+            if type(label) is not int or not 0 <= label < len(labels):
+                raise BadInputError(
+                    f"the value is {label!r:.40}", where=f"{row.source}: label", expected=f"0 to {len(labels) - 1}"
+                )
+            image_id = Path(text_field(row.record, "filename", row.source)).stem
+            hypothesis = text_field(row.record, "hypothesis", row.source)
+            questions.append(self.question(str(number), hypothesis, labels[label], row.image, image_id, row.source))
+        return questions
+
+    def question(
+        self, name: str, hypothesis: str, label: str, image: ImageSource, image_id: str, where: str
+    ) -> Question:
+        """Returns the question about a hypothesis; ``name`` is unique within the split."""
+        return Question(
+            id=f"{self.split}/{name}",
+            subtask="",
+            text=self.question_template.replace(HYPOTHESIS_MARK, hypothesis.strip()),
+            target=TARGETS[label],
+            image=image,
+            image_id=image_id,
+            source=where,
+        )
 
 
 def image_key_of(record: Mapping[str, Any]) -> str:

@@ -2,11 +2,15 @@
 
 Source: https://textvqa.org (Singh et al., CVPR 2019), CC BY 4.0; the pictures are Open Images' (CC BY 2.0).
 
-Layout: ``<root>/TextVQA_0.5.1_{train,val}.json``, one object whose ``data`` is a list of records ``{"question":
-"what is the brand of phone?", "question_id": 34602, "image_id": "0054c91397f2fe05", "answers": [ten texts],
-"image_classes", "flickr_original_url", "flickr_300k_url", "image_width", "image_height", "question_tokens",
+Layout, original: ``<root>/TextVQA_0.5.1_{train,val}.json``, one object whose ``data`` is a list of records
+``{"question": "what is the brand of phone?", "question_id": 34602, "image_id": "0054c91397f2fe05", "answers": [ten
+texts], "image_classes", "flickr_original_url", "flickr_300k_url", "image_width", "image_height", "question_tokens",
 "set_name"}``, of which the first four are read; and ``train_images/<image_id>.jpg`` for both splits (``.png`` is read
 too). The test split has no answers and cannot be scored here.
+
+Layout, hub (``lmms-lab/textvqa``): Parquet files of the splits ``train`` and ``validation`` with the columns
+``image_id``, ``question_id``, ``question``, ``answers`` and ``image``; others are not read. The hub's rows could not be
+looked at when this was written.
 
 Counts: 34,602 questions on 21,953 pictures; val 5,000 on 3,166.
 
@@ -28,16 +32,19 @@ import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import checked_object, fake_image, parse_json, read_text, text_field, write_image, write_text
+from data_modules.hub_files import hub_files, hub_rows, refuse_two_forms
 from data_modules.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import is_encodable
-from lightning_m2pt.types import Question
+from lightning_m2pt.types import ImageSource, Question
 
 VERSION = "0.5.1"
 ANNOTATION_FILE = f"TextVQA_{VERSION}_{{split}}.json"
 IMAGE_FOLDER = "train_images"
 QUESTION_MARK = "{question}"
 NUMBER_OF_ANSWERS = 10
+HUB_SPLITS = {"train": "train", "val": "validation"}
+HUB_COLUMNS = ("image_id", "question_id", "question", "answers")
 
 
 class TextVQA(BenchmarkDataModule):
@@ -103,28 +110,40 @@ class TextVQA(BenchmarkDataModule):
         Raises:
             BadInputError: If a record is wrong; there must be ten answers.
         """
+        path = self.root / ANNOTATION_FILE.format(split=self.split)
+        hub = hub_files(self.root, HUB_SPLITS[self.split])
+        refuse_two_forms(self.root, hub, path)
+        if hub:
+            return [self.question(row.record, row.image, row.source) for row in hub_rows(hub, HUB_COLUMNS, "image")]
         folder = self.root / self.image_folder
-        questions = []
-        for where, record in annotations(self.root / ANNOTATION_FILE.format(split=self.split)):
-            number = record.get("question_id")
-            if type(number) not in (int, str):
-                raise BadInputError(f"the value is {number!r:.40}", where=f"{where}: question_id", expected="a number")
-            text = text_field(record, "question", where).strip()
-            answers = ten_answers(record, where)
-            image_id = text_field(record, "image_id", where)
-            questions.append(
-                Question(
-                    id=f"{self.split}/{number}",
-                    subtask="",
-                    text=self.question_template.replace(QUESTION_MARK, text),
-                    target=most_frequent(answers),
-                    image=picture_named(folder, image_id, f"{where}: image_id"),
-                    image_id=image_id,
-                    source=where,
-                    references=answers,
-                )
+        return [
+            self.question(
+                record, picture_named(folder, text_field(record, "image_id", where), f"{where}: image_id"), where
             )
-        return questions
+            for where, record in annotations(path)
+        ]
+
+    def question(self, record: Mapping[str, Any], image: ImageSource, where: str) -> Question:
+        """Returns a record's question.
+
+        Raises:
+            BadInputError: If a field is missing or wrong.
+        """
+        number = record.get("question_id")
+        if type(number) not in (int, str):
+            raise BadInputError(f"the value is {number!r:.40}", where=f"{where}: question_id", expected="a number")
+        text = text_field(record, "question", where).strip()
+        answers = ten_answers(record, where)
+        return Question(
+            id=f"{self.split}/{number}",
+            subtask="",
+            text=self.question_template.replace(QUESTION_MARK, text),
+            target=most_frequent(answers),
+            image=image,
+            image_id=text_field(record, "image_id", where),
+            source=where,
+            references=answers,
+        )
 
 
 def annotations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

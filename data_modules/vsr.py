@@ -3,9 +3,12 @@
 Source: https://github.com/cambridgeltl/visual-spatial-reasoning (Liu et al., TACL 2023), Apache-2.0; the pictures
 are COCO's (train2017 and val2017) and come under Flickr's terms.
 
-Layout: ``<root>/{train,dev,test}.jsonl``, as in ``data/splits/zeroshot`` or ``data/splits/random``, and a folder of
-the pictures that you fill from COCO. A record is ``{"image", "image_link", "caption", "label": 0 or 1, "relation",
-"subj", "obj", ...}``; zero-shot rows have ``subj`` and ``obj``, random rows ``reference_frame``: neither is read.
+Layout: ``{train,dev,test}.jsonl`` in ``<root>``, in ``<root>/zeroshot`` or ``<root>/random``, or in a clone of the
+repository (``<root>/data/splits/zeroshot``), and a folder of the pictures that you fill from COCO, all in one folder or
+in ``train2017/`` and ``val2017/`` below it. The hub's copies (``cambridgeltl/vsr_zeroshot`` and ``vsr_random``) are the
+same files, without pictures too. A record is ``{"image", "image_link", "caption", "label": 0 or 1, "relation", "subj",
+"obj", ...}``; zero-shot rows have ``subj`` and ``obj``, random rows ``reference_frame``, and the votes are texts that
+hold a list (``"[18, 2]"``): none of these is read.
 
 Counts: zero-shot 3,489 / 340 / 1,222 (test: 629 true, 593 false, 715 pictures, 53 relations); random 7,680 / 1,097 /
 2,195. The README's and the 2022 snapshot's sizes differ: compare data revisions before scores.
@@ -16,10 +19,10 @@ Metric: ``yes_no_words`` (accuracy).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy
 
@@ -33,6 +36,7 @@ IMAGE_FOLDER = "images"
 QUESTION_TEMPLATE = "{caption} Is this statement true? Please answer yes or no."
 CAPTION_MARK = "{caption}"
 TARGETS = ("no", "yes")
+COCO_FOLDERS = ("train2017", "val2017")
 
 
 class VSR(BenchmarkDataModule):
@@ -47,6 +51,7 @@ class VSR(BenchmarkDataModule):
         split: Which file to read.
         question_template: The question; ``{caption}`` stands for the caption.
         image_folder: Folder of the pictures within ``root``, or anywhere if absolute.
+        variant: Which of the two ways to split VSR, where ``root`` has both.
 
     Raises:
         BadInputError: If the question template has no place for the caption.
@@ -66,6 +71,7 @@ class VSR(BenchmarkDataModule):
         split: Literal["train", "dev", "test"] = "test",
         question_template: str = QUESTION_TEMPLATE,
         image_folder: str = IMAGE_FOLDER,
+        variant: Literal["zeroshot", "random"] = "zeroshot",
     ) -> None:
         super().__init__(root, template, batch_size, max_new_tokens, limit)
         if CAPTION_MARK not in question_template:
@@ -77,6 +83,18 @@ class VSR(BenchmarkDataModule):
         self.split = split
         self.question_template = question_template
         self.image_folder = image_folder
+        self.variant = variant
+
+    @property
+    def annotation_file(self) -> Path:
+        """The split's file: in the root, in the variant's folder, or where a clone of the repository has it."""
+        name = f"{self.split}.jsonl"
+        places = [
+            self.root / name,
+            self.root / self.variant / name,
+            self.root / "data" / "splits" / self.variant / name,
+        ]
+        return next((path for path in places if path.exists()), places[0])
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -102,7 +120,7 @@ class VSR(BenchmarkDataModule):
             BadInputError: If a record is wrong; ``label`` must be 0 or 1.
         """
         questions = []
-        for number, (where, record) in enumerate(json_records(self.root / f"{self.split}.jsonl"), start=1):
+        for number, (where, record) in enumerate(json_records(self.annotation_file), start=1):
             label = record.get("label")
             if type(label) is not int or label not in (0, 1):
                 raise BadInputError(f"the value is {label!r:.40}", where=f"{where}: label", expected="0 or 1")
@@ -114,12 +132,26 @@ class VSR(BenchmarkDataModule):
                     subtask="",
                     text=self.question_template.replace(CAPTION_MARK, caption.strip()),
                     target=TARGETS[label],
-                    image=resolve_inside(self.root / self.image_folder, image_name, f"{where}: image"),
+                    image=coco_picture(self.root / self.image_folder, image_name, record, f"{where}: image"),
                     image_id=image_name,
                     source=where,
                 )
             )
         return questions
+
+
+def coco_picture(folder: Path, name: str, record: Mapping[str, Any], where: str) -> Path:
+    """Returns where a picture is: in the folder, or in the COCO folder below it that ``image_link`` names.
+
+    Raises:
+        BadInputError: If the name leads out of the folder.
+    """
+    path = resolve_inside(folder, name, where)
+    part = PurePosixPath(str(record.get("image_link"))).parent.name
+    if path.exists() or part not in COCO_FOLDERS:
+        return path
+    nested = resolve_inside(folder, f"{part}/{name}", where)
+    return nested if nested.exists() else path
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``m2pt data``: look at the pictures and questions of a set (show), or render the embedded testbed (testbed)."""
+"""``m2pt data``: fetch a set (fetch), look at its pictures and questions (show), render the testbed (testbed)."""
 
 import argparse
 import importlib
@@ -8,6 +8,7 @@ from experiments.console import VerbParser
 from experiments.main import quieten_libraries
 
 COMMANDS = {
+    "fetch": ("experiments.data_fetch", "bring a set to this machine, with its revision pinned and its files hashed"),
     "show": ("experiments.data_show", "write a contact sheet of a set: pictures, questions, right answers"),
     "testbed": ("experiments.testbed.testbed", "render the embedded tuning and evaluation sets in the official forms"),
 }

@@ -26,7 +26,10 @@ VERBS = {
     "export": ("experiments.export", "write answers in the formats of other tools' scorers (export predictions)"),
     "params": ("experiments.params", "count what a method trains, on the meta device, without weights"),
     "check": ("experiments.check", "read configuration, annotations and image headers; load nothing"),
-    "data": ("experiments.data", "see pictures and questions of a set (data show); render the testbed (data testbed)"),
+    "data": (
+        "experiments.data",
+        "fetch a set (data fetch), see its pictures and questions (data show), render the testbed",
+    ),
     "backbone": ("experiments.backbone.recipe", "rebuild the embedded backbone from its recipe"),
     "doctor": ("experiments.doctor", "say what this machine has and what does not fit together"),
 }

@@ -14,6 +14,7 @@ import re
 import stat
 import warnings
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ import numpy
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.stored_image import StoredImage
 from lightning_m2pt.types import ImageSource
 
 MAXIMUM_PIXELS = 50_000_000
@@ -49,7 +51,7 @@ def open_image(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     """Returns a picture as 8-bit RGB, following the module's conversion rules.
 
     Args:
-        source: A file, or an array (H, W) or (H, W, 3) of uint8.
+        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
         where: ``FILE:LINE`` or record the picture belongs to, for the error.
         maximum_pixels: Limit on width times height.
 
@@ -59,26 +61,52 @@ def open_image(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     """
     if isinstance(source, numpy.ndarray):
         return image_of_array(source, where, maximum_pixels)
-    place = f"{where}: {source}" if where else str(source)
-    with open_regular_file(source, place) as file:
-        image = open_header(file, place, maximum_pixels)
-        try:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return as_rgb(upright, place)
-        except UNDECODABLE as error:
-            if isinstance(error, BadInputError):
-                raise
-            raise BadInputError(
-                f"the image is damaged or cut off: {error}", where=place, hint="copy or download the file again"
-            ) from error
+    place = place_of(source, where)
+    with open_encoded(source, place) as file:
+        return decoded(file, place, maximum_pixels)
+
+
+def pixels_of(source: Path | StoredImage, where: str = "", maximum_pixels: int = MAXIMUM_PIXELS) -> numpy.ndarray:
+    """Returns a picture's pixels: (H, W) uint8 if it is 8-bit grey, and otherwise (H, W, 3).
+
+    Args:
+        source: A file, or a place in a Parquet file.
+        where: ``FILE:LINE`` or record the picture belongs to, for the error.
+        maximum_pixels: Limit on width times height.
+
+    Raises:
+        BadInputError: If there is no readable picture of an allowed kind and size.
+        EnvironmentFailure: If the file may not be read.
+    """
+    place = place_of(source, where)
+    with open_encoded(source, place) as file:
+        return numpy.asarray(decoded(file, place, maximum_pixels, keep_grey=True))
+
+
+def decoded(file: BinaryIO, place: str, maximum_pixels: int, *, keep_grey: bool = False) -> Image.Image:
+    """Returns an encoded picture as 8-bit RGB, or as it is if it is 8-bit grey and ``keep_grey`` is set.
+
+    Raises:
+        BadInputError: If it is no readable picture of an allowed kind and size.
+    """
+    image = open_header(file, place, maximum_pixels)
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return upright if keep_grey and upright.mode == "L" else as_rgb(upright, place)
+    except UNDECODABLE as error:
+        if isinstance(error, BadInputError):
+            raise
+        raise BadInputError(
+            f"the image is damaged or cut off: {error}", where=place, hint="copy or download the file again"
+        ) from error
 
 
 def image_size(source: ImageSource, where: str = "", maximum_pixels: int = MAXIMUM_PIXELS) -> tuple[int, int]:
     """Returns (width, height) as stored in the header, without decoding the picture.
 
     Args:
-        source: A file, or an array (H, W) or (H, W, 3) of uint8.
+        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
         where: ``FILE:LINE`` or record the picture belongs to, for the error.
         maximum_pixels: Limit on width times height.
 
@@ -88,9 +116,26 @@ def image_size(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     """
     if isinstance(source, numpy.ndarray):
         return image_of_array(source, where, maximum_pixels).size
-    place = f"{where}: {source}" if where else str(source)
-    with open_regular_file(source, place) as file:
+    place = place_of(source, where)
+    with open_encoded(source, place) as file:
         return open_header(file, place, maximum_pixels).size
+
+
+def place_of(source: Path | StoredImage, where: str) -> str:
+    """Returns words for where a picture is: the record it belongs to, and the file or column."""
+    if where and isinstance(source, StoredImage):
+        return f"{where}: {source.column}"
+    return f"{where}: {source}" if where else str(source)
+
+
+def open_encoded(source: Path | StoredImage, place: str) -> BinaryIO:
+    """Opens an encoded picture for reading.
+
+    Raises:
+        BadInputError: If it is missing, empty, or no regular file.
+        EnvironmentFailure: If the file may not be read.
+    """
+    return BytesIO(source.read()) if isinstance(source, StoredImage) else open_regular_file(source, place)
 
 
 def image_of_array(array: numpy.ndarray, where: str, maximum_pixels: int) -> Image.Image:

@@ -9,14 +9,16 @@ import numpy
 import torch
 from torch import Tensor
 
+from lightning_m2pt.stored_image import StoredImage
+
 IGNORED_LABEL = -100
 """Label of every position that the loss leaves out (the value torch's cross-entropy ignores by default)."""
 
 IMAGE_TOKEN_ID = -200
 """Stands in ``input_ids`` where the image's rows go (the published code's placeholder; no tokenizer uses it)."""
 
-ImageSource: TypeAlias = Path | numpy.ndarray
-"""A picture not decoded yet: a file, or an array (H, W, 3) or (H, W) of uint8 from CIFAR's or MNIST's files."""
+ImageSource: TypeAlias = Path | StoredImage | numpy.ndarray
+"""A picture to open: a file, a place in a Parquet file, or an array (H, W, 3) or (H, W) of uint8 (CIFAR, MNIST)."""
 
 
 class Span(IntEnum):

@@ -1,0 +1,112 @@
+"""Traps of the real sets that have cost others numbers, on invented data in the real form."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_modules.files import write_image, write_text
+from data_modules.mme import MME
+from data_modules.pope import POPE
+from data_modules.vsr import VSR
+from lightning_m2pt.errors import BadInputError
+from tests.data_fixtures import fake_pictures, small_processor
+
+COCO = "http://images.cocodataset.org/{part}/{name}"
+ZEROSHOT = {"relation": "behind", "subj": "car", "obj": "suitcase", "annotator_id": 2}
+RANDOM = {"relation": "behind", "reference_frame": "intrinsic", "annotator_id": 2}
+VOTES = {"vote_true_validator_id": "[18, 2]", "vote_false_validator_id": "[1]"}
+
+
+def vsr_clone(root: Path) -> None:
+    """Writes a clone of VSR's repository with pictures from both parts of COCO, each in its own folder."""
+    for variant, fields in (("zeroshot", ZEROSHOT), ("random", RANDOM)):
+        lines = []
+        for number, part in enumerate(("train2017", "val2017")):
+            name = f"00000001769{number}.jpg"
+            write_image(root / "images" / part / name, fake_pictures(1 + number, 8)[0])
+            caption = f"The car is behind the {variant} suitcase."
+            link = {"image": name, "image_link": COCO.format(part=part, name=name), "caption": caption}
+            lines.append(json.dumps(link | {"label": number} | fields | VOTES))
+        path = root / "data" / "splits" / variant / "test.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(lines) + "\n")
+
+
+def test_both_ways_to_split_vsr_are_read_from_a_clone(tmp_path: Path) -> None:
+    vsr_clone(tmp_path)
+    for variant in ("zeroshot", "random"):
+        module = VSR(str(tmp_path), "plain", variant=variant)
+        module.connect(small_processor(8))
+        module.check()
+        assert [question.target for question in module.questions()] == ["no", "yes"]
+        assert all(variant in question.text for question in module.questions())
+        assert [question.image.parent.name for question in module.questions()] == ["train2017", "val2017"]
+    # The hub's copy is the file alone, in the root or in a folder of its own.
+    for place in (tmp_path / "hub", tmp_path / "hub" / "random"):
+        place.mkdir()
+        (place / "test.jsonl").write_bytes((tmp_path / "data/splits/random/test.jsonl").read_bytes())
+        hub = VSR(str(tmp_path / "hub"), "plain", variant="random", image_folder=str(tmp_path / "images"))
+        expected = VSR(str(tmp_path), "plain", variant="random")
+        assert [(q.id, q.text, q.image) for q in hub.questions()] == [
+            (q.id, q.text, q.image) for q in expected.questions()
+        ]
+        (place / "test.jsonl").unlink()
+
+
+def test_a_flat_folder_of_coco_pictures_comes_first(tmp_path: Path) -> None:
+    vsr_clone(tmp_path)
+    (tmp_path / "images" / "val2017" / "000000017691.jpg").rename(tmp_path / "images" / "000000017691.jpg")
+    (tmp_path / "images" / "train2017" / "000000017690.jpg").unlink()
+    with pytest.raises(BadInputError, match=r"1 of 2 images are missing: .*images/000000017690\.jpg"):
+        VSR(str(tmp_path), "plain").check()
+    assert VSR(str(tmp_path), "plain").questions()[1].image == tmp_path / "images" / "000000017691.jpg"
+
+
+def test_a_link_cannot_lead_out_of_the_pictures(tmp_path: Path) -> None:
+    vsr_clone(tmp_path)
+    path = tmp_path / "data" / "splits" / "zeroshot" / "test.jsonl"
+    path.write_text(path.read_text().replace("org/train2017", "org/..").replace("val2017", "other"))
+    with pytest.raises(BadInputError, match="2 of 2 images are missing"):
+        VSR(str(tmp_path), "plain").check()
+
+
+@pytest.mark.parametrize("source", ["aokvqa", "gqa"])
+@pytest.mark.parametrize("in_clone", [True, False])
+def test_popes_variants_are_indented_lists(tmp_path: Path, source: str, in_clone: bool) -> None:
+    POPE.write_fake(tmp_path)
+    expected = [(question.id, question.text, question.target) for question in POPE(str(tmp_path), "plain").questions()]
+    folder = tmp_path / "output" / "seem" / source if in_clone else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("random", "popular", "adversarial"):
+        lines = (tmp_path / f"coco_pope_{split}.json").read_text().splitlines()
+        listed = json.dumps([json.loads(line) for line in lines], indent=4)
+        (folder / f"{source}_pope_seem_{split}.json").write_text(listed)
+    module = POPE(str(tmp_path), "plain", objects_from=source)
+    assert [(question.id, question.text, question.target) for question in module.questions()] == expected
+    assert f"{source}_pope_seem_random.json: record 1" in module.questions()[0].source
+
+
+def test_pope_is_read_from_a_clone(tmp_path: Path) -> None:
+    POPE.write_fake(tmp_path)
+    expected = POPE(str(tmp_path), "plain").data_revision
+    (tmp_path / "output" / "coco").mkdir(parents=True)
+    for path in tmp_path.glob("*.json"):
+        path.rename(tmp_path / "output" / "coco" / path.name)
+    assert POPE(str(tmp_path), "plain").data_revision == expected
+
+
+def test_mme_names_recur_in_subtasks_and_pictures_have_two_endings(tmp_path: Path) -> None:
+    text = "Is it so? Please answer yes or no.\tYes\nIs it not? Please answer yes or no.\tNo\n"
+    for subtask, ending in (("existence", "jpg"), ("count", "jpg"), ("code_reasoning", "png")):
+        write_image(tmp_path / subtask / f"0001.{ending}", fake_pictures(1, 8)[0])
+        write_text(tmp_path / subtask / "0001.txt", text)
+    write_image(tmp_path / "artwork" / "images" / "0001.jpg", fake_pictures(1, 8)[0])
+    write_text(tmp_path / "artwork" / "questions_answers_YN" / "0001.txt", text)
+    module = MME(str(tmp_path), "plain")
+    module.connect(small_processor(8))
+    module.check()
+    names = [f"{subtask}/0001" for subtask in ("existence", "count", "artwork", "code_reasoning")]
+    endings = ["jpg", "jpg", "jpg", "png"]
+    pairs = zip(names, endings, strict=True)
+    assert [question.id for question in module.questions()] == [f"{a}.{b}/{n}" for a, b in pairs for n in (1, 2)]
