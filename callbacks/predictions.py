@@ -5,9 +5,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_m2pt.answering import NEAR_TIE, Answer
 from lightning_m2pt.metrics.predictions import PREDICTION_FORMAT
 from lightning_m2pt.partial_predictions import PartialPredictions
+from lightning_m2pt.prediction_line import prediction_line
 from lightning_m2pt.types import Question
 
 
@@ -71,27 +71,3 @@ def prediction_header(
 def prediction_file(folder: Path, benchmark: str) -> Path:
     """Returns where a set's predictions stand."""
     return folder / "predictions" / f"{benchmark}.jsonl"
-
-
-def prediction_line(benchmark: str, question: Question, answer: Answer) -> dict[str, Any]:
-    """Returns one question's line.
-
-    ``references`` is there only where the question has some, ``log_probabilities`` only where candidates were compared,
-    and ``near_tie`` only where rounding may decide.
-    """
-    line: dict[str, Any] = {
-        "id": question.id,
-        "set": benchmark,
-        "subtask": question.subtask,
-        "question": question.text,
-        "answer": answer.text,
-        "target": question.target,
-        "image_id": question.image_id,
-    }
-    if question.references:
-        line["references"] = list(question.references)
-    if answer.log_probabilities:
-        line["log_probabilities"] = {text: round(value, 6) for text, value in answer.log_probabilities.items()}
-    if answer.margin < NEAR_TIE:
-        line["near_tie"] = True
-    return line

@@ -37,7 +37,9 @@ class Overlap:
 
 OVERLAPS = (
     Overlap(("MNIST-M+*",), ("mnist",), "MNIST's digits on photographs: pictures of the same writing, and all labels"),
-    Overlap(("cinic-10+*",), ("cifar10",), "made of CIFAR-10 with its test pictures, and ImageNet: pictures and labels"),
+    Overlap(
+        ("cinic-10+*",), ("cifar10",), "made of CIFAR-10 with its test pictures, and ImageNet: pictures and labels"
+    ),
     Overlap(("STL-10+*",), ("cifar10",), "nine of CIFAR-10's ten labels, on other pictures"),
     Overlap(("FLICKR30K+*", "LOC_NARRATIVES+flickr30k*"), ("snli_ve",), "Flickr30k: SNLI-VE's pictures"),
     Overlap(

@@ -158,9 +158,7 @@ def spreadsheet_cell(value: Any) -> Any:
 
 def for_programs(tables: Sequence[ReportTable]) -> str:
     """Returns the records with all digits, and the notes, as JSON."""
-    content = [
-        {"title": table.title, "records": list(table.records), "notes": list(table.notes)} for table in tables
-    ]
+    content = [{"title": table.title, "records": list(table.records), "notes": list(table.notes)} for table in tables]
     return json.dumps({"tables": content}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

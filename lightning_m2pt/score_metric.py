@@ -12,6 +12,7 @@ from typing_extensions import override
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import check_same_questions
 from lightning_m2pt.metrics.score import named_rule, possible_answers, score
+from lightning_m2pt.prediction_line import answered_question
 from lightning_m2pt.types import Question
 
 
@@ -95,16 +96,4 @@ class ScoreMetric(Metric):
 
     def prediction(self, name: str, answer: str) -> dict[str, Any]:
         """Returns one line of a prediction file."""
-        question = self.questions[name]
-        line: dict[str, Any] = {
-            "id": name,
-            "set": str(self.header["benchmark"]),
-            "subtask": question.subtask,
-            "question": question.text,
-            "answer": answer,
-            "target": question.target,
-            "image_id": question.image_id,
-        }
-        if question.references:
-            line["references"] = list(question.references)
-        return line
+        return answered_question(str(self.header["benchmark"]), self.questions[name], answer)

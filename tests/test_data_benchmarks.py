@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from callbacks.predictions import prediction_line
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.cifar10 import CIFAR10, write_cifar10
 from data_modules.cifar100 import CIFAR100
@@ -22,6 +21,7 @@ from data_modules.vsr import VSR, VSRItem, write_vsr
 from lightning_m2pt.answering import Answer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score, score
+from lightning_m2pt.prediction_line import prediction_line
 from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, Question, Span
 from tests.data_fixtures import fake_pictures, small_processor
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.predictions import prediction_line
 from data_modules.text_vqa import TextVQA, TextVQAItem, write_text_vqa
 from data_modules.vsr import VSR
 from experiments.scoring import score_file, write_score
@@ -13,6 +12,7 @@ from lightning_m2pt.answering import Answer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.partial_predictions import json_lines
+from lightning_m2pt.prediction_line import prediction_line
 from tests.data_fixtures import fake_pictures
 
 ANSWERS = ("", "", "", "nokia", "Samsung", "samsung", "Samsung", "nokia", "unanswerable", "lg")
