@@ -40,8 +40,8 @@ class LabelledPictures:
     labels: list[int]
 
 
-def _picture(scene: Scene, seed: int, part: str, index: int) -> numpy.ndarray:
-    return render(scene, picture_generator(seed, part, index), Domain.SHIFTED, ScanSplit.EVALUATION)
+def _picture(scene: Scene, seed: int, part: str, index: int, scans: ScanSplit = ScanSplit.EVALUATION) -> numpy.ndarray:
+    return render(scene, picture_generator(seed, part, index), Domain.SHIFTED, scans)
 
 
 def likely_absent_names(scene: Scene, generator: random.Random) -> list[str]:
@@ -98,7 +98,7 @@ def mme_items(seed: int, sizes: TestbedSizes) -> list[MMEItem]:
     return items
 
 
-def vsr_items(seed: int, sizes: TestbedSizes) -> list[VSRItem]:
+def vsr_items(seed: int, sizes: TestbedSizes, scans: ScanSplit = ScanSplit.EVALUATION) -> list[VSRItem]:
     """Returns statements about where one object stands to another, half of them true on average."""
     items: list[VSRItem] = []
     attempt = 0
@@ -111,7 +111,7 @@ def vsr_items(seed: int, sizes: TestbedSizes) -> list[VSRItem]:
             items.append(
                 VSRItem(
                     image_name=f"vsr_{len(items):04d}.png",
-                    image=_picture(scene, seed, "vsr picture", attempt),
+                    image=_picture(scene, seed, "vsr picture", attempt, scans),
                     caption=phrasings.RELATION.format(**words),
                     label=int(bool(drawn.answer)),
                     relation=words["relation"],
@@ -147,30 +147,30 @@ def pope_items(seed: int, sizes: TestbedSizes) -> list[POPEItem]:
     return [item for split_items in items.values() for item in split_items]
 
 
-def cifar10_pictures(seed: int, sizes: TestbedSizes) -> LabelledPictures:
+def cifar10_pictures(seed: int, sizes: TestbedSizes, scans: ScanSplit = ScanSplit.EVALUATION) -> LabelledPictures:
     """Returns colour pictures of one shape each; classes are the ten shapes in order."""
     images = numpy.empty((sizes.classification_images, IMAGE_SIZE, IMAGE_SIZE, 3), numpy.uint8)
     labels = []
     for index in range(sizes.classification_images):
         scene = sample_scene(random_generator(seed, "cifar10", index), SceneKind.SINGLE_SHAPE)
-        images[index] = _picture(scene, seed, "cifar10 picture", index)
+        images[index] = _picture(scene, seed, "cifar10 picture", index, scans)
         labels.append(SHAPES.index(scene.objects[0].name))
     return LabelledPictures(images, labels)
 
 
-def mnist_pictures(seed: int, sizes: TestbedSizes) -> LabelledPictures:
+def mnist_pictures(seed: int, sizes: TestbedSizes, scans: ScanSplit = ScanSplit.EVALUATION) -> LabelledPictures:
     """Returns grey pictures of one white digit each, of scans that no training stage has seen."""
     images = numpy.empty((sizes.classification_images, IMAGE_SIZE, IMAGE_SIZE), numpy.uint8)
     labels = []
     for index in range(sizes.classification_images):
         scene = sample_scene(random_generator(seed, "mnist", index), SceneKind.SINGLE_DIGIT, colour="white")
         generator = picture_generator(seed, "mnist picture", index)
-        images[index] = render_grey(scene, generator, Domain.SHIFTED, ScanSplit.EVALUATION)
+        images[index] = render_grey(scene, generator, Domain.SHIFTED, scans)
         labels.append(DIGITS.index(scene.objects[0].name))
     return LabelledPictures(images, labels)
 
 
-def cifar100_pictures(seed: int, sizes: TestbedSizes) -> LabelledPictures:
+def cifar100_pictures(seed: int, sizes: TestbedSizes, scans: ScanSplit = ScanSplit.EVALUATION) -> LabelledPictures:
     """Returns colour pictures of one shape or digit each; classes are ``FINE_CLASSES`` in order."""
     images = numpy.empty((sizes.classification_images, IMAGE_SIZE, IMAGE_SIZE, 3), numpy.uint8)
     labels = []
@@ -178,12 +178,17 @@ def cifar100_pictures(seed: int, sizes: TestbedSizes) -> LabelledPictures:
         generator = random_generator(seed, "cifar100", index)
         kind = generator.choice((SceneKind.SINGLE_SHAPE, SceneKind.SINGLE_DIGIT))
         scene = sample_scene(generator, kind, colour=generator.choice(FINE_COLOURS))
-        images[index] = _picture(scene, seed, "cifar100 picture", index)
+        images[index] = _picture(scene, seed, "cifar100 picture", index, scans)
         labels.append(FINE_CLASSES.index(f"{scene.objects[0].colour}_{scene.objects[0].name}"))
     return LabelledPictures(images, labels)
 
 
-def snli_ve_items(seed: int, sizes: TestbedSizes) -> list[SNLIVEItem]:
+def coarse_labels(fine_labels: list[int]) -> list[int]:
+    """Returns the coarse class of every fine one: the name without its colour."""
+    return [label // len(FINE_COLOURS) for label in fine_labels]
+
+
+def snli_ve_items(seed: int, sizes: TestbedSizes, scans: ScanSplit = ScanSplit.EVALUATION) -> list[SNLIVEItem]:
     """Returns hypotheses about the colour of an object; neutral where no such object is in the picture."""
     items = []
     for index in range(sizes.hypotheses):
@@ -194,7 +199,7 @@ def snli_ve_items(seed: int, sizes: TestbedSizes) -> list[SNLIVEItem]:
         items.append(
             SNLIVEItem(
                 image_id=name,
-                image=_picture(scene, seed, "snli_ve picture", index),
+                image=_picture(scene, seed, "snli_ve picture", index, scans),
                 hypothesis=phrasings.HYPOTHESIS.format(**drawn.words),
                 premise=f"{scene.caption()}.",
                 gold_label=label,
@@ -204,7 +209,7 @@ def snli_ve_items(seed: int, sizes: TestbedSizes) -> list[SNLIVEItem]:
     return items
 
 
-def text_vqa_items(seed: int, sizes: TestbedSizes) -> list[TextVQAItem]:
+def text_vqa_items(seed: int, sizes: TestbedSizes, scans: ScanSplit = ScanSplit.EVALUATION) -> list[TextVQAItem]:
     """Returns questions for the number that the digits of a picture make in reading order, two or more of them.
 
     Half of the ten answers are words and half are digits, as people answer: both count as right.
@@ -221,7 +226,7 @@ def text_vqa_items(seed: int, sizes: TestbedSizes) -> list[TextVQAItem]:
                 TextVQAItem(
                     question_id=len(items),
                     image_id=f"{len(items):04d}",
-                    image=_picture(scene, seed, "text_vqa picture", attempt),
+                    image=_picture(scene, seed, "text_vqa picture", attempt, scans),
                     question=phrasings.WRITTEN_NUMBER,
                     answers=(" ".join(digits), number) * (VQA_ANSWERS // 2),
                 )

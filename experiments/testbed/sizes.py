@@ -17,6 +17,7 @@ class TestbedSizes:
         classification_images: Pictures of CIFAR-10, of CIFAR-100 and of MNIST.
         hypotheses: Hypotheses of SNLI-VE, each about a picture of its own.
         number_questions: Questions of Text-VQA, each about a picture of its own.
+        examples: Questions of the training split of every set that has one.
     """
 
     __test__ = False
@@ -30,3 +31,4 @@ class TestbedSizes:
     classification_images: int = 1000
     hypotheses: int = 1000
     number_questions: int = 1000
+    examples: int = 64

@@ -21,6 +21,7 @@ from data_modules.vision_flan import write_vision_flan
 from data_modules.vsr import write_vsr
 from experiments.console import VerbParser
 from experiments.testbed import evaluation_sets
+from experiments.testbed.example_splits import write_example_splits
 from experiments.testbed.sizes import TestbedSizes
 from experiments.testbed.tuning_set import (
     TRAINING_PART,
@@ -53,7 +54,7 @@ def _write_cifar10(root: Path, seed: int, sizes: TestbedSizes) -> None:
 
 def _write_cifar100(root: Path, seed: int, sizes: TestbedSizes) -> None:
     pictures = evaluation_sets.cifar100_pictures(seed, sizes)
-    coarse_labels = [label // len(evaluation_sets.FINE_COLOURS) for label in pictures.labels]
+    coarse_labels = evaluation_sets.coarse_labels(pictures.labels)
     write_cifar100(
         root / "cifar100", pictures.images, pictures.labels, coarse_labels, evaluation_sets.FINE_CLASSES, NAMES
     )
@@ -77,8 +78,9 @@ SETS: dict[str, Callable[[Path, int, TestbedSizes], None]] = {
     "cifar10": _write_cifar10,
     "cifar100": _write_cifar100,
     "mnist": _write_mnist,
+    "examples": write_example_splits,
 }
-"""What writes each set below the root."""
+"""What writes each set below the root; ``examples`` adds training splits to sets that are there."""
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -139,7 +141,8 @@ def is_complete(root: Path, seed: int) -> bool:
             expected=str(wanted),
             hint=f"`m2pt data testbed --root {root} --seed {seed} --force` renders again",
         )
-    return all(
+    # Data of before a set was added are of the same world: what is there comes out the same again.
+    return manifest.get("sets") == list(SETS) and all(
         (root / name).is_file() and file_sha256(root / name) == value for name, value in manifest["files"].items()
     )
 
@@ -162,7 +165,7 @@ def write_testbed(root: Path, seed: int, sizes: TestbedSizes, console: Console) 
             progress.advance(task)
     files = sorted(path for folder in set_folders() for path in (root / folder).rglob("*") if path.is_file())
     hashes = {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
-    manifest = {"seed": seed, "world_version": WORLD_VERSION, "files": hashes}
+    manifest = {"seed": seed, "world_version": WORLD_VERSION, "sets": list(SETS), "files": hashes}
     partial = root / f"{MANIFEST}.partial"
     partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, root / MANIFEST)
@@ -170,7 +173,7 @@ def write_testbed(root: Path, seed: int, sizes: TestbedSizes, console: Console) 
 
 def set_folders() -> list[str]:
     """Returns the names of the folders below the root."""
-    return sorted({name.split()[0] for name in SETS})
+    return sorted({name.split()[0] for name in SETS} - {"examples"})
 
 
 def file_sha256(path: Path) -> str:
