@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
 from callbacks.progress import SampleProgressBar
+from callbacks.stop_after_batch import StopAfterBatch
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.few_shot import add_examples
 from experiments.cli import Experiment
@@ -211,7 +212,8 @@ def answer(
     )
     model.answering = answering
     if left:
-        trainer = answering_trainer(experiment, [PredictionWriter(partial, questions), SampleProgressBar()], {})
+        writer = PredictionWriter(partial, questions)
+        trainer = answering_trainer(experiment, [writer, StopAfterBatch(), SampleProgressBar()], {})
         trainer.predict(model, datamodule=benchmark, return_predictions=False)
     partial.finish([question.id for question in questions])
     near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)

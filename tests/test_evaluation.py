@@ -1,7 +1,9 @@
 """Answers do not depend on batches, a killed evaluation goes on where it stopped, and other answers are refused."""
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,25 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch, cap
     assert files == ["mme.jsonl", "vsr.jsonl"]
     for name in files:
         assert (cut / "predictions" / name).read_bytes() == (whole / "predictions" / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_evaluation_after_its_batch(tmp_path, monkeypatch, number):
+    whole = GreedyAnswering.answer
+
+    def answer(self, backbone, batch):
+        os.kill(os.getpid(), number)
+        return whole(self, backbone, batch)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(GreedyAnswering, "answer", answer)
+        with pytest.raises(SystemExit) as ended:
+            evaluate_frozen(frozen_experiment(tmp_path))
+    assert ended.value.code == 128 + number
+    (partial,) = tmp_path.rglob("*.partial-0")
+    assert len(partial.read_text().splitlines()) == 1 + 3  # the batch it came in
+    signal.signal(number, before)
 
 
 def test_a_kill_between_the_last_answer_and_the_file_loses_nothing(tmp_path, monkeypatch):
