@@ -6,7 +6,8 @@ doc_to_visual, doc_id, task, split), with the continuation in place of the setti
 in ``task_dict[task][split]``.
 
 Its base class asks for a log-likelihood, but its multiple-choice tasks take the smallest number: as its own LLaVA
-classes do, ``loglikelihood`` returns the mean loss a token.
+classes do, ``loglikelihood`` returns the mean loss a token. In 0.7.3 no multiple-choice task runs to its end, whatever
+the model: the evaluator makes a text of every pair (``unwrap_generation_output``) before the task unpacks it.
 
 Answers are greedy and about one picture; a task that samples, or has more pictures or none, is refused.
 """

@@ -51,7 +51,7 @@ def frozen_model(plugin, docs: list[dict], **words):
 
 
 def test_answers_are_those_of_m2pt_evaluate_for_a_run_and_for_the_untouched_model(plugin, tmp_path):
-    words = [*small_words(tmp_path, steps=2), *benchmark_words(tmp_path)]
+    words = [*small_words(tmp_path, steps=1), *benchmark_words(tmp_path)]
     experiment, run = fitted(words)
     check_experiment(experiment)
     evaluate_tuned(experiment, run)
