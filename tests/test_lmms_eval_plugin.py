@@ -6,6 +6,7 @@ Most tests run twice: with a stand-in for lmms-eval's base class, and with lmms-
 import configparser
 import importlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
+from data_modules.mme import MME
 from experiments import lmms_eval_manifest
 from experiments.cli import parse_experiment
 from experiments.evaluation import evaluate_frozen, evaluate_tuned
+from experiments.peer_formats.formats import export_files
 from experiments.prepare import check_experiment
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
-from lightning_m2pt.types import Sample, Turn
+from lightning_m2pt.types import Question, Sample, Turn
 from tests.lmms_eval_requests import Request, documents, install_stand_in, pictures, requests_of
 from tests.small_experiment import fitted, small_words
 from tests.test_experiments import benchmark_words
@@ -196,45 +199,65 @@ def test_lmms_eval_finds_our_class_by_its_manifest():
     assert registry.get_model_class("m2pt").__name__ == "M2PTModel"
 
 
-@NEEDS_LMMS_EVAL
-def test_lmms_eval_runs_a_task_of_its_own_with_us(tmp_path):
-    """The whole path: entry form of the arguments, its tasks, requests, aggregation; the set is a local file."""
+def local_mme_task(folder: Path, questions: list[Question]) -> None:
+    """Writes lmms-eval's own MME task over a local file in place of the hub's, with our questions as they are."""
     import datasets
+    import lmms_eval.tasks.mme.utils
+
+    rows = [
+        {
+            "question_id": f"{question.subtask}/{question.image_id}",
+            "image": as_picture(question.image).convert("RGB"),
+            "question": question.text,
+            "answer": question.target,
+            "category": question.subtask,
+        }
+        for question in questions
+    ]
+    file = folder / "mme.parquet"
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(str(file))
+    theirs = Path(lmms_eval.tasks.mme.utils.__file__)
+    (folder / "utils.py").write_text(theirs.read_text())
+    task = theirs.with_name("mme.yaml").read_text()
+    for before, after in (
+        ("dataset_path: lmms-lab-encoder/MME", "dataset_path: parquet"),
+        ("  token: True", f"  data_files:\n    test: {file}"),
+        ('task: "mme"', 'task: "mme_local"'),
+        ('post_prompt: "\\nAnswer the question using a single word or phrase."', 'post_prompt: ""'),
+    ):
+        assert task.count(before) == 1
+        task = task.replace(before, after)
+    (folder / "mme_local.yaml").write_text(task)
+
+
+@NEEDS_LMMS_EVAL
+def test_lmms_evals_mme_task_with_us_logs_what_we_export_and_finds_our_points(tmp_path):
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.models import MODEL_REGISTRY_V2
     from lmms_eval.tasks import TaskManager
 
+    MME.write_fake(tmp_path / "mme")
+    data = {"root": str(tmp_path / "mme"), "template": "plain", "max_new_tokens": 16}
+    benchmarks = json.dumps([{"class_path": "data_modules.mme.MME", "init_args": data}])
+    words = ["--config", FROZEN, "--output_root", str(tmp_path / "outputs"), "--trainer.accelerator", "cpu"]
+    experiment = parse_experiment([*words, "--benchmarks", benchmarks])
+    check_experiment(experiment)
+    folder, scores = evaluate_frozen(experiment)
+    export = export_files(read_predictions(folder / "predictions" / "mme.jsonl"), "lmms_eval")
+    expected = [json.loads(line) for line in export.files["samples_mme.jsonl"].splitlines()]
+    local_mme_task(tmp_path, experiment.benchmarks[0].questions())
     MODEL_REGISTRY_V2.register_manifest(lmms_eval_manifest.manifest(), overwrite=True)
-    docs = [{**document, "answer": ["yes", "no"][n % 2]} for n, document in enumerate(documents(6))]
-    rows = datasets.Dataset.from_list([{**document, "image": pictures(document)[0]} for document in docs])
-    rows.cast_column("image", datasets.Image()).to_parquet(str(tmp_path / "shapes.parquet"))
-    (tmp_path / "utils.py").write_text(
-        "def visual(doc):\n    return [doc['image'].convert('RGB')]\n"
-        "def text(doc, lmms_eval_specific_kwargs=None):\n    return doc['question']\n"
-        "def result(doc, results):\n    return {'right': float(results[0].lower() == doc['answer'])}\n"
-    )
-    (tmp_path / "shapes.yaml").write_text(
-        f"task: shapes\ndataset_path: parquet\n"
-        f"dataset_kwargs:\n  data_files:\n    test: {tmp_path / 'shapes.parquet'}\n"
-        "test_split: test\noutput_type: generate_until\ndoc_to_target: answer\n"
-        "doc_to_visual: !function utils.visual\ndoc_to_text: !function utils.text\n"
-        "process_results: !function utils.result\n"
-        "generation_kwargs:\n  max_new_tokens: 4\n  temperature: 0\n  do_sample: false\n"
-        "metric_list:\n  - metric: right\n    aggregation: mean\n    higher_is_better: true\n"
-    )
     results = simple_evaluate(
         model="m2pt",
         model_args=f"config={FROZEN},template=plain",
-        tasks=["shapes"],
+        tasks=["mme_local"],
         batch_size=2,
         device="cpu",
         task_manager=TaskManager("ERROR", include_path=str(tmp_path), include_defaults=False),
     )
-    plugin_class = MODEL_REGISTRY_V2.get_model_class("m2pt")
-    model = plugin_class(config=FROZEN, template="plain", device="cpu")
-    model.task_dict["shapes"] = {"test": docs}
-    answers = model.generate_until(requests_of(docs, lambda document: [{**GREEDY, "max_new_tokens": 4}]))
-    logged = {sample["doc_id"]: sample["filtered_resps"] for sample in results["samples"]["shapes"]}
-    assert [logged[number][0] for number in range(6)] == answers
-    right = sum(answer.lower() == document["answer"] for answer, document in zip(answers, docs, strict=True))
-    assert results["results"]["shapes"]["right,none"] == pytest.approx(right / 6)
+    logged = sorted(results["samples"]["mme_local"], key=lambda sample: sample["doc_id"])
+    for sample, ours in zip(logged, expected, strict=True):
+        assert sample["arguments"][0] == ours.pop("input")
+        assert sample["filtered_resps"] == [ours.pop("filtered_resps")]
+        assert {key: sample[key] for key in ours} == ours
+    assert results["results"]["mme_local"]["mme_perception_score,none"] == scores["mme"].raw
