@@ -16,7 +16,8 @@ from typing import Any
 
 from experiments.peer_formats.common import Export, yes_or_no
 from experiments.peer_formats.pope import json_lines, split_of
-from lightning_m2pt.metrics.mme import COGNITION, READ_CHARACTERS, position_of
+from lightning_m2pt.metrics.mme import COGNITION, position_of
+from lightning_m2pt.metrics.mme_readings import mme_lmms_answer
 from lightning_m2pt.metrics.predictions import PredictionFile
 
 POPE_TASKS = {"random": "pope_random", "popular": "pope_pop", "adversarial": "pope_adv"}
@@ -48,22 +49,9 @@ def mme_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what lmms-eval's MME task logs for an answer: its subtask's group with the pair's key and a score."""
     position_of(row["subtask"])  # refuses one that MME has not
     name = "mme_cognition_score" if row["subtask"] in COGNITION else "mme_perception_score"
-    right = mme_reading(row["answer"]) == yes_or_no(row)
+    right = mme_lmms_answer(row["answer"]) == yes_or_no(row)
     key = f"{row['subtask']}/{row['image_id']}"
     return {name: {"question_id": key, "category": row["subtask"], "score": float(right)}}
-
-
-def mme_reading(answer: str) -> str | None:
-    """Returns "yes" or "no" as lmms-eval reads an answer, or None.
-
-    Trimmed, in lower case and without full stops, a lone "y" or "n" counts, and otherwise what the first four
-    characters hold.
-    """
-    text = answer.lower().strip().replace(".", "")
-    beginning = {"y": "yes", "n": "no"}.get(text, text[:READ_CHARACTERS])
-    if "yes" in beginning:
-        return "yes"
-    return "no" if "no" in beginning else None
 
 
 def pope_metrics(row: Mapping[str, Any]) -> dict[str, Any]:

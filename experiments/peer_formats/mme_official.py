@@ -10,7 +10,7 @@ not look at it.
 """
 
 from experiments.peer_formats.common import Export, encoded, flattened, yes_or_no
-from lightning_m2pt.metrics.mme import SUBTASKS, mme_official, position_of
+from lightning_m2pt.metrics.mme import SUBTASKS, mme_scores, position_of
 from lightning_m2pt.metrics.predictions import PredictionFile
 
 Pair = tuple[str, str]
@@ -24,7 +24,7 @@ def mme_official_files(content: PredictionFile) -> Export:
     """
     rows = content.predictions
     targets = [yes_or_no(row) for row in rows]
-    mme_official(
+    mme_scores(
         [row["subtask"] for row in rows], [row["image_id"] for row in rows], [None] * len(rows), targets
     )  # refuses a picture without its pair
     lines: dict[Pair, list[str]] = {}
