@@ -28,10 +28,11 @@ from lightning_m2pt.judge import (
     judge_prompt,
     read_verdict,
 )
-from lightning_m2pt.metrics.agreement import Agreement, agreement, is_exact
+from lightning_m2pt.metrics.agreement import Agreement, agreement
 from lightning_m2pt.metrics.pope import ratio
 from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.metrics.word_matching import exact
 
 RULE = "judge"
 VERDICT_NAMES = {True: "right", False: "wrong", None: None}
@@ -163,9 +164,9 @@ def judged_score(content: PredictionFile, verdicts: Sequence[bool | None]) -> Sc
 
 
 def agreement_with_exact(content: PredictionFile, verdicts: Sequence[bool | None]) -> Agreement:
-    """Returns how far verdicts agree with equality of texts; an unparsed verdict counts as wrong."""
-    exact = [is_exact(row["answer"], row["target"]) for row in content.predictions]
-    return agreement([verdict is True for verdict in verdicts], exact)
+    """Returns how far verdicts agree with the rule ``exact``; an unparsed verdict counts as wrong."""
+    is_exact = [exact(row["answer"], [row["target"]]) is not None for row in content.predictions]
+    return agreement([verdict is True for verdict in verdicts], is_exact)
 
 
 def agreement_sentence(agreed: Agreement) -> str:

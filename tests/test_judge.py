@@ -19,8 +19,9 @@ from lightning_m2pt.judge import (
     judge_prompt,
     read_verdict,
 )
-from lightning_m2pt.metrics.agreement import agreement, is_exact
+from lightning_m2pt.metrics.agreement import agreement
 from lightning_m2pt.metrics.predictions import PredictionFile
+from lightning_m2pt.metrics.word_matching import exact
 from tests.data_fixtures import word_tokenizer
 from tests.prediction_files import CLEAN, vsr_predictions, written
 
@@ -84,9 +85,9 @@ def test_only_new_words_count(tmp_path, monkeypatch, capfd, judge_folder, word, 
     assert record["score"]["unparsed"] == (20 if word == "red" else 0)
     expected = {"no": "wrong", "yes": "right", "red": None}[word]
     assert record["verdicts"] == {row["id"]: {"verdict": expected, "reply": word} for row in content.predictions}
-    exact = sum(is_exact(row["answer"], row["target"]) for row in content.predictions)
-    share = exact / 20 if word == "yes" else 1 - exact / 20
-    assert 0 < exact < 20
+    equal = sum(exact(row["answer"], [row["target"]]) is not None for row in content.predictions)
+    share = equal / 20 if word == "yes" else 1 - equal / 20
+    assert 0 < equal < 20
     assert record["agreement_with_exact"] == {"n": 20, "share": pytest.approx(share), "kappa": 0.0}
     assert f"agreement with exact: {100 * share:.1f}% of 20 answers, Cohen's kappa 0.00" in capfd.readouterr().out
 
@@ -152,8 +153,6 @@ def test_agreement_is_counted_and_corrected_for_chance():
     assert result.kappa == pytest.approx(0.5)
     assert agreement([True, False], [False, True]).kappa == -1
     assert agreement([True] * 3, [True] * 3).kappa is None
-    assert is_exact(" Yes\n", "yes")
-    assert not is_exact("yes.", "yes")
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,3 @@ def agreement(first: Sequence[bool], second: Sequence[bool]) -> Agreement:
     right_by_first, right_by_second = ratio(sum(first), n), ratio(sum(second), n)
     by_chance = right_by_first * right_by_second + (1 - right_by_first) * (1 - right_by_second)
     return Agreement(n, share, None if by_chance == 1 else (share - by_chance) / (1 - by_chance))
-
-
-def is_exact(answer: str, target: str) -> bool:
-    """Tells whether an answer is its target but for case and outer spaces."""
-    return answer.strip().lower() == target.strip().lower()
