@@ -22,6 +22,8 @@ VERBS = {
     "predict": ("experiments.answer", "answer one evaluation set (--data) to a prediction file"),
     "evaluate": ("experiments.evaluate", "answer and score every benchmark of an experiment, or of a run (--run DIR)"),
     "score": ("experiments.score", "score prediction files under named rules; needs no model and no torch"),
+    "report": ("experiments.report", "tables of evaluated runs with intervals: terminal, Markdown, LaTeX, CSV, JSON"),
+    "compare": ("experiments.compare", "two runs on the same questions: paired intervals, McNemar's test, verdicts"),
     "params": ("experiments.params", "count what a method trains, on the meta device, without weights"),
     "check": ("experiments.check", "read configuration, annotations and image headers; load nothing"),
     "data": ("experiments.data", "see pictures and questions of a set (data show); render the testbed (data testbed)"),

@@ -6,10 +6,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.predictions import PredictionFile
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.metrics.statistics import compare
 
 AT_CHANCE_ERRORS = 2.0
 """A score less than this many standard errors above the chance line is said to be at chance."""
+IN_NOISE = " ~"
+"""Stands behind a difference whose paired interval contains 0."""
 
 
 def headline(scored: Score) -> str:
@@ -24,6 +28,11 @@ def chance(scored: Score) -> str:
     if scored.maximum == 1.0:
         return f"{scored.chance:.1f}"
     return f"{scored.chance * scored.maximum / 100:.0f}"
+
+
+def is_in_noise(answered: PredictionFile, before: Score, after: Score) -> bool:
+    """Tells whether the paired 95% bootstrap interval of two runs' difference contains 0."""
+    return compare(answered, [before], [after]).interval.holds_zero
 
 
 def is_at_chance(scored: Score) -> bool:
@@ -72,14 +81,21 @@ def score_table(scores: Sequence[Score]) -> Table:
     return shown
 
 
-def comparison_table(frozen: Mapping[str, Score], tuned: Mapping[str, Score], method: str) -> Table:
+def comparison_table(
+    frozen: Mapping[str, Score],
+    tuned: Mapping[str, Score],
+    method: str,
+    answered: Mapping[str, PredictionFile] | None = None,
+) -> Table:
     """Returns the frozen model, the tuned one and the difference, set by set.
 
     Args:
         frozen: Scores of the untouched model by set.
         tuned: Scores of the run by set.
         method: Name of the method for the header.
+        answered: Prediction files of either, by set; with them, differences inside the noise are marked.
     """
+    in_noise = {name for name, content in (answered or {}).items() if is_in_noise(content, frozen[name], tuned[name])}
     shown = Table(caption="percent of each set's maximum; chance: the best constant answer", caption_justify="left")
     shown.add_column("set")
     for column in ("frozen", method, "difference", "chance", "n", "unparsed", "yes said"):
@@ -91,7 +107,7 @@ def comparison_table(frozen: Mapping[str, Score], tuned: Mapping[str, Score], me
             label,
             f"{before.value:.1f}" + (" *" if is_at_chance(before) else ""),
             f"{after.value:.1f}" + (" *" if is_at_chance(after) else ""),
-            f"{after.value - before.value:+.1f}",
+            f"{after.value - before.value:+.1f}" + (IN_NOISE if name in in_noise else ""),
             f"{after.chance:.1f}",
             f"{after.n:,}",
             str(after.unparsed),
@@ -109,4 +125,6 @@ def comparison_table(frozen: Mapping[str, Score], tuned: Mapping[str, Score], me
     )
     if any(is_at_chance(scored) for scored in [*frozen.values(), *tuned.values()]):
         shown.caption = f"{shown.caption}; * at chance"
+    if in_noise:
+        shown.caption = f"{shown.caption}; {IN_NOISE.strip()} inside the noise (the paired 95% interval contains 0)"
     return shown

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -80,18 +82,23 @@ def terminal(tables: Sequence[ReportTable], width: int) -> str:
         constant = [
             position
             for position, column in enumerate(table.columns)
-            if column.is_setting and len({row[position] for row in table.rows}) == 1
+            if column.is_setting and len({row[position] for row in table.rows} - {""}) == 1
         ]
-        shown = Table(title=escape(table.title) or None, title_justify="left")
+        shown = Table(title=escape(table.title) or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         positions = [position for position in range(len(table.columns)) if position not in constant]
         for position in positions:
             column = table.columns[position]
-            shown.add_column(escape(column.title), justify="right" if column.is_number else "left")
+            justify: Literal["left", "right"] = "right" if column.is_number else "left"
+            # A number that is broken into two lines is read as two numbers: names give way first.
+            shown.add_column(escape(column.title), justify=justify, overflow="fold", no_wrap=column.is_number)
         for row in table.rows:
             shown.add_row(*(escape(row[position]) for position in positions))
-        console.print(shown)
+        # Wider than asked for rather than words broken in two.
+        needed = Measurement.get(console, console.options, shown).minimum
+        console.print(shown, width=max(width, needed), crop=False)
         if constant:
-            settings = [f"{table.columns[position].title} {table.rows[0][position]}" for position in constant]
+            values = {position: {row[position] for row in table.rows} - {""} for position in constant}
+            settings = [f"{table.columns[position].title} {values[position].pop()}" for position in constant]
             console.print("all rows: " + "; ".join(settings), markup=False)
         for note in table.notes:
             console.print(note, markup=False)
@@ -158,9 +165,7 @@ def spreadsheet_cell(value: Any) -> Any:
 
 def for_programs(tables: Sequence[ReportTable]) -> str:
     """Returns the records with all digits, and the notes, as JSON."""
-    content = [
-        {"title": table.title, "records": list(table.records), "notes": list(table.notes)} for table in tables
-    ]
+    content = [{"title": table.title, "records": list(table.records), "notes": list(table.notes)} for table in tables]
     return json.dumps({"tables": content}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -273,7 +273,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     for number in range(1, min(only_first, only_second) + 1):
         term = term * (discordant - number + 1) // number
         ways += term
-    return min(1.0, 2 * ways / 2**discordant)
+    p_value: float = min(1.0, 2 * ways / 2**discordant)
+    return p_value
 
 
 def right_answers(answered: PredictionFile, scores: Sequence[Score]) -> list[list[bool]]:
@@ -383,7 +384,8 @@ def short_forms(marked: Marked, design: Design) -> list[ShortForm]:
     ):
         sums = numpy.zeros((len(marked.units), max(strata) + 1, len(marked.parsed)))
         numbers = numpy.zeros(sums.shape[:2])
-        numpy.add.at(sums, (unit_of_item, strata), values)
-        numpy.add.at(numbers, (unit_of_item, strata), 1.0)
+        cells = unit_of_item * sums.shape[1] + numpy.array(strata)
+        numpy.add.at(sums.reshape(-1, len(marked.parsed)), cells, values)
+        numpy.add.at(numbers.reshape(-1), cells, 1.0)
         forms.append(ShortForm(sums, numbers, weight))
     return forms
