@@ -11,7 +11,6 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
 STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -31,12 +30,15 @@ LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
         "±": r"$\pm$",
         "\n": " ",
     }
 )
 MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "_": r"\_", "`": r"\`", "<": "&lt;", "\n": " "})
+WIDEST = 1_000
+"""More characters than any table takes in a terminal."""
+WIDEST_NAME = 24
+"""Longer names in the first column take several lines."""
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
@@ -75,7 +77,7 @@ class ReportTable:
 
 
 def terminal(tables: Sequence[ReportTable], width: int) -> str:
-    """Returns tables drawn with lines; settings that are the same in all rows stand below instead of in a column."""
+    """Returns tables in columns, and notes as lines of a width; settings that never change stand below the table."""
     stream = io.StringIO()
     console = Console(file=stream, width=width, highlight=False)
     for table in tables:
@@ -89,20 +91,21 @@ def terminal(tables: Sequence[ReportTable], width: int) -> str:
         for position in positions:
             column = table.columns[position]
             justify: Literal["left", "right"] = "right" if column.is_number else "left"
-            # A number that is broken into two lines is read as two numbers: names give way first.
-            shown.add_column(escape(column.title), justify=justify, overflow="fold", no_wrap=column.is_number)
+            most = None if position else WIDEST_NAME
+            shown.add_column(escape(column.title), justify=justify, no_wrap=position > 0, max_width=most)
         for row in table.rows:
             shown.add_row(*(escape(row[position]) for position in positions))
-        # Wider than asked for rather than words broken in two.
-        needed = Measurement.get(console, console.options, shown).minimum
-        console.print(shown, width=max(width, needed), crop=False)
+        # As wide as its words need, whatever the width: a number that is cut is another number.
+        console.width = WIDEST
+        console.print(shown)
+        console.width = width
         if constant:
             values = {position: {row[position] for row in table.rows} - {""} for position in constant}
             settings = [f"{table.columns[position].title} {values[position].pop()}" for position in constant]
             console.print("all rows: " + "; ".join(settings), markup=False)
         for note in table.notes:
             console.print(note, markup=False)
-    return stream.getvalue()
+    return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines())
 
 
 def markdown(tables: Sequence[ReportTable]) -> str:

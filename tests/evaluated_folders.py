@@ -80,7 +80,7 @@ def write_run(folder: Path, seed: int, tasks: Sequence[str] | None = None, **con
     (folder / "config.yaml").write_text(json.dumps(config))
 
 
-def testbed_outputs(root: Path) -> Path:
+def write_outputs(root: Path) -> Path:
     """Writes three seeds of an experiment, another experiment and the untouched model; returns the outputs' folder."""
     sets = {"mme": mme_questions({"count": 20, "color": 20}), "vsr": vsr_questions(200), "pope": pope_questions(20)}
     sets["mnist"] = mnist_questions(200)
