@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import check_same_questions
-from lightning_m2pt.metrics.score import score
+from lightning_m2pt.metrics.score import named_rule, possible_answers, score
 from lightning_m2pt.types import Question
 
 
@@ -30,6 +30,9 @@ class ScoreMetric(Metric):
         header: What a prediction file's header says of the set: ``benchmark``, ``classes``, ``default_rule``.
         questions: The questions of the whole set.
         rule: Name of a rule; None takes the set's default.
+
+    Raises:
+        BadInputError: If the rule is unknown, or does not fit the set.
     """
 
     is_differentiable = False
@@ -42,6 +45,8 @@ class ScoreMetric(Metric):
         self.header = dict(header)
         self.questions = {question.id: question for question in questions}
         self.rule = rule or str(header["default_rule"])
+        named_rule(self.rule)
+        possible_answers(self.rule, header, [self.prediction(name, "") for name in self.questions])
         self.add_state("lines", default=[], dist_reduce_fx="cat")
         self.keep([])
 
@@ -66,7 +71,7 @@ class ScoreMetric(Metric):
         """Returns the score in percent of its maximum.
 
         Raises:
-            BadInputError: If a question of the set has no answer on any rank, or the rule does not fit.
+            BadInputError: If a question of the set has no answer on any rank.
         """
         state = torch.cat(self.lines) if isinstance(self.lines, list) else self.lines
         answers: dict[str, str] = {}

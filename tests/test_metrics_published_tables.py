@@ -58,6 +58,11 @@ def test_yes_or_no_is_read_as_by_seven_scorers(answer: str, letters: str) -> Non
     assert RULES["pope_vlmevalkit"].parse(answer, ("yes", "no")) == read["mme_vlmevalkit"]
 
 
+def test_lmms_eval_drops_full_stops_before_it_reads_mme() -> None:
+    read = [RULES["mme_lmms"].parse(answer, ("yes", "no")) for answer in ("Y.", "...no", " n ", "....", "yn", "y n")]
+    assert read == ["yes", "no", "no", None, None, None]
+
+
 CLASS_RULES = ("has_word", "exact_ehub", "vqa_words", "exact", "vqa_normalised")
 CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck", "pickup_truck")
 DIGIT_NAMES = tuple("0123456789")
@@ -107,6 +112,8 @@ def test_the_rules_for_class_names_differ_where_they_say_so() -> None:
     assert RULES["exact_ehub"].parse("caté", ("cat",)) == "cat"
     assert RULES["exact"].parse("caté", ("cat",)) is None
     assert RULES["vqa_words"].parse("cat, 1,000 dog-s", ("cat", "dogs", "1000")) == "cat | dogs | 1000"
+    assert RULES["has_word"].parse("a_cat", ("cat",)) is None
+    assert RULES["vqa_words"].parse("a_cat", ("cat",)) == "cat"
     assert RULES["has_word"].parse("a the", ("!", "the")) == "the"
     assert RULES["vqa_words"].parse("a the", ("a", "the")) is None
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 Header: TypeAlias = Mapping[str, Any]
 Predictions: TypeAlias = Sequence[Mapping[str, Any]]
 Parsed: TypeAlias = Sequence[str | None]
+Parse: TypeAlias = Callable[[str, Sequence[str]], str | None]
 Table: TypeAlias = dict[str, dict[str, float]]
 
 SEVERAL = " | "
@@ -49,7 +50,7 @@ class Rule:
 
     about: str
     needs: Callable[[Header, Predictions], tuple[str, ...]]
-    parse: Callable[[str, Sequence[str]], str | None]
+    parse: Parse
     summarise: Callable[[Predictions, Parsed], Summary]
     default_of: tuple[str, ...] = ()
     best_constant: Callable[[Predictions, Parsed], float] | None = None

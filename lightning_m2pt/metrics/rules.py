@@ -13,7 +13,7 @@ from lightning_m2pt.metrics.closed_set import closed_set
 from lightning_m2pt.metrics.entailment import entailment_words
 from lightning_m2pt.metrics.mme_readings import mme_answer, mme_lmms_answer, mme_m2pt_answer, says_neither_word
 from lightning_m2pt.metrics.pope import pope_answer, pope_lmms_answer, says_neither
-from lightning_m2pt.metrics.rule import Header, Predictions, Rule
+from lightning_m2pt.metrics.rule import Header, Parse, Predictions, Rule
 from lightning_m2pt.metrics.summaries import (
     best_constant_accuracy,
     best_constant_vqa,
@@ -27,7 +27,7 @@ from lightning_m2pt.metrics.summaries import (
 )
 from lightning_m2pt.metrics.vlmevalkit import yes_no_vlmevalkit
 from lightning_m2pt.metrics.vqa import parse_vqa
-from lightning_m2pt.metrics.word_matching import Parse, exact, exact_ehub, has_word, vqa_equal, vqa_words
+from lightning_m2pt.metrics.word_matching import exact, exact_ehub, has_word, vqa_equal, vqa_words
 from lightning_m2pt.metrics.yes_no import yes_no_words
 
 

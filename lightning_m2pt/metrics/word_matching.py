@@ -25,11 +25,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import eq
 
-from lightning_m2pt.metrics.rule import SEVERAL
+from lightning_m2pt.metrics.rule import SEVERAL, Parse
 from lightning_m2pt.metrics.vlmevalkit import vlmevalkit_text
 from lightning_m2pt.metrics.vqa_words import vqa_text
-
-Parse = Callable[[str, Sequence[str]], str | None]
 
 SPECIAL_CHARACTER = re.compile(r"[^a-zA-Z0-9\s]")
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
