@@ -1,8 +1,9 @@
 """``m2pt compare``: two runs on the same questions, set by set: difference, paired interval, McNemar's test, verdict.
 
 The verdict follows the paired 95% bootstrap interval of the difference; McNemar's test looks at the questions that only
-one of the two answered rightly, and takes them as independent of each other. A folder may hold several seeds of one
-experiment: then means are compared, and seeds are resampled too.
+one of the two answered rightly, counts each once, and takes them as independent of each other; MME's points weigh them
+by subtask and picture. A folder may hold several seeds of one experiment: then means are compared, and seeds are
+resampled too.
 """
 
 import argparse

@@ -55,7 +55,7 @@ def write_predictions(
         "decoding": {"method": "greedy", "max_new_tokens": 8, "dtype": "float32"},
         "data_revision": "a" * 64,
         "adapter": "b" * 64,
-        "default_rule": RULES[benchmark],
+        "default_rule": RULES.get(benchmark, "yes_no_words"),
         "toggles": {"method": "m2pt"},
         "classes": DIGITS if benchmark == "mnist" else [],
         **header,

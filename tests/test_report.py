@@ -12,9 +12,11 @@ from experiments.evaluated_runs import grouped, read_run
 from experiments.main import main
 from experiments.results_table import comparison_table
 from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.metrics.means import MMAVG_MEMBERS
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import score
 from tests.evaluated_folders import mme_questions, vsr_questions, write_outputs, write_predictions, write_run
+from tests.small_experiment import fitted, small_words
 
 SETS = ("mme", "vsr", "pope", "mnist")
 MEAN = "mean of vsr, pope, mnist"
@@ -85,6 +87,31 @@ def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path):
     groups = grouped([read_run(folder) for folder in sorted((tmp_path / "m2pt_base").iterdir())])
     assert [len(group.runs) for group in groups] == [2, 1]
     assert [group.name for group in groups] == ["m2pt_base/m2pt-seed0", "m2pt_base/m2pt-seed2"]
+
+
+def test_runs_that_were_really_tuned_with_two_seeds_are_one_group(tmp_path):
+    runs = []
+    for seed in (1, 0):
+        _, folder = fitted([*small_words(tmp_path, steps=1), "--seed_everything", str(seed)])
+        write_predictions(folder, "vsr", vsr_questions(20), 0.8, seed)
+        runs.append(read_run(folder))
+    (group,) = grouped(runs)
+    assert (group.name, [run.seed for run in group.runs]) == ("m2pt_base", [0, 1])
+
+
+def test_the_published_mean_has_its_name_only_with_all_its_members(capfd, tmp_path):
+    for name in MMAVG_MEMBERS[1:]:
+        write_predictions(tmp_path / "run", name, vsr_questions(20), 0.8, default_rule="yes_no_words")
+    *_, last = records(capfd, "report", tmp_path / "run")
+    assert last["set"].startswith("mean of vsr, snli_ve, pope")
+    write_predictions(tmp_path / "run", "text_vqa", vsr_questions(20), 0.4)
+    write_predictions(tmp_path / "run", "another", vsr_questions(20), 0.1)
+    found = records(capfd, "report", tmp_path / "run")
+    assert found[-1]["set"] == "MMAvg"
+    members = [row["percent"] for row in found[:-1] if row["set"] in MMAVG_MEMBERS]
+    assert found[-1]["percent"] == pytest.approx(sum(members) / 7)
+    _, text = run(capfd, "report", tmp_path / "run")
+    assert "MMAvg: the published mean's seven members under the rules above" in text
 
 
 def test_a_gain_inside_the_noise_is_marked(capfd, outputs):

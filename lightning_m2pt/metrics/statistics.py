@@ -17,6 +17,7 @@ the deviation of n values drawn from n is too small by the factor sqrt((n - 1) /
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -129,8 +130,12 @@ class Marked:
 
     def percents(self, units: Integers) -> list[float]:
         """Returns what the rule makes of some units for every run; a unit drawn twice counts as two."""
-        drawn = [(copy, position) for copy, unit in enumerate(units.tolist()) for position in self.units[unit]]
-        rows = [renamed(self.rows[position], copy) for copy, position in drawn]
+        copies: Counter[int] = Counter()
+        drawn = []
+        for unit in units.tolist():
+            drawn += [(copies[unit], position) for position in self.units[unit]]
+            copies[unit] += 1
+        rows = [renamed(self.rows[position], copy) if copy else self.rows[position] for copy, position in drawn]
         return [self.percent(rows, [answers[position] for _, position in drawn]) for answers in self.parsed]
 
     def percent(self, rows: Predictions, answers: Parsed) -> float:
