@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
-
 from experiments.contamination import contamination_notes, overlaps_with, recorded_tasks
 from experiments.evaluated_runs import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
-from experiments.results_table import IN_NOISE, headline
+from experiments.results_table import IN_NOISE, headline, mean_of_sets, members_of
 from experiments.table_formats import Column, ReportTable
-from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import (
     RESAMPLES,
@@ -170,18 +168,6 @@ def mean_line(group: Group, gains: Mapping[str, Gain]) -> list[Line]:
     empty = ("chance_percent", "n", "unparsed", "yes_ratio", *SETTINGS, "shared_with_tuning")
     record |= {"headline": label, "score": mean, "maximum": 100.0, **dict.fromkeys(empty)}
     return [Line(texts, record)]
-
-
-def members_of(label: str, members: Sequence[str]) -> list[str]:
-    """Returns the sets that a mean of this name is over: it leaves out what is no member of the published one."""
-    return [name for name in members if label != MMAVG or name in MMAVG_MEMBERS]
-
-
-def mean_of_sets(resampled: Sequence[Floats]) -> Floats:
-    """Returns the mean over sets, resample by resample; sets are drawn independently of each other."""
-    fewest = min(map(len, resampled))
-    means: Floats = numpy.mean([values[:fewest] for values in resampled], axis=0)
-    return means
 
 
 def mean_gain(gains: Sequence[Gain]) -> Gain:
