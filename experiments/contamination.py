@@ -1,9 +1,10 @@
 """Which tuning tasks share pictures or labels with which evaluation set: what stands below every zero-shot number.
 
 Sources: the task names of Vision-Flan's 191 tasks, and what each source set says of its own pictures: MNIST-M is made
-of MNIST's digits (Ganin et al., 2016); CINIC-10 of CIFAR-10, test pictures included, and ImageNet (Darlow et al., 2018);
-STL-10 has CIFAR-10's classes but one, on ImageNet's pictures (Coates et al., 2011); Localized Narratives annotate COCO,
-Flickr30k, ADE20k and Open Images (Pont-Tuset et al., 2020); TextCaps captions TextVQA's pictures (Sidorov et al., 2020).
+of MNIST's digits (Ganin et al., 2016); CINIC-10 of CIFAR-10, test pictures included, and ImageNet (Darlow et al.,
+2018); STL-10 has CIFAR-10's classes but one, on ImageNet's pictures (Coates et al., 2011); Localized Narratives are
+about COCO, Flickr30k, ADE20k and Open Images (Pont-Tuset et al., 2020); TextCaps is about TextVQA's pictures (Sidorov
+et al., 2020).
 Nothing was compared picture by picture, and a task that is not listed is not proven clean.
 """
 
@@ -37,14 +38,14 @@ class Overlap:
 
 OVERLAPS = (
     Overlap(("MNIST-M+*",), ("mnist",), "MNIST's digits on photographs: pictures of the same writing, and all labels"),
-    Overlap(
-        ("cinic-10+*",), ("cifar10",), "made of CIFAR-10 with its test pictures, and ImageNet: pictures and labels"
-    ),
+    Overlap(("cinic-10+*",), ("cifar10",), "made of CIFAR-10, test pictures too, and ImageNet: pictures and labels"),
     Overlap(("STL-10+*",), ("cifar10",), "nine of CIFAR-10's ten labels, on other pictures"),
     Overlap(("FLICKR30K+*", "LOC_NARRATIVES+flickr30k*"), ("snli_ve",), "Flickr30k: SNLI-VE's pictures"),
     Overlap(
-        ("coco+*", "LOC_NARRATIVES+coco*", "VQA", "VQAv2", "VQA_*", "VQA-E+*", "ok_vqa", "A-OKVQA+*", "visdial+*")
-        + ("VQG+*", "SentiCap+*", "ITM"),
+        (
+            *("coco+*", "LOC_NARRATIVES+coco*", "VQA", "VQAv2", "VQA_*", "VQA-E+*", "VQG+*", "ok_vqa", "A-OKVQA+*"),
+            *("visdial+*", "SentiCap+*", "ITM"),
+        ),
         COCO_SETS,
         "COCO pictures, which may recur",
     ),
@@ -75,33 +76,32 @@ def recorded_tasks(record: Mapping[str, Any]) -> list[str] | None:
     return tasks if isinstance(tasks, list) and all(isinstance(task, str) for task in tasks) else None
 
 
-def contamination_notes(run: str, tasks: Sequence[str] | None, benchmarks: Sequence[str]) -> list[str]:
-    """Returns the sentences that belong below the scores of a tuned run.
+def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequence[str]) -> list[str]:
+    """Returns the sentences that belong below the scores of runs that were tuned on the same tasks.
 
     Args:
-        run: What the run is called.
-        tasks: What it was tuned on; None if that is not recorded.
+        runs: What the runs are called.
+        tasks: What they were tuned on; None if that is not recorded.
         benchmarks: The sets in the table.
     """
     if tasks is None:
-        return [
-            f"zero-shot? {run}: its record names no tuning tasks, so what they share with these sets cannot be told"
-        ]
+        return [f"zero-shot? {runs}: run.json names no tuning tasks, so what they share with these sets cannot be told"]
     if tasks and all(fnmatchcase(task, TESTBED_TASKS) for task in tasks):
         return [
-            f"zero-shot: {run} was tuned on {len(tasks)} synthetic tasks of the testbed; evaluation pictures are drawn "
-            "from other random streams and other digit scans, and their question types are not tuned (docs/testbed.md)"
+            f"zero-shot: {runs}: tuned on synthetic tasks of the testbed ({len(tasks)}); evaluation pictures come from "
+            "other random streams and other digit scans, and their question types are not tuned (docs/testbed.md)"
         ]
-    notes = []
+    notes, clean = [], []
     for benchmark in benchmarks:
         shared = overlaps_with(benchmark, tasks)
         if shared:
             reasons = "; ".join(f"{listed(named)}: {reason}" for reason, named in shared)
-            notes.append(f"not zero-shot without reserve: {run} on {benchmark}: {reasons}")
-    clean = [benchmark for benchmark in benchmarks if not overlaps_with(benchmark, tasks)]
+            notes.append(f"not zero-shot without reserve: {runs}: {benchmark} shares with the tuning set: {reasons}")
+        else:
+            clean.append(benchmark)
     if clean:
         notes.append(
-            f"zero-shot: none of the {len(tasks)} tasks {run} was tuned on is known to share pictures or labels with "
+            f"zero-shot: {runs}: none of the {len(tasks)} tuning tasks is known to share pictures or labels with "
             f"{', '.join(clean)}"
         )
     return notes

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
+from experiments.contamination import TASKS
 from experiments.model_card import model_card
 from experiments.prepare import check_experiment
 from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
@@ -70,6 +71,7 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
         if force and run.exists():
             shutil.rmtree(run)
         open_run_folder(run, experiment)
+        update_run_record(run, TASKS, sorted({task for sample in data.read_once()[0] for task in sample.tasks}))
     started = time.monotonic()
     with log_file(run):
         trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)

@@ -9,9 +9,9 @@ import torch
 
 from experiments.cli import Experiment, parse_experiment
 from experiments.loading import experiment_of_run, load_run
+from lightning_m2pt.answering import GreedyAnswering
 from lightning_m2pt.collate import Collator, EncodedSample
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.answering import GreedyAnswering
 from lightning_m2pt.losses import supervised_rows
 from lightning_m2pt.templates import ConversationTemplate, template_named
 from lightning_m2pt.types import Batch, Sample, Turn

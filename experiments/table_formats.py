@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,12 +30,15 @@ LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
         "±": r"$\pm$",
         "\n": " ",
     }
 )
 MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "_": r"\_", "`": r"\`", "<": "&lt;", "\n": " "})
+WIDEST = 1_000
+"""More characters than any table takes in a terminal."""
+WIDEST_NAME = 24
+"""Longer names in the first column take several lines."""
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
@@ -73,29 +77,35 @@ class ReportTable:
 
 
 def terminal(tables: Sequence[ReportTable], width: int) -> str:
-    """Returns tables drawn with lines; settings that are the same in all rows stand below instead of in a column."""
+    """Returns tables in columns, and notes as lines of a width; settings that never change stand below the table."""
     stream = io.StringIO()
     console = Console(file=stream, width=width, highlight=False)
     for table in tables:
         constant = [
             position
             for position, column in enumerate(table.columns)
-            if column.is_setting and len({row[position] for row in table.rows}) == 1
+            if column.is_setting and len({row[position] for row in table.rows} - {""}) == 1
         ]
-        shown = Table(title=escape(table.title) or None, title_justify="left")
+        shown = Table(title=escape(table.title) or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         positions = [position for position in range(len(table.columns)) if position not in constant]
         for position in positions:
             column = table.columns[position]
-            shown.add_column(escape(column.title), justify="right" if column.is_number else "left")
+            justify: Literal["left", "right"] = "right" if column.is_number else "left"
+            most = None if position else WIDEST_NAME
+            shown.add_column(escape(column.title), justify=justify, no_wrap=position > 0, max_width=most)
         for row in table.rows:
             shown.add_row(*(escape(row[position]) for position in positions))
+        # As wide as its words need, whatever the width: a number that is cut is another number.
+        console.width = WIDEST
         console.print(shown)
+        console.width = width
         if constant:
-            settings = [f"{table.columns[position].title} {table.rows[0][position]}" for position in constant]
+            values = {position: {row[position] for row in table.rows} - {""} for position in constant}
+            settings = [f"{table.columns[position].title} {values[position].pop()}" for position in constant]
             console.print("all rows: " + "; ".join(settings), markup=False)
         for note in table.notes:
             console.print(note, markup=False)
-    return stream.getvalue()
+    return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines())
 
 
 def markdown(tables: Sequence[ReportTable]) -> str:

@@ -15,6 +15,7 @@ from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import comparison_table, score_table
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.run_record import read_run_record
 from lightning_m2pt.trainable_table import summary
@@ -68,7 +69,8 @@ def report(
     """Shows the table, what was trained, how long it took and where everything is; stores it as ``results.json``."""
     method, completed = experiment.model.method, read_run_record(run)[COMPLETED]
     counted = summary(method.parameter_parts(), experiment.model.backbone.base_parameters())
-    OUT.print(comparison_table(frozen, tuned, method.name))
+    answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
+    OUT.print(comparison_table(frozen, tuned, method.name, answered))
     say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
     say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
     for label, path in [

@@ -17,6 +17,7 @@ the deviation of n values drawn from n is too small by the factor sqrt((n - 1) /
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -129,8 +130,12 @@ class Marked:
 
     def percents(self, units: Integers) -> list[float]:
         """Returns what the rule makes of some units for every run; a unit drawn twice counts as two."""
-        drawn = [(copy, position) for copy, unit in enumerate(units.tolist()) for position in self.units[unit]]
-        rows = [renamed(self.rows[position], copy) for copy, position in drawn]
+        copies: Counter[int] = Counter()
+        drawn = []
+        for unit in units.tolist():
+            drawn += [(copies[unit], position) for position in self.units[unit]]
+            copies[unit] += 1
+        rows = [renamed(self.rows[position], copy) if copy else self.rows[position] for copy, position in drawn]
         return [self.percent(rows, [answers[position] for _, position in drawn]) for answers in self.parsed]
 
     def percent(self, rows: Predictions, answers: Parsed) -> float:
@@ -273,7 +278,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     for number in range(1, min(only_first, only_second) + 1):
         term = term * (discordant - number + 1) // number
         ways += term
-    return min(1.0, 2 * ways / 2**discordant)
+    p_value: float = min(1.0, 2 * ways / 2**discordant)
+    return p_value
 
 
 def right_answers(answered: PredictionFile, scores: Sequence[Score]) -> list[list[bool]]:
@@ -383,7 +389,8 @@ def short_forms(marked: Marked, design: Design) -> list[ShortForm]:
     ):
         sums = numpy.zeros((len(marked.units), max(strata) + 1, len(marked.parsed)))
         numbers = numpy.zeros(sums.shape[:2])
-        numpy.add.at(sums, (unit_of_item, strata), values)
-        numpy.add.at(numbers, (unit_of_item, strata), 1.0)
+        cells = unit_of_item * sums.shape[1] + numpy.array(strata)
+        numpy.add.at(sums.reshape(-1, len(marked.parsed)), cells, values)
+        numpy.add.at(numbers.reshape(-1), cells, 1.0)
         forms.append(ShortForm(sums, numbers, weight))
     return forms
