@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from data_modules.benchmark import TemplateName
 from data_modules.known_sizes import Verdict, number_of_pictures, verdict_on
 from experiments.console import OUT, say
 from experiments.evaluation_sets import EVALUATION_SETS, folder_of
@@ -13,7 +14,7 @@ from experiments.fetched_files import refuse_differing_files
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 
 EVERY_SET = "all"
-TEMPLATE = "plain"  # no text is encoded here
+TEMPLATE: TemplateName = "plain"  # no text is encoded here
 
 
 @dataclass(frozen=True)
