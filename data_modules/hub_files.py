@@ -92,6 +92,21 @@ def refuse_two_forms(root: Path, hub: Sequence[Path], original: Path) -> None:
         )
 
 
+def refuse_neither_form(root: Path, hub: Sequence[Path], original: Path, split: str) -> None:
+    """Refuses a root that holds a split neither in the hub's form nor in the original one.
+
+    Raises:
+        BadInputError: If neither is there.
+    """
+    if not hub and not original.exists():
+        raise BadInputError(
+            "the set is there in neither of its forms",
+            where=str(root),
+            expected=f"{original.relative_to(root)}, or the hub's Parquet files {split}-*.parquet",
+            hint="check the data set's `root`",
+        )
+
+
 def picture_column(files: Sequence[Path], names: Sequence[str]) -> str:
     """Returns the first of some column names that the files have.
 

@@ -134,7 +134,7 @@ class MME(BenchmarkDataModule):
             raise BadInputError(
                 f"unknown subtask folders: {', '.join(unknown)}" if unknown else "there are no subtask folders",
                 where=str(self.folder),
-                expected="folders named " + ", ".join(SUBTASKS),
+                expected="folders named " + ", ".join(SUBTASKS) + ", or the hub's Parquet files",
             )
         return [
             question

@@ -255,6 +255,14 @@ def test_two_forms_in_one_root_are_refused(tmp_path: Path) -> None:
         assert len(str(caught.value).split("\n")) == 3
 
 
+def test_a_root_with_neither_form_says_what_would_be_read(tmp_path: Path) -> None:
+    for module in (MME, POPE, CIFAR10, CIFAR100, MNIST, SNLIVE, TextVQA):
+        with pytest.raises(BadInputError) as caught:
+            module(str(tmp_path / module.name), "plain").questions()
+        assert "Parquet files" in caught.value.expected
+        assert len(str(caught.value).split("\n")) <= 3
+
+
 def cifar_rows(count: int = 4) -> list[dict]:
     return [{"img": picture(image), "label": 1} for image in fake_pictures(count, 8)]
 
