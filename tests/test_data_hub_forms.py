@@ -310,6 +310,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match=r"cannot be read|has changed|row") as caught:
             CIFAR10(str(tmp_path), "plain").questions()
         assert len(str(caught.value).split("\n")) <= 3
+    path.write_bytes(content.replace(b"label", b"lab\xff\xff"))
+    with pytest.raises(BadInputError, match=r"cannot be read: 'utf-8' codec"):
+        CIFAR10(str(tmp_path), "plain").questions()
     path.write_bytes(content)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "test.parquet").write_bytes(content)
