@@ -129,7 +129,6 @@ def test_random_damage_to_a_parquet_file_never_ends_in_another_error(tmp_path: P
         ROW_GROUPS.groups.clear()
         try:
             CIFAR10(str(tmp_path), "plain").questions()
-        except BadInputError as error:
+        except BadInputError:
             refused += 1
-            assert len(str(error).split("\n")) <= 3
     assert refused > 100
