@@ -3,7 +3,7 @@
 The first fetch resolves the source's newest revision to a commit and records it in ``source.json`` beside the files,
 with the SHA-256 of each. From then on the set is that commit: the same command checks the files, repairs what is
 missing or changed, and refuses anything else. ``--revision`` moves to another one. Files become visible whole, and an
-interrupted fetch goes on where it stopped.
+interrupted fetch goes on where it stopped (an archive that torchvision fetches starts again).
 """
 
 import argparse
