@@ -30,7 +30,7 @@ from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.cifar10 import HUB_IMAGE_COLUMNS, pictures_and_labels
 from data_modules.cifar100_names import COARSE_NAMES, FINE_NAMES
 from data_modules.files import fake_image
-from data_modules.hub_files import class_names, hub_files, labelled_pictures, refuse_two_forms
+from data_modules.hub_files import class_names, hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
 from data_modules.restricted_pickle import WritableValue, python2_pickle, read_batch
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import Question
@@ -81,9 +81,14 @@ class CIFAR100(BenchmarkDataModule):
 
     @property
     def hub(self) -> list[Path]:
-        """The hub's files of the split; none if the original ones are there."""
+        """The hub's files of the split; none if the original ones are there.
+
+        Raises:
+            BadInputError: If both forms are there, or neither.
+        """
         files = hub_files(self.root, self.split)
         refuse_two_forms(self.root, files, self.folder)
+        refuse_neither_form(self.root, files, self.folder, self.split)
         return files
 
     @property

@@ -18,7 +18,7 @@ import numpy
 from data_modules.files import checked_object
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import pixels_of
-from lightning_m2pt.stored_image import ROW_GROUPS, StoredImage, damaged, parquet_reader
+from lightning_m2pt.stored_image import ROW_GROUPS, StoredImage, damaged, parquet_reader, unreadable
 
 FILE_NAME = re.compile(r"(?P<split>.+?)(-(?P<number>\d{5})-of-(?P<total>\d{5}))?(-[0-9a-f]{16})?\.parquet")
 LARGEST_SMALL_PICTURE = 256 * 256
@@ -92,6 +92,21 @@ def refuse_two_forms(root: Path, hub: Sequence[Path], original: Path) -> None:
         )
 
 
+def refuse_neither_form(root: Path, hub: Sequence[Path], original: Path, split: str) -> None:
+    """Refuses a root that holds a split neither in the hub's form nor in the original one.
+
+    Raises:
+        BadInputError: If neither is there.
+    """
+    if not hub and not original.exists():
+        raise BadInputError(
+            "the set is there in neither of its forms",
+            where=str(root),
+            expected=f"{original.relative_to(root)}, or the hub's Parquet files {split}-*.parquet",
+            hint="check the data set's `root`",
+        )
+
+
 def picture_column(files: Sequence[Path], names: Sequence[str]) -> str:
     """Returns the first of some column names that the files have.
 
@@ -114,7 +129,11 @@ def column_names(path: Path) -> list[str]:
         BadInputError: If it cannot be read.
         EnvironmentFailure: If pyarrow is not installed.
     """
-    return list(schema_of(path).names)
+    schema = schema_of(path)
+    try:
+        return list(schema.names)
+    except unreadable() as error:
+        raise damaged(path, error) from error
 
 
 def schema_of(path: Path) -> Any:
@@ -125,11 +144,9 @@ def schema_of(path: Path) -> Any:
         EnvironmentFailure: If pyarrow is not installed.
     """
     parquet = parquet_reader()
-    import pyarrow
-
     try:
         return parquet.read_schema(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except unreadable() as error:
         raise damaged(path, error) from error
 
 
@@ -146,8 +163,6 @@ def hub_rows(files: Sequence[Path], columns: Sequence[str], image_column: str) -
         EnvironmentFailure: If pyarrow is not installed.
     """
     parquet = parquet_reader()
-    import pyarrow
-
     first_of_content: dict[bytes, StoredImage] = {}
     for path in files:
         missing = [name for name in (*columns, image_column) if name not in column_names(path)]
@@ -164,10 +179,12 @@ def hub_rows(files: Sequence[Path], columns: Sequence[str], image_column: str) -
                     file.read_row_group(number, columns=[*columns, f"{image_column}.path"]).to_pylist()
                     for number in range(file.num_row_groups)
                 ]
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        except unreadable() as error:
             raise damaged(path, error) from error
         for number, records in enumerate(groups):
             pictures = ROW_GROUPS.pictures(path, image_column, number)
+            if len(pictures) != len(records):
+                raise damaged(path, LookupError(f"{len(pictures)} pictures in {len(records)} rows"))
             for row, record in enumerate(records):
                 where = f"{path}: row {first_row + row + 1}"
                 content = pictures[row].as_buffer()

@@ -16,7 +16,8 @@ Layout, M2PT: a JSON lines file named by ``question_file``, with ``question_id``
 ``category``, beside the original pictures. LLaVA's ``llava_mme.jsonl`` has no ``target`` and changes the questions:
 read the original folder instead.
 
-All three give a question the same id, and the questions in the same order.
+All three give a question the same id, and the questions in the same order: of a picture's two the Yes question is the
+first, as in all original files.
 
 Counts: 2,374 questions on 1,187 pictures. Perception (10 subtasks, at most 2000 points): existence 60, count 60,
 position 60, color 60, posters 294, celebrity 340, scene 400, landmark 400, artwork 400, OCR 40. Cognition (4, at most
@@ -135,7 +136,7 @@ class MME(BenchmarkDataModule):
             raise BadInputError(
                 f"unknown subtask folders: {', '.join(unknown)}" if unknown else "there are no subtask folders",
                 where=str(self.folder),
-                expected="folders named " + ", ".join(SUBTASKS),
+                expected="folders named " + ", ".join(SUBTASKS) + ", or the hub's Parquet files",
             )
         return [
             question
@@ -199,7 +200,8 @@ def paired(records: Iterable[MMERecord]) -> list[Question]:
     questions = []
     for _, group in sorted(groups.items(), key=lambda item: item[0]):
         check_pair(len(group), group[0].name, group[0].source)
-        for number, record in enumerate(group, start=1):
+        # All original text files have the Yes question first; the order of rows elsewhere is nobody's promise.
+        for number, record in enumerate(sorted(group, key=lambda record: ANSWERS.index(record.answer)), start=1):
             questions.append(question_of(record, number))
     return questions
 

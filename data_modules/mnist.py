@@ -29,7 +29,7 @@ import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image
-from data_modules.hub_files import hub_files, labelled_pictures, refuse_two_forms
+from data_modules.hub_files import hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import Question
 
@@ -95,6 +95,8 @@ class MNIST(BenchmarkDataModule):
         hub = hub_files(self.root, self.split)
         for file in self.idx_files():
             refuse_two_forms(self.root, hub, file)
+        if not any(file.exists() for file in self.idx_files()):
+            refuse_neither_form(self.root, hub, self.idx_files()[0], self.split)
         pictures = labelled_pictures(hub, HUB_IMAGE_COLUMNS, HUB_LABEL_COLUMN, len(DIGITS)) if hub else self.original()
         return [
             Question(

@@ -35,7 +35,7 @@ import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image, json_records, text_field, write_image, write_text
-from data_modules.hub_files import class_names, hub_files, hub_rows, refuse_two_forms
+from data_modules.hub_files import class_names, hub_files, hub_rows, refuse_neither_form, refuse_two_forms
 from data_modules.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import ImageSource, Question
@@ -118,6 +118,7 @@ class SNLIVE(BenchmarkDataModule):
         path = self.root / ANNOTATION_FILE.format(split=self.split)
         hub = next(filter(None, (hub_files(self.root, name) for name in HUB_SPLITS[self.split])), [])
         refuse_two_forms(self.root, hub, path)
+        refuse_neither_form(self.root, hub, path, self.split)
         return self.questions_of_hub(hub) if hub else self.questions_of_file(path)
 
     def questions_of_file(self, path: Path) -> list[Question]:

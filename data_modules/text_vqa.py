@@ -32,7 +32,7 @@ import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import checked_object, fake_image, parse_json, read_text, text_field, write_image, write_text
-from data_modules.hub_files import hub_files, hub_rows, refuse_two_forms
+from data_modules.hub_files import hub_files, hub_rows, refuse_neither_form, refuse_two_forms
 from data_modules.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import is_encodable
@@ -113,6 +113,7 @@ class TextVQA(BenchmarkDataModule):
         path = self.root / ANNOTATION_FILE.format(split=self.split)
         hub = hub_files(self.root, HUB_SPLITS[self.split])
         refuse_two_forms(self.root, hub, path)
+        refuse_neither_form(self.root, hub, path, HUB_SPLITS[self.split])
         if hub:
             return [self.question(row.record, row.image, row.source) for row in hub_rows(hub, HUB_COLUMNS, "image")]
         folder = self.root / self.image_folder

@@ -138,11 +138,15 @@ class VisionFlan(InstructionDataModule):
             for sample in validation:
                 unique_ids([questions.get(image_and_question(sample), sample), sample], key=image_and_question)
             return train, validation
-        held_out = [unit_hash(sample.image_id) < self.validation_fraction for sample in train]
+        held_out = [self.is_held_out(sample) for sample in train]
         return (
             [sample for sample, held in zip(train, held_out, strict=True) if not held],
             [sample for sample, held in zip(train, held_out, strict=True) if held],
         )
+
+    def is_held_out(self, sample: Sample) -> bool:
+        """Tells whether a sample of the annotation file is validated on instead of trained on."""
+        return unit_hash(sample.image_id) < self.validation_fraction
 
     def read_annotations(self, name: str, id_prefix: str) -> list[Sample]:
         """Returns the samples of one annotation file.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from data_modules.benchmark import TemplateName
 from data_modules.known_sizes import Verdict, number_of_pictures, verdict_on
 from experiments.console import OUT, say
 from experiments.evaluation_sets import EVALUATION_SETS, folder_of
@@ -13,7 +14,7 @@ from experiments.fetched_files import refuse_differing_files
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 
 EVERY_SET = "all"
-TEMPLATE = "plain"  # no text is encoded here
+TEMPLATE: TemplateName = "plain"  # no text is encoded here
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,15 @@ def check_set(name: str, folder: Path) -> CheckedSet:
         questions = module.questions()
         module.check()
     except (BadInputError, EnvironmentFailure) as error:
-        hint = f" (hint: {error.hint})" if error.hint else ""
-        return CheckedSet(name, folder, error=f"{name}: {error.where}: {error.what}{hint}".replace("\n", " "))
+        return CheckedSet(name, folder, error=f"{name}: {one_line(error)}")
     pictures = number_of_pictures(questions, module.questions_per_group)
     form = "hub" if ".parquet: " in questions[0].source else "original"
     return CheckedSet(name, folder, form, len(questions), pictures, verdict_on(name, questions, pictures))
+
+
+def one_line(error: BadInputError | EnvironmentFailure) -> str:
+    """Returns an error with its expectation and hint on one line."""
+    return error.message().removeprefix("error: ").replace("\n  ", "; ")
 
 
 def table_of(checked: Sequence[CheckedSet]) -> Table:

@@ -3,16 +3,17 @@
 The first fetch resolves the source's newest revision to a commit and records it in ``source.json`` beside the files,
 with the SHA-256 of each. From then on the set is that commit: the same command checks the files, repairs what is
 missing or changed, and refuses anything else. ``--revision`` moves to another one. Files become visible whole, and an
-interrupted fetch goes on where it stopped.
+interrupted fetch goes on where it stopped (an archive that torchvision fetches starts again).
 """
 
 import argparse
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.console import VerbParser, say
-from experiments.data_sources import SOURCES, Form, HubRepository, Source
+from experiments.data_sources import SOURCES, Form, HubRepository, Source, TorchvisionArchive
 from experiments.evaluation_sets import EVALUATION_SETS, default_data_root
 from experiments.fetched_files import FetchRecord, differing_files, put_in_place, read_record
 from experiments.hub_download import archive_revision, download_archive, download_from_hub, planned, refuse_offline
@@ -32,6 +33,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("name", choices=SOURCES, help="the set")
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of all sets (default: M2PT_DATA, or data)")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of the hub's repository")
+    parser.add_argument("--repository", metavar="OWNER/NAME", help="another copy of the hub's repository")
     parser.add_argument("--form", choices=["original", "hub"], help="the set's own files, or the hub's Parquet files")
     return parser
 
@@ -48,7 +50,16 @@ def main(arguments: Sequence[str]) -> int:
     old = read_record(folder)
     form = chosen_form(options.name, source, options.form, old, folder)
     if form is not None:
-        fetch(options.name, source, form, folder, old, options.revision)
+        wanted = source.forms[form]
+        if isinstance(wanted, HubRepository):
+            wanted = replace(wanted, name=chosen_repository(wanted, options.repository, old, folder))
+        elif options.revision or options.repository:
+            raise BadInputError(
+                "an archive with known checksums has no repository and no revisions",
+                where="command line: --revision" if options.revision else "command line: --repository",
+                expected="neither, or --form hub",
+            )
+        fetch(options.name, form, wanted, folder, old, options.revision)
     if source.by_hand:
         say(f"left to do by hand for {options.name}:" if form else f"{options.name} is to be brought by hand:")
         say(source.by_hand.format(folder=folder))
@@ -82,13 +93,36 @@ def chosen_form(name: str, source: Source, asked: Form | None, old: FetchRecord 
     return asked or (next(iter(source.forms)) if source.by_default else None)
 
 
-def fetch(name: str, source: Source, form: Form, folder: Path, old: FetchRecord | None, revision: str | None) -> None:
+def chosen_repository(wanted: HubRepository, asked: str | None, old: FetchRecord | None, folder: Path) -> str:
+    """Returns the name of the repository to fetch from: the one asked for, fetched from before, or known.
+
+    Raises:
+        BadInputError: If the files that are there came from another one.
+    """
+    if old is not None and asked not in (None, old.source):
+        raise BadInputError(
+            f"the set is there already, from {old.source}",
+            where=str(folder),
+            expected=f"--repository {old.source}, or another folder",
+            hint="name one with --root",
+        )
+    return asked or (old.source if old is not None else wanted.name)
+
+
+def fetch(
+    name: str,
+    form: Form,
+    wanted: HubRepository | TorchvisionArchive,
+    folder: Path,
+    old: FetchRecord | None,
+    revision: str | None,
+) -> None:
     """Brings a set's files to their folder, unless they are there.
 
     Args:
         name: Name of the set.
-        source: Where it comes from.
         form: Which form to fetch.
+        wanted: Where it comes from.
         folder: Where its files go.
         old: What was fetched there before.
         revision: Asked-for revision; None keeps the recorded one.
@@ -97,13 +131,6 @@ def fetch(name: str, source: Source, form: Form, folder: Path, old: FetchRecord 
         BadInputError: If files are in the way, or the source's files are not those recorded.
         EnvironmentFailure: If there is no network, room or permission.
     """
-    wanted = source.forms[form]
-    if not isinstance(wanted, HubRepository) and revision is not None:
-        raise BadInputError(
-            "an archive with known checksums has no revisions",
-            where="command line: --revision",
-            expected="none, or --form hub",
-        )
     if old is not None and revision in (None, old.revision) and not differing_files(folder, old):
         say(f"complete: {folder} ({described(old)})")
         return

@@ -61,10 +61,11 @@ def planned(repository: HubRepository, revision: str | None) -> Plan:
         EnvironmentFailure: If the hub cannot be reached or does not give the files out.
     """
     import huggingface_hub
+    from huggingface_hub.errors import HTTPError
 
     try:
         info = huggingface_hub.dataset_info(repository.name, revision=revision, files_metadata=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise hub_failure(repository, revision, error) from error
     files = [
         file
@@ -98,6 +99,7 @@ def download_from_hub(repository: HubRepository, plan: Plan, staging: Path) -> d
         EnvironmentFailure: If there is no room, or the hub cannot be reached.
     """
     import huggingface_hub
+    from huggingface_hub.errors import HTTPError
 
     refuse_full_disk(staging, sum(size or 0 for size in plan.sizes.values()))
     try:
@@ -108,7 +110,7 @@ def download_from_hub(repository: HubRepository, plan: Plan, staging: Path) -> d
             local_dir=staging,
             allow_patterns=sorted(plan.sizes),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise hub_failure(repository, plan.revision, error) from error
     return {name: checked_hash(staging, name, size, plan.hashes.get(name)) for name, size in plan.sizes.items()}
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from data_modules.instruction import InstructionDataModule
+from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.cli import Experiment
 from lightning_m2pt.errors import BadInputError
 
@@ -13,10 +15,11 @@ def check_experiment(experiment: Experiment) -> None:
     """Looks for the backbone's files, renders the testbed if the experiment uses it, and connects the data modules.
 
     Raises:
-        BadInputError: If files are missing.
+        BadInputError: If files are missing, or an evaluation set asks what is tuned on.
     """
     experiment.model.backbone.check_files()
     render_testbed_if_used(experiment)
+    refuse_tuned_benchmarks(experiment)
     experiment.connect()
 
 
@@ -28,6 +31,19 @@ def render_testbed_if_used(experiment: Experiment) -> None:
 
         if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):
             testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
+
+
+def refuse_tuned_benchmarks(experiment: Experiment) -> None:
+    """Looks for questions of a held-out set in the training part of the tuning set.
+
+    Raises:
+        BadInputError: If there are any.
+    """
+    held_out = [benchmark for benchmark in experiment.benchmarks if isinstance(benchmark, VisionFlanHeldOut)]
+    if held_out and isinstance(experiment.data, InstructionDataModule):
+        training, _ = experiment.data.read_once()
+        for benchmark in held_out:
+            refuse_tuned_questions(benchmark, training)
 
 
 def require_benchmarks(experiment: Experiment) -> None:

@@ -116,7 +116,7 @@ def read_pictures(path: Path, column: str, row_group: int) -> Any:  # noqa: ANN4
                     hint="write the file again with row groups of 100 rows",
                 )
             pictures = file.read_row_group(row_group, columns=[column]).column(column).combine_chunks()
-    except (pyarrow.ArrowException, OSError, IndexError, KeyError) as error:
+    except unreadable() as error:
         raise damaged(path, error) from error
     if pyarrow.types.is_struct(pictures.type) and pictures.type.get_field_index(BYTES_FIELD) >= 0:
         pictures = pictures.field(BYTES_FIELD)
@@ -144,6 +144,13 @@ def parquet_reader() -> ModuleType:
         ) from error
     reader: ModuleType = pyarrow.parquet
     return reader
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """Returns what pyarrow raises for a damaged file; names in one may not even be text."""
+    import pyarrow
+
+    return pyarrow.ArrowException, OSError, LookupError, UnicodeDecodeError
 
 
 def damaged(path: Path, error: Exception) -> BadInputError:

@@ -1,6 +1,8 @@
 """`m2pt data fetch`: revisions are pinned, files hashed, put in place whole and repaired; a local folder is the hub."""
 
+import gzip
 import hashlib
+import inspect
 import io
 import json
 import shutil
@@ -11,9 +13,10 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RevisionNotFoundError
 
 from data_modules.cifar10 import CIFAR10
+from data_modules.mnist import MNIST
 from experiments.main import main
 from lightning_m2pt.errors import ExitCode
 from tests.data_fixtures import fake_pictures
@@ -147,6 +150,16 @@ def test_another_revision_only_on_purpose(tmp_path: Path, hub: FakeHub, capfd) -
     assert "there is no such repository or revision" in said
 
 
+def test_a_copy_of_the_repository_is_remembered(tmp_path: Path, hub: FakeHub, capfd) -> None:
+    assert fetch(capfd, tmp_path, "--repository", "someone/cifar10")[0] == ExitCode.DONE
+    (tmp_path / "data" / "cifar10" / "plain_text" / "test-00000-of-00002.parquet").unlink()
+    assert fetch(capfd, tmp_path)[0] == ExitCode.DONE
+    assert hub.asked == [f"someone/cifar10@{OLD}"] * 2
+    code, said = fetch(capfd, tmp_path, "--repository", "uoft-cs/cifar10")
+    assert code == ExitCode.BAD_INPUT
+    assert "the set is there already, from someone/cifar10" in said
+
+
 def test_a_commit_whose_content_changed_is_refused(tmp_path: Path, hub: FakeHub, capfd) -> None:
     fetch(capfd, tmp_path)
     folder = tmp_path / "data" / "cifar10"
@@ -209,13 +222,17 @@ def test_without_a_network_three_lines_say_so(tmp_path: Path, hub: FakeHub, capf
     assert "HF_HUB_OFFLINE=1: nothing can be fetched without a network" in said
     monkeypatch.delenv("HF_HUB_OFFLINE")
 
-    def offline(*arguments: object, **options: object) -> None:
-        raise OfflineModeIsEnabled("no network")
+    for reason in (OfflineModeIsEnabled("no network"), HTTPError("Name or service not known")):
 
-    monkeypatch.setattr(huggingface_hub, "dataset_info", offline)
-    code, said = fetch(capfd, tmp_path)
-    assert code == ExitCode.ENVIRONMENT
-    assert "the hub cannot be reached" in said
+        def offline(*arguments: object, reason: Exception = reason, **options: object) -> None:
+            raise reason
+
+        for function in ("snapshot_download", "dataset_info"):
+            monkeypatch.setattr(huggingface_hub, function, offline)
+            code, said = fetch(capfd, tmp_path)
+            assert code == ExitCode.ENVIRONMENT
+            assert "the hub cannot be reached" in said
+        monkeypatch.setattr(huggingface_hub, "dataset_info", hub.dataset_info)
 
 
 def test_a_full_disk_is_noticed_before_anything_is_fetched(tmp_path: Path, hub: FakeHub, capfd, monkeypatch) -> None:
@@ -297,6 +314,35 @@ def test_archives_are_checked_by_torchvisions_sums_and_unpacked(
     assert main([*words, "--revision", "main"]) == ExitCode.BAD_INPUT
     assert main([*words, "--form", "hub"]) == ExitCode.BAD_INPUT
     assert "the set is there already in the form 'original'" in capfd.readouterr().err
+
+
+def test_mnist_comes_as_four_compressed_files_from_any_mirror(tmp_path: Path, hub: FakeHub, monkeypatch) -> None:
+    from torchvision import datasets
+    from torchvision.datasets import utils
+
+    MNIST.write_fake(tmp_path / "made")
+    resources, contents = [], {}
+    for path in sorted((tmp_path / "made").iterdir()):
+        contents[f"{path.name}.gz"] = gzip.compress(path.read_bytes())
+        resources.append((f"{path.name}.gz", hashlib.md5(contents[f"{path.name}.gz"]).hexdigest()))
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["https://gone.org/", "https://here.org/"])
+
+    def retrieve(url: str, filename: str) -> None:
+        if "gone" in url:
+            raise OSError("404")
+        Path(filename).write_bytes(contents[Path(filename).name])
+
+    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, max_hops: url)
+    monkeypatch.setattr(utils, "_urlretrieve", retrieve)
+    assert main(["data", "fetch", "mnist", "--root", str(tmp_path / "data")]) == ExitCode.DONE
+    assert len(MNIST(str(tmp_path / "data" / "mnist"), "plain").questions()) == 6
+
+
+def test_the_stand_ins_take_what_the_library_takes(hub: FakeHub) -> None:
+    for function in ("dataset_info", "snapshot_download"):
+        theirs = inspect.signature(getattr(huggingface_hub.HfApi, function)).parameters
+        assert set(inspect.signature(getattr(FakeHub, function)).parameters) - {"repository"} <= set(theirs)
 
 
 def test_make_data_fetches_only_with_a_set() -> None:

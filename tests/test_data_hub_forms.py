@@ -60,8 +60,8 @@ def test_mme(tmp_path: Path) -> None:
     MME.write_fake(tmp_path / "original")
     original = MME(str(tmp_path / "original"), "plain")
     rows = mme_rows(original)
-    # The hub's subtasks come in another order, and its four files have hashes in their names.
-    rows = sorted(rows, key=lambda row: row["category"])
+    # The hub's subtasks and pairs come in another order, and its four files have hashes in their names.
+    rows = sorted(reversed(rows), key=lambda row: row["category"])
     for number in range(4):
         name = f"test-{number:05d}-of-00004-a25dbe3b44c4fda{number}.parquet"
         write_parquet(tmp_path / "hub" / "data" / name, rows[3 * number : 3 * number + 3])
@@ -255,6 +255,14 @@ def test_two_forms_in_one_root_are_refused(tmp_path: Path) -> None:
         assert len(str(caught.value).split("\n")) == 3
 
 
+def test_a_root_with_neither_form_says_what_would_be_read(tmp_path: Path) -> None:
+    for module in (MME, POPE, CIFAR10, CIFAR100, MNIST, SNLIVE, TextVQA):
+        with pytest.raises(BadInputError) as caught:
+            module(str(tmp_path / module.name), "plain").questions()
+        assert "Parquet files" in caught.value.expected
+        assert len(str(caught.value).split("\n")) <= 3
+
+
 def cifar_rows(count: int = 4) -> list[dict]:
     return [{"img": picture(image), "label": 1} for image in fake_pictures(count, 8)]
 
@@ -302,6 +310,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match=r"cannot be read|has changed|row") as caught:
             CIFAR10(str(tmp_path), "plain").questions()
         assert len(str(caught.value).split("\n")) <= 3
+    path.write_bytes(content.replace(b"label", b"lab\xff\xff"))
+    with pytest.raises(BadInputError, match=r"cannot be read: 'utf-8' codec"):
+        CIFAR10(str(tmp_path), "plain").questions()
     path.write_bytes(content)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "test.parquet").write_bytes(content)

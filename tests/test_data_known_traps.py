@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 
+from data_modules.cifar10 import CIFAR10
 from data_modules.files import write_image, write_text
 from data_modules.mme import MME
 from data_modules.pope import POPE
 from data_modules.vsr import VSR
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.stored_image import ROW_GROUPS
 from tests.data_fixtures import fake_pictures, small_processor
+from tests.hub_files import picture, write_parquet
 
 COCO = "http://images.cocodataset.org/{part}/{name}"
 ZEROSHOT = {"relation": "behind", "subj": "car", "obj": "suitcase", "annotator_id": 2}
@@ -110,3 +114,21 @@ def test_mme_names_recur_in_subtasks_and_pictures_have_two_endings(tmp_path: Pat
     endings = ["jpg", "jpg", "jpg", "png"]
     pairs = zip(names, endings, strict=True)
     assert [question.id for question in module.questions()] == [f"{a}.{b}/{n}" for a, b in pairs for n in (1, 2)]
+
+
+def test_random_damage_to_a_parquet_file_never_ends_in_another_error(tmp_path: Path) -> None:
+    rows = [{"img": picture(image), "label": 1} for image in fake_pictures(6, 8)]
+    path = write_parquet(tmp_path / "test.parquet", rows, image_column="img", class_names={"label": ["a", "b"]})
+    whole, chance = path.read_bytes(), numpy.random.default_rng(3)
+    refused = 0
+    for _ in range(150):
+        content = bytearray(whole)
+        for position in chance.integers(len(content), size=4):
+            content[position] = chance.integers(256)
+        path.write_bytes(content)
+        ROW_GROUPS.groups.clear()
+        try:
+            CIFAR10(str(tmp_path), "plain").questions()
+        except BadInputError:
+            refused += 1
+    assert refused > 100
