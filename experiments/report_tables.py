@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.comparison_table import IN_NOISE, mean_of_sets, members_of
 from experiments.contamination import contamination_notes, overlaps_with, recorded_tasks
 from experiments.evaluated_runs import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
-from experiments.results_table import IN_NOISE, headline, mean_of_sets, members_of
+from experiments.results_table import headline
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.metrics.score import Score

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
+from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
 from experiments.evaluation import AnsweringOptions, evaluate_frozen, evaluate_tuned
 from experiments.fit import COMPLETED, fit
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
-from experiments.results_table import comparison_table, score_table
+from experiments.results_table import score_table
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import read_predictions

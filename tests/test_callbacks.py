@@ -221,6 +221,9 @@ class Answered(LightningDataModule):
     name, rules, classes, data_revision = "pope", ("pope_official", "yes_no_words"), [], "abc"
     template = SimpleNamespace(name="plain")
 
+    def examples(self) -> dict[str, int | str]:
+        return {}
+
     def questions(self) -> list[Question]:
         return [
             Question(f"sample-{number}", "scene", "What?\nNow?", "yes", Path("x"), f"{number}.jpg", "file:1")

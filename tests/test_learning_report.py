@@ -10,7 +10,7 @@ import pytest
 from benchmarks import learning_report
 from benchmarks.domain import summarise
 from benchmarks.learning_report import Cell, difference, table_of, verdict, write_report
-from experiments.results_table import comparison_table
+from experiments.comparison_table import comparison_table
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score
 

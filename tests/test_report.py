@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from experiments.comparison_table import comparison_table
 from experiments.evaluated_runs import grouped, read_run
 from experiments.main import main
-from experiments.results_table import comparison_table
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.means import MMAVG_MEMBERS
 from lightning_m2pt.metrics.predictions import read_predictions

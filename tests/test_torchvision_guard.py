@@ -4,6 +4,7 @@ import importlib
 import multiprocessing
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("lightning_m2pt", "data_modules", "callbacks", "experiments")
-MODULES = sorted(
+NEEDS_LMMS_EVAL = "experiments.lmms_eval_model"
+ALL_MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in PACKAGES
     for path in (ROOT / package).rglob("*.py")
     if path.name != "__init__.py"
 )
+MODULES = [module for module in ALL_MODULES if module != NEEDS_LMMS_EVAL or find_spec("lmms_eval")]
 HEAVY_LIBRARIES = ("lightning.pytorch", "open_clip", "transformers.models.clip.modeling_clip", "torchmetrics")
 cpu_only = pytest.mark.skipif(torch.version.cuda is not None, reason="torchvision works unaided beside CUDA's torch")
 
