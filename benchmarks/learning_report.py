@@ -30,6 +30,7 @@ COLOURS = {  # told apart by the colour-blind
     "m2pt_patches": "#e69f00",
     "full": "#009e73",
 }
+BACKBONE_FOLDER = Path("experiments/backbones")
 FIGURE = Path("docs/figures/learning.png")
 INTRODUCTION = (
     "Percent of each set's maximum, mean ± standard deviation over seeds. MMAvg is the published mean of seven sets,",
@@ -128,11 +129,28 @@ def chances_of(content: dict[str, Any]) -> dict[str, float]:
     return {name: score["chance"] for name, score in content[FROZEN].items()}
 
 
+def missed_gates(record: dict[str, Any]) -> list[str]:
+    """Returns a sentence on the gates that a backbone's record says it misses; nothing where it passes all.
+
+    Args:
+        record: The backbone's ``training.json``.
+    """
+    missed = [
+        f"{gate['name'].partition(',')[0]} {gate['figure']:.3f} of {gate['threshold']:.2f}"
+        for gate in record["gates"]["gates"]
+        if gate["verdict"] == "open"
+    ]
+    return [f"**This backbone misses gates: {', '.join(missed)}** (docs/testbed.md lists the attempts).", ""] * bool(
+        missed
+    )
+
+
 def backbone_section(backbone: str, content: dict[str, Any]) -> list[str]:
     """Returns one backbone's table and what follows from it."""
     table, chance = table_of(content), chances_of(content)
     columns = list(table[FROZEN])
     lines = [f"## Backbone `{backbone}`", ""]
+    lines += missed_gates(json.loads((BACKBONE_FOLDER / backbone / "training.json").read_text()))
     lines += ["| | seeds | trained | " + " | ".join(columns) + " |", "| --- | ---: | ---: |" + " ---: |" * len(columns)]
     for method, row in table.items():
         counted = content["methods"][method]["parameters"] if method != FROZEN else None

@@ -24,7 +24,7 @@ from lightning_m2pt.templates import TEMPLATES
 from lightning_m2pt.types import Turn
 
 LARGEST_BYTES = 25_000_000
-SHIPPED = ("testbed",)
+SHIPPED = ("testbed", "testbed_patch12")
 """The recipes whose backbones are in the repository; the others are built by ``make backbone BACKBONE=NAME``."""
 
 
@@ -87,6 +87,9 @@ def test_the_card_lists_every_weights_hash_stage_supervision_and_gate(record: di
     for gate in record["gates"]["gates"]:
         line = f"| {gate['name']} | {gate['threshold']:.2f} | {gate['figure']:.3f} | {gate['questions']} |"
         assert f"{line} {gate['verdict']} |" in card
+    assert ("**This backbone misses gates: " in card) == any(
+        gate["verdict"] == "open" for gate in record["gates"]["gates"]
+    )
 
 
 def test_the_gates_verdicts_follow_from_their_figures(record: dict) -> None:

@@ -56,6 +56,17 @@ def test_a_cell_knows_deviation_error_and_bound() -> None:
     assert str(Cell((80.0,))) == "80.0"
 
 
+def test_missed_gates_are_said() -> None:
+    gates = [
+        {"name": "visual relation", "figure": 0.873, "threshold": 0.9, "verdict": "open"},
+        {"name": "text skill, mean over all types", "figure": 0.96, "threshold": 0.95, "verdict": "passed"},
+    ]
+    (sentence, _) = learning_report.missed_gates({"gates": {"gates": gates}})
+    assert "visual relation 0.873 of 0.90" in sentence
+    assert "text skill" not in sentence
+    assert learning_report.missed_gates({"gates": {"gates": gates[1:]}}) == []
+
+
 def test_differences_are_welchs_and_single_seeds_give_no_verdict() -> None:
     from scipy.stats import ttest_ind
 

@@ -152,6 +152,13 @@ def _gate_section(gates: GateReport) -> str:
         f"| {gate.name} | {gate.threshold:.2f} | {gate.figure:.3f} | {gate.questions} | {gate.verdict} |"
         for gate in gates.gates
     ]
+    missed = ", ".join(gate.name.partition(",")[0] for gate in gates.gates if gate.verdict == "open")
+    if missed:
+        lines += [
+            "",
+            f"**This backbone misses gates: {missed}.** `docs/testbed.md` lists the attempts; a result on it is one on a",
+            "model that does not fully have the skills the testbed asks for.",
+        ]
     lines += ["", "| question type | text | images |", "| --- | --- | --- |"]
     lines += [
         f"| {name} | {figure:.3f} | {gates.image_accuracy[name]:.3f} |" for name, figure in gates.text_accuracy.items()
