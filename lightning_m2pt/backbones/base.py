@@ -5,6 +5,7 @@ connector and head. The empty attachment is the untouched model.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from lightning_m2pt.processing import Interpolation, Processor, ResizeRule
 from lightning_m2pt.prompts.deep import DeepPrompts
+from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
+from lightning_m2pt.prompts.token_path import VisualPosition
 from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, ModelOutput, Span
 
 InjectionPath: TypeAlias = Literal["auto", "token", "prefix"]
@@ -33,6 +36,10 @@ class Attachment:
         lm_head: Stands in for the pretrained head.
         path: ``token`` puts rows into the sequence (reference); ``prefix`` computes keys and values once per batch;
             ``auto`` takes the prefix path wherever it is exact.
+        visual_position: Where visual prompts stand on the token path: before CLS (M2PT) or after it (VPT). Without
+            positions of their own it makes no difference to other rows.
+        key_value_prefix: Learned keys and values of the decoder; textual prompts beside it stand in the sequence.
+        query_rows: For each decoder layer None, or (1, P, H * D_head) learned queries of the P textual prompt rows.
     """
 
     visual_prompts: DeepPrompts | None = None
@@ -41,6 +48,14 @@ class Attachment:
     connector: nn.Module | None = None
     lm_head: nn.Module | None = None
     path: InjectionPath = "auto"
+    visual_position: VisualPosition = "before_cls"
+    key_value_prefix: KeyValuePrefix | None = None
+    query_rows: Sequence[Tensor | None] = ()
+
+    def rows_before_text(self) -> int:
+        """Returns how many learned keys and values stand before the first real row of the decoder."""
+        prompts, prefix = self.textual_prompts, self.key_value_prefix
+        return (prompts.length if prompts is not None else 0) + (prefix.length if prefix is not None else 0)
 
 
 @dataclass
@@ -75,9 +90,13 @@ class BackboneShape:
     vision_layers: int
     vision_width: int
     patches: int
+    patch_size: int
     image_size: int
     text_layers: int
     text_width: int
+    text_heads: int
+    text_key_value_heads: int
+    text_head_width: int
     vocabulary_size: int
     maximum_positions: int
     image_mean: tuple[float, ...] = field(default=())
@@ -175,6 +194,10 @@ class Backbone(nn.Module, ABC):
 
         The keys are ``vision``, ``interaction`` and ``language``. A tied tensor stands under each of its names.
         """
+
+    @abstractmethod
+    def sublayer(self, layer: int, name: Literal["attention", "mlp"]) -> nn.Module:
+        """Returns the part of a decoder layer whose output, or the first of its outputs, is added to the residual."""
 
     @property
     @abstractmethod

@@ -5,16 +5,18 @@ the vision tower's last block, which is therefore never computed (LLaVA-v1 and t
 """
 
 import hashlib
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Backbone, BackboneShape, DecodingState, VisualRows
+from lightning_m2pt.backbones.base import Backbone, DecodingState, VisualRows
+from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, shape_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.processing import Processor
+from lightning_m2pt.prompts.key_value_prefix import QueryRows, prefix_cache
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, fill_language_cache, is_foldable
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, VisionTokenPath, prepend_placeholders, put_rows_first
 from lightning_m2pt.types import Batch, Span
@@ -61,6 +63,7 @@ class OpenClipLlama(Backbone):
         self._vision_token_path = VisionTokenPath()
         self._vision_prefix_path = VisionPrefixPath()
         self._language_token_path = LanguageTokenPath()
+        self._query_rows = QueryRows()
         self.is_loaded = False
 
     def processor(self) -> Processor:
@@ -190,6 +193,11 @@ class OpenClipLlama(Backbone):
             for component, attribute in components.items()
         }
 
+    def sublayer(self, layer: int, name: Literal["attention", "mlp"]) -> nn.Module:
+        """Returns a decoder layer's attention, which has two outputs, or its MLP, which has one."""
+        block = self.language_model.model.layers[layer]
+        return block.mlp if name == "mlp" else block.self_attn  # type: ignore[no-any-return]
+
     def visual_rows(self, pixel_values: Tensor) -> VisualRows:
         """Runs the used vision blocks and selects what goes through the connector."""
         prompts = self.attachment.visual_prompts
@@ -203,8 +211,9 @@ class OpenClipLlama(Backbone):
             states = self.vision_states(pixel_values)
         else:
             self._vision_token_path.rows = used
+            self._vision_token_path.position = self.attachment.visual_position
             self._install_vision(self._vision_token_path)
-            states = self.vision_states(pixel_values)[:, prompts.length :]
+            states = self._vision_token_path.without_prompts(self.vision_states(pixel_values), prompts.length)
         return self.select_rows(states, last)
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
@@ -249,14 +258,13 @@ class OpenClipLlama(Backbone):
         real = spans != Span.PADDING
         lengths = real.sum(dim=1)
         last = states[torch.arange(len(lengths), device=states.device), lengths - 1]
-        prompts = self.attachment.textual_prompts
-        prompt_length = prompts.length if prompts is not None else 0
+        prompt_length = self.attachment.rows_before_text()
         visible = nn.functional.pad(real, (prompt_length, 0), value=True)
         return DecodingState(cache, visible, lengths + prompt_length, self.logits(last))
 
     def advance(self, state: DecodingState, tokens: Tensor) -> DecodingState:
         """Feeds one token a row at its own position; the prompts' keys and values are in the cache."""
-        self._language_token_path.decodes_from_cache = True
+        self._begin_decoding()
         visible = nn.functional.pad(state.visible, (0, 1), value=True)
         output = self.language_model.model(
             inputs_embeds=self.token_embedding()(tokens)[:, None],
@@ -270,7 +278,7 @@ class OpenClipLlama(Backbone):
 
     def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
         """Feeds all tokens in one forward pass under a mask of their own; (B, N, D)."""
-        self._language_token_path.decodes_from_cache = True
+        self._begin_decoding()
         questions, number = state.visible.shape[0], len(tokens)
         of_question = state.visible[:, None].expand(-1, number, -1)
         seen = torch.cat([of_question, among.expand(questions, -1, -1)], dim=2)
@@ -293,6 +301,7 @@ class OpenClipLlama(Backbone):
         self._vision_token_path.remove()
         self._vision_prefix_path.remove()
         self._language_token_path.remove()
+        self._query_rows.remove()
         self._vision_installed = None
         self._language_hooked = False
 
@@ -309,91 +318,42 @@ class OpenClipLlama(Backbone):
         path.rows = rows
         self._vision_installed = path
 
+    def _begin_decoding(self) -> None:
+        self._language_token_path.decodes_from_cache = True
+        self._query_rows.rows = ()
+
     def _run_decoder(self, embeddings: Tensor, *, use_cache: bool) -> tuple[Tensor, Any]:
-        decoder, prompts = self.language_model.model, self.attachment.textual_prompts
-        if prompts is None:
-            output = decoder(inputs_embeds=embeddings, use_cache=use_cache)
-            return output.last_hidden_state, output.past_key_values
-        rows = prompts.layer_rows()
-        if self.attachment.path != "token" and not self.activation_checkpointing and is_foldable(rows):
-            self._language_token_path.rows = ()
+        decoder, prompts, prefix = (
+            self.language_model.model,
+            self.attachment.textual_prompts,
+            self.attachment.key_value_prefix,
+        )
+        cache = None if prefix is None else prefix_cache(decoder, prefix, embeddings.shape[0])
+        rows = [] if prompts is None else prompts.layer_rows()
+        if prompts is not None and self._folds(rows):
             cache = fill_language_cache(decoder, rows, embeddings.shape[0])
-            output = decoder(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-            return output.last_hidden_state, output.past_key_values
-        if not self._language_hooked:
-            self._language_token_path.install(decoder.layers)
-            self._language_hooked = True
+            rows = []
+        length = self._put_rows_into_sequence(decoder, rows)
+        if length:
+            embeddings = prepend_placeholders(embeddings, rows)
+        output = decoder(inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache or cache is not None)
+        return output.last_hidden_state[:, length:], output.past_key_values
+
+    def _folds(self, rows: Sequence[Tensor | None]) -> bool:
+        """Tells whether textual prompts can be keys and values that are computed once."""
+        attachment = self.attachment
+        alone = attachment.key_value_prefix is None and not attachment.query_rows
+        return alone and attachment.path != "token" and not self.activation_checkpointing and is_foldable(rows)
+
+    def _put_rows_into_sequence(self, decoder: nn.Module, rows: Sequence[Tensor | None]) -> int:
+        """Readies the token path for these rows; returns how many of them stand in front of the sequence."""
         self._language_token_path.rows = rows
         self._language_token_path.decodes_from_cache = False
-        output = decoder(inputs_embeds=prepend_placeholders(embeddings, rows), use_cache=use_cache)
-        return output.last_hidden_state[:, prompts.length :], output.past_key_values
-
-
-def read_json(path: Path, key: str) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        BadInputError: If the file is missing or is not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        guides = [folder / "README.md" for folder in path.parents[:2] if (folder / "README.md").is_file()]
-        raise BadInputError(
-            f"{path} cannot be read ({error.strerror})",
-            where=key,
-            expected="a JSON file",
-            hint=f"{guides[0]} says how to get it" if guides else "",
-        ) from error
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON ({error})", where=key, expected="a JSON file") from error
-    if not isinstance(content, dict):
-        raise BadInputError(f"{path} holds no JSON object", where=key, expected="an object")
-    return content
-
-
-def shape_of(
-    open_clip: dict[str, Any], llama: dict[str, Any], vision_file: Path, language_folder: Path
-) -> BackboneShape:
-    """Reads the sizes from both configurations.
-
-    Raises:
-        BadInputError: If one of the needed keys is missing.
-    """
-    try:
-        vision, preprocess = open_clip["model_cfg"]["vision_cfg"], open_clip["preprocess_cfg"]
-        return BackboneShape(
-            vision_layers=vision["layers"],
-            vision_width=vision["width"],
-            patches=(vision["image_size"] // vision["patch_size"]) ** 2,
-            image_size=vision["image_size"],
-            image_mean=tuple(preprocess["mean"]),
-            image_std=tuple(preprocess["std"]),
-            interpolation=preprocess.get("interpolation", "bicubic"),
-            resize="squash" if preprocess.get("resize_mode") == "squash" else "shortest_edge",
-            text_layers=llama["num_hidden_layers"],
-            text_width=llama["hidden_size"],
-            vocabulary_size=llama["vocab_size"],
-            maximum_positions=llama["max_position_embeddings"],
-        )
-    except KeyError as error:
-        place = language_folder / "config.json" if error.args[0] in llama_keys() else vision_file
-        raise BadInputError(f"key {error} is missing", where=str(place), expected="a complete configuration") from error
-
-
-def llama_keys() -> set[str]:
-    """Returns the keys of a Llama configuration that the shape needs."""
-    return {"num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings"}
-
-
-def load_all(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Loads tensors into a module built on the meta device.
-
-    Raises:
-        BadInputError: If a tensor is missing, unknown or of another shape.
-    """
-    try:
-        module.load_state_dict(tensors, strict=True, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BadInputError(reason, where=str(path), expected="the tensors the configuration describes") from error
+        self._query_rows.rows = self.attachment.query_rows
+        if not rows:
+            return 0
+        if not self._language_hooked:
+            self._language_token_path.install(decoder.layers)  # type: ignore[arg-type]
+            self._query_rows.install(decoder.layers)  # type: ignore[arg-type]
+            self._language_hooked = True
+        return next(candidate.shape[1] for candidate in rows if candidate is not None)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Set as AbstractSet
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -9,6 +10,21 @@ from torch import nn
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import ParameterPart
+
+Place: TypeAlias = Literal[
+    "visual prompts",
+    "textual prompts",
+    "projector",
+    "head",
+    "vision tower's linear layers",
+    "vision tower's norms",
+    "vision tower's other tensors",
+    "language model's linear layers",
+    "language model's norms",
+    "language model's word embeddings",
+    "language model's sublayer outputs",
+]
+"""Where a method changes a backbone; two methods that change the same place cannot be combined."""
 
 
 class Method(nn.Module, ABC):
@@ -49,6 +65,10 @@ class Method(nn.Module, ABC):
         """Returns what is put into the backbone when the parts in ``without`` are knocked out."""
 
     @abstractmethod
+    def places(self) -> set[Place]:
+        """Returns where this method changes a backbone, as it is configured."""
+
+    @abstractmethod
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns the components an ablation switches, as they are configured."""
 
@@ -76,7 +96,16 @@ class Method(nn.Module, ABC):
         """
         self.check_knock_out(without)
         backbone.release_hooks()  # a part that is knocked out must not live on in the hooks of an earlier pass
+        self.put_in(backbone, without)
         backbone.attachment = self.attachment(without)
+
+    def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
+        """Puts in what stands inside the library's own modules; calling it again with other parts is allowed."""
+        return
+
+    def take_out(self, backbone: Backbone) -> None:
+        """Undoes ``put_in``."""
+        return
 
     def check_knock_out(self, without: AbstractSet[str]) -> None:
         """Compares parts to knock out with the method's; needs nothing built.
@@ -96,6 +125,7 @@ class Method(nn.Module, ABC):
         """Takes the method away: afterwards the backbone is bit-identical to before."""
         backbone.attachment = Attachment()
         backbone.release_hooks()
+        self.take_out(backbone)
 
     def parameter_parts(self) -> list[ParameterPart]:
         """Returns the rows of the trainable table."""

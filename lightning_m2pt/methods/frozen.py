@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
-from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.base import Method, Place
 
 
 class Frozen(Method):
@@ -35,6 +35,10 @@ class Frozen(Method):
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Returns the empty attachment."""
         return Attachment()
+
+    def places(self) -> set[Place]:
+        """Returns no place."""
+        return set()
 
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns the method's name alone."""

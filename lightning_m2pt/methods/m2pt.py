@@ -12,8 +12,9 @@ from torch import nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape, InjectionPath, VisualRowsToText
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.base import Method, Place
 from lightning_m2pt.prompts.deep import DeepPrompts, Depth, Initialisation, LayerChoice, choose_layers
+from lightning_m2pt.prompts.token_path import VisualPosition
 
 VISUAL_PROMPTS, TEXTUAL_PROMPTS, INTERACTION, LM_HEAD = "visual_prompts", "textual_prompts", "interaction", "lm_head"
 
@@ -33,8 +34,11 @@ class M2PT(Method):
             rows of the last vision layer's input but the first, plus CLS, as the published code does; ``all``: all
             of these rows, no CLS; ``none``: patches only.
         lm_head: Also train the language model's head, as the published script does and the paper's 0.09% excludes.
+        visual_position: Where visual prompts stand in the tower: ``before_cls`` (M2PT) or ``after_cls`` (VPT). They
+            have no positions and see and are seen by everything, so what comes out is the same.
         init: ``xavier_uniform`` on (1, P, D) as published; ``normal``; ``vocabulary`` copies random token
-            embeddings into textual prompts (visual prompts then start as ``xavier_uniform``).
+            embeddings into textual prompts (visual prompts then start as ``xavier_uniform``); ``vpt_uniform`` is
+            VPT's bound from the patch size (textual prompts then start as ``xavier_uniform``).
         init_std: Standard deviation of ``normal``.
         dropout: Dropout on prompt numbers in training.
         path: ``auto`` uses the prefix path where it is exact; ``token`` is the reference; ``prefix`` insists.
@@ -52,6 +56,7 @@ class M2PT(Method):
         textual_depth: Depth = "deep",
         interaction: bool = True,
         visual_rows_to_text: VisualRowsToText = "official",
+        visual_position: VisualPosition = "before_cls",
         lm_head: bool = False,
         init: Initialisation = "xavier_uniform",
         init_std: float = 0.02,
@@ -71,6 +76,7 @@ class M2PT(Method):
         self.visual_depth: Depth = visual_depth
         self.textual_depth: Depth = textual_depth
         self.visual_rows_to_text: VisualRowsToText = visual_rows_to_text
+        self.visual_position: VisualPosition = visual_position
         self.train_interaction, self.train_lm_head = interaction, lm_head
         self.init: Initialisation = init
         self.init_std, self.dropout = init_std, dropout
@@ -121,7 +127,7 @@ class M2PT(Method):
                     shape.vision_width,
                     self.dropout,
                 )
-                self.visual_prompts.initialise(self.init, self.init_std, generator)
+                self.visual_prompts.initialise(self.init, self.init_std, generator, patch_size=shape.patch_size)
             if self.textual_length:
                 self.textual_prompts = DeepPrompts(
                     choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "textual_layers"),
@@ -173,7 +179,18 @@ class M2PT(Method):
             connector=None if INTERACTION in without else self.interaction,
             lm_head=None if LM_HEAD in without else self.lm_head,
             path=self.path,
+            visual_position=self.visual_position,
         )
+
+    def places(self) -> set[Place]:
+        """Returns the places of the components that are switched on."""
+        places: dict[str, Place] = {
+            VISUAL_PROMPTS: "visual prompts",
+            TEXTUAL_PROMPTS: "textual prompts",
+            INTERACTION: "projector",
+            LM_HEAD: "head",
+        }
+        return {places[part] for part in self.part_names()}
 
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns the paper's ablation components and the choices that change the sequence."""
@@ -198,6 +215,7 @@ class M2PT(Method):
             "textual_depth": self.textual_depth,
             "interaction": self.train_interaction,
             "visual_rows_to_text": self.visual_rows_to_text,
+            "visual_position": self.visual_position,
             "lm_head": self.train_lm_head,
         }
 

@@ -1,5 +1,6 @@
 """The table of prompts: one trainable tensor for every layer that gets its own (M2PT, Figure 2)."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -10,7 +11,7 @@ from lightning_m2pt.errors import BadInputError
 
 Depth: TypeAlias = Literal["deep", "shallow"]
 LayerChoice: TypeAlias = Literal["all"] | list[int]
-Initialisation: TypeAlias = Literal["xavier_uniform", "normal", "vocabulary"]
+Initialisation: TypeAlias = Literal["xavier_uniform", "normal", "vocabulary", "vpt_uniform"]
 
 
 def choose_layers(layers: LayerChoice, depth: Depth, available: int, key: str) -> list[int]:
@@ -65,16 +66,22 @@ class DeepPrompts(nn.Module):
         return [int(layer) for layer in self.rows]
 
     def initialise(
-        self, init: Initialisation, std: float, generator: torch.Generator, vocabulary: Tensor | None = None
+        self,
+        init: Initialisation,
+        std: float,
+        generator: torch.Generator,
+        vocabulary: Tensor | None = None,
+        patch_size: int | None = None,
     ) -> None:
         """Fills the table, layer by layer, from one generator.
 
         Args:
             init: ``xavier_uniform`` on (1, P, D) as published; ``normal`` with ``std``; ``vocabulary`` copies rows
-                of the embedding table drawn at random.
+                of the embedding table drawn at random; ``vpt_uniform`` is VPT's bound for visual prompts.
             std: Standard deviation of ``normal``.
             generator: Source of randomness (CPU).
             vocabulary: (V, D) embedding table, needed by ``vocabulary`` only.
+            patch_size: Side of a patch in pixels, needed by ``vpt_uniform`` only.
         """
         for parameter in self.rows.values():
             if parameter.is_meta:
@@ -85,6 +92,9 @@ class DeepPrompts(nn.Module):
                 elif init == "vocabulary" and vocabulary is not None:
                     tokens = torch.randint(len(vocabulary), (self.length,), generator=generator)
                     values = vocabulary[tokens.to(vocabulary.device)].float()[None]
+                elif init == "vpt_uniform" and patch_size is not None:
+                    bound = vpt_bound(patch_size, parameter.shape[-1])
+                    values = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
                 else:
                     values = nn.init.xavier_uniform_(torch.empty(parameter.shape), generator=generator)
                 parameter.copy_(values)
@@ -95,3 +105,8 @@ class DeepPrompts(nn.Module):
             self.dropout(self.rows[str(layer)]) if str(layer) in self.rows else None
             for layer in range(self.total_layers)
         ]
+
+
+def vpt_bound(patch_size: int, width: int) -> float:
+    """Returns VPT's bound of the uniform start: sqrt(6 / (3 patch^2 + D)) (Jia et al., ECCV 2022, official code)."""
+    return math.sqrt(6.0 / (3 * patch_size**2 + width))

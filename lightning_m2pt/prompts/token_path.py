@@ -8,24 +8,34 @@ activation checkpointing, which calls the layers again during the backward pass,
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+VisualPosition: TypeAlias = Literal["before_cls", "after_cls"]
 
-def put_rows_first(rows: Tensor, hidden_states: Tensor, replaced: int) -> Tensor:
-    """Returns (B, P + S - replaced, D): ``rows`` (1, P, D) for every sample, then what follows the replaced rows."""
+
+def put_rows_first(rows: Tensor, hidden_states: Tensor, replaced: int, kept: int = 0) -> Tensor:
+    """Returns (B, P + S - replaced, D): ``rows`` (1, P, D) for every sample in the place of rows of the sequence.
+
+    Args:
+        rows: (1, P, D).
+        hidden_states: (B, S, D).
+        replaced: How many rows of the sequence they replace.
+        kept: How many rows of the sequence stay in front of them.
+    """
     expanded = rows.to(hidden_states.dtype).expand(hidden_states.shape[0], -1, -1)
-    return torch.cat([expanded, hidden_states[:, replaced:]], dim=1)
+    return torch.cat([hidden_states[:, :kept], expanded, hidden_states[:, kept + replaced :]], dim=1)
 
 
 class VisionTokenPath:
-    """Prompt rows in a bidirectional tower: prepended before the first layer that has some, overwritten later."""
+    """Prompt rows in a bidirectional tower: put in before the first layer that has some, overwritten later."""
 
     def __init__(self) -> None:
         self.rows: Sequence[Tensor | None] = ()
+        self.position: VisualPosition = "before_cls"
         self._handles: list[RemovableHandle] = []
 
     def install(self, blocks: Sequence[nn.Module]) -> None:
@@ -40,6 +50,16 @@ class VisionTokenPath:
         self._handles.clear()
         self.rows = ()
 
+    @property
+    def rows_in_front(self) -> int:
+        """How many rows of the tower's own stand before the prompts: none, or CLS."""
+        return int(self.position == "after_cls")
+
+    def without_prompts(self, states: Tensor, length: int) -> Tensor:
+        """Returns (B, 1 + N, D), CLS and patches, of (B, P + 1 + N, D)."""
+        in_front = self.rows_in_front
+        return torch.cat([states[:, :in_front], states[:, in_front + length :]], dim=1)
+
     def _hook(self, layer: int) -> Any:  # noqa: ANN401  (torch's hook type is a union of call signatures)
         def overwrite(_block: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             rows = self.rows[layer] if self.rows else None
@@ -47,7 +67,7 @@ class VisionTokenPath:
                 return None
             first = next(number for number, candidate in enumerate(self.rows) if candidate is not None)
             replaced = 0 if layer == first else rows.shape[1]
-            return (put_rows_first(rows, arguments[0], replaced), *arguments[1:])
+            return (put_rows_first(rows, arguments[0], replaced, self.rows_in_front), *arguments[1:])
 
         return overwrite
 

@@ -1,0 +1,167 @@
+"""LoRA (Hu et al., ICLR 2022) through peft: h = W0 x + (alpha / r) B A x beside frozen linear layers.
+
+peft's layers compute; which layers they wrap, what is trained and how it is saved is decided here, as for every method.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_m2pt.backbones.base import Backbone, BackboneShape
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.methods.base import Place
+from lightning_m2pt.methods.stand_ins import hold
+from lightning_m2pt.methods.with_interaction import INTERACTION, StandInModule, WithStandInModules
+
+LANGUAGE, VISION = "language_low_rank", "vision_low_rank"
+ADAPTER = "default"
+"""peft's name for the one adapter of a layer."""
+
+
+class Lora(WithStandInModules):
+    """Low-rank updates of the language model's linear layers, and if wanted of the vision tower's.
+
+    In the language model these are all seven of a Llama block (query, key, value, output, gate, up, down) and never
+    the head. In the tower they are the two of each block's MLP: open_clip's attention holds its three projections in
+    one packed tensor that torch's attention reads directly, past any wrapped layer.
+
+    Args:
+        rank: r; 16 on Vicuna-7B with the projector is the published 0.63%.
+        alpha: The update is scaled by alpha / r; None takes 2 r.
+        dropout: Dropout on the input of A in training.
+        vision: Also wrap the vision tower's MLP layers.
+        interaction: Train the projector between vision and language (LLaVA's LoRA runs do).
+    """
+
+    name = "lora"
+
+    def __init__(
+        self,
+        rank: int = 16,
+        alpha: float | None = None,
+        dropout: float = 0.05,
+        vision: bool = False,
+        interaction: bool = True,
+    ) -> None:
+        super().__init__(interaction)
+        if rank < 1:
+            raise BadInputError(f"{rank} is no rank", where="model.method.rank", expected="1 or more")
+        if not 0.0 <= dropout < 1.0:
+            raise BadInputError(f"{dropout} is no probability", where="model.method.dropout", expected="0 <= p < 1")
+        self.rank, self.vision = rank, vision
+        self.alpha = float(2 * rank if alpha is None else alpha)
+        self.input_dropout = nn.Dropout(dropout)
+
+    def check(self, shape: BackboneShape) -> None:
+        """Checks that peft is installed.
+
+        Raises:
+            EnvironmentFailure: If it is not.
+        """
+        try:
+            import peft  # noqa: F401
+        except ImportError as error:
+            raise EnvironmentFailure(
+                f"peft cannot be imported ({error})",
+                where="model.method",
+                expected="the package that computes LoRA",
+                hint="pip install -c constraints.txt -e '.[peft]'",
+            ) from error
+
+    def part_names(self) -> list[str]:
+        """Returns the components that are switched on."""
+        return [LANGUAGE, *([VISION] if self.vision else []), *self.interaction_names()]
+
+    def possible_parts(self) -> list[str]:
+        """Returns all components, switched on or off."""
+        return [LANGUAGE, VISION, INTERACTION]
+
+    def build(self, backbone: Backbone, generator: torch.Generator) -> None:
+        """Makes A and B of every wrapped layer in float32: A Kaiming-uniform with a = sqrt(5), B zero."""
+        for part, component in ((LANGUAGE, "language"), (VISION, "vision")):
+            if part not in self.part_names():
+                continue
+            holder = nn.Module()
+            self.add_module(part, holder)
+            for place, linear in linear_layers(backbone, component).items():
+                layer = low_rank_layer(linear, self.rank, self.alpha, self.input_dropout)
+                name = place.partition(".")[2]
+                for factor in ("lora_A", "lora_B"):
+                    weight = getattr(layer, factor)[ADAPTER].weight
+                    if factor == "lora_A" and not weight.is_meta:
+                        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+                    hold(holder, f"{name}.{factor}.weight", weight)
+                self._stand_ins.append(StandInModule(part, place, linear, layer))
+        self.build_interaction(backbone)
+
+    def may_start_without_gradient(self) -> set[str]:
+        """Returns every A: while B is zero, nothing reaches it."""
+        return {name for tensors in self.parts().values() for name, _ in tensors if name.endswith(".lora_A.weight")}
+
+    def places(self) -> set[Place]:
+        """Returns the linear layers, and the projector if it is trained."""
+        vision: set[Place] = {"vision tower's linear layers"} if self.vision else set()
+        return {"language model's linear layers", *vision, *self.interaction_places()}
+
+    def toggles(self) -> dict[str, bool | int | str]:
+        """Returns the rank and which components are trained."""
+        trained = {part: part in self.part_names() for part in self.possible_parts()}
+        return {"method": self.name, "rank": self.rank, **trained}
+
+    def adapter_config(self) -> dict[str, object]:
+        """Returns the constructor's arguments that decide the tensors and the numbers."""
+        return {
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "vision": self.vision,
+            "interaction": self.train_interaction,
+        }
+
+
+def linear_layers(backbone: Backbone, component: str) -> dict[str, nn.Linear]:
+    """Returns the linear layers of a component that its output depends on, by name; not the head.
+
+    Args:
+        backbone: Its used tensors say which layers matter.
+        component: ``vision`` or ``language``.
+    """
+    places = {place.rpartition(".")[0] for place in backbone.used_tensors()[component]}
+    modules = {place: backbone.get_submodule(place) for place in sorted(places)}
+    head = backbone.pretrained_lm_head()
+    return {
+        place: module
+        for place, module in backbone.named_modules()
+        if place in modules and type(module) is nn.Linear and module is not head
+    }
+
+
+class Borrowed(nn.Module):
+    """Calls a module that belongs to somebody else, and so does not follow the mode of the place it stands in.
+
+    A backbone is always in evaluation mode; dropout has to follow the method's.
+    """
+
+    def __init__(self, lender: nn.Module) -> None:
+        super().__init__()
+        self._lender = (lender,)  # a tuple: not registered as a child
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns what the other module makes of it."""
+        return self._lender[0](states)  # type: ignore[no-any-return]
+
+
+def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Module) -> Any:  # noqa: ANN401
+    """Returns peft's LoRA layer around a linear layer: A and B in float32 on the layer's device, B zero."""
+    from peft import LoraConfig
+    from peft.tuners.lora.layer import Linear
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights=False)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]), torch.device(linear.weight.device):
+        layer = Linear(linear, ADAPTER, config, r=rank, lora_alpha=alpha)  # type: ignore[arg-type]
+    layer.lora_A.float()  # peft gives them the frozen layer's type
+    layer.lora_B.float()
+    layer.lora_dropout[ADAPTER] = Borrowed(dropout)
+    nn.init.zeros_(layer.lora_B[ADAPTER].weight)
+    return layer

@@ -1,0 +1,115 @@
+"""Methods that hold each part as a module of its own, and can train the interaction layer besides."""
+
+import copy
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from torch import nn
+
+from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.base import Method, Place
+
+INTERACTION = "interaction"
+
+
+class WithInteraction(Method):
+    """Base class of methods whose parts are child modules named like the parts.
+
+    Args:
+        interaction: Train the projector between vision and language (a copy; the pretrained one stays).
+    """
+
+    def __init__(self, interaction: bool) -> None:
+        super().__init__()
+        self.train_interaction = interaction
+        self.interaction: nn.Module | None = None
+
+    def interaction_names(self) -> list[str]:
+        """Returns the interaction layer's part name, if it is trained."""
+        return [INTERACTION] if self.train_interaction else []
+
+    def interaction_places(self) -> set[Place]:
+        """Returns the projector, if it is trained."""
+        return {"projector"} if self.train_interaction else set()
+
+    def build_interaction(self, backbone: Backbone) -> None:
+        """Copies the pretrained projector in float32, if it is trained."""
+        if self.train_interaction:
+            self.interaction = copy.deepcopy(backbone.projector).float()
+
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Returns the tensors of the child modules; nothing before ``build``."""
+        modules = dict(self.named_children())
+        return {
+            part: [(f"{part}.{name}", parameter) for name, parameter in modules[part].named_parameters()]
+            for part in self.part_names()
+            if part in modules
+        }
+
+    def added_parameters(self) -> dict[str, int]:
+        """Returns all numbers but those of the interaction layer, which stands in for the pretrained projector."""
+        return {
+            part: 0 if part == INTERACTION else sum(parameter.numel() for _, parameter in tensors)
+            for part, tensors in self.parts().items()
+        }
+
+    def attachment(self, without: AbstractSet[str]) -> Attachment:
+        """Returns the interaction layer in the projector's place."""
+        return Attachment(connector=None if INTERACTION in without else self.interaction)
+
+
+class WithStandInModules(WithInteraction):
+    """Base class of methods that put modules of their own in the place of the library's while attached."""
+
+    def __init__(self, interaction: bool) -> None:
+        super().__init__(interaction)
+        self._stand_ins: list[StandInModule] = []
+
+    def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
+        """Puts the method's modules in; where a part is knocked out the library's return."""
+        for each in self._stand_ins:
+            put_module(backbone, each.place, each.original if each.part in without else each.module)
+
+    def take_out(self, backbone: Backbone) -> None:
+        """Puts the library's modules back."""
+        for each in self._stand_ins:
+            put_module(backbone, each.place, each.original)
+
+
+@dataclass
+class StandInModule:
+    """One place in the backbone and the two modules that can stand there.
+
+    Attributes:
+        part: The method's part that trains something in ``module``.
+        place: Name of the module inside the backbone, such as ``language_model.model.layers.0.mlp.up_proj``.
+        original: The library's module.
+        module: What stands in for it.
+    """
+
+    part: str
+    place: str
+    original: nn.Module
+    module: nn.Module
+
+
+def put_module(backbone: Backbone, place: str, module: nn.Module) -> None:
+    """Lets a module stand at a place of the backbone."""
+    parent, _, name = place.rpartition(".")
+    setattr(backbone.get_submodule(parent), name, module)
+
+
+def refuse_recomputation(shape: BackboneShape, name: str) -> None:
+    """Refuses activation checkpointing, under which the library's decoder drops the cache that holds a prefix.
+
+    Raises:
+        BadInputError: If the backbone recomputes activations.
+    """
+    if shape.recomputes_activations:
+        raise BadInputError(
+            f"{name} keeps learned keys and values in a cache, which activation checkpointing drops",
+            where="model.backbone.activation_checkpointing",
+            expected="false",
+            hint="a smaller data.micro_batch_size saves memory too",
+        )

@@ -1,0 +1,149 @@
+"""Learned keys and values in front of every decoder layer's own: prefix tuning.
+
+Unlike a deep prompt, whose keys and values the frozen layer computes from a row, the numbers here are keys and values
+themselves. They are stored after the rotation, as prefix tuning everywhere does: they have no position, and the first
+real row has position P.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class KeyValuePrefix(nn.Module, ABC):
+    """P learned keys and values for each decoder layer.
+
+    Attributes:
+        length: P.
+    """
+
+    length: int
+
+    @abstractmethod
+    def keys_and_values(self) -> Tensor:
+        """Returns (L, 2, P, H_kv * D_head): for every layer keys, then values."""
+
+
+class KeyValueTable(KeyValuePrefix):
+    """One trained tensor for the keys and one for the values of each layer.
+
+    Args:
+        layers: L.
+        length: P.
+        width: H_kv * D_head.
+    """
+
+    def __init__(self, layers: int, length: int, width: int) -> None:
+        super().__init__()
+        self.length = length
+        self.keys = nn.ParameterList([nn.Parameter(torch.empty(1, length, width)) for _ in range(layers)])
+        self.values = nn.ParameterList([nn.Parameter(torch.empty(1, length, width)) for _ in range(layers)])
+
+    def initialise(self, std: float, generator: torch.Generator) -> None:
+        """Draws every tensor from a normal, the keys of all layers first."""
+        with torch.no_grad():
+            for tensor in [*self.keys, *self.values]:
+                tensor.normal_(0.0, std, generator=generator)
+
+    def keys_and_values(self) -> Tensor:
+        """Returns (L, 2, P, H_kv * D_head)."""
+        pairs = [torch.cat([keys, values]) for keys, values in zip(self.keys, self.values, strict=True)]
+        return torch.stack(pairs)
+
+
+class PrefixEmbedding(KeyValuePrefix):
+    """PTUM's form: an embedding for each of P positions holds the keys and values of all layers (OFA's code).
+
+    Args:
+        layers: L.
+        length: P.
+        width: H_kv * D_head.
+        bottleneck: None: the embedding holds 2 L H_kv D_head numbers a row. A number: it holds that many, and
+            Linear, ReLU, Linear make the keys and values of it (the reparameterisation).
+        dropout: Dropout on keys and values in training (0.2 in the published code).
+    """
+
+    def __init__(self, layers: int, length: int, width: int, bottleneck: int | None, dropout: float) -> None:
+        super().__init__()
+        self.length, self._layers = length, layers
+        total = 2 * layers * width
+        self.embedding = nn.Parameter(torch.empty(length, bottleneck or total))
+        self.projection = None
+        if bottleneck:
+            self.projection = nn.Sequential(nn.Linear(bottleneck, bottleneck), nn.ReLU(), nn.Linear(bottleneck, total))
+        self.dropout = nn.Dropout(dropout)
+
+    def initialise(self, std: float, generator: torch.Generator) -> None:
+        """Draws the embedding from a normal, the layers behind it as torch's linear layers start (biases zero)."""
+        with torch.no_grad():
+            self.embedding.normal_(0.0, std, generator=generator)
+            for linear in self.modules():
+                if isinstance(linear, nn.Linear):
+                    bound = linear.in_features**-0.5
+                    linear.weight.uniform_(-bound, bound, generator=generator)
+                    linear.bias.zero_()
+
+    def keys_and_values(self) -> Tensor:
+        """Returns (L, 2, P, H_kv * D_head)."""
+        rows = self.embedding if self.projection is None else self.projection(self.embedding)
+        rows = self.dropout(rows).view(self.length, self._layers, 2, -1)
+        return rows.permute(1, 2, 0, 3)
+
+
+def prefix_cache(language_model: Any, prefix: KeyValuePrefix, batch_size: int) -> Any:  # noqa: ANN401
+    """Returns a fresh cache that begins with the prefix.
+
+    Args:
+        language_model: A Llama-form decoder of transformers (grouped heads are fine).
+        prefix: The learned keys and values.
+        batch_size: B, to which they are expanded without copying.
+
+    Returns:
+        A ``DynamicCache`` of length P. The forward pass writes into it: never use it twice.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=language_model.config)
+    dtype = language_model.embed_tokens.weight.dtype
+    for layer, pair in enumerate(prefix.keys_and_values()):
+        width = language_model.layers[layer].self_attn.head_dim
+        heads = pair.to(dtype).view(2, 1, prefix.length, -1, width).transpose(2, 3)
+        keys, values = heads.expand(-1, batch_size, -1, -1, -1)
+        cache.update(keys, values, layer)
+    return cache
+
+
+class QueryRows:
+    """Learned queries in the place of the first rows' own: hooks on the query projections of a decoder.
+
+    Rows keep their keys, values and residual stream; only what they ask is learned. Active while whole sequences are
+    run, not while single tokens are decoded from the cache.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Sequence[Tensor | None] = ()
+        self._handles: list[Any] = []
+
+    def install(self, layers: Sequence[nn.Module]) -> None:
+        """Hooks every layer's query projection."""
+        for number, layer in enumerate(layers):
+            self._handles.append(layer.self_attn.q_proj.register_forward_hook(self._hook(number)))  # type: ignore[union-attr]
+
+    def remove(self) -> None:
+        """Takes the hooks away again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.rows = ()
+
+    def _hook(self, number: int) -> Any:  # noqa: ANN401
+        def replace(_projection: nn.Module, _arguments: tuple[Tensor, ...], queries: Tensor) -> Tensor | None:
+            rows = self.rows[number] if self.rows else None
+            if rows is None:
+                return None
+            return torch.cat([rows.to(queries.dtype).expand(len(queries), -1, -1), queries[:, rows.shape[1] :]], dim=1)
+
+        return replace
