@@ -19,6 +19,7 @@ from experiments.training import answering_trainer
 from lightning_m2pt.adapter import declared_tensors
 from lightning_m2pt.answering import NEAR_TIE, Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.file_lock import locked
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.likelihood import tokenised_candidates
 from lightning_m2pt.metrics.predictions import read_predictions
@@ -168,7 +169,7 @@ def answer_and_score(
         if not experiment.model.backbone.is_loaded:
             experiment.model.configure_model()
             experiment.model.method.attach(experiment.model.backbone, without=knocked_out)
-        answer(experiment, benchmark, answering, partial)
+        answer_alone(experiment, benchmark, answering, partial, options)
     for benchmark in experiment.benchmarks:
         header, scored = score_file(prediction_file(folder, benchmark.name))
         write_score(folder, header, scored)
@@ -177,24 +178,50 @@ def answer_and_score(
 
 
 def is_answered(partial: PartialPredictions, options: AnsweringOptions) -> bool:
-    """Tells whether a set is answered already, and removes answers that are to be replaced.
+    """Tells whether a set is answered already and need not be answered again.
 
     Raises:
         BadInputError: If answers that were made otherwise are there and are to be kept.
     """
-    path = partial.path
     if options.force:
-        partial.remove()
         return False
     try:
         partial.answered()
-        if not path.is_file():
+        if not partial.path.is_file():
             return False
-        refuse_other_header(path, read_predictions(path).header, partial.header)
+        refuse_other_header(partial.path, read_predictions(partial.path).header, partial.header)
     except BadInputError:
         if options.on_other == "refuse":
             raise
-        partial.remove()
+        return False
+    return True
+
+
+def answer_alone(
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    answering: Answering,
+    partial: PartialPredictions,
+    options: AnsweringOptions,
+) -> None:
+    """Answers one set unless another process, which is waited for, has done so meanwhile.
+
+    Runs of several seeds that are started together share the untouched model's answers.
+    """
+    with locked(partial.path, on_wait=lambda: say(f"another process answers {benchmark.name}: waiting for it")):
+        if is_answered(partial, options):
+            say(f"already answered: {partial.path}")
+            return
+        if options.force or not goes_on(partial):
+            partial.remove()
+        answer(experiment, benchmark, answering, partial)
+
+
+def goes_on(partial: PartialPredictions) -> bool:
+    """Tells whether the answers under way, if there are any, are of this evaluation."""
+    try:
+        partial.answered()
+    except BadInputError:
         return False
     return True
 
