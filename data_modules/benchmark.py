@@ -124,7 +124,7 @@ class BenchmarkDataModule(DataModule):
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
         if self.trainer is not None:
-            repeated = order[: -len(order) % self.trainer.world_size]
+            repeated = (order * self.trainer.world_size)[: -len(order) % self.trainer.world_size]
             order = [*order, *repeated][self.trainer.global_rank :: self.trainer.world_size]
         dataset = SampleDataset(
             [samples[position] for position in order], [texts[position] for position in order], self.processor
