@@ -67,17 +67,27 @@ def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Ans
     )
 
 
-def add_examples_to_all(experiment: Experiment, shots: int) -> None:
-    """Puts worked examples before the questions of every set.
+def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMethod = "greedy") -> None:
+    """Checks every set's data and looks whether it can be answered as asked for; needs no weights.
+
+    Args:
+        experiment: Its sets are connected; with ``shots`` they are asked with examples from now on.
+        shots: Examples of the training split before every question.
+        method: How questions are answered.
 
     Raises:
-        BadInputError: If a set has no training split, or its questions become too long.
+        BadInputError: If data are wrong or missing, a set has no training split or no candidate answers, or a question
+            becomes too long for the language model.
     """
     shape, toggles = experiment.model.backbone.shape, experiment.model.method.toggles()
     rows_per_image = shape.patches + int(toggles.get("visual_length", 0))  # visual_rows_to_text adds at most as many
     for benchmark in experiment.benchmarks:
+        benchmark.check()
+        answering_of(benchmark, method)
+        if shots:
+            add_examples(benchmark, shots)
         free = shape.maximum_positions - int(toggles.get("textual_length", 0)) - benchmark.max_new_tokens
-        add_examples(benchmark, shots, rows_per_image, free)
+        benchmark.check_lengths(rows_per_image, free)
 
 
 def header_of(

@@ -129,4 +129,3 @@ def test_replacing_stale_answers_goes_on_where_it_was_killed(tmp_path, monkeypat
     sizes = kill_after(monkeypatch, batches=1000)
     evaluate_frozen(frozen_experiment(tmp_path), replace)
     assert sum(sizes) == len(rows_of(folder, "vsr")) - 3
-
