@@ -1,10 +1,12 @@
 """Worked examples: from the training split alone, each with its picture, the same whatever else is asked."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import pytest
+import torch
 
 from data_modules.cifar10 import CIFAR10, write_cifar10
 from data_modules.few_shot import add_examples, training_questions, with_examples
@@ -14,9 +16,11 @@ from data_modules.mnist import MNIST, write_mnist
 from data_modules.text_vqa import TextVQA, TextVQAItem, write_text_vqa
 from data_modules.vsr import CAPTION_MARK, VSR, VSRItem, write_vsr
 from data_modules.vsr import QUESTION_TEMPLATE as VSR_QUESTION
+from experiments.cli import parse_experiment
 from experiments.main import main as m2pt
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.types import IMAGE_TOKEN_ID, Span
 from tests.small_experiment import fitted, small_words
 from tests.test_evaluation import rows_of, set_words
 
@@ -119,6 +123,34 @@ def test_the_header_names_the_pictures_of_the_examples(tmp_path):
     MNIST.write_fake(tmp_path)
     assert revision(shift=0) == revision(shift=0)
     assert revision(shift=0) != revision(shift=1)  # the same words about other pictures
+
+
+def test_every_example_is_read_with_its_own_picture_and_answer(tmp_path):
+    benchmark = vsr_with_training(tmp_path, statements=12)
+    processor = parse_experiment(["--config", "experiments/frozen.yaml"]).model.backbone.processor()
+    benchmark.connect(processor)
+    add_examples(benchmark, 2)
+    samples = {sample.id: sample for sample in benchmark.asked_samples()}
+    for batch in benchmark.predict_dataloader():
+        pictures = batch.pixel_values.unflatten(0, (len(batch), 3))
+        for row, name in enumerate(batch.sample_ids):
+            *examples, question = samples[name].turns
+            assert torch.equal(pictures[row], torch.stack([processor.image(one) for one in samples[name].images]))
+            ids = batch.input_ids[row, batch.spans[row] != Span.PADDING].tolist()
+            parts = [[]]
+            for token in ids:
+                parts.append([]) if token == IMAGE_TOKEN_ID else parts[-1].append(token)
+            texts = [f"Question: {turn.question} Answer: {turn.answer}</s>" for turn in examples]
+            texts.append(f"Question: {question.question} Answer:")
+            assert parts[1:] == [processor.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+
+
+def test_an_example_never_shows_the_picture_of_the_question(tmp_path):
+    benchmark = vsr_with_training(tmp_path)
+    question, pool = benchmark.questions()[0], training_questions(benchmark)
+    same_picture = replace(pool[0], image_id=question.image_id)
+    with pytest.raises(BadInputError, match="examples of 1 other pictures"):
+        with_examples(question, [same_picture, pool[1]], 2)
 
 
 class CountedPool(list):
