@@ -276,7 +276,7 @@ def reading_notes(lines: Sequence[Line], groups: Sequence[Group]) -> list[str]:
     seeds = ", and over seeds" if several else ""
     fewer = f" ({RESAMPLES_BY_RULE:,} where the rule is no mean)" if fewest < RESAMPLES else ""
     notes = [
-        f"95% interval: bootstrap over questions, of MME and POPE over pictures{seeds}; {RESAMPLES:,} resamples{fewer}"
+        f"95% interval: bootstrap over pictures with all their questions{seeds}; {RESAMPLES:,} resamples{fewer}"
     ]
     if several:
         notes.append("±: standard deviation over seeds")

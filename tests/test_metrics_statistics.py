@@ -118,20 +118,23 @@ def test_a_paired_interval_is_narrower_than_the_two_single_ones_and_its_verdict_
     assert (gain.verdict, compare(asked(rows), [strong], [weak]).verdict) == ("better", "worse")
 
 
-def test_pictures_are_resampled_as_a_whole():
-    """Ten questions of one picture share its fate: the interval is that of the pictures, not of the questions."""
-    rows = questions(1000, ("random", "popular"), pictures=100)
-    lines = [{**row, "answer": row["target"] if int(row["image_id"][:-4]) < 50 else "perhaps"} for row in rows]
-    lines = [
-        {**line, "answer": OTHER[line["target"]] if line["answer"] == "perhaps" else line["answer"]} for line in lines
-    ]
+@pytest.mark.parametrize("benchmark", ["pope", "snli_ve", "vsr", "text_vqa"])
+def test_pictures_are_resampled_as_a_whole(benchmark):
+    """Twenty questions of one picture share its fate: the interval is that of the pictures, not of the questions."""
     half = {}
-    for benchmark in ("pope", "vsr"):
+    for pictures in (100, None):
+        rows = questions(1000, ("random", "popular"), pictures)
+        if pictures is None:
+            rows = [{**row, "image_id": row["id"]} for row in rows]
+        lines = [
+            {**row, "answer": row["target"] if index % 100 < 50 else OTHER[row["target"]]}
+            for index, row in enumerate(rows)
+        ]
         scored = score({"benchmark": benchmark, "classes": []}, lines, "pope_official")
         interval = percentile_interval(resampled_scores(asked(lines), [scored])[:, 0])
-        half[benchmark] = (interval.high - interval.low) / 2
-    assert half["pope"] == pytest.approx(1.96 * 100 * 0.5 / 100**0.5, abs=0.5)
-    assert half["vsr"] == pytest.approx(1.96 * 100 * 0.5 / 2000**0.5, abs=0.2)
+        half[pictures] = (interval.high - interval.low) / 2
+    assert half[100] == pytest.approx(1.96 * 100 * 0.5 / 100**0.5, abs=0.5)
+    assert half[None] == pytest.approx(1.96 * 100 * 0.5 / 2000**0.5, abs=0.2)
 
 
 @pytest.mark.parametrize(
