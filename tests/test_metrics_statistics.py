@@ -239,5 +239,7 @@ def test_runs_on_other_questions_are_refused_by_name():
     few = answered(rows[:3], 0.5, 1)
     with pytest.raises(BadInputError, match="no answer to ' 3'"):
         compare(asked(rows), [answered(rows, 0.5, 1)], [few])
+    with pytest.raises(BadInputError, match="answers ' 3', which was not asked"):
+        compare(asked(rows[:3]), [few], [answered(rows, 0.5, 1)])
     with pytest.raises(BadInputError, match="the rules differ: yes_no_words and pope_official"):
         compare(asked(rows), [answered(rows, 0.5, 1)], [answered(rows, 0.5, 1, rule="pope_official")])

@@ -27,7 +27,7 @@ import numpy
 from numpy.typing import NDArray
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.predictions import PredictionFile
+from lightning_m2pt.metrics.predictions import PredictionFile, check_same_questions
 from lightning_m2pt.metrics.rule import Parsed, Predictions, Rule, accepts
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import Score, possible_answers, with_known_targets
@@ -197,7 +197,7 @@ def resampled_scores(
         (resamples, runs), in percent of the set's maximum; a row's runs are scored on the same questions.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     marked = marked_rows(answered, scores)
     generator = numpy.random.default_rng([seed, *scores[0].benchmark.encode()])
@@ -236,7 +236,7 @@ def resampled_gain(
         seed: Decides the draws.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     resampled = resampled_scores(answered, [*first, *second], seed=seed)
     # The two groups' seeds have nothing to do with each other: they are drawn apart.
@@ -248,7 +248,7 @@ def compare(answered: PredictionFile, first: Sequence[Score], second: Sequence[S
     """Compares two runs, or two groups of seeds, on the same questions; arguments as of ``resampled_gain``.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     interval = percentile_interval(resampled_gain(answered, first, second, seed))
     difference = statistics.fmean(score.value for score in second) - statistics.fmean(score.value for score in first)
@@ -330,16 +330,14 @@ def marked_rows(answered: PredictionFile, scores: Sequence[Score]) -> Marked:
     """Returns predictions with their units and blocks.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     rules = list(dict.fromkeys(score.rule for score in scores))
     if len(rules) > 1:
         raise BadInputError(f"the rules differ: {' and '.join(rules)}", where="scores", expected="the same rule")
-    for row, score in ((row, score) for score in scores for row in answered.predictions):
-        if row["id"] not in score.parsed:
-            raise BadInputError(
-                f"a run has no answer to {row['id']!r:.80}", where=score.benchmark, expected="the same questions"
-            )
+    asked = [row["id"] for row in answered.predictions]
+    for score in scores:
+        check_same_questions([{"id": name} for name in score.parsed], asked, score.benchmark)
     design = DESIGNS.get(scores[0].benchmark, PICTURES)
     answers = possible_answers(rules[0], answered.header, answered.predictions)
     rows = with_known_targets(answered.predictions, answers)
