@@ -57,8 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     if own.against == PAPER:
         tables = [paper_report(groups)]
     else:
-        baseline = read_group(Path(own.against), own.sets, own.rule) if own.against else None
-        tables = [score_report(groups, baseline)]
+        tables = [score_report(groups, baseline_of(groups, own.against, own.sets, own.rule) if own.against else None)]
     if own.details:
         tables += detail_tables(groups)
     text = written(tables, own.format, OUT.width)
@@ -100,6 +99,18 @@ def read_group(path: Path, sets: Sequence[str], rules: Sequence[str]) -> Group:
             expected=f"one, for example {groups[0].runs[0].folder}",
         )
     return groups[0]
+
+
+def baseline_of(groups: Sequence[Group], path: str, sets: Sequence[str], rules: Sequence[str]) -> Group:
+    """Returns what groups are compared with: one of them if it is among them, under a name of its own otherwise.
+
+    Raises:
+        BadInputError: If there are several, or none.
+    """
+    baseline = read_group(Path(path), sets, rules)
+    if any(group.name == baseline.name for group in groups):
+        baseline.name = path
+    return next((group for group in groups if group.folders == baseline.folders), baseline)
 
 
 def rules_by_set(words: Sequence[str]) -> dict[str, str]:
