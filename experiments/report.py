@@ -1,6 +1,6 @@
 """``m2pt report``: scores of evaluated runs as a table for the terminal, Markdown, LaTeX, spreadsheets or programs.
 
-Reads prediction files only. Runs of one experiment with different seeds become one row: mean, deviation, number.
+Scores the prediction files anew; score files are not read. Runs of one experiment with different seeds become one row: mean, deviation, number.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="RULE|SET=RULE",
-        help="a scoring rule for all sets, or for one; without it each file's default",
+        help="a scoring rule for all sets, or for one (`m2pt score --help` lists them); without it each file's default",
     )
 
 
