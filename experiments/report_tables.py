@@ -91,7 +91,7 @@ def score_report(groups: Sequence[Group], baseline: Group | None = None) -> Repo
                 lines.append(set_line(benchmark, group, gain))
     for position, group in enumerate(groups):
         of_group = {benchmark: gain for (at, benchmark), gain in gains.items() if at == position}
-        lines += mean_line(group, of_group)
+        lines += mean_line(group, of_group, baseline)
     columns = COLUMNS if baseline is None else COLUMNS[:5] + GAIN_COLUMNS + COLUMNS[5:]
     rows = [line.texts if baseline is not None else line.texts[:5] + line.texts[8:] for line in lines]
     shown = [
@@ -145,12 +145,18 @@ def set_line(benchmark: str, group: Group, gain: Gain | None) -> Line:
     return Line(texts, record)
 
 
-def mean_line(group: Group, gains: Mapping[str, Gain]) -> list[Line]:
-    """Returns a group's row of the mean over sets; none for fewer than two sets, MME never being one of them."""
+def mean_line(group: Group, gains: Mapping[str, Gain], baseline: Group | None) -> list[Line]:
+    """Returns a group's row of the mean over sets; none for fewer than two sets, MME never being one of them.
+
+    Only seeds that answered all of the sets are in it.
+    """
     members = [name for name in group.benchmarks if name != NEVER_A_MEMBER]
     complete = [run for run in group.runs if all(name in run.sets for name in members)]
     if len(members) < 2 or not complete:
         return []
+    if len(complete) < len(group.runs):
+        group = Group(group.name, complete)
+        gains = {name: gain for name in gains if (gain := gain_over(baseline, group, name)) is not None}
     # MMAvg is of accuracies: another number (POPE's F1) goes into the mean under its own name.
     shown = {set_text(name, group.scores(name)[0]): name for name in members}
     of_runs = [benchmark_mean({text: run.sets[name].score.value for text, name in shown.items()}) for run in complete]

@@ -159,6 +159,12 @@ def test_the_short_form_is_the_rule_recomputed(monkeypatch, rows, benchmark, rul
     assert numpy.corrcoef(slow.T)[0, 1] == pytest.approx(numpy.corrcoef(short.T)[0, 1], abs=0.12)
 
 
+def test_every_resample_of_mme_has_all_subtasks():
+    rows = [*mme_rows(30, ("count",)), *mme_rows(1, ("OCR",))]
+    perfect = answered(rows, 1.0, 1, "mme", "mme_official")
+    assert percentile_interval(resampled_scores(asked(rows), [perfect])[:, 0]) == Interval(100, 100)
+
+
 def test_a_rule_that_is_no_mean_is_recomputed():
     rows = questions(100)
     scored = answered(rows, 0.8, seed=3, rule="pope_vlmevalkit")
@@ -210,6 +216,9 @@ def test_seeds_are_resampled_beside_questions():
     assert widths[0] == pytest.approx(2 * 1.96 * 100 * (0.7 * 0.3 / 2000) ** 0.5, abs=0.3)
     assert widths[1] > 3 * widths[0]
     assert compare(asked(rows), apart, alike).p_value is None
+    # Two groups' seeds are drawn apart: four that differ may differ by chance from four of the same scores.
+    itself = compare(asked(rows), apart, apart)
+    assert itself.interval.high - itself.interval.low > 10
     assert mean_and_deviation([80, 82, 84]) == (82, 2)
     assert mean_and_deviation([80]) == (80, None)
 

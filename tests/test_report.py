@@ -96,6 +96,30 @@ def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path):
     assert [group.name for group in groups] == ["m2pt_base/m2pt-seed0", "m2pt_base/m2pt-seed2"]
 
 
+@pytest.mark.parametrize("other", [("m2pt_base", {"steps": 9}), ("projector", {})])
+def test_other_knobs_or_another_experiment_make_another_group(tmp_path, other):
+    folders = []
+    for (name, knobs), seed in ((("m2pt_base", {}), 0), (other, 1)):
+        folders.append(tmp_path / name / f"seed{seed}")
+        write_run(folders[-1], seed)
+        (folders[-1] / "run.json").write_text(json.dumps({"deciding": {"seed": seed, "steps": 7, **knobs}}))
+        write_predictions(folders[-1], "vsr", vsr_questions(20), 0.8, seed)
+    assert [len(group.runs) for group in grouped([read_run(folder) for folder in folders])] == [1, 1]
+
+
+def test_the_mean_row_is_of_the_seeds_that_answered_all_sets(capfd, tmp_path):
+    for seed, sets in ((0, ("vsr", "mnist")), (1, ("vsr",))):
+        write_run(tmp_path / "tuned" / f"seed{seed}", seed)
+        for name in sets:
+            rows = vsr_questions(40) if name == "vsr" else mnist_questions(40)
+            write_predictions(tmp_path / "tuned" / f"seed{seed}", name, rows, 0.9 - 0.4 * seed, seed)
+            write_predictions(tmp_path / "frozen" / "run", name, rows, 0.4, 7, adapter=None)
+    *_, mean = records(capfd, "report", tmp_path / "tuned", "--against", tmp_path / "frozen")
+    assert (mean["set"], mean["seeds"]) == ("mean of vsr, mnist", 1)
+    assert mean["difference"] == pytest.approx(mean["percent"] - mean["baseline_percent"])
+    assert mean["percent_low"] <= mean["percent"] <= mean["percent_high"]
+
+
 def test_runs_of_one_name_in_two_places_have_names_of_their_own(capfd, tmp_path, monkeypatch):
     for place, template in (("here", "vicuna_v1"), ("there", "plain")):
         folder = tmp_path / place / "m2pt_base" / "m2pt-seed0"
