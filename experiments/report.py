@@ -1,6 +1,7 @@
 """``m2pt report``: scores of evaluated runs as a table for the terminal, Markdown, LaTeX, spreadsheets or programs.
 
-Scores the prediction files anew; score files are not read. Runs of one experiment with different seeds become one row: mean, deviation, number.
+Scores the prediction files anew; score files are not read. Runs of one experiment with different seeds become one row:
+mean, deviation, number.
 """
 
 import argparse

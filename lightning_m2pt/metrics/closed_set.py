@@ -2,7 +2,8 @@
 
 Source: ours, from the ideas of LVLM-eHub's ``has_word`` (whole words) and VQAEval (number words are digits). Unlike
 them an answer that names two classes, or negates ("not a cat", "no cat", "without a cat"), is unparsed and counts as
-wrong, and common other names of a class count as the class. Underscores and hyphens in class names are spaces, and a regular plural counts.
+wrong, and common other names of a class count as the class. Underscores and hyphens in class names are spaces, and a
+regular plural counts.
 
 The longest name counts: what lies inside the match of another class names nothing ("a pickup truck" is no "truck" where
 both are classes), while names that only overlap, or stand apart, are two classes.
