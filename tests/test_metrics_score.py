@@ -228,6 +228,8 @@ GOOD = prediction(1, "Yes", "yes")
         (broken([HEADER, "[" * 100_000]), r"mme\.jsonl:2: this is not valid JSON"),
         (broken([HEADER, "[]"]), r"mme\.jsonl:2: the line is a list"),
         (broken([HEADER | {"format": 2}]), r"mme\.jsonl:1: the format is 2"),
+        (broken([HEADER | {"template": "\ud800"}]), r"mme\.jsonl:1: the header holds half a character"),
+        (broken([HEADER | {"decoding": {"temperature": float("nan")}}]), r"mme\.jsonl:1: the header holds half"),
         (broken([HEADER | {"benchmark": None}]), r"mme\.jsonl:1: the header has no text under 'benchmark'"),
         (broken([GOOD]), r"mme\.jsonl:1: the format is None"),
         (broken([HEADER, GOOD, GOOD]), "'question 1' is there twice"),
