@@ -12,7 +12,7 @@ from experiments.data_sources import HubRepository, TorchvisionArchive
 from experiments.fetched_files import sha256_of
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 OFFLINE_VALUES = ("1", "ON", "YES", "TRUE")
 REPOSITORY_TYPE = "dataset"
 

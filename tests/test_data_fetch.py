@@ -17,6 +17,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RevisionNotF
 
 from data_modules.cifar10 import CIFAR10
 from data_modules.mnist import MNIST
+from experiments.hub_download import OFFLINE_VARIABLES
 from experiments.main import main
 from lightning_m2pt.errors import ExitCode
 from tests.data_fixtures import fake_pictures
@@ -67,7 +68,8 @@ class FakeHub:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for switch in OFFLINE_VARIABLES:
+        monkeypatch.delenv(switch, raising=False)
     fake = FakeHub(tmp_path / "hub")
     for commit, count in ((OLD, 4), (NEW, 5)):
         rows = [{"img": picture(image), "label": 1} for image in fake_pictures(count, 8)]
@@ -216,11 +218,14 @@ def test_other_peoples_files_are_never_replaced(tmp_path: Path, hub: FakeHub, ca
 
 
 def test_without_a_network_three_lines_say_so(tmp_path: Path, hub: FakeHub, capfd, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    code, said = fetch(capfd, tmp_path)
-    assert code == ExitCode.ENVIRONMENT
-    assert "HF_HUB_OFFLINE=1: nothing can be fetched without a network" in said
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(switch, "1")
+        for words in ((), ("--form", "original")):
+            code, said = fetch(capfd, tmp_path, *words)
+            assert code == ExitCode.ENVIRONMENT
+            assert f"{switch}=1: nothing can be fetched without a network" in said
+        monkeypatch.delenv(switch)
+    assert hub.asked == []
 
     for reason in (OfflineModeIsEnabled("no network"), HTTPError("Name or service not known")):
 
@@ -253,6 +258,14 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(tmp_path: Path, hub: 
             "leads out",
         ),
         ('{"format": 1, "files": []}', "files: the record is a list"),
+        (
+            '{"format": 1, "set": "cifar10", "form": "x", "source": "x", "revision": "x", "files": {}}',
+            "the record is of 'cifar10' in the form 'x'",
+        ),
+        (
+            '{"format": 1, "set": "mme", "form": "hub", "source": "x", "revision": "x", "files": {}}',
+            "the record is of 'mme' in the form 'hub'",
+        ),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path: Path, hub: FakeHub, capfd, content: str, expected: str) -> None:

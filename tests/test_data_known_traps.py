@@ -58,6 +58,17 @@ def test_both_ways_to_split_vsr_are_read_from_a_clone(tmp_path: Path) -> None:
         (place / "test.jsonl").unlink()
 
 
+def test_vsrs_random_split_is_read_beside_the_fetched_zero_shot_files(tmp_path: Path) -> None:
+    """`m2pt data fetch vsr` puts the zero-shot files into the root, and its instructions the random ones below it."""
+    vsr_clone(tmp_path)
+    splits = tmp_path / "data" / "splits"
+    (splits / "zeroshot" / "test.jsonl").rename(tmp_path / "test.jsonl")
+    (splits / "random").rename(tmp_path / "random")
+    for variant in ("zeroshot", "random"):
+        questions = VSR(str(tmp_path), "plain", variant=variant).questions()
+        assert all(variant in question.text for question in questions)
+
+
 def test_a_flat_folder_of_coco_pictures_comes_first(tmp_path: Path) -> None:
     vsr_clone(tmp_path)
     (tmp_path / "images" / "val2017" / "000000017691.jpg").rename(tmp_path / "images" / "000000017691.jpg")
@@ -105,6 +116,7 @@ def test_mme_names_recur_in_subtasks_and_pictures_have_two_endings(tmp_path: Pat
     for subtask, ending in (("existence", "jpg"), ("count", "jpg"), ("code_reasoning", "png")):
         write_image(tmp_path / subtask / f"0001.{ending}", fake_pictures(1, 8)[0])
         write_text(tmp_path / subtask / "0001.txt", text)
+        (tmp_path / subtask / "._0001.txt").write_bytes(b"\0\5\x16\7 what a Mac leaves in an archive \xff")
     write_image(tmp_path / "artwork" / "images" / "0001.jpg", fake_pictures(1, 8)[0])
     write_text(tmp_path / "artwork" / "questions_answers_YN" / "0001.txt", text)
     module = MME(str(tmp_path), "plain")
