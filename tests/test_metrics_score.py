@@ -229,6 +229,7 @@ GOOD = prediction(1, "Yes", "yes")
         (broken([HEADER, "[]"]), r"mme\.jsonl:2: the line is a list"),
         (broken([HEADER | {"format": 2}]), r"mme\.jsonl:1: the format is 2"),
         (broken([HEADER | {"benchmark": None}]), r"mme\.jsonl:1: the header has no text under 'benchmark'"),
+        (broken([HEADER | {"benchmark": "../mme"}]), r"mme\.jsonl:1: benchmark: the value is '\.\./mme'"),
         (broken([GOOD]), r"mme\.jsonl:1: the format is None"),
         (broken([HEADER, GOOD, GOOD]), "'question 1' is there twice"),
         (broken([HEADER, GOOD | {"answer": None}]), r"mme\.jsonl:2: answer: the value is None"),

@@ -1,6 +1,7 @@
 """The prediction file: one JSON object a line, first a header, then one line a question."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from lightning_m2pt.errors import BadInputError
 
 PREDICTION_FORMAT = 1
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
+SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
 
 
@@ -54,6 +56,10 @@ def read_predictions(path: Path) -> PredictionFile:
     for key in HEADER_TEXTS:
         if not isinstance(header.get(key), str):
             raise BadInputError(f"the header has no text under {key!r}", where=f"{path}:1")
+    if not SET_NAME.fullmatch(header["benchmark"]):
+        raise BadInputError(
+            f"the value is {header['benchmark']!r:.40}", where=f"{path}:1: benchmark", expected="the name of a set"
+        )
     predictions = [parsed_line(line, f"{path}:{number}") for number, line in enumerate(lines[1:], start=2)]
     for number, prediction in enumerate(predictions, start=2):
         check_prediction(prediction, f"{path}:{number}")
