@@ -149,10 +149,10 @@ def test_pope_keeps_the_order_of_the_question_file_and_says_how_many(tmp_path: P
     assert [row["question"] for row in json_lines(folder / "coco_pope_popular_answers.jsonl")] == asked
     assert "random 40, popular 40, adversarial 40" in capfd.readouterr().out
     assert data_modules.pope.SPLITS == experiments.peer_formats.pope.SPLITS
+    unnumbered = [content.predictions[0] | {"id": "random/first"}, *content.predictions[1:]]
     for name in ("pope_official", "llava"):
         with pytest.raises(BadInputError, match="the id 'random/first' has no number"):
-            rows = [content.predictions[0] | {"id": "random/first"}, *content.predictions[1:]]
-            export_files(PredictionFile(content.header, rows), name)
+            export_files(PredictionFile(content.header, unnumbered), name)
     strange = [row | {"subtask": "../strange"} for row in content.predictions]
     for name in ("pope_official", "llava", "lmms_eval"):
         with pytest.raises(BadInputError, match="unknown POPE split"):
