@@ -2,8 +2,8 @@
 
 The first fetch resolves the source's newest revision to a commit and records it in ``source.json`` beside the files,
 with the SHA-256 of each. From then on the set is that commit: the same command checks the files, repairs what is
-missing or changed, and refuses anything else. ``--revision`` moves to another one. Files become visible whole, and an
-interrupted fetch goes on where it stopped (an archive that torchvision fetches starts again).
+missing or changed, and refuses anything else. ``--revision`` moves to another one. Files become visible whole. After an
+interrupted fetch the same command keeps the files that are whole; one that was cut off starts again.
 """
 
 import argparse

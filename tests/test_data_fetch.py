@@ -49,9 +49,11 @@ class FakeHub:
         siblings = []
         for path in files:
             name = path.relative_to(self.commit(commit)).as_posix()
-            known = self.says.get(name, hashlib.sha256(path.read_bytes()).hexdigest())
+            content = path.read_bytes()
+            known = self.says.get(name, hashlib.sha256(content).hexdigest())
             lfs = SimpleNamespace(sha256=known) if name.endswith(".parquet") else None
-            siblings.append(SimpleNamespace(rfilename=name, size=path.stat().st_size, lfs=lfs))
+            blob_id = self.says.get(name, hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest())
+            siblings.append(SimpleNamespace(rfilename=name, size=len(content), blob_id=blob_id, lfs=lfs))
         return SimpleNamespace(sha=commit, siblings=siblings)
 
     def snapshot_download(
@@ -183,6 +185,15 @@ def test_a_file_that_is_not_what_the_hub_says_is_refused(tmp_path: Path, hub: Fa
     assert not (tmp_path / "data" / "cifar10").exists()
     hub.says.clear()
     assert fetch(capfd, tmp_path)[0] == ExitCode.DONE
+    # Git keeps small files itself: the hub says its id of them, the SHA-1 of `blob`, their size and their content.
+    (hub.commit(OLD) / "test.jsonl").write_bytes(b"hello\n")
+    hub.says["test.jsonl"] = "0" * 40
+    code, said = fetch(capfd, tmp_path, name="vsr")
+    assert code == ExitCode.BAD_INPUT
+    assert "6 bytes with Git id 0000" in said
+    assert not (tmp_path / "data" / "vsr").exists()
+    hub.says["test.jsonl"] = "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert fetch(capfd, tmp_path, name="vsr")[0] == ExitCode.DONE
 
 
 def test_an_interrupted_fetch_leaves_nothing_in_place_and_goes_on(tmp_path: Path, hub: FakeHub, capfd) -> None:
