@@ -320,32 +320,6 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         CIFAR10(str(tmp_path), "plain").questions()
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        "test.parquet",
-        "test-00000-of-00001.parquet",
-        "test-00000-of-00003.parquet",
-        "test-00002-of-00003.parquet",
-        "test-00000-of-00002-0123456789abcdef.parquet",
-    ],
-)
-def test_files_of_two_copies_are_refused(tmp_path: Path, other: str) -> None:
-    write_shards(tmp_path / "data", "test", cifar_rows(4), shards=2, image_column="img")
-    assert len(CIFAR10(str(tmp_path), "plain").questions()) == 4
-    write_parquet(tmp_path / "data" / other, cifar_rows(2), "img")
-    with pytest.raises(BadInputError, match="belong to two copies of the split 'test'") as caught:
-        CIFAR10(str(tmp_path), "plain").questions()
-    assert other in str(caught.value)
-
-
-def test_hidden_folders_are_passed_over_but_not_a_hidden_root(tmp_path: Path) -> None:
-    root = tmp_path / ".sets"
-    write_parquet(root / "test.parquet", cifar_rows(2), "img")
-    write_parquet(root / ".cache" / "test.parquet", cifar_rows(3), "img")
-    assert len(CIFAR10(str(root), "plain").questions()) == 2
-
-
 @pytest.mark.parametrize("metadata", ["[]", "{", '{"info": {}}', '{"info": {"features": {"label": {"names": [""]}}}}'])
 def test_metadata_without_names_are_refused(tmp_path: Path, metadata: str) -> None:
     import pyarrow.parquet
