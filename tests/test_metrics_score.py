@@ -231,6 +231,7 @@ GOOD = prediction(1, "Yes", "yes")
         (broken([HEADER | {"template": "\ud800"}]), r"mme\.jsonl:1: the header holds half a character"),
         (broken([HEADER | {"decoding": {"temperature": float("nan")}}]), r"mme\.jsonl:1: the header holds half"),
         (broken([HEADER | {"benchmark": None}]), r"mme\.jsonl:1: the header has no text under 'benchmark'"),
+        (broken([HEADER | {"benchmark": "../mme"}]), r"mme\.jsonl:1: benchmark: the value is '\.\./mme'"),
         (broken([GOOD]), r"mme\.jsonl:1: the format is None"),
         (broken([HEADER, GOOD, GOOD]), "'question 1' is there twice"),
         (broken([HEADER, GOOD | {"answer": None}]), r"mme\.jsonl:2: answer: the value is None"),

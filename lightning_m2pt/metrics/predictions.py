@@ -1,6 +1,7 @@
 """The prediction file: one JSON object a line, first a header, then one line a question."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from lightning_m2pt.errors import BadInputError
 
 PREDICTION_FORMAT = 1
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
+SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
 
 
@@ -82,6 +84,10 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
     for key in HEADER_TEXTS:
         if not isinstance(header.get(key), str):
             raise BadInputError(f"the header has no text under {key!r}", where=where)
+    if not SET_NAME.fullmatch(header["benchmark"]):
+        raise BadInputError(
+            f"the value is {header['benchmark']!r:.40}", where=f"{where}: benchmark", expected="the name of a set"
+        )
     try:
         json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
