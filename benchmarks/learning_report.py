@@ -210,7 +210,7 @@ def comparison_lines(tables: dict[str, Table]) -> list[str]:
     lines += ["| --- |" + " ---: |" * len(tables) + " --- |"]
     for better, other in itertools.combinations(methods, 2):
         differences = [difference(table[better][column], table[other][column]) for table in tables.values()]
-        shown = [f"{value:+.1f} ± {half:.1f}" for value, half in differences]
+        shown = [f"{value:+.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}") for value, half in differences]
         lines.append(f"| {LABELS[better]} - {LABELS[other]} | {' | '.join(shown)} | {verdict(differences)} |")
     return [*lines, ""]
 

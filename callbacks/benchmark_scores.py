@@ -30,7 +30,7 @@ class BenchmarkScores(Callback):
         self._last_step = 0
 
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step
         for benchmark in self.benchmarks:
             benchmark.trainer = trainer  # each process asks its share
@@ -42,6 +42,7 @@ class BenchmarkScores(Callback):
         if trainer.global_step == self._last_step or trainer.global_step % self.every_n_steps:
             return
         self._last_step = trainer.global_step
+        pl_module.eval()  # no dropout, and none of its draws: tuning goes on as if nobody had looked
         for benchmark in self.benchmarks:
             header = {
                 "benchmark": benchmark.name,
@@ -54,3 +55,4 @@ class BenchmarkScores(Callback):
                 answers = answering.answer(pl_module.backbone, asked.to(pl_module.device))
                 metric.update(asked.sample_ids, [answer.text for answer in answers])
             pl_module.log(f"score/{benchmark.name}", metric.compute())
+        pl_module.train()

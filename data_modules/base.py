@@ -84,18 +84,26 @@ class DataModule(LightningDataModule, ABC):
         Raises:
             BadInputError: If images are missing.
         """
-        items = self.items()
-        sizes = image_bytes(items)
-        digest = hashlib.sha256()
-        for item in items:
-            texts = (
-                [[turn.question, turn.answer] for turn in item.turns]
-                if isinstance(item, Sample)
-                else [item.subtask, item.text, item.target, *item.references]
-            )
-            line = json.dumps([item.id, item.image_id, texts, sizes[image_key(item)]])
-            digest.update(line.encode() + b"\n")
-        return digest.hexdigest()
+        return items_fingerprint(self.items())
+
+
+def items_fingerprint(items: Sequence[Sample | Question]) -> str:
+    """Returns the SHA-256 over ids, texts and the size of every image.
+
+    Raises:
+        BadInputError: If images are missing.
+    """
+    sizes = image_bytes(items)
+    digest = hashlib.sha256()
+    for item in items:
+        texts = (
+            [[turn.question, turn.answer] for turn in item.turns]
+            if isinstance(item, Sample)
+            else [item.subtask, item.text, item.target, *item.references]
+        )
+        line = json.dumps([item.id, item.image_id, texts, sizes[image_key(item)]])
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
 
 
 def image_key(item: Sample | Question) -> str:

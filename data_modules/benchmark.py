@@ -64,6 +64,7 @@ class BenchmarkDataModule(DataModule):
         self.read_questions: list[Question] | None = None
         self.answered: frozenset[str] = frozenset()
         self.samples: list[Sample] | None = None
+        self.examples_revision = ""
 
     @property
     def classes(self) -> list[str]:
@@ -114,6 +115,35 @@ class BenchmarkDataModule(DataModule):
         """
         image_bytes(self.questions())
 
+    def check_lengths(self, rows_per_image: int, maximum_rows: int) -> None:
+        """Looks whether the longest question, its examples and all pictures fit into the language model.
+
+        Args:
+            rows_per_image: Rows that an image becomes in the language model.
+            maximum_rows: The longest sequence that the language model knows, without prompts and the answer.
+
+        Raises:
+            BadInputError: If a question is longer.
+        """
+        samples = self.asked_samples()
+        texts = self.processor.encode_all(samples, self.template, with_answers=False)
+        lengths = [
+            len(text) + len(sample.images) * (rows_per_image - 1) for sample, text in zip(samples, texts, strict=True)
+        ]
+        rows = max(lengths)
+        if rows > maximum_rows:
+            sample = samples[lengths.index(rows)]
+            images = len(sample.images)
+            raise BadInputError(
+                f"question {sample.id} of {self.name} has {rows} rows"
+                + (f" with {images - 1} examples" * (images > 1)),
+                where=sample.source,
+                expected=f"at most {maximum_rows}: the language model knows no later position",
+                hint=f"take --shots {max(0, maximum_rows * images // rows - 1)}"
+                if images > 1
+                else "lower max_new_tokens, or take a backbone with more positions",
+            )
+
     def predict_dataloader(self) -> SampleLoader:
         """Returns this rank's prompts without answers, the longest first; ``Batch.sample_ids`` are questions' ids.
 
@@ -124,7 +154,7 @@ class BenchmarkDataModule(DataModule):
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
         if self.trainer is not None:
-            repeated = order[: -len(order) % self.trainer.world_size]
+            repeated = (order * self.trainer.world_size)[: -len(order) % self.trainer.world_size]
             order = [*order, *repeated][self.trainer.global_rank :: self.trainer.world_size]
         dataset = SampleDataset(
             [samples[position] for position in order], [texts[position] for position in order], self.processor
@@ -136,13 +166,13 @@ class BenchmarkDataModule(DataModule):
         return self.samples or [as_sample(question) for question in self.questions()]
 
     def examples(self) -> dict[str, int | str]:
-        """Returns how many examples stand before every question, and a hash of all of them; empty without any."""
+        """Returns how many examples stand before every question, and a hash of them and their split; or nothing."""
         if self.samples is None:
             return {}
         shown = [[sample.id, [[turn.question, turn.answer] for turn in sample.turns]] for sample in self.samples]
         return {
             "shots": len(self.samples[0].earlier_images),
-            "sha256": hashlib.sha256(json.dumps(shown).encode()).hexdigest(),
+            "sha256": hashlib.sha256(json.dumps([self.examples_revision, shown]).encode()).hexdigest(),
         }
 
     def test_dataloader(self) -> SampleLoader:

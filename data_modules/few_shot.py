@@ -1,16 +1,17 @@
 """Worked examples before a question: training questions of the same set with their answers, each with its picture.
 
 Which examples a question gets depends on its id alone, so neither on batches nor on the other questions. They come from
-the set's training split. An example never shows the question's own picture, nor is it a question that is asked.
+the set's training split. An example never shows the question's own picture, nor is it a question of the set itself.
 """
 
 import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy
 
-from data_modules.base import as_sample, image_bytes
+from data_modules.base import as_sample, image_bytes, items_fingerprint
 from data_modules.benchmark import BenchmarkDataModule
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import Question, Sample, Turn
@@ -19,7 +20,9 @@ TRAINING_SPLIT = "train"
 
 
 def training_questions(benchmark: BenchmarkDataModule) -> list[Question]:
-    """Returns the questions of a set's training split that are not asked.
+    """Returns the questions of a set's training split that are none of the set's own, be they asked or left out.
+
+    Class names stand in their targets as people write them: with spaces.
 
     Raises:
         BadInputError: If the set has no training split, it is the one that is asked, or its files are missing.
@@ -34,35 +37,27 @@ def training_questions(benchmark: BenchmarkDataModule) -> list[Question]:
         )
     training = copy.copy(benchmark)
     training.split = TRAINING_SPLIT  # type: ignore[attr-defined]
-    asked = {(question.image_id, question.text) for question in benchmark.questions()}
-    questions = [question for question in training.read() if (question.image_id, question.text) not in asked]
+    own = {(question.image_id, question.text) for question in benchmark.read()}
+    questions = [question for question in training.read() if (question.image_id, question.text) not in own]
     image_bytes(questions)
+    if benchmark.classes:
+        return [replace(question, target=question.target.replace("_", " ")) for question in questions]
     return questions
 
 
-def add_examples(benchmark: BenchmarkDataModule, shots: int, rows_per_image: int, maximum_rows: int) -> None:
-    """Puts examples before every question of a connected set.
+def add_examples(benchmark: BenchmarkDataModule, shots: int) -> None:
+    """Puts examples before every question of a set.
 
     Args:
         benchmark: Its questions are asked with examples from now on.
         shots: How many examples.
-        rows_per_image: Rows that an image becomes in the language model.
-        maximum_rows: The longest sequence that the language model knows, without prompts and the answer.
 
     Raises:
-        BadInputError: If there is no training split, it is too small, or a question becomes too long.
+        BadInputError: If there is no training split, or it is too small.
     """
     pool = training_questions(benchmark)
     benchmark.samples = [with_examples(question, pool, shots) for question in benchmark.questions()]
-    texts = benchmark.processor.encode_all(benchmark.samples, benchmark.template, with_answers=False)
-    longest = max(map(len, texts)) + (shots + 1) * (rows_per_image - 1)
-    if longest > maximum_rows:
-        raise BadInputError(
-            f"with {shots} examples a question of {benchmark.name} has {longest} rows",
-            where="command line: --shots",
-            expected=f"at most {maximum_rows}: the language model knows no later position",
-            hint=f"take --shots {max(0, maximum_rows * (shots + 1) // longest - 1)}",
-        )
+    benchmark.examples_revision = items_fingerprint(pool)
 
 
 def with_examples(question: Question, pool: Sequence[Question], shots: int) -> Sample:
@@ -80,8 +75,10 @@ def with_examples(question: Question, pool: Sequence[Question], shots: int) -> S
     order = numpy.random.default_rng(list(digest)).permutation(len(pool))
     examples: dict[str, Question] = {}
     for position in order:
+        if len(examples) == shots:
+            break
         candidate = pool[position]
-        if len(examples) < shots and candidate.image_id != question.image_id:
+        if candidate.image_id != question.image_id:
             examples.setdefault(candidate.image_id, candidate)
     if len(examples) < shots:
         raise BadInputError(
@@ -94,13 +91,8 @@ def with_examples(question: Question, pool: Sequence[Question], shots: int) -> S
         id=sample.id,
         image=sample.image,
         image_id=sample.image_id,
-        turns=(*(Turn(example.text, answer_text(example)) for example in examples.values()), *sample.turns),
+        turns=(*(Turn(example.text, example.target) for example in examples.values()), *sample.turns),
         tasks=(question.subtask,) * (shots + 1),
         source=sample.source,
         earlier_images=tuple(example.image for example in examples.values()),
     )
-
-
-def answer_text(question: Question) -> str:
-    """Returns the right answer as people write it: class names with spaces."""
-    return question.target.replace("_", " ")

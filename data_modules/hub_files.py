@@ -48,16 +48,24 @@ def hub_files(root: Path, split: str) -> list[Path]:
     """Returns the Parquet files of a split in order; none if the set is not there in the hub's form.
 
     Raises:
-        BadInputError: If one of several numbered files is missing, or two folders have the same split.
+        BadInputError: If one of several numbered files is missing, a folder has files of two copies of the split, or
+            two folders have it.
     """
     found: dict[Path, dict[int, Path]] = {}
     totals: dict[Path, int] = {}
     for path in sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet")]):
         match = FILE_NAME.fullmatch(path.name)
-        if match is None or match["split"] != split or path.parent.name.startswith("."):
+        if match is None or match["split"] != split or path.relative_to(root).parts[0].startswith("."):
             continue
-        found.setdefault(path.parent, {})[int(match["number"] or 0)] = path
-        totals[path.parent] = int(match["total"] or 1)
+        number, total = int(match["number"] or 0), int(match["total"] or 1)
+        other = found.setdefault(path.parent, {}).setdefault(number, path)
+        if other != path or totals.setdefault(path.parent, total) != total:
+            raise BadInputError(
+                f"{path.name} and {min(found[path.parent].values()).name} belong to two copies of the split {split!r}",
+                where=str(path.parent),
+                expected="the files of one revision",
+                hint="move the others away",
+            )
     if len(found) > 1:
         raise BadInputError(
             f"the split {split!r} is in {len(found)} folders: {', '.join(folder.name for folder in found)}",

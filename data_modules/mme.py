@@ -236,7 +236,8 @@ def questions_of_subtask(folder: Path) -> list[Question]:
         BadInputError: If there are none, or a text file has not exactly two questions answered Yes or No.
     """
     is_separate = (folder / SEPARATE_TEXTS).is_dir()
-    texts = sorted((folder / SEPARATE_TEXTS if is_separate else folder).glob("*.txt"))
+    # A Mac's archives leave a hidden `._NAME.txt` beside every file.
+    texts = sorted((folder / SEPARATE_TEXTS if is_separate else folder).glob("[!.]*.txt"))
     if not texts:
         raise BadInputError("the subtask has no text files", where=str(folder), expected="one for every picture")
     images = folder / SEPARATE_IMAGES if is_separate else folder

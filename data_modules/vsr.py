@@ -3,12 +3,12 @@
 Source: https://github.com/cambridgeltl/visual-spatial-reasoning (Liu et al., TACL 2023), Apache-2.0; the pictures
 are COCO's (train2017 and val2017) and come under Flickr's terms.
 
-Layout: ``{train,dev,test}.jsonl`` in ``<root>``, in ``<root>/zeroshot`` or ``<root>/random``, or in a clone of the
-repository (``<root>/data/splits/zeroshot``), and a folder of the pictures that you fill from COCO, all in one folder or
-in ``train2017/`` and ``val2017/`` below it. The hub's copies (``cambridgeltl/vsr_zeroshot`` and ``vsr_random``) are the
-same files, without pictures too. A record is ``{"image", "image_link", "caption", "label": 0 or 1, "relation", "subj",
-"obj", ...}``; zero-shot rows have ``subj`` and ``obj``, random rows ``reference_frame``, and the votes are texts that
-hold a list (``"[18, 2]"``): none of these is read.
+Layout: ``{train,dev,test}.jsonl`` in ``<root>/zeroshot`` or ``<root>/random``, in a clone of the repository
+(``<root>/data/splits/zeroshot``), or in ``<root>`` where neither is there, and a folder of the pictures that you fill
+from COCO, all in one folder or in ``train2017/`` and ``val2017/`` below it. The hub's copies
+(``cambridgeltl/vsr_zeroshot`` and ``vsr_random``) are the same files, without pictures too. A record is ``{"image",
+"image_link", "caption", "label": 0 or 1, "relation", "subj", "obj", ...}``; zero-shot rows have ``subj`` and ``obj``,
+random rows ``reference_frame``, and the votes are texts that hold a list (``"[18, 2]"``): none of these is read.
 
 Counts: zero-shot 3,489 / 340 / 1,222 (test: 629 true, 593 false, 715 pictures, 53 relations); random 7,680 / 1,097 /
 2,195. The README's and the 2022 snapshot's sizes differ: compare data revisions before scores.
@@ -87,14 +87,11 @@ class VSR(BenchmarkDataModule):
 
     @property
     def annotation_file(self) -> Path:
-        """The split's file: in the root, in the variant's folder, or where a clone of the repository has it."""
+        """The split's file: in the variant's folder, where a clone of the repository has it, or in the root."""
         name = f"{self.split}.jsonl"
-        places = [
-            self.root / name,
-            self.root / self.variant / name,
-            self.root / "data" / "splits" / self.variant / name,
-        ]
-        return next((path for path in places if path.exists()), places[0])
+        in_root = self.root / name  # last: `m2pt data fetch` puts the zero-shot files there
+        places = [self.root / self.variant / name, self.root / "data" / "splits" / self.variant / name]
+        return next((path for path in places if path.exists()), in_root)
 
     @staticmethod
     def write_fake(root: Path) -> None:

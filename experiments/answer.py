@@ -6,7 +6,7 @@ from pathlib import Path
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.cli import parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
-from experiments.evaluation import evaluate_frozen, evaluate_tuned
+from experiments.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment
 from experiments.results_table import score_table
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     experiment.benchmarks = [experiment.data]
     check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)
+    check_benchmarks(experiment)
     if own.run:
         load_run(own.run, experiment)
         folder = own.run / "evaluations" / f"{verb}-{experiment.data.name}-{short_hash(experiment.config['data'])}"

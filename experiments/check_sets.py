@@ -52,8 +52,12 @@ def check_sets(names: str, data_root: Path) -> int:
     Raises:
         BadInputError: If there is no such set or folder.
     """
-    checked = [check_set(name, folder_of(name, data_root)) for name in chosen_names(names, data_root)]
+    chosen = chosen_names(names, data_root)
+    checked = [check_set(name, folder_of(name, data_root)) for name in chosen]
     OUT.print(table_of(checked))
+    absent = [name for name in EVALUATION_SETS if EVERY_SET in names.split(",") and name not in chosen]
+    if absent:
+        say(f"no folder in {data_root}: {', '.join(absent)}")
     for each in checked:
         if each.error:
             say(f"error: {each.error}")

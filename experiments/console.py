@@ -19,7 +19,10 @@ WIDTH_WITHOUT_TERMINAL = 120
 OUR_PACKAGES = ("callbacks", "data_modules", "experiments", "lightning_m2pt")
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
-OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+OUT = Console(
+    highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+)
+"""Without emoji, or rich writes another letter for the ``:b:`` of a name, in JSON too."""
 
 
 def is_main_process() -> bool:

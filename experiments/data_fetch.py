@@ -2,8 +2,8 @@
 
 The first fetch resolves the source's newest revision to a commit and records it in ``source.json`` beside the files,
 with the SHA-256 of each. From then on the set is that commit: the same command checks the files, repairs what is
-missing or changed, and refuses anything else. ``--revision`` moves to another one. Files become visible whole, and an
-interrupted fetch goes on where it stopped (an archive that torchvision fetches starts again).
+missing or changed, and refuses anything else. ``--revision`` moves to another one. Files become visible whole. After an
+interrupted fetch the same command keeps the files that are whole; one that was cut off starts again.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.console import VerbParser, say
 from experiments.data_sources import SOURCES, Form, HubRepository, Source, TorchvisionArchive
 from experiments.evaluation_sets import EVALUATION_SETS, default_data_root
-from experiments.fetched_files import FetchRecord, differing_files, put_in_place, read_record
+from experiments.fetched_files import RECORD_FILE, FetchRecord, differing_files, put_in_place, read_record
 from experiments.hub_download import archive_revision, download_archive, download_from_hub, planned, refuse_offline
 from lightning_m2pt.errors import BadInputError, ExitCode
 
@@ -72,7 +72,7 @@ def chosen_form(name: str, source: Source, asked: Form | None, old: FetchRecord 
     """Returns the form to fetch; None if the set is not fetched unless somebody asks for it.
 
     Raises:
-        BadInputError: If the set cannot be fetched in that form, or is there in another one.
+        BadInputError: If the set cannot be fetched in that form, or the folder has it in another one, or another set.
     """
     if asked is not None and asked not in source.forms:
         raise BadInputError(
@@ -81,6 +81,14 @@ def chosen_form(name: str, source: Source, asked: Form | None, old: FetchRecord 
             expected=" or ".join(source.forms),
             hint=f"`m2pt data fetch {name}` says how to get it by hand",
         )
+    of_old = next((form for form in source.forms if old is not None and form == old.form), None)
+    if old is not None and (of_old is None or old.set != name):
+        raise BadInputError(
+            f"the record is of {old.set!r:.40} in the form {old.form!r:.40}",
+            where=str(folder / RECORD_FILE),
+            expected=f"{name}, {' or '.join(source.forms)}",
+            hint="name another folder with --root",
+        )
     if old is not None and asked not in (None, old.form):
         raise BadInputError(
             f"the set is there already in the form {old.form!r}",
@@ -88,9 +96,7 @@ def chosen_form(name: str, source: Source, asked: Form | None, old: FetchRecord 
             expected=f"--form {old.form}, or another folder",
             hint="name one with --root",
         )
-    if old is not None:
-        return next(form for form in source.forms if form == old.form)
-    return asked or (next(iter(source.forms)) if source.by_default else None)
+    return of_old or asked or (next(iter(source.forms)) if source.by_default else None)
 
 
 def chosen_repository(wanted: HubRepository, asked: str | None, old: FetchRecord | None, folder: Path) -> str:

@@ -73,7 +73,8 @@ SOURCES: dict[str, Source] = {
         """\
   1. Ask for Flickr30k's pictures at https://shannon.cs.illinois.edu/DenotationGraph (Flickr's terms).
   2. Unpack them into {folder}/flickr30k_images.
-  3. The annotations must be named {folder}/snli_ve_test.jsonl (and train, dev); rename them if they are not.""",
+  3. The annotations must be named {folder}/snli_ve_test.jsonl (and train, dev); copy them to these names if
+     they are not: a fetched file that is renamed counts as missing.""",
     ),
     "pope": Source(
         {"hub": HubRepository("lmms-lab/POPE", ("Full/*.parquet",))},

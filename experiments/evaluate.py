@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
-from experiments.evaluation import AnsweringOptions, add_examples_to_all, evaluate_frozen, evaluate_tuned
+from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
@@ -75,10 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     knocked_out = frozenset(own.knock_out)
     experiment.model.method.check_knock_out(knocked_out)
     check_experiment(experiment)
-    for benchmark in experiment.benchmarks:
-        benchmark.check()
-    if own.shots:
-        add_examples_to_all(experiment, own.shots)
+    check_benchmarks(experiment, own.shots, own.answer)
     options = AnsweringOptions(own.answer, own.force)
     if not experiment.model.method.part_names() and not knocked_out:
         folder, scores = evaluate_frozen(experiment, options)

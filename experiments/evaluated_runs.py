@@ -1,6 +1,7 @@
 """Evaluated runs as their folders tell of them: predictions scored, configuration and record read; needs no torch."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -94,7 +95,7 @@ class EvaluatedRun:
     @property
     def experiment(self) -> str:
         """The experiment's name, and that of the evaluation if it is not the run's own."""
-        name = self.home.absolute().parent.name
+        name = self.home.parent.name
         return name if self.home == self.folder else f"{name}, {self.folder.name}"
 
     def is_seed_of(self, other: "EvaluatedRun") -> bool:
@@ -128,6 +129,11 @@ class Group:
         known = [name for name in ORDER_OF_SETS if name in names]
         return [*known, *sorted(names - set(known))]
 
+    @property
+    def folders(self) -> list[Path]:
+        """Its runs' folders."""
+        return [run.folder for run in self.runs]
+
     def of_set(self, benchmark: str) -> list[EvaluatedSet]:
         """Returns what its runs made of a set, for those that answered it."""
         return [run.sets[benchmark] for run in self.runs if benchmark in run.sets]
@@ -145,13 +151,13 @@ class Group:
 
 
 def find_run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Returns the folders with predictions: each given one, or all inside it.
+    """Returns the absolute folders with predictions, each once: every given one, or all inside it.
 
     Raises:
         BadInputError: If a path holds none.
     """
     found: list[Path] = []
-    for path in paths:
+    for path in (Path(os.path.abspath(path)) for path in paths):
         inside = [path] if has_predictions(path) else outermost(path)
         if not inside:
             raise BadInputError(
@@ -181,12 +187,12 @@ def read_run(folder: Path, sets: Sequence[str] = (), rules: Mapping[str, str] | 
     """Reads and scores one folder's predictions.
 
     Args:
-        folder: The folder that holds ``predictions/``.
+        folder: The folder that holds ``predictions/``, absolute.
         sets: Names of the sets to read; none takes all.
         rules: Scoring rules by set; ``""`` names the rule of all others; without it each file's default.
 
     Raises:
-        BadInputError: If a file is damaged, a rule does not fit, or a set is not there.
+        BadInputError: If a file is damaged or of another set, a rule does not fit, or a set is not there.
     """
     named = rules or {}
     evaluated = {}
@@ -194,7 +200,13 @@ def read_run(folder: Path, sets: Sequence[str] = (), rules: Mapping[str, str] | 
         if sets and path.stem not in sets:
             continue
         content = read_predictions(path)
-        rule = named.get(path.stem) or named.get("") or content.header["default_rule"]
+        if content.header["benchmark"] != path.stem:
+            raise BadInputError(
+                f"these are predictions of {content.header['benchmark']!r:.40}",
+                where=str(path),
+                expected=f"those of {path.stem}, as the file is named",
+            )
+        rule = named.get(path.stem, named.get("", content.header["default_rule"]))
         evaluated[path.stem] = EvaluatedSet(content, score_content(path, content, rule))
     missing = [name for name in [*sets, *filter(None, named)] if name not in evaluated]
     if missing:
@@ -203,7 +215,7 @@ def read_run(folder: Path, sets: Sequence[str] = (), rules: Mapping[str, str] | 
             where=str(folder / PREDICTIONS),
             expected=", ".join(sorted(path.stem for path in (folder / PREDICTIONS).glob("*.jsonl"))),
         )
-    home = folder.parent.parent if folder.absolute().parent.name == EVALUATIONS else folder
+    home = folder.parent.parent if folder.parent.name == EVALUATIONS else folder
     return EvaluatedRun(folder, home, evaluated, read_run_record(home))
 
 
@@ -216,12 +228,12 @@ def grouped(runs: Sequence[EvaluatedRun]) -> list[Group]:
             groups.append([run])
         else:
             group.append(run)
-    names = [group[0].experiment for group in groups]
+    first = [group[0] for group in groups]
+    names = [run.experiment for run in first]
+    for longer in ([f"{run.experiment}/{run.folder.name}" for run in first], [str(run.folder) for run in first]):
+        names = [name if names.count(name) == 1 else other for name, other in zip(names, longer, strict=True)]
     return [
-        Group(
-            name if names.count(name) == 1 else f"{name}/{group[0].folder.name}",
-            sorted(group, key=lambda run: (run.seed is None, run.seed)),
-        )
+        Group(name, sorted(group, key=lambda run: (run.seed is None, run.seed)))
         for name, group in zip(names, groups, strict=True)
     ]
 

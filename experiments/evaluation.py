@@ -19,6 +19,7 @@ from experiments.training import answering_trainer
 from lightning_m2pt.adapter import declared_tensors
 from lightning_m2pt.answering import NEAR_TIE, Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.file_lock import locked
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.likelihood import tokenised_candidates
 from lightning_m2pt.metrics.predictions import read_predictions
@@ -66,17 +67,27 @@ def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Ans
     )
 
 
-def add_examples_to_all(experiment: Experiment, shots: int) -> None:
-    """Puts worked examples before the questions of every set.
+def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMethod = "greedy") -> None:
+    """Checks every set's data and looks whether it can be answered as asked for; needs no weights.
+
+    Args:
+        experiment: Its sets are connected; with ``shots`` they are asked with examples from now on.
+        shots: Examples of the training split before every question.
+        method: How questions are answered.
 
     Raises:
-        BadInputError: If a set has no training split, or its questions become too long.
+        BadInputError: If data are wrong or missing, a set has no training split or no candidate answers, or a question
+            becomes too long for the language model.
     """
     shape, toggles = experiment.model.backbone.shape, experiment.model.method.toggles()
     rows_per_image = shape.patches + int(toggles.get("visual_length", 0))  # visual_rows_to_text adds at most as many
     for benchmark in experiment.benchmarks:
+        benchmark.check()
+        answering_of(benchmark, method)
+        if shots:
+            add_examples(benchmark, shots)
         free = shape.maximum_positions - int(toggles.get("textual_length", 0)) - benchmark.max_new_tokens
-        add_examples(benchmark, shots, rows_per_image, free)
+        benchmark.check_lengths(rows_per_image, free)
 
 
 def header_of(
@@ -168,7 +179,7 @@ def answer_and_score(
         if not experiment.model.backbone.is_loaded:
             experiment.model.configure_model()
             experiment.model.method.attach(experiment.model.backbone, without=knocked_out)
-        answer(experiment, benchmark, answering, partial)
+        answer_alone(experiment, benchmark, answering, partial, options)
     for benchmark in experiment.benchmarks:
         header, scored = score_file(prediction_file(folder, benchmark.name))
         write_score(folder, header, scored)
@@ -177,24 +188,50 @@ def answer_and_score(
 
 
 def is_answered(partial: PartialPredictions, options: AnsweringOptions) -> bool:
-    """Tells whether a set is answered already, and removes answers that are to be replaced.
+    """Tells whether a set is answered already and need not be answered again.
 
     Raises:
         BadInputError: If answers that were made otherwise are there and are to be kept.
     """
-    path = partial.path
     if options.force:
-        partial.remove()
         return False
     try:
         partial.answered()
-        if not path.is_file():
+        if not partial.path.is_file():
             return False
-        refuse_other_header(path, read_predictions(path).header, partial.header)
+        refuse_other_header(partial.path, read_predictions(partial.path).header, partial.header)
     except BadInputError:
         if options.on_other == "refuse":
             raise
-        partial.remove()
+        return False
+    return True
+
+
+def answer_alone(
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    answering: Answering,
+    partial: PartialPredictions,
+    options: AnsweringOptions,
+) -> None:
+    """Answers one set unless another process, which is waited for, has done so meanwhile.
+
+    Runs of several seeds that are started together share the untouched model's answers.
+    """
+    with locked(partial.path, on_wait=lambda: say(f"another process answers {benchmark.name}: waiting for it")):
+        if is_answered(partial, options):
+            say(f"already answered: {partial.path}")
+            return
+        if options.force or not goes_on(partial):
+            partial.remove()
+        answer(experiment, benchmark, answering, partial)
+
+
+def goes_on(partial: PartialPredictions) -> bool:
+    """Tells whether the answers under way, if there are any, are of this evaluation."""
+    try:
+        partial.answered()
+    except BadInputError:
         return False
     return True
 

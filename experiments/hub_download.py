@@ -1,6 +1,7 @@
 """Downloading for ``m2pt data fetch``: files of the Hugging Face hub, and the archives that torchvision knows."""
 
 import fnmatch
+import hashlib
 import os
 import shutil
 import tarfile
@@ -12,7 +13,7 @@ from experiments.data_sources import HubRepository, TorchvisionArchive
 from experiments.fetched_files import sha256_of
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 OFFLINE_VALUES = ("1", "ON", "YES", "TRUE")
 REPOSITORY_TYPE = "dataset"
 
@@ -25,11 +26,13 @@ class Plan:
         revision: The commit.
         sizes: Bytes of every file to fetch; None where the hub does not say.
         hashes: SHA-256 of every file for which the hub says it (the large ones).
+        git_ids: Git's object id of every other file.
     """
 
     revision: str
     sizes: Mapping[str, int | None]
     hashes: Mapping[str, str]
+    git_ids: Mapping[str, str]
 
     @property
     def megabytes(self) -> int:
@@ -83,11 +86,12 @@ def planned(repository: HubRepository, revision: str | None) -> Plan:
         info.sha,
         {file.rfilename: file.size for file in files},
         {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None},
+        {file.rfilename: file.blob_id for file in files if file.lfs is None and file.blob_id is not None},
     )
 
 
 def download_from_hub(repository: HubRepository, plan: Plan, staging: Path) -> dict[str, str]:
-    """Fetches the planned files, going on where an earlier try stopped, and returns their SHA-256.
+    """Fetches the planned files, but for those an earlier try fetched whole, and returns their SHA-256.
 
     Args:
         repository: The repository.
@@ -112,26 +116,38 @@ def download_from_hub(repository: HubRepository, plan: Plan, staging: Path) -> d
         )
     except (OSError, ValueError, HTTPError) as error:
         raise hub_failure(repository, plan.revision, error) from error
-    return {name: checked_hash(staging, name, size, plan.hashes.get(name)) for name, size in plan.sizes.items()}
+    return {name: checked_hash(staging, name, plan) for name in plan.sizes}
 
 
-def checked_hash(staging: Path, name: str, size: int | None, expected: str | None) -> str:
+def checked_hash(staging: Path, name: str, plan: Plan) -> str:
     """Returns the SHA-256 of a fetched file.
 
     Raises:
         BadInputError: If the file is missing, or differs from what the hub says; a wrong file is removed.
     """
     path = staging / name
+    size, expected, git_id = plan.sizes[name], plan.hashes.get(name), plan.git_ids.get(name)
     found = sha256_of(path) if path.is_file() else ""
-    if not found or (size is not None and path.stat().st_size != size) or found != (expected or found):
+    if (
+        not found
+        or (size is not None and path.stat().st_size != size)
+        or found != (expected or found)
+        or (git_id is not None and git_id_of(path) != git_id)
+    ):
         path.unlink(missing_ok=True)
         raise BadInputError(
             "the fetched file is not what the hub says it is" if found else "the file was not fetched",
             where=str(path),
-            expected=f"{size} bytes with SHA-256 {expected}" if expected else f"{size} bytes",
+            expected=f"{size} bytes with {f'SHA-256 {expected}' if expected else f'Git id {git_id}'}",
             hint="give the same command again",
         )
     return found
+
+
+def git_id_of(path: Path) -> str:
+    """Returns the id that Git gives a file's content; for small files, which are read whole."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def refuse_full_disk(folder: Path, needed: int) -> None:
@@ -163,7 +179,7 @@ def hub_failure(repository: HubRepository, revision: str | None, error: Exceptio
         f"the hub cannot be reached: {type(error).__name__}: {error!s:.120}",
         where=where,
         expected="a network, or HF_ENDPOINT naming a mirror",
-        hint="give the same command again: it goes on where it stopped",
+        hint="give the same command again: whole files are kept, one that was cut off starts again",
     )
 
 

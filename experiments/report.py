@@ -1,6 +1,7 @@
 """``m2pt report``: scores of evaluated runs as a table for the terminal, Markdown, LaTeX, spreadsheets or programs.
 
-Reads prediction files only. Runs of one experiment with different seeds become one row: mean, deviation, number.
+Scores the prediction files anew; score files are not read. Runs of one experiment with different seeds become one row:
+mean, deviation, number.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="RULE|SET=RULE",
-        help="a scoring rule for all sets, or for one; without it each file's default",
+        help="a scoring rule for all sets, or for one (`m2pt score --help` lists them); without it each file's default",
     )
 
 
@@ -57,8 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if own.against == PAPER:
         tables = [paper_report(groups)]
     else:
-        baseline = read_group(Path(own.against), own.sets, own.rule) if own.against else None
-        tables = [score_report(groups, baseline)]
+        tables = [score_report(groups, baseline_of(groups, own.against, own.sets, own.rule) if own.against else None)]
     if own.details:
         tables += detail_tables(groups)
     text = written(tables, own.format, OUT.width)
@@ -100,6 +100,18 @@ def read_group(path: Path, sets: Sequence[str], rules: Sequence[str]) -> Group:
             expected=f"one, for example {groups[0].runs[0].folder}",
         )
     return groups[0]
+
+
+def baseline_of(groups: Sequence[Group], path: str, sets: Sequence[str], rules: Sequence[str]) -> Group:
+    """Returns what groups are compared with: one of them if it is among them, under a name of its own otherwise.
+
+    Raises:
+        BadInputError: If there are several, or none.
+    """
+    baseline = read_group(Path(path), sets, rules)
+    if any(group.name == baseline.name for group in groups):
+        baseline.name = path
+    return next((group for group in groups if group.folders == baseline.folders), baseline)
 
 
 def rules_by_set(words: Sequence[str]) -> dict[str, str]:

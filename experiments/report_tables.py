@@ -80,6 +80,7 @@ def score_report(groups: Sequence[Group], baseline: Group | None = None) -> Repo
         BadInputError: If a group and the baseline answered different questions, or are scored by different rules.
     """
     benchmarks = list(dict.fromkeys(name for group in groups for name in group.benchmarks))
+    measured = groups if baseline is None or any(group is baseline for group in groups) else [*groups, baseline]
     lines, gains = [], {}
     for benchmark in benchmarks:
         for position, group in enumerate(groups):
@@ -90,7 +91,7 @@ def score_report(groups: Sequence[Group], baseline: Group | None = None) -> Repo
                 lines.append(set_line(benchmark, group, gain))
     for position, group in enumerate(groups):
         of_group = {benchmark: gain for (at, benchmark), gain in gains.items() if at == position}
-        lines += mean_line(group, of_group)
+        lines += mean_line(group, of_group, baseline)
     columns = COLUMNS if baseline is None else COLUMNS[:5] + GAIN_COLUMNS + COLUMNS[5:]
     rows = [line.texts if baseline is not None else line.texts[:5] + line.texts[8:] for line in lines]
     shown = [
@@ -104,7 +105,7 @@ def score_report(groups: Sequence[Group], baseline: Group | None = None) -> Repo
         columns=[columns[position] for position in shown],
         rows=[tuple(row[position] for position in shown) for row in rows],
         records=[line.record for line in lines],
-        notes=[*reading_notes(lines, groups), *setting_notes(benchmarks, groups), *zero_shot_notes(groups)],
+        notes=[*reading_notes(lines, groups), *setting_notes(benchmarks, measured), *zero_shot_notes(groups)],
     )
 
 
@@ -144,15 +145,23 @@ def set_line(benchmark: str, group: Group, gain: Gain | None) -> Line:
     return Line(texts, record)
 
 
-def mean_line(group: Group, gains: Mapping[str, Gain]) -> list[Line]:
-    """Returns a group's row of the mean over sets; none for fewer than two sets, MME never being one of them."""
+def mean_line(group: Group, gains: Mapping[str, Gain], baseline: Group | None) -> list[Line]:
+    """Returns a group's row of the mean over sets; none for fewer than two sets, MME never being one of them.
+
+    Only seeds that answered all of the sets are in it.
+    """
     members = [name for name in group.benchmarks if name != NEVER_A_MEMBER]
     complete = [run for run in group.runs if all(name in run.sets for name in members)]
     if len(members) < 2 or not complete:
         return []
-    of_runs = [benchmark_mean({name: run.sets[name].score.value for name in members}) for run in complete]
+    if len(complete) < len(group.runs):
+        group = Group(group.name, complete)
+        gains = {name: gain for name in gains if (gain := gain_over(baseline, group, name)) is not None}
+    # MMAvg is of accuracies: another number (POPE's F1) goes into the mean under its own name.
+    shown = {set_text(name, group.scores(name)[0]): name for name in members}
+    of_runs = [benchmark_mean({text: run.sets[name].score.value for text, name in shown.items()}) for run in complete]
     label, values = of_runs[0][0], [value for _, value in of_runs]
-    averaged = members_of(label, members)
+    averaged = [shown[text] for text in members_of(label, list(shown))]
     interval = percentile_interval(mean_of_sets([group.resampled_mean(name) for name in averaged]))
     gain = mean_gain([gains[name] for name in averaged]) if all(name in gains for name in averaged) else None
     mean, deviation = mean_and_deviation(values)
@@ -275,9 +284,7 @@ def reading_notes(lines: Sequence[Line], groups: Sequence[Group]) -> list[str]:
     fewest = min(len(group.resampled_mean(name)) for group in groups for name in group.benchmarks)
     seeds = ", and over seeds" if several else ""
     fewer = f" ({RESAMPLES_BY_RULE:,} where the rule is no mean)" if fewest < RESAMPLES else ""
-    notes = [
-        f"95% interval: bootstrap over questions, of MME and POPE over pictures{seeds}; {RESAMPLES:,} resamples{fewer}"
-    ]
+    notes = [f"95% interval: bootstrap over pictures with all their questions{seeds}; {RESAMPLES:,} resamples{fewer}"]
     if several:
         notes.append("±: standard deviation over seeds")
     if any(AT_CHANCE in line.texts[3] for line in lines):
@@ -294,9 +301,9 @@ def setting_notes(benchmarks: Sequence[str], groups: Sequence[Group]) -> list[st
     notes = []
     for benchmark in benchmarks:
         for key, name in SETTINGS.items():
-            values = {group.name: short(of[0].settings[key]) for group in groups if (of := group.of_set(benchmark))}
-            if len(set(values.values())) > 1:
-                shown = ", ".join(f"{value} ({run})" for run, value in values.items())
+            values = [(group.name, short(of[0].settings[key])) for group in groups if (of := group.of_set(benchmark))]
+            if len({value for _, value in values}) > 1:
+                shown = ", ".join(f"{value} ({run})" for run, value in values)
                 notes.append(f"{benchmark} is not the same measurement in all rows, the {name} differs: {shown}")
     return notes
 

@@ -79,7 +79,7 @@ class ReportTable:
 def terminal(tables: Sequence[ReportTable], width: int) -> str:
     """Returns tables in columns, and notes as lines of a width; settings that never change stand below the table."""
     stream = io.StringIO()
-    console = Console(file=stream, width=width, highlight=False)
+    console = Console(file=stream, width=width, highlight=False, emoji=False)
     for table in tables:
         constant = [
             position

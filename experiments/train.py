@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
-from experiments.evaluation import AnsweringOptions, evaluate_frozen, evaluate_tuned
+from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.fit import COMPLETED, fit
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
@@ -39,13 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     require_benchmarks(experiment)
     if not experiment.model.method.part_names():
         return evaluate_only(experiment, force=own.force)
+    check_experiment(experiment)
+    check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
     run = fit(experiment, force=own.force)
     if not is_main_process():
         return ExitCode.DONE  # answering takes one device: the main process has the tuned tensors
     if COMPLETED not in read_run_record(run):
         return ExitCode.DONE  # stopped short on purpose: there is nothing to compare yet
-    for benchmark in experiment.benchmarks:
-        benchmark.check()
     if not experiment.model.backbone.is_loaded:
         load_run(run, experiment)
     options = AnsweringOptions(force=own.force, on_other="replace")
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 def evaluate_only(experiment: Experiment, *, force: bool) -> int:
     """Evaluates a method that trains nothing."""
     check_experiment(experiment)
+    check_benchmarks(experiment)
     folder, scores = evaluate_frozen(experiment, AnsweringOptions(force=force))
     OUT.print(score_table(list(scores.values())))
     say(f"predictions: {folder / 'predictions'}")

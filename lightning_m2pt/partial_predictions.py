@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_m2pt.atomic_files import cannot_write, write_atomically
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.predictions import check_prediction
 
 
 class PartialPredictions:
@@ -94,18 +95,25 @@ def json_lines(lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a file that are whole; none if the file is not there or ends within the first."""
+    """Returns the lines of a file that are whole; none if the file is not there or ends within the first.
+
+    Raises:
+        BadInputError: If a whole line is none of a prediction file.
+    """
     if not path.exists():
         return []
     complete, _, _ = path.read_bytes().rpartition(b"\n")
     lines: list[dict[str, Any]] = []
     for number, line in enumerate(complete.split(b"\n") if complete else [], start=1):
         try:
-            lines.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
+            value = dict(json.loads(line))
+            if number > 1:
+                check_prediction(value, f"{path}:{number}")
+        except (ValueError, TypeError, RecursionError) as error:
             raise BadInputError(
                 "this is no line of a prediction file", where=f"{path}:{number}", hint="--force answers all over again"
             ) from error
+        lines.append(value)
     return lines
 
 

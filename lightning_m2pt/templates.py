@@ -71,10 +71,9 @@ class ConversationTemplate:
                 pieces += [Piece(IMAGE_MARK, Span.IMAGE), Piece("\n", Span.QUESTION)]
             pieces.append(Piece(f"{turn.question} {self.before_answer}", Span.QUESTION))
             if turn.answer:
-                pieces += [
-                    Piece(" ", Span.QUESTION),
-                    Piece(turn.answer + self.end_of_answer, Span.ANSWER),
-                ]
+                # The space is the answer's: a tokenizer that makes a token of its own of it (Llama's before a digit)
+                # leaves that token to the model, whose questions end without it.
+                pieces.append(Piece(f" {turn.answer}{self.end_of_answer}", Span.ANSWER))
             elif number != len(turns) - 1:
                 raise BadInputError("an answer is missing before the last question", expected="one answer a question")
         return pieces

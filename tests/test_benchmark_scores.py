@@ -13,12 +13,13 @@ from experiments.fit import fit
 from tests.small_experiment import small_words
 
 
-def test_a_score_is_logged_every_so_many_steps_and_changes_nothing(tmp_path):
+@pytest.mark.parametrize("dropout", ["0.0", "0.5"])
+def test_a_score_is_logged_every_so_many_steps_and_changes_nothing(tmp_path, dropout):
     VSR.write_fake(tmp_path / "vsr")
     sets = [{"class_path": "data_modules.vsr.VSR", "init_args": {"root": str(tmp_path / "vsr"), "template": "plain"}}]
     arguments = {"benchmarks": sets, "every_n_steps": 2}
     callbacks = [{"class_path": "callbacks.benchmark_scores.BenchmarkScores", "init_args": arguments}]
-    words = small_words(tmp_path, steps=4)
+    words = [*small_words(tmp_path, steps=4), "--model.method.dropout", dropout]
     plain = fit(parse_experiment([*words, "--output_root", str(tmp_path / "plain")]))
     logged = fit(parse_experiment([*words, "--trainer.callbacks", json.dumps(callbacks)]))
     with (logged / METRICS_FILE).open(newline="") as file:

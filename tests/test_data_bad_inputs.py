@@ -252,6 +252,15 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
             MNIST(str(tmp_path), "plain").questions()
 
 
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_more_values_than_the_header_says_are_refused(tmp_path: Path, name: str) -> None:
+    MNIST.write_fake(tmp_path)
+    with (tmp_path / name).open("ab") as file:
+        file.write(b"\1")
+    with pytest.raises(BadInputError, match=f"{name}: the file is cut off or too long"):
+        MNIST(str(tmp_path), "plain").questions()
+
+
 class Payload:
     """Writes a file when it is unpickled by the ordinary reader."""
 

@@ -80,7 +80,7 @@ def test_loaders_ask_every_question_once_the_longest_first(benchmark: BenchmarkD
     assert again == asked
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 5])
+@pytest.mark.parametrize("world_size", [1, 2, 5, 50])
 def test_ranks_share_the_questions_out_evenly(benchmark: BenchmarkDataModule, world_size: int) -> None:
     shares = []
     for rank in range(world_size):

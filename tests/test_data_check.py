@@ -95,8 +95,11 @@ def test_errors_are_one_line_a_set_and_exit_code_2(tmp_path: Path, capfd: pytest
     assert "1 of 3 images are missing" in errors[1]
     assert "the image 'fake_0' has 1 questions" in errors[0]
     assert row_of("mnist", shown)[2] == "6"
+    assert f"no folder in {tmp_path}: snli_ve, pope, cifar10, cifar100, text_vqa" in shown
     assert "cannot be read" in row_of("vsr", shown)[6]
-    assert check(capfd, "--benchmarks", "mnist", "--data.root", str(tmp_path))[0] == ExitCode.DONE
+    code, shown, _ = check(capfd, "--benchmarks", "mnist", "--data.root", str(tmp_path))
+    assert code == ExitCode.DONE
+    assert "no folder" not in shown
     assert check(capfd, "--benchmarks", "mnist,pope", "--data.root", str(tmp_path))[0] == ExitCode.BAD_INPUT
 
 

@@ -17,6 +17,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RevisionNotF
 
 from data_modules.cifar10 import CIFAR10
 from data_modules.mnist import MNIST
+from experiments.hub_download import OFFLINE_VARIABLES
 from experiments.main import main
 from lightning_m2pt.errors import ExitCode
 from tests.data_fixtures import fake_pictures
@@ -48,9 +49,11 @@ class FakeHub:
         siblings = []
         for path in files:
             name = path.relative_to(self.commit(commit)).as_posix()
-            known = self.says.get(name, hashlib.sha256(path.read_bytes()).hexdigest())
+            content = path.read_bytes()
+            known = self.says.get(name, hashlib.sha256(content).hexdigest())
             lfs = SimpleNamespace(sha256=known) if name.endswith(".parquet") else None
-            siblings.append(SimpleNamespace(rfilename=name, size=path.stat().st_size, lfs=lfs))
+            blob_id = self.says.get(name, hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest())
+            siblings.append(SimpleNamespace(rfilename=name, size=len(content), blob_id=blob_id, lfs=lfs))
         return SimpleNamespace(sha=commit, siblings=siblings)
 
     def snapshot_download(
@@ -67,7 +70,8 @@ class FakeHub:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for switch in OFFLINE_VARIABLES:
+        monkeypatch.delenv(switch, raising=False)
     fake = FakeHub(tmp_path / "hub")
     for commit, count in ((OLD, 4), (NEW, 5)):
         rows = [{"img": picture(image), "label": 1} for image in fake_pictures(count, 8)]
@@ -181,6 +185,15 @@ def test_a_file_that_is_not_what_the_hub_says_is_refused(tmp_path: Path, hub: Fa
     assert not (tmp_path / "data" / "cifar10").exists()
     hub.says.clear()
     assert fetch(capfd, tmp_path)[0] == ExitCode.DONE
+    # Git keeps small files itself: the hub says its id of them, the SHA-1 of `blob`, their size and their content.
+    (hub.commit(OLD) / "test.jsonl").write_bytes(b"hello\n")
+    hub.says["test.jsonl"] = "0" * 40
+    code, said = fetch(capfd, tmp_path, name="vsr")
+    assert code == ExitCode.BAD_INPUT
+    assert "6 bytes with Git id 0000" in said
+    assert not (tmp_path / "data" / "vsr").exists()
+    hub.says["test.jsonl"] = "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert fetch(capfd, tmp_path, name="vsr")[0] == ExitCode.DONE
 
 
 def test_an_interrupted_fetch_leaves_nothing_in_place_and_goes_on(tmp_path: Path, hub: FakeHub, capfd) -> None:
@@ -216,11 +229,14 @@ def test_other_peoples_files_are_never_replaced(tmp_path: Path, hub: FakeHub, ca
 
 
 def test_without_a_network_three_lines_say_so(tmp_path: Path, hub: FakeHub, capfd, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    code, said = fetch(capfd, tmp_path)
-    assert code == ExitCode.ENVIRONMENT
-    assert "HF_HUB_OFFLINE=1: nothing can be fetched without a network" in said
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(switch, "1")
+        for words in ((), ("--form", "original")):
+            code, said = fetch(capfd, tmp_path, *words)
+            assert code == ExitCode.ENVIRONMENT
+            assert f"{switch}=1: nothing can be fetched without a network" in said
+        monkeypatch.delenv(switch)
+    assert hub.asked == []
 
     for reason in (OfflineModeIsEnabled("no network"), HTTPError("Name or service not known")):
 
@@ -253,6 +269,14 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(tmp_path: Path, hub: 
             "leads out",
         ),
         ('{"format": 1, "files": []}', "files: the record is a list"),
+        (
+            '{"format": 1, "set": "cifar10", "form": "x", "source": "x", "revision": "x", "files": {}}',
+            "the record is of 'cifar10' in the form 'x'",
+        ),
+        (
+            '{"format": 1, "set": "mme", "form": "hub", "source": "x", "revision": "x", "files": {}}',
+            "the record is of 'mme' in the form 'hub'",
+        ),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path: Path, hub: FakeHub, capfd, content: str, expected: str) -> None:

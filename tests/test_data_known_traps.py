@@ -14,7 +14,7 @@ from data_modules.vsr import VSR
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.stored_image import ROW_GROUPS
 from tests.data_fixtures import fake_pictures, small_processor
-from tests.hub_files import picture, write_parquet
+from tests.hub_files import picture, write_parquet, write_shards
 
 COCO = "http://images.cocodataset.org/{part}/{name}"
 ZEROSHOT = {"relation": "behind", "subj": "car", "obj": "suitcase", "annotator_id": 2}
@@ -56,6 +56,17 @@ def test_both_ways_to_split_vsr_are_read_from_a_clone(tmp_path: Path) -> None:
             (q.id, q.text, q.image) for q in expected.questions()
         ]
         (place / "test.jsonl").unlink()
+
+
+def test_vsrs_random_split_is_read_beside_the_fetched_zero_shot_files(tmp_path: Path) -> None:
+    """`m2pt data fetch vsr` puts the zero-shot files into the root, and its instructions the random ones below it."""
+    vsr_clone(tmp_path)
+    splits = tmp_path / "data" / "splits"
+    (splits / "zeroshot" / "test.jsonl").rename(tmp_path / "test.jsonl")
+    (splits / "random").rename(tmp_path / "random")
+    for variant in ("zeroshot", "random"):
+        questions = VSR(str(tmp_path), "plain", variant=variant).questions()
+        assert all(variant in question.text for question in questions)
 
 
 def test_a_flat_folder_of_coco_pictures_comes_first(tmp_path: Path) -> None:
@@ -105,6 +116,7 @@ def test_mme_names_recur_in_subtasks_and_pictures_have_two_endings(tmp_path: Pat
     for subtask, ending in (("existence", "jpg"), ("count", "jpg"), ("code_reasoning", "png")):
         write_image(tmp_path / subtask / f"0001.{ending}", fake_pictures(1, 8)[0])
         write_text(tmp_path / subtask / "0001.txt", text)
+        (tmp_path / subtask / "._0001.txt").write_bytes(b"\0\5\x16\7 what a Mac leaves in an archive \xff")
     write_image(tmp_path / "artwork" / "images" / "0001.jpg", fake_pictures(1, 8)[0])
     write_text(tmp_path / "artwork" / "questions_answers_YN" / "0001.txt", text)
     module = MME(str(tmp_path), "plain")
@@ -132,3 +144,33 @@ def test_random_damage_to_a_parquet_file_never_ends_in_another_error(tmp_path: P
         except BadInputError:
             refused += 1
     assert refused > 100
+
+
+def hub_rows(count: int) -> list[dict]:
+    return [{"img": picture(image), "label": 1} for image in fake_pictures(count, 8)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "test.parquet",
+        "test-00000-of-00001.parquet",
+        "test-00000-of-00003.parquet",
+        "test-00002-of-00003.parquet",
+        "test-00000-of-00002-0123456789abcdef.parquet",
+    ],
+)
+def test_files_of_two_copies_are_refused(tmp_path: Path, other: str) -> None:
+    write_shards(tmp_path / "data", "test", hub_rows(4), shards=2, image_column="img")
+    assert len(CIFAR10(str(tmp_path), "plain").questions()) == 4
+    write_parquet(tmp_path / "data" / other, hub_rows(2), "img")
+    with pytest.raises(BadInputError, match="belong to two copies of the split 'test'") as caught:
+        CIFAR10(str(tmp_path), "plain").questions()
+    assert other in str(caught.value)
+
+
+def test_hidden_folders_are_passed_over_but_not_a_hidden_root(tmp_path: Path) -> None:
+    root = tmp_path / ".sets"
+    write_parquet(root / "test.parquet", hub_rows(2), "img")
+    write_parquet(root / ".cache" / "test.parquet", hub_rows(3), "img")
+    assert len(CIFAR10(str(root), "plain").questions()) == 2

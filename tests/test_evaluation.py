@@ -10,6 +10,7 @@ import pytest
 
 from callbacks.predictions import prediction_file
 from data_modules.mme import MME
+from data_modules.text_vqa import TextVQA
 from data_modules.vsr import VSR
 from experiments.cli import Experiment, parse_experiment
 from experiments.evaluate import main as evaluate
@@ -17,6 +18,7 @@ from experiments.evaluation import AnsweringOptions, evaluate_frozen
 from experiments.main import main as m2pt
 from experiments.prepare import check_experiment
 from lightning_m2pt.answering import GreedyAnswering
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.partial_predictions import PartialPredictions
@@ -203,3 +205,17 @@ def test_sets_can_be_elsewhere(tmp_path, capsys):
     assert len(list((run / "evaluations").glob("changed-*"))) == 1
     assert m2pt(["evaluate", "--run", str(run), "--benchmarks", "mme", "--data.root", str(tmp_path / "none")]) == 2
     assert str(tmp_path / "none" / "mme") in capsys.readouterr().err
+
+
+def test_what_cannot_be_answered_is_refused_before_weights_load_and_before_tuning(tmp_path, capsys, monkeypatch):
+    words = [*small_words(tmp_path, steps=2), *set_words(tmp_path)]
+    _, run = fitted(words)
+    TextVQA.write_fake(tmp_path / "text_vqa")
+    arguments = {"root": str(tmp_path / "text_vqa"), "template": "vicuna_v1"}
+    text_vqa = json.dumps([{"class_path": "data_modules.text_vqa.TextVQA", "init_args": arguments}])
+    monkeypatch.setattr(OpenClipLlama, "load", lambda self: pytest.fail("weights were loaded"))
+    assert m2pt(["evaluate", "--run", str(run), "--benchmarks", text_vqa, "--answer", "likelihood_sum"]) == 2
+    assert "text_vqa has no fixed answers to choose from" in capsys.readouterr().err
+    (tmp_path / "vsr" / "test.jsonl").unlink()
+    assert m2pt(["train", *words, "--seed_everything", "1"]) == 2
+    assert "test.jsonl" in capsys.readouterr().err

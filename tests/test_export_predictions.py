@@ -131,8 +131,8 @@ def json_lines(path: Path) -> list[dict]:
 def test_popes_script_and_llavas_find_our_numbers(tmp_path: Path, answers: tuple[str, ...], seed: int) -> None:
     content = pope_predictions(answers, seed)
     table = ours(content).table
-    official = exported(content, "pope_official", tmp_path)
-    llava = exported(content, "llava", tmp_path)
+    official = exported(shuffled(content, seed), "pope_official", tmp_path)
+    llava = exported(shuffled(content, seed), "llava", tmp_path)
     category = {row["question_id"]: row["category"] for row in json_lines(llava / "questions.jsonl")}
     for split in ("random", "popular", "adversarial"):
         labels = [row["target"] for row in content.predictions if row["subtask"] == split]
@@ -149,6 +149,10 @@ def test_pope_keeps_the_order_of_the_question_file_and_says_how_many(tmp_path: P
     assert [row["question"] for row in json_lines(folder / "coco_pope_popular_answers.jsonl")] == asked
     assert "random 40, popular 40, adversarial 40" in capfd.readouterr().out
     assert data_modules.pope.SPLITS == experiments.peer_formats.pope.SPLITS
+    unnumbered = [content.predictions[0] | {"id": "random/first"}, *content.predictions[1:]]
+    for name in ("pope_official", "llava"):
+        with pytest.raises(BadInputError, match="the id 'random/first' has no number"):
+            export_files(PredictionFile(content.header, unnumbered), name)
     strange = [row | {"subtask": "../strange"} for row in content.predictions]
     for name in ("pope_official", "llava", "lmms_eval"):
         with pytest.raises(BadInputError, match="unknown POPE split"):

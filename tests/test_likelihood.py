@@ -10,7 +10,7 @@ from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.likelihood import Candidates, candidate_log_probabilities, tokenised_candidates
 from lightning_m2pt.templates import template_named
-from lightning_m2pt.types import Batch, Span
+from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, Span
 from tests.random_backbones import random_backbone, random_batch
 from tests.test_parity import built_method
 
@@ -22,9 +22,23 @@ def one_by_one(backbone: OpenClipLlama, batch: Batch, row: int, ids: tuple[int, 
     length = int((batch.spans[row] != Span.PADDING).sum())
     text = torch.cat([batch.input_ids[row, :length], torch.tensor(ids)])[None]
     spans = torch.cat([batch.spans[row, :length], torch.full((len(ids),), int(Span.ANSWER))])[None]
-    single = Batch(batch.pixel_values[row : row + 1], text, torch.full_like(text, -100), spans, ["s"], [("t",)])
+    pixels = batch.pixel_values.unflatten(0, (len(batch), -1))[row]
+    single = Batch(pixels, text, torch.full_like(text, -100), spans, ["s"], [("t",)])
     logits = backbone.logits(backbone(single).hidden_states)[0, -len(ids) - 1 : -1]
     return float(logits.log_softmax(dim=-1)[range(len(ids)), list(ids)].sum())
+
+
+def questions_of_many_lengths(images: int) -> Batch:
+    """Returns four questions with so many pictures each, at other places in every question."""
+    batch = random_batch(size=4, text=14, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    ids, spans = batch.input_ids.clamp(min=3), torch.full_like(batch.spans, int(Span.QUESTION))
+    for row, length in enumerate((14, 9, 6, 11)):
+        places = torch.randperm(length - 1, generator=generator)[:images]
+        ids[row, places], spans[row, places] = IMAGE_TOKEN_ID, int(Span.IMAGE)
+        spans[row, length:] = Span.PADDING
+    pixels = torch.randn(4 * images, *batch.pixel_values.shape[1:], generator=generator, dtype=torch.float64)
+    return Batch(pixels, ids, torch.full_like(ids, -100), spans, batch.sample_ids, batch.tasks)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +48,15 @@ def one_by_one(backbone: OpenClipLlama, batch: Batch, row: int, ids: tuple[int, 
         {},
         {"path": "token"},
         {"path": "token", "visual_rows_to_text": "none", "textual_layers": [0, 2]},
+        {"textual_layers": [1, 2]},
+        {"textual_layers": [1, 2], "textual_depth": "shallow"},
         {"textual_length": 0},
     ],
-    ids=["untouched", "prefix", "token", "some layers", "no textual prompts"],
+    ids=["untouched", "prefix", "token", "some layers", "not the first layer", "shallow", "no textual prompts"],
 )
-def test_side_by_side_equals_teacher_forcing_one_by_one(tmp_path, arguments):
-    backbone = random_backbone(tmp_path, torch.float64)
-    batch = random_batch(answer=1, dtype=torch.float64)
+@pytest.mark.parametrize("images", [1, 3])
+def test_side_by_side_equals_teacher_forcing_one_by_one(tmp_path, arguments, images):
+    backbone, batch = random_backbone(tmp_path, torch.float64), questions_of_many_lengths(images)
     if arguments is not None:
         built_method(backbone, torch.float64, **arguments).attach(backbone)
     found = candidate_log_probabilities(backbone, batch, CANDIDATES)

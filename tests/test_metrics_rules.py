@@ -80,6 +80,8 @@ DIGITS = tuple("0123456789")
     [
         *(("Cat.", "cat"), ("A cat", "cat"), ("cats", "cat"), ("**cat**", "cat"), ("it's a cat's face", "cat")),
         *(("fire truck", "truck"), ("car", "automobile"), ("a plane", "airplane"), ("Aeroplane", "airplane")),
+        *(("There is no cat.", None), ("without any", None), ("without a cat", None), ("no the cat", None)),
+        *(("No, it is a cat", "cat"), ("No. A cat", "cat"), ("piano cat", "cat"), ("no dog, cat", None)),
         *(("not a cat", None), ("dog or cat", None), ("cat/dog", None), ("kitten", None), ("category", None)),
         *(("", None), ("It isn't a dog", None), ("hot-dog", "dog"), ("CAT\ncat", "cat")),
     ],

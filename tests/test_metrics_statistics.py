@@ -118,20 +118,23 @@ def test_a_paired_interval_is_narrower_than_the_two_single_ones_and_its_verdict_
     assert (gain.verdict, compare(asked(rows), [strong], [weak]).verdict) == ("better", "worse")
 
 
-def test_pictures_are_resampled_as_a_whole():
-    """Ten questions of one picture share its fate: the interval is that of the pictures, not of the questions."""
-    rows = questions(1000, ("random", "popular"), pictures=100)
-    lines = [{**row, "answer": row["target"] if int(row["image_id"][:-4]) < 50 else "perhaps"} for row in rows]
-    lines = [
-        {**line, "answer": OTHER[line["target"]] if line["answer"] == "perhaps" else line["answer"]} for line in lines
-    ]
+@pytest.mark.parametrize("benchmark", ["pope", "snli_ve", "vsr", "text_vqa"])
+def test_pictures_are_resampled_as_a_whole(benchmark):
+    """Twenty questions of one picture share its fate: the interval is that of the pictures, not of the questions."""
     half = {}
-    for benchmark in ("pope", "vsr"):
+    for pictures in (100, None):
+        rows = questions(1000, ("random", "popular"), pictures)
+        if pictures is None:
+            rows = [{**row, "image_id": row["id"]} for row in rows]
+        lines = [
+            {**row, "answer": row["target"] if index % 100 < 50 else OTHER[row["target"]]}
+            for index, row in enumerate(rows)
+        ]
         scored = score({"benchmark": benchmark, "classes": []}, lines, "pope_official")
         interval = percentile_interval(resampled_scores(asked(lines), [scored])[:, 0])
-        half[benchmark] = (interval.high - interval.low) / 2
-    assert half["pope"] == pytest.approx(1.96 * 100 * 0.5 / 100**0.5, abs=0.5)
-    assert half["vsr"] == pytest.approx(1.96 * 100 * 0.5 / 2000**0.5, abs=0.2)
+        half[pictures] = (interval.high - interval.low) / 2
+    assert half[100] == pytest.approx(1.96 * 100 * 0.5 / 100**0.5, abs=0.5)
+    assert half[None] == pytest.approx(1.96 * 100 * 0.5 / 2000**0.5, abs=0.2)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,12 @@ def test_the_short_form_is_the_rule_recomputed(monkeypatch, rows, benchmark, rul
         assert slow[:, run].mean() == pytest.approx(short[:, run].mean(), abs=5 * deviation / len(slow) ** 0.5)
         assert slow[:, run].std() == pytest.approx(deviation, rel=0.15)
     assert numpy.corrcoef(slow.T)[0, 1] == pytest.approx(numpy.corrcoef(short.T)[0, 1], abs=0.12)
+
+
+def test_every_resample_of_mme_has_all_subtasks():
+    rows = [*mme_rows(30, ("count",)), *mme_rows(1, ("OCR",))]
+    perfect = answered(rows, 1.0, 1, "mme", "mme_official")
+    assert percentile_interval(resampled_scores(asked(rows), [perfect])[:, 0]) == Interval(100, 100)
 
 
 def test_a_rule_that_is_no_mean_is_recomputed():
@@ -207,6 +216,9 @@ def test_seeds_are_resampled_beside_questions():
     assert widths[0] == pytest.approx(2 * 1.96 * 100 * (0.7 * 0.3 / 2000) ** 0.5, abs=0.3)
     assert widths[1] > 3 * widths[0]
     assert compare(asked(rows), apart, alike).p_value is None
+    # Two groups' seeds are drawn apart: four that differ may differ by chance from four of the same scores.
+    itself = compare(asked(rows), apart, apart)
+    assert itself.interval.high - itself.interval.low > 10
     assert mean_and_deviation([80, 82, 84]) == (82, 2)
     assert mean_and_deviation([80]) == (80, None)
 
@@ -236,5 +248,7 @@ def test_runs_on_other_questions_are_refused_by_name():
     few = answered(rows[:3], 0.5, 1)
     with pytest.raises(BadInputError, match="no answer to ' 3'"):
         compare(asked(rows), [answered(rows, 0.5, 1)], [few])
+    with pytest.raises(BadInputError, match="answers ' 3', which was not asked"):
+        compare(asked(rows[:3]), [few], [answered(rows, 0.5, 1)])
     with pytest.raises(BadInputError, match="the rules differ: yes_no_words and pope_official"):
         compare(asked(rows), [answered(rows, 0.5, 1)], [answered(rows, 0.5, 1, rule="pope_official")])

@@ -120,9 +120,30 @@ def test_bytes_and_marks_at_the_front_belong_to_the_piece_they_stand_in() -> Non
     processor = Processor(tokenizer, 24, CLIP_MEAN, CLIP_STD)
     text = processor.encode(sample(("a", "b\N{GRINNING FACE}")), PLAIN)
     supervised = [token for token, label in zip(words(processor, text), text.labels, strict=True) if label >= 0]
-    assert supervised == ["b", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "</s>"]
+    assert supervised == ["\u2581", "b", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "</s>"]
     assert words(processor, text)[:2] == ["<image>", "\u2581"]
     assert text.spans[1] == Span.QUESTION
+
+
+def test_a_lone_word_mark_before_an_answer_is_supervised() -> None:
+    """Llama's tokenizer splits " 7" into a word mark and the digit; the question ends before the mark."""
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", "\u2581", "7", "\u2581red", "r", "e", "d"]
+    merges = [("e", "d"), ("r", "ed"), ("\u2581", "red")]
+    pieces[6:6] = ["ed", "red"]
+    backend = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, merges, unk_token="<unk>"))
+    backend.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    processor = Processor(tokenizer, 24, CLIP_MEAN, CLIP_STD)
+    for answer, expected in (("7", ["\u2581", "7", "</s>"]), ("red", ["\u2581red", "</s>"])):
+        text = processor.encode(sample(("7", answer)), VICUNA_V1)
+        supervised = [token for token, label in zip(words(processor, text), text.labels, strict=True) if label >= 0]
+        assert supervised == expected
+        question = processor.encode(sample(("7", answer)), VICUNA_V1, with_answers=False)
+        assert text.input_ids[: len(question)].tolist() == question.input_ids.tolist()
+        assert len(text) == len(question) + len(expected)
 
 
 def test_wrong_samples_are_refused_with_their_place() -> None:

@@ -15,7 +15,14 @@ from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.means import MMAVG_MEMBERS
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import score
-from tests.evaluated_folders import mme_questions, vsr_questions, write_outputs, write_predictions, write_run
+from tests.evaluated_folders import (
+    mme_questions,
+    mnist_questions,
+    vsr_questions,
+    write_outputs,
+    write_predictions,
+    write_run,
+)
 from tests.small_experiment import fitted, small_words
 
 SETS = ("mme", "vsr", "pope", "mnist")
@@ -89,6 +96,72 @@ def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path):
     assert [group.name for group in groups] == ["m2pt_base/m2pt-seed0", "m2pt_base/m2pt-seed2"]
 
 
+@pytest.mark.parametrize("other", [("m2pt_base", {"steps": 9}), ("projector", {})])
+def test_other_knobs_or_another_experiment_make_another_group(tmp_path, other):
+    folders = []
+    for (name, knobs), seed in ((("m2pt_base", {}), 0), (other, 1)):
+        folders.append(tmp_path / name / f"seed{seed}")
+        write_run(folders[-1], seed)
+        (folders[-1] / "run.json").write_text(json.dumps({"deciding": {"seed": seed, "steps": 7, **knobs}}))
+        write_predictions(folders[-1], "vsr", vsr_questions(20), 0.8, seed)
+    assert [len(group.runs) for group in grouped([read_run(folder) for folder in folders])] == [1, 1]
+
+
+def test_the_mean_row_is_of_the_seeds_that_answered_all_sets(capfd, tmp_path):
+    for seed, sets in ((0, ("vsr", "mnist")), (1, ("vsr",))):
+        write_run(tmp_path / "tuned" / f"seed{seed}", seed)
+        for name in sets:
+            rows = vsr_questions(40) if name == "vsr" else mnist_questions(40)
+            write_predictions(tmp_path / "tuned" / f"seed{seed}", name, rows, 0.9 - 0.4 * seed, seed)
+            write_predictions(tmp_path / "frozen" / "run", name, rows, 0.4, 7, adapter=None)
+    *_, mean = records(capfd, "report", tmp_path / "tuned", "--against", tmp_path / "frozen")
+    assert (mean["set"], mean["seeds"]) == ("mean of vsr, mnist", 1)
+    assert mean["difference"] == pytest.approx(mean["percent"] - mean["baseline_percent"])
+    assert mean["percent_low"] <= mean["percent"] <= mean["percent_high"]
+
+
+def test_runs_of_one_name_in_two_places_have_names_of_their_own(capfd, tmp_path, monkeypatch):
+    for place, template in (("here", "vicuna_v1"), ("there", "plain")):
+        folder = tmp_path / place / "m2pt_base" / "m2pt-seed0"
+        write_run(folder, 0)
+        write_predictions(folder, "vsr", vsr_questions(20), 0.8, template=template)
+    code, text = run(capfd, "report", tmp_path / "here", tmp_path / "there", "--format", "csv")
+    assert code == ExitCode.DONE
+    assert [row["run"] for row in csv.DictReader(io.StringIO(text))] == [
+        str(tmp_path / place / "m2pt_base" / "m2pt-seed0") for place in ("here", "there")
+    ]
+    _, text = run(capfd, "report", tmp_path, "--format", "markdown")
+    assert "vsr is not the same measurement in all rows, the template differs" in text
+    monkeypatch.chdir(tmp_path / "here" / "m2pt_base" / "m2pt-seed0")
+    found = records(capfd, "report", ".", tmp_path / "here", "../m2pt-seed0")
+    assert [row["run"] for row in found] == ["m2pt_base"]
+
+
+def test_an_evaluation_belongs_to_its_run_from_wherever_it_is_named(capfd, tmp_path, monkeypatch):
+    home = tmp_path / "m2pt_base" / "m2pt-seed0"
+    write_run(home, 0, ["MNIST-M+number_recognition"])
+    write_predictions(home / "evaluations" / "2-shot-12345678", "mnist", mnist_questions(20), 0.8)
+    monkeypatch.chdir(home / "evaluations" / "2-shot-12345678")
+    (found,) = records(capfd, "report", ".")
+    assert found["run"] == "m2pt_base, 2-shot-12345678"
+    assert found["shared_with_tuning"].startswith("MNIST-M+number_recognition: MNIST's digits")
+
+
+def test_predictions_under_the_name_of_another_set_are_refused(capfd, outputs, tmp_path):
+    folder = tmp_path / "run" / "predictions"
+    folder.mkdir(parents=True)
+    (folder / "pope.jsonl").write_bytes((outputs / "frozen/0123abcd/predictions/mme.jsonl").read_bytes())
+    assert "pope.jsonl: these are predictions of 'mme'" in refused(capfd, "report", tmp_path / "run")
+
+
+def test_seeds_that_answered_different_questions_are_refused_whichever_comes_first(capfd, tmp_path):
+    for name, numbers in (("falls", (30, 20)), ("rises", (20, 30))):
+        for seed, several in enumerate(numbers):
+            write_run(tmp_path / name / f"seed{seed}", seed)
+            write_predictions(tmp_path / name / f"seed{seed}", "vsr", vsr_questions(several), 0.8)
+        assert "'vsr/20'" in refused(capfd, "report", tmp_path / name)
+
+
 def test_runs_that_were_really_tuned_with_two_seeds_are_one_group(tmp_path):
     runs = []
     for seed in (1, 0):
@@ -112,6 +185,28 @@ def test_the_published_mean_has_its_name_only_with_all_its_members(capfd, tmp_pa
     assert found[-1]["percent"] == pytest.approx(sum(members) / 7)
     _, text = run(capfd, "report", tmp_path / "run")
     assert "MMAvg: the published mean's seven members under the rules above" in text
+
+
+def test_the_mean_with_f1_in_it_is_not_the_published_one(capfd, tmp_path):
+    for name in MMAVG_MEMBERS:
+        write_predictions(tmp_path / "run", name, vsr_questions(20), 0.8, default_rule="yes_no_words")
+    *_, last = records(capfd, "report", tmp_path / "run", "--rule", "pope=pope_vlmevalkit")
+    assert last["set"] == "mean of vsr, snli_ve, pope (POPE F1), cifar10, cifar100, mnist, text_vqa"
+    assert records(capfd, "report", tmp_path / "run", "--rule", "pope=pope_official")[-1]["set"] == "MMAvg"
+
+
+def test_the_baseline_is_not_compared_with_itself_and_what_it_was_asked_otherwise_is_said(capfd, outputs, tmp_path):
+    found = records(capfd, "report", outputs, "--against", outputs / "frozen", "--sets", "vsr")
+    assert [(row["run"], row["difference"] is None) for row in found] == [
+        ("frozen", True),
+        ("m2pt_base", False),
+        ("projector", False),
+    ]
+    for place, template in (("a", "vicuna_v1"), ("b", "plain")):
+        write_predictions(tmp_path / place / "m2pt" / "run", "vsr", vsr_questions(20), 0.8, template=template)
+    _, text = run(capfd, "report", tmp_path / "a", "--against", tmp_path / "b", "--format", "json")
+    (note,) = [note for note in json.loads(text)["tables"][0]["notes"] if "not the same measurement" in note]
+    assert note.endswith(f"the template differs: vicuna_v1 (m2pt), plain ({tmp_path / 'b'})")
 
 
 def test_a_gain_inside_the_noise_is_marked(capfd, outputs):
@@ -157,6 +252,7 @@ def test_a_rule_for_one_set_and_a_rule_that_does_not_fit(capfd, outputs):
     rules = {row["set"]: row["rule"] for row in records(capfd, "report", folder, "--rule", "mme=mme_m2pt")}
     assert (rules["mme"], rules["vsr"]) == ("mme_m2pt", "yes_no_words")
     assert "mnist.jsonl" in refused(capfd, "report", folder, "--rule", "yes_no_words")
+    assert "unknown scoring rule ''" in refused(capfd, "report", folder, "--rule", "mme=")
     assert "two rules for mme" in refused(capfd, "report", folder, "--rule", "mme=mme_m2pt", "mme=mme_lmms")
     assert "no predictions of 'gqa'" in refused(capfd, "report", folder, "--sets", "gqa")
     assert "no predictions here" in refused(capfd, "report", outputs / "m2pt_base" / "m2pt-seed0" / "predictions")

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from experiments.console import say
 from experiments.table_formats import FORMAT_NAMES, Column, ReportTable, written
 
 NASTY = '=HYPERLINK("http://x") & 50% of a_b {c} #1 $2 ~ ^ \\ | <i>'
@@ -53,6 +54,13 @@ def test_json_keeps_all_digits():
     content = json.loads(written([TABLE], "json", 80))
     assert content["tables"][0]["records"] == [dict(record) for record in TABLE.records]
     assert content["tables"][0]["notes"] == ["a_note, 95%"]
+
+
+def test_a_name_with_colons_stays_itself(capfd):
+    table = ReportTable("x:b:y", [Column("set")], [("x:b:y",)], [{"set": "x:b:y"}], ["x:b:y"])
+    for form in FORMAT_NAMES:
+        say(written([table], form, 80))
+        assert capfd.readouterr().out.count("x:b:y") >= (1 if form == "csv" else 3)
 
 
 def test_a_terminal_shows_unchanging_settings_below_and_cuts_nothing():

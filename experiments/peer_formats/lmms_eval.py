@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.peer_formats.common import Export, yes_or_no
-from experiments.peer_formats.pope import json_lines, split_of
+from experiments.peer_formats.pope import json_lines, number_of, split_of
 from lightning_m2pt.metrics.mme import COGNITION, position_of
 from lightning_m2pt.metrics.mme_readings import mme_lmms_answer
 from lightning_m2pt.metrics.predictions import PredictionFile
@@ -58,7 +58,7 @@ def pope_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what lmms-eval's POPE tasks log for an answer, the same under all five metrics."""
     prediction = row["answer"].lower().strip()
     logged = {
-        "question_id": row["id"].rpartition("/")[2],
+        "question_id": number_of(row),
         "score": float(prediction == yes_or_no(row)),
         "prediction": prediction,
         "ground_truth": yes_or_no(row),

@@ -2,8 +2,9 @@
 
 Sources: ``evaluate.py`` of https://github.com/AoiDragon/POPE and ``llava/eval/eval_pope.py`` of
 https://github.com/haotian-liu/LLaVA. Both match answers and labels by their order alone, so the answers are in the
-order of the question file, one file a split for the first and all splits in one file for the second. Neither looks at
-a number of questions: with an older label file (2,910 random questions) or a limited set they score the wrong pairs.
+order of the question numbers that the label files count up, whatever the order of the prediction file: one file a
+split for the first and all splits in one file for the second. Neither looks at a number of questions: with an older
+label file (2,910 random questions) or a limited set they score the wrong pairs.
 
 Both split a response at single spaces only, so that "No" before a line break is no word of its own and reads as yes.
 Line breaks and tabs become spaces, as in our rule; without them the two readings could differ.
@@ -33,7 +34,7 @@ def pope_official_files(content: PredictionFile) -> Export:
         BadInputError: If a split is unknown, or a target neither yes nor no.
     """
     lines: dict[str, list[Mapping[str, str]]] = {}
-    for row in content.predictions:
+    for row in in_question_order(content.predictions):
         yes_or_no(row)
         answer = {"question": row["question"], "answer": flattened(row["answer"])}
         lines.setdefault(split_of(row), []).append(answer)
@@ -49,7 +50,7 @@ def llava_files(content: PredictionFile) -> Export:
     """
     splits: dict[str, list[str]] = {}
     questions, answers = [], []
-    for row in content.predictions:
+    for row in in_question_order(content.predictions):
         yes_or_no(row)
         splits.setdefault(split_of(row), []).append(row["id"])
         questions.append(
@@ -67,6 +68,25 @@ def llava_files(content: PredictionFile) -> Export:
 def json_lines(records: Iterable[Mapping[str, object]]) -> bytes:
     """Returns one JSON object a line."""
     return encoded("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def in_question_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns predictions split after split, each by the numbers in the ids (``random/17``).
+
+    Raises:
+        BadInputError: If an id has no number, or a split is unknown.
+    """
+    for row in rows:
+        if not number_of(row).isdecimal():
+            raise BadInputError(
+                f"the id {row['id']!r:.80} has no number", where="id", expected="SPLIT/NUMBER, as in POPE's files"
+            )
+    return sorted(rows, key=lambda row: (SPLITS.index(split_of(row)), int(number_of(row))))
+
+
+def number_of(row: Mapping[str, Any]) -> str:
+    """Returns a question's number within its split, as POPE's files have it."""
+    return str(row["id"].rpartition("/")[2])
 
 
 def split_of(row: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """One of a known set of classes, named anywhere in an answer: this project's rule for CIFAR-10, CIFAR-100 and MNIST.
 
 Source: ours, from the ideas of LVLM-eHub's ``has_word`` (whole words) and VQAEval (number words are digits). Unlike
-them an answer that names two classes, or negates ("not a cat"), is unparsed and counts as wrong, and common other
-names of a class count as the class. Underscores and hyphens in class names are spaces, and a regular plural counts.
+them an answer that names two classes, or negates ("not a cat", "no cat", "without a cat"), is unparsed and counts as
+wrong, and common other names of a class count as the class. Underscores and hyphens in class names are spaces, and a
+regular plural counts.
 
 The longest name counts: what lies inside the match of another class names nothing ("a pickup truck" is no "truck" where
 both are classes), while names that only overlap, or stand apart, are two classes.
@@ -42,6 +43,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """Other names of classes, for any set that has a class of that name and none of the other name."""
 
+DENIED = re.compile(r"(?:^|\W)(?:no|without)(?: an?| the)? $")
+LONGEST_DENIAL = 16
+"""More characters than ``DENIED`` can match: looking back takes no longer in a longer answer."""
 ES_ENDINGS = ("s", "x", "z", "ch", "sh")
 
 
@@ -85,7 +89,9 @@ def closed_set(answer: str, classes: Sequence[str]) -> str | None:
     furthest = 0
     for match in pattern.finditer(flat):
         if match.end(1) > furthest:
-            furthest = match.end(1)
+            furthest, start = match.end(1), match.start(1)
+            if DENIED.search(flat[max(0, start - LONGEST_DENIAL) : start]):
+                return None
             named |= owners[match.group(1).replace("-", " ")]
     if len(named) != 1 or is_negated(words(flat)):
         return None

@@ -1,6 +1,7 @@
 """The prediction file: one JSON object a line, first a header, then one line a question."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from lightning_m2pt.errors import BadInputError
 
 PREDICTION_FORMAT = 1
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
+SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
 
 
@@ -47,13 +49,7 @@ def read_predictions(path: Path) -> PredictionFile:
     if not lines:
         raise BadInputError("the prediction file is empty", where=str(path), expected="a header line")
     header = parsed_line(lines[0], f"{path}:1")
-    if header.get("format") != PREDICTION_FORMAT:
-        raise BadInputError(
-            f"the format is {header.get('format')!r:.40}", where=f"{path}:1", expected=str(PREDICTION_FORMAT)
-        )
-    for key in HEADER_TEXTS:
-        if not isinstance(header.get(key), str):
-            raise BadInputError(f"the header has no text under {key!r}", where=f"{path}:1")
+    check_header(header, f"{path}:1")
     predictions = [parsed_line(line, f"{path}:{number}") for number, line in enumerate(lines[1:], start=2)]
     for number, prediction in enumerate(predictions, start=2):
         check_prediction(prediction, f"{path}:{number}")
@@ -75,6 +71,29 @@ def parsed_line(line: str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInputError(f"the line is a {type(value).__name__}", where=where, expected="a JSON object")
     return value
+
+
+def check_header(header: Mapping[str, Any], where: str) -> None:
+    """Refuses a header of another format, without all its texts, or with what a score file could not hold.
+
+    Raises:
+        BadInputError: Naming the first thing that is wrong.
+    """
+    if header.get("format") != PREDICTION_FORMAT:
+        raise BadInputError(f"the format is {header.get('format')!r:.40}", where=where, expected=str(PREDICTION_FORMAT))
+    for key in HEADER_TEXTS:
+        if not isinstance(header.get(key), str):
+            raise BadInputError(f"the header has no text under {key!r}", where=where)
+    if not SET_NAME.fullmatch(header["benchmark"]):
+        raise BadInputError(
+            f"the value is {header['benchmark']!r:.40}", where=f"{where}: benchmark", expected="the name of a set"
+        )
+    try:
+        json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(
+            "the header holds half a character, or a number that is none", where=where, expected="JSON and Unicode text"
+        ) from error
 
 
 def check_prediction(prediction: Mapping[str, Any], where: str) -> None:

@@ -6,11 +6,12 @@ between correlated proportions" (Psychometrika 12, 1947), here as the exact bino
 al., "The Hitchhiker's Guide to Testing Statistical Significance in Natural Language Processing" (ACL 2018): two models
 are compared by paired tests on the same questions.
 
-Resampled are pictures of MME (both questions of a picture, within its subtask) and of POPE (all its questions, in all
-splits), and single questions of any other set. What a resample scores is the rule's own headline number. For most
-rules this number is a mean over items, or a mean or a sum over subtasks of such means; then a resample is a few sums.
-Whether it is one is not declared but found out: the short form is used if it gives what the rule gives, on the data
-and on some resamples of them. Otherwise (F1) every resample is scored by the rule itself, and there are fewer.
+Resampled are pictures with all their questions, in all splits: SNLI-VE asks about eighteen of a picture, POPE as many,
+VSR and TextVQA some have two, and their answers are not independent. MME's pictures are drawn within their subtasks,
+with both questions. What a resample scores is the rule's own headline number. For most rules this number is a mean over
+items, or a mean or a sum over subtasks of such means; then a resample is a few sums. Whether it is one is not declared
+but found out: the short form is used if it gives what the rule gives, on the data and on some resamples of them.
+Otherwise (F1) every resample is scored by the rule itself, and there are fewer.
 
 Several seeds of one experiment are resampled beside the questions. With few seeds the interval is somewhat too narrow:
 the deviation of n values drawn from n is too small by the factor sqrt((n - 1) / n).
@@ -26,7 +27,7 @@ import numpy
 from numpy.typing import NDArray
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.predictions import PredictionFile
+from lightning_m2pt.metrics.predictions import PredictionFile, check_same_questions
 from lightning_m2pt.metrics.rule import Parsed, Predictions, Rule, accepts
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import Score, possible_answers, with_known_targets
@@ -54,17 +55,14 @@ class Design:
         item: The least a rule can score.
     """
 
-    unit: tuple[str, ...] = ("id",)
+    unit: tuple[str, ...] = ("image_id",)
     block: tuple[str, ...] = ()
     item: tuple[str, ...] = ("id",)
 
 
-QUESTIONS = Design()
-DESIGNS = {
-    "mme": Design(unit=("subtask", "image_id"), block=("subtask",), item=("subtask", "image_id")),
-    "pope": Design(unit=("image_id",)),
-}
-"""Sets whose questions are not independent; any other set's design is ``QUESTIONS``."""
+PICTURES = Design()
+DESIGNS = {"mme": Design(unit=("subtask", "image_id"), block=("subtask",), item=("subtask", "image_id"))}
+"""Any other set's design is ``PICTURES``."""
 
 
 @dataclass(frozen=True)
@@ -199,14 +197,14 @@ def resampled_scores(
         (resamples, runs), in percent of the set's maximum; a row's runs are scored on the same questions.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     marked = marked_rows(answered, scores)
     generator = numpy.random.default_rng([seed, *scores[0].benchmark.encode()])
     everything = numpy.arange(len(marked.units))
     checks = [everything, *(marked.drawn(generator) for _ in range(CHECKED_RESAMPLES))]
     percents = [marked.percents(units) for units in checks]
-    for form in short_forms(marked, DESIGNS.get(scores[0].benchmark, QUESTIONS)):
+    for form in short_forms(marked, DESIGNS.get(scores[0].benchmark, PICTURES)):
         if all(form.agrees(units, expected) for units, expected in zip(checks, percents, strict=True)):
             return form.resampled(marked.blocks, resamples, generator)
     fewer = min(resamples, RESAMPLES_BY_RULE)
@@ -238,7 +236,7 @@ def resampled_gain(
         seed: Decides the draws.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     resampled = resampled_scores(answered, [*first, *second], seed=seed)
     # The two groups' seeds have nothing to do with each other: they are drawn apart.
@@ -250,7 +248,7 @@ def compare(answered: PredictionFile, first: Sequence[Score], second: Sequence[S
     """Compares two runs, or two groups of seeds, on the same questions; arguments as of ``resampled_gain``.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     interval = percentile_interval(resampled_gain(answered, first, second, seed))
     difference = statistics.fmean(score.value for score in second) - statistics.fmean(score.value for score in first)
@@ -332,17 +330,15 @@ def marked_rows(answered: PredictionFile, scores: Sequence[Score]) -> Marked:
     """Returns predictions with their units and blocks.
 
     Raises:
-        BadInputError: If the rules differ, or a run has not answered these questions.
+        BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
     rules = list(dict.fromkeys(score.rule for score in scores))
     if len(rules) > 1:
         raise BadInputError(f"the rules differ: {' and '.join(rules)}", where="scores", expected="the same rule")
-    for row, score in ((row, score) for score in scores for row in answered.predictions):
-        if row["id"] not in score.parsed:
-            raise BadInputError(
-                f"a run has no answer to {row['id']!r:.80}", where=score.benchmark, expected="the same questions"
-            )
-    design = DESIGNS.get(scores[0].benchmark, QUESTIONS)
+    asked = [row["id"] for row in answered.predictions]
+    for score in scores:
+        check_same_questions([{"id": name} for name in score.parsed], asked, score.benchmark)
+    design = DESIGNS.get(scores[0].benchmark, PICTURES)
     answers = possible_answers(rules[0], answered.header, answered.predictions)
     rows = with_known_targets(answered.predictions, answers)
     units = list(positions_by(rows, design.unit).values())
