@@ -31,10 +31,10 @@ TESTBED = [path for path in EXPERIMENTS if "testbed" in path.read_text()]
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES])
-    assert len(EXPERIMENTS) == 6
+    assert len(EXPERIMENTS) == 26
     assert len(STRATEGIES) == 4
     assert len(BACKBONES) == 2
-    assert len(TESTBED) == 5
+    assert len(TESTBED) == 14
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""What every method must keep: attach and detach, the trained set, caches, knock-outs, counting, numbers at the start."""
+"""What every method must keep: attach and detach, the trained set, caches, knock-outs, counts, and how it starts."""
 
 from collections.abc import Callable
 from pathlib import Path

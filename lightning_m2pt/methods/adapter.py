@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Maps (..., D) to (..., D), in float32 inside."""
-        change = self.up(nn.functional.gelu(self.down(states.to(self.down.weight.dtype))))
+        change: Tensor = self.up(nn.functional.gelu(self.down(states.to(self.down.weight.dtype))))
         return states + change.to(states.dtype)
 
 
@@ -84,11 +84,11 @@ class Adapter(WithInteraction):
         is_meta = next(backbone.parameters()).is_meta
         with torch.device("meta" if is_meta else "cpu"), torch.random.fork_rng(devices=[]):
             self.adapters = nn.ModuleDict(
-                [
-                    (f"{layer}_{sublayer}", Bottleneck(shape.text_width, self.size))
+                {
+                    f"{layer}_{sublayer}": Bottleneck(shape.text_width, self.size)
                     for layer in range(shape.text_layers)
                     for sublayer in sublayers
-                ]
+                }
             )
         if not is_meta:
             for bottleneck in self.adapters.values():

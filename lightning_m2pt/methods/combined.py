@@ -27,7 +27,7 @@ class Combined(Method):
                 where="model.method.methods",
                 expected="two or more methods, each once",
             )
-        self.members = nn.ModuleDict([(method.name, method) for method in methods])
+        self.members = nn.ModuleDict({method.name: method for method in methods})
         refuse_overlap(methods)
         self.name = "+".join(names)
 

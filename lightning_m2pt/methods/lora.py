@@ -157,9 +157,9 @@ def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Modul
     from peft import LoraConfig
     from peft.tuners.lora.layer import Linear
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights=False)  # type: ignore[arg-type]
+    config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights=False)
     with torch.random.fork_rng(devices=[]), torch.device(linear.weight.device):
-        layer = Linear(linear, ADAPTER, config, r=rank, lora_alpha=alpha)  # type: ignore[arg-type]
+        layer = Linear(linear, ADAPTER, config, r=rank, lora_alpha=alpha)
     layer.lora_A.float()  # peft gives them the frozen layer's type
     layer.lora_B.float()
     layer.lora_dropout[ADAPTER] = Borrowed(dropout)

@@ -88,9 +88,9 @@ class PrefixEmbedding(KeyValuePrefix):
 
     def keys_and_values(self) -> Tensor:
         """Returns (L, 2, P, H_kv * D_head)."""
-        rows = self.embedding if self.projection is None else self.projection(self.embedding)
-        rows = self.dropout(rows).view(self.length, self._layers, 2, -1)
-        return rows.permute(1, 2, 0, 3)
+        rows: Tensor = self.embedding if self.projection is None else self.projection(self.embedding)
+        dropped: Tensor = self.dropout(rows)
+        return dropped.view(self.length, self._layers, 2, -1).permute(1, 2, 0, 3)
 
 
 def prefix_cache(language_model: Any, prefix: KeyValuePrefix, batch_size: int) -> Any:  # noqa: ANN401
