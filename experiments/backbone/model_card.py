@@ -156,7 +156,8 @@ def _gate_section(gates: GateReport) -> str:
     if missed:
         lines += [
             "",
-            f"**This backbone misses gates: {missed}.** `docs/testbed.md` lists the attempts; a result on it is one on a",
+            f"**This backbone misses gates: {missed}.** `docs/testbed.md` lists the attempts; a result on it is one on "
+            "a",
             "model that does not fully have the skills the testbed asks for.",
         ]
     lines += ["", "| question type | text | images |", "| --- | --- | --- |"]
