@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.learning_report import BACKBONES, write_report
 
 LOG = logging.getLogger("learning")
@@ -60,6 +62,7 @@ def run_cells(backbone: str, seeds: dict[str, list[int]]) -> None:
         finished = list(pool.map(lambda cell: train(backbone, *cell), cells))
     content: dict[str, Any] = {
         "machine": platform.machine(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "frozen": brief(finished[0]["frozen"]),
         "methods": {},

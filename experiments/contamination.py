@@ -76,19 +76,21 @@ def recorded_tasks(record: Mapping[str, Any]) -> list[str] | None:
     return tasks if isinstance(tasks, list) and all(isinstance(task, str) for task in tasks) else None
 
 
-def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequence[str]) -> list[str]:
+def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequence[str], shots: int = 0) -> list[str]:
     """Returns the sentences that belong below the scores of runs that were tuned on the same tasks.
 
     Args:
         runs: What the runs are called.
         tasks: What they were tuned on; None if that is not recorded.
         benchmarks: The sets in the table.
+        shots: How many worked examples of a set's own training split stood before its questions.
     """
+    kind = f"{shots}-shot" if shots else "zero-shot"
     if tasks is None:
-        return [f"zero-shot? {runs}: run.json names no tuning tasks, so what they share with these sets cannot be told"]
+        return [f"{kind}? {runs}: run.json names no tuning tasks, so what they share with these sets cannot be told"]
     if tasks and all(fnmatchcase(task, TESTBED_TASKS) for task in tasks):
         return [
-            f"zero-shot: {runs}: tuned on synthetic tasks of the testbed ({len(tasks)}); evaluation pictures come from "
+            f"{kind}: {runs}: tuned on synthetic tasks of the testbed ({len(tasks)}); evaluation pictures come from "
             "other random streams and other digit scans, and their question types are not tuned (docs/testbed.md)"
         ]
     notes, clean = [], []
@@ -96,12 +98,12 @@ def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequ
         shared = overlaps_with(benchmark, tasks)
         if shared:
             reasons = "; ".join(f"{listed(named)}: {reason}" for reason, named in shared)
-            notes.append(f"not zero-shot without reserve: {runs}: {benchmark} shares with the tuning set: {reasons}")
+            notes.append(f"not {kind} without reserve: {runs}: {benchmark} shares with the tuning set: {reasons}")
         else:
             clean.append(benchmark)
     if clean:
         notes.append(
-            f"zero-shot: {runs}: none of the {len(tasks)} tuning tasks is known to share pictures or labels with "
+            f"{kind}: {runs}: none of the {len(tasks)} tuning tasks is known to share pictures or labels with "
             f"{', '.join(clean)}"
         )
     return notes

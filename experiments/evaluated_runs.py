@@ -20,7 +20,13 @@ from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, read_run_record
 PREDICTIONS, EVALUATIONS = "predictions", "evaluations"
 ORDER_OF_SETS = ("mme", "vsr", "snli_ve", "pope", "cifar10", "cifar100", "mnist", "text_vqa")
 """Other sets follow by name."""
-SETTINGS = {"rule": "scoring rule", "data_revision": "data revision", "template": "template", "decoding": "decoding"}
+SETTINGS = {
+    "rule": "scoring rule",
+    "data_revision": "data revision",
+    "template": "template",
+    "decoding": "decoding",
+    "shots": "number of worked examples",
+}
 """What a score depends on beside model and questions, and what it is called."""
 MUST_AGREE = ("rule", "data_revision")
 """Scores that differ in one of these are not compared."""
@@ -42,8 +48,14 @@ class EvaluatedSet:
     @property
     def settings(self) -> dict[str, Any]:
         """What the score depends on beside model and questions, by the keys of ``SETTINGS``."""
-        header = self.answered.header
-        return {"rule": self.score.rule, **{key: header.get(key) for key in SETTINGS if key != "rule"}}
+        known = {**self.answered.header, "rule": self.score.rule, "shots": self.shots}
+        return {key: known.get(key) for key in SETTINGS}
+
+    @property
+    def shots(self) -> int:
+        """How many worked examples stood before every question."""
+        examples = self.answered.header.get("examples")
+        return int(examples["shots"]) if isinstance(examples, dict) else 0
 
 
 @dataclass(frozen=True)
@@ -269,11 +281,13 @@ def short(value: Any) -> str:
 
 
 def decoding_text(decoding: Mapping[str, Any]) -> str:
-    """Returns decoding settings in words, for example ``greedy, 8 tokens, float32``."""
+    """Returns decoding settings in words, for example ``greedy, 8 tokens, float32``; candidate answers are counted."""
     rest = dict(decoding)
     words = [str(rest.pop("method"))] if "method" in rest else []
     if "max_new_tokens" in rest:
         words.append(f"{rest.pop('max_new_tokens')} tokens")
+    if "candidate_tokens" in rest:
+        words.append(f"{len(rest.pop('candidate_tokens'))} candidates")
     if "dtype" in rest:
         words.append(str(rest.pop("dtype")))
     return ", ".join([*words, *(f"{key} {json.dumps(value)}" for key, value in rest.items())])

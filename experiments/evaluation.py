@@ -251,7 +251,14 @@ def answer(
     if left:
         writer = PredictionWriter(partial, questions)
         trainer = answering_trainer(experiment, [writer, StopAfterBatch(), SampleProgressBar()], {})
-        trainer.predict(model, datamodule=benchmark, return_predictions=False)
+        try:
+            trainer.predict(model, datamodule=benchmark, return_predictions=False)
+        except SystemExit:  # a signal: StopAfterBatch
+            say(
+                f"stopped after {len(partial.answered()):,} of {len(questions):,} questions of {benchmark.name}: the "
+                "same command goes on, but for --force, which starts over"
+            )
+            raise
     partial.finish([question.id for question in questions])
     near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)
     say(f"{near_ties:,} of {len(questions):,} answers hang on less than {NEAR_TIE:g}: rounding may change them")

@@ -1,7 +1,7 @@
 """``m2pt judge``: let a local language model say which answers of a prediction file are right.
 
 Writes ``verdicts/<set>.json`` beside ``predictions/``: every verdict and reply, the judge's fingerprint and prompt, the
-score, and how far the verdicts agree with plain equality of answer and target (but for case and outer spaces).
+score, and how far the verdicts agree with the rule ``exact`` (equal texts in any case, without punctuation).
 """
 
 import argparse

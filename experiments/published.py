@@ -142,6 +142,8 @@ def other_measurement(evaluated: Sequence[EvaluatedSet], published: Mapping[str,
     rule = evaluated[0].settings["rule"]
     if rule != published["rule"]:
         return f"scored by {rule} (the paper: {published['rule']})"
+    if evaluated[0].shots:
+        return f"asked with {evaluated[0].shots} worked examples (the paper: none)"
     rows, official = evaluated[0].answered.predictions, Counter(published["questions"])
     asked = Counter(row["subtask"] for row in rows) if "" not in official else Counter({"": len(rows)})
     if asked != official:

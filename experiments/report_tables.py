@@ -38,6 +38,7 @@ COLUMNS = (
     Column("rule"),
     Column("template", is_setting=True),
     Column("decoding", is_setting=True),
+    Column("shots", is_number=True, is_setting=True),
     Column("data", is_setting=True),
 )
 GAIN_COLUMNS = (
@@ -128,7 +129,7 @@ def set_line(benchmark: str, group: Group, gain: Gain | None) -> Line:
         f"{scored.n:,}",
         f"{unparsed:.1f}".removesuffix(".0"),
         "" if yes_ratio is None else f"{100 * yes_ratio:.0f}%",
-        *(short(settings[key]) for key in ("rule", "template", "decoding", "data_revision")),
+        *(short(settings[key]) for key in ("rule", "template", "decoding", "shots", "data_revision")),
     )
     record = score_record(benchmark, group, [score.value for score in scores], interval, gain)
     record |= {
@@ -172,7 +173,7 @@ def mean_line(group: Group, gains: Mapping[str, Gain], baseline: Group | None) -
         f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}"),
         interval_text(interval, 1.0),
         *gain_texts(gain, 1.0),
-        *("",) * 7,
+        *("",) * 8,
     )
     record = score_record(label, group, values, interval, gain)
     empty = ("chance_percent", "n", "unparsed", "yes_ratio", *SETTINGS, "shared_with_tuning")
@@ -322,18 +323,27 @@ def shared_text(benchmark: str, group: Group) -> str | None:
 
 
 def zero_shot_notes(groups: Sequence[Group]) -> list[str]:
-    """Returns what tuned groups' sets share with what they were tuned on."""
+    """Returns what tuned groups' sets share with what they were tuned on; shown examples are no zero-shot."""
     alike: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
         if any(run.is_tuned for run in group.runs):
-            alike.setdefault((*(tuned_tasks(group) or ()), "on", *group.benchmarks), []).append(group)
+            kind = (str(most_shots(group)), *(tuned_tasks(group) or ()), "on", *group.benchmarks)
+            alike.setdefault(kind, []).append(group)
     return [
         note
         for of_kind in alike.values()
         for note in contamination_notes(
-            ", ".join(group.name for group in of_kind), tuned_tasks(of_kind[0]), of_kind[0].benchmarks
+            ", ".join(group.name for group in of_kind),
+            tuned_tasks(of_kind[0]),
+            of_kind[0].benchmarks,
+            most_shots(of_kind[0]),
         )
     ]
+
+
+def most_shots(group: Group) -> int:
+    """Returns how many worked examples stood before a group's questions, at most."""
+    return max(evaluated.shots for run in group.runs for evaluated in run.sets.values())
 
 
 def detail_tables(groups: Sequence[Group]) -> list[ReportTable]:

@@ -8,7 +8,7 @@ from rich.table import Table
 from lightning_m2pt.metrics.score import Score
 
 AT_CHANCE_ERRORS = 2.0
-"""A score less than this many standard errors above the chance line is said to be at chance."""
+"""A score less than this many standard errors above the chance line is said to be not above it."""
 
 
 def headline(scored: Score) -> str:
@@ -43,8 +43,8 @@ def chance_corrected(value: float, chance_line: float) -> float:
 def score_table(scores: Sequence[Score]) -> Table:
     """Returns one row per set and rule."""
     shown = Table()
-    shown.add_column("set")
-    shown.add_column("rule")
+    shown.add_column("set", overflow="fold")
+    shown.add_column("rule", overflow="fold")  # a rule whose name is cut may be another
     for column in ("score", "% of max.", "chance", "n", "unparsed", "yes said"):
         shown.add_column(column, justify="right")
     for scored in scores:
@@ -53,9 +53,9 @@ def score_table(scores: Sequence[Score]) -> Table:
             scored.rule,
             headline(scored),
             f"{scored.value:.1f}",
-            chance(scored) + (" (at chance)" if is_at_chance(scored) else ""),
+            chance(scored) + (" (not above)" if is_at_chance(scored) else ""),
             f"{scored.n:,}",
-            str(scored.unparsed),
+            f"{scored.unparsed:,}",
             "" if scored.yes_ratio is None else f"{100 * scored.yes_ratio:.0f}%",
         )
     return shown

@@ -128,13 +128,20 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
 
 
 def made_with() -> dict[str, Any]:
-    """Returns versions, code revision, host and time."""
+    """Returns versions, code revision, host and time.
+
+    The processor's instruction set is there because it decides the last bits: with another one the same run ends
+    elsewhere.
+    """
+    import torch
+
     return {
         "python": sys.version.split()[0],
         "packages": {package: version(package) for package in PACKAGES},
         "git_commit": git_commit(),
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
     }

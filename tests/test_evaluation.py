@@ -117,7 +117,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_evaluation_after_its_batch(tmp_path, monkeypatch, number):
+def test_a_signal_ends_the_evaluation_after_its_batch(tmp_path, monkeypatch, capsys, number):
     whole = GreedyAnswering.answer
 
     def answer(self, backbone, batch):
@@ -130,6 +130,7 @@ def test_a_signal_ends_the_evaluation_after_its_batch(tmp_path, monkeypatch, num
         with pytest.raises(SystemExit) as ended:
             evaluate_frozen(frozen_experiment(tmp_path))
     assert ended.value.code == 128 + number
+    assert re.search(r"stopped after 3 of \d+ questions of \w+: the same command goes on", capsys.readouterr().out)
     (partial,) = tmp_path.rglob("*.partial-0")
     assert len(partial.read_text().splitlines()) == 1 + 3  # the batch it came in
     signal.signal(number, before)

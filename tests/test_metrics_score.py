@@ -246,3 +246,6 @@ def test_a_wrong_prediction_file_is_refused_with_its_line(tmp_path: Path, conten
     assert len(str(caught.value).split("\n")) <= 3
     with pytest.raises(BadInputError, match="does not exist"):
         read_predictions(tmp_path / "none.jsonl")
+    with pytest.raises(BadInputError, match="this is a folder") as caught:
+        read_predictions(tmp_path)
+    assert "m2pt report" in str(caught.value)

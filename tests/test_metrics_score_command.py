@@ -1,5 +1,6 @@
 """``m2pt score``: several rules on several files, what fits, and errors of three lines; torch stays away."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from experiments.main import main
+from experiments.results_table import score_table
+from experiments.scoring import score_under
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import check_same_questions, read_predictions
 from lightning_m2pt.metrics.rules import RULES
@@ -89,6 +93,15 @@ def test_a_table_shows_every_rule(pope: Path, capsys: pytest.CaptureFixture) -> 
     assert main(["score", str(pope), "--rule", *POPE_RULES]) == 0
     table = capsys.readouterr().out
     assert all(rule in table for rule in POPE_RULES)
+
+
+def test_a_narrow_table_cuts_no_name(pope: Path) -> None:
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(score_table(score_under(pope, POPE_RULES)))
+    columns = zip(*(line.split("│")[1:3] for line in console.export_text().splitlines() if "│" in line), strict=True)
+    names, rules = ("".join(map(str.strip, column)) for column in columns)
+    assert "…" not in names + rules
+    assert rules == "".join(POPE_RULES)
 
 
 def test_a_rule_that_does_not_fit_names_those_that_do(mnist: Path, pope: Path, capsys: pytest.CaptureFixture) -> None:

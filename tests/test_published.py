@@ -107,6 +107,11 @@ def test_other_data_is_refused_by_name(capfd, vicuna):
     assert "tuned on somewhere.Else" in refused(capfd, vicuna, "--rule", "mme=mme_m2pt")
 
 
+def test_answers_with_shown_examples_are_refused(capfd, vicuna):
+    write_predictions(vicuna, "mme", mme_questions(PICTURES), 0.8, examples={"shots": 2, "sha256": "c" * 64})
+    assert "mme: asked with 2 worked examples (the paper: none)" in refused(capfd, vicuna, "--rule", "mme=mme_m2pt")
+
+
 def test_what_cannot_be_told_and_another_template_are_said(capfd, vicuna):
     write_run(vicuna, 0, None, **paper_config())
     write_predictions(vicuna, "mme", mme_questions(PICTURES), 0.8, template="plain")

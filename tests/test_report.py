@@ -86,6 +86,33 @@ def test_other_evaluations_of_a_run_are_rows_of_their_own(capfd, tmp_path):
     assert [row["shared_with_tuning"] for row in found] == ["", ""]
 
 
+def test_shown_examples_are_counted_and_no_zero_shot(capfd, tmp_path):
+    home = tmp_path / "m2pt_base" / "m2pt-seed0"
+    write_run(home, 0, ["testbed+color"])
+    shown = home / "evaluations" / "2-shot-12345678"
+    write_predictions(home, "vsr", vsr_questions(40), 0.8)
+    write_predictions(shown, "vsr", vsr_questions(40), 0.8, examples={"shots": 2, "sha256": "c" * 64})
+    assert [row["shots"] for row in records(capfd, "report", home, shown)] == [0, 2]
+    for verb in ("report", "compare"):
+        text = " ".join(run(capfd, verb, home, shown)[1].split())
+        assert "the number of worked examples differs: 0 (m2pt_base), 2 (m2pt_base, 2-shot-12345678)" in text
+        assert "zero-shot: m2pt_base: tuned on" in text
+        assert "2-shot: m2pt_base, 2-shot-12345678: tuned on" in text
+    _, text = run(capfd, "report", shown)
+    assert "zero-shot" not in text
+    assert "shots 2" in text
+
+
+def test_candidate_answers_are_counted_and_not_listed(capfd, tmp_path):
+    candidates = {str(number): 2 for number in range(100)}
+    decoding = {"method": "likelihood_sum", "candidate_tokens": candidates, "dtype": "float32"}
+    write_predictions(tmp_path / "run", "vsr", vsr_questions(40), 0.8, decoding=decoding)
+    _, text = run(capfd, "report", tmp_path / "run")
+    assert "decoding likelihood_sum, 100 candidates, float32" in text
+    (row,) = records(capfd, "report", tmp_path / "run")
+    assert row["decoding"] == decoding
+
+
 def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path):
     for seed, template in ((0, "vicuna_v1"), (1, "vicuna_v1"), (2, "plain")):
         folder = tmp_path / "m2pt_base" / f"m2pt-seed{seed}"
@@ -227,11 +254,11 @@ def test_a_gain_inside_the_noise_is_marked(capfd, outputs):
 
 def test_every_table_names_what_its_scores_depend_on(capfd, outputs):
     _, text = run(capfd, "report", outputs / "frozen" / "0123abcd")
-    assert "all rows: template vicuna_v1; decoding greedy, 8 tokens, float32; data aaaaaaaa" in text
+    assert "all rows: template vicuna_v1; decoding greedy, 8 tokens, float32; shots 0; data aaaaaaaa" in text
     assert "zero-shot" not in text
     _, text = run(capfd, "report", outputs / "m2pt_base", "--format", "markdown")
     assert text.splitlines()[0] == (
-        "| set | seeds | score | 95% interval | n | unparsed | yes said | rule | template | decoding | data |"
+        "| set | seeds | score | 95% interval | n | unparsed | yes said | rule | template | decoding | shots | data |"
     )
     assert "zero-shot: m2pt\\_base: tuned on synthetic tasks of the testbed (2)" in text
 
@@ -268,7 +295,7 @@ def test_csv_and_latex_go_to_a_file(capfd, outputs, tmp_path):
     ]
     code, _ = run(capfd, "report", outputs, "--format", "latex", "--output", tmp_path / "scores.tex")
     text = (tmp_path / "scores.tex").read_text()
-    assert text.startswith("\\begin{tabular}{llrrrrrrllll}\n\\toprule\n")
+    assert text.startswith("\\begin{tabular}{llrrrrrrlllrl}\n\\toprule\n")
     assert "m2pt\\_base" in text
 
 

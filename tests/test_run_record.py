@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.run_record import read_run_record, update_run_record
@@ -24,3 +25,11 @@ def test_a_damaged_record_is_named_and_kept(tmp_path: Path, text: str) -> None:
     with pytest.raises(BadInputError, match=r"run\.json"):
         update_run_record(tmp_path, "seed", 0)
     assert (tmp_path / "run.json").read_text() == text
+
+
+def test_a_start_says_what_decides_the_last_bits() -> None:
+    from experiments.run_folder import made_with
+
+    start = made_with()
+    assert start["instruction_set"] == torch.backends.cpu.get_cpu_capability()
+    assert start["packages"]["torch"] == torch.__version__

@@ -39,7 +39,12 @@ def read_predictions(path: Path) -> PredictionFile:
             lines as its header says.
     """
     if not path.is_file():
-        raise BadInputError("the prediction file does not exist", where=str(path))
+        raise BadInputError(
+            "this is a folder" if path.is_dir() else "the prediction file does not exist",
+            where=str(path),
+            expected="a prediction file, predictions/SET.jsonl of a run or of one of its evaluations",
+            hint="`m2pt evaluate` writes them; `m2pt report` takes whole folders",
+        )
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
