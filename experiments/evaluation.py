@@ -13,6 +13,7 @@ from data_modules.benchmark import BenchmarkDataModule
 from data_modules.few_shot import add_examples
 from experiments.cli import Experiment
 from experiments.console import say
+from experiments.locks import one_at_a_time
 from experiments.run_folder import short_hash
 from experiments.scoring import score_file, write_score
 from experiments.training import answering_trainer
@@ -102,14 +103,19 @@ def evaluate_frozen(
 ) -> tuple[Path, dict[str, Score]]:
     """Evaluates the untouched backbone; what is there is not answered again.
 
+    All runs on the same questions share its answers: several at once wait until the first has them.
+
     Returns:
         The folder and the scores by set.
     """
     folder, method = frozen_folder(experiment, options.method), experiment.model.method
     if experiment.model.backbone.is_loaded:
         method.detach(experiment.model.backbone)
+    lock = folder.with_name(f".{folder.name}.lock")
     try:
-        return folder, answer_and_score(experiment, folder, None, NO_ADAPTER, frozenset(method.part_names()), options)
+        with one_at_a_time(lock, "answering with the frozen model"):
+            scores = answer_and_score(experiment, folder, None, NO_ADAPTER, frozenset(method.part_names()), options)
+        return folder, scores
     finally:
         if experiment.model.backbone.is_loaded:
             method.attach(experiment.model.backbone)

@@ -5,6 +5,7 @@ from pathlib import Path
 from data_modules.instruction import InstructionDataModule
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.cli import Experiment
+from experiments.locks import one_at_a_time
 from lightning_m2pt.errors import BadInputError
 
 TESTBED_ROOT = Path("data/testbed")
@@ -30,7 +31,9 @@ def render_testbed_if_used(experiment: Experiment) -> None:
         from experiments.testbed import testbed
 
         if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):
-            testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
+            with one_at_a_time(TESTBED_ROOT.with_name(f".{TESTBED_ROOT.name}.lock"), "rendering the testbed"):
+                if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
+                    testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
 
 
 def refuse_tuned_benchmarks(experiment: Experiment) -> None:
