@@ -18,19 +18,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.live import Live
 
 from experiments.console import OUT, VerbParser, say
 from experiments.sweep_file import SweepFile, Variant, find_sweep, read_sweep, shipped_sweeps
-from experiments.sweep_jobs import DEFAULT_OUTPUT_ROOT, Job, Rates, Setting, cells, check_backbone, command_lines, experiment_words
+from experiments.sweep_jobs import (
+    DEFAULT_OUTPUT_ROOT,
+    Job,
+    Rates,
+    Setting,
+    cells,
+    check_backbone,
+    command_lines,
+    experiment_words,
+)
 from experiments.sweep_record import State, SweepRecord
 from experiments.sweep_runner import SweepRunner
 from experiments.sweep_search import FINAL_FAILURES, VariantSearch, chosen_rates, plan_search
 from experiments.sweep_status import status_table, statuses, summary_line
 from experiments.sweep_study import conclude, known_searches, require_packages
 from experiments.sweep_table import results_table, sweep_rows, write_table
-from experiments.table_formats import TERMINAL, written
+from experiments.table_formats import TERMINAL, ReportTable, written
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 if TYPE_CHECKING:
@@ -157,7 +165,7 @@ class Session:
         found = statuses(self.all_jobs(), self.record)
         OUT.print(status_table(found, f"sweep {self.sweep.name}"))
         say(summary_line(found, self.at_most))
-        self.show_results(cells(self.sweep, self.setting, self.rates))
+        say_table(results_table(sweep_rows(cells(self.sweep, self.setting, self.rates), self.record, self.rates)))
 
     def run(self, *, search_only: bool) -> int:
         """Searches, runs the cells, and shows what came out."""
@@ -205,6 +213,7 @@ class Session:
         """Runs jobs with a live table on a terminal, and one line for every event elsewhere."""
         shown, title = self.all_jobs(), f"sweep {self.sweep.name}"
         if not OUT.is_terminal:
+
             def tell(line: str) -> None:
                 say(f"{time.strftime('%H:%M:%S')}  {line}")
                 if not line.startswith("start"):
@@ -214,6 +223,7 @@ class Session:
             return
         # Without a thread of its own: children are started between two refreshes.
         with Live(console=OUT, auto_refresh=False) as live:
+
             def refresh() -> None:
                 found = statuses(shown, self.record)
                 table = status_table(found, title)
@@ -223,13 +233,17 @@ class Session:
             SweepRunner(jobs, self.record, self.at_most, live.console.print, refresh, final_failures).run()
 
     def show_results(self, jobs: Sequence[Job]) -> None:
-        """Shows and stores the table of complete runs; nothing if there are none."""
-        rows = sweep_rows(jobs, self.record, self.rates)
-        if rows:
-            table = results_table(rows, f"sweep {self.sweep.name}")
-            write_table(self.record.folder, table)
-            say(written([table], TERMINAL, OUT.width).rstrip("\n"))
-            say(f"table: {self.record.folder}")
+        """Shows and stores the table of complete runs."""
+        table = results_table(sweep_rows(jobs, self.record, self.rates))
+        say_table(table)
+        write_table(self.record.folder, table)
+        say(f"table, logs and record: {self.record.folder}")
+
+
+def say_table(table: ReportTable) -> None:
+    """Shows a table of results if it has rows."""
+    if table.rows:
+        say(written([table], TERMINAL, OUT.width).rstrip("\n"))
 
 
 def parsed(variant: Variant, setting: Setting) -> "Experiment":
@@ -239,8 +253,10 @@ def parsed(variant: Variant, setting: Setting) -> "Experiment":
         BadInputError: Naming the variant's line as well.
     """
     from experiments.cli import parse_experiment
+    from experiments.main import quieten_libraries
     from experiments.prepare import require_benchmarks
 
+    quieten_libraries()  # Lightning, imported just now, has set its loggers' levels
     try:
         experiment = parse_experiment(experiment_words(variant, setting, {}))
         require_benchmarks(experiment)

@@ -90,7 +90,7 @@ class SweepRunner:
         tell: Takes one line for every event.
         refresh: Is called about once a second.
         final_failures: Exit codes after which a job is not tried again: a trial that diverged has its answer.
-        program: What stands before a command's words.
+        program: What stands before a command's words; empty is this installation's ``m2pt``.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class SweepRunner:
         tell: Callable[[str], None],
         refresh: Callable[[], None],
         final_failures: Collection[int] = (),
-        program: Sequence[str] = M2PT,
+        program: Sequence[str] = (),
     ) -> None:
         self._jobs, self._record, self._at_most = list(jobs), record, at_most
         self._tell, self._refresh = tell, refresh
-        self._final_failures, self._program = frozenset(final_failures), tuple(program)
+        self._final_failures, self._program = frozenset(final_failures), tuple(program or M2PT)
         self._running: list[Running] = []
         self._began = time.time()
         self._told_elsewhere: set[str] = set()

@@ -51,7 +51,9 @@ def fingerprint(plan: SearchPlan, variant: Variant, setting: Setting) -> str:
     return digest.hexdigest()
 
 
-def trial_rates(stated: Mapping[str, float], ranges: Mapping[str, tuple[float, float]], number: int) -> dict[str, float]:
+def trial_rates(
+    stated: Mapping[str, float], ranges: Mapping[str, tuple[float, float]], number: int
+) -> dict[str, float]:
     """Returns the rates of one trial, which depend on nothing but these arguments.
 
     Args:

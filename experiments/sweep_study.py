@@ -47,9 +47,7 @@ def require_packages() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def known_searches(
-    sweep: SweepFile, setting: Setting, folder: Path
-) -> tuple[dict[str, VariantSearch], dict[str, int]]:
+def known_searches(sweep: SweepFile, setting: Setting, folder: Path) -> tuple[dict[str, VariantSearch], dict[str, int]]:
     """Returns what ``search.json`` holds and is still so: searches and best trials' numbers by variant's label."""
     searches: dict[str, VariantSearch] = {}
     chosen: dict[str, int] = {}

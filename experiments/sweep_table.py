@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.sweep_record import RESULTS_FILE, State, SweepRecord
 from experiments.sweep_jobs import Job
+from experiments.sweep_record import RESULTS_FILE, State, SweepRecord
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
@@ -45,9 +45,7 @@ class SweepRow:
     rates: dict[str, float]
 
 
-def sweep_rows(
-    jobs: Sequence[Job], record: SweepRecord, rates: Mapping[str, Mapping[str, float]]
-) -> list[SweepRow]:
+def sweep_rows(jobs: Sequence[Job], record: SweepRecord, rates: Mapping[str, Mapping[str, float]]) -> list[SweepRow]:
     """Returns one row for every variant with complete runs, the frozen model first.
 
     Args:
@@ -95,13 +93,13 @@ def row_of(
     )
 
 
-def results_table(rows: Sequence[SweepRow], title: str) -> ReportTable:
+def results_table(rows: Sequence[SweepRow]) -> ReportTable:
     """Returns the rows as a table for people and for programs."""
     titles = list(dict.fromkeys(row.mean_of for row in rows if row.mean_of))
     mean_title = titles[0] if len(titles) == 1 else "mean over sets"
     columns = [Column("label"), *(Column(text, is_number=True) for text in ("seeds", mean_title, "MME", "trained %"))]
     return ReportTable(
-        title,
+        "",
         columns,
         [
             (
@@ -145,5 +143,6 @@ def record_of(row: SweepRow) -> dict[str, Any]:
 
 def write_table(folder: Path, table: ReportTable) -> None:
     """Writes the table's records where the reports find them."""
+    folder.mkdir(parents=True, exist_ok=True)
     content = {"format": 1, "rows": list(table.records)}
     write_atomically(folder / TABLE_FILE, (json.dumps(content, indent=2) + "\n").encode())

@@ -12,7 +12,7 @@ from experiments.console import VerbParser, say
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment
 from experiments.training import answering_trainer, check_processes, tuning_data
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,8 +30,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def validate(experiment: Experiment) -> dict[str, float]:
-    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
+    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now.
+
+    Raises:
+        BadInputError: If the data have no validation split.
+    """
     data = tuning_data(experiment)
+    if not data.read_once()[1]:
+        raise BadInputError(
+            "there is no validation split",
+            where=str(data.root),
+            expected="data.validation_file, or data.validation_fraction with at least one record",
+        )
     trainer = answering_trainer(experiment, [], {"enable_progress_bar": False})
     measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
     return {name: float(value) for name, value in measured[0].items()}

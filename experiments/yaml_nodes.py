@@ -72,11 +72,10 @@ def whole_number(node: yaml.Node, path: Path) -> int:
 def number_of(node: yaml.Node, path: Path) -> float:
     """Returns a finite number; ``1/3`` is one, too."""
     text = node.value if isinstance(node, yaml.ScalarNode) else ""
-    match = re.fullmatch(r"([0-9.]+(?:[eE][+-]?\d+)?)(?:/([1-9]\d*))?", text)
-    try:
-        return float(match.group(1)) / int(match.group(2) or 1) if match else float("")
-    except ValueError:
+    match = re.fullmatch(r"(\d+\.?\d*(?:[eE][+-]?\d+)?)(?:/([1-9]\d*))?", text)
+    if match is None:
         raise BadInputError(f"{text!r:.30} is no number", where=place(path, node), expected="such as 0.01, 1e-3, 1/3")
+    return float(match.group(1)) / int(match.group(2) or 1)
 
 
 def place(path: Path, node: yaml.Node) -> str:
