@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from callbacks import loggers
-from experiments import sweep_status
 from experiments.sweep_file import read_sweep
 from experiments.sweep_jobs import Setting, cells
 from experiments.sweep_record import Entry, State, SweepRecord
@@ -226,10 +224,6 @@ def test_status_shows_the_step_of_running_cells(tmp_path, capfd):
     assert "of 4" in capfd.readouterr().out
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
-
-
-def test_the_names_that_are_read_are_those_that_are_written():
-    assert (sweep_status.METRICS_FILE, sweep_status.STEP) == (loggers.METRICS_FILE, loggers.STEP)
 
 
 def finished(path: Path) -> int:
