@@ -230,7 +230,7 @@ class Session:
                 table.caption = summary_line(found, self.at_most)
                 live.update(table, refresh=True)
 
-            SweepRunner(jobs, self.record, self.at_most, live.console.print, refresh, final_failures).run()
+            SweepRunner(jobs, self.record, self.at_most, say, refresh, final_failures).run()
 
     def show_results(self, jobs: Sequence[Job]) -> None:
         """Shows and stores the table of complete runs."""

@@ -135,6 +135,7 @@ def read_sweep(path: Path) -> SweepFile:
     """
     check_files_first([path])
     root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    assert root is not None  # the check has found keys in it
     found = keys_of(root, path, TOP_KEYS, ("seeds",))
     seeds = seeds_of(found["seeds"], path)
     if ("cells" in found) == ("grid" in found):

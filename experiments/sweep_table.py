@@ -97,20 +97,18 @@ def results_table(rows: Sequence[SweepRow]) -> ReportTable:
     """Returns the rows as a table for people and for programs."""
     titles = list(dict.fromkeys(row.mean_of for row in rows if row.mean_of))
     mean_title = titles[0] if len(titles) == 1 else "mean over sets"
-    columns = [Column("label"), *(Column(text, is_number=True) for text in ("seeds", mean_title, "MME", "trained %"))]
+    columns = {
+        "label": [row.label for row in rows],
+        "seeds": [str(len(row.seeds)) if row.seeds else "" for row in rows],
+        mean_title: [spread_text(row.values, 1) for row in rows],
+        "MME": [spread_text(row.mme, 0) for row in rows],
+        "trained %": [f"{row.trained_percent:.3g}" for row in rows],
+    }
+    shown = {title: texts for title, texts in columns.items() if any(texts)}
     return ReportTable(
         "",
-        columns,
-        [
-            (
-                row.label,
-                str(len(row.seeds)) if row.seeds else "",
-                spread_text(row.values, 1),
-                spread_text(row.mme, 0),
-                f"{row.trained_percent:.3g}",
-            )
-            for row in rows
-        ],
+        [Column(title, is_number=title != "label") for title in shown],
+        list(zip(*shown.values(), strict=True)),
         [record_of(row) for row in rows],
         ["Mean and standard deviation over seeds; `m2pt report RUNS` has every set with its intervals."],
     )

@@ -31,7 +31,9 @@ def write_sweep(folder: Path, seeds=(0, 1), **config) -> Path:
     """Writes two experiments and a sweep of three variants."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("one", "two"):
-        (folder / f"{name}.yaml").write_text(json.dumps({"steps": 4, "seconds_a_step": 0.03, "best_rate": 0.01} | config))
+        (folder / f"{name}.yaml").write_text(
+            json.dumps({"steps": 4, "seconds_a_step": 0.03, "best_rate": 0.01} | config)
+        )
     content = {
         "seeds": list(seeds),
         "cells": [
