@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from experiments.sweep_jobs import Job
 from experiments.sweep_record import Entry, State, SweepRecord
@@ -21,6 +21,8 @@ from experiments.sweep_runner import trial_folder
 from lightning_m2pt.run_record import CONFIG_FILE, MADE_WITH, RECORD_FILE
 
 LONGEST_NOTE = 100
+ENDED = (State.DONE, State.FAILED)
+"""What this start of the sweep does not wait for any more."""
 METRICS_FILE, STEP = "metrics.csv", "step"
 """Of ``callbacks.loggers``, whose import would load torch; a test compares them."""
 
@@ -81,7 +83,7 @@ def time_left(found: Sequence[JobStatus], at_a_time: int, now: float) -> TimeLef
             measured[like(status.job)].append(status.entry.ended - status.entry.started)
     seconds, unknown = 0.0, []
     for status in found:
-        if status.state == State.DONE:
+        if status.state in ENDED:
             continue
         if like(status.job) not in measured:
             unknown.append(status.job.label)
@@ -98,7 +100,7 @@ def like(job: Job) -> tuple[str, tuple[Path, ...]]:
 
 def status_table(found: Sequence[JobStatus], title: str) -> Table:
     """Returns one row for every variant, its trials apart from its cells."""
-    shown = Table(title=escape(title), title_justify="left")
+    shown = Table(title=Text(title), title_justify="left")
     shown.add_column("", no_wrap=True)
     for column in ("done", "running", "failed", "waiting"):
         shown.add_column(column, justify="right")
@@ -110,7 +112,7 @@ def status_table(found: Sequence[JobStatus], title: str) -> Table:
         counts = [sum(status.state in states for status in of_row) for states in COUNTED]
         title = f"{label} (rates)" if kind == "trial" else label
         cells = [f"{counts[0]} of {len(of_row)}", *(str(count) if count else "" for count in counts[1:])]
-        shown.add_row(escape(title), *cells, escape("\n".join(notes(of_row))))
+        shown.add_row(Text(title), *cells, Text("\n".join(notes(of_row))))
     return shown
 
 
@@ -162,7 +164,7 @@ def step_text(run: Path | None) -> str:
 def summary_line(found: Sequence[JobStatus], at_a_time: int) -> str:
     """Returns counts and the time left in one line."""
     counts = [f"{sum(status.state == state for status in found)} {state}" for state in State]
-    left = [status for status in found if status.state != State.DONE]
+    left = [status for status in found if status.state not in ENDED]
     return ", ".join(count for count in counts if count[0] != "0") + (
         f"; {time_left(found, at_a_time, time.time()).text}" if left else ""
     )

@@ -104,13 +104,13 @@ def test_a_complete_sweep_starts_nothing(tmp_path):
 
 
 def test_a_failed_cell_stops_no_other_and_is_tried_again(tmp_path, capfd):
-    path = write_sweep(tmp_path, failing={"1": "ValueError: the picture is upside down"})
+    path = write_sweep(tmp_path, failing={"1": "ValueError: the [picture] is upside down"})
     assert main(words_for(path)) == 1
     failed = [job for job in jobs_of(path) if record(path).state(job) == State.FAILED]
     assert [job.title for job in failed] == ["one, seed 1", "changed, seed 1"]
-    assert record(path).read(failed[0]).error == "ValueError: the picture is upside down"
+    assert record(path).read(failed[0]).error == "ValueError: the [picture] is upside down"
     assert main(["status", str(path), "--output_root", str(tmp_path / "out")]) == 0
-    assert "seed 1: ValueError: the picture is upside down" in capfd.readouterr().out
+    assert "seed 1: ValueError: the [picture] is upside down" in capfd.readouterr().out
     write_sweep(tmp_path)  # another content of the files: other jobs, whose runs are found
     assert main(words_for(path)) == 0
     assert len(json.loads(table(path))["rows"][1]["values"]) == 2
