@@ -82,6 +82,12 @@ def main(arguments: Sequence[str]) -> int:
     if own.dry_run:
         session.show_commands()
         return ExitCode.DONE
+    if own.search_only and not session.with_search:
+        raise BadInputError(
+            "there is no search to run",
+            where=f"{sweep.path}: --search-only",
+            expected="a sweep with a section `search`, without --no-search",
+        )
     return session.run(search_only=own.search_only)
 
 

@@ -23,17 +23,18 @@ def main(arguments: Sequence[str]) -> int:
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
     check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)
+    require_validation_split(experiment)
     if own.run:
         load_run(own.run, experiment)
     say(json.dumps(validate(experiment)))
     return ExitCode.DONE
 
 
-def validate(experiment: Experiment) -> dict[str, float]:
-    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now.
+def require_validation_split(experiment: Experiment) -> None:
+    """Looks for records to validate on.
 
     Raises:
-        BadInputError: If the data have no validation split.
+        BadInputError: If there are none.
     """
     data = tuning_data(experiment)
     if not data.read_once()[1]:
@@ -42,6 +43,11 @@ def validate(experiment: Experiment) -> dict[str, float]:
             where=str(data.root),
             expected="data.validation_file, or data.validation_fraction with at least one record",
         )
+
+
+def validate(experiment: Experiment) -> dict[str, float]:
+    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
+    data = tuning_data(experiment)
     trainer = answering_trainer(experiment, [], {"enable_progress_bar": False})
     measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
     return {name: float(value) for name, value in measured[0].items()}

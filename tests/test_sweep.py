@@ -147,6 +147,7 @@ def test_sigterm_lets_cells_save_and_the_same_command_goes_on(tmp_path):
     assert steps == [4] * 5
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_again_and_again_ends_with_the_same_table(tmp_path):
     whole, cut = write_sweep(tmp_path / "whole", range(4)), write_sweep(tmp_path / "cut", range(4))
     assert main(words_for(whole)) == 0

@@ -4,16 +4,19 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from callbacks import loggers
-from experiments import sweep_status
+from experiments import prepare, sweep_status
 from experiments.evaluated_runs import find_run_folders
 from experiments.main import main
 from experiments.report import read_groups
+from experiments.testbed import testbed
 from lightning_m2pt.errors import ExitCode
 from tests.small_sweep import write_experiment, write_sweep
 
@@ -54,6 +57,25 @@ def test_what_an_experiment_refuses_ends_the_sweep_before_anything_runs(tmp_path
     assert lines[0].startswith(f"error: {path}:")
     assert named in " ".join(lines)
     assert not (tmp_path / "out" / "small").exists()
+
+
+def test_the_testbed_is_rendered_once_when_several_need_it(tmp_path, monkeypatch):
+    rendered: list[Path] = []
+
+    def render(_words: list[str]) -> None:
+        time.sleep(0.2)
+        rendered.append(tmp_path)
+
+    monkeypatch.setattr(prepare, "TESTBED_ROOT", tmp_path / "testbed")
+    monkeypatch.setattr(testbed, "is_complete", lambda *_: bool(rendered))
+    monkeypatch.setattr(testbed, "main", render)
+    experiment = SimpleNamespace(data=SimpleNamespace(root=tmp_path / "testbed" / "vision_flan"), benchmarks=[])
+    threads = [threading.Thread(target=prepare.render_testbed_if_used, args=(experiment,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert rendered == [tmp_path]
 
 
 @pytest.mark.slow

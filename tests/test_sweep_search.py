@@ -145,6 +145,7 @@ def test_a_trial_that_diverges_is_not_chosen_and_not_repeated(tmp_path):
     assert logs[0].read_text().count("$ m2pt fit") == 1
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_ends_with_the_same_trials(tmp_path):
     whole, cut = write_sweep(tmp_path / "whole"), write_sweep(tmp_path / "cut")
     assert main(words_for(whole)) == 0
@@ -162,6 +163,12 @@ def test_a_search_that_is_killed_ends_with_the_same_trials(tmp_path):
     os.symlink("search.journal", sweep_folder(cut) / "search.journal.lock")
     assert main(words_for(cut)) == 0
     assert comparable(cut) == comparable(whole)
+
+
+def test_searching_only_needs_a_search(tmp_path, capfd):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path, "--search-only", "--no-search")) == 2
+    assert "there is no search to run" in capfd.readouterr().err
 
 
 def test_other_settings_are_another_search(tmp_path):
