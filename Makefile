@@ -19,6 +19,11 @@ BACKBONES := $(sort $(basename $(notdir $(wildcard experiments/backbones/*.yaml)
 BACKBONE ?=
 CHOSEN_BACKBONE = $(if $(BACKBONE),--config experiments/backbones/$(BACKBONE).yaml)
 
+# A sweep is many runs from one file of experiments/sweeps, JOBS of them at a time.
+SWEEPS := $(sort $(basename $(notdir $(wildcard experiments/sweeps/*.yaml))))
+SWEEP ?=
+JOBS ?= 2
+
 EXP ?=
 FORCE ?=
 SET ?=
@@ -32,6 +37,7 @@ help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: EXP=name of experiments/*.yaml, BACKBONE=name of experiments/backbones/*.yaml,"
+	@echo "             SWEEP=name of experiments/sweeps/*.yaml, JOBS=2 (runs of a sweep at a time),"
 	@echo "             FORCE=1 (start over), SET=name of a data set, ARGS='more arguments',"
 	@echo "             PYTHON=python3.11, TORCH_INDEX=https://download.pytorch.org/whl/cpu, TEST_WORKERS=2"
 
@@ -71,6 +77,17 @@ check-exp:
 .PHONY: train
 train: check-exp $(INSTALLED) ## Train and evaluate an experiment: EXP=name; FORCE=1 starts over.
 	OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/m2pt train --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(if $(FORCE),--force) $(ARGS)
+
+.PHONY: check-sweep
+check-sweep:
+	@test -n '$(SWEEP)' -a -f 'experiments/sweeps/$(SWEEP).yaml' || { \
+	  echo "error: SWEEP: there is no sweep '$(SWEEP)'"; \
+	  echo "  expected: one of $(SWEEPS)"; \
+	  echo "  hint: make sweep SWEEP=$(firstword $(SWEEPS))"; exit 2; } >&2
+
+.PHONY: sweep
+sweep: check-sweep $(INSTALLED) ## Run a sweep, or go on with it: SWEEP=name; JOBS=2 runs at a time.
+	$(BIN)/m2pt sweep run $(SWEEP) --jobs $(JOBS) $(if $(BACKBONE),--backbone $(BACKBONE)) $(ARGS)
 
 .PHONY: evaluate
 evaluate: check-exp $(INSTALLED) ## Evaluate a trained experiment on its benchmarks: EXP=name.

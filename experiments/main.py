@@ -17,6 +17,7 @@ from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M
 VERBS = {
     "train": ("experiments.train", "fit, evaluate and compare with the frozen model; what is there is not redone"),
     "fit": ("experiments.fit", "tune a method; the same command resumes where it stopped"),
+    "sweep": ("experiments.sweep", "many runs from one file: what is complete is skipped, what was cut off goes on"),
     "validate": ("experiments.validate", "loss and answer accuracy on the validation split of the tuned tasks"),
     "test": ("experiments.answer", "answer one evaluation set (--data) and score it"),
     "predict": ("experiments.answer", "answer one evaluation set (--data) to a prediction file"),

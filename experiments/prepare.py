@@ -5,7 +5,9 @@ from pathlib import Path
 from data_modules.instruction import InstructionDataModule
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.cli import Experiment
+from experiments.console import say
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.file_lock import locked
 
 TESTBED_ROOT = Path("data/testbed")
 TESTBED_SEED = 0
@@ -30,7 +32,9 @@ def render_testbed_if_used(experiment: Experiment) -> None:
         from experiments.testbed import testbed
 
         if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):
-            testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
+            with locked(TESTBED_ROOT, lambda: say("waiting: another process is rendering the testbed")):
+                if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
+                    testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
 
 
 def refuse_tuned_benchmarks(experiment: Experiment) -> None:

@@ -12,7 +12,7 @@ from experiments.console import VerbParser, say
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment
 from experiments.training import answering_trainer, check_processes, tuning_data
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,10 +23,26 @@ def main(arguments: Sequence[str]) -> int:
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
     check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)
+    require_validation_split(experiment)
     if own.run:
         load_run(own.run, experiment)
     say(json.dumps(validate(experiment)))
     return ExitCode.DONE
+
+
+def require_validation_split(experiment: Experiment) -> None:
+    """Looks for records to validate on.
+
+    Raises:
+        BadInputError: If there are none.
+    """
+    data = tuning_data(experiment)
+    if not data.read_once()[1]:
+        raise BadInputError(
+            "there is no validation split",
+            where=str(data.root),
+            expected="data.validation_file, or data.validation_fraction with at least one record",
+        )
 
 
 def validate(experiment: Experiment) -> dict[str, float]:

@@ -110,6 +110,11 @@ def test_frozen_method_cannot_be_tuned(capfd, tmp_path):
     assert_three_lines(code, lines, "model.method", "m2pt evaluate")
 
 
+def test_without_a_validation_split_there_is_nothing_to_validate(capfd, tmp_path):
+    code, lines = run(capfd, "validate", *small_words(tmp_path))
+    assert_three_lines(code, lines, "there is no validation split", "data.validation_file")
+
+
 def test_output_folder_that_cannot_be_written(capfd, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

@@ -26,11 +26,12 @@ FOLDER = Path("experiments")
 EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 STRATEGIES = sorted(FOLDER.glob("strategies/*.yaml"))
 BACKBONES = sorted(FOLDER.glob("backbones/*.yaml"))
+SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
 TESTBED = [path for path in EXPERIMENTS if "testbed" in path.read_text()]
 
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
-    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES])
+    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS])
     assert len(EXPERIMENTS) == 26
     assert len(STRATEGIES) == 4
     assert len(BACKBONES) == 2

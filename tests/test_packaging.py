@@ -47,7 +47,7 @@ def test_security_floors_hold_in_the_bounds_and_in_this_environment(name: str, f
 
 def test_make_help_explains_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^\.PHONY: (\S+)$", makefile, flags=re.MULTILINE)) - {"check-exp"}
+    targets = set(re.findall(r"^\.PHONY: (\S+)$", makefile, flags=re.MULTILINE)) - {"check-exp", "check-sweep"}
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[1] for line in shown.splitlines() if line.startswith("  make ")} == targets
 
@@ -60,4 +60,15 @@ def test_an_unknown_experiment_ends_in_three_lines(target: str) -> None:
     lines = [line for line in result.stderr.splitlines() if not line.startswith("make")]
     assert result.returncode == 2
     assert lines[0] == "error: EXP: there is no experiment 'm2pt_bass'"
+    assert len(lines) == 3
+
+
+def test_an_unknown_sweep_ends_in_three_lines() -> None:
+    result = subprocess.run(
+        ["make", "--silent", "sweep", "SWEEP=ablatoin"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("make")]
+    assert result.returncode == 2
+    assert lines[0] == "error: SWEEP: there is no sweep 'ablatoin'"
+    assert "ablation comparison lengths" in lines[1]
     assert len(lines) == 3

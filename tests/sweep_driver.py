@@ -1,0 +1,37 @@
+"""``m2pt sweep`` with ``tests.sweep_program`` in the place of ``m2pt``: ``python -m tests.sweep_driver run FILE``."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+from experiments import sweep, sweep_runner
+from experiments.sweep_file import Variant
+from experiments.sweep_jobs import Setting
+from lightning_m2pt.errors import M2PTError
+
+PROGRAM = (sys.executable, "-m", "tests.sweep_program")
+
+
+def parsed(variant: Variant, _setting: Setting) -> SimpleNamespace:
+    """Returns as much of an experiment as a sweep looks at."""
+    config = json.loads(variant.configs[0].read_text())
+    rates = config.get("rates", {"prompts": 0.01})
+    return SimpleNamespace(
+        config={"model": {"optimizer": {"learning_rate": rates}}},
+        trainer_values={"max_steps": config["steps"]},
+        model=SimpleNamespace(method=SimpleNamespace(part_names=lambda: list(rates))),
+    )
+
+
+def main(words: list[str]) -> int:
+    """Runs the verb and returns its exit code."""
+    sweep_runner.M2PT, sweep.parsed = PROGRAM, parsed
+    try:
+        return int(sweep.main(words))
+    except M2PTError as error:
+        sys.stderr.write(error.message() + "\n")
+        return int(error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
