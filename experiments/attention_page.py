@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_m2pt.span_colours import SPAN_COLOURS, SPAN_WORDS
 from experiments.attention_samples import ShownSample, Side
 from lightning_m2pt.attention import LayerAttention
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.span_colours import SPAN_COLOURS, SPAN_WORDS
 from lightning_m2pt.types import Span
 
 TEMPLATE = Path(__file__).with_name("attention_page.html")

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy
 import torch
 
-from lightning_m2pt.span_colours import SPAN_COLOURS, SPAN_WORDS
 from experiments.attention_samples import ShownSample, Side
 from lightning_m2pt.attention import LayerAttention
 from lightning_m2pt.attention_activation import Activations, activations, span_means
+from lightning_m2pt.span_colours import SPAN_COLOURS, SPAN_WORDS
 from lightning_m2pt.types import Span
 
 Part = Literal["language", "vision"]
