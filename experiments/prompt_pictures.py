@@ -32,6 +32,7 @@ def prompts_figure(found: dict[str, Any], norms: dict[str, list[tuple[int, float
         by_layer.plot(places, means, marker="o", markersize=4, color=COLOURS[name], label=words(name))
     by_layer.set_title("row length by layer, at the end", fontsize=9)
     by_layer.set_xlabel("layer", fontsize=8)
+    by_layer.xaxis.get_major_locator().set_params(integer=True)
     label_lengths(by_layer)
     if norms:
         over_training = axes[-1]

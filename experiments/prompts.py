@@ -124,7 +124,10 @@ def words_table(textual: dict[str, Any]) -> Table:
 
 
 def norms_over_training(metrics: Path) -> dict[str, list[tuple[int, float]]]:
-    """Returns (step, mean length of a row) by part, as ``metrics.csv`` has them; empty where nothing was logged."""
+    """Returns (step, mean length of a row) by part, as ``metrics.csv`` has them; empty where nothing was logged.
+
+    The file repeats a number in every row until it is measured again: only where it changes is it kept.
+    """
     if not metrics.is_file():
         return {}
     found: dict[str, list[tuple[int, float]]] = {}
@@ -132,5 +135,7 @@ def norms_over_training(metrics: Path) -> dict[str, list[tuple[int, float]]]:
         for row in csv.DictReader(file):
             for name, cell in row.items():
                 if name.startswith(NORM) and cell:
-                    found.setdefault(name.removeprefix(NORM), []).append((int(row[STEP]), float(cell)))
+                    points = found.setdefault(name.removeprefix(NORM), [])
+                    if not points or points[-1][1] != float(cell):
+                        points.append((int(row[STEP]), float(cell)))
     return found

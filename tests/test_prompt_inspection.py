@@ -92,6 +92,12 @@ def test_the_command_shows_and_writes(tmp_path, capsys):
         assert picture.width > 1000
 
 
+def test_repeated_numbers_are_one_point(tmp_path):
+    rows = ["step,train/row_norm/x,val/loss", "1,,", "2,0.5,", "3,0.5,1.0", "4,0.75,"]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    assert norms_over_training(tmp_path / "metrics.csv") == {"x": [(2, 0.5), (4, 0.75)]}
+
+
 def test_a_run_without_metrics_has_no_curve(tmp_path):
     assert norms_over_training(tmp_path / "metrics.csv") == {}
 
