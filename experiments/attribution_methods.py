@@ -1,5 +1,6 @@
 """Patch attributions by captum, of the probability of one answer token."""
 
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -45,8 +46,15 @@ def answer_probability(backbone: Backbone, batch: Batch, token: int) -> Probabil
 
     def probability(pictures: Tensor) -> Tensor:
         number = len(pictures)
-        tokens = [tensor.expand(number, -1) for tensor in (batch.input_ids, batch.labels, batch.spans)]
-        copies = Batch(pictures, *tokens, batch.sample_ids * number, batch.tasks * number)
+        copies = replace(
+            batch,
+            pixel_values=pictures,
+            input_ids=batch.input_ids.expand(number, -1),
+            labels=batch.labels.expand(number, -1),
+            spans=batch.spans.expand(number, -1),
+            sample_ids=batch.sample_ids * number,
+            tasks=batch.tasks * number,
+        )
         last = backbone(copies).hidden_states[:, -1]
         return backbone.logits(last).float().softmax(dim=-1)[:, token]
 
