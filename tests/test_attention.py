@@ -13,6 +13,7 @@ from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.generation import greedy_answers
 from lightning_m2pt.hashing import hash_tensors
+from lightning_m2pt.methods.full import Full
 from lightning_m2pt.types import Batch, Span
 from tests.random_backbones import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 from tests.test_parity import TEXTUAL_LENGTH, VISUAL_LENGTH, built_method, overwritten
@@ -228,6 +229,48 @@ def test_an_attachment_nobody_can_name_is_refused(tmp_path):
     backbone.attachment = unknown()
     assert len(capture_attention(backbone, batch)) == len(batch)
     assert {field.name for field in fields(Attachment)} >= {"visual_prompts", "textual_prompts"}
+
+
+def test_trained_weights_take_part_and_leave_again(tmp_path):
+    backbone, batch = random_backbone(tmp_path), random_batch()
+    untouched, method = capture_attention(backbone, batch)[0], Full()
+    method.build(backbone, torch.Generator())
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.mul_(1.3)
+    method.attach(backbone)
+    tuned = capture_attention(backbone, batch)[0]
+    method.detach(backbone)
+    again = capture_attention(backbone, batch)[0]
+    for part in ("language", "vision"):
+        layers = [getattr(sample, part) for sample in (untouched, tuned, again)]
+        maps = [of[0][0] if part == "vision" else of[0] for of in layers]
+        assert not torch.allclose(maps[0].probabilities, maps[1].probabilities, atol=1e-3)
+        assert torch.equal(maps[0].probabilities, maps[2].probabilities)
+
+
+class LowRank(nn.Module):
+    """A projection with a low-rank update beside it, as LoRA puts in its place."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.down, self.up = base, nn.Linear(base.in_features, 2), nn.Linear(2, base.out_features)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.base(rows) + self.up(self.down(rows))
+
+
+def test_stand_ins_for_projections_take_part(tmp_path):
+    backbone, batch = random_backbone(tmp_path), random_batch()
+    for layer in backbone.language_model.model.layers:
+        layer.self_attn.q_proj, layer.self_attn.v_proj = map(LowRank, (layer.self_attn.q_proj, layer.self_attn.v_proj))
+    captured = capture_attention(backbone, batch)[0]
+    backbone.language_model.set_attn_implementation("eager")
+    with torch.no_grad():
+        embeddings, _, _ = backbone.assemble(batch)
+        output = backbone.language_model.model(inputs_embeds=embeddings, output_attentions=True, use_cache=False)
+    for layer, expected in zip(captured.language, output.attentions, strict=True):
+        torch.testing.assert_close(layer.probabilities, expected[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
