@@ -110,9 +110,10 @@ def draw_bars(axes: Any, activation: Activations, columns: list[int | None], tal
     for place in numpy.flatnonzero(numpy.nan_to_num(heights) > tallest):
         axes.annotate(f"{heights[place]:.2f}↑", (place, tallest), ha="center", va="top", fontsize=6, rotation=90)
     for span, mean in means.items():
-        of_span = [place for place, other in enumerate(spans) if other == span]
+        of_span = numpy.array([place for place, other in enumerate(spans) if other == span])
         axes.plot([], [], color=SPAN_COLOURS[span], linewidth=5, label=f"{SPAN_WORDS[span]} {100 * mean:.2f}%")
-        axes.hlines(mean, min(of_span) - 0.5, max(of_span) + 0.5, color="#1a1a1a", linewidth=0.7, linestyle=":")
+        for run in numpy.split(of_span, numpy.flatnonzero(numpy.diff(of_span) > 1) + 1):
+            axes.hlines(mean, run[0] - 0.5, run[-1] + 0.5, color="#1a1a1a", linewidth=0.7, linestyle=":")
     axes.legend(
         loc="upper right", fontsize=6.5, ncols=len(means), frameon=False, title="mean a token", title_fontsize=6.5
     )
