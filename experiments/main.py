@@ -27,6 +27,18 @@ VERBS = {
     "export": ("experiments.export", "write answers in the formats of other tools' scorers (export predictions)"),
     "report": ("experiments.report", "tables of evaluated runs with intervals: terminal, Markdown, LaTeX, CSV, JSON"),
     "compare": ("experiments.compare", "two runs on the same questions: paired intervals, McNemar's test, verdicts"),
+    "attention": (
+        "experiments.attention",
+        "where a run's model looks, and the frozen one: pictures, arrays, a page",
+    ),
+    "prompts": (
+        "experiments.prompts",
+        "a run's prompts: nearest words, likeness of layers, norms over training",
+    ),
+    "attribution": (
+        "experiments.attribution",
+        "which patches an answer hangs on, checked by deleting them (captum)",
+    ),
     "params": ("experiments.params", "count what a method trains, on the meta device, without weights"),
     "check": ("experiments.check", "read configuration, annotations and image headers; load nothing"),
     "data": (

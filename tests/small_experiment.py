@@ -1,8 +1,10 @@
 """Command-line words that turn a shipped experiment into one of seconds: invented data, a few steps."""
 
+import json
 from pathlib import Path
 
 from data_modules.vision_flan import VisionFlan
+from data_modules.vsr import VSR
 from experiments.cli import Experiment, parse_experiment
 from experiments.fit import fit
 from experiments.prepare import check_experiment
@@ -32,6 +34,14 @@ def fitted(words: list[str], run: Path | None = None) -> tuple[Experiment, Path]
     """Parses, tunes and returns the experiment with its run folder."""
     experiment = parse_experiment(words)
     return experiment, fit(experiment, folder=run)
+
+
+def run_with_a_set(folder: Path, *words: str, steps: int = 2) -> Path:
+    """Tunes a few steps and returns the run's folder; its one evaluation set is an invented VSR."""
+    VSR.write_fake(folder / "vsr")
+    settings = {"root": str(folder / "vsr"), "template": "vicuna_v1", "batch_size": 4, "max_new_tokens": 5}
+    sets = json.dumps([{"class_path": "data_modules.vsr.VSR", "init_args": settings}])
+    return fitted([*small_words(folder, steps=steps), "--benchmarks", sets, *words])[1]
 
 
 def checked(words: list[str]) -> Experiment:

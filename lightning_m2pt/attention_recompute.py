@@ -1,0 +1,103 @@
+"""Attention of one module computed in the open: probabilities, and the output they give, to be compared."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from lightning_m2pt.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What follows from one module's queries, keys and values.
+
+    Attributes:
+        probabilities: (B, H, S, S) float32, or float64 where the model computes in it.
+        output: (B, S, D), what the module must have returned.
+    """
+
+    probabilities: Tensor
+    output: Tensor
+
+
+def softmax_of(scores: Tensor) -> Tensor:
+    """Returns the softmax over columns, at least in float32 as the libraries' eager attention computes it."""
+    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+
+def vision_attention(attention: Any, rows: Tensor) -> Recomputed:  # noqa: ANN401
+    """Recomputes ``nn.MultiheadAttention`` as open_clip's blocks call it: self-attention without a mask.
+
+    Args:
+        attention: The module; its tensors are read as they stand.
+        rows: (B, S, D), already through the block's first norm.
+    """
+    heads = attention.num_heads
+    projected = linear(rows, attention.in_proj_weight, attention.in_proj_bias)
+    queries, keys, values = (
+        states.view(*states.shape[:2], heads, -1).transpose(1, 2) for states in projected.chunk(3, dim=-1)
+    )
+    probabilities = softmax_of(queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5)
+    attended = (probabilities.to(values.dtype) @ values).transpose(1, 2).reshape(rows.shape)
+    return Recomputed(probabilities, linear(attended, attention.out_proj.weight, attention.out_proj.bias))
+
+
+def language_attention(
+    attention: Any,  # noqa: ANN401
+    rows: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    mask: Tensor | None,
+) -> Recomputed:
+    """Recomputes a Llama-form attention of transformers; grouped heads are fine.
+
+    Args:
+        attention: The module; its projections are called, so whatever stands in for them takes part.
+        rows: (B, S, D), already through the layer's first norm.
+        position_embeddings: Rotary cosine and sine of the rows.
+        mask: The library's mask: None for plain causal, else (B or 1, 1, S, S) boolean (True = visible) or additive.
+    """
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
+
+    shape = (*rows.shape[:2], -1, attention.head_dim)
+    queries, keys, values = (
+        project(rows).view(shape).transpose(1, 2) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    queries, keys = apply_rotary_pos_emb(queries, keys, *position_embeddings)
+    keys, values = (repeat_kv(states, attention.num_key_value_groups) for states in (keys, values))
+    scores = queries @ keys.transpose(2, 3) * attention.scaling
+    if mask is None:
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~visible, float("-inf"))
+    elif mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    else:
+        scores = scores + mask
+    probabilities = softmax_of(scores)
+    attended = (probabilities.to(values.dtype) @ values).transpose(1, 2).reshape(*rows.shape[:2], -1)
+    return Recomputed(probabilities, attention.o_proj(attended))
+
+
+def refuse_other_output(recomputed: Tensor, output: Tensor, place: str) -> None:
+    """Compares the recomputed output with what the module returned.
+
+    Args:
+        recomputed: (B, S, D).
+        output: (B, S, D); its dtype sets the tolerance: the square root of its rounding unit, relative to its largest
+            number. That is far above the rounding of another kernel and far below a prompt that is left out.
+        place: Names the layer in the error.
+
+    Raises:
+        BadInputError: If they differ: the probabilities are not those the model computes with.
+    """
+    tolerance = torch.finfo(output.dtype).eps ** 0.5
+    same_shape = recomputed.shape == output.shape
+    if not same_shape or float((recomputed - output).abs().max()) > tolerance * float(output.abs().max()):
+        raise BadInputError(
+            f"the attention of {place} is not what its queries and keys give",
+            where="model.method",
+            expected="a method that puts prompts into the sequence or changes weights alone",
+            hint="attention maps of this method cannot be shown",
+        )
