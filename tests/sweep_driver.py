@@ -3,6 +3,7 @@
 import json
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 from experiments import sweep, sweep_runner
 from experiments.sweep_file import Variant
@@ -25,12 +26,12 @@ def parsed(variant: Variant, _setting: Setting) -> SimpleNamespace:
 
 def main(words: list[str]) -> int:
     """Runs the verb and returns its exit code."""
-    sweep_runner.M2PT, sweep.parsed = PROGRAM, parsed
-    try:
-        return int(sweep.main(words))
-    except M2PTError as error:
-        sys.stderr.write(error.message() + "\n")
-        return int(error.exit_code)
+    with mock.patch.object(sweep_runner, "M2PT", PROGRAM), mock.patch.object(sweep, "parsed", parsed):
+        try:
+            return int(sweep.main(words))
+        except M2PTError as error:
+            sys.stderr.write(error.message() + "\n")
+            return int(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -222,9 +222,9 @@ def test_several_pictures_have_maps_of_their_own(tmp_path):
 
 def test_an_attachment_nobody_can_name_is_refused(tmp_path):
     backbone, batch = random_backbone(tmp_path), random_batch()
-    unknown = make_dataclass("Wider", [("query_rows", object, None)], bases=(Attachment,))
-    backbone.attachment = unknown(query_rows=torch.zeros(1))
-    with pytest.raises(BadInputError, match="query_rows"):
+    unknown = make_dataclass("Wider", [("something_new", object, None)], bases=(Attachment,))
+    backbone.attachment = unknown(something_new=torch.zeros(1))
+    with pytest.raises(BadInputError, match="something_new"):
         capture_attention(backbone, batch)
     backbone.attachment = unknown()
     assert len(capture_attention(backbone, batch)) == len(batch)
