@@ -100,6 +100,8 @@ def command_lines(jobs: Sequence[Job]) -> list[str]:
 def cells(sweep: SweepFile, setting: Setting, rates: Mapping[str, Rates] | None = None) -> list[Job]:
     """Returns one training with its evaluation for every variant and seed.
 
+    Every variant's first seed comes first: a sweep that was stopped early still compares all of them.
+
     Args:
         sweep: The sweep.
         setting: Backbone and output folder.
@@ -114,8 +116,18 @@ def cells(sweep: SweepFile, setting: Setting, rates: Mapping[str, Rates] | None 
             setting.configs(variant),
             setting.output_root,
         )
-        for variant in sweep.variants
-        for seed in variant.seeds
+        for variant, seed in in_rounds(sweep.variants)
+    ]
+
+
+def in_rounds(variants: Sequence[Variant]) -> list[tuple[Variant, int]]:
+    """Returns every variant with its first seed, then every one with its second, and so on."""
+    longest = max(len(variant.seeds) for variant in variants)
+    return [
+        (variant, variant.seeds[number])
+        for number in range(longest)
+        for variant in variants
+        if number < len(variant.seeds)
     ]
 
 

@@ -127,7 +127,8 @@ def test_a_cell_whose_results_are_gone_is_not_done(tmp_path):
     assert main(words_for(path)) == 0
     (results,) = (tmp_path / "out" / "two").glob("*/results.json")
     results.unlink()
-    assert record(path).state(jobs_of(path)[-1]) == State.WAITING
+    two = next(job for job in jobs_of(path) if job.label == "two")
+    assert record(path).state(two) == State.WAITING
     assert main(words_for(path)) == 0
     assert results.exists()
 
@@ -201,7 +202,7 @@ def test_a_changed_configuration_is_not_run_under_the_old_ones_name(tmp_path):
 
 
 def test_minutes_left_come_from_complete_cells_of_the_same_experiment_only(tmp_path):
-    one, one_more, changed, *_, two = jobs_of(write_sweep(tmp_path))
+    one, changed, two, one_more, *_ = jobs_of(write_sweep(tmp_path))
     done = Entry("one", "seed 0", [], "", State.DONE, started=1000.0, ended=1240.0, whole=True)
     running = Entry("one", "seed 1", [], "", State.CUT_OFF, started=1240.0)
     found = [

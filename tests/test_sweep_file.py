@@ -46,7 +46,8 @@ grid:
     ]
     lines = command_lines(cells(sweep, Setting()))
     assert len(lines) == 8
-    assert lines[5] == (
+    assert [line.split()[-1] for line in lines] == ["3"] * 4 + ["4"] * 4  # stopped early, all are still compared
+    assert lines[6] == (
         f"m2pt train --config {BASE} --trainer.max_steps=10 --model.method.textual_length=5 "
         "--model.optimizer.learning_rate=1e-3 --seed_everything 4"
     )
@@ -172,5 +173,5 @@ def test_a_dry_run_prints_the_lines_and_nothing_else(capfd):
     lines = shown.out.splitlines()
     assert len(lines) == 20
     assert all(line.startswith(f"m2pt train --config {BASE} ") for line in lines)
-    assert lines[7].endswith("--model.method.visual_length=0 --seed_everything 2")
+    assert lines[9].endswith("--model.method.visual_length=0 --seed_everything 2")
     assert shown.err == "20 cells\n"
