@@ -218,6 +218,15 @@ def test_counted_on_meta_is_what_is_built(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_the_base_is_counted_without_what_is_attached(tmp_path: Path, name: str) -> None:
+    backbone = random_backbone(tmp_path)
+    untouched = backbone.base_parameters()
+    assert untouched == sum(p.numel() for n, p in backbone.named_parameters() if n != "vision_tower.proj")
+    built(name, backbone).attach(backbone)
+    assert backbone.base_parameters() == untouched
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_same_generator_same_tensors_whatever_came_before(tmp_path: Path, name: str) -> None:
     backbone, hashes = random_backbone(tmp_path), []
     for disturbance in (1, 2):
