@@ -302,3 +302,38 @@ def test_a_combination_needs_two_different_methods() -> None:
     for methods in ([], [Lora(2)], [M2PT(5, 0), M2PT(0, 4)]):
         with pytest.raises(BadInputError, match="each once"):
             Combined(methods)
+
+
+@pytest.mark.parametrize(
+    ("constructor", "arguments"),
+    [
+        (Lora, {"rank": 0}),
+        (Lora, {"alpha": 0.0}),
+        (Lora, {"dropout": 1.0}),
+        (Adapter, {"size": 0}),
+        (PrefixTuning, {"length": 0}),
+        (PrefixTuning, {"reparameterisation": 0}),
+        (PrefixTuning, {"init_std": 0.0}),
+        (PrefixTuning, {"dropout": -0.1}),
+        (APrompt, {"input_length": 0}),
+        (APrompt, {"attention_length": -1}),
+        (APrompt, {"init_std": 0.0}),
+    ],
+    ids=str,
+)
+def test_arguments_that_mean_nothing_are_refused_by_name(
+    constructor: Callable[..., Method], arguments: dict[str, float]
+) -> None:
+    with pytest.raises(BadInputError, match=rf"model\.method\.{next(iter(arguments))}"):
+        constructor(**arguments)
+    with pytest.raises(BadInputError, match="both false"):
+        LayerNormTuning(language=False)
+
+
+@pytest.mark.parametrize("name", ["ptum prefix", "aprompt", "aprompt and visual prompts"])
+def test_prefixes_in_a_cache_refuse_recomputed_activations(tmp_path: Path, name: str) -> None:
+    backbone = random_backbone(tmp_path)
+    METHODS[name]().check(backbone.shape)
+    backbone.shape.recomputes_activations = True
+    with pytest.raises(BadInputError, match="activation_checkpointing"):
+        METHODS[name]().check(backbone.shape)

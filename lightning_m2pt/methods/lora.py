@@ -48,6 +48,8 @@ class Lora(WithStandInModules):
         super().__init__(interaction)
         if rank < 1:
             raise BadInputError(f"{rank} is no rank", where="model.method.rank", expected="1 or more")
+        if alpha is not None and alpha <= 0.0:
+            raise BadInputError(f"{alpha:g} is not positive", where="model.method.alpha", expected="more than 0")
         if not 0.0 <= dropout < 1.0:
             raise BadInputError(f"{dropout} is no probability", where="model.method.dropout", expected="0 <= p < 1")
         self.rank, self.vision = rank, vision
