@@ -250,9 +250,11 @@ def test_merged_low_rank_updates_equal_attached_ones(tmp_path: Path) -> None:
     assert torch.allclose(logits_of(backbone), attached, atol=1e-5)
 
 
-def test_dropout_of_low_rank_updates_follows_the_method_not_the_backbone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "method", [Lora(2, dropout=0.5), PrefixTuning(4, dropout=0.5), M2PT(5, 4, dropout=0.5)], ids=lambda each: each.name
+)
+def test_dropout_follows_the_method_not_the_backbone(tmp_path: Path, method: Method) -> None:
     backbone = random_backbone(tmp_path)
-    method = Lora(2, dropout=0.5)
     method.build(backbone, torch.Generator().manual_seed(1))
     with torch.no_grad():
         for parameter in method.parameters():
@@ -263,6 +265,20 @@ def test_dropout_of_low_rank_updates_follows_the_method_not_the_backbone(tmp_pat
     assert not torch.equal(logits_of(backbone), logits_of(backbone))
     module.eval()
     assert torch.equal(logits_of(backbone), logits_of(backbone))
+
+
+@pytest.mark.parametrize("name", ["layernorm with tower", "lora with tower"])
+@pytest.mark.parametrize("is_knocked_out", [False, True])
+def test_originals_follow_the_model_to_another_device(tmp_path: Path, name: str, is_knocked_out: bool) -> None:
+    backbone = random_backbone(tmp_path)
+    method = built(name, backbone)
+    method.attach(backbone)
+    TuningModule(backbone, method).to("meta")  # a device like any other
+    if is_knocked_out:
+        method.attach(backbone, without=set(method.part_names()))
+    else:
+        method.detach(backbone)
+    assert {parameter.device.type for parameter in backbone.parameters()} == {"meta"}
 
 
 def test_an_update_is_alpha_over_r_times_b_a(tmp_path: Path) -> None:
