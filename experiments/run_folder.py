@@ -58,12 +58,22 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
 
 
 def without(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    """Returns a component's class path and arguments, but for the keys that do not decide numbers."""
-    arguments = component.get("init_args", {})
+    """Returns a component's class path and arguments, but for the keys that do not decide numbers, at any depth."""
     return {
         "class_path": component["class_path"],
-        "init_args": {key: value for key, value in arguments.items() if key not in keys},
+        "init_args": {
+            key: [without(item, keys) if is_component(item) else item for item in value]
+            if isinstance(value, list)
+            else value
+            for key, value in component.get("init_args", {}).items()
+            if key not in keys
+        },
     }
+
+
+def is_component(value: Any) -> bool:
+    """Tells whether a value of a configuration is a component with arguments of its own."""
+    return isinstance(value, dict) and "class_path" in value
 
 
 def short_hash(value: Any) -> str:

@@ -55,8 +55,11 @@ def known_searches(sweep: SweepFile, setting: Setting, folder: Path) -> tuple[di
     path = folder / SEARCH_FILE
     if sweep.search is None or not path.is_file():
         return searches, chosen
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    recorded = content["variants"] if content.get("format") == FORMAT else {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        recorded = content["variants"] if content["format"] == FORMAT else {}
+    except (ValueError, TypeError, KeyError):
+        return searches, chosen  # a damaged file is written again from the record of the trials
     for variant in sweep.variants:
         found = recorded.get(variant.label)
         if found is not None and found["fingerprint"] == fingerprint(sweep.search, variant, setting):

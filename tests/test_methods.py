@@ -218,6 +218,15 @@ def test_counted_on_meta_is_what_is_built(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_the_base_is_counted_without_what_is_attached(tmp_path: Path, name: str) -> None:
+    backbone = random_backbone(tmp_path)
+    untouched = backbone.base_parameters()
+    assert untouched == sum(p.numel() for n, p in backbone.named_parameters() if n != "vision_tower.proj")
+    built(name, backbone).attach(backbone)
+    assert backbone.base_parameters() == untouched
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_same_generator_same_tensors_whatever_came_before(tmp_path: Path, name: str) -> None:
     backbone, hashes = random_backbone(tmp_path), []
     for disturbance in (1, 2):
@@ -241,9 +250,11 @@ def test_merged_low_rank_updates_equal_attached_ones(tmp_path: Path) -> None:
     assert torch.allclose(logits_of(backbone), attached, atol=1e-5)
 
 
-def test_dropout_of_low_rank_updates_follows_the_method_not_the_backbone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "method", [Lora(2, dropout=0.5), PrefixTuning(4, dropout=0.5), M2PT(5, 4, dropout=0.5)], ids=lambda each: each.name
+)
+def test_dropout_follows_the_method_not_the_backbone(tmp_path: Path, method: Method) -> None:
     backbone = random_backbone(tmp_path)
-    method = Lora(2, dropout=0.5)
     method.build(backbone, torch.Generator().manual_seed(1))
     with torch.no_grad():
         for parameter in method.parameters():
@@ -254,6 +265,20 @@ def test_dropout_of_low_rank_updates_follows_the_method_not_the_backbone(tmp_pat
     assert not torch.equal(logits_of(backbone), logits_of(backbone))
     module.eval()
     assert torch.equal(logits_of(backbone), logits_of(backbone))
+
+
+@pytest.mark.parametrize("name", ["layernorm with tower", "lora with tower"])
+@pytest.mark.parametrize("is_knocked_out", [False, True])
+def test_originals_follow_the_model_to_another_device(tmp_path: Path, name: str, is_knocked_out: bool) -> None:
+    backbone = random_backbone(tmp_path)
+    method = built(name, backbone)
+    method.attach(backbone)
+    TuningModule(backbone, method).to("meta")  # a device like any other
+    if is_knocked_out:
+        method.attach(backbone, without=set(method.part_names()))
+    else:
+        method.detach(backbone)
+    assert {parameter.device.type for parameter in backbone.parameters()} == {"meta"}
 
 
 def test_an_update_is_alpha_over_r_times_b_a(tmp_path: Path) -> None:
@@ -293,3 +318,38 @@ def test_a_combination_needs_two_different_methods() -> None:
     for methods in ([], [Lora(2)], [M2PT(5, 0), M2PT(0, 4)]):
         with pytest.raises(BadInputError, match="each once"):
             Combined(methods)
+
+
+@pytest.mark.parametrize(
+    ("constructor", "arguments"),
+    [
+        (Lora, {"rank": 0}),
+        (Lora, {"alpha": 0.0}),
+        (Lora, {"dropout": 1.0}),
+        (Adapter, {"size": 0}),
+        (PrefixTuning, {"length": 0}),
+        (PrefixTuning, {"reparameterisation": 0}),
+        (PrefixTuning, {"init_std": 0.0}),
+        (PrefixTuning, {"dropout": -0.1}),
+        (APrompt, {"input_length": 0}),
+        (APrompt, {"attention_length": -1}),
+        (APrompt, {"init_std": 0.0}),
+    ],
+    ids=str,
+)
+def test_arguments_that_mean_nothing_are_refused_by_name(
+    constructor: Callable[..., Method], arguments: dict[str, float]
+) -> None:
+    with pytest.raises(BadInputError, match=rf"model\.method\.{next(iter(arguments))}"):
+        constructor(**arguments)
+    with pytest.raises(BadInputError, match="both false"):
+        LayerNormTuning(language=False)
+
+
+@pytest.mark.parametrize("name", ["ptum prefix", "aprompt", "aprompt and visual prompts"])
+def test_prefixes_in_a_cache_refuse_recomputed_activations(tmp_path: Path, name: str) -> None:
+    backbone = random_backbone(tmp_path)
+    METHODS[name]().check(backbone.shape)
+    backbone.shape.recomputes_activations = True
+    with pytest.raises(BadInputError, match="activation_checkpointing"):
+        METHODS[name]().check(backbone.shape)

@@ -174,6 +174,17 @@ def test_prefix_is_peft_prefix_tuning(tmp_path: Path) -> None:
     assert torch.allclose(ours, logits[:, -7:], atol=1e-5)
 
 
+def test_prefix_starts_from_the_standard_normal(tmp_path: Path) -> None:
+    """torch's embeddings do, and the published code leaves them so."""
+    method = PrefixTuning(400)
+    method.build(random_backbone(tmp_path), torch.Generator().manual_seed(0))
+    values = method.prefix.embedding.detach()
+    assert float(values.mean()) == pytest.approx(0.0, abs=0.02)
+    assert float(values.std()) == pytest.approx(1.0, abs=0.02)
+    shipped = parse_experiment(["--config", "experiments/ptum_prefix_vicuna7b.yaml"]).model.method
+    assert (shipped.length, shipped.dropout, shipped.init_std) == (64, 0.2, 1.0)
+
+
 def test_reparameterised_prefix_is_the_layers_output(tmp_path: Path) -> None:
     backbone = random_backbone(tmp_path)
     method = PrefixTuning(4, reparameterisation=6, interaction=False)

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from experiments.sweep_file import read_sweep
 from experiments.sweep_jobs import Setting
 from experiments.sweep_search import plan_search, trial_rates
+from experiments.sweep_study import known_searches
 from lightning_m2pt.errors import BadInputError
 from tests.sweep_driver import main
 
@@ -163,6 +164,14 @@ def test_a_search_that_is_killed_ends_with_the_same_trials(tmp_path):
     os.symlink("search.journal", sweep_folder(cut) / "search.journal.lock")
     assert main(words_for(cut)) == 0
     assert comparable(cut) == comparable(whole)
+
+
+@pytest.mark.parametrize("content", ["", '{"format": 1, "vari', "[]", '{"format": 1}', '{"format": 2, "variants": {}}'])
+def test_a_damaged_search_file_counts_as_none(tmp_path, content):
+    path = write_sweep(tmp_path)
+    sweep_folder(path).mkdir(parents=True)
+    (sweep_folder(path) / "search.json").write_text(content)
+    assert known_searches(read_sweep(path), Setting("", tmp_path / "out"), sweep_folder(path)) == ({}, {})
 
 
 def test_searching_only_needs_a_search(tmp_path, capfd):

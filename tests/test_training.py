@@ -16,6 +16,7 @@ from torch import Tensor
 
 from experiments.cli import parse_experiment
 from experiments.fit import fit
+from experiments.run_folder import run_folder
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.trainable import trained_parameters
@@ -172,6 +173,16 @@ def test_paths_and_devices_do_not_change_the_run_folder(tmp_path):
     _, run = fitted(small_words(tmp_path, steps=2))
     words = [*small_words(tmp_path, steps=2), "--data.micro_batch_size", "4", "--data.num_workers", "1"]
     assert fitted(words)[1] == run
+
+
+def test_the_injection_path_is_not_deciding_inside_a_combination_either(tmp_path):
+    words = small_words(tmp_path, "experiments/lora_visual_base.yaml")
+    lora = {"class_path": "lightning_m2pt.methods.lora.Lora", "init_args": {"interaction": False}}
+    folders = []
+    for arguments in ({"path": "auto"}, {"path": "token"}, {"visual_length": 9}):
+        visual = {"class_path": "lightning_m2pt.methods.m2pt.M2PT", "init_args": {"textual_length": 0, **arguments}}
+        folders.append(run_folder(parse_experiment([*words, "--model.method.methods", json.dumps([lora, visual])])))
+    assert folders[0] == folders[1] != folders[2]
 
 
 class PoisonedLoss(Callback):

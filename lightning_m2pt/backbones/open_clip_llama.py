@@ -64,6 +64,7 @@ class OpenClipLlama(Backbone):
         self._vision_prefix_path = VisionPrefixPath()
         self._language_token_path = LanguageTokenPath()
         self._query_rows = QueryRows()
+        self._base_parameters = 0
         self.is_loaded = False
 
     def processor(self) -> Processor:
@@ -109,6 +110,7 @@ class OpenClipLlama(Backbone):
             self.vision_tower = open_clip.CLIP(**self._open_clip["model_cfg"]).visual
             self.language_model = AutoModelForCausalLM.from_config(config)
             self.projector = nn.Linear(self.shape.vision_width, self.shape.text_width)
+        self._base_parameters = self._count_parameters()
 
     def load(self) -> None:
         """Builds the modules and loads the frozen weights in ``dtype``."""
@@ -140,6 +142,7 @@ class OpenClipLlama(Backbone):
     def finish(self) -> None:
         """Puts the built modules into their frozen state; also called by tests that build random weights."""
         self.eval()
+        self._base_parameters = self._count_parameters()
         if self.activation_checkpointing:
             self.vision_tower.set_grad_checkpointing(True)
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -163,14 +166,12 @@ class OpenClipLlama(Backbone):
         return digest.hexdigest()
 
     def base_parameters(self) -> int:
-        """Counts language model, vision tower and projector.
+        """Counts language model, vision tower and projector as they were built, whatever has been put in since.
 
         open_clip's text projection ``visual.proj`` is no part of a LLaVA model and left out; the tower's unused last
         block and norm are counted, as the paper's percentages need.
         """
-        tower = [parameter for name, parameter in self.vision_tower.named_parameters() if name != "proj"]
-        others = [*self.language_model.parameters(), *self.projector.parameters()]
-        return sum(int(parameter.numel()) for parameter in [*tower, *others])
+        return self._base_parameters
 
     def token_embedding(self) -> nn.Embedding:
         """Returns the frozen token embedding, (V, D)."""
@@ -307,6 +308,11 @@ class OpenClipLlama(Backbone):
 
     _vision_installed: VisionTokenPath | VisionPrefixPath | None = None
     _language_hooked: bool = False
+
+    def _count_parameters(self) -> int:
+        tower = [parameter for name, parameter in self.vision_tower.named_parameters() if name != "proj"]
+        others = [*self.language_model.parameters(), *self.projector.parameters()]
+        return sum(int(parameter.numel()) for parameter in [*tower, *others])
 
     def _install_vision(self, path: VisionTokenPath | VisionPrefixPath) -> None:
         if self._vision_installed is path:

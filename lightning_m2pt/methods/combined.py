@@ -109,7 +109,7 @@ class Combined(Method):
         return set().union(*(method.places() for method in self.methods()))
 
     def toggles(self) -> dict[str, bool | int | str]:
-        """Returns the components of all methods, each behind its method's name where two share a word."""
+        """Returns the components of all methods; a part is on if one of them trains it."""
         toggles: dict[str, bool | int | str] = {"method": self.name}
         for method in self.methods():
             for key, value in method.toggles().items():

@@ -1,16 +1,18 @@
 """Full fine-tuning: everything the backbone computes with is trained. The upper bound of what a testbed allows."""
 
+import torch
 from torch import nn
 
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Place
-from lightning_m2pt.methods.stand_ins import StandIns
+from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
+from lightning_m2pt.methods.with_interaction import INTERACTION
 
-VISION, INTERACTION, LANGUAGE = "vision", "interaction", "language"
+VISION, LANGUAGE = "vision", "language"
 
 
-class Full(StandIns):
+class Full(WithStandIns):
     """Trains copies of all tensors that the backbone's output depends on.
 
     Args:
@@ -22,7 +24,7 @@ class Full(StandIns):
     name = "full"
 
     def __init__(self, vision: bool = True, interaction: bool = True, language: bool = True) -> None:
-        super().__init__()
+        super().__init__(interaction)
         if not (vision or interaction or language):
             raise BadInputError(
                 "vision, interaction and language are all false",
@@ -31,6 +33,7 @@ class Full(StandIns):
                 hint="lightning_m2pt.methods.frozen.Frozen trains nothing",
             )
         self._is_on = {VISION: vision, INTERACTION: interaction, LANGUAGE: language}
+        self._word_embedding: set[str] = set()
 
     def check(self, shape: BackboneShape) -> None:
         """Works on every backbone."""
@@ -43,10 +46,33 @@ class Full(StandIns):
         """Returns all components, switched on or off."""
         return list(self._is_on)
 
-    def chosen_tensors(self, backbone: Backbone) -> dict[str, dict[str, nn.Parameter]]:
-        """Returns all tensors that are used, of the components that are on."""
-        used = backbone.used_tensors()
-        return {part: used[part] for part in self.part_names()}
+    def build(self, backbone: Backbone, generator: torch.Generator) -> None:
+        """Copies all tensors that are used in float32, each under the name it has in its library's module."""
+        word_embedding, used = backbone.token_embedding().weight, backbone.used_tensors()
+        for part in self.part_names():
+            if part == INTERACTION:
+                self.build_interaction(backbone)
+                continue
+            holder = nn.Module()
+            self.add_module(part, holder)
+            copies: dict[int, nn.Parameter] = {}
+            for place, original in used[part].items():
+                if id(original) not in copies:  # a head tied to the word embeddings stays tied
+                    copy = nn.Parameter(original.detach().to(torch.float32, copy=True))
+                    copies[id(original)] = copy
+                    name = place.partition(".")[2]
+                    hold(holder, name, copy)
+                    if original is word_embedding:
+                        self._word_embedding.add(f"{part}.{name}")
+                self._stand_ins.append(StandIn(part, place, original, copies[id(original)]))
+
+    def added_parameters(self) -> dict[str, int]:
+        """Nothing is added: every copy stands in for a pretrained tensor of the same size."""
+        return dict.fromkeys(self.parts(), 0)
+
+    def may_start_without_gradient(self) -> set[str]:
+        """Returns the word embeddings, if trained: only rows of words that occur in the first step have a gradient."""
+        return self._word_embedding
 
     def places(self) -> set[Place]:
         """Returns all places of the components that are switched on, but prompts and sublayer outputs."""

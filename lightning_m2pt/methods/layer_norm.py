@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Place
-from lightning_m2pt.methods.stand_ins import hold
-from lightning_m2pt.methods.with_interaction import INTERACTION, StandInModule, WithStandInModules
+from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
+from lightning_m2pt.methods.with_interaction import INTERACTION
 
 LANGUAGE_NORMS, VISION_NORMS = "language_norms", "vision_norms"
 
 
-class LayerNormTuning(WithStandInModules):
+class LayerNormTuning(WithStandIns):
     """Trains the norms' own tensors: gains, and biases where a norm has some (RMSNorm has none).
 
     Args:
@@ -59,7 +59,7 @@ class LayerNormTuning(WithStandInModules):
                 stand_in = Float32Norm(norm)
                 for name, parameter in stand_in.norm.named_parameters():
                     hold(holder, f"{place.partition('.')[2]}.{name}", parameter)
-                self._stand_ins.append(StandInModule(part, place, norm, stand_in))
+                self._stand_ins.append(StandIn(part, place, norm, stand_in))
         self.build_interaction(backbone)
 
     def added_parameters(self) -> dict[str, int]:

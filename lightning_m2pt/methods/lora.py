@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.base import Place
-from lightning_m2pt.methods.stand_ins import hold
-from lightning_m2pt.methods.with_interaction import INTERACTION, StandInModule, WithStandInModules
+from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
+from lightning_m2pt.methods.with_interaction import INTERACTION
 
 LANGUAGE, VISION = "language_low_rank", "vision_low_rank"
 ADAPTER = "default"
 """peft's name for the one adapter of a layer."""
 
 
-class Lora(WithStandInModules):
+class Lora(WithStandIns):
     """Low-rank updates of the language model's linear layers, and if wanted of the vision tower's.
 
     In the language model these are all seven of a Llama block (query, key, value, output, gate, up, down) and never
@@ -48,6 +48,8 @@ class Lora(WithStandInModules):
         super().__init__(interaction)
         if rank < 1:
             raise BadInputError(f"{rank} is no rank", where="model.method.rank", expected="1 or more")
+        if alpha is not None and alpha <= 0.0:
+            raise BadInputError(f"{alpha:g} is not positive", where="model.method.alpha", expected="more than 0")
         if not 0.0 <= dropout < 1.0:
             raise BadInputError(f"{dropout} is no probability", where="model.method.dropout", expected="0 <= p < 1")
         self.rank, self.vision = rank, vision
@@ -93,7 +95,7 @@ class Lora(WithStandInModules):
                     if factor == "lora_A" and not weight.is_meta:
                         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
                     hold(holder, f"{name}.{factor}.weight", weight)
-                self._stand_ins.append(StandInModule(part, place, linear, layer))
+                self._stand_ins.append(StandIn(part, place, linear, layer))
         self.build_interaction(backbone)
 
     def may_start_without_gradient(self) -> set[str]:

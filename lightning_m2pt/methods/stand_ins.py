@@ -1,90 +1,71 @@
-"""Methods that train copies of pretrained tensors: the frozen base stays, float32 copies stand in while attached."""
+"""Tensors and modules of a method that stand in for pretrained ones while it is attached; the frozen base stays."""
 
-from abc import abstractmethod
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
-from lightning_m2pt.methods.base import Method
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.methods.with_interaction import WithInteraction
 
 
 @dataclass
-class Swap:
-    """One place in the backbone and the two tensors that can stand there.
+class StandIn:
+    """One place in the backbone and the two tensors, or modules, that can stand there.
 
     Attributes:
-        part: The method's part that trains the copy.
-        place: Name of the tensor inside the backbone, such as ``projector.weight``.
-        original: The pretrained tensor.
-        copy: The trained tensor of the same shape, in float32; tied places share one.
+        part: The method's part that is trained in the replacement.
+        place: Name inside the backbone, such as ``language_model.model.layers.0.mlp.up_proj``.
+        original: The pretrained tensor, or the library's module.
+        replacement: What the method puts there; tied places share one.
     """
 
     part: str
     place: str
-    original: nn.Parameter
-    copy: nn.Parameter
+    original: nn.Parameter | nn.Module
+    replacement: nn.Parameter | nn.Module
 
 
-class StandIns(Method):
-    """Base class of methods whose trained tensors take the place of pretrained ones of the same shape."""
+class WithStandIns(WithInteraction):
+    """Base class of methods whose tensors or modules take the place of the backbone's."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._swaps: list[Swap] = []
-        self._word_embedding: set[str] = set()
-
-    @abstractmethod
-    def chosen_tensors(self, backbone: Backbone) -> dict[str, dict[str, nn.Parameter]]:
-        """Returns by part the tensors that are trained, by their name in the backbone: ``projector.weight``."""
-
-    def build(self, backbone: Backbone, generator: torch.Generator) -> None:
-        """Copies the chosen tensors in float32, each under the name it has in its library's module."""
-        word_embedding = backbone.token_embedding().weight
-        for part, tensors in self.chosen_tensors(backbone).items():
-            holder = nn.Module()
-            self.add_module(part, holder)
-            copies: dict[int, nn.Parameter] = {}
-            for place, original in tensors.items():
-                if id(original) not in copies:  # a head tied to the word embeddings stays tied
-                    copy = nn.Parameter(original.detach().to(torch.float32, copy=True))
-                    copies[id(original)] = copy
-                    name = place.partition(".")[2]
-                    hold(holder, name, copy)
-                    if original is word_embedding:
-                        self._word_embedding.add(f"{part}.{name}")
-                self._swaps.append(Swap(part, place, original, copies[id(original)]))
-
-    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Returns the copies; nothing before ``build``."""
-        return {
-            part: [(f"{part}.{name}", parameter) for name, parameter in holder.named_parameters()]
-            for part, holder in self.named_children()
-        }
-
-    def added_parameters(self) -> dict[str, int]:
-        """Nothing is added: every copy stands in for a pretrained tensor of the same size."""
-        return dict.fromkeys(self.parts(), 0)
-
-    def may_start_without_gradient(self) -> set[str]:
-        """Returns the word embeddings, if trained: only rows of words that occur in the first step have a gradient."""
-        return self._word_embedding
-
-    def attachment(self, without: AbstractSet[str]) -> Attachment:
-        """Returns the empty attachment: the copies stand inside the backbone's own modules."""
-        return Attachment()
+    def __init__(self, interaction: bool) -> None:
+        super().__init__(interaction)
+        self._stand_ins: list[StandIn] = []
 
     def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
-        """Puts the copies in the place of the pretrained tensors, which return where a part is knocked out."""
-        for swap in self._swaps:
-            put_tensor(backbone, swap, swap.original if swap.part in without else swap.copy)
+        """Puts the replacements in; where a part is knocked out the originals return."""
+        for stand_in in self._stand_ins:
+            if stand_in.part in without:
+                put_back(backbone, stand_in)
+            else:
+                put(backbone, stand_in.place, stand_in.replacement)
 
     def take_out(self, backbone: Backbone) -> None:
-        """Puts the pretrained tensors back."""
-        for swap in self._swaps:
-            put_tensor(backbone, swap, swap.original)
+        """Puts the originals back."""
+        for stand_in in self._stand_ins:
+            put_back(backbone, stand_in)
+
+
+def put(backbone: Backbone, place: str, what: nn.Parameter | nn.Module) -> None:
+    """Lets a tensor or a module stand at a place of the backbone."""
+    parent, _, name = place.rpartition(".")
+    setattr(backbone.get_submodule(parent), name, what)
+
+
+def put_back(backbone: Backbone, stand_in: StandIn) -> None:
+    """Lets the original stand at its place again.
+
+    It is no part of any module while the replacement stands there, so moves to another device pass it by: it follows
+    here.
+    """
+    original, replacement = stand_in.original, stand_in.replacement
+    device = next(replacement.parameters()).device if isinstance(replacement, nn.Module) else replacement.device
+    if isinstance(original, nn.Module):
+        original.to(device)
+    elif original.device != device:
+        original.data = original.data.to(device)
+    put(backbone, stand_in.place, original)
 
 
 def hold(holder: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -103,15 +84,3 @@ def hold(holder: nn.Module, name: str, parameter: nn.Parameter) -> None:
             holder.add_module(step, inner)
         holder = inner
     holder.register_parameter(last, parameter)
-
-
-def put_tensor(backbone: Backbone, swap: Swap, tensor: nn.Parameter) -> None:
-    """Lets a library's module compute with this tensor.
-
-    The original is no part of any module while its copy stands in, so moves to another device pass it by: it follows
-    here.
-    """
-    if tensor is swap.original and tensor.device != swap.copy.device:
-        tensor.data = tensor.data.to(swap.copy.device)
-    module_name, _, name = swap.place.rpartition(".")
-    setattr(backbone.get_submodule(module_name), name, tensor)

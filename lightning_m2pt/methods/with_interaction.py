@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -57,47 +56,6 @@ class WithInteraction(Method):
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Returns the interaction layer in the projector's place."""
         return Attachment(connector=None if INTERACTION in without else self.interaction)
-
-
-class WithStandInModules(WithInteraction):
-    """Base class of methods that put modules of their own in the place of the library's while attached."""
-
-    def __init__(self, interaction: bool) -> None:
-        super().__init__(interaction)
-        self._stand_ins: list[StandInModule] = []
-
-    def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
-        """Puts the method's modules in; where a part is knocked out the library's return."""
-        for each in self._stand_ins:
-            put_module(backbone, each.place, each.original if each.part in without else each.module)
-
-    def take_out(self, backbone: Backbone) -> None:
-        """Puts the library's modules back."""
-        for each in self._stand_ins:
-            put_module(backbone, each.place, each.original)
-
-
-@dataclass
-class StandInModule:
-    """One place in the backbone and the two modules that can stand there.
-
-    Attributes:
-        part: The method's part that trains something in ``module``.
-        place: Name of the module inside the backbone, such as ``language_model.model.layers.0.mlp.up_proj``.
-        original: The library's module.
-        module: What stands in for it.
-    """
-
-    part: str
-    place: str
-    original: nn.Module
-    module: nn.Module
-
-
-def put_module(backbone: Backbone, place: str, module: nn.Module) -> None:
-    """Lets a module stand at a place of the backbone."""
-    parent, _, name = place.rpartition(".")
-    setattr(backbone.get_submodule(parent), name, module)
 
 
 def refuse_recomputation(shape: BackboneShape, name: str) -> None:
