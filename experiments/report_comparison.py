@@ -185,9 +185,9 @@ def trained_percent(group: Group) -> float | None:
 
 
 def trained_text(group: Group) -> str:
-    """Returns the trained percentage as it is recorded."""
+    """Returns the trained percentage with three digits."""
     percent = trained_percent(group)
-    return "" if percent is None else f"{percent:g}"
+    return "" if percent is None else f"{percent:.3g}"
 
 
 def table_notes(scores: Scores, rows: Sequence[Sequence[str]]) -> list[str]:

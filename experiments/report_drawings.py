@@ -9,6 +9,7 @@ from experiments.report_figures import WIDE, Look, Records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 BAR_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")
 BAR_HATCHES = ("", "////", "....", "xxxx")
@@ -16,6 +17,8 @@ PANELS_WIDE, PANELS_NARROW = 5, 3
 LEGEND_COLUMNS_NARROW = 2
 FEW_POINTS = 10
 """A line of so few points has a marker at each."""
+SHARES = ("validation accuracy",)
+"""Quantities that cannot be above 1."""
 DARK = 0.5
 """Share of the colour scale above which its colour is light, and letters on it are black."""
 
@@ -157,7 +160,10 @@ def length_map(records: Records, width: float) -> "Figure":
 
 
 def curves(of_method: dict[str, Look]) -> "Callable[[Records, float], Figure]":
-    """Returns the drawing of learning curves: a panel a quantity, the seeds' mean as line, their range behind it."""
+    """Returns the drawing of learning curves: a panel a quantity, the seeds' mean and their range behind it.
+
+    What was measured at one step alone has no curve: its methods stand side by side.
+    """
 
     def draw(records: Records, width: float) -> "Figure":
         wide = width >= WIDE
@@ -168,31 +174,44 @@ def curves(of_method: dict[str, Look]) -> "Callable[[Records, float], Figure]":
         figure = new_figure(width, (2.5 if wide else 1.75 * len(quantities)) + legend)
         panels = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
         for axes, quantity in zip(panels, quantities, strict=True):
-            for method in methods:
-                draw_curve(axes, records, quantity, method, of_method[method])
-            axes.set_ylabel(quantity)
-            axes.set_ylim(bottom=0)
-            axes.set_xlim(left=0)
-            axes.grid(visible=True, axis="y")
-            if wide or axes is panels[-1]:
+            of_quantity = [record for record in records if record["quantity"] == quantity]
+            steps = distinct(of_quantity, "step")
+            for position, method in enumerate(methods):
+                points = [record for record in of_quantity if record["method"] == method]
+                if len(steps) == 1:
+                    draw_point(axes, points, position, of_method[method])
+                else:
+                    draw_curve(axes, points, of_method[method])
+            if len(steps) == 1:
+                axes.set_xticks([])
+                axes.set_xlim(-0.7, len(methods) - 0.3)
+                axes.set_xlabel(f"at step {steps[0]}")
+            else:
+                axes.set_xlim(left=0)
                 axes.set_xlabel("optimizer step")
-        from matplotlib.lines import Line2D
-
-        handles = [
-            Line2D(
-                [], [], color=look.colour, linestyle=look.dash, linewidth=look.width, marker=look.marker, markersize=3
-            )
-            for look in (of_method[method] for method in methods)
-        ]
-        figure.legend(handles, methods, loc="outside lower center", ncols=legend_columns)
+            highest = 1.05 * max(record["high"] for record in of_quantity)
+            axes.set_ylim(0, min(highest, 1.0) if quantity in SHARES else highest)
+            axes.set_ylabel(quantity)
+            axes.grid(visible=True, axis="y")
+        figure.legend(legend_lines(methods, of_method), methods, loc="outside lower center", ncols=legend_columns)
         return figure
 
     return draw
 
 
-def draw_curve(axes: "Axes", records: Records, quantity: str, method: str, look: Look) -> None:
+def legend_lines(methods: Sequence[str], of_method: dict[str, Look]) -> "list[Line2D]":
+    """Returns an empty line for every method, as the legend shows it."""
+    from matplotlib.lines import Line2D
+
+    found = [of_method[method] for method in methods]
+    return [
+        Line2D([], [], color=look.colour, linestyle=look.dash, lw=look.width, marker=look.marker, markersize=3)
+        for look in found
+    ]
+
+
+def draw_curve(axes: "Axes", points: Records, look: Look) -> None:
     """Draws one method's line; where it has few points they are marked."""
-    points = [one for one in records if one["quantity"] == quantity and one["method"] == method]
     steps, means, low, high = ([point[key] for point in points] for key in ("step", "mean", "low", "high"))
     axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
     axes.plot(
@@ -204,7 +223,20 @@ def draw_curve(axes: "Axes", records: Records, quantity: str, method: str, look:
         marker=look.marker if len(points) <= FEW_POINTS else "",
         markersize=4,
     )
-    if len(points) == 1:
+
+
+def draw_point(axes: "Axes", points: Records, position: int, look: Look) -> None:
+    """Draws one method's mean with the range over seeds."""
+    for point in points:
+        # The mean of equal numbers can be off by a last bit.
+        below, above = max(0.0, point["mean"] - point["low"]), max(0.0, point["high"] - point["mean"])
         axes.errorbar(
-            steps, means, [[means[0] - low[0]], [high[0] - means[0]]], color=look.colour, capsize=2, elinewidth=0.8
+            [position],
+            [point["mean"]],
+            yerr=[[below], [above]],
+            color=look.colour,
+            marker=look.marker,
+            markersize=5,
+            capsize=3,
+            elinewidth=1,
         )

@@ -3,6 +3,7 @@
 Every text that comes from files is escaped: answers may hold anything.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
@@ -14,6 +15,7 @@ from experiments.report_style import STYLE_SHEET
 from experiments.table_formats import ReportTable
 
 NARROW_SCREEN = "(max-width: 620px)"
+DEVIATION = re.compile(r" ± [\d.]+")
 
 
 def page(title: str, introduction: str, sections: Sequence[str], contents: Sequence[tuple[str, str]]) -> str:
@@ -78,7 +80,8 @@ def table_html(table: ReportTable, said: Sequence[str] = ()) -> str:
         cells = []
         for position, (kind, text) in enumerate(zip(kinds, row, strict=True)):
             tag = 'th scope="row"' if position == 0 else "td"
-            shown = f"<b>{escape(text)}</b>" if (number, position) in table.bold else escape(text)
+            shown = DEVIATION.sub(r"<small>\g<0></small>", escape(text))
+            shown = f"<b>{shown}</b>" if (number, position) in table.bold else shown
             cells.append(f'<{tag} class="{kind}">{shown}</{tag.split()[0]}>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
@@ -124,6 +127,7 @@ def cases_html(part: Part) -> str:
 def case_html(case: Case, picture: bytes | None) -> str:
     """Returns one question with its picture and everybody's answers."""
     image = f'<img class="asked" src="{data_address(picture, "png")}" alt="the picture">' if picture else ""
+    question, target, name = (escape(visible(case.row[key])) for key in ("question", "target", "id"))
     answers = "".join(
         f'<tr class="{mark(answer)}"><th scope="row">{escape(answer.method)}</th>'
         f"<td>{escape(visible(answer.text))}</td><td>{mark(answer)}</td></tr>"
@@ -131,6 +135,6 @@ def case_html(case: Case, picture: bytes | None) -> str:
     )
     return (
         f'<article class="case {case.outcome}"><h4>{escape(case.benchmark)}: {case.outcome}</h4>{image}'
-        f"<p>{escape(visible(case.row['question']))}</p><p>Right: <b>{escape(visible(case.row['target']))}</b></p>"
-        f"<table>{answers}</table><p><small>{escape(visible(case.row['id']))}</small></p></article>"
+        f"<p>{question}</p><p>Right answer: <b>{target}</b></p>"
+        f"<table>{answers}</table><p><small>{name}</small></p></article>"
     )

@@ -85,7 +85,7 @@ def write_report(material: Material, folder: Path, roots: Sequence[Path], count:
         lead = lead_of(comparison.groups, material.sweeps)
         parts, scores = parts_of(comparison, lead, material.sweeps, roots, count)
         prefix = f"{number}-" if several else ""
-        missing += [f"{comparison.name}: {part.title.lower()}: {part.missing}" for part in parts if part.missing]
+        missing += [f"{comparison.name}, “{part.title}”: {part.missing}" for part in parts if part.missing]
         there = [part for part in parts if not part.missing]
         warnings = reservations(comparison, scores, roots)
         setting = notes_html(warnings, "alarm") + notes_html(origin_notes(comparison)) + table_html(set_table(scores))
