@@ -7,6 +7,7 @@ a page of a two-column paper, as PDF with its fonts inside and as PNG.
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ WIDE = 5.0
 RESOLUTION = 300
 UNDATED = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "svg": {"Date": None}, "png": {}}
 """Metadata without a date: the same data give the same bytes."""
+PIECES = ("pdf", "png")
+"""What is written beside the page; the page holds the third."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
@@ -73,27 +76,30 @@ class ReportFigure:
     records: Records
     draw: "Callable[[Records, float], Figure]"
 
-    def image(self, width: float, form: str) -> bytes:
-        """Returns the figure as ``pdf``, ``png`` or ``svg``.
-
-        Args:
-            width: In inches.
-            form: The file format.
-        """
+    @cached_property
+    def images(self) -> dict[tuple[str, str], bytes]:
+        """The figure as ``pdf``, ``png`` and ``svg`` at both widths, by the width's name and the format."""
         import matplotlib
 
-        stream = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure = self.draw(self.records, width)
-            figure.savefig(stream, format=form, dpi=RESOLUTION, metadata=UNDATED[form], facecolor="white")
-        return stream.getvalue()
+        found = {}
+        for name, inches in WIDTHS.items():
+            with matplotlib.rc_context(STYLE):
+                figure = self.draw(self.records, inches)
+                # Parts find their places once; every format would do it again.
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")
+                for form, metadata in UNDATED.items():
+                    stream = io.BytesIO()
+                    figure.savefig(stream, format=form, dpi=RESOLUTION, metadata=metadata, facecolor="white")
+                    found[name, form] = stream.getvalue()
+        return found
 
     def write(self, folder: Path) -> list[Path]:
         """Writes PDF and PNG at both widths, and the data as CSV; returns the files."""
         contents = {f"{self.name}.csv": comma_separated([ReportTable("", [], [], self.records)]).encode()}
-        for width, inches in WIDTHS.items():
-            for form in ("pdf", "png"):
-                contents[f"{self.name}-{width}.{form}"] = self.image(inches, form)
+        for (width, form), content in self.images.items():
+            if form in PIECES:
+                contents[f"{self.name}-{width}.{form}"] = content
         for name, content in contents.items():
             write_atomically(folder / name, content)
         return [folder / name for name in contents]

@@ -92,7 +92,7 @@ def table_html(table: ReportTable, said: Sequence[str] = ()) -> str:
 
 def figure_html(figure: ReportFigure) -> str:
     """Returns a figure: drawn for a column where the screen is narrow, for a page elsewhere."""
-    narrow, wide = (data_address(figure.image(WIDTHS[width], "svg"), "svg+xml") for width in ("column", "text"))
+    narrow, wide = (data_address(figure.images[width, "svg"], "svg+xml") for width in WIDTHS)
     files = f"{escape(figure.name)}-column.pdf, -text.pdf, .png; data: {escape(figure.name)}.csv"
     return (
         f'<figure><picture><source media="{NARROW_SCREEN}" srcset="{narrow}">'

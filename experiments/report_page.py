@@ -56,6 +56,8 @@ def main(arguments: Sequence[str]) -> int:
     if folder.exists() and not folder.is_dir():
         raise BadInputError("this is a file", where=str(folder), expected="a folder for the report")
     material = read_material(own.runs)
+    runs = sum(len(group.runs) for comparison in material.comparisons for group in comparison.groups)
+    say(f"runs:     {runs}; their questions are resampled now, which takes minutes for a whole sweep")
     # Paths in configurations are relative to where the runs were started: here, or where the outputs lie.
     roots = [Path(), *(Path(os.path.abspath(path)).parent for path in own.runs)]
     missing = write_report(material, folder, roots, own.cases)

@@ -187,6 +187,9 @@ def lengths_part(variants: Variants | None) -> Part:
 def cases_part(scores: Scores, roots: Sequence[Path], count: int) -> Part:
     """Returns won and lost questions with their pictures (the paper's Figure 8)."""
     part = Part("cases", "Won and lost")
+    if count == 0:
+        part.missing = "not asked for (--cases 0)"
+        return part
     cases = chosen_cases(scores, count)
     if cases is None:
         part.missing = "needs M2PT and another method"

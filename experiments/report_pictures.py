@@ -13,7 +13,6 @@ from PIL import Image
 
 from experiments.evaluated_runs import EvaluatedRun, Group
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.images import open_image
 
 SMALL = 160
 """Pictures of at most so many pixels a side are kept as they are; the page enlarges them."""
@@ -71,7 +70,9 @@ def pictures_of_set(
     Raises:
         BadInputError: If the set is not there, or not the one that was answered.
     """
-    from experiments.evaluation_sets import EVALUATION_SETS  # imports torch: only where there are cases
+    # They import torch: only where there are cases.
+    from experiments.evaluation_sets import EVALUATION_SETS
+    from lightning_m2pt.images import open_image
 
     if benchmark not in EVALUATION_SETS:
         raise BadInputError("not one of the evaluation sets", where=benchmark)
@@ -103,24 +104,30 @@ def attention_maps(groups: Sequence[Group]) -> tuple[list[tuple[str, bytes]], li
 
     Of the first run that has any, M2PT's first, the first sample by name.
     """
-    for group in groups:
-        for run in group.runs:
-            files = sorted((run.home / ATTENTION).glob("*.png"))
-            if not files:
-                continue
-            sample = files[0].stem.rpartition("-")[0]
-            chosen = [path for path in files if path.stem.rpartition("-")[0] == sample][:MOST_MAPS]
-            notes = [f"{group.name}, run {run.folder.name}, the first sample by name: {sample}"]
-            if len(files) > len(chosen):
-                notes.append(f"{len(files) - len(chosen)} more pictures: {run.home / ATTENTION}")
-            maps = []
-            for path in chosen:
-                try:
-                    maps.append((path.stem, map_png(open_image(path, str(path), LARGEST_MAP))))
-                except BadInputError as error:
-                    notes.append(f"{path.name} cannot be read: {error.what}")
-            return maps, notes
-    return [], []
+    found = [
+        (group, run, files)
+        for group in groups
+        for run in group.runs
+        if (files := sorted((run.home / ATTENTION).glob("*.png")))
+    ]
+    if not found:
+        return [], []
+    from lightning_m2pt.images import open_image  # imports torch: only where there are maps
+
+    group, run, files = found[0]
+    sample = files[0].stem.rpartition("-")[0]
+    chosen = [path for path in files if path.stem.rpartition("-")[0] == sample][:MOST_MAPS]
+    notes = [f"{group.name}, run {run.folder.name}, the first sample by name: {sample}"]
+    more = sum(len(files) for _, _, files in found) - len(chosen)
+    if more:
+        notes.append(f"{more} more pictures in the runs' folders ({ATTENTION})")
+    maps = []
+    for path in chosen:
+        try:
+            maps.append((path.stem, map_png(open_image(path, str(path), LARGEST_MAP))))
+        except BadInputError as error:
+            notes.append(f"{path.name} cannot be read: {error.what}")
+    return maps, notes
 
 
 def map_png(picture: Image.Image) -> bytes:

@@ -55,5 +55,6 @@ figcaption { margin-top: .4rem; }
   .scroll { overflow: visible; } .scroll th:first-child { position: static; }
   .scroll table { font-size: 7pt; } th, td { padding: 1.5pt 3pt; } .scroll td, thead th { white-space: normal; }
   figure, .pair, tr { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
-  .case, .alarm { border: 1px solid var(--line); } figure picture img { max-width: 15cm; } }
+  .case, .alarm { border: 1px solid var(--line); } figure picture img { max-width: 15cm; }
+  .asked { width: 2.6cm; } .case { font-size: 8.5pt; } .case th, .case td { padding: 1pt 3pt; } }
 """
