@@ -197,7 +197,6 @@ def table_notes(scores: Scores, rows: Sequence[Sequence[str]]) -> list[str]:
         "bold": "bold: the highest mean of the column",
         IN_NOISE.strip(): f"{IN_NOISE.strip()} difference to the best inside the noise (its paired 95% interval has 0)",
         NOT_M2PT: f"{NOT_M2PT} difference to {scores.lead.name if scores.lead else 'M2PT'} inside the noise",
-        AT_CHANCE.strip(): f"{AT_CHANCE.strip()} not clearly above the best constant answer",
     }
     notes = ["; ".join(text for mark, text in marks.items() if mark == "bold" or any(mark in cell for cell in cells))]
     if scores.mean_name and scores.mean_name != MMAVG:

@@ -15,6 +15,8 @@ BAR_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")
 BAR_HATCHES = ("", "////", "....", "xxxx")
 PANELS_WIDE, PANELS_NARROW = 5, 3
 LEGEND_COLUMNS_NARROW = 2
+MOST_BANDS = 5
+"""Ranges of more methods than that would cover each other."""
 FEW_POINTS = 10
 """A line of so few points has a marker at each."""
 SHARES = ("validation accuracy",)
@@ -181,7 +183,7 @@ def curves(of_method: dict[str, Look]) -> "Callable[[Records, float], Figure]":
                 if len(steps) == 1:
                     draw_point(axes, points, position, of_method[method])
                 else:
-                    draw_curve(axes, points, of_method[method])
+                    draw_curve(axes, points, of_method[method], has_band=len(methods) <= MOST_BANDS)
             if len(steps) == 1:
                 axes.set_xticks([])
                 axes.set_xlim(-0.7, len(methods) - 0.3)
@@ -210,10 +212,11 @@ def legend_lines(methods: Sequence[str], of_method: dict[str, Look]) -> "list[Li
     ]
 
 
-def draw_curve(axes: "Axes", points: Records, look: Look) -> None:
-    """Draws one method's line; where it has few points they are marked."""
+def draw_curve(axes: "Axes", points: Records, look: Look, has_band: bool) -> None:
+    """Draws one method's line, with the range over seeds or without; where it has few points they are marked."""
     steps, means, low, high = ([point[key] for point in points] for key in ("step", "mean", "low", "high"))
-    axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
+    if has_band:
+        axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
     axes.plot(
         steps,
         means,

@@ -121,8 +121,8 @@ def comparisons_of(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> list[Com
             place.append(group)
     comparisons = []
     for fingerprint, members in found:
-        members.sort(key=lambda group: (any(run.is_tuned for run in group.runs), group.name))
         relabel(members, sweeps)
+        members.sort(key=lambda group: (any(run.is_tuned for run in group.runs), group.name))
         name, backbone = backbone_of(members)
         names = [comparison.name for comparison in comparisons]
         if name in names:

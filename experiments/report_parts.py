@@ -9,7 +9,7 @@ from experiments.report_cases import RULE, Case, case_table, chosen_cases, count
 from experiments.report_comparison import MEAN, Scores, column_title, method_table
 from experiments.report_cost import cost_table
 from experiments.report_curves import curve_records
-from experiments.report_drawings import curves, grouped_bars, length_map, radar
+from experiments.report_drawings import MOST_BANDS, curves, grouped_bars, length_map, radar
 from experiments.report_figures import Look, ReportFigure, looks
 from experiments.report_material import Comparison
 from experiments.report_pictures import attention_maps, question_pictures
@@ -225,9 +225,10 @@ def curves_part(groups: Sequence[Group], of_method: dict[str, Look]) -> Part:
     if not records:
         part.missing = "no run has a metrics.csv"
         return part
+    averages = "every step" if window == 1 else f"means of {window} adjacent steps"
     caption = (
-        f"Mean over seeds, with the range from the lowest to the highest. Training loss: means of {window} adjacent "
-        "steps. Validation: held-out samples of the tuned tasks."
+        f"Mean over seeds, with the range from the lowest to the highest (not of curves of more than {MOST_BANDS} "
+        f"methods). Training loss: {averages}. Validation: held-out samples of the tuned tasks."
     )
     part.figures.append(ReportFigure("curves", part.title, caption, records, curves(of_method)))
     drawn = {record["method"] for record in records}
