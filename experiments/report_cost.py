@@ -14,7 +14,8 @@ BYTES = 1024**3
 
 def cost_table(groups: Sequence[Group]) -> ReportTable:
     """Returns one row for every tuned group; empty cells are not recorded."""
-    rows, records, notes = [], [], []
+    rows: list[tuple[str, ...]] = []
+    records, notes = [], []
     for group in (one for one in groups if any(run.is_tuned for run in one.runs)):
         minutes = numbers(group, COMPLETED, "seconds", 60)
         steps = numbers(group, COMPLETED, "optimizer_steps")

@@ -28,8 +28,8 @@ BASE = "_base"
 UNKNOWN_BACKBONE = "backbone not recorded"
 MOST_DIFFERENCES = 3
 """More settings than that are not written into a name."""
-OWN_FOLDERS = ("sweeps", "report", "data_show")
-"""Folders of the outputs that hold no runs of the table: a sweep's trials are short and answer nothing."""
+RECORDS = (RECORD_FILE, f"*/{RECORD_FILE}", f"*/*/{RECORD_FILE}")
+"""Where runs' records lie: in a run, an experiment or all outputs. Trials of sweeps lie deeper and answer nothing."""
 
 
 @dataclass
@@ -94,8 +94,9 @@ def unanswered(outputs: Sequence[Path]) -> list[str]:
     records = [
         path
         for root in outputs
-        for path in sorted(root.glob(f"*/*/{RECORD_FILE}"))
-        if path.parent.parent.name not in OWN_FOLDERS and not any((path.parent / PREDICTIONS).glob("*.jsonl"))
+        for pattern in RECORDS
+        for path in sorted(root.glob(pattern))
+        if not any((path.parent / PREDICTIONS).glob("*.jsonl"))
     ]
     return [f"{shown(path.parent)}: no predictions (`m2pt evaluate --run` answers its sets)" for path in records]
 

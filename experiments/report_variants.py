@@ -71,7 +71,7 @@ def ablation(groups: Sequence[Group], lead: Group | None) -> Variants | None:
 
 def one_part_less(base: Group, groups: Sequence[Group]) -> dict[str, Group]:
     """Returns the groups that are a whole method without one part, by what they lack."""
-    members = {}
+    members: dict[str, Group] = {}
     for key, (value, name) in WITHOUT.items():
         for group in groups:
             differing = differing_arguments(base, group)
@@ -87,7 +87,7 @@ def length_grid(groups: Sequence[Group], lead: Group | None) -> Variants | None:
     """
     found = []
     for base in filter(is_whole, groups):
-        members = {}
+        members: dict[tuple[Any, Any], Group] = {}
         for group in groups:
             differing = differing_arguments(base, group)
             if differing is not None and set(differing) <= set(LENGTHS):
