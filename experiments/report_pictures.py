@@ -70,15 +70,15 @@ def pictures_of_set(
     Raises:
         BadInputError: If the set is not there, or not the one that was answered.
     """
-    # They import torch: only where there are cases.
+    root = next((place for one in roots if (place := one / str(arguments.get("root"))).is_dir()), None)
+    if root is None:
+        raise BadInputError(f"{arguments.get('root')} is not here", where=benchmark)
+    # They import torch: only where there are pictures.
     from experiments.evaluation_sets import EVALUATION_SETS
     from lightning_m2pt.images import open_image
 
     if benchmark not in EVALUATION_SETS:
         raise BadInputError("not one of the evaluation sets", where=benchmark)
-    root = next((place for one in roots if (place := one / str(arguments.get("root"))).is_dir()), None)
-    if root is None:
-        raise BadInputError(f"{arguments.get('root')} is not here", where=benchmark)
     data = EVALUATION_SETS[benchmark](**{**arguments, "root": str(root)})
     if data.data_revision != run.sets[benchmark].answered.header["data_revision"]:
         raise BadInputError("the data are not those that were asked", where=str(root))

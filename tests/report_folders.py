@@ -66,7 +66,7 @@ def write_tuned(
     (folder / "config.yaml").write_text(json.dumps(config))
     for benchmark, questions in (sets or SETS).items():
         shown = toggles(method, arguments)
-        write_predictions(folder, benchmark, questions, right, 10 * seed + len(experiment), toggles=shown)
+        write_predictions(folder, benchmark, questions, right, 10 * seed + sum(experiment.encode()), toggles=shown)
     lines = ["step,train/loss,val/loss,val/answer_accuracy"]
     for step in range(1, 41):
         value = f"{2.0 / step + 0.1 * seed + 0.1},,"
