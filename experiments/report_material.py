@@ -120,7 +120,7 @@ def comparisons_of(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> list[Com
             found.append((fingerprint, [group]))
         else:
             place.append(group)
-    comparisons = []
+    comparisons: list[Comparison] = []
     for fingerprint, members in found:
         relabel(members, sweeps)
         members.sort(key=lambda group: (any(run.is_tuned for run in group.runs), group.name))
@@ -177,10 +177,9 @@ def backbone_of(groups: Sequence[Group]) -> tuple[str, dict[str, Any]]:
     for group in groups:
         model = group.runs[0].config.get("model")
         backbone = model.get("backbone") if isinstance(model, dict) else None
-        arguments = backbone.get("init_args") if isinstance(backbone, dict) else None
-        if isinstance(arguments, dict):
-            folder = backbone_folder(arguments)
-            return (folder.name if folder is not None else UNKNOWN_BACKBONE), {**backbone}
+        if isinstance(backbone, dict) and isinstance(backbone.get("init_args"), dict):
+            folder = backbone_folder(backbone["init_args"])
+            return (folder.name if folder is not None else UNKNOWN_BACKBONE), backbone
     return UNKNOWN_BACKBONE, {}
 
 

@@ -124,13 +124,13 @@ def same_rates(first: Any, second: Any) -> bool:
     """Tells whether two optimizers are the same, with the same rates for what both train."""
     if not isinstance(first, dict) or not isinstance(second, dict):
         return first == second
-    rates = [one.get(RATES) for one in (first, second)]
-    others = [{key: value for key, value in one.items() if key != RATES} for one in (first, second)]
-    if all(isinstance(rate, dict) for rate in rates):
-        same = all(rates[0][part] == rates[1][part] for part in rates[0].keys() & rates[1].keys())
+    settings = [{key: value for key, value in one.items() if key != RATES} for one in (first, second)]
+    own, others = first.get(RATES), second.get(RATES)
+    if isinstance(own, dict) and isinstance(others, dict):
+        same = all(own[part] == others[part] for part in own.keys() & others.keys())
     else:
-        same = rates[0] == rates[1]
-    return same and others[0] == others[1]
+        same = own == others
+    return same and settings[0] == settings[1]
 
 
 def deciding_of(group: Group) -> dict[str, Any]:
