@@ -44,7 +44,7 @@ def radar(of_method: dict[str, Look]) -> "Callable[[Records, float], Figure]":
         wide = width >= WIDE
         sets, methods = distinct(records, "set"), distinct(records, "method")
         figure = new_figure(width, 4.3 if wide else 3.3 + 0.15 * math.ceil(len(methods) / LEGEND_COLUMNS_NARROW))
-        axes = figure.add_subplot(projection="polar")
+        axes: Any = figure.add_subplot(projection="polar")  # typed as plain axes, which lack the polar methods
         angles = [2 * math.pi * number / len(sets) for number in range(len(sets))]
         for method in methods:
             values = [record["percent"] for record in records if record["method"] == method]

@@ -175,7 +175,7 @@ def test_every_figure_shows_its_csv(figures, tmp_path, width):
     rows = csv_of(figures["curves"], tmp_path)
     for axes in drawn(figures["curves"], width).axes:
         own = [row for row in rows if row["quantity"] == axes.get_ylabel()]
-        means = [value for line in axes.lines if line.get_marker() not in "_|" for value in line.get_ydata()]
+        means = [value for line in axes.lines if line.get_marker() not in ("_", "|") for value in line.get_ydata()]
         assert means == pytest.approx([float(row["mean"]) for row in own])
 
 
