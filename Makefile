@@ -93,6 +93,10 @@ sweep: check-sweep $(INSTALLED) ## Run a sweep, or go on with it: SWEEP=name; JO
 evaluate: check-exp $(INSTALLED) ## Evaluate a trained experiment on its benchmarks: EXP=name.
 	$(BIN)/m2pt evaluate --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(ARGS)
 
+.PHONY: report
+report: $(INSTALLED) ## Write outputs/report: a page, figures and tables of all that has run.
+	$(BIN)/m2pt report-page $(ARGS)
+
 .PHONY: params
 params: check-exp $(INSTALLED) ## Count what an experiment trains, without weights: EXP=name.
 	$(BIN)/m2pt params --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(ARGS)

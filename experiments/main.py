@@ -26,6 +26,7 @@ VERBS = {
     "judge": ("experiments.judge", "let a local language model judge the answers of a prediction file"),
     "export": ("experiments.export", "write answers in the formats of other tools' scorers (export predictions)"),
     "report": ("experiments.report", "tables of evaluated runs with intervals: terminal, Markdown, LaTeX, CSV, JSON"),
+    "report-page": ("experiments.report_page", "one HTML page of all that has run, and figures and tables for a paper"),
     "compare": ("experiments.compare", "two runs on the same questions: paired intervals, McNemar's test, verdicts"),
     "attention": (
         "experiments.attention",

@@ -1,6 +1,5 @@
 """Where a run lives: a readable name and a short hash of what decides its numbers, so the same command resumes."""
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -14,9 +13,7 @@ from typing import Any
 from experiments.cli import Experiment
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, MADE_WITH, read_run_record, update_run_record
-
-HASH_LENGTH = 8
+from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, MADE_WITH, read_run_record, short_hash, update_run_record
 
 DECIDING_TRAINER_KEYS = (
     "max_epochs",
@@ -74,11 +71,6 @@ def without(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
 def is_component(value: Any) -> bool:
     """Tells whether a value of a configuration is a component with arguments of its own."""
     return isinstance(value, dict) and "class_path" in value
-
-
-def short_hash(value: Any) -> str:
-    """Returns the first digits of the SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]
 
 
 def run_folder(experiment: Experiment) -> Path:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ LATEX = str.maketrans(
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         "±": r"$\pm$",
+        "†": r"\dag{}",
         "\n": " ",
     }
 )
@@ -67,6 +68,7 @@ class ReportTable:
         rows: One text a column.
         records: One record a row with all digits, for programs; the same keys in each.
         notes: Sentences below it.
+        bold: Row and column of every text that is set in bold.
     """
 
     title: str
@@ -74,6 +76,7 @@ class ReportTable:
     rows: Sequence[Sequence[str]]
     records: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = ()
+    bold: Set[tuple[int, int]] = frozenset()
 
 
 def terminal(tables: Sequence[ReportTable], width: int) -> str:
@@ -93,8 +96,9 @@ def terminal(tables: Sequence[ReportTable], width: int) -> str:
             justify: Literal["left", "right"] = "right" if column.is_number else "left"
             most = None if position else WIDEST_NAME
             shown.add_column(escape(column.title), justify=justify, no_wrap=position > 0, max_width=most)
-        for row in table.rows:
-            shown.add_row(*(escape(row[position]) for position in positions))
+        for number, row in enumerate(table.rows):
+            texts = [(position, escape(row[position])) for position in positions]
+            shown.add_row(*(f"[bold]{text}[/]" if (number, at) in table.bold else text for at, text in texts))
         # As wide as its words need, whatever the width: a number that is cut is another number.
         console.width = WIDEST
         console.print(shown)
@@ -114,7 +118,13 @@ def markdown(tables: Sequence[ReportTable]) -> str:
     for table in tables:
         rule = ["---:" if column.is_number else "---" for column in table.columns]
         titles = [column.title.translate(MARKDOWN) for column in table.columns]
-        rows = [[text.translate(MARKDOWN) for text in row] for row in table.rows]
+        rows = [
+            [
+                f"**{text.translate(MARKDOWN)}**" if (number, position) in table.bold else text.translate(MARKDOWN)
+                for position, text in enumerate(row)
+            ]
+            for number, row in enumerate(table.rows)
+        ]
         heading = [f"### {table.title.translate(MARKDOWN)}", ""] if table.title else []
         lines = [*heading, *(f"| {' | '.join(cells)} |" for cells in [titles, rule, *rows])]
         for note in table.notes:
@@ -131,17 +141,25 @@ def latex(tables: Sequence[ReportTable]) -> str:
         titles = latex_row([column.title for column in table.columns], table.columns)
         lines = [f"% {table.title}"] if table.title else []
         lines += [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", titles, r"\midrule"]
-        lines += [latex_row(row, table.columns) for row in table.rows]
+        for number, row in enumerate(table.rows):
+            lines.append(latex_row(row, table.columns, {at for of_row, at in table.bold if of_row == number}))
         lines += [r"\bottomrule", r"\end{tabular}"]
         lines += [rf"\par{{\footnotesize {note.translate(LATEX)}\par}}" for note in table.notes]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def latex_row(row: Sequence[str], columns: Sequence[Column]) -> str:
-    """Returns one line of a ``tabular``; minus signs of numbers are minus signs and no hyphens."""
+def latex_row(row: Sequence[str], columns: Sequence[Column], bold: Set[int] = frozenset()) -> str:
+    """Returns one line of a ``tabular``; minus signs of numbers are minus signs and no hyphens.
+
+    Args:
+        row: One text a column.
+        columns: The columns.
+        bold: Positions of the texts in bold.
+    """
     cells = [text.translate(LATEX) for text in row]
     cells = [MINUS.sub("$-$", cell) if column.is_number else cell for cell, column in zip(cells, columns, strict=True)]
+    cells = [rf"\textbf{{{cell}}}" if position in bold else cell for position, cell in enumerate(cells)]
     return " & ".join(cells) + r" \\"
 
 

@@ -1,5 +1,6 @@
 """``run.json``: what a run was, one section per writer."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ RECORD_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 DECIDING, MADE_WITH = "deciding", "made_with"
 """Sections of run.json: what decides the numbers, and one entry for every start of the run."""
+HASH_LENGTH = 8
 
 
 def read_run_record(run_folder: Path) -> dict[str, Any]:
@@ -42,3 +44,8 @@ def update_run_record(run_folder: Path, section: str, value: Any) -> None:  # no
     run_folder.mkdir(parents=True, exist_ok=True)
     record = read_run_record(run_folder) | {section: value}
     write_atomically(run_folder / RECORD_FILE, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+
+def short_hash(value: Any) -> str:  # noqa: ANN401  (any JSON value)
+    """Returns the first digits of the SHA-256 of a JSON value: what run folders are named by."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]
