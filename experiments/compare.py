@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.backbone_gates import missed_gate_notes
 from experiments.console import OUT, VerbParser, say
 from experiments.evaluated_runs import Group
 from experiments.report import add_choices, read_group
@@ -72,7 +73,8 @@ def comparison(first: Group, second: Group) -> ReportTable:
         "no mean); p: McNemar's exact test"
     ]
     notes += [f"answered by one of the two only: {', '.join(left_out)}"] if left_out else []
-    notes += [*setting_notes(benchmarks, [first, second]), *zero_shot_notes([first, second])]
+    notes += [*setting_notes(benchmarks, [first, second]), *missed_gate_notes([first, second])]
+    notes += zero_shot_notes([first, second])
     columns = [Column("set"), Column(first.name, is_number=True), Column(second.name, is_number=True)]
     columns += [Column(title, is_number=True) for title in ("difference", "95% interval", "p", "n")]
     return ReportTable("", [*columns, Column("verdict"), Column("rule")], rows, records, notes)

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from experiments.backbone_gates import backbone_folder, gate_notes
 from experiments.evaluated_runs import short
 from experiments.report_comparison import Scores
-from experiments.report_material import Comparison, backbone_folder
-from experiments.report_sweeps import read_json
+from experiments.report_material import Comparison
 from experiments.report_tables import zero_shot_notes
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.run_record import MADE_WITH
 
-TRAINING_FILE = "training.json"
-PASSED = "passed"
 SHOWN_COMMIT = 8
 
 
@@ -39,30 +36,6 @@ def reservations(comparison: Comparison, scores: Scores, roots: Sequence[Path]) 
     if single:
         notes.append(f"one seed only: {', '.join(single)}")
     return notes
-
-
-def gate_notes(backbone: dict[str, Any], roots: Sequence[Path]) -> list[str]:
-    """Returns which gates an embedded backbone missed when it was trained, as its own record says.
-
-    Args:
-        backbone: Class and arguments of the backbone.
-        roots: Folders that relative paths are looked for in.
-    """
-    arguments = backbone.get("init_args")
-    folder = backbone_folder(arguments) if isinstance(arguments, dict) else None
-    if folder is None:
-        return []
-    path = next((file for root in roots if (file := root / folder / TRAINING_FILE).is_file()), None)
-    content = read_json(path) if path is not None else None
-    report = content.get("gates") if content is not None else None
-    gates = report.get("gates", []) if isinstance(report, dict) else []
-    missed = [gate for gate in gates if isinstance(gate, dict) and gate.get("verdict") != PASSED]
-    if not missed:
-        return []
-    listed = "; ".join(
-        f"{gate['name']} {100 * gate['figure']:.1f}% (asked: {100 * gate['threshold']:.1f}%)" for gate in missed
-    )
-    return [f"the backbone misses {len(missed)} of its {len(gates)} gates: {listed}"]
 
 
 def origin_notes(comparison: Comparison) -> list[str]:

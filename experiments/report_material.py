@@ -4,12 +4,12 @@ Runs stand side by side if they tune the same backbone and answered the same que
 is a comparison of its own, so that no table mixes two measurements.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
+from experiments.backbone_gates import backbone_folder
 from experiments.evaluated_runs import (
     PREDICTIONS,
     SETTINGS,
@@ -181,18 +181,6 @@ def backbone_of(groups: Sequence[Group]) -> tuple[str, dict[str, Any]]:
             folder = backbone_folder(backbone["init_args"])
             return (folder.name if folder is not None else UNKNOWN_BACKBONE), backbone
     return UNKNOWN_BACKBONE, {}
-
-
-def backbone_folder(arguments: dict[str, Any]) -> Path | None:
-    """Returns the folder that holds all files of a backbone; the language model's if they lie apart."""
-    files = [value for value in arguments.values() if isinstance(value, str) and "/" in value]
-    together = (
-        Path(os.path.commonpath(files)) if files and len({PurePath(f).is_absolute() for f in files}) == 1 else None
-    )
-    if together is not None and together.name:
-        return together
-    language = arguments.get("language_model")
-    return Path(language) if isinstance(language, str) else None
 
 
 def relabel(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.backbone_gates import missed_gate_notes
 from experiments.comparison_table import IN_NOISE, mean_of_sets, members_of
 from experiments.contamination import contamination_notes, overlaps_with, recorded_tasks
 from experiments.evaluated_runs import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
@@ -106,7 +107,12 @@ def score_report(groups: Sequence[Group], baseline: Group | None = None) -> Repo
         columns=[columns[position] for position in shown],
         rows=[tuple(row[position] for position in shown) for row in rows],
         records=[line.record for line in lines],
-        notes=[*reading_notes(lines, groups), *setting_notes(benchmarks, measured), *zero_shot_notes(groups)],
+        notes=[
+            *reading_notes(lines, groups),
+            *setting_notes(benchmarks, measured),
+            *missed_gate_notes(groups),
+            *zero_shot_notes(groups),
+        ],
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.backbone_gates import gate_notes
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
@@ -73,6 +74,8 @@ def report(
     counted = summary(method.parameter_parts(), experiment.model.backbone.base_parameters())
     answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
     OUT.print(comparison_table(frozen, tuned, method.name, answered))
+    for note in gate_notes(experiment.config["model"]["backbone"], [Path()]):
+        say(note)
     say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
     say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
     for label, path in [

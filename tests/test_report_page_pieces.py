@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy
@@ -13,9 +14,9 @@ import pytest
 from PIL import Image
 
 from data_modules.vsr import VSR
+from experiments.backbone_gates import gate_notes, missed_gate_notes
 from experiments.report_cases import LONGEST, visible
 from experiments.report_figures import STYLE, WIDTHS, ReportFigure, looks
-from experiments.report_header import gate_notes
 from experiments.report_html import table_html
 from experiments.report_material import read_material
 from experiments.report_page import write_report
@@ -231,6 +232,18 @@ def test_missed_gates_are_said(tmp_path):
     notes = gate_notes({"init_args": arguments}, [tmp_path])
     assert notes == ["the backbone misses 1 of its 2 gates: relation 87.3% (asked: 90.0%)"]
     assert gate_notes({"init_args": arguments}, [tmp_path / "elsewhere"]) == []
+
+
+def test_every_table_on_the_second_embedded_backbone_says_what_it_misses():
+    def group(backbone: str) -> SimpleNamespace:
+        folder = f"experiments/backbones/{backbone}"
+        arguments = {"vision_config": f"{folder}/vision/x.json", "language_model": f"{folder}/language"}
+        run = SimpleNamespace(config={"model": {"backbone": {"init_args": arguments}}})
+        return SimpleNamespace(runs=[run, run, SimpleNamespace(config={})])
+
+    assert missed_gate_notes([group("testbed")]) == []
+    (note,) = missed_gate_notes([group("testbed"), group("testbed_patch12")])
+    assert note.startswith("the backbone misses 2 of its 4 gates: visual relation 87.3%")
 
 
 def test_pictures_are_those_that_were_asked_and_attention_maps_are_embedded(tmp_path):
