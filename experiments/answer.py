@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule
+from experiments.backbone_gates import say_missed_gates
 from experiments.cli import parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
 from experiments.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
@@ -41,5 +42,6 @@ def main(arguments: Sequence[str]) -> int:
         folder, scores = evaluate_frozen(experiment)
     if verb == "test":
         OUT.print(score_table(list(scores.values())))
+        say_missed_gates(experiment)
     say(f"predictions: {folder / 'predictions' / f'{experiment.data.name}.jsonl'}")
     return ExitCode.DONE

@@ -3,13 +3,23 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from experiments.console import say
 from experiments.evaluated_runs import Group
 from experiments.report_sweeps import read_json
 
+if TYPE_CHECKING:
+    from experiments.cli import Experiment
+
 TRAINING_FILE = "training.json"
 PASSED = "passed"
+
+
+def say_missed_gates(experiment: "Experiment") -> None:
+    """Says below a table of scores which gates the experiment's backbone misses, if any."""
+    for note in gate_notes(experiment.config["model"]["backbone"], [Path()]):
+        say(note)
 
 
 def missed_gate_notes(groups: Sequence[Group]) -> list[str]:

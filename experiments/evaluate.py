@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from experiments.backbone_gates import say_missed_gates
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
 from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         load_run(run, experiment)
         scores = evaluate_tuned(experiment, folder, knocked_out, options)
     OUT.print(score_table(list(scores.values())))
+    say_missed_gates(experiment)
     say(f"predictions: {folder / 'predictions'}\nscores:      {folder / 'scores'}")
     return ExitCode.DONE
 

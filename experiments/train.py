@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.backbone_gates import gate_notes
+from experiments.backbone_gates import say_missed_gates
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
@@ -62,6 +62,7 @@ def evaluate_only(experiment: Experiment, *, force: bool) -> int:
     check_benchmarks(experiment)
     folder, scores = evaluate_frozen(experiment, AnsweringOptions(force=force))
     OUT.print(score_table(list(scores.values())))
+    say_missed_gates(experiment)
     say(f"predictions: {folder / 'predictions'}")
     return ExitCode.DONE
 
@@ -74,8 +75,7 @@ def report(
     counted = summary(method.parameter_parts(), experiment.model.backbone.base_parameters())
     answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
     OUT.print(comparison_table(frozen, tuned, method.name, answered))
-    for note in gate_notes(experiment.config["model"]["backbone"], [Path()]):
-        say(note)
+    say_missed_gates(experiment)
     say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
     say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
     for label, path in [

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from data_modules.vsr import VSR
-from experiments.backbone_gates import gate_notes, missed_gate_notes
+from experiments.backbone_gates import gate_notes, missed_gate_notes, say_missed_gates
+from experiments.cli import parse_experiment
 from experiments.report_cases import LONGEST, visible
 from experiments.report_figures import STYLE, WIDTHS, ReportFigure, looks
 from experiments.report_html import table_html
@@ -285,3 +286,10 @@ def test_pictures_are_those_that_were_asked_and_attention_maps_are_embedded(tmp_
     parts = {part.name: part for part in parts_of(comparison, comparison.groups[-1], [], [tmp_path], 1)[0]}
     assert not parts["cases"].pictures
     assert any("vsr: no pictures" in note for note in parts["cases"].notes)
+
+
+@pytest.mark.parametrize(("backbone", "lines"), [("testbed", 0), ("testbed_patch12", 1)])
+def test_what_an_evaluation_prints_ends_with_the_gates_its_backbone_misses(capfd, backbone, lines):
+    words = ["--config", "experiments/frozen.yaml", "--config", f"experiments/backbones/{backbone}.yaml"]
+    say_missed_gates(parse_experiment(words))
+    assert capfd.readouterr().out.count("misses 2 of its 4 gates") == lines

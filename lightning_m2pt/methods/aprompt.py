@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.argument_checks import require_at_least, require_positive
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction, refuse_recomputation
 from lightning_m2pt.prompts.deep import DeepPrompts
@@ -45,14 +46,9 @@ class APrompt(WithInteraction):
         interaction: bool = True,
     ) -> None:
         super().__init__(interaction)
-        if input_length < 1:
-            raise BadInputError(f"{input_length} is no length", where="model.method.input_length", expected="1 or more")
-        if attention_length < 0:
-            raise BadInputError(
-                f"{attention_length} is negative", where="model.method.attention_length", expected="0 or more"
-            )
-        if init_std <= 0.0:
-            raise BadInputError(f"{init_std} is not positive", where="model.method.init_std", expected="more than 0")
+        require_at_least("input_length", input_length, 1)
+        require_at_least("attention_length", attention_length, 0)
+        require_positive("init_std", init_std)
         self.input_length, self.attention_length = input_length, attention_length
         self.train_query_prompts, self.init_std = query_prompts, init_std
         self.input_prompts: DeepPrompts | None = None

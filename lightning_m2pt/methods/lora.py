@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
-from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.errors import EnvironmentFailure
+from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
 from lightning_m2pt.methods.with_interaction import INTERACTION
@@ -46,12 +47,10 @@ class Lora(WithStandIns):
         interaction: bool = True,
     ) -> None:
         super().__init__(interaction)
-        if rank < 1:
-            raise BadInputError(f"{rank} is no rank", where="model.method.rank", expected="1 or more")
-        if alpha is not None and alpha <= 0.0:
-            raise BadInputError(f"{alpha:g} is not positive", where="model.method.alpha", expected="more than 0")
-        if not 0.0 <= dropout < 1.0:
-            raise BadInputError(f"{dropout} is no probability", where="model.method.dropout", expected="0 <= p < 1")
+        require_at_least("rank", rank, 1)
+        if alpha is not None:
+            require_positive("alpha", alpha)
+        require_dropout(dropout)
         self.rank, self.vision = rank, vision
         self.alpha = float(2 * rank if alpha is None else alpha)
         self.input_dropout = nn.Dropout(dropout)

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape, InjectionPath, VisualRowsToText
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
 from lightning_m2pt.methods.base import Method, Place
 from lightning_m2pt.prompts.deep import DeepPrompts, Depth, Initialisation, LayerChoice, choose_layers
 from lightning_m2pt.prompts.token_path import VisualPosition
@@ -64,13 +65,10 @@ class M2PT(Method):
         path: InjectionPath = "auto",
     ) -> None:
         super().__init__()
-        for key, value in (("visual_length", visual_length), ("textual_length", textual_length)):
-            if value < 0:
-                raise BadInputError(f"{value} is negative", where=f"model.method.{key}", expected="0 or more rows")
-        if not 0.0 <= dropout < 1.0:
-            raise BadInputError(f"{dropout} is no probability", where="model.method.dropout", expected="0 <= p < 1")
-        if init_std <= 0.0:
-            raise BadInputError(f"{init_std} is not positive", where="model.method.init_std", expected="more than 0")
+        require_at_least("visual_length", visual_length, 0)
+        require_at_least("textual_length", textual_length, 0)
+        require_dropout(dropout)
+        require_positive("init_std", init_std)
         self.visual_length, self.textual_length = visual_length, textual_length
         self.visual_layers, self.textual_layers = visual_layers, textual_layers
         self.visual_depth: Depth = visual_depth

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 import torch
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction, refuse_recomputation
 from lightning_m2pt.prompts.key_value_prefix import PrefixEmbedding
@@ -41,18 +41,11 @@ class PrefixTuning(WithInteraction):
         interaction: bool = True,
     ) -> None:
         super().__init__(interaction)
-        if length < 1:
-            raise BadInputError(f"{length} is no length", where="model.method.length", expected="1 or more")
-        if reparameterisation is not None and reparameterisation < 1:
-            raise BadInputError(
-                f"{reparameterisation} is no width",
-                where="model.method.reparameterisation",
-                expected="1 or more, or null for none",
-            )
-        if not 0.0 <= dropout < 1.0:
-            raise BadInputError(f"{dropout} is no probability", where="model.method.dropout", expected="0 <= p < 1")
-        if init_std <= 0.0:
-            raise BadInputError(f"{init_std} is not positive", where="model.method.init_std", expected="more than 0")
+        require_at_least("length", length, 1)
+        if reparameterisation is not None:
+            require_at_least("reparameterisation", reparameterisation, 1)
+        require_dropout(dropout)
+        require_positive("init_std", init_std)
         self.length, self.reparameterisation = length, reparameterisation
         self.init_std, self.dropout = init_std, dropout
         self.prefix: PrefixEmbedding | None = None
