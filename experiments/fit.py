@@ -1,6 +1,7 @@
 """``m2pt fit``: tune a method on an experiment's data; the same command resumes and never repeats what is complete."""
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from lightning.pytorch import Trainer
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
+from experiments.loading import load_run
 from experiments.model_card import model_card
 from experiments.prepare import check_experiment
 from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
 from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
+from experiments.validate import require_validation_split, validate
 from lightning_m2pt.adapter import save_adapter
 from lightning_m2pt.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -28,6 +31,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = VerbParser(prog="m2pt fit", description=__doc__, add_help=False)
     parser.add_argument("--force", action="store_true", help="start this run over; its folder is emptied first")
     parser.add_argument("--run", type=Path, help="use this run folder; differing settings are refused by name")
+    parser.add_argument("--validate", action="store_true", help="then do what `m2pt validate` does with the run")
     return parser
 
 
@@ -35,8 +39,15 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = split_arguments(argument_parser(), arguments)
     experiment = parse_experiment(rest)
+    if own.validate:
+        check_experiment(experiment)
+        require_validation_split(experiment)
     run = fit(experiment, force=own.force, folder=own.run)
     say(f"adapter: {run / 'adapter'}")
+    if own.validate and COMPLETED in read_run_record(run):
+        if not experiment.model.backbone.is_loaded:  # it was tuned before
+            load_run(run, experiment)
+        say(json.dumps(validate(experiment)))
     return ExitCode.DONE
 
 

@@ -256,7 +256,7 @@ def outcome(job: Job, log: str) -> tuple[str, dict[str, float]]:
 
 
 def validation_figures(log: str) -> dict[str, float]:
-    """Returns what ``m2pt validate`` wrote as its last line; empty if that is something else."""
+    """Returns what ``m2pt fit --validate`` wrote as its last line; empty if that is something else."""
     lines = log.splitlines()
     try:
         figures: dict[str, Any] = json.loads(lines[-1]) if lines else {}
