@@ -31,8 +31,8 @@ from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.module import TuningModule
 from lightning_m2pt.optim import AdamW
 from lightning_m2pt.sample_order import OrderedSampler, ResumableLoader
-from lightning_m2pt.trainable import freeze_all_but_declared
 from lightning_m2pt.templates import VICUNA_V1
+from lightning_m2pt.trainable import freeze_all_but_declared
 from lightning_m2pt.types import Batch
 from tests.random_backbones import random_backbone, random_batch
 from tests.small_experiment import checked, small_words
