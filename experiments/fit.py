@@ -14,6 +14,7 @@ from experiments.contamination import TASKS
 from experiments.model_card import model_card
 from experiments.prepare import check_experiment
 from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
+from experiments.run_lock import alone_in
 from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
 from lightning_m2pt.adapter import save_adapter
 from lightning_m2pt.checkpoint import latest_checkpoint, step_of
@@ -41,11 +42,24 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = None) -> Path:
-    """Checks, tunes and saves the adapter; returns the run's folder.
+    """Checks, tunes and saves the adapter, alone in the run's folder; returns it.
+
+    Raises:
+        BadInputError: If data, configuration and backbone do not fit together, or another process tunes there.
+        EnvironmentFailure: If the run's folder cannot be written.
+    """
+    check_tuning(experiment)
+    run = folder or run_folder(experiment)
+    with alone_in(run):
+        tune(experiment, run, force=force)
+    return run
+
+
+def check_tuning(experiment: Experiment) -> None:
+    """Looks for everything that tuning reads, before weights are loaded.
 
     Raises:
         BadInputError: If data, configuration and backbone do not fit together.
-        EnvironmentFailure: If the run's folder cannot be written.
     """
     data = tuning_data(experiment)
     if not experiment.model.method.part_names():
@@ -57,13 +71,22 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
         )
     check_experiment(experiment)
     data.check()
-    run = folder or run_folder(experiment)
+
+
+def tune(experiment: Experiment, run: Path, *, force: bool) -> None:
+    """Tunes a checked experiment in a folder where nobody else does; a finished run is left as it is.
+
+    Raises:
+        BadInputError: If the folder holds something else, or a run of other settings.
+        EnvironmentFailure: If it cannot be written.
+    """
+    data = tuning_data(experiment)
     refuse_foreign_folder(run)
     if not force:
         refuse_other_settings(run, experiment)
         if COMPLETED in read_run_record(run):
             say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
-            return run
+            return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
     # Everything that can be refused has been: from here on the folder changes.
@@ -77,7 +100,6 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
         trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
     if trainer.is_global_zero:
         keep(experiment, run, trainer, round(time.monotonic() - started, 1))
-    return run
 
 
 def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:
