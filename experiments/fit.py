@@ -12,6 +12,7 @@ from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
 from experiments.model_card import model_card
+from experiments.peak_memory import peak_memory
 from experiments.prepare import check_experiment
 from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
 from experiments.run_lock import alone_in
@@ -21,7 +22,7 @@ from lightning_m2pt.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.run_record import read_run_record, update_run_record
 
-COMPLETED = "completed"
+COMPLETED, MEMORY = "completed", "peak_memory_bytes"
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -112,7 +113,8 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) ->
     if steps < planned:
         say(f"stopped after {steps} of {planned} steps: the same command goes on")
         return
-    update_run_record(run, COMPLETED, {"optimizer_steps": steps, "seconds": seconds})
+    memory = peak_memory(trainer.strategy.root_device)
+    update_run_record(run, COMPLETED, {"optimizer_steps": steps, "seconds": seconds, MEMORY: memory})
 
 
 def backbone_name(experiment: Experiment) -> str:

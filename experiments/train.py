@@ -11,7 +11,7 @@ from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
 from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
-from experiments.fit import COMPLETED, check_tuning, tune
+from experiments.fit import COMPLETED, MEMORY, check_tuning, tune
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
@@ -23,6 +23,8 @@ from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.run_record import read_run_record
 from lightning_m2pt.trainable_table import summary
+
+GIB = 1024**3
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -94,6 +96,8 @@ def report(
     say_missed_gates(experiment)
     say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
     say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
+    if memory := completed.get(MEMORY):  # runs of earlier versions have none
+        say("memory       " + ", ".join(f"{size / GIB:.2f} GiB {what}" for what, size in memory.items()) + " at most")
     for label, path in [
         ("data", experiment.data.root),
         ("run", run),
@@ -107,5 +111,6 @@ def report(
         "tuned": {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
         "parameters": counted,
         "seconds": {"tuning": completed["seconds"]},
+        MEMORY: {"tuning": memory},
     }
     write_atomically(run / "results.json", (json.dumps(content, indent=2) + "\n").encode())
