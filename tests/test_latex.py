@@ -3,8 +3,11 @@
 import pytest
 
 from experiments.main import main
+from experiments.report_figures import ReportFigure
 from experiments.report_material import read_material
-from experiments.report_page import write_report
+from experiments.report_page import write_pieces
+from experiments.report_parts import parts_of
+from experiments.report_variants import lead_of
 from experiments.table_formats import Column, ReportTable, latex
 from lightning_m2pt.errors import ExitCode
 from tests.report_folders import write_everything
@@ -41,13 +44,19 @@ def test_a_sign_that_the_fonts_lack_is_named_by_its_number():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The reports of a whole comparison and of one in which every text is hostile."""
+    """The pieces of the report of a whole comparison, and of one in which every text is hostile; nothing is drawn."""
     folders = [
         write_everything(tmp_path_factory.mktemp("whole"), ("lora",)),
         hostile_outputs(tmp_path_factory.mktemp("hostile")),
     ]
-    for outputs in folders:
-        write_report(read_material([outputs]), outputs / "report", [outputs.parent], 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReportFigure, "images", {})
+        for outputs in folders:
+            material = read_material([outputs])
+            for comparison in material.comparisons:
+                lead = lead_of(comparison.groups, material.sweeps)
+                parts, _ = parts_of(comparison, lead, material.sweeps, [outputs.parent], 2)
+                write_pieces([part for part in parts if not part.missing], outputs / "report" / comparison.name)
     return folders
 
 
