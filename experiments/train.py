@@ -14,6 +14,7 @@ from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_
 from experiments.fit import COMPLETED, MEMORY, check_tuning, tune
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
+from experiments.report_cost import GIB
 from experiments.results_table import score_table
 from experiments.run_folder import run_folder
 from experiments.run_lock import alone_in
@@ -23,8 +24,6 @@ from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.run_record import read_run_record
 from lightning_m2pt.trainable_table import summary
-
-GIB = 1024**3
 
 
 def argument_parser() -> argparse.ArgumentParser:

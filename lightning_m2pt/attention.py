@@ -35,6 +35,7 @@ READ_FIELDS = frozenset(
         "visual_position",
         "key_value_prefix",
         "query_rows",
+        "decoder_dropout",
         "connector",
         "lm_head",
         "path",
