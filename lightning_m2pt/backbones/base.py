@@ -57,6 +57,12 @@ class Attachment:
         prompts, prefix = self.textual_prompts, self.key_value_prefix
         return (prompts.length if prompts is not None else 0) + (prefix.length if prefix is not None else 0)
 
+    def rows_beside_patches(self) -> int:
+        """Returns how many rows of an image go through the connector besides its patches."""
+        if self.visual_prompts is None or self.visual_rows_to_text == "none":
+            return 0
+        return self.visual_prompts.length  # ``official`` takes one prompt row less than ``all``, and CLS
+
 
 @dataclass
 class VisualRows:
