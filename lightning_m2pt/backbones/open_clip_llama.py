@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.base import Backbone, DecodingState, VisualRows
 from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, shape_of
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.feature_cache import FeatureCache
 from lightning_m2pt.processing import Processor
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, prefix_cache
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, fill_language_cache, is_foldable
@@ -36,6 +37,9 @@ class OpenClipLlama(Backbone):
         projector_weights: safetensors file with ``weight`` (D_text, D_vision) and ``bias`` (D_text).
         dtype: Type of the frozen weights.
         activation_checkpointing: Recompute activations in the backward pass (non-reentrant); takes the token path.
+        feature_cache: Folder that keeps the tower's features while nothing in the tower is trained; None keeps none.
+            A batch's features are then computed without the pictures that are there, which may change last bits.
+        feature_cache_bytes: Size beyond which the cache takes nothing more.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class OpenClipLlama(Backbone):
         projector_weights: str,
         dtype: Literal["float32", "bfloat16", "float64"] = "float32",
         activation_checkpointing: bool = False,
+        feature_cache: str | None = None,
+        feature_cache_bytes: int = 100_000_000_000,
     ) -> None:
         super().__init__()
         self.vision_config = Path(vision_config)
@@ -66,6 +72,7 @@ class OpenClipLlama(Backbone):
         self._query_rows = QueryRows()
         self._base_parameters = 0
         self.is_loaded = False
+        self.feature_cache = FeatureCache(Path(feature_cache), feature_cache_bytes) if feature_cache else None
 
     def processor(self) -> Processor:
         """Returns the tokenizer of the language model's folder with the tower's image transform."""
@@ -203,7 +210,7 @@ class OpenClipLlama(Backbone):
         """Runs the used vision blocks and selects what goes through the connector."""
         prompts = self.attachment.visual_prompts
         if prompts is None:
-            return VisualRows(self.vision_states(pixel_values)[:, 1:], [Span.PATCH] * self.shape.patches)
+            return VisualRows(self.patch_features(pixel_values), [Span.PATCH] * self.shape.patches)
         rows = prompts.layer_rows()
         used, last = rows[:-1], rows[-1]
         if self.attachment.path != "token" and not self.activation_checkpointing and is_foldable(used):
@@ -216,6 +223,16 @@ class OpenClipLlama(Backbone):
             self._install_vision(self._vision_token_path)
             states = self._vision_token_path.without_prompts(self.vision_states(pixel_values), prompts.length)
         return self.select_rows(states, last)
+
+    def patch_features(self, pixel_values: Tensor) -> Tensor:
+        """Returns (B, N, D) of the tower without prompts, from the cache where the features are constants."""
+
+        def compute(pixels: Tensor) -> Tensor:
+            return self.vision_states(pixels)[:, 1:]
+
+        if self.feature_cache is None or not self.feature_cache.may_serve(self.vision_tower, pixel_values):
+            return compute(pixel_values)
+        return self.feature_cache.features(self.vision_tower, pixel_values, compute)
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
         """Returns the input of the tower's last block: (B, 1 + N, D), or (B, P + 1 + N, D) on the token path."""
