@@ -2,8 +2,8 @@
 
     python -m benchmarks.feature_cache --rounds 7
 
-Rounds alternate; times are process time per step of a plain loop. The first pass with the cache fills it and is listed
-by itself. Whether a picture's features depend on the batch it was computed in is counted bit for bit.
+Rounds alternate; times are process time of bare steps over the same batches. The first pass with the cache fills it and
+is listed by itself. Whether a picture's features depend on the batch it was computed in is counted bit for bit.
 """
 
 import argparse
@@ -16,16 +16,17 @@ from typing import Any
 import torch
 
 from benchmarks.measured_on import measured_on
-from benchmarks.overhead import bare, prepared
-from experiments.training import tuning_data
-from lightning_m2pt.feature_cache import bytes_below
+from benchmarks.training_steps import TrainingSteps
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.feature_cache import FeatureCache, bytes_below
+from lightning_m2pt.sample_order import samples_of_steps
+
+TIMED_STEPS = 10
 
 
-def batch_dependence(words: list[str]) -> dict[str, Any]:
-    """Compares features of pictures computed one by one with those of the first batch."""
-    experiment = prepared(words)
-    backbone = experiment.model.backbone
-    pixels = next(iter(tuning_data(experiment).train_dataloader())).pixel_values
+def batch_dependence(backbone: Backbone, pixels: torch.Tensor) -> dict[str, Any]:
+    """Compares features of pictures computed one by one with those of one batch."""
     with torch.no_grad():
         together = backbone.visual_rows(pixels).rows
         alone = torch.cat([backbone.visual_rows(picture[None]).rows for picture in pixels])
@@ -41,15 +42,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="experiments/projector.yaml")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=33)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/feature_cache.json"))
     own = parser.parse_args()
     torch.set_num_threads(1)
-    words = ["--config", own.config, "--trainer.max_steps", str(own.steps)]
+    steps = TrainingSteps(["--config", own.config])
+    backbone, data = steps.model.backbone, steps.data
+    assert isinstance(backbone, OpenClipLlama)
+    positions = samples_of_steps(0, 0, len(data.train_texts), data.batch_size)[:TIMED_STEPS]
+    batches = [steps.batch(row) for row in positions.tolist()]
+    steps.seconds(batches)  # warms up
     with tempfile.TemporaryDirectory() as folder:
-        cached = [*words, "--model.backbone.feature_cache", folder]
-        filling = bare(cached, own.steps)
-        rounds = [(bare(words, own.steps), bare(cached, own.steps)) for _ in range(own.rounds)]
+        cache = FeatureCache(Path(folder), maximum_bytes=10**9)
+        backbone.feature_cache = cache
+        filling = steps.seconds(batches) / TIMED_STEPS
+        rounds = []
+        for _ in range(own.rounds):
+            times = []
+            for backbone.feature_cache in (None, cache):
+                times.append(steps.seconds(batches) / TIMED_STEPS)
+            rounds.append(times)
         size = bytes_below(Path(folder))
     without, with_cache = (statistics.median(column) for column in zip(*rounds, strict=True))
     content = {
@@ -62,7 +73,7 @@ def main() -> None:
         "saved_percent": 100 * (1 - with_cache / without),
         "rounds": [[1000 * value for value in each] for each in rounds],
         "cache_bytes": size,
-        "one_by_one_against_one_batch": batch_dependence(words),
+        "one_by_one_against_one_batch": batch_dependence(backbone, batches[0].pixel_values),
         "measured_on": measured_on(),
     }
     own.output.write_text(json.dumps(content, indent=2) + "\n")

@@ -105,6 +105,9 @@ class BackboneShape:
     text_head_width: int
     vocabulary_size: int
     maximum_positions: int
+    vision_mlp_width: int
+    vision_quick_gelu: bool
+    text_mlp_width: int
     image_mean: tuple[float, ...] = field(default=())
     image_std: tuple[float, ...] = field(default=())
     interpolation: Interpolation = "bicubic"
