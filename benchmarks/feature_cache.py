@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("--config", default="experiments/projector.yaml")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/feature_cache.json"))
-    own = parser.parse_args()
+    own, words = parser.parse_known_args()  # what is left are words of the experiment
     torch.set_num_threads(1)
-    steps = TrainingSteps(["--config", own.config])
+    steps = TrainingSteps(["--config", own.config, *words])
     backbone, data = steps.model.backbone, steps.data
     assert isinstance(backbone, OpenClipLlama)
     positions = samples_of_steps(0, 0, len(data.train_texts), data.batch_size)[:TIMED_STEPS]

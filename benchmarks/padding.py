@@ -92,9 +92,9 @@ def main() -> None:
     parser.add_argument("--config", default="experiments/m2pt_base.yaml")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/padding.json"))
-    own = parser.parse_args()
+    own, words = parser.parse_known_args()  # what is left are words of the experiment
     torch.set_num_threads(1)
-    steps = TrainingSteps(["--config", own.config])
+    steps = TrainingSteps(["--config", own.config, *words])
     lengths = numpy.array([len(text) for text in steps.data.train_texts])
     invented = vision_flan_like_lengths() - 1 + ROWS_OF_IMAGE
     testbed = lengths - 1 + TESTBED_ROWS_OF_IMAGE

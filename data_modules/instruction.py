@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from data_modules.base import DataModule, image_bytes, unique_ids
 from lightning_m2pt.collate import EncodedSample
 from lightning_m2pt.errors import BadInputError, M2PTError
+from lightning_m2pt.memory_estimate import MicroBatchSize
 from lightning_m2pt.processing import EncodedText, Processor
 from lightning_m2pt.sample_order import (
     LengthGroups,
@@ -208,6 +209,23 @@ class InstructionDataModule(DataModule):
         size = len(self.read_once()[0])
         micro = checked_micro_batch_size(self.batch_size, self.micro_batch_size, world_size, size)
         return self.batch_size // (micro * world_size)
+
+    def largest_micro_batch(self, world_size: int) -> MicroBatchSize:
+        """Returns the longest text and the most labels that a micro-batch of the first epoch has.
+
+        Raises:
+            BadInputError: If the optimizer step cannot be split evenly.
+        """
+        sampler = self.sampler(0, world_size)
+        size = len(self.train_texts)
+        steps = samples_of_steps(self.seed(), 0, size, self.batch_size, self.length_groups)
+        micro_batches = steps.reshape(-1, sampler.micro_batch_size)
+        lengths = numpy.array([len(text) for text in self.train_texts], numpy.int64)
+        return MicroBatchSize(
+            samples=sampler.micro_batch_size,
+            text_rows=int(lengths[micro_batches].max()) - 1,
+            supervised_rows=int(self.tokens_of_samples[micro_batches].sum(axis=1).max()),
+        )
 
     def steps_per_epoch(self) -> int:
         """Returns the number of optimizer steps of an epoch; what is left over is dropped."""

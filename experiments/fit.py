@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
+from experiments.memory import decide_recomputation
 from experiments.model_card import model_card
 from experiments.prepare import check_experiment
 from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
@@ -66,6 +67,7 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
             return run
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
+    decide_recomputation(experiment, trainer.strategy.root_device, data.largest_micro_batch(trainer.world_size))
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():
         if force and run.exists():

@@ -122,10 +122,16 @@ class Backbone(nn.Module, ABC):
         shape: Sizes, for checks before any weight is loaded.
         attachment: What the attached method put in; replaced by ``attach`` and emptied by ``detach``.
         projector: Pretrained connector.
+        is_loaded: Whether the weights are in.
+        activation_checkpointing: Whether activations are computed again in the backward pass.
+        checkpointing_is_automatic: Whether that is for an estimate of the memory to decide, before weights load.
     """
 
     shape: BackboneShape
     projector: nn.Module
+    is_loaded: bool = False
+    activation_checkpointing: bool = False
+    checkpointing_is_automatic: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,6 +218,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def dtype_name(self) -> str:
         """Returns the type of the frozen weights, such as ``bfloat16``."""
+
+    def recompute_activations(self, is_on: bool) -> None:
+        """Switches activation checkpointing; takes effect when weights load."""
+        self.activation_checkpointing = self.shape.recomputes_activations = is_on
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Maps (..., D) hidden states to (..., V) logits, with the attachment's head if it has one."""

@@ -37,6 +37,7 @@ class OpenClipLlama(Backbone):
         projector_weights: safetensors file with ``weight`` (D_text, D_vision) and ``bias`` (D_text).
         dtype: Type of the frozen weights.
         activation_checkpointing: Recompute activations in the backward pass (non-reentrant); takes the token path.
+            ``auto`` recomputes where an estimate of the memory says that training would not fit otherwise.
         feature_cache: Folder that keeps the tower's features while nothing in the tower is trained; None keeps none.
             A batch's features are then computed without the pictures that are there, which may change last bits.
         feature_cache_bytes: Size beyond which the cache takes nothing more.
@@ -50,7 +51,7 @@ class OpenClipLlama(Backbone):
         language_model: str,
         projector_weights: str,
         dtype: Literal["float32", "bfloat16", "float64"] = "float32",
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | Literal["auto"] = "auto",
         feature_cache: str | None = None,
         feature_cache_bytes: int = 100_000_000_000,
     ) -> None:
@@ -61,11 +62,11 @@ class OpenClipLlama(Backbone):
         self.language_folder = Path(language_model)
         self.projector_weights = Path(projector_weights)
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self.activation_checkpointing = activation_checkpointing
+        self.checkpointing_is_automatic = activation_checkpointing == "auto"
         self._open_clip = read_json(self.vision_config, "model.backbone.vision_config")
         self._llama = read_json(self.language_config / "config.json", "model.backbone.language_config")
         self.shape = shape_of(self._open_clip, self._llama, self.vision_config, self.language_config)
-        self.shape.recomputes_activations = activation_checkpointing
+        self.recompute_activations(activation_checkpointing is True)
         self._vision_token_path = VisionTokenPath()
         self._vision_prefix_path = VisionPrefixPath()
         self._language_token_path = LanguageTokenPath()
