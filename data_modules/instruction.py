@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +13,15 @@ from torch.utils.data import Dataset
 from data_modules.base import DataModule, image_bytes, unique_ids
 from lightning_m2pt.collate import EncodedSample
 from lightning_m2pt.errors import BadInputError, M2PTError
+from lightning_m2pt.memory_estimate import MicroBatchSize
 from lightning_m2pt.processing import EncodedText, Processor
 from lightning_m2pt.sample_order import (
+    LengthGroups,
     OrderedSampler,
     ResumableLoader,
     SampleLoader,
     checked_micro_batch_size,
-    epoch_order,
+    samples_of_steps,
 )
 from lightning_m2pt.types import Sample
 
@@ -75,6 +76,8 @@ class InstructionDataModule(DataModule):
         max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
         num_workers: Processes that read pictures.
         order_seed: Decides the order of the samples; None takes the run's seed.
+        group_by_length: How many optimizer steps' samples are sorted by length together, so that less is padded; 0
+            leaves the order alone, 1 evens the micro-batches of each step and leaves it its samples.
 
     Raises:
         BadInputError: If a number is out of range.
@@ -90,6 +93,7 @@ class InstructionDataModule(DataModule):
         max_text_length: int = 1024,
         num_workers: int = 0,
         order_seed: int | None = None,
+        group_by_length: int = 0,
     ) -> None:
         super().__init__(root, template)
         for key, value, least in (
@@ -98,6 +102,7 @@ class InstructionDataModule(DataModule):
             ("questions_per_sample", questions_per_sample, 1),
             ("max_text_length", max_text_length, 1),
             ("num_workers", num_workers, 0),
+            ("group_by_length", group_by_length, 0),
         ):
             if value < least:
                 raise BadInputError(f"{key} is {value}", where=f"data.{key}", expected=f"at least {least}")
@@ -107,6 +112,8 @@ class InstructionDataModule(DataModule):
         self.max_text_length = max_text_length
         self.num_workers = num_workers
         self.order_seed = order_seed
+        self.group_by_length = group_by_length
+        self.length_groups: LengthGroups | None = None
         self.train_samples: list[Sample] | None = None
         self.validation_samples: list[Sample] | None = None
         self.train_texts: list[EncodedText] = []
@@ -165,6 +172,9 @@ class InstructionDataModule(DataModule):
             validation, self.template, max_text_length=self.max_text_length
         )
         self.tokens_of_samples = numpy.array([text.supervised_tokens for text in self.train_texts], numpy.int64)
+        if self.group_by_length:
+            lengths = numpy.array([len(text) for text in self.train_texts], numpy.int64)
+            self.length_groups = LengthGroups(lengths, self.group_by_length)
 
     def seed(self) -> int:
         """Returns the seed of the sample order.
@@ -184,8 +194,11 @@ class InstructionDataModule(DataModule):
         Raises:
             BadInputError: If the optimizer step cannot be split evenly.
         """
+        self.setup("fit")
         size = len(self.read_once()[0])
-        return OrderedSampler(size, self.seed(), self.batch_size, self.micro_batch_size, rank, world_size)
+        return OrderedSampler(
+            size, self.seed(), self.batch_size, self.micro_batch_size, rank, world_size, self.length_groups
+        )
 
     def micro_batches_per_step(self, world_size: int) -> int:
         """Returns how many micro-batches a device accumulates for one optimizer step.
@@ -197,15 +210,32 @@ class InstructionDataModule(DataModule):
         micro = checked_micro_batch_size(self.batch_size, self.micro_batch_size, world_size, size)
         return self.batch_size // (micro * world_size)
 
+    def largest_micro_batch(self, world_size: int) -> MicroBatchSize:
+        """Returns the longest text and the most labels that a micro-batch of the first epoch has.
+
+        Raises:
+            BadInputError: If the optimizer step cannot be split evenly.
+        """
+        sampler = self.sampler(0, world_size)
+        size = len(self.train_texts)
+        steps = samples_of_steps(self.seed(), 0, size, self.batch_size, self.length_groups)
+        micro_batches = steps.reshape(-1, sampler.micro_batch_size)
+        lengths = numpy.array([len(text) for text in self.train_texts], numpy.int64)
+        return MicroBatchSize(
+            samples=sampler.micro_batch_size,
+            text_rows=int(lengths[micro_batches].max()) - 1,
+            supervised_rows=int(self.tokens_of_samples[micro_batches].sum(axis=1).max()),
+        )
+
     def steps_per_epoch(self) -> int:
         """Returns the number of optimizer steps of an epoch; what is left over is dropped."""
         return len(self.read_once()[0]) // self.batch_size
 
     def tokens_of_step(self, epoch: int, step_in_epoch: int) -> int:
         """Returns the supervised tokens of one optimizer step of one epoch."""
-        order = cached_order(self.seed(), epoch, len(self.tokens_of_samples))
-        positions = order[step_in_epoch * self.batch_size : (step_in_epoch + 1) * self.batch_size]
-        return int(self.tokens_of_samples[positions].sum())
+        size = len(self.tokens_of_samples)
+        steps = samples_of_steps(self.seed(), epoch, size, self.batch_size, self.length_groups)
+        return int(self.tokens_of_samples[steps[step_in_epoch]].sum())
 
     def train_dataloader(self) -> ResumableLoader:
         """Returns this rank's training loader.
@@ -234,12 +264,6 @@ class InstructionDataModule(DataModule):
         dataset = SampleDataset(validation, self.validation_texts, self.processor)
         batch_size = self.micro_batch_size or self.batch_size
         return [SampleLoader(dataset, batch_size, self.collator, num_workers=self.num_workers)]
-
-
-@lru_cache(maxsize=2)
-def cached_order(seed: int, epoch: int, size: int) -> numpy.ndarray:
-    """Returns an epoch's order; a step needs it, and the next step needs the same one."""
-    return epoch_order(seed, epoch, size)
 
 
 def joined(samples: Sequence[Sample], questions_per_sample: int) -> list[Sample]:

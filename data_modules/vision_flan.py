@@ -59,6 +59,8 @@ class VisionFlan(InstructionDataModule):
         validation_file: Name of an annotation file to validate on.
         validation_fraction: Share of the pictures to validate on when there is no ``validation_file``.
         skip_empty_answers: Leave out records without an answer instead of refusing them.
+        group_by_length: How many optimizer steps' samples are sorted by length together, so that less is padded; 0
+            leaves the order alone, 1 evens the micro-batches of each step and leaves it its samples.
 
     Raises:
         BadInputError: If a number is out of range, or both ways to validate are asked for.
@@ -79,6 +81,7 @@ class VisionFlan(InstructionDataModule):
         validation_file: str | None = None,
         validation_fraction: float = 0.0,
         skip_empty_answers: bool = False,
+        group_by_length: int = 0,
     ) -> None:
         super().__init__(
             root,
@@ -89,6 +92,7 @@ class VisionFlan(InstructionDataModule):
             max_text_length,
             num_workers,
             order_seed,
+            group_by_length,
         )
         if not 0 <= validation_fraction < 1:
             raise BadInputError(

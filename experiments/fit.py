@@ -13,6 +13,7 @@ from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
 from experiments.loading import load_run
+from experiments.memory import decide_recomputation
 from experiments.model_card import model_card
 from experiments.peak_memory import peak_memory
 from experiments.prepare import check_experiment
@@ -101,6 +102,7 @@ def tune(experiment: Experiment, run: Path, *, force: bool) -> None:
             return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
+    decide_recomputation(experiment, trainer.strategy.root_device, data.largest_micro_batch(trainer.world_size))
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():
         if force and run.exists():

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import parse_experiment, split_arguments
+from data_modules.instruction import InstructionDataModule
+from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
+from experiments.memory import estimate_of, lines, upper_bound
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.module import TuningModule, build_on_meta
@@ -29,11 +31,22 @@ def main(arguments: Sequence[str]) -> int:
     experiment = parse_experiment(rest)
     counted = count(experiment.model)
     OUT.print(table(counted))
+    say_memory(experiment)
     path = own.output or experiment.output_root / experiment.name / "params.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(counted, indent=2) + "\n").encode())
     say(f"stored in {path}")
     return ExitCode.DONE
+
+
+def say_memory(experiment: Experiment) -> None:
+    """Says what tuning would take at most with the largest micro-batch that the settings allow."""
+    data, model = experiment.data, experiment.model
+    if not isinstance(data, InstructionDataModule) or not model.method.part_names():
+        return
+    estimate, recomputes = estimate_of(model, upper_bound(data)), model.backbone.shape.recomputes_activations
+    for line in lines(estimate, "with the longest texts allowed", recomputes):
+        say(line)
 
 
 def count(model: TuningModule) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     """
     model, data = experiment.config["model"], experiment.config["data"]
     not_deciding = set(NOT_DECIDING_DATA_KEYS)
+    if not data.get("init_args", {}).get("group_by_length"):
+        not_deciding.add("group_by_length")  # runs from before this key existed keep their names
     if model["loss_average"] == "micro_batch":
         not_deciding.remove("micro_batch_size")
     return {

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck
 from callbacks.loggers import loggers_for
+from callbacks.padding_share import PaddingShare
 from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics
 from callbacks.step_checkpoint import StepCheckpoint
@@ -108,6 +109,7 @@ def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Train
         GradientCheck(),
         PromptStatistics(),
         TaskLosses(),
+        PaddingShare(),
         LearningRateMonitor(logging_interval="step"),
         StepCheckpoint(checkpoints_folder(run), experiment.save_every_n_steps),
     ]

@@ -4,10 +4,14 @@ The order of an epoch does not depend on devices, micro-batches, loader workers 
 an epoch covers positions s*B to (s+1)*B of its order, B samples over all devices; what is left over at the end of an
 epoch is dropped. Within a step, micro-batch j of rank r is a contiguous chunk, so 1 device x 8, 4 micro-batches x 2
 and 2 devices x 4 train on the same samples.
+
+Steps may be grouped by length, so that little is padded: the samples of some steps in a row are sorted together and
+cut into steps again, whose order is drawn anew. All of this is a function of seed, epoch and lengths alone.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy
@@ -27,6 +31,43 @@ def epoch_order(seed: int, epoch: int, size: int) -> numpy.ndarray:
     key = numpy.array([seed % 2**64, epoch], dtype=numpy.uint64)
     generator = numpy.random.Generator(numpy.random.Philox(key=key))
     return generator.permutation(size)
+
+
+@dataclass(frozen=True, eq=False)  # compared and hashed as the object it is: its array has no hash
+class LengthGroups:
+    """Which samples are sorted by length together.
+
+    Attributes:
+        lengths: (samples,) int64, the tokens of every training sample; what is the same for all, such as the rows of
+            one picture, may be left out.
+        steps: Optimizer steps whose samples are sorted together. With 1 every step has the samples that it has
+            without groups, and only its micro-batches become even.
+    """
+
+    lengths: numpy.ndarray
+    steps: int
+
+
+@lru_cache(maxsize=2)
+def samples_of_steps(
+    seed: int, epoch: int, size: int, batch_size: int, groups: LengthGroups | None = None
+) -> numpy.ndarray:
+    """Returns which samples every optimizer step of an epoch sees, (steps, batch size) int64; read it only.
+
+    With groups the samples of a step are in falling order of length, equal ones in the epoch's order, so that every
+    contiguous chunk of a step is even. The last group may have fewer steps.
+    """
+    steps = size // batch_size
+    rows = epoch_order(seed, epoch, size)[: steps * batch_size].reshape(steps, batch_size)
+    if groups is None:
+        return rows
+    parts = []
+    for start in range(0, steps, groups.steps):
+        together = rows[start : start + groups.steps].reshape(-1)
+        parts.append(together[numpy.argsort(-groups.lengths[together], kind="stable")].reshape(-1, batch_size))
+    grouped: numpy.ndarray = numpy.concatenate(parts)
+    # Within a group the steps fall in length: without a new order of steps the lengths would saw through the epoch.
+    return grouped if groups.steps == 1 else grouped[epoch_order(seed, epoch, steps)]
 
 
 def checked_micro_batch_size(batch_size: int, micro_batch_size: int | None, world_size: int, size: int) -> int:
@@ -77,6 +118,7 @@ class OrderedSampler(Sampler[int]):
         micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
         rank: Number of this device.
         world_size: Number of devices.
+        groups: Which samples are sorted by length together; None leaves the order alone.
 
     Raises:
         BadInputError: If a step cannot be split evenly.
@@ -90,6 +132,7 @@ class OrderedSampler(Sampler[int]):
         micro_batch_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        groups: LengthGroups | None = None,
     ) -> None:
         self.size = size
         self.seed = seed
@@ -99,6 +142,7 @@ class OrderedSampler(Sampler[int]):
         self.steps_per_epoch = size // batch_size
         self.rank = rank
         self.world_size = world_size
+        self.groups = groups
         self.epoch = 0
         self.start = 0
 
@@ -112,7 +156,7 @@ class OrderedSampler(Sampler[int]):
 
     def positions(self) -> numpy.ndarray:
         """Returns this rank's sample positions of the whole epoch, (micro-batches, micro-batch size) int64."""
-        order = epoch_order(self.seed, self.epoch, self.size)[: self.steps_per_epoch * self.batch_size]
+        order = samples_of_steps(self.seed, self.epoch, self.size, self.batch_size, self.groups)
         shape = (self.steps_per_epoch * self.micro_batches_per_step, self.world_size, self.micro_batch_size)
         return order.reshape(shape)[:, self.rank]
 

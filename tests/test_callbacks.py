@@ -14,17 +14,20 @@ from torch.utils.data import DataLoader
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck, without_gradient
 from callbacks.loggers import METRICS_FILE, StepMetrics
+from callbacks.padding_share import PaddingShare
 from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
 from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics, mean_row_norm
 from callbacks.task_loss import TaskLosses
 from callbacks.trainable_table import TrainableTable
 from lightning_m2pt.answering import Answer
+from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.partial_predictions import PartialPredictions
+from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.run_record import read_run_record
-from lightning_m2pt.types import ParameterPart, Question, TaskLoss
+from lightning_m2pt.types import Batch, ParameterPart, Question, Span, TaskLoss
 from tests.test_step_checkpoint import WIDTH, collate, loader
 
 
@@ -170,6 +173,36 @@ def test_task_losses_are_averaged_over_the_window(tmp_path: Path) -> None:
     rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
     assert [row["train/loss_of_task/colour"] for row in rows] == ["2.0", "2.0", "3.0"]
     assert rows[1]["train/loss_of_task/count"] == "2.5"
+
+
+def batch_of_lengths(*lengths: int) -> Batch:
+    spans = torch.full((len(lengths), max(lengths)), int(Span.QUESTION))
+    for row, length in zip(spans, lengths, strict=True):
+        row[length:] = int(Span.PADDING)
+    ids = [str(length) for length in lengths]
+    return Batch(torch.zeros(len(ids), 3, 2, 2), spans, spans, spans, ids, [("task",)] * len(ids))
+
+
+def test_the_padding_share_is_that_of_all_rows_of_a_step_on_all_devices() -> None:
+    """Two micro-batches and two equal devices; 16 patches, CLS and all prompt rows but one stand for a picture."""
+    attachment = Attachment(visual_prompts=DeepPrompts([0], 1, 3, WIDTH, 0.0), visual_rows_to_text="official")
+    logged: list[tuple[str, float]] = []
+    module = SimpleNamespace(
+        backbone=SimpleNamespace(shape=SimpleNamespace(patches=16), attachment=attachment),
+        log=lambda name, value, **_: logged.append((name, float(value))),
+    )
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: 2 * tensor if reduce_op == "sum" else tensor)
+    trainer = SimpleNamespace(global_step=0, strategy=strategy)
+    callback = PaddingShare()
+    callback.on_train_start(trainer, module)
+    for step, lengths in ((0, (4, 9)), (1, (2, 2)), (2, (1, 8))):
+        trainer.global_step = step
+        callback.on_train_batch_end(trainer, module, {}, batch_of_lengths(*lengths), step)
+    rows = 2 * (9 - 1 + 19) + 2 * (2 - 1 + 19)
+    assert logged == [("train/padding", pytest.approx(5 / rows)), ("train/padding", pytest.approx(7 / 52))]
+    assert attachment.rows_beside_patches() == 3
+    assert Attachment(visual_prompts=attachment.visual_prompts).rows_beside_patches() == 0
+    assert Attachment(visual_rows_to_text="all").rows_beside_patches() == 0
 
 
 def test_the_window_of_task_losses_survives_a_checkpoint() -> None:

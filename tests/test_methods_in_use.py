@@ -63,3 +63,21 @@ def test_both_injection_paths_are_equal_where_other_methods_change_the_layers(tm
         method.detach(backbone)
     assert float(losses[0]) == pytest.approx(float(losses[1]), abs=1e-4)
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("path", ["token", "prefix"])
+def test_float32_prompts_train_over_bfloat16_weights(tmp_path: Path, path: str) -> None:
+    """bfloat16 has eight binary digits: loss and gradients are those of float32 weights to some percent."""
+    losses, gradients = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone, method = random_backbone(tmp_path, dtype), M2PT(5, 4, path=path)
+        method.build(backbone, torch.Generator().manual_seed(3))
+        method.attach(backbone)
+        loss = supervised_rows(backbone, backbone(random_batch(dtype=dtype))).losses.sum()
+        loss.backward()
+        trained = [parameter for tensors in method.parts().values() for _, parameter in tensors]
+        assert {parameter.dtype for parameter in trained} == {torch.float32}
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trained]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 0.1

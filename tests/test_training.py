@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.cli import parse_experiment
 from experiments.fit import fit
-from experiments.run_folder import run_folder
+from experiments.run_folder import deciding, run_folder
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.trainable import trained_parameters
@@ -175,6 +175,14 @@ def test_paths_and_devices_do_not_change_the_run_folder(tmp_path):
     assert fitted(words)[1] == run
 
 
+def test_grouping_by_length_decides_and_its_absence_leaves_old_names(tmp_path):
+    words = small_words(tmp_path, steps=2)
+    plain, grouped = (parse_experiment([*words, "--data.group_by_length", number]) for number in ("0", "1"))
+    assert "group_by_length" not in deciding(plain)["data"]["init_args"]
+    assert deciding(grouped)["data"]["init_args"]["group_by_length"] == 1
+    assert run_folder(parse_experiment(words)) == run_folder(plain) != run_folder(grouped)
+
+
 def test_the_injection_path_is_not_deciding_inside_a_combination_either(tmp_path):
     words = small_words(tmp_path, "experiments/lora_visual_base.yaml")
     lora = {"class_path": "lightning_m2pt.methods.lora.Lora", "init_args": {"interaction": False}}
@@ -207,6 +215,7 @@ def test_metrics_and_record_hold_what_was_trained(tmp_path):
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [int(row["step"]) for row in rows] == [1, 2, 3]
     assert all(float(row["train/loss"]) > 0 for row in rows)
+    assert all(0 < float(row["train/padding"]) < 1 for row in rows)
     record = json.loads((run / "run.json").read_text())
     assert record["toggles"]["visual_prompts"] is True
     assert record["completed"]["optimizer_steps"] == 3

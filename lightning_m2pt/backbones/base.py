@@ -66,6 +66,12 @@ class Attachment:
         prompts, prefix = self.textual_prompts, self.key_value_prefix
         return (prompts.length if prompts is not None else 0) + (prefix.length if prefix is not None else 0)
 
+    def rows_beside_patches(self) -> int:
+        """Returns how many rows of an image go through the connector besides its patches."""
+        if self.visual_prompts is None or self.visual_rows_to_text == "none":
+            return 0
+        return self.visual_prompts.length  # ``official`` takes one prompt row less than ``all``, and CLS
+
 
 @dataclass
 class VisualRows:
@@ -108,6 +114,9 @@ class BackboneShape:
     text_head_width: int
     vocabulary_size: int
     maximum_positions: int
+    vision_mlp_width: int
+    vision_quick_gelu: bool
+    text_mlp_width: int
     image_mean: tuple[float, ...] = field(default=())
     image_std: tuple[float, ...] = field(default=())
     interpolation: Interpolation = "bicubic"
@@ -122,10 +131,16 @@ class Backbone(nn.Module, ABC):
         shape: Sizes, for checks before any weight is loaded.
         attachment: What the attached method put in; replaced by ``attach`` and emptied by ``detach``.
         projector: Pretrained connector.
+        is_loaded: Whether the weights are in.
+        activation_checkpointing: Whether activations are computed again in the backward pass.
+        checkpointing_is_automatic: Whether that is for an estimate of the memory to decide, before weights load.
     """
 
     shape: BackboneShape
     projector: nn.Module
+    is_loaded: bool = False
+    activation_checkpointing: bool = False
+    checkpointing_is_automatic: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,6 +227,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def dtype_name(self) -> str:
         """Returns the type of the frozen weights, such as ``bfloat16``."""
+
+    def recompute_activations(self, is_on: bool) -> None:
+        """Switches activation checkpointing; takes effect when weights load."""
+        self.activation_checkpointing = self.shape.recomputes_activations = is_on
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Maps (..., D) hidden states to (..., V) logits, with the attachment's head if it has one."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.base import Backbone, DecodingState, VisualRows
 from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, sha256_of, shape_of
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.feature_cache import FeatureCache
 from lightning_m2pt.processing import Processor
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
@@ -37,9 +38,13 @@ class OpenClipLlama(Backbone):
         language_model: Folder with the language model's safetensors and tokenizer.
         projector_weights: safetensors file with ``weight`` (D_text, D_vision) and ``bias`` (D_text).
         dtype: Type of the frozen weights.
-        activation_checkpointing: Recompute activations in the backward pass (non-reentrant).
+        activation_checkpointing: Recompute activations in the backward pass (non-reentrant). ``auto`` recomputes where an
+            estimate of the memory says that training would not fit otherwise.
         compile_backend: Compile every layer with ``torch.compile``: ``inductor`` writes fused kernels (for GPUs; the
             first steps take minutes), ``aot_eager`` only traces. None does not compile.
+        feature_cache: Folder that keeps the tower's features while nothing in the tower is trained; None keeps none.
+            A batch's features are then computed without the pictures that are there, which may change last bits.
+        feature_cache_bytes: Size beyond which the cache takes nothing more.
     """
 
     def __init__(
@@ -50,8 +55,10 @@ class OpenClipLlama(Backbone):
         language_model: str,
         projector_weights: str,
         dtype: Literal["float32", "bfloat16", "float64"] = "float32",
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | Literal["auto"] = "auto",
         compile_backend: Literal["inductor", "aot_eager"] | None = None,
+        feature_cache: str | None = None,
+        feature_cache_bytes: int = 100_000_000_000,
     ) -> None:
         super().__init__()
         self.vision_config = Path(vision_config)
@@ -60,18 +67,19 @@ class OpenClipLlama(Backbone):
         self.language_folder = Path(language_model)
         self.projector_weights = Path(projector_weights)
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self.activation_checkpointing = activation_checkpointing
         self.compile_backend = compile_backend
+        self.checkpointing_is_automatic = activation_checkpointing == "auto"
         self._open_clip = read_json(self.vision_config, "model.backbone.vision_config")
         self._llama = read_json(self.language_config / "config.json", "model.backbone.language_config")
         self.shape = shape_of(self._open_clip, self._llama, self.vision_config, self.language_config)
-        self.shape.recomputes_activations = activation_checkpointing
+        self.recompute_activations(activation_checkpointing is True)
         self._vision_token_path = VisionTokenPath()
         self._vision_prefix_path = VisionPrefixPath()
         self._language_token_path = LanguageTokenPath()
         self._query_rows = QueryRows()
         self._base_parameters = 0
         self.is_loaded = False
+        self.feature_cache = FeatureCache(Path(feature_cache), feature_cache_bytes) if feature_cache else None
 
     def processor(self) -> Processor:
         """Returns the tokenizer of the language model's folder with the tower's image transform."""
@@ -208,7 +216,7 @@ class OpenClipLlama(Backbone):
         """Runs the used vision blocks and selects what goes through the connector."""
         prompts = self.attachment.visual_prompts
         if prompts is None:
-            return VisualRows(self.vision_states(pixel_values)[:, 1:], [Span.PATCH] * self.shape.patches)
+            return VisualRows(self.patch_features(pixel_values), [Span.PATCH] * self.shape.patches)
         rows = prompts.layer_rows()
         used, last = rows[:-1], rows[-1]
         if self.attachment.path != "token" and is_foldable(used):
@@ -221,6 +229,16 @@ class OpenClipLlama(Backbone):
             self._install_vision(self._vision_token_path)
             states = self._vision_token_path.without_prompts(self.vision_states(pixel_values), prompts.length)
         return self.select_rows(states, last)
+
+    def patch_features(self, pixel_values: Tensor) -> Tensor:
+        """Returns (B, N, D) of the tower without prompts, from the cache where the features are constants."""
+
+        def compute(pixels: Tensor) -> Tensor:
+            return self.vision_states(pixels)[:, 1:]
+
+        if self.feature_cache is None or not self.feature_cache.may_serve(self.vision_tower, pixel_values):
+            return compute(pixel_values)
+        return self.feature_cache.features(self.vision_tower, pixel_values, compute)
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
         """Returns the input of the tower's last block: (B, 1 + N, D), or (B, P + 1 + N, D) on the token path."""

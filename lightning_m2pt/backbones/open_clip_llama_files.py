@@ -62,6 +62,9 @@ def shape_of(
             text_head_width=llama.get("head_dim") or llama["hidden_size"] // llama["num_attention_heads"],
             vocabulary_size=llama["vocab_size"],
             maximum_positions=llama["max_position_embeddings"],
+            vision_mlp_width=int(vision["width"] * vision.get("mlp_ratio", 4.0)),
+            vision_quick_gelu=open_clip["model_cfg"].get("quick_gelu", False),
+            text_mlp_width=llama["intermediate_size"],
         )
     except KeyError as error:
         place = language_folder / "config.json" if error.args[0] in llama_keys() else vision_file
@@ -70,7 +73,8 @@ def shape_of(
 
 def llama_keys() -> set[str]:
     """Returns the keys of a Llama configuration that the shape needs."""
-    return {"num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings"}
+    sizes = {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"}
+    return {*sizes, "max_position_embeddings"}
 
 
 def load_all(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Process time of bare training steps over batches that lie ready."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from torch.nn.utils import clip_grad_norm_
+
+from benchmarks.overhead import prepared
+from experiments.cli import Experiment
+from experiments.training import tuning_data
+from lightning_m2pt.collate import Collator
+from lightning_m2pt.losses import supervised_rows
+from lightning_m2pt.trainable import trained_parameters
+from lightning_m2pt.types import Batch
+
+
+class TrainingSteps:
+    """A loaded experiment and its optimizer.
+
+    Args:
+        words: Command-line words of the experiment.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self.experiment: Experiment = prepared(words)
+        self.data = tuning_data(self.experiment)
+        self.model = self.experiment.model
+        self.model.train()
+        self.optimizer = self.model.optimizer_settings.build(self.model.method.parts())
+        self.trained = list(trained_parameters(self.model).values())
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """Returns these training samples as one batch."""
+        dataset, collate = self.data.train_dataloader().dataset, Collator(self.data.processor.pad_token_id)
+        collated = collate([dataset[position] for position in positions])
+        if not isinstance(collated, Batch):
+            raise collated
+        return collated
+
+    def seconds(self, batches: Iterable[Batch]) -> float:
+        """Trains one step on each batch; returns process seconds in all."""
+        clip = self.experiment.trainer_config["gradient_clip_val"]
+        started = time.process_time()
+        for batch in batches:
+            rows = supervised_rows(self.model.backbone, self.model.backbone(batch))
+            self.optimizer.zero_grad()
+            rows.losses.mean().backward()
+            clip_grad_norm_(self.trained, clip)
+            self.optimizer.step()
+        return time.process_time() - started

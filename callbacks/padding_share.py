@@ -1,0 +1,51 @@
+"""How much of what is computed is padding."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_m2pt.types import Batch, Span
+
+
+class PaddingShare(Callback):
+    """Logs the share of padded rows among all rows of an optimizer step, as 0..1.
+
+    Rows are what the decoder is given over all micro-batches and devices: the pictures' rows count, learned rows in
+    front of the sequence do not.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+        self._step = 0
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        backbone = pl_module.backbone
+        rows_of_image = backbone.shape.patches + backbone.attachment.rows_beside_patches()
+        rows = padded_and_all_rows(batch, rows_of_image)
+        self._rows = rows if self._rows is None else self._rows + rows
+        if trainer.global_step == self._step:
+            return  # inside an accumulation window
+        self._step = trainer.global_step
+        padded, total = trainer.strategy.reduce(self._rows, reduce_op="sum")
+        self._rows = None
+        pl_module.log("train/padding", padded / total, rank_zero_only=True)
+
+
+def padded_and_all_rows(batch: Batch, rows_of_image: int) -> Tensor:
+    """Returns (2,) float64 on the batch's device: how many rows are padding, and how many there are.
+
+    Args:
+        batch: A micro-batch.
+        rows_of_image: Rows that take the place of each picture's one token.
+    """
+    padded = (batch.spans == Span.PADDING).sum()
+    total = batch.spans.numel() + len(batch.pixel_values) * (rows_of_image - 1)
+    return torch.stack([padded, padded.new_tensor(total)]).double()

@@ -1,0 +1,174 @@
+"""How much memory training takes, by arithmetic, before any weight is loaded.
+
+What autograd keeps of a layer follows from what is trained. A frozen linear layer keeps no input. Per row, a frozen
+Llama layer keeps both norms' inputs in float32, queries, keys, values and the attention's output, and three widths of
+the MLP (gate, its activation, up); for Vicuna-7B in bfloat16 that is 16 times the model's width. Flash or
+memory-efficient attention is assumed: the square of the sequence length is never kept.
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lightning_m2pt.backbones.base import Attachment, BackboneShape
+from lightning_m2pt.methods.base import Place
+
+FLOAT32 = 4
+TRAINED_COPIES = 4
+"""Float32 numbers for each trained one: itself, its gradient and AdamW's two moments."""
+USABLE_SHARE = 0.9
+"""Of a device's memory; the rest is for gradients in flight, kernels' workspaces and what the allocator wastes."""
+
+VISION_PLACES: frozenset[Place] = frozenset(
+    {"visual prompts", "vision tower's linear layers", "vision tower's norms", "vision tower's other tensors"}
+)
+
+
+@dataclass(frozen=True)
+class MicroBatchSize:
+    """The largest micro-batch of an epoch.
+
+    Attributes:
+        samples: Its samples.
+        text_rows: Tokens of its longest text, the picture not counted.
+        supervised_rows: Rows with a label, over all samples.
+    """
+
+    samples: int
+    text_rows: int
+    supervised_rows: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one device that holds everything (DDP or a single one; sharding strategies need less).
+
+    Attributes:
+        weights: The frozen model.
+        trained: Trained tensors in float32 with gradient and AdamW's moments.
+        activations: What the forward pass keeps for the backward pass.
+        recomputed_activations: The same with activation checkpointing.
+        logits: Logits on supervised rows, their copies and gradients.
+    """
+
+    weights: int
+    trained: int
+    activations: int
+    recomputed_activations: int
+    logits: int
+
+    def total(self, *, recomputes: bool) -> int:
+        """Returns the sum of all parts."""
+        activations = self.recomputed_activations if recomputes else self.activations
+        return self.weights + self.trained + activations + self.logits
+
+
+def estimated_memory(
+    shape: BackboneShape,
+    attachment: Attachment,
+    places: Collection[Place],
+    parameters: tuple[int, int],
+    dtype: torch.dtype,
+    micro_batch: MicroBatchSize,
+) -> MemoryEstimate:
+    """Estimates a training step.
+
+    Args:
+        shape: The backbone's sizes.
+        attachment: What the method puts in; only lengths are read, so meta tensors will do.
+        places: Where the method changes the backbone.
+        parameters: Numbers of the frozen model, and trained numbers.
+        dtype: Type of the frozen weights.
+        micro_batch: The largest one.
+    """
+    base, trained = parameters
+    size = dtype.itemsize
+    # Without a gradient in it, a tower or decoder keeps nothing.
+    vision_layers = shape.vision_layers - 1 if VISION_PLACES & set(places) else 0
+    text_layers = 0 if set(places) <= {"head"} else shape.text_layers
+    prompts = 0 if attachment.visual_prompts is None else attachment.visual_prompts.length
+    vision_rows = micro_batch.samples * (shape.patches + 1 + prompts)
+    image_rows = shape.patches + attachment.rows_beside_patches()
+    text_rows = micro_batch.samples * (micro_batch.text_rows + image_rows + attachment.rows_before_text())
+    vision_layer = vision_rows * vision_layer_bytes(shape, places, size)
+    text_layer = text_rows * text_layer_bytes(shape, attachment, places, size)
+    inputs = vision_layers * vision_rows * shape.vision_width * size + text_layers * text_rows * shape.text_width * size
+    outside = text_rows * shape.text_width * (size + FLOAT32) if text_layers else 0  # embeddings and the final norm
+    largest_layer = max(vision_layer if vision_layers else 0, text_layer if text_layers else 0)
+    return MemoryEstimate(
+        weights=base * size,
+        trained=trained * TRAINED_COPIES * FLOAT32,
+        activations=vision_layers * vision_layer + text_layers * text_layer + outside,
+        recomputed_activations=inputs + largest_layer + outside,
+        logits=micro_batch.supervised_rows * shape.vocabulary_size * logit_bytes(size),
+    )
+
+
+def text_layer_bytes(shape: BackboneShape, attachment: Attachment, places: Collection[Place], size: int) -> int:
+    """Returns what a decoder layer keeps of one row.
+
+    Grouped keys and values are repeated for every head where learned ones stand before them, and a mask with them.
+    """
+    attended = shape.text_heads * shape.text_head_width
+    grouped = shape.text_key_value_heads * shape.text_head_width
+    keys = attended if attachment.rows_before_text() else grouped
+    kept = size * (2 * attended + 2 * keys + 3 * shape.text_mlp_width) + 2 * FLOAT32 * shape.text_width
+    if "language model's norms" in places:
+        kept += 2 * FLOAT32 * shape.text_width
+    if "language model's sublayer outputs" in places:
+        kept += 2 * FLOAT32 * shape.text_width
+    if "language model's linear layers" in places:
+        kept += linear_inputs(5 * shape.text_width + attended + shape.text_mlp_width)
+    return kept
+
+
+def vision_layer_bytes(shape: BackboneShape, places: Collection[Place], size: int) -> int:
+    """Returns what a block of the tower keeps of one row.
+
+    Both norms' inputs, the joint projection of which queries are a part, keys and values behind the prompts', the
+    attention's output, and the MLP's one or two widths.
+    """
+    mlp = shape.vision_mlp_width * (2 if shape.vision_quick_gelu else 1)
+    kept = size * (8 * shape.vision_width + mlp)
+    if "vision tower's norms" in places:
+        kept += 2 * FLOAT32 * shape.vision_width
+    if "vision tower's linear layers" in places:
+        kept += linear_inputs(3 * shape.vision_width + shape.vision_mlp_width)
+    return kept
+
+
+def linear_inputs(widths: int) -> int:
+    """Returns what adapted linear layers keep of their inputs: float32, and as much again for low-rank dropout.
+
+    That much is an upper bound: fully trained layers share inputs and drop nothing.
+    """
+    return 2 * FLOAT32 * widths
+
+
+def logit_bytes(size: int) -> int:
+    """Returns what one logit costs: itself, a float32 copy if it is narrower, its log-softmax and their gradients."""
+    wide = max(size, FLOAT32)
+    copy = wide if size < FLOAT32 else 0
+    return size + copy + 2 * wide + size
+
+
+def device_memory(device: torch.device) -> int:
+    """Returns the bytes that training may take on a device: all of a GPU's, or what is free for a CPU process.
+
+    Of a GPU all and not what is free, so that every process of a run decides alike.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return available_memory()
+
+
+def available_memory(information: Path = Path("/proc/meminfo")) -> int:
+    """Returns the bytes of main memory that can be had without swapping; where the kernel does not say, all of it."""
+    try:
+        lines = information.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
