@@ -38,8 +38,8 @@ class OpenClipLlama(Backbone):
         language_model: Folder with the language model's safetensors and tokenizer.
         projector_weights: safetensors file with ``weight`` (D_text, D_vision) and ``bias`` (D_text).
         dtype: Type of the frozen weights.
-        activation_checkpointing: Recompute activations in the backward pass (non-reentrant). ``auto`` recomputes where an
-            estimate of the memory says that training would not fit otherwise.
+        activation_checkpointing: Recompute activations in the backward pass (non-reentrant). ``auto`` recomputes where
+            an estimate of the memory says that training would not fit otherwise.
         compile_backend: Compile every layer with ``torch.compile``: ``inductor`` writes fused kernels (for GPUs; the
             first steps take minutes), ``aot_eager`` only traces. None does not compile.
         feature_cache: Folder that keeps the tower's features while nothing in the tower is trained; None keeps none.
