@@ -2,8 +2,8 @@
 
 Two operations a multiply-add. Frozen weights get no gradient, so a linear layer costs as much backward as forward; a
 trained one twice as much. Fused attention computes its scores again: five products backward for two forward; eager
-attention four. Rows the loss cannot reach cost nothing in ``ideal_step``. The patch embedding is frozen and sees
-pixels: forward only.
+attention four. Fused causal attention costs the pairs that are visible, eager attention all. Rows the loss cannot reach
+cost nothing in ``ideal_step``. The patch embedding is frozen and sees pixels: forward only.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,9 @@ class Formula:
 
     Args:
         size: Sizes of model, prompts and batch.
-        visible_only: Count only pairs that the causal mask lets through; torch's counter counts all, and so does the
-            default.
     """
 
     size: TrainingSize
-    visible_only: bool = False
-
-    def causal(self, queries: int, keys: int) -> int:
-        """Returns the pairs of the last ``queries`` of ``keys`` rows under a causal mask."""
-        return queries * keys - (queries * (queries - 1) // 2 if self.visible_only else 0)
 
     def patch_embedding(self) -> int:
         """Returns the convolution over one picture."""
@@ -47,9 +40,9 @@ class Formula:
         """Returns one decoder layer's linear layers: four of attention, three of the gated MLP."""
         return 2 * rows * (4 * self.size.text_width**2 + 3 * self.size.text_width * self.size.text_hidden)
 
-    def text_attention(self, queries: int, keys: int) -> int:
-        """Returns one decoder layer's two products."""
-        return 4 * self.causal(queries, keys) * self.size.text_width
+    def text_attention(self, pairs: int) -> int:
+        """Returns one decoder layer's two products over pairs of rows."""
+        return 4 * pairs * self.size.text_width
 
     def keys_and_values(self, rows: int, width: int) -> int:
         """Returns the projection of rows to keys and values."""
@@ -62,6 +55,11 @@ class Formula:
     def head(self, rows: int, trained: bool) -> int:
         """Returns the head, forward and backward."""
         return (3 if trained else 2) * 2 * rows * self.size.text_width * self.size.vocabulary
+
+
+def visible_pairs(queries: int, keys: int) -> int:
+    """Returns how many pairs a causal mask leaves of the last ``queries`` of ``keys`` rows with all of them."""
+    return queries * keys - queries * (queries - 1) // 2
 
 
 def published_step(size: TrainingSize, *, recompute: bool, fused: bool) -> float:
@@ -79,22 +77,22 @@ def published_step(size: TrainingSize, *, recompute: bool, fused: bool) -> float
     block, pairs = formula.vision_linear(vision_rows), formula.vision_attention(vision_rows, vision_rows)
     used = size.vision_layers - 1
     vision = formula.patch_embedding() + size.vision_layers * (block + pairs) + used * (block + backward * pairs)
-    layer, pairs = formula.text_linear(text_rows), formula.text_attention(text_rows, text_rows)
+    computed = visible_pairs(text_rows, text_rows) if fused else text_rows**2
+    layer, pairs = formula.text_linear(text_rows), formula.text_attention(computed)
     once_more = layer - 2 * text_rows * size.text_width * size.text_hidden + pairs if recompute else 0
     text = size.text_layers * (2 * layer + (1 + backward) * pairs + once_more)
     head = formula.head(text_rows, trained=True)
     return size.batch * (vision + formula.projector(vision_rows - 1) + text + head)
 
 
-def ideal_step(size: TrainingSize, *, trained_head: bool, visible_only: bool = False) -> float:
+def ideal_step(size: TrainingSize, *, trained_head: bool) -> float:
     """Returns a step with the published slice and every exact saving.
 
     Args:
         size: Sizes; every sample has ``text_tokens`` tokens, the last of which predicts nothing.
         trained_head: Whether the head gets a gradient.
-        visible_only: Count only pairs that the causal mask lets through.
     """
-    formula, both = Formula(size, visible_only), 1 + FUSED_BACKWARD
+    formula, both = Formula(size), 1 + FUSED_BACKWARD
     raw_prompts = size.visual_length - 1
     shared = size.system_tokens + raw_prompts
     own = 1 + size.patches + size.text_tokens - size.system_tokens - 1
@@ -122,10 +120,10 @@ def ideal_text(formula: Formula, shared: int, own: int) -> float:
     rows = size.batch * own + shared
     prompts = 2 * size.text_layers * formula.keys_and_values(size.textual_length, size.text_width)
     whole = 2 * formula.text_linear(rows)
-    whole += both * formula.text_attention(shared, size.textual_length + shared)
-    whole += both * size.batch * formula.text_attention(own, keys)
+    whole += both * formula.text_attention(visible_pairs(shared, size.textual_length + shared))
+    whole += both * size.batch * formula.text_attention(visible_pairs(own, keys))
     supervised = size.batch * size.supervised
     keys_only = formula.keys_and_values(1, size.text_width)
     last = 2 * (rows * keys_only + supervised * (formula.text_linear(1) - keys_only))
-    last += both * size.batch * formula.text_attention(size.supervised, keys)
+    last += both * size.batch * formula.text_attention(visible_pairs(size.supervised, keys))
     return prompts + (size.text_layers - 1) * whole + last

@@ -4,8 +4,8 @@
 
 bf16 frozen weights, prompts and projector in float32, TF32 allowed as the published script has it. Peers run one after
 another on one set of frozen weights, since only then is the peak memory a peer's own; times are wall time around
-synchronised steps. The floor is the formula's ideal, counting only pairs the causal mask lets through, at the rate of
-one large bf16 matrix product measured in the same run.
+synchronised steps. The floor is the formula's ideal at the rate of one large bf16 matrix product measured in the
+same run.
 """
 
 import lightning_m2pt.torchvision_guard  # noqa: F401  (before the first import of Lightning)
@@ -103,7 +103,7 @@ def matmul_rate(device: str, side: int) -> float:
 def ideal_flops(size: TrainingSize, lengths: Lengths) -> float:
     """Returns the formula's operations of a batch of mixed lengths: every term is per sample or shared by the batch."""
     each = [replace(size, batch=len(lengths), text_tokens=tokens, supervised=answer) for tokens, answer in lengths]
-    return sum(ideal_step(one, trained_head=True, visible_only=True) for one in each) / len(lengths)
+    return sum(ideal_step(one, trained_head=True) for one in each) / len(lengths)
 
 
 def padding_share(size: TrainingSize, lengths: Lengths) -> float:

@@ -15,6 +15,7 @@ from lightning_m2pt.backbones.base import Attachment, InjectionPath
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.losses import supervised_rows
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.trainable import freeze_all_but_declared
 from lightning_m2pt.types import Batch
 
@@ -26,21 +27,19 @@ class Rung:
     Attributes:
         name: What the tables call it.
         path: How prompts get in.
-        supervised_rows_only: Last decoder layer on supervised rows, and nothing after the last of them.
-        shared_rows_once: What every sample begins with is computed once per batch.
+        shortcuts: What is left out.
     """
 
     name: str
     path: InjectionPath
-    supervised_rows_only: bool = False
-    shared_rows_once: bool = False
+    shortcuts: Shortcuts = EVERY_ROW
 
 
 RUNGS = (
     Rung("token path", "token"),
     Rung("prefix path", "prefix"),
-    Rung("+ last layer on supervised rows", "prefix", supervised_rows_only=True),
-    Rung("+ shared rows once a batch", "prefix", supervised_rows_only=True, shared_rows_once=True),
+    Rung("+ last layer on supervised rows", "prefix", Shortcuts(shared_rows_once=False)),
+    Rung("+ shared rows once a batch", "prefix", Shortcuts()),
 )
 """Each has all shortcuts of those before. The head sees supervised rows only, and the tower's unused last block is not
 computed, in all of them."""
@@ -56,7 +55,7 @@ def method_of(size: TrainingSize, backbone: OpenClipLlama, *, lm_head: bool = Tr
 
 def mean_loss(backbone: OpenClipLlama, batch: Batch, rung: Rung) -> Tensor:
     """Returns the mean over the batch's supervised tokens, with whatever is attached."""
-    losses = supervised_rows(backbone, backbone(batch)).losses
+    losses = supervised_rows(backbone, batch, rung.shortcuts).losses
     return losses.sum() / batch.step_supervised_tokens
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 RESULTS = Path("benchmarks/results")
 PAGE = Path("docs/speed.md")
 CHART = Path("docs/figures/speed.png")
-TRAINING, GPU = "training_speed", "gpu"
-"""Stems of the stored files, and the names of the marked places of the page."""
+TRAINING, GPU, RUNG_CHANGES = "training_speed", "gpu", "rungs"
+"""Names of the marked places of the page; the first two are the stems of the stored files too."""
 NOT_MEASURED = "Not measured: no GPU was at hand. `python -m benchmarks.gpu` writes this table where there is one."
 SHORT_PROMPTS = {PUBLISHED: 1.8, CHARITABLE: 1.25}
 LONG_PROMPTS = {CHARITABLE: 1.4}
@@ -108,6 +109,22 @@ def training_lines(content: Content) -> list[str]:
     return target_lines(content) + [line for name, cell in content.items() for line in cell_lines(name, cell)]
 
 
+def change(before: float, after: float) -> str:
+    """Returns a relative change in whole percent."""
+    return f"{after / before - 1:+.0%}"
+
+
+def rung_lines(content: Content) -> list[str]:
+    """Returns what each step changes against the one above it."""
+    rows = []
+    for name, cell in content.items():
+        for before, after in pairwise(cell["same_loss"]):
+            first, second = cell["peers"][before], cell["peers"][after]
+            changes = (change(first[key], second[key]) for key in ("median_seconds", "saved_bytes", "flops"))
+            rows.append([name, after, *changes])
+    return [*table(["", "step", "seconds", "MB held", "FLOP"], rows), ""]
+
+
 def gpu_lines(content: Content) -> list[str]:
     """Returns the GPU's table, or that there is none."""
     if not content:
@@ -143,7 +160,9 @@ def with_block(page: str, name: str, lines: Sequence[str]) -> str:
 
 def page_of(page: str, folder: Path = RESULTS) -> str:
     """Returns the page with all tables made anew."""
-    page = with_block(page, TRAINING, training_lines(stored(TRAINING, folder)))
+    content = stored(TRAINING, folder)
+    page = with_block(page, TRAINING, training_lines(content))
+    page = with_block(page, RUNG_CHANGES, rung_lines(content))
     return with_block(page, GPU, gpu_lines(stored(GPU, folder)))
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,21 +15,42 @@ from benchmarks.peer import Peer
 Shape = Sequence[int]
 
 
-def attention_forward(queries: Shape, keys: Shape, values: Shape, *_: Any, **__: Any) -> int:
-    """Returns two products, masked pairs included."""
-    return sdpa_flop_count(queries, keys, values)
+def visible_share(queries: Shape, keys: Shape, is_causal: bool) -> float:
+    """Returns the share of pairs that a kernel computes: a causal one leaves out what lies above the diagonal."""
+    rows, columns = queries[-2], keys[-2]
+    visible = sum(min(row + 1, columns) for row in range(rows)) if is_causal else rows * columns
+    return visible / (rows * columns)
 
 
-def attention_backward(gradient: Shape, queries: Shape, keys: Shape, values: Shape, *_: Any, **__: Any) -> int:
-    """Returns five products, masked pairs included."""
-    return sdpa_backward_flop_count(gradient, queries, keys, values)
+def attention_forward(
+    queries: Shape, keys: Shape, values: Shape, dropout: float = 0.0, is_causal: bool = False, **_: Any
+) -> int:
+    """Returns two products."""
+    return round(sdpa_flop_count(queries, keys, values) * visible_share(queries, keys, is_causal))
+
+
+def attention_backward(
+    gradient: Shape,
+    queries: Shape,
+    keys: Shape,
+    values: Shape,
+    output: Shape,
+    logarithms: Shape,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    **_: Any,
+) -> int:
+    """Returns five products."""
+    products = sdpa_backward_flop_count(gradient, queries, keys, values)
+    return round(products * visible_share(queries, keys, is_causal))
 
 
 CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_forward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
 }
-"""torch's counter knows the GPU's fused attention, not the CPU's; the formula is the same."""
+"""torch's counter knows the GPU's fused attention, not the CPU's. It counts masked pairs too; the CPU's causal kernel
+skips them, so they are left out here. Pairs behind an explicit mask are computed, and count."""
 
 
 class _Held:
@@ -69,22 +91,29 @@ class SavedBytes:
         return packed.tensor if isinstance(packed, _Held) else packed
 
 
-def saved_bytes(peer: Peer) -> int:
-    """Returns the bytes held when the forward pass has ended.
+@dataclass(frozen=True)
+class Counts:
+    """What one step costs without looking at a clock.
 
-    What a recomputing step holds during its backward pass, one layer at a time, comes on top and is not counted.
+    Attributes:
+        loss: Before the step.
+        saved_bytes: Held when the forward pass has ended. What a recomputing step holds during its backward pass, one
+            layer at a time, comes on top and is not counted.
+        flops: Of forward and backward pass by torch's counter: matrix products, convolutions, fused attention.
     """
+
+    loss: float
+    saved_bytes: int
+    flops: int
+
+
+def counts_of(peer: Peer) -> Counts:
+    """Runs one forward and backward pass and counts; no weight moves."""
     books = SavedBytes(peer.modules)
-    with saved_tensors_hooks(books.pack, books.unpack):
-        loss = peer.loss()
-        held = sum(books.sizes.values())
-    del loss
-    return held
-
-
-def counted_flops(peer: Peer) -> int:
-    """Returns the operations of one whole step by torch's counter: matrix products, convolutions, fused attention."""
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-        peer.loss().backward()
+        with saved_tensors_hooks(books.pack, books.unpack):
+            loss = peer.loss()
+        held = sum(books.sizes.values())
+        loss.backward()
     peer.forget_gradients()
-    return int(counter.get_total_flops())
+    return Counts(float(loss.detach()), held, int(counter.get_total_flops()))

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from benchmarks import own_step, peft_steps
 from benchmarks.peer import Peer
 from benchmarks.published_step import published_peer
+from benchmarks.step_counters import Counts, counts_of
 from benchmarks.training_inputs import batch_of, random_backbone
 from benchmarks.training_sizes import TrainingSize
 
@@ -43,17 +42,16 @@ class Cell:
         """All of them."""
         return self.same_loss + self.other
 
-    def checked_losses(self) -> dict[str, float]:
-        """Returns every peer's loss before its first step.
+    def checked_counts(self) -> dict[str, Counts]:
+        """Returns what every peer costs without a clock, if their losses allow to time them.
 
         Raises:
             UnequalLossesError: If losses that must be equal are not, to ``TOLERANCE``.
         """
-        with torch.no_grad():
-            losses = {peer.name: float(peer.loss()) for peer in self.peers}
-        require_equal({peer.name: losses[peer.name] for peer in self.same_loss})
+        counts = {peer.name: counts_of(peer) for peer in self.peers}
+        require_equal({peer.name: counts[peer.name].loss for peer in self.same_loss})
         require_equal(self.frozen_losses)
-        return losses
+        return counts
 
 
 def lora_name(rank: int) -> str:

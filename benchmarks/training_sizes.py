@@ -73,7 +73,7 @@ CPU_CELLS = tuple(
     for prompts in ((10, 20), (100, 100))
 )
 
-GATE = TrainingSize("gate", 3, 64, 16, 4, 3, 64, 160, 200, 4, 5, batch=3, text_tokens=40, system_tokens=9, supervised=6)
+GATE = TrainingSize("gate", 3, 64, 16, 4, 3, 64, 160, 200, 4, 5, batch=4, text_tokens=90, system_tokens=9, supervised=6)
 """Small enough for the fast tests."""
 
 VICUNA_7B = TrainingSize(

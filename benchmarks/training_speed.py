@@ -17,6 +17,7 @@ import gc
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from benchmarks.machine import machine
 from benchmarks.own_step import RUNGS
 from benchmarks.peer import Peer
 from benchmarks.speed_report import write_report
-from benchmarks.step_counters import counted_flops, saved_bytes
 from benchmarks.training_peers import Cell, cell_of
 from benchmarks.training_sizes import CPU_CELLS, GATE, TrainingSize
 from experiments.console import say
@@ -42,24 +42,19 @@ def timed_step(peer: Peer) -> float:
     """Returns the process seconds of one whole step."""
     started = time.process_time()
     peer.step()
-    return time.process_time() - started
+    seconds = time.process_time() - started
+    peer.forget_gradients()
+    return seconds
 
 
-def interleaved_seconds(peers: list[Peer], rounds: int, label: str) -> dict[str, list[float]]:
-    """Returns each peer's seconds, one for every round."""
+def interleaved_seconds(peers: list[Peer], rounds: int) -> Iterator[dict[str, list[float]]]:
+    """Yields each peer's seconds so far after every round."""
     seconds: dict[str, list[float]] = {peer.name: [] for peer in peers}
     for number in range(rounds):
         first = number % len(peers)
         for peer in peers[first:] + peers[:first]:
             seconds[peer.name].append(timed_step(peer))
-            peer.forget_gradients()
-        say(f"{label}: round {number + 1} of {rounds}")
-    return seconds
-
-
-def counts_of(peer: Peer) -> dict[str, int]:
-    """Returns what needs no clock."""
-    return {"trained": peer.trained_numbers, "saved_bytes": saved_bytes(peer), "flops": counted_flops(peer)}
+        yield seconds
 
 
 def formulas_of(size: TrainingSize) -> dict[str, float]:
@@ -71,21 +66,29 @@ def formulas_of(size: TrainingSize) -> dict[str, float]:
     }
 
 
-def measured(cell: Cell, rounds: int, label: str) -> dict[str, Any]:
-    """Returns everything about one cell."""
-    losses = cell.checked_losses()
+def counted_rows(cell: Cell) -> dict[str, dict[str, Any]]:
+    """Returns every peer's counts."""
+    counts = cell.checked_counts()
+    return {peer.name: {"trained": peer.trained_numbers, **asdict(counts[peer.name])} for peer in cell.peers}
+
+
+def measured(cell: Cell, rounds: int, label: str) -> Iterator[dict[str, Any]]:
+    """Yields everything about one cell after every round."""
+    rows = counted_rows(cell)
     say(f"{label}: losses agree")
-    rows: dict[str, dict[str, Any]] = {peer.name: {"loss": losses[peer.name], **counts_of(peer)} for peer in cell.peers}
-    for name, seconds in interleaved_seconds(cell.peers, rounds, label).items():
-        rows[name] |= {"median_seconds": statistics.median(seconds), "seconds": seconds}
-    return {
-        "size": asdict(cell.size),
-        "made_with": machine(),
-        "frozen_losses": cell.frozen_losses,
-        "formula_flops": formulas_of(cell.size),
-        "same_loss": [peer.name for peer in cell.same_loss],
-        "peers": rows,
-    }
+    for number, seconds in enumerate(interleaved_seconds(cell.peers, rounds), start=1):
+        say(f"{label}: round {number} of {rounds}")
+        yield {
+            "size": asdict(cell.size),
+            "made_with": machine(),
+            "frozen_losses": cell.frozen_losses,
+            "formula_flops": formulas_of(cell.size),
+            "same_loss": [peer.name for peer in cell.same_loss],
+            "peers": {
+                name: {**row, "median_seconds": statistics.median(seconds[name]), "seconds": seconds[name]}
+                for name, row in rows.items()
+            },
+        }
 
 
 def key_of(size: TrainingSize) -> str:
@@ -99,26 +102,29 @@ def store(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
+def store_cell(size: TrainingSize, content: dict[str, Any]) -> None:
+    """Puts one cell's numbers in the place of what is stored of it; the others stay."""
+    stored = {**(json.loads(RESULTS.read_text()) if RESULTS.exists() else {}), key_of(size): content}
+    store(RESULTS, {key_of(each): stored[key_of(each)] for each in CPU_CELLS if key_of(each) in stored})
+
+
 def measure_cells(numbers: list[int], rounds: int) -> None:
-    """Measures cells of ``CPU_CELLS`` by number and stores each when it is done."""
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    """Measures cells of ``CPU_CELLS`` by number and stores each after every round."""
     for number in numbers:
         size = CPU_CELLS[number]
         prompts_alone_differ = any(size.vocabulary == other.vocabulary for other in CPU_CELLS[:number])
         cell = cell_of(size, with_lora=not prompts_alone_differ)
-        stored[key_of(size)] = measured(cell, rounds, key_of(size))
-        store(RESULTS, {key_of(size): stored[key_of(size)] for size in CPU_CELLS if key_of(size) in stored})
+        for content in measured(cell, rounds, key_of(size)):
+            store_cell(size, content)
         del cell
         gc.collect()
 
 
 def measure_gates() -> None:
     """Stores the counts of our rungs at the small size."""
-    cell = cell_of(GATE)
-    cell.checked_losses()
-    rungs = {rung.name for rung in RUNGS}
-    counts = {peer.name: counts_of(peer) for peer in cell.same_loss if peer.name in rungs}
-    store(GATES, {"size": asdict(GATE), "made_with": machine(), "rungs": counts})
+    rows = counted_rows(cell_of(GATE))
+    rungs = {rung.name: rows[rung.name] for rung in RUNGS}
+    store(GATES, {"size": asdict(GATE), "made_with": machine(), "rungs": rungs})
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import gpu, own_step, speed_report, training_speed
-from benchmarks.flop_formula import Formula, ideal_step, published_step
+from benchmarks.flop_formula import ideal_step, published_step, visible_pairs
 from benchmarks.peer import Peer
-from benchmarks.step_counters import SavedBytes, counted_flops, saved_bytes
+from benchmarks.step_counters import SavedBytes, counts_of, visible_share
 from benchmarks.training_inputs import batch_of
 from benchmarks.training_peers import CHARITABLE, EAGER, PUBLISHED, UnequalLossesError, cell_of, require_equal
 from benchmarks.training_sizes import CPU_CELLS, GATE
@@ -30,13 +30,17 @@ def cell():
     return cell_of(GATE)
 
 
+@pytest.fixture(scope="module")
+def counts(cell):
+    return cell.checked_counts()
+
+
 def peer_of(cell, name):
     return next(peer for peer in cell.peers if peer.name == name)
 
 
-def test_peers_have_one_loss(cell) -> None:
-    losses = cell.checked_losses()
-    assert set(losses) == {peer.name for peer in cell.peers}
+def test_peers_have_one_loss(cell, counts) -> None:
+    assert set(counts) == {peer.name for peer in cell.peers}
     assert len(cell.frozen_losses) == 4
     assert {PUBLISHED, EAGER, CHARITABLE, *RUNGS} == {peer.name for peer in cell.same_loss}
 
@@ -69,29 +73,29 @@ def test_the_numbers_were_recorded_at_this_size() -> None:
 
 
 @pytest.mark.parametrize("name", RUNGS)
-def test_no_more_is_held_or_computed_than_was_recorded(cell, name) -> None:
-    peer, recorded = peer_of(cell, name), RECORDED["rungs"][name]
-    assert 0 < saved_bytes(peer) <= recorded["saved_bytes"]
-    assert 0 < counted_flops(peer) <= recorded["flops"]
+def test_no_more_is_held_or_computed_than_was_recorded(counts, name) -> None:
+    counted, recorded = counts[name], RECORDED["rungs"][name]
+    assert 0 < counted.saved_bytes <= recorded["saved_bytes"]
+    assert 0 < counted.flops <= recorded["flops"]
 
 
-def test_all_shortcuts_reach_the_formulas_ideal(cell) -> None:
-    counted = counted_flops(peer_of(cell, RUNGS[-1]))
-    assert counted == pytest.approx(ideal_step(GATE, trained_head=True), rel=WITHIN)
+def test_all_shortcuts_reach_the_formulas_ideal(counts) -> None:
+    assert counts[RUNGS[-1]].flops == pytest.approx(ideal_step(GATE, trained_head=True), rel=WITHIN)
 
 
 @pytest.mark.parametrize(
     ("name", "recompute", "fused"), [(PUBLISHED, True, False), (EAGER, False, False), (CHARITABLE, False, True)]
 )
-def test_the_published_step_costs_what_its_formula_says(cell, name, recompute, fused) -> None:
+def test_the_published_step_costs_what_its_formula_says(counts, name, recompute, fused) -> None:
     expected = published_step(GATE, recompute=recompute, fused=fused)
-    assert counted_flops(peer_of(cell, name)) == pytest.approx(expected, rel=1e-3)
+    assert counts[name].flops == pytest.approx(expected, rel=1e-3)
 
 
 def test_causal_pairs_by_counting() -> None:
     pairs = sum(key <= 4 + query for query in range(5) for key in range(9))
-    assert Formula(GATE, visible_only=True).causal(5, 9) == pairs
-    assert Formula(GATE).causal(5, 9) == 45
+    assert visible_pairs(5, 9) == pairs == 45 - 10
+    assert visible_share((1, 1, 5, 4), (1, 1, 5, 4), is_causal=True) == 15 / 25
+    assert visible_share((1, 1, 5, 4), (1, 1, 9, 4), is_causal=False) == 1
 
 
 def test_every_storage_is_counted_once_and_weights_never() -> None:
@@ -111,7 +115,7 @@ def test_the_counter_knows_the_processors_fused_attention() -> None:
     queries, keys, values = (torch.randn(1, 1, rows, 4, requires_grad=True) for rows in (8, 16, 16))
     leaves = [nn.Parameter(queries)]
     peer = Peer("", lambda: scaled_dot_product_attention(queries, keys, values).sum(), leaves, [])
-    assert counted_flops(peer) == 7 * 2 * 8 * 16 * 4
+    assert counts_of(peer).flops == 7 * 2 * 8 * 16 * 4
 
 
 def test_peers_take_turns() -> None:
@@ -121,7 +125,7 @@ def test_peers_take_turns() -> None:
         weight = nn.Parameter(torch.ones(1))
         return Peer(name, lambda: order.append(name) or weight.sum(), [weight], [])
 
-    seconds = training_speed.interleaved_seconds([peer("a"), peer("b"), peer("c")], 3, "")
+    *_, seconds = training_speed.interleaved_seconds([peer("a"), peer("b"), peer("c")], 3)
     assert "".join(order) == "abcbcacab"
     assert all(len(values) == 3 and min(values) >= 0 for values in seconds.values())
 
@@ -149,10 +153,10 @@ def test_the_gpu_script_runs_and_its_peers_agree() -> None:
 
 
 def test_mixed_lengths_cost_what_equal_lengths_cost_where_they_are_equal() -> None:
-    expected = ideal_step(GATE, trained_head=True, visible_only=True)
+    expected = ideal_step(GATE, trained_head=True)
     assert gpu.ideal_flops(GATE, gpu.fixed_lengths(GATE)) == pytest.approx(expected)
     short, long = (replace(GATE, text_tokens=tokens, batch=2) for tokens in (30, 40))
-    mean = sum(ideal_step(size, trained_head=True, visible_only=True) for size in (short, long)) / 2
+    mean = sum(ideal_step(size, trained_head=True) for size in (short, long)) / 2
     assert gpu.ideal_flops(GATE, [(30, 6), (40, 6)]) == pytest.approx(mean)
 
 
@@ -160,5 +164,7 @@ def test_the_page_shows_what_is_stored() -> None:
     page = speed_report.PAGE.read_text()
     assert page == speed_report.page_of(page)
     content = speed_report.stored(speed_report.TRAINING)
-    assert list(content) == [training_speed.key_of(size) for size in CPU_CELLS]
+    sizes = {training_speed.key_of(size): asdict(size) for size in CPU_CELLS}
+    assert content
+    assert {name: cell["size"] for name, cell in content.items()} == {name: sizes[name] for name in content}
     assert Path(speed_report.CHART).stat().st_size > 0
