@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from benchmarks.peer import Peer
 from benchmarks.step_counters import SavedBytes, counts_of, visible_share
 from benchmarks.training_inputs import batch_of
 from benchmarks.training_peers import CHARITABLE, EAGER, PUBLISHED, UnequalLossesError, cell_of, require_equal
-from benchmarks.training_sizes import CPU_CELLS, GATE
+from benchmarks.training_sizes import CPU_CELLS, GATE, VICUNA_7B
 from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID
 
 RECORDED = json.loads(training_speed.GATES.read_text())
@@ -167,4 +166,18 @@ def test_the_page_shows_what_is_stored() -> None:
     sizes = {training_speed.key_of(size): asdict(size) for size in CPU_CELLS}
     assert content
     assert {name: cell["size"] for name, cell in content.items()} == {name: sizes[name] for name in content}
-    assert Path(speed_report.CHART).stat().st_size > 0
+    assert speed_report.CHART.stat().st_size > 0
+
+
+def test_the_chart_has_a_bar_for_every_step() -> None:
+    name, stored = next(iter(speed_report.stored(speed_report.TRAINING).items()))
+    panels = speed_report.draw(name, stored).axes
+    assert [len(panel.patches) for panel in panels] == [len(stored["same_loss"])] * 3
+
+
+def test_the_page_names_the_formulas_figures_at_7b() -> None:
+    size = replace(VICUNA_7B, batch=16)
+    published, ideal = published_step(size, recompute=True, fused=False), ideal_step(size, trained_head=True)
+    page = " ".join(speed_report.PAGE.read_text().split())
+    assert f"costs {published / 16e12:.1f} TFLOP as published" in page
+    assert f"and {ideal / 16e12:.1f} with every saving" in page
