@@ -1,4 +1,4 @@
-"""Attention as arrays: one safetensors file of a sample, and a JSON file that names every row and column."""
+"""Attention as arrays: one safetensors file of a sample, and a JSON file that names every column."""
 
 import json
 from typing import Any
@@ -14,8 +14,9 @@ from lightning_m2pt.types import Span
 def attention_arrays(sample: ShownSample) -> bytes:
     """Returns a safetensors file with, for both sides, every layer of the decoder and the tower.
 
-    ``SIDE.language.LAYER`` and ``SIDE.vision.LAYER`` are (H, S, S) probabilities; ``.activation`` behind it is (S,),
-    the mean over heads and rows, and ``.activation_without_prompt_rows`` the same over all rows but the prompts' own.
+    ``SIDE.language.LAYER`` and ``SIDE.vision.LAYER`` are (H, R, C) probabilities, the rows those of the last R columns;
+    ``.activation`` behind it is (C,), the mean over heads and rows, and ``.activation_without_prompt_rows`` the same
+    over all rows but the prompts' own.
     """
     from safetensors.torch import save
 
@@ -31,7 +32,7 @@ def attention_arrays(sample: ShownSample) -> bytes:
 
 
 def attention_names(sample: ShownSample) -> str:
-    """Returns JSON: question and answers, and for every layer the span and the text of its rows and columns."""
+    """Returns JSON: question and answers, and for every layer the span and the text of its columns."""
     sides: dict[str, Any] = {}
     for side in sample.sides:
         sides[side.name] = {"answer": side.answer, "predicts": side.predicts}

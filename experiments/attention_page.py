@@ -22,7 +22,7 @@ PLACE_OF_DATA = "__DATA__"
 MOST_BYTES = 5_000_000
 QUERY_SPANS = (Span.QUESTION, Span.ANSWER)
 TEXT_SPANS = (Span.SYSTEM, *QUERY_SPANS)
-PROMPT_SPANS = (Span.TEXTUAL_PROMPT, Span.VISUAL_PROMPT, Span.CLS)
+PROMPT_SPANS = (Span.LEARNED_KEY, Span.TEXTUAL_PROMPT, Span.VISUAL_PROMPT, Span.CLS)
 EVERY_HEAD = (
     "Numbers are rounded: a byte holds the square root of each. The decoder is causal, so early columns are seen by "
     "more rows. Attention says where a layer reads, not what the answer hangs on."

@@ -21,7 +21,12 @@ from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, Question, Span
 QUESTIONS_BY_DEFAULT = 3
 SPACE_MARKS = {"▁": " ", "Ġ": " ", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
 """How tokenizers write a space or a line break inside a token, and how it is shown."""
-PROMPT_NAMES = {Span.TEXTUAL_PROMPT: "text prompt", Span.VISUAL_PROMPT: "visual prompt", Span.PATCH: "patch"}
+PROMPT_NAMES = {
+    Span.LEARNED_KEY: "learned key",
+    Span.TEXTUAL_PROMPT: "text prompt",
+    Span.VISUAL_PROMPT: "visual prompt",
+    Span.PATCH: "patch",
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """``m2pt fit``: tune a method on an experiment's data; the same command resumes and never repeats what is complete."""
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,16 +12,20 @@ from lightning.pytorch import Trainer
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
+from experiments.loading import load_run
 from experiments.model_card import model_card
+from experiments.peak_memory import peak_memory
 from experiments.prepare import check_experiment
 from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
+from experiments.run_lock import alone_in
 from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
+from experiments.validate import require_validation_split, validate
 from lightning_m2pt.adapter import save_adapter
 from lightning_m2pt.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.run_record import read_run_record, update_run_record
 
-COMPLETED = "completed"
+COMPLETED, MEMORY = "completed", "peak_memory_bytes"
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -28,6 +33,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = VerbParser(prog="m2pt fit", description=__doc__, add_help=False)
     parser.add_argument("--force", action="store_true", help="start this run over; its folder is emptied first")
     parser.add_argument("--run", type=Path, help="use this run folder; differing settings are refused by name")
+    parser.add_argument("--validate", action="store_true", help="then do what `m2pt validate` does with the run")
     return parser
 
 
@@ -35,17 +41,37 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = split_arguments(argument_parser(), arguments)
     experiment = parse_experiment(rest)
+    if own.validate:
+        check_experiment(experiment)
+        require_validation_split(experiment)
     run = fit(experiment, force=own.force, folder=own.run)
     say(f"adapter: {run / 'adapter'}")
+    if own.validate and COMPLETED in read_run_record(run):
+        if not experiment.model.backbone.is_loaded:  # it was tuned before
+            load_run(run, experiment)
+        say(json.dumps(validate(experiment)))
     return ExitCode.DONE
 
 
 def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = None) -> Path:
-    """Checks, tunes and saves the adapter; returns the run's folder.
+    """Checks, tunes and saves the adapter, alone in the run's folder; returns it.
+
+    Raises:
+        BadInputError: If data, configuration and backbone do not fit together, or another process tunes there.
+        EnvironmentFailure: If the run's folder cannot be written.
+    """
+    check_tuning(experiment)
+    run = folder or run_folder(experiment)
+    with alone_in(run):
+        tune(experiment, run, force=force)
+    return run
+
+
+def check_tuning(experiment: Experiment) -> None:
+    """Looks for everything that tuning reads, before weights are loaded.
 
     Raises:
         BadInputError: If data, configuration and backbone do not fit together.
-        EnvironmentFailure: If the run's folder cannot be written.
     """
     data = tuning_data(experiment)
     if not experiment.model.method.part_names():
@@ -57,13 +83,22 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
         )
     check_experiment(experiment)
     data.check()
-    run = folder or run_folder(experiment)
+
+
+def tune(experiment: Experiment, run: Path, *, force: bool) -> None:
+    """Tunes a checked experiment in a folder where nobody else does; a finished run is left as it is.
+
+    Raises:
+        BadInputError: If the folder holds something else, or a run of other settings.
+        EnvironmentFailure: If it cannot be written.
+    """
+    data = tuning_data(experiment)
     refuse_foreign_folder(run)
     if not force:
         refuse_other_settings(run, experiment)
         if COMPLETED in read_run_record(run):
             say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
-            return run
+            return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
     # Everything that can be refused has been: from here on the folder changes.
@@ -77,7 +112,6 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
         trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
     if trainer.is_global_zero:
         keep(experiment, run, trainer, round(time.monotonic() - started, 1))
-    return run
 
 
 def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:
@@ -90,7 +124,8 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) ->
     if steps < planned:
         say(f"stopped after {steps} of {planned} steps: the same command goes on")
         return
-    update_run_record(run, COMPLETED, {"optimizer_steps": steps, "seconds": seconds})
+    memory = peak_memory(trainer.strategy.root_device)
+    update_run_record(run, COMPLETED, {"optimizer_steps": steps, "seconds": seconds, MEMORY: memory})
 
 
 def backbone_name(experiment: Experiment) -> str:

@@ -1,15 +1,20 @@
 """What the runs cost: minutes, steps, memory and trained numbers, as their records say."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
-from experiments.evaluated_runs import Group
-from experiments.report_curves import peak_memory
+from experiments.evaluated_runs import EvaluatedRun, Group
+from experiments.report_curves import logged_gpu_memory
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.run_record import MADE_WITH
 
 COMPLETED, TRAINABLE = "completed", "trainable"
-BYTES = 1024**3
+MEMORY, PROCESS, GPU = "peak_memory_bytes", "process", "gpu"
+"""Of ``fit``, whose import would load torch; a test compares them."""
+GIB = 1024**3
+MEMORY_TITLES = ("peak memory, GiB", "peak GPU memory, GiB")
+MEMORY_NOTE = "peak memory: what was resident of the main process, libraries and data included; GPU: of its tensors"
 
 
 def cost_table(groups: Sequence[Group]) -> ReportTable:
@@ -21,13 +26,15 @@ def cost_table(groups: Sequence[Group]) -> ReportTable:
         steps = numbers(group, COMPLETED, "optimizer_steps")
         trained = numbers(group, TRAINABLE, "trained")
         percent = numbers(group, TRAINABLE, "percent")
-        memory = [found / BYTES for run in group.runs if (found := peak_memory(run.home)) is not None]
+        memory = [memory_of(run) for run in group.runs]
+        process, gpu = ([found[place] / GIB for found in memory if place in found] for place in (PROCESS, GPU))
         texts = (
             range_text(minutes, ".1f"),
             range_text(steps, ".0f"),
             range_text(trained, ",.0f"),
             range_text(percent, "g"),
-            range_text(memory, ".2f"),
+            range_text(process, ".2f"),
+            range_text(gpu, ".2f"),
         )
         rows.append((group.name, str(len(group.runs)), *texts))
         records.append(
@@ -38,24 +45,33 @@ def cost_table(groups: Sequence[Group]) -> ReportTable:
                 "optimizer_steps": steps,
                 "trained_numbers": trained,
                 "trained_percent": percent,
-                "peak_gpu_memory_gib": memory,
+                "peak_process_memory_gib": process,
+                "peak_gpu_memory_gib": gpu,
             }
         )
         resumed = sum(len(run.record.get(MADE_WITH) or []) > 1 for run in group.runs)
         if resumed:
             notes.append(
-                f"{group.name}: {resumed} run(s) started more than once; minutes may be of the last start alone"
+                f"{group.name}: {resumed} run(s) started more than once; minutes and memory may be of the last start "
+                "alone"
             )
-    titles = [Column("method")]
-    titles += [
-        Column(title, is_number=True)
-        for title in ("runs", "minutes of tuning", "steps", "trained numbers", "trained %", "GPU memory, GiB")
-    ]
-    if not any(record["peak_gpu_memory_gib"] for record in records):
-        rows, titles = [row[:-1] for row in rows], titles[:-1]
+    titles = ["method", "runs", "minutes of tuning", "steps", "trained numbers", "trained %", *MEMORY_TITLES]
+    shown = [title not in MEMORY_TITLES or any(row[place] for row in rows) for place, title in enumerate(titles)]
+    columns = [Column(title, is_number=place > 0) for place, title in enumerate(titles) if shown[place]]
+    rows = [tuple(compress(row, shown)) for row in rows]
+    if not set(MEMORY_TITLES) & {column.title for column in columns}:
         notes.append("memory was not recorded")
+    else:
+        notes.insert(0, MEMORY_NOTE)
     notes.insert(0, "minutes are of the clock, lowest to highest run: what else the machine did is in them")
-    return ReportTable("", titles, rows, records, notes)
+    return ReportTable("", columns, rows, records, notes)
+
+
+def memory_of(run: EvaluatedRun) -> dict[str, float]:
+    """Returns the most memory that tuning took, in bytes by place, as far as a run recorded it."""
+    found: dict[str, float] = (run.record.get(COMPLETED) or {}).get(MEMORY) or {}
+    logged = logged_gpu_memory(run.home)
+    return found if GPU in found or logged is None else {**found, GPU: logged}
 
 
 def numbers(group: Group, section: str, key: str, divisor: float = 1) -> list[float]:

@@ -79,8 +79,8 @@ def curve_records(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], int]:
     return records, window
 
 
-def peak_memory(run: Path) -> float | None:
-    """Returns the highest memory of a GPU during tuning in bytes, or None if it was not recorded."""
+def logged_gpu_memory(run: Path) -> float | None:
+    """Returns the highest memory of a GPU in bytes that `DeviceStatsMonitor` logged, or None if it was not there."""
     rows = read_metrics(run)
     names = [name for name in rows[0] if name and name.endswith(MEMORY)] if rows else []
     return max((value for name in names for value in series(rows, name).values()), default=None)

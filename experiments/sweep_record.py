@@ -14,9 +14,13 @@ from typing import Any
 from experiments.locks import is_locked, try_lock
 from experiments.sweep_jobs import Job
 from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.run_record import read_run_record
 
 RESULTS_FILE = "results.json"
 """What ``m2pt train`` writes last."""
+TUNED, FROZEN = "tuned", "frozen"
+"""Its sections with scores by set."""
 
 
 class State(StrEnum):
@@ -117,7 +121,38 @@ class SweepRecord:
 
 
 def is_complete(job: Job, entry: Entry) -> bool:
-    """Tells whether a job is done: it ended with exit code 0, and its results are still there."""
-    if entry.state != State.DONE or entry.exit_code != 0:
-        return False
-    return bool(entry.values) if job.kind == "trial" else (Path(entry.run) / RESULTS_FILE).is_file()
+    """Tells whether a job is done: it ended with exit code 0, and its results are still there and readable."""
+    return entry.state == State.DONE and entry.exit_code == 0 and not why_incomplete(job, entry)
+
+
+def why_incomplete(job: Job, entry: Entry) -> str:
+    """Returns what a job that ended with exit code 0 lacks now; empty if nothing."""
+    if job.kind == "trial":
+        return "" if entry.values else "no validation figures"
+    try:
+        read_results(Path(entry.run))
+        read_run_record(Path(entry.run))
+    except BadInputError as error:
+        return f"{'/'.join(Path(error.where).parts[-2:])}: {error.what}"
+    return ""
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """Returns what ``m2pt train`` wrote last: scores by set, and what was trained.
+
+    Raises:
+        BadInputError: If it is missing or damaged.
+    """
+    path = run / RESULTS_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for score in (*content[TUNED].values(), *content[FROZEN].values()):
+            float(score["value"]), float(score["raw"])
+        float(content["parameters"]["percent"])
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {error.strerror}", where=str(path), expected="a run's results") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise BadInputError(
+            f"damaged ({type(error).__name__}: {error})", where=str(path), expected="a run's results"
+        ) from error
+    return content

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from experiments.sweep_jobs import Job, shell_line
-from experiments.sweep_record import RESULTS_FILE, Entry, State, SweepRecord, is_complete
+from experiments.sweep_record import Entry, State, SweepRecord, is_complete, why_incomplete
 from lightning_m2pt.run_record import MADE_WITH, read_run_record
 
 M2PT = (sys.executable, "-m", "experiments.main")
@@ -223,7 +223,7 @@ class SweepRunner:
             if is_complete(job, entry):
                 entry.whole = is_whole(Path(entry.run), entry.started)
             else:
-                entry.state, entry.error = State.FAILED, f"exit code 0, but no {RESULTS_FILE} or validation figures"
+                entry.state, entry.error = State.FAILED, f"exit code 0, but {why_incomplete(job, entry)}"
         elif not (is_stopping and (code in STOPPED_CODES or code == 0)):
             entry.state, entry.error = State.FAILED, error_line(log, code)
         self._record.write(job, entry)
@@ -256,7 +256,7 @@ def outcome(job: Job, log: str) -> tuple[str, dict[str, float]]:
 
 
 def validation_figures(log: str) -> dict[str, float]:
-    """Returns what ``m2pt validate`` wrote as its last line; empty if that is something else."""
+    """Returns what ``m2pt fit --validate`` wrote as its last line; empty if that is something else."""
     lines = log.splitlines()
     try:
         figures: dict[str, Any] = json.loads(lines[-1]) if lines else {}

@@ -1,6 +1,6 @@
 """The learning-rate search of a sweep: the same number of short tunings for every variant, judged on tuned tasks.
 
-Every trial is an ordinary ``m2pt fit`` with fewer steps and an ``m2pt validate``: the answer accuracy on the validation
+Every trial is an ordinary ``m2pt fit --validate`` with fewer steps: the answer accuracy on the validation
 split of the tuned tasks decides, and no held-out set is read. A trial's rates follow from its number alone, so that
 searches that run in parallel, or were cut off, give the same trials.
 """
@@ -135,12 +135,12 @@ def with_jobs(
 def trial_job(
     plan: SearchPlan, variant: Variant, setting: Setting, number: int, steps: int, rates: Mapping[str, float]
 ) -> Job:
-    """Returns one trial: a short tuning into a folder of its own, then its validation."""
+    """Returns one trial: a short tuning into a folder of its own, and its validation in the same process."""
     words = ("fit", *experiment_words(variant, setting, rates), *seed_words(plan.seed))
     words = (*words, "--trainer.max_steps", str(steps))
     job = Job(variant.label, f"trial {number}", "trial", (words,), setting.configs(variant), setting.output_root)
     run = (setting.output_root / "sweeps" / "trials" / job.file_stem).as_posix()
-    return replace(job, commands=((*words, "--run", run), ("validate", "--run", run)))
+    return replace(job, commands=((*words, "--run", run, "--validate"),))
 
 
 def chosen_rates(searches: Sequence[VariantSearch], chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.sweep_jobs import Job
-from experiments.sweep_record import Entry, State, SweepRecord
+from experiments.sweep_record import Entry, State, SweepRecord, why_incomplete
 from experiments.sweep_runner import trial_folder
 from lightning_m2pt.run_record import CONFIG_FILE, MADE_WITH, RECORD_FILE
 
@@ -120,7 +120,7 @@ COUNTED = ((State.DONE,), (State.RUNNING,), (State.FAILED,), (State.WAITING, Sta
 
 
 def notes(found: Sequence[JobStatus]) -> list[str]:
-    """Returns one line for every job that runs, failed or was cut off."""
+    """Returns one line for every job that runs, failed, was cut off, or has lost its results."""
     lines = []
     for status in found:
         name, entry = status.job.name, status.entry
@@ -130,6 +130,8 @@ def notes(found: Sequence[JobStatus]) -> list[str]:
             lines.append(f"{name}: {entry.error[:LONGEST_NOTE]}")
         elif status.state == State.CUT_OFF:
             lines.append(f"{name}: cut off, goes on")
+        elif entry is not None and entry.state == State.DONE and status.state == State.WAITING:
+            lines.append(f"{name}: runs again, {why_incomplete(status.job, entry)[:LONGEST_NOTE]}")
     return lines
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweep_jobs import Job
-from experiments.sweep_record import RESULTS_FILE, State, SweepRecord
+from experiments.sweep_record import FROZEN, TUNED, State, SweepRecord, read_results
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.metrics.statistics import mean_and_deviation
 
 TABLE_FILE = "table.json"
-FROZEN = "frozen"
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,12 @@ def sweep_rows(jobs: Sequence[Job], record: SweepRecord, rates: Mapping[str, Map
     for job in jobs:
         entry = record.read(job)
         if entry is not None and record.state(job) == State.DONE:
-            results = json.loads((Path(entry.run) / RESULTS_FILE).read_text(encoding="utf-8"))
-            runs.setdefault(job.label, []).append((int(job.name.split()[-1]), entry.run, results))
-    rows = [row_of(label, found, "tuned", rates.get(label, {})) for label, found in runs.items()]
-    frozen = {json.dumps(found[2][FROZEN], sort_keys=True): found for of_label in runs.values() for found in of_label}
+            found = (int(job.name.split()[-1]), entry.run, read_results(Path(entry.run)))
+            runs.setdefault(job.label, []).append(found)
+    rows = [row_of(label, of_label, TUNED, rates.get(label, {})) for label, of_label in runs.items()]
+    frozen = {json.dumps(run[2][FROZEN], sort_keys=True): run for of_label in runs.values() for run in of_label}
     if len(frozen) == 1:  # several backbones or question sets have no common one
-        (found,) = frozen.values()
-        of_frozen = row_of(FROZEN, [found], FROZEN, {})
+        of_frozen = row_of(FROZEN, list(frozen.values()), FROZEN, {})
         rows.insert(0, SweepRow(FROZEN, [], [], of_frozen.mean_of, of_frozen.values, of_frozen.mme, 0.0, {}))
     return rows
 

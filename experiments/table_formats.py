@@ -32,9 +32,23 @@ LATEX = str.maketrans(
         "|": r"\textbar{}",
         "±": r"$\pm$",
         "†": r"\dag{}",
+        "\N{MULTIPLICATION SIGN}": r"$\times$",
+        "\N{MINUS SIGN}": "$-$",
+        "·": r"$\cdot$",
+        "…": r"\ldots{}",
+        "\N{EN DASH}": "--",
+        "\N{EM DASH}": "---",
+        "\N{LEFT SINGLE QUOTATION MARK}": "`",
+        "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+        "“": "``",
+        "”": "''",
         "\n": " ",
     }
 )
+NOT_IN_LATEX = re.compile(r"[^\x20-\x7eÀ-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
+"""What pdfLaTeX's own fonts lack (all but ASCII and accented letters of Latin-1): it would stop there."""
+READ_AS_ARGUMENT = ("[", "*")
+r"""The end of the row above, ``\\`` or a rule, would take these for an argument of its own."""
 MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "_": r"\_", "`": r"\`", "<": "&lt;", "\n": " "})
 WIDEST = 1_000
 """More characters than any table takes in a terminal."""
@@ -139,12 +153,12 @@ def latex(tables: Sequence[ReportTable]) -> str:
     for table in tables:
         layout = "".join("r" if column.is_number else "l" for column in table.columns)
         titles = latex_row([column.title for column in table.columns], table.columns)
-        lines = [f"% {table.title}"] if table.title else []
+        lines = [f"% {latex_text(table.title)}"] if table.title else []
         lines += [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", titles, r"\midrule"]
         for number, row in enumerate(table.rows):
             lines.append(latex_row(row, table.columns, {at for of_row, at in table.bold if of_row == number}))
         lines += [r"\bottomrule", r"\end{tabular}"]
-        lines += [rf"\par{{\footnotesize {note.translate(LATEX)}\par}}" for note in table.notes]
+        lines += [rf"\par{{\footnotesize {latex_text(note)}\par}}" for note in table.notes]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -157,10 +171,16 @@ def latex_row(row: Sequence[str], columns: Sequence[Column], bold: Set[int] = fr
         columns: The columns.
         bold: Positions of the texts in bold.
     """
-    cells = [text.translate(LATEX) for text in row]
+    cells = [latex_text(text) for text in row]
     cells = [MINUS.sub("$-$", cell) if column.is_number else cell for cell, column in zip(cells, columns, strict=True)]
     cells = [rf"\textbf{{{cell}}}" if position in bold else cell for position, cell in enumerate(cells)]
-    return " & ".join(cells) + r" \\"
+    line = " & ".join(cells) + r" \\"
+    return "{}" + line if line.startswith(READ_AS_ARGUMENT) else line
+
+
+def latex_text(text: str) -> str:
+    """Returns a text that LaTeX sets as it stands; a letter that its fonts lack by its number."""
+    return NOT_IN_LATEX.sub(lambda found: rf"\texttt{{U+{ord(found[0]):04X}}}", text.translate(LATEX))
 
 
 def comma_separated(tables: Sequence[ReportTable]) -> str:

@@ -11,16 +11,20 @@ from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
 from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
-from experiments.fit import COMPLETED, fit
+from experiments.fit import COMPLETED, MEMORY, check_tuning, tune
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
+from experiments.run_folder import run_folder
+from experiments.run_lock import alone_in
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.run_record import read_run_record
 from lightning_m2pt.trainable_table import summary
+
+GIB = 1024**3
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -42,18 +46,32 @@ def main(arguments: Sequence[str]) -> int:
         return evaluate_only(experiment, force=own.force)
     check_experiment(experiment)
     check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
-    run = fit(experiment, force=own.force)
-    if not is_main_process():
-        return ExitCode.DONE  # answering takes one device: the main process has the tuned tensors
-    if COMPLETED not in read_run_record(run):
-        return ExitCode.DONE  # stopped short on purpose: there is nothing to compare yet
+    check_tuning(experiment)
+    run = run_folder(experiment)
+    with alone_in(run):
+        tune(experiment, run, force=own.force)
+        # Answering takes one device: the main process has the tuned tensors. A run that was stopped short on purpose
+        # has nothing to compare yet.
+        if is_main_process() and COMPLETED in read_run_record(run):
+            evaluate_and_compare(experiment, run, force=own.force, started=started)
+    return ExitCode.DONE
+
+
+def evaluate_and_compare(experiment: Experiment, run: Path, *, force: bool, started: float) -> None:
+    """Evaluates the untouched and the tuned model, and reports both.
+
+    Args:
+        experiment: The experiment; its model is loaded from the run if it was not tuned just now.
+        run: The run's folder.
+        force: Answer again.
+        started: When the command began, on the monotonic clock.
+    """
     if not experiment.model.backbone.is_loaded:
         load_run(run, experiment)
-    options = AnsweringOptions(force=own.force, on_other="replace")
+    options = AnsweringOptions(force=force, on_other="replace")
     _, frozen = evaluate_frozen(experiment, options)
     tuned = evaluate_tuned(experiment, run, options=options)
     report(experiment, run, frozen, tuned, time.monotonic() - started)
-    return ExitCode.DONE
 
 
 def evaluate_only(experiment: Experiment, *, force: bool) -> int:
@@ -78,6 +96,8 @@ def report(
     say_missed_gates(experiment)
     say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
     say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
+    if memory := completed.get(MEMORY):  # runs of earlier versions have none
+        say("memory       " + ", ".join(f"{size / GIB:.2f} GiB {what}" for what, size in memory.items()) + " at most")
     for label, path in [
         ("data", experiment.data.root),
         ("run", run),
@@ -91,5 +111,6 @@ def report(
         "tuned": {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
         "parameters": counted,
         "seconds": {"tuning": completed["seconds"]},
+        MEMORY: {"tuning": memory},
     }
     write_atomically(run / "results.json", (json.dumps(content, indent=2) + "\n").encode())

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lightning_m2pt.attention_recompute import (
     Recomputed,
@@ -23,6 +24,7 @@ from lightning_m2pt.attention_recompute import (
 from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.lora import Borrowed
 from lightning_m2pt.types import Batch, Span
 
 READ_FIELDS = frozenset(
@@ -31,6 +33,8 @@ READ_FIELDS = frozenset(
         "textual_prompts",
         "visual_rows_to_text",
         "visual_position",
+        "key_value_prefix",
+        "query_rows",
         "connector",
         "lm_head",
         "path",
@@ -45,8 +49,9 @@ class LayerAttention:
 
     Attributes:
         layer: Its number, from 0.
-        probabilities: (H, S, S) on the CPU: for every head and query row how much each column gets; rows sum to 1.
-        spans: (S,) int64, the ``Span`` of every row and column.
+        probabilities: (H, R, C) on the CPU: for every head and query row how much each column gets; rows sum to 1.
+            Learned keys are columns without rows and stand in front: the rows are those of the last R columns.
+        spans: (C,) int64, the ``Span`` of every column.
         prompts: How many prompt rows stand at the front; what the layer makes of them is replaced at the next layer,
             but for shallow prompts, whose rows flow on.
     """
@@ -62,7 +67,7 @@ class SampleAttention:
     """All attention of one sample.
 
     Attributes:
-        language: The decoder's layers: textual prompts, then text with the image's rows in their place.
+        language: The decoder's layers: learned keys, textual prompts, then text with the image's rows in their place.
         vision: For each of its pictures the tower's layers: visual prompts, CLS, patches. The tower's last block is
             never computed (features are those of layer -2) and so is not among them.
     """
@@ -98,10 +103,9 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
 
     handles = []
     for layer in sorted(wanted & set(range(len(blocks)))):
-        handles.append(blocks[layer].attn.register_forward_hook(vision_hook(keep, layer), with_kwargs=True))
+        handles.append(first_hook(blocks[layer].attn, vision_hook(keep, layer)))
     for layer in sorted(wanted & set(range(len(decoder_layers)))):
-        attention = decoder_layers[layer].self_attn
-        handles.append(attention.register_forward_hook(language_hook(keep, layer), with_kwargs=True))
+        handles.append(first_hook(decoder_layers[layer].self_attn, language_hook(keep, layer)))
     try:
         with token_path(backbone):
             spans = backbone(batch).spans.cpu()
@@ -109,6 +113,11 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
         for handle in handles:
             handle.remove()
     return by_sample(found, spans, batch, backbone)
+
+
+def first_hook(module: nn.Module, hook: Any) -> RemovableHandle:  # noqa: ANN401
+    """Hooks a module in front of all others: what an adapter makes of the output is no part of the attention."""
+    return module.register_forward_hook(hook, with_kwargs=True, prepend=True)
 
 
 def readable_layers(backbone: Backbone) -> tuple[list[Any], list[Any]]:
@@ -168,7 +177,8 @@ def token_path(backbone: Backbone) -> Iterator[None]:
     attachment = backbone.attachment
     held = [getattr(attachment, field.name) for field in fields(attachment)]
     attached = [value for value in held if isinstance(value, nn.Module)]
-    modes = [(module, module.training) for root in (backbone, *attached) for module in root.modules()]
+    lent = [module.lender for module in backbone.modules() if isinstance(module, Borrowed)]
+    modes = [(module, module.training) for root in (backbone, *attached, *lent) for module in root.modules()]
     backbone.attachment = replace(attachment, path="token", visual_position="before_cls")
     try:
         for module, _ in modes:
@@ -198,9 +208,23 @@ def language_hook(keep: Any, layer: int) -> Any:  # noqa: ANN401
     def hook(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:  # noqa: ANN401
         rows = arguments[0] if arguments else keywords["hidden_states"]
         mask, positions = keywords.get("attention_mask"), keywords["position_embeddings"]
-        keep("language", layer, language_attention(attention, rows, positions, mask), output[0])
+        learned = learned_keys_and_values(keywords.get("past_key_values"), layer, rows.shape[1])
+        keep("language", layer, language_attention(attention, rows, positions, mask, learned), output[0])
 
     return hook
+
+
+def learned_keys_and_values(cache: Any, layer: int, rows: int) -> tuple[Tensor, Tensor] | None:  # noqa: ANN401
+    """Returns what stood in a layer's cache before a pass wrote its own rows behind it, each (B, H_kv, P, D_head).
+
+    Args:
+        cache: The library's cache after the layer's attention, or None if the pass has none.
+        layer: Its number.
+        rows: How many rows the pass has.
+    """
+    if cache is None:
+        return None
+    return cache.layers[layer].keys[:, :, :-rows], cache.layers[layer].values[:, :, :-rows]
 
 
 def by_sample(
@@ -209,8 +233,8 @@ def by_sample(
     """Cuts what the hooks kept into samples.
 
     Args:
-        found: (B, H, R, R) by part and layer; R counts prompts, padding and, below the first layer with textual
-            prompts, the placeholders in whose place they will stand.
+        found: (B, H, R, C) by part and layer; R counts prompts, padding and, below the first layer with textual
+            prompts, the placeholders in whose place they will stand; C the learned keys in front as well.
         spans: (B, S) of the rows behind the textual prompts.
         batch: The B samples.
         backbone: Its attachment says which layers have prompts.
@@ -224,10 +248,11 @@ def by_sample(
         for (part, layer), maps in found.items():
             if part == "language":
                 probabilities = without_placeholders(maps[sample], layer, spans.shape[1], backbone.attachment)
-                prompts = probabilities.shape[-1] - spans.shape[1]
-                named = torch.cat([torch.full((prompts,), int(Span.TEXTUAL_PROMPT)), spans[sample, :real]])
-                kept = prompts + real
-                language.append(LayerAttention(layer, probabilities[:, :kept, :kept].clone(), named, prompts))
+                rows, columns = probabilities.shape[1:]
+                prompts, learned = rows - spans.shape[1], columns - rows
+                front = torch.tensor([Span.LEARNED_KEY] * learned + [Span.TEXTUAL_PROMPT] * prompts, dtype=torch.int64)
+                real_columns = probabilities[:, : prompts + real, : learned + prompts + real].clone()
+                language.append(LayerAttention(layer, real_columns, torch.cat([front, spans[sample, :real]]), prompts))
         for image in range(sample * images, (sample + 1) * images):
             of_image = []
             for (part, layer), maps in found.items():
@@ -243,4 +268,7 @@ def by_sample(
 def without_placeholders(maps: Tensor, layer: int, rows: int, attachment: Attachment) -> Tensor:
     """Drops the rows in whose place prompts will stand from the first layer that has some: nobody looks at them."""
     prompts = attachment.textual_prompts
-    return maps[:, -rows:, -rows:] if prompts is not None and layer < prompts.layers[0] else maps
+    if prompts is None or layer >= prompts.layers[0]:
+        return maps
+    learned = maps.shape[-1] - maps.shape[-2]
+    return torch.cat([maps[:, -rows:, :learned], maps[:, -rows:, -rows:]], dim=-1)

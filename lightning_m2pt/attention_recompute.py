@@ -15,7 +15,8 @@ class Recomputed:
     """What follows from one module's queries, keys and values.
 
     Attributes:
-        probabilities: (B, H, S, S) float32, or float64 where the model computes in it.
+        probabilities: (B, H, R, C) float32, or float64 where the model computes in it; the rows are the last R of the
+            columns.
         output: (B, S, D), what the module must have returned.
     """
 
@@ -50,6 +51,7 @@ def language_attention(
     rows: Tensor,
     position_embeddings: tuple[Tensor, Tensor],
     mask: Tensor | None,
+    learned: tuple[Tensor, Tensor] | None = None,
 ) -> Recomputed:
     """Recomputes a Llama-form attention of transformers; grouped heads are fine.
 
@@ -57,7 +59,8 @@ def language_attention(
         attention: The module; its projections are called, so whatever stands in for them takes part.
         rows: (B, S, D), already through the layer's first norm.
         position_embeddings: Rotary cosine and sine of the rows.
-        mask: The library's mask: None for plain causal, else (B or 1, 1, S, S) boolean (True = visible) or additive.
+        mask: The library's mask: None for plain causal, else (B or 1, 1, S, C) boolean (True = visible) or additive.
+        learned: Keys and values in front of the layer's own, each (B, H_kv, P, D_head); C = P + S.
     """
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
@@ -66,10 +69,13 @@ def language_attention(
         project(rows).view(shape).transpose(1, 2) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     queries, keys = apply_rotary_pos_emb(queries, keys, *position_embeddings)
+    if learned is not None:
+        keys, values = (torch.cat(both, dim=2) for both in zip(learned, (keys, values), strict=True))
     keys, values = (repeat_kv(states, attention.num_key_value_groups) for states in (keys, values))
     scores = queries @ keys.transpose(2, 3) * attention.scaling
     if mask is None:
-        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        in_front = scores.shape[-1] - scores.shape[-2]
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(diagonal=in_front)
         scores = scores.masked_fill(~visible, float("-inf"))
     elif mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, float("-inf"))

@@ -27,9 +27,11 @@ def read_run_record(run_folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BadInputError(f"not readable as JSON: {error}", where=str(path), hint="move it away") from error
+        raise BadInputError(
+            f"not readable as JSON: {error}", where=str(path), hint="move the run's folder away"
+        ) from error
     if not isinstance(record, dict):
-        raise BadInputError("not a JSON object", where=str(path), hint="move it away")
+        raise BadInputError("not a JSON object", where=str(path), hint="move the run's folder away")
     return record
 
 

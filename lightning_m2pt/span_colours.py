@@ -3,6 +3,7 @@
 from lightning_m2pt.types import Span
 
 SPAN_COLOURS = {
+    Span.LEARNED_KEY: "#56B4E9",
     Span.TEXTUAL_PROMPT: "#D55E00",
     Span.VISUAL_PROMPT: "#CC79A7",
     Span.CLS: "#000000",
@@ -12,6 +13,7 @@ SPAN_COLOURS = {
     Span.ANSWER: "#E69F00",
 }
 SPAN_WORDS = {
+    Span.LEARNED_KEY: "learned keys",
     Span.TEXTUAL_PROMPT: "textual prompts",
     Span.VISUAL_PROMPT: "visual prompts",
     Span.CLS: "CLS",

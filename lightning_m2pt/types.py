@@ -34,6 +34,8 @@ class Span(IntEnum):
     ANSWER = 7
     IMAGE = 8
     """The placeholder of the whole image, before the backbone puts its rows there."""
+    LEARNED_KEY = 9
+    """A column of attention without a row: a learned key and value in front of a decoder layer's own."""
 
 
 @dataclass(frozen=True)

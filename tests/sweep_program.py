@@ -76,16 +76,13 @@ def fit(words: list[str], config: dict) -> None:
         sys.exit(4)
     work(run, words, config, int(values_of(words, "trainer.max_steps")[0]))
     distance = sum(abs(math.log(rate / config["best_rate"])) for rate in rates.values())
-    (run / "figures.json").write_text(json.dumps({"val/loss": distance, "val/answer_accuracy": 1 / (1 + distance)}))
+    sys.stdout.write(json.dumps({"val/loss": distance, "val/answer_accuracy": 1 / (1 + distance)}) + "\n")
 
 
 if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
-    if verb == "validate":
-        sys.stdout.write((Path(values_of(rest, "run")[0]) / "figures.json").read_text() + "\n")
+    content = json.loads(Path(values_of(rest, "config")[0]).read_text())
+    if verb == "train":
+        train(sys.argv[1:], content, int(values_of(rest, "seed_everything")[0]))
     else:
-        content = json.loads(Path(values_of(rest, "config")[0]).read_text())
-        if verb == "train":
-            train(sys.argv[1:], content, int(values_of(rest, "seed_everything")[0]))
-        else:
-            fit(sys.argv[1:], content)
+        fit(sys.argv[1:], content)

@@ -274,7 +274,7 @@ def test_stand_ins_for_projections_take_part(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["vision", "language"])
-def test_attention_that_is_more_than_queries_and_keys_is_refused(tmp_path, part):
+def test_attention_that_is_more_than_queries_and_keys_is_refused(tmp_path, monkeypatch, part):
     """Whatever takes part behind the hooks' back shows in the module's output."""
     backbone, batch = random_backbone(tmp_path), random_batch()
     module = (
@@ -282,7 +282,12 @@ def test_attention_that_is_more_than_queries_and_keys_is_refused(tmp_path, part)
         if part == "vision"
         else backbone.language_model.model.layers[1].self_attn
     )
-    module.register_forward_hook(lambda _module, _arguments, output: (output[0] * 1.1, *output[1:]))
+    computed = module.forward
+    monkeypatch.setattr(module, "forward", lambda *given, **named: scaled(computed(*given, **named)))
     with pytest.raises(BadInputError, match=f"{part} layer 1"):
         capture_attention(backbone, batch)
     assert not backbone.language_model.model.layers[0].self_attn._forward_hooks
+
+
+def scaled(output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return output[0] * 1.1, *output[1:]

@@ -1,5 +1,7 @@
 """Attention maps in TensorBoard, and a training that does not notice them."""
 
+import json
+
 import numpy
 import pytest
 import torch
@@ -11,7 +13,7 @@ from callbacks.attention_maps import CELL_HEIGHT, CELL_WIDTH, GAP, AttentionMaps
 from lightning_m2pt.attention_activation import Activations
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.types import Span
-from tests.small_experiment import fitted, small_words
+from tests.small_experiment import BASE, fitted, small_words
 
 STEPS = 4
 ON = ["--trainer.callbacks+", "callbacks.attention_maps.AttentionMaps", "--trainer.callbacks.every_n_steps", "2"]
@@ -31,13 +33,31 @@ class GeneratorStates(Callback):
         self.numpy_states.append(tuple(numpy.random.get_state()[1]))
 
 
-@pytest.mark.parametrize("path", ["auto", "token"])
-def test_training_does_not_notice(tmp_path, path):
+LORA = json.dumps(
+    {"class_path": "lightning_m2pt.methods.lora.Lora", "init_args": {"dropout": 0.2, "interaction": False}}
+)
+VISUAL = json.dumps(
+    {"class_path": "lightning_m2pt.methods.m2pt.M2PT", "init_args": {"textual_length": 0, "dropout": 0.2}}
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (BASE, ["--model.method.path", "auto", *DROPOUT]),
+        (BASE, ["--model.method.path", "token", *DROPOUT]),
+        ("experiments/lora_base.yaml", DROPOUT),
+        ("experiments/lora_visual_base.yaml", ["--model.method.methods", f"[{LORA}, {VISUAL}]"]),
+        ("experiments/ptum_prefix_base.yaml", DROPOUT),
+    ],
+    ids=["m2pt", "m2pt in the sequence", "lora", "lora and visual prompts", "prefix"],
+)
+def test_training_does_not_notice(tmp_path, config, words):
     """The same trained tensors bit for bit, the same metrics, and untouched generators, with dropout in between."""
     from experiments.cli import parse_experiment
     from experiments.fit import fit
 
-    words = [*small_words(tmp_path, steps=STEPS), *DROPOUT, *SPLIT, "--model.method.path", path]
+    words = [*small_words(tmp_path, config, steps=STEPS), *SPLIT, *words]
     runs, states = [], []
     for name, more in (("without", []), ("with", ON)):
         experiment = parse_experiment([*words, *more])

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from experiments.attention_page import MEAN_OF_HEADS, MOST_BYTES, attention_page
-from experiments.attention_pictures import aligned_columns, chosen_rows, patch_attention
+from experiments.attention_pictures import activation_figure, aligned_columns, chosen_rows, patch_attention
 from experiments.attention_samples import ShownSample, Side
 from experiments.main import main
 from lightning_m2pt.attention import LayerAttention, SampleAttention
@@ -84,6 +85,41 @@ def test_the_page_holds_the_probabilities():
                 assert side.attention.language[0].spans[row] in (Span.QUESTION, Span.ANSWER)
                 assert numpy.abs(values[number, :, place] - layer.probabilities[:, row].numpy()).max() < 0.004
             assert numpy.abs(values[number, :, -1] - layer.probabilities.mean(1).numpy()).max() < 0.004
+
+
+def test_learned_keys_are_columns_without_rows_on_the_page_and_in_overlays():
+    """The page and the overlays show the same numbers with three more columns in front."""
+    plain = shown().sides[0]
+    layers = [with_learned_keys(layer, 3) for layer in plain.attention.language]
+    wider = Side(
+        plain.name,
+        plain.answer,
+        SampleAttention(tuple(layers), plain.attention.vision),
+        (*[f"learned key {number}" for number in (1, 2, 3)], *plain.tokens),
+        plain.vision_tokens,
+        {row + 3: piece for row, piece in plain.predicts.items()},
+    )
+    pages = [attention_page([replace(shown(), sides=(side,))]) for side in (plain, wider)]
+    one, other = (data_of(page)["samples"][0]["sides"][0] for page in pages)
+    assert other["rows"] == [row + 3 for row in one["rows"]]
+    assert other["spans"] == [int(Span.LEARNED_KEY)] * 3 + one["spans"]
+    tables = [
+        numpy.frombuffer(b64decode(side["maps"]["values"]), numpy.uint8).reshape(side["maps"]["shape"])
+        for side in (one, other)
+    ]
+    assert tables[1].shape[:-1] == tables[0].shape[:-1]
+    assert numpy.abs((tables[1][..., 3:] / 255.0) ** 2 - (tables[0] / 255.0) ** 2 / 2).max() < 0.008
+    for (row, _), (wider_row, _) in zip(chosen_rows(plain, []), chosen_rows(wider, []), strict=True):
+        numpy.testing.assert_allclose(patch_attention(wider, wider_row)[0], patch_attention(plain, row)[0] / 2)
+    assert activation_figure(replace(shown(), sides=(wider, plain)), "language").startswith(b"\x89PNG")
+
+
+def with_learned_keys(layer: LayerAttention, learned: int) -> LayerAttention:
+    """Returns a layer half of whose attention goes to learned keys, each the same."""
+    heads, rows, _ = layer.probabilities.shape
+    front = torch.full((heads, rows, learned), 0.5 / learned)
+    spans = torch.cat([torch.full((learned,), int(Span.LEARNED_KEY)), layer.spans])
+    return replace(layer, probabilities=torch.cat([front, layer.probabilities / 2], dim=-1), spans=spans)
 
 
 def test_a_text_cannot_end_the_script():

@@ -1,6 +1,7 @@
 """A user's mistake ends in at most three lines on standard error and the right exit code; nothing is written."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -110,9 +111,25 @@ def test_frozen_method_cannot_be_tuned(capfd, tmp_path):
     assert_three_lines(code, lines, "model.method", "m2pt evaluate")
 
 
-def test_without_a_validation_split_there_is_nothing_to_validate(capfd, tmp_path):
-    code, lines = run(capfd, "validate", *small_words(tmp_path))
+@pytest.mark.parametrize("verb", [("validate",), ("fit", "--validate")])
+def test_without_a_validation_split_there_is_nothing_to_validate(capfd, tmp_path, verb):
+    code, lines = run(capfd, *verb, *small_words(tmp_path))
     assert_three_lines(code, lines, "there is no validation split", "data.validation_file")
+
+
+def test_fitting_and_validating_at_once_gives_what_validating_the_run_gives(capfd, tmp_path):
+    words = [*small_words(tmp_path, steps=2, batch_size=4), "--data.validation_fraction", "0.5"]
+    folder = ["--run", str(tmp_path / "run")]
+    tuned, again, alone = (
+        next(line for line in run(capfd, *command)[1] if line.startswith("{"))
+        for command in (
+            ["fit", *words, *folder, "--validate"],
+            ["fit", *words, *folder, "--validate"],  # complete: only validated
+            ["validate", *folder],
+        )
+    )
+    assert set(json.loads(tuned)) == {"val/loss", "val/answer_accuracy"}
+    assert tuned == again == alone
 
 
 def test_output_folder_that_cannot_be_written(capfd, tmp_path):

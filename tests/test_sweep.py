@@ -133,6 +133,35 @@ def test_a_cell_whose_results_are_gone_is_not_done(tmp_path):
     assert results.exists()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"tuned": {"vsr": 3}, "frozen": {}}'], ids=str)
+def test_a_cell_with_damaged_results_says_so_and_is_run_again(tmp_path, capfd, content):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path)) == 0
+    before = table(path)
+    (results,) = (tmp_path / "out" / "two").glob("*/results.json")
+    results.write_text(content)
+    assert main(["status", str(path), "--output_root", str(tmp_path / "out")]) == 0
+    shown = "".join(capfd.readouterr().out.split())
+    assert "seed7:runsagain," in shown
+    assert "results.json:damaged" in shown
+    assert main(words_for(path)) == 0
+    assert sorted(starts(path).values()) == [1, 1, 1, 1, 2]
+    assert table(path) == before
+
+
+def test_a_cell_with_a_damaged_record_stops_no_other(tmp_path, capfd):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path)) == 0
+    (damaged,) = (tmp_path / "out" / "two").glob("*/run.json")
+    damaged.write_text("")
+    assert main(["status", str(path), "--output_root", str(tmp_path / "out")]) == 0
+    assert "run.json:notreadableasJSON" in "".join(capfd.readouterr().out.split())
+    assert main(words_for(path)) == 1
+    states = {job.label: record(path).state(job) for job in jobs_of(path)}
+    assert states == {"one": State.DONE, "changed": State.DONE, "two": State.FAILED}
+    assert [row["label"] for row in json.loads(table(path))["rows"]] == ["frozen", "one", "changed"]
+
+
 def test_sigterm_lets_cells_save_and_the_same_command_goes_on(tmp_path):
     path = write_sweep(tmp_path, seconds_a_step=0.3)
     process = start(path)

@@ -77,17 +77,16 @@ def test_the_first_trial_has_the_stated_rates_and_the_others_follow_from_their_n
     assert trial_rates(stated, RANGES, 3) == {"prompts": 0.0316, "interaction": 0.000167}
 
 
-def test_every_trial_is_an_ordinary_fit_of_a_third_of_the_steps_and_a_validation(tmp_path):
+def test_every_trial_is_an_ordinary_fit_of_a_third_of_the_steps_with_its_validation(tmp_path):
     sweep = read_sweep(write_sweep(tmp_path))
     assert sweep.search is not None
     search = plan_search(sweep.search, sweep.variants[0], Setting(), {"prompts": 0.01}, max_steps=300)
     assert search.steps == 100
-    fit, validate = search.trials[1].commands
-    run = fit[-1]
+    (fit,) = search.trials[1].commands
     assert fit[0] == "fit"
-    assert fit[-6:-1] == ("--seed_everything", "0", "--trainer.max_steps", "100", "--run")
+    assert fit[-7:-2] == ("--seed_everything", "0", "--trainer.max_steps", "100", "--run")
+    assert fit[-1] == "--validate"
     assert '--model.optimizer.learning_rate={"prompts": 0.01}' in fit
-    assert validate == ("validate", "--run", run)
     assert len({job.key for job in search.trials}) == len(search.trials)
 
 

@@ -355,7 +355,7 @@ class OpenClipLlama(Backbone):
         prompts = self.attachment.textual_prompts
         rows = [] if prompts is None or self._folds() else prompts.layer_rows()
         length = self._put_rows_into_sequence(decoder, rows)
-        if prefix and not rows and not use_cache and takes_prefixes(decoder):
+        if prefix and not rows and not use_cache and self._runs_behind_prefix():
             return run_behind_prefix(decoder, prefix, embeddings), None
         if length:
             embeddings = prepend_placeholders(embeddings, rows)

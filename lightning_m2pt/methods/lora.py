@@ -155,9 +155,14 @@ class Borrowed(nn.Module):
         super().__init__()
         self._lender = (lender,)  # a tuple: not registered as a child
 
+    @property
+    def lender(self) -> nn.Module:
+        """The other module."""
+        return self._lender[0]
+
     def forward(self, states: Tensor) -> Tensor:
         """Returns what the other module makes of it."""
-        return self._lender[0](states)  # type: ignore[no-any-return]
+        return self.lender(states)  # type: ignore[no-any-return]
 
 
 def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Module) -> Any:  # noqa: ANN401
