@@ -59,6 +59,11 @@ class TrainingSize:
         """The prompts' lengths as the paper writes them."""
         return f"{self.textual_length}/{self.visual_length}"
 
+    @property
+    def cell(self) -> str:
+        """What the stored results and the tables call the measurement of this size."""
+        return f"vocabulary {self.vocabulary}, prompts {self.prompts}"
+
     def with_prompts(self, textual: int, visual: int) -> "TrainingSize":
         """Returns the same size with other prompts."""
         return replace(self, textual_length=textual, visual_length=visual)

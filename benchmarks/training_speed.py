@@ -28,7 +28,7 @@ from benchmarks.flop_formula import ideal_step, published_step
 from benchmarks.machine import machine
 from benchmarks.own_step import RUNGS
 from benchmarks.peer import Peer
-from benchmarks.speed_report import write_report
+from benchmarks.speed_report import ROUNDS, write_report
 from benchmarks.training_peers import Cell, cell_of
 from benchmarks.training_sizes import CPU_CELLS, GATE, TrainingSize
 from experiments.console import say
@@ -91,11 +91,6 @@ def measured(cell: Cell, rounds: int, label: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def key_of(size: TrainingSize) -> str:
-    """Returns a cell's name in the stored results."""
-    return f"vocabulary {size.vocabulary}, prompts {size.prompts}"
-
-
 def store(path: Path, content: dict[str, Any]) -> None:
     """Writes results as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,8 +99,8 @@ def store(path: Path, content: dict[str, Any]) -> None:
 
 def store_cell(size: TrainingSize, content: dict[str, Any]) -> None:
     """Puts one cell's numbers in the place of what is stored of it; the others stay."""
-    stored = {**(json.loads(RESULTS.read_text()) if RESULTS.exists() else {}), key_of(size): content}
-    store(RESULTS, {key_of(each): stored[key_of(each)] for each in CPU_CELLS if key_of(each) in stored})
+    stored = {**(json.loads(RESULTS.read_text()) if RESULTS.exists() else {}), size.cell: content}
+    store(RESULTS, {each.cell: stored[each.cell] for each in CPU_CELLS if each.cell in stored})
 
 
 def measure_cells(numbers: list[int], rounds: int) -> None:
@@ -114,7 +109,7 @@ def measure_cells(numbers: list[int], rounds: int) -> None:
         size = CPU_CELLS[number]
         prompts_alone_differ = any(size.vocabulary == other.vocabulary for other in CPU_CELLS[:number])
         cell = cell_of(size, with_lora=not prompts_alone_differ)
-        for content in measured(cell, rounds, key_of(size)):
+        for content in measured(cell, rounds, size.cell):
             store_cell(size, content)
         del cell
         gc.collect()
@@ -130,7 +125,7 @@ def measure_gates() -> None:
 def main() -> None:
     """Measures what was asked for and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--cells", type=int, nargs="+", default=list(range(len(CPU_CELLS))), help="numbers from 0")
     parser.add_argument("--gates", action="store_true", help="only the numbers of the tests")
     parser.add_argument("--report", action="store_true", help="only tables and chart, from what is stored")

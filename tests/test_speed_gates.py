@@ -163,10 +163,18 @@ def test_the_page_shows_what_is_stored() -> None:
     page = speed_report.PAGE.read_text()
     assert page == speed_report.page_of(page)
     content = speed_report.stored(speed_report.TRAINING)
-    sizes = {training_speed.key_of(size): asdict(size) for size in CPU_CELLS}
+    sizes = {size.cell: asdict(size) for size in CPU_CELLS}
     assert content
     assert {name: cell["size"] for name, cell in content.items()} == {name: sizes[name] for name in content}
     assert speed_report.CHART.stat().st_size > 0
+
+
+def test_a_few_rounds_give_no_verdict_on_time() -> None:
+    (name, stored), *_ = speed_report.stored(speed_report.TRAINING).items()
+    for rounds in (1, speed_report.ROUNDS):
+        peers = {peer: {**row, "seconds": row["seconds"][:1] * rounds} for peer, row in stored["peers"].items()}
+        lines = speed_report.target_lines({name: {**stored, "peers": peers}})
+        assert any(line.endswith("| open |") for line in lines) == (rounds < speed_report.ROUNDS)
 
 
 def test_the_chart_has_a_bar_for_every_step() -> None:
