@@ -101,6 +101,10 @@ report: $(INSTALLED) ## Write outputs/report: a page, figures and tables of all 
 params: check-exp $(INSTALLED) ## Count what an experiment trains, without weights: EXP=name.
 	$(BIN)/m2pt params --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(ARGS)
 
+.PHONY: bench
+bench: $(INSTALLED) ## Measure the training step side by side; writes docs/speed.md (long).
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training_speed $(ARGS)
+
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
 	$(RUN_TESTS) $(ARGS)
