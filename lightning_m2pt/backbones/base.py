@@ -177,6 +177,18 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
+    def shares_prefix(self) -> bool:
+        """Tells whether what is attached to the decoder is keys and values alone, so that rows can be run in stages."""
+
+    @abstractmethod
+    def learned_cache(self) -> Any:  # noqa: ANN401
+        """Returns a fresh cache of one sample that holds the learned keys and values; ``shares_prefix`` must hold."""
+
+    @abstractmethod
+    def decoder(self) -> Any:  # noqa: ANN401
+        """Returns the language model without its head: ``layers``, ``rotary_emb`` and ``norm``, as transformers' Llama."""
+
+    @abstractmethod
     def token_embedding(self) -> nn.Embedding:
         """Returns the frozen token embedding, (V, D)."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone, DecodingState, VisualRows
+from lightning_m2pt.backbones.decoder_stages import empty_cache
 from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, shape_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.processing import Processor
@@ -296,6 +297,23 @@ class OpenClipLlama(Backbone):
             use_cache=True,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def shares_prefix(self) -> bool:
+        """Textual prompts must fold; rows and queries that stand in the sequence take ``prefill``."""
+        prompts = self.attachment.textual_prompts
+        return not self.attachment.query_rows and (prompts is None or self._folds(prompts.layer_rows()))
+
+    def learned_cache(self) -> Any:  # noqa: ANN401
+        """Returns a ``DynamicCache``; rows that an earlier pass put into the sequence are forgotten."""
+        decoder, prompts, prefix = self.decoder(), self.attachment.textual_prompts, self.attachment.key_value_prefix
+        self._put_rows_into_sequence(decoder, [])
+        if prompts is not None:
+            return fill_language_cache(decoder, prompts.layer_rows(), 1)
+        return empty_cache(decoder) if prefix is None else prefix_cache(decoder, prefix, 1)
+
+    def decoder(self) -> Any:  # noqa: ANN401
+        """Returns transformers' model without its head."""
+        return self.language_model.model
 
     def release_hooks(self) -> None:
         """Takes every hook and shadowed method away; called when a method detaches."""
