@@ -7,6 +7,7 @@ the own tokens of the picture's other questions: rows are padded to the longest 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from lightning_m2pt.processing import EncodedText
 from lightning_m2pt.types import IMAGE_TOKEN_ID
+
+T = TypeVar("T")
 
 EVERYONE = -1
 """Owner of a row that all questions of a picture see: prompts, system text, the picture, common words."""
@@ -60,6 +63,10 @@ class PictureBatch:
             if isinstance(value, Tensor)
         }
         return replace(self, **moved)
+
+    def of_every_name(self, values: Sequence[T]) -> list[T]:
+        """Returns what belongs to each name, of what belongs to each of the Q distinct questions."""
+        return [values[number] for number in self.question_of_sample]
 
     def __len__(self) -> int:
         """Returns the number of names."""
