@@ -1,8 +1,8 @@
 """Questions batched by picture: every distinct picture once, its questions side by side behind it.
 
-A row of the batch is a picture. The tokens that stand before the picture are the same for all questions and kept once,
-and so are those that all questions of the batch begin with. What is a question's own lies in its picture's row, behind
-the own tokens of the picture's other questions: rows are padded to the longest picture, not to the longest question.
+A row of the batch is a picture. The tokens that stand before the picture are the same for all questions and kept once.
+In a picture's row stand the words that all its questions begin with, once, and behind them what is each question's own,
+one question after the other: rows are padded to the longest picture, not to the longest question.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from lightning_m2pt.types import IMAGE_TOKEN_ID
 T = TypeVar("T")
 
 EVERYONE = -1
-"""Owner of a row that all questions of a picture see: prompts, system text, the picture, common words."""
+"""Owner of a row that all questions of a picture see: prompts, system text, the picture, the words they begin with."""
 
 NOBODY = -2
 """Owner of padding."""
@@ -32,10 +32,10 @@ class PictureBatch:
     Attributes:
         pixel_values: (I, 3, H, W) float32, normalised for the vision tower.
         before: (T,) int64 tokens before the picture, the same for all.
-        behind: (C,) int64 tokens behind the picture with which all questions begin.
-        tokens: (I, M) int64 the questions' own tokens, those of one question after those of another.
-        owners: (I, M) int64 the question of each token, counted within its picture; ``NOBODY`` for padding.
-        places: (I, M) int64 the place of each token among its question's own.
+        tokens: (I, M) int64 the tokens behind the picture: common ones, then those of one question after another's.
+        owners: (I, M) int64 the question of each token, counted within its picture; ``EVERYONE`` for common ones,
+            ``NOBODY`` for padding.
+        places: (I, M) int64 how many tokens of its question stand between the picture and each token.
         pictures: (Q,) int64 the picture of each question.
         slots: (Q,) int64 the number of each question within its picture.
         lasts: (Q,) int64 the column of each question's last token.
@@ -45,7 +45,6 @@ class PictureBatch:
 
     pixel_values: Tensor
     before: Tensor
-    behind: Tensor
     tokens: Tensor
     owners: Tensor
     places: Tensor
@@ -87,26 +86,26 @@ def picture_batch(
         ValueError: If a text has another number of pictures than one, or other tokens before it than the others.
     """
     before, parts = split_at_picture([text for of_picture in texts for text in of_picture])
-    common = common_beginning(parts)
-    own = iter([part[common:] for part in parts])
-    rows = [[next(own) for _ in of_picture] for of_picture in texts]
+    of_part = iter(parts)
+    rows = [common_first([next(of_part) for _ in of_picture]) for of_picture in texts]
     longest = max(sum(map(len, row)) for row in rows)
     tokens, owners, places = (numpy.full((len(rows), longest), fill, numpy.int64) for fill in (0, NOBODY, 0))
     questions: list[tuple[int, int, int]] = []
-    for picture, row in enumerate(rows):
+    for picture, (common, *own) in enumerate(rows):
         end = 0
-        for slot, ids in enumerate(row):
+        for slot, ids in enumerate([common, *own], start=EVERYONE):
             begin, end = end, end + len(ids)
+            first = 0 if slot == EVERYONE else len(common)
             tokens[picture, begin:end] = ids
             owners[picture, begin:end] = slot
-            places[picture, begin:end] = range(len(ids))
-            questions.append((picture, slot, end - 1))
+            places[picture, begin:end] = range(first, first + len(ids))
+            if slot != EVERYONE:
+                questions.append((picture, slot, end - 1))
     pictures, slots, lasts = torch.tensor(questions).unbind(1)
     of_question = [of_text for of_picture in names for of_text in of_picture]
     return PictureBatch(
         pixel_values=pixel_values,
         before=torch.from_numpy(before.astype(numpy.int64)),
-        behind=torch.from_numpy(parts[0][:common].astype(numpy.int64)),
         tokens=torch.from_numpy(tokens),
         owners=torch.from_numpy(owners),
         places=torch.from_numpy(places),
@@ -138,9 +137,10 @@ def split_at_picture(texts: Sequence[EncodedText]) -> tuple[numpy.ndarray, list[
     return before, parts
 
 
-def common_beginning(parts: Sequence[numpy.ndarray]) -> int:
-    """Returns with how many tokens all parts begin, so that each keeps at least one of its own."""
+def common_first(parts: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
+    """Returns the tokens with which all parts begin, then what is left of each: at least one token."""
     shortest = min(map(len, parts)) - 1
     stacked = numpy.stack([part[:shortest] for part in parts])
     differing = numpy.flatnonzero((stacked != stacked[0]).any(axis=0))
-    return int(differing[0]) if len(differing) else shortest
+    common = int(differing[0]) if len(differing) else shortest
+    return [parts[0][:common], *(part[common:] for part in parts)]

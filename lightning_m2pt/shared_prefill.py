@@ -1,10 +1,10 @@
 """The shared-prefix engine: everything that does not depend on a question is computed once for all questions.
 
 Rows of a question's sequence, in order: learned keys and values, text before the picture, raw visual prompt rows, the
-picture, words all questions begin with, the question's own words. The first three are run once for the batch at batch
-size 1, the next two once for each picture, and the questions of a picture stand behind it side by side in one row,
-under a mask that hides them from each other, each at the positions it would have alone. A causal decoder gives the
-same numbers as for every question by itself; ``Backbone.prefill`` is that reference.
+picture, the question. The first three are run once for the batch at batch size 1, the picture once for all its
+questions, and these stand behind it side by side in one row, the words they all begin with once, under a mask that
+hides them from each other, each at the positions it would have alone. A causal decoder gives the same numbers as for
+every question by itself; ``Backbone.prefill`` is that reference.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> PictureState:
     """
     rows = shared_rows(backbone, batch)
     length = rows.owners.shape[1]
-    among = same_owner(batch.owners) & (batch.places[:, :, None] >= batch.places[:, None])
+    among = seen_by(batch.owners, batch.owners) & (batch.places[:, :, None] >= batch.places[:, None])
     lasts = grid(batch.pictures, batch.slots, batch.lasts)
     states = feed(backbone, rows, batch.tokens, batch.owners, batch.places + length, among, lasts)
     logits = backbone.logits(states[batch.pictures, batch.slots])
@@ -69,17 +69,15 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> PictureState:
 
 
 def shared_rows(backbone: Backbone, batch: PictureBatch) -> PictureRows:
-    """Runs what is the same for all pictures, then the pictures with the words that all questions begin with."""
+    """Runs what is the same for all pictures, then the pictures."""
     visual = backbone.visual_rows(batch.pixel_values)
-    connected, embed = backbone.connect(visual.rows), backbone.token_embedding()
-    pictures, raw = len(connected), raw_prompt_rows(visual.spans)
-    before = torch.cat([embed(batch.before)[None], connected[:1, :raw]], dim=1)
-    behind = embed(batch.behind).expand(pictures, -1, -1)
+    connected, raw = backbone.connect(visual.rows), raw_prompt_rows(visual.spans)
+    before = torch.cat([backbone.token_embedding()(batch.before)[None], connected[:1, :raw]], dim=1)
     cache = backbone.learned_cache()
     length = append_causally(backbone, cache, before, backbone.attachment.rows_before_text())
-    cache = repeated(backbone.decoder(), cache, pictures)
-    length = append_causally(backbone, cache, torch.cat([connected[:, raw:], behind], dim=1), length)
-    return PictureRows(cache, batch.owners.new_full((pictures, length), EVERYONE))
+    cache = repeated(backbone.decoder(), cache, len(connected))
+    length = append_causally(backbone, cache, connected[:, raw:], length)
+    return PictureRows(cache, batch.owners.new_full((len(connected), length), EVERYONE))
 
 
 def raw_prompt_rows(spans: list[Span]) -> int:
@@ -122,8 +120,7 @@ def feed(
     Returns:
         (I, W or N, D) after the final norm.
     """
-    cached = (rows.owners[:, None] == EVERYONE) | (rows.owners[:, None] == owners[..., None])
-    visible = torch.cat([cached, among.expand(len(tokens), -1, -1)], dim=2)
+    visible = torch.cat([seen_by(owners, rows.owners), among.expand(len(tokens), -1, -1)], dim=2)
     rows.owners = torch.cat([rows.owners, owners], dim=1)
     embeddings = backbone.token_embedding()(tokens)
     return extend(backbone.decoder(), rows.cache, embeddings, positions, visible, wanted)
@@ -188,9 +185,9 @@ def branch_pictures(
     return states.view(pictures, width, number, -1)[state.pictures, state.slots]
 
 
-def same_owner(owners: Tensor) -> Tensor:
-    """Returns (I, N, N) bool: whether two of the N rows (I, N) belong to the same question."""
-    return owners[:, :, None] == owners[:, None]
+def seen_by(owners: Tensor, keys: Tensor) -> Tensor:
+    """Returns (I, N, K) bool: whether rows of the owners (I, N) may see rows of the owners ``keys`` (I, K)."""
+    return (keys[:, None] == EVERYONE) | (keys[:, None] == owners[..., None])
 
 
 def grid(pictures: Tensor, columns: Tensor, values: Tensor, fill: int = 0) -> Tensor:

@@ -40,7 +40,7 @@ def encoded(ids: Sequence[int]) -> EncodedText:
 
 
 def both_batches(before: int, common: int, questions: Sequence[int] = QUESTIONS) -> tuple[PictureBatch, Batch]:
-    """Returns the same questions by picture and one by one; the words behind the common ones are of many lengths."""
+    """Returns the same questions by picture and one by one; they begin alike and are of many lengths."""
     generator = torch.Generator().manual_seed(before + common)
     first, behind = (torch.randint(3, VOCABULARY, (size,), generator=generator).tolist() for size in (before, common))
     texts = [
@@ -58,13 +58,6 @@ def both_batches(before: int, common: int, questions: Sequence[int] = QUESTIONS)
     labels = torch.full_like(ids, -100)
     one_by_one = Batch(pixels[by_picture.pictures], ids, labels, spans, by_picture.sample_ids, [("",)] * len(flat))
     return by_picture, one_by_one
-
-
-def in_float32(by_picture: PictureBatch, one_by_one: Batch) -> tuple[PictureBatch, Batch]:
-    return (
-        replace(by_picture, pixel_values=by_picture.pixel_values.float()),
-        replace(one_by_one, pixel_values=one_by_one.pixel_values.float()),
-    )
 
 
 def largest_difference(backbone: OpenClipLlama, by_picture: PictureBatch, one_by_one: Batch) -> float:
@@ -90,10 +83,13 @@ def test_every_method_gives_the_reference_s_numbers(
 ) -> None:
     with float64_islands(monkeypatch):
         backbone = random_backbone(tmp_path, torch.float64)
-        built(name, backbone).double().attach(backbone)
+        # A trained norm of the tower computes in float32 whatever its type.
+        in_float32 = name == "layernorm with tower"
+        method, tolerance = built(name, backbone), 1e-6 if in_float32 else TOLERANCE
+        (method if in_float32 else method.double()).attach(backbone)
         assert backbone.shares_prefix() == (name not in TAKES_THE_REFERENCE)
         if backbone.shares_prefix():
-            assert largest_difference(backbone, *both_batches(before=4, common=2)) < TOLERANCE
+            assert largest_difference(backbone, *both_batches(before=4, common=2)) < tolerance
 
 
 @pytest.mark.parametrize(
