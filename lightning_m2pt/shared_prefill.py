@@ -1,10 +1,10 @@
 """The shared-prefix engine: everything that does not depend on a question is computed once for all questions.
 
 Rows of a question's sequence, in order: learned keys and values, text before the picture, raw visual prompt rows, the
-picture, the question. The first three are run once for the batch at batch size 1, the picture once for all its
-questions, and these stand behind it side by side in one row, the words they all begin with once, under a mask that
-hides them from each other, each at the positions it would have alone. A causal decoder gives the same numbers as for
-every question by itself; ``Backbone.prefill`` is that reference.
+picture, the question. The first three are run once for the batch at batch size 1. Every picture is one row, run once:
+behind it stand all its questions side by side, the words they all begin with once, under a mask that hides them from
+each other, each at the positions it would have alone. A causal decoder gives the same numbers as for every question by
+itself; ``Backbone.prefill`` is that reference.
 """
 
 from dataclasses import dataclass
@@ -58,26 +58,34 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> PictureState:
         backbone: A loaded backbone that can share prefixes as it is (``Backbone.shares_prefix``).
         batch: I pictures and their Q distinct questions.
     """
-    rows = shared_rows(backbone, batch)
-    length = rows.owners.shape[1]
-    among = seen_by(batch.owners, batch.owners) & (batch.places[:, :, None] >= batch.places[:, None])
-    lasts = grid(batch.pictures, batch.slots, batch.lasts)
-    states = feed(backbone, rows, batch.tokens, batch.owners, batch.places + length, among, lasts)
+    visual = backbone.visual_rows(batch.pixel_values)
+    connected, raw, embed = backbone.connect(visual.rows), raw_prompt_rows(visual.spans), backbone.token_embedding()
+    before = torch.cat([embed(batch.before)[None], connected[:1, :raw]], dim=1)
+    rows = rows_before_pictures(backbone, before, len(connected))
+    begin = rows.owners.shape[1]
+    picture = connected[:, raw:]
+    behind = picture.shape[1]
+    owners = torch.nn.functional.pad(batch.owners, (behind, 0), value=EVERYONE)
+    inside = torch.arange(behind, device=owners.device).expand(len(owners), -1)
+    places = torch.cat([inside, batch.places + behind], dim=1)
+    among = seen_by(owners, owners) & (places[:, :, None] >= places[:, None])
+    lasts = grid(batch.pictures, batch.slots, batch.lasts + behind)
+    embeddings = torch.cat([picture, embed(batch.tokens)], dim=1)
+    states = feed(backbone, rows, embeddings, owners, places + begin, among, lasts)
     logits = backbone.logits(states[batch.pictures, batch.slots])
-    next_position = batch.places[batch.pictures, batch.lasts] + length + 1
+    next_position = places[batch.pictures, batch.lasts + behind] + begin + 1
     return PictureState(rows, batch.pictures, batch.slots, next_position, logits)
 
 
-def shared_rows(backbone: Backbone, batch: PictureBatch) -> PictureRows:
-    """Runs what is the same for all pictures, then the pictures."""
-    visual = backbone.visual_rows(batch.pixel_values)
-    connected, raw = backbone.connect(visual.rows), raw_prompt_rows(visual.spans)
-    before = torch.cat([backbone.token_embedding()(batch.before)[None], connected[:1, :raw]], dim=1)
-    cache = backbone.learned_cache()
-    length = append_causally(backbone, cache, before, backbone.attachment.rows_before_text())
-    cache = repeated(backbone.decoder(), cache, len(connected))
-    length = append_causally(backbone, cache, connected[:, raw:], length)
-    return PictureRows(cache, batch.owners.new_full((len(connected), length), EVERYONE))
+def rows_before_pictures(backbone: Backbone, before: Tensor, pictures: int) -> PictureRows:
+    """Runs rows (1, N, D) that are the same for all pictures behind the learned keys and values, once."""
+    cache, learned, number = backbone.learned_cache(), backbone.attachment.rows_before_text(), before.shape[1]
+    if number:
+        positions = torch.arange(learned, learned + number, device=before.device)[None]
+        visible = torch.ones(1, number, learned + number, dtype=torch.bool, device=before.device).tril(learned)
+        extend(backbone.decoder(), cache, before, positions, visible, wanted=positions[:, :0])
+    owners = torch.full((pictures, learned + number), EVERYONE, device=before.device)
+    return PictureRows(repeated(backbone.decoder(), cache, pictures), owners)
 
 
 def raw_prompt_rows(spans: list[Span]) -> int:
@@ -85,44 +93,31 @@ def raw_prompt_rows(spans: list[Span]) -> int:
     return sum(span == Span.VISUAL_PROMPT for span in spans)
 
 
-def append_causally(backbone: Backbone, cache: Any, rows: Tensor, cached: int) -> int:  # noqa: ANN401
-    """Appends rows (B, N, D) that see each other causally and all ``cached`` rows; returns the rows then cached."""
-    number, device = rows.shape[1], rows.device
-    if not number:
-        return cached
-    visible = torch.ones(1, number, cached + number, dtype=torch.bool, device=device).tril(diagonal=cached)
-    positions = torch.arange(cached, cached + number, device=device)[None]
-    nothing = positions.new_empty(len(rows), 0)
-    extend(backbone.decoder(), cache, rows, positions, visible, nothing)
-    return cached + number
-
-
 def feed(
     backbone: Backbone,
     rows: PictureRows,
-    tokens: Tensor,
+    embeddings: Tensor,
     owners: Tensor,
     positions: Tensor,
     among: Tensor,
     wanted: Tensor | None = None,
 ) -> Tensor:
-    """Appends N tokens to every picture's row; each sees what everyone sees and what its question has in the cache.
+    """Appends N rows to every picture's; each sees what everyone sees and what its question has in the cache.
 
     Args:
         backbone: The backbone.
-        rows: They grow by the tokens.
-        tokens: (I, N).
+        rows: They grow by the new ones.
+        embeddings: (I, N, D).
         owners: (I, N) the question of each, or ``NOBODY``.
         positions: (I, N) rotary positions.
-        among: (I or 1, N, N) bool, which of the N tokens each of them sees.
-        wanted: (I, W) the tokens whose output is needed; None: all.
+        among: (I or 1, N, N) bool, which of the N rows each of them sees.
+        wanted: (I, W) the rows whose output is needed; None: all.
 
     Returns:
         (I, W or N, D) after the final norm.
     """
-    visible = torch.cat([seen_by(owners, rows.owners), among.expand(len(tokens), -1, -1)], dim=2)
+    visible = torch.cat([seen_by(owners, rows.owners), among.expand(len(owners), -1, -1)], dim=2)
     rows.owners = torch.cat([rows.owners, owners], dim=1)
-    embeddings = backbone.token_embedding()(tokens)
     return extend(backbone.decoder(), rows.cache, embeddings, positions, visible, wanted)
 
 
@@ -150,7 +145,8 @@ def advance_pictures(backbone: Backbone, state: PictureState, going_on: Tensor, 
     owners = grid(pictures, columns, slots, fill=NOBODY)
     among = torch.eye(owners.shape[1], dtype=torch.bool, device=owners.device)[None]
     positions = grid(pictures, columns, next_position)
-    states = feed(backbone, rows, grid(pictures, columns, tokens), owners, positions, among)
+    embeddings = backbone.token_embedding()(grid(pictures, columns, tokens))
+    states = feed(backbone, rows, embeddings, owners, positions, among)
     logits = backbone.logits(states[pictures, columns])
     return PictureState(rows, pictures, slots, next_position + 1, logits)
 
@@ -177,7 +173,7 @@ def branch_pictures(
     states = feed(
         backbone,
         state.rows,
-        tokens.repeat(width).expand(pictures, -1),
+        backbone.token_embedding()(tokens).repeat(width, 1).expand(pictures, -1, -1),
         slots.repeat_interleave(number, dim=1),
         (first[..., None] + depths).flatten(1),
         (alone[:, None, :, None] & among[None, :, None]).reshape(1, width * number, -1),
