@@ -60,7 +60,7 @@ def right_answers(experiment: Experiment) -> dict[str, list[bool]]:
     right: dict[str, list[bool]] = defaultdict(list)
     (loader,) = data.val_dataloader()
     for batch in loader:
-        rows = supervised_rows(model.backbone, model.backbone(batch))
+        rows = supervised_rows(model.backbone, batch)
         wrong = torch.zeros(len(batch)).index_add(0, rows.sample, (~rows.right).float())
         for tasks, errors in zip(batch.tasks, wrong.tolist(), strict=True):
             right[tasks[0]].append(errors == 0)

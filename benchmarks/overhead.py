@@ -80,7 +80,7 @@ def bare(arguments: list[str], steps: int) -> float:
             break
         if step == WARM_UP_STEPS:
             started = time.process_time()
-        loss = supervised_rows(model.backbone, model.backbone(batch)).losses.sum() / batch.step_supervised_tokens
+        loss = supervised_rows(model.backbone, batch).losses.sum() / batch.step_supervised_tokens
         optimizer.zero_grad()
         loss.backward()
         clip_grad_norm_(trained, clip)

@@ -65,7 +65,7 @@ class LoadedModel:
         for question, answer in zip(questions, answers, strict=True):
             if not answer:
                 raise BadInputError("an empty answer has no likelihood", where=question.source, expected="a text")
-        rows = supervised_rows(self.backbone, self.backbone(self.batch(questions, answers)))
+        rows = supervised_rows(self.backbone, self.batch(questions, answers))
         found = []
         for sample in range(len(questions)):
             of_answer = (rows.sample == sample).nonzero()[:-1, 0]

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.types import IGNORED_LABEL, ModelOutput
+from lightning_m2pt.shortcuts import Shortcuts
+from lightning_m2pt.types import IGNORED_LABEL, Batch
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,21 @@ class SupervisedRows:
     turn: Tensor
 
 
-def supervised_rows(backbone: Backbone, output: ModelOutput) -> SupervisedRows:
+def supervised_rows(backbone: Backbone, batch: Batch, shortcuts: Shortcuts = Shortcuts()) -> SupervisedRows:  # noqa: B008
     """Computes logits and loss where the next position is supervised, and nowhere else.
 
     The published class leaves the logits in bf16 for the loss; here they are float32.
+
+    Args:
+        backbone: A loaded backbone, with or without an attached method.
+        batch: B samples with answers.
+        shortcuts: What the forward pass may leave out.
     """
-    next_labels = output.labels[:, 1:]
+    states, labels = backbone.supervised_states(batch, shortcuts)
+    next_labels = labels[:, 1:]
     supervised = next_labels != IGNORED_LABEL
     targets = next_labels[supervised]
-    logits = backbone.logits(output.hidden_states[:, :-1][supervised])
+    logits = backbone.logits(states)
     wide = logits.to(torch.float32) if logits.dtype in (torch.float16, torch.bfloat16) else logits
     losses = cross_entropy(wide, targets, reduction="none")
     # A turn's answer is one run of supervised positions: at least its question stands between it and the next.

@@ -13,6 +13,7 @@ from lightning_m2pt.losses import SupervisedRows, supervised_rows
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.optim import AdamW, Schedule
 from lightning_m2pt.picture_batch import PictureBatch
+from lightning_m2pt.shortcuts import Shortcuts
 from lightning_m2pt.trainable import assert_same_set, freeze_all_but_declared, trained_parameters
 from lightning_m2pt.types import Batch, ParameterPart, TaskLoss
 
@@ -30,6 +31,7 @@ class TuningModule(LightningModule):
         schedule: Warm-up and decay.
         loss_average: ``step`` as above; ``micro_batch`` takes each micro-batch's own mean, as the published script
             does (numbers then depend on how a step is split).
+        shortcuts: Rows that are computed once or not at all because the loss cannot tell the difference.
     """
 
     strict_loading = False  # checkpoints hold the trained tensors only; on_load_checkpoint compares the names
@@ -41,6 +43,7 @@ class TuningModule(LightningModule):
         optimizer: AdamW = AdamW(),  # noqa: B008  (a frozen-by-use settings object; the signature is the schema)
         schedule: Schedule = Schedule(),  # noqa: B008
         loss_average: Literal["step", "micro_batch"] = "step",
+        shortcuts: Shortcuts = Shortcuts(),  # noqa: B008
     ) -> None:
         super().__init__()
         # The method comes first: a tensor that stands in both goes by its name in the method, attached or not.
@@ -49,6 +52,7 @@ class TuningModule(LightningModule):
         self.optimizer_settings = optimizer
         self.schedule_settings = schedule
         self.loss_average = loss_average
+        self.shortcuts = shortcuts
         self.validation_loss = MeanMetric()
         self.validation_accuracy = MeanMetric()
         self.answering: Answering | None = None
@@ -114,7 +118,7 @@ class TuningModule(LightningModule):
         Lightning divides the returned loss by the number of micro-batches, and DDP averages gradients over ranks:
         both are multiplied in here, so that what remains is the sum over the whole step.
         """
-        rows = supervised_rows(self.backbone, self.backbone(batch))
+        rows = supervised_rows(self.backbone, batch, self.shortcuts)
         loss_sum = rows.losses.sum()
         accumulate, world_size = self.trainer.accumulate_grad_batches, self.trainer.world_size
         if self.loss_average == "step":
@@ -131,7 +135,7 @@ class TuningModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates loss per supervised token and the share of samples whose every answer token is right."""
-        rows = supervised_rows(self.backbone, self.backbone(batch))
+        rows = supervised_rows(self.backbone, batch, self.shortcuts)
         self.validation_loss.update(rows.losses.mean(), weight=len(rows.losses))
         wrong = torch.zeros(len(batch), device=self.device).index_add(0, rows.sample, (~rows.right).float())
         self.validation_accuracy.update((wrong == 0).float())

@@ -47,9 +47,7 @@ def greedy_answers_of_pictures(
 
 
 @torch.inference_mode()
-def candidate_log_probabilities_of_pictures(
-    backbone: Backbone, batch: PictureBatch, candidates: Candidates
-) -> Tensor:
+def candidate_log_probabilities_of_pictures(backbone: Backbone, batch: PictureBatch, candidates: Candidates) -> Tensor:
     """Returns the log-probability of every candidate, end token included, for every distinct question.
 
     Args:

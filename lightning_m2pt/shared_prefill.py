@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.decoder_stages import extend, repeated
 from lightning_m2pt.picture_batch import EVERYONE, NOBODY, PictureBatch
+from lightning_m2pt.prompts.decoder_stages import extend
+from lightning_m2pt.prompts.shared_prefix import cache_of
 from lightning_m2pt.types import Span
 
 
@@ -79,13 +80,16 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> PictureState:
 
 def rows_before_pictures(backbone: Backbone, before: Tensor, pictures: int) -> PictureRows:
     """Runs rows (1, N, D) that are the same for all pictures behind the learned keys and values, once."""
-    cache, learned, number = backbone.learned_cache(), backbone.attachment.rows_before_text(), before.shape[1]
+    decoder, learned, number = backbone.decoder(), backbone.attachment.rows_before_text(), before.shape[1]
+    shared = backbone.learned_keys_and_values()
     if number:
+        cache = cache_of(decoder, shared, 1)
         positions = torch.arange(learned, learned + number, device=before.device)[None]
         visible = torch.ones(1, number, learned + number, dtype=torch.bool, device=before.device).tril(learned)
-        extend(backbone.decoder(), cache, before, positions, visible, wanted=positions[:, :0])
+        extend(decoder, cache, before, positions, visible, wanted=positions[:, :0])
+        shared = [(layer.keys, layer.values) for layer in cache.layers]
     owners = torch.full((pictures, learned + number), EVERYONE, device=before.device)
-    return PictureRows(repeated(backbone.decoder(), cache, pictures), owners)
+    return PictureRows(cache_of(decoder, shared, pictures), owners)
 
 
 def raw_prompt_rows(spans: list[Span]) -> int:
@@ -151,9 +155,7 @@ def advance_pictures(backbone: Backbone, state: PictureState, going_on: Tensor, 
     return PictureState(rows, pictures, slots, next_position + 1, logits)
 
 
-def branch_pictures(
-    backbone: Backbone, state: PictureState, tokens: Tensor, depths: Tensor, among: Tensor
-) -> Tensor:
+def branch_pictures(backbone: Backbone, state: PictureState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
     """Feeds the tokens of several continuations behind every question at once; afterwards the state is used up.
 
     Args:

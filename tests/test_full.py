@@ -53,7 +53,7 @@ def outputs(backbone: OpenClipLlama) -> Tensor:
 
 def test_used_tensors_are_exactly_those_a_backward_pass_reaches(tmp_path):
     backbone = random_backbone(tmp_path)
-    supervised_rows(backbone, backbone(random_batch())).losses.sum().backward()
+    supervised_rows(backbone, random_batch()).losses.sum().backward()
     reached = {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
     used = backbone.used_tensors()
     assert list(used) == PARTS
@@ -121,7 +121,7 @@ def test_copies_are_float32_whatever_the_frozen_type(tmp_path, dtype):
     for arguments in ({}, {"vision": False}, {"interaction": False}, {"language": False}):
         method = attached(backbone, **arguments)
         assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
-        supervised_rows(backbone, backbone(random_batch(dtype=dtype))).losses.sum().backward()
+        supervised_rows(backbone, random_batch(dtype=dtype)).losses.sum().backward()
         assert all(parameter.grad is not None for parameter in method.parameters())
         greedy_answers(backbone, random_batch(dtype=dtype), max_new_tokens=3, end_token_id=0)
         method.detach(backbone)
@@ -145,7 +145,7 @@ def test_only_words_of_the_first_step_have_a_gradient_and_that_is_declared(tmp_p
     backbone = random_backbone(tmp_path)
     method, batch = attached(backbone), random_batch()
     assert method.may_start_without_gradient() == {WORD_EMBEDDING}
-    supervised_rows(backbone, backbone(batch)).losses.sum().backward()
+    supervised_rows(backbone, batch).losses.sum().backward()
     moving = {name for name, parameter in method.named_parameters() if every_row_moves(parameter)}
     assert set(dict(method.named_parameters())) - moving == {WORD_EMBEDDING}
     gradient = method.get_parameter(WORD_EMBEDDING).grad
@@ -221,7 +221,7 @@ def test_recomputed_activations_change_no_gradient(tmp_path):
         backbone.finish()
         backbone.train()
         method = attached(backbone)
-        supervised_rows(backbone, backbone(random_batch())).losses.sum().backward()
+        supervised_rows(backbone, random_batch()).losses.sum().backward()
         gradients.append({name: parameter.grad for name, parameter in method.named_parameters()})
     assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-6) for name in gradients[0])
 

@@ -137,7 +137,7 @@ def test_gradients_reach_what_is_declared_and_nothing_else(tmp_path: Path, name:
     module = TuningModule(backbone, method)
     freeze_all_but_declared(module, method)
     method.attach(backbone)
-    supervised_rows(backbone, backbone(random_batch())).losses.sum().backward()
+    supervised_rows(backbone, random_batch()).losses.sum().backward()
     dead = method.dead_rows()
     for tensor_name, parameter in (named for tensors in method.parts().values() for named in tensors):
         assert parameter.grad is not None, tensor_name
@@ -156,7 +156,7 @@ def test_late_starters_are_declared(tmp_path: Path, name: str) -> None:
     module = TuningModule(backbone, method)
     freeze_all_but_declared(module, method)
     method.attach(backbone)
-    supervised_rows(backbone, backbone(random_batch())).losses.sum().backward()
+    supervised_rows(backbone, random_batch()).losses.sum().backward()
     zero = {
         tensor_name
         for tensors in method.parts().values()
@@ -204,7 +204,7 @@ def test_any_frozen_type(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
     backbone = random_backbone(tmp_path, dtype)
     method = built(name, backbone)
     method.attach(backbone)
-    supervised_rows(backbone, backbone(random_batch(dtype=dtype))).losses.sum().backward()
+    supervised_rows(backbone, random_batch(dtype=dtype)).losses.sum().backward()
     greedy_answers(backbone, random_batch(dtype=dtype), max_new_tokens=3, end_token_id=0)
     assert {parameter.dtype for tensors in method.parts().values() for _, parameter in tensors} == {torch.float32}
 
@@ -346,7 +346,7 @@ def test_arguments_that_mean_nothing_are_refused_by_name(
         LayerNormTuning(language=False)
 
 
-@pytest.mark.parametrize("name", ["ptum prefix", "aprompt", "aprompt and visual prompts"])
+@pytest.mark.parametrize("name", ["aprompt", "aprompt and visual prompts"])
 def test_prefixes_in_a_cache_refuse_recomputed_activations(tmp_path: Path, name: str) -> None:
     backbone = random_backbone(tmp_path)
     METHODS[name]().check(backbone.shape)

@@ -20,7 +20,7 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.module import TuningModule
-from lightning_m2pt.prompts.prefix_path import fill_language_cache
+from lightning_m2pt.prompts.prefix_path import prompt_prefix
 from lightning_m2pt.prompts.token_path import VisionTokenPath
 from tests.random_backbones import TEXT_LAYERS, VISION_LAYERS, WIDTH, random_backbone, random_batch
 
@@ -133,15 +133,15 @@ def test_ptum_rows_are_the_prefix_of_their_own_keys_and_values(tmp_path: Path) -
     rows.double()
     rows.attach(backbone)
     expected = backbone.logits(backbone(batch).hidden_states)
-    cache = fill_language_cache(backbone.language_model.model, rows.textual_prompts.layer_rows(), 1)
+    of_rows = prompt_prefix(backbone.language_model.model, rows.textual_prompts.layer_rows())
     rows.detach(backbone)
 
     prefix = PrefixTuning(4, interaction=False)
     prefix.build(backbone, torch.Generator().manual_seed(0))
     prefix.double()
     layers = [
-        torch.stack([layer.keys[0].transpose(0, 1).flatten(1), layer.values[0].transpose(0, 1).flatten(1)])
-        for layer in cache.layers
+        torch.stack([keys[0].transpose(0, 1).flatten(1), values[0].transpose(0, 1).flatten(1)])
+        for keys, values in of_rows
     ]
     with torch.no_grad():
         prefix.prefix.embedding.copy_(torch.stack(layers).permute(2, 0, 1, 3).reshape(4, -1))

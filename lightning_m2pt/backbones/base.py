@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from lightning_m2pt.processing import Interpolation, Processor, ResizeRule
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues
 from lightning_m2pt.prompts.token_path import VisualPosition
-from lightning_m2pt.types import IMAGE_TOKEN_ID, Batch, ModelOutput, Span
+from lightning_m2pt.shortcuts import Shortcuts
+from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, ModelOutput, Span
 
 InjectionPath: TypeAlias = Literal["auto", "token", "prefix"]
 VisualRowsToText: TypeAlias = Literal["official", "all", "none"]
@@ -40,6 +42,8 @@ class Attachment:
             positions of their own it makes no difference to other rows.
         key_value_prefix: Learned keys and values of the decoder; textual prompts beside it stand in the sequence.
         query_rows: For each decoder layer None, or (1, P, H * D_head) learned queries of the P textual prompt rows.
+        decoder_dropout: Dropout that the decoder's rows go through. While it is active, rows that are alike in all
+            samples do not stay alike.
     """
 
     visual_prompts: DeepPrompts | None = None
@@ -51,6 +55,12 @@ class Attachment:
     visual_position: VisualPosition = "before_cls"
     key_value_prefix: KeyValuePrefix | None = None
     query_rows: Sequence[Tensor | None] = ()
+    decoder_dropout: nn.Dropout | None = None
+
+    def draws_per_sample(self) -> bool:
+        """Tells whether dropout is active inside the decoder."""
+        dropout = self.decoder_dropout
+        return dropout is not None and dropout.training and dropout.p > 0
 
     def rows_before_text(self) -> int:
         """Returns how many learned keys and values stand before the first real row of the decoder."""
@@ -177,16 +187,16 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def shares_prefix(self) -> bool:
-        """Tells whether what is attached to the decoder is keys and values alone, so that rows can be run in stages."""
-
-    @abstractmethod
-    def learned_cache(self) -> Any:  # noqa: ANN401
-        """Returns a fresh cache of one sample that holds the learned keys and values; ``shares_prefix`` must hold."""
-
-    @abstractmethod
     def decoder(self) -> Any:  # noqa: ANN401
-        """Returns the language model without its head: ``layers``, ``rotary_emb`` and ``norm``, as transformers' Llama."""
+        """Returns the language model without its head, in the form of transformers' Llama."""
+
+    @abstractmethod
+    def shares_prefix(self) -> bool:
+        """Tells whether the decoder's layers can be run one by one, no prompt row standing in the sequence."""
+
+    @abstractmethod
+    def learned_keys_and_values(self) -> list[KeysAndValues]:
+        """Returns what stands in front of all rows in every layer, for one sample; empty without prompts."""
 
     @abstractmethod
     def token_embedding(self) -> nn.Embedding:
@@ -256,6 +266,21 @@ class Backbone(nn.Module, ABC):
         """Runs a batch; padding stands on the right, so a causal decoder needs no padding mask."""
         embeddings, labels, spans = self.assemble(batch)
         return ModelOutput(hidden_states=self.decode_rows(embeddings), labels=labels, spans=spans)
+
+    def supervised_states(self, batch: Batch, shortcuts: Shortcuts) -> tuple[Tensor, Tensor]:
+        """Runs a batch for the rows that predict a supervised token.
+
+        This is the reference: every row is computed, then chosen from. Backbones that can do less override it.
+
+        Args:
+            batch: B samples with answers.
+            shortcuts: What may be left out.
+
+        Returns:
+            Hidden states (N, D) after the final norm, sample by sample, and labels (B, S), not shifted.
+        """
+        output = self(batch)
+        return output.hidden_states[:, :-1][output.labels[:, 1:] != IGNORED_LABEL], output.labels
 
 
 def splice_order(input_ids: Tensor, image_rows: int, images: int = 1) -> Tensor:

@@ -4,7 +4,6 @@ The embedded default and CLIP ViT-L/14 + Vicuna-7B differ in paths only. Feature
 the vision tower's last block, which is therefore never computed (LLaVA-v1 and the published M2PT code).
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone, DecodingState, VisualRows
-from lightning_m2pt.backbones.decoder_stages import empty_cache
-from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, shape_of
+from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, sha256_of, shape_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.processing import Processor
-from lightning_m2pt.prompts.key_value_prefix import QueryRows, prefix_cache
-from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, fill_language_cache, is_foldable
+from lightning_m2pt.prompts.decoder_stages import additive
+from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
+from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
+from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable, prompt_prefix
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues, cache_of, takes_prefixes, use_prefix_attention
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, VisionTokenPath, prepend_placeholders, put_rows_first
-from lightning_m2pt.types import Batch, Span
+from lightning_m2pt.shortcuts import EVERY_ROW, Shortcuts
+from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 
 VISION_PREFIX_IN_FILE = "visual."
 """open_clip's checkpoints hold the whole CLIP model; the tower's keys start with this."""
@@ -36,7 +38,9 @@ class OpenClipLlama(Backbone):
         language_model: Folder with the language model's safetensors and tokenizer.
         projector_weights: safetensors file with ``weight`` (D_text, D_vision) and ``bias`` (D_text).
         dtype: Type of the frozen weights.
-        activation_checkpointing: Recompute activations in the backward pass (non-reentrant); takes the token path.
+        activation_checkpointing: Recompute activations in the backward pass (non-reentrant).
+        compile_backend: Compile every layer with ``torch.compile``: ``inductor`` writes fused kernels (for GPUs; the
+            first steps take minutes), ``aot_eager`` only traces. None does not compile.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class OpenClipLlama(Backbone):
         projector_weights: str,
         dtype: Literal["float32", "bfloat16", "float64"] = "float32",
         activation_checkpointing: bool = False,
+        compile_backend: Literal["inductor", "aot_eager"] | None = None,
     ) -> None:
         super().__init__()
         self.vision_config = Path(vision_config)
@@ -57,6 +62,7 @@ class OpenClipLlama(Backbone):
         self.projector_weights = Path(projector_weights)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.activation_checkpointing = activation_checkpointing
+        self.compile_backend = compile_backend
         self._open_clip = read_json(self.vision_config, "model.backbone.vision_config")
         self._llama = read_json(self.language_config / "config.json", "model.backbone.language_config")
         self.shape = shape_of(self._open_clip, self._llama, self.vision_config, self.language_config)
@@ -144,9 +150,13 @@ class OpenClipLlama(Backbone):
         """Puts the built modules into their frozen state; also called by tests that build random weights."""
         self.eval()
         self._base_parameters = self._count_parameters()
+        use_prefix_attention(self.language_model)
         if self.activation_checkpointing:
             self.vision_tower.set_grad_checkpointing(True)
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.compile_backend is not None:
+            for block in [*self.vision_tower.transformer.resblocks[:-1], *self.language_model.model.layers]:
+                block.compile(backend=self.compile_backend)
         self.is_loaded = True
 
     def train(self, mode: bool = True) -> "OpenClipLlama":
@@ -158,13 +168,8 @@ class OpenClipLlama(Backbone):
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over configuration and weight files, independent of where they lie."""
-        digest = hashlib.sha256()
         files = [self.vision_config, self.vision_weights, self.language_config / "config.json"]
-        files += [*sorted(self.language_folder.glob("*.safetensors")), self.projector_weights]
-        for path in files:
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+        return sha256_of([*files, *sorted(self.language_folder.glob("*.safetensors")), self.projector_weights])
 
     def base_parameters(self) -> int:
         """Counts language model, vision tower and projector as they were built, whatever has been put in since.
@@ -207,7 +212,7 @@ class OpenClipLlama(Backbone):
             return VisualRows(self.vision_states(pixel_values)[:, 1:], [Span.PATCH] * self.shape.patches)
         rows = prompts.layer_rows()
         used, last = rows[:-1], rows[-1]
-        if self.attachment.path != "token" and not self.activation_checkpointing and is_foldable(used):
+        if self.attachment.path != "token" and is_foldable(used):
             self._vision_prefix_path.rows = used
             self._install_vision(self._vision_prefix_path)
             states = self.vision_states(pixel_values)
@@ -250,8 +255,23 @@ class OpenClipLlama(Backbone):
 
     def decode_rows(self, embeddings: Tensor) -> Tensor:
         """Runs the decoder over (B, S, D) rows with the attached textual prompts."""
-        states, _ = self._run_decoder(embeddings, use_cache=False)
-        return states
+        return self._run_decoder(embeddings, use_cache=False)[0]
+
+    def supervised_states(self, batch: Batch, shortcuts: Shortcuts) -> tuple[Tensor, Tensor]:
+        """Takes the shortcuts where no prompt row stands in the decoder's sequence."""
+        decoder = self.language_model.model
+        if shortcuts == EVERY_ROW or not self.shares_prefix():
+            return super().supervised_states(batch, shortcuts)
+        embeddings, labels, spans = self.assemble(batch)
+        shared = 0
+        if shortcuts.shared_rows_once and len(batch) > 1 and not self.attachment.draws_per_sample():
+            raw_prompts = int((spans[0] == Span.VISUAL_PROMPT).sum())
+            shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, raw_prompts)
+        prefix: Sequence[KeysAndValues | None] = self.learned_keys_and_values() or [None] * self.shape.text_layers
+        wanted = nn.functional.pad(labels[:, 1:] != IGNORED_LABEL, (0, 1))
+        if shortcuts.supervised_rows_only:
+            return run_behind_prefix(decoder, prefix, embeddings, shared, wanted), labels
+        return run_behind_prefix(decoder, prefix, embeddings, shared)[wanted[:, shared:]], labels
 
     def prefill(self, batch: Batch) -> DecodingState:
         """Runs the questions, padding on the right; the padding's keys stay in the cache and are hidden later."""
@@ -285,35 +305,29 @@ class OpenClipLlama(Backbone):
         of_question = state.visible[:, None].expand(-1, number, -1)
         seen = torch.cat([of_question, among.expand(questions, -1, -1)], dim=2)
         embeddings = self.token_embedding()(tokens).expand(questions, -1, -1)
-        # Four dimensions: the library takes such a mask as it is. Added to the scores, so that every attention kernel
-        # that takes masks at all takes it.
-        mask = torch.zeros(seen.shape, dtype=embeddings.dtype, device=seen.device)
-        mask = mask.masked_fill(~seen, torch.finfo(embeddings.dtype).min)[:, None]
         output = self.language_model.model(
             inputs_embeds=embeddings,
-            attention_mask=mask,
+            attention_mask=additive(seen, embeddings.dtype),
             position_ids=state.next_position[:, None] + depths,
             past_key_values=state.cache,
             use_cache=True,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def shares_prefix(self) -> bool:
-        """Textual prompts must fold; rows and queries that stand in the sequence take ``prefill``."""
-        prompts = self.attachment.textual_prompts
-        return not self.attachment.query_rows and (prompts is None or self._folds(prompts.layer_rows()))
-
-    def learned_cache(self) -> Any:  # noqa: ANN401
-        """Returns a ``DynamicCache``; rows that an earlier pass put into the sequence are forgotten."""
-        decoder, prompts, prefix = self.decoder(), self.attachment.textual_prompts, self.attachment.key_value_prefix
-        self._put_rows_into_sequence(decoder, [])
-        if prompts is not None:
-            return fill_language_cache(decoder, prompts.layer_rows(), 1)
-        return empty_cache(decoder) if prefix is None else prefix_cache(decoder, prefix, 1)
-
     def decoder(self) -> Any:  # noqa: ANN401
         """Returns transformers' model without its head."""
         return self.language_model.model
+
+    def shares_prefix(self) -> bool:
+        """Prompt rows, or queries, that stand in the sequence take ``prefill``."""
+        attachment = self.attachment
+        folds = attachment.textual_prompts is None or self._folds()
+        return folds and attachment.path != "token" and not attachment.query_rows and takes_prefixes(self.decoder())
+
+    def learned_keys_and_values(self) -> list[KeysAndValues]:
+        """Folds textual prompts; rows that an earlier pass put into the sequence are forgotten."""
+        self._put_rows_into_sequence(self.language_model.model, [])
+        return self._prefix()
 
     def release_hooks(self) -> None:
         """Takes every hook and shadowed method away; called when a method detaches."""
@@ -347,27 +361,32 @@ class OpenClipLlama(Backbone):
         self._query_rows.rows = ()
 
     def _run_decoder(self, embeddings: Tensor, *, use_cache: bool) -> tuple[Tensor, Any]:
-        decoder, prompts, prefix = (
-            self.language_model.model,
-            self.attachment.textual_prompts,
-            self.attachment.key_value_prefix,
-        )
-        cache = None if prefix is None else prefix_cache(decoder, prefix, embeddings.shape[0])
-        rows = [] if prompts is None else prompts.layer_rows()
-        if prompts is not None and self._folds(rows):
-            cache = fill_language_cache(decoder, rows, embeddings.shape[0])
-            rows = []
+        decoder, prefix, prompts = self.decoder(), self._prefix(), self.attachment.textual_prompts
+        rows = [] if prompts is None or self._folds() else prompts.layer_rows()
         length = self._put_rows_into_sequence(decoder, rows)
+        if prefix and not rows and not use_cache and takes_prefixes(decoder):
+            return run_behind_prefix(decoder, prefix, embeddings), None
         if length:
             embeddings = prepend_placeholders(embeddings, rows)
+        cache = cache_of(decoder, prefix, embeddings.shape[0]) if prefix else None
         output = decoder(inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache or cache is not None)
         return output.last_hidden_state[:, length:], output.past_key_values
 
-    def _folds(self, rows: Sequence[Tensor | None]) -> bool:
+    def _prefix(self) -> list[KeysAndValues]:
+        """Returns the keys and values in front of all rows for every layer; empty if there are none."""
+        attachment, decoder = self.attachment, self.language_model.model
+        if attachment.key_value_prefix is not None:
+            return learned_prefix(decoder, attachment.key_value_prefix)
+        if attachment.textual_prompts is not None and self._folds():
+            return prompt_prefix(decoder, attachment.textual_prompts.layer_rows())
+        return []
+
+    def _folds(self) -> bool:
         """Tells whether textual prompts can be keys and values that are computed once."""
         attachment = self.attachment
         alone = attachment.key_value_prefix is None and not attachment.query_rows
-        return alone and attachment.path != "token" and not self.activation_checkpointing and is_foldable(rows)
+        prompts = attachment.textual_prompts
+        return alone and attachment.path != "token" and (prompts is None or prompts.is_complete)
 
     def _put_rows_into_sequence(self, decoder: nn.Module, rows: Sequence[Tensor | None]) -> int:
         """Readies the token path for these rows; returns how many of them stand in front of the sequence."""

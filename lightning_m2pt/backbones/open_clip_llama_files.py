@@ -1,6 +1,8 @@
 """Reading the files of an open_clip tower and a Llama-form model: sizes from configurations, tensors into modules."""
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,12 @@ def load_all(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInputError(reason, where=str(path), expected="the tensors the configuration describes") from error
+
+
+def sha256_of(files: Sequence[Path]) -> str:
+    """Returns the SHA-256 over the files' own, in this order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

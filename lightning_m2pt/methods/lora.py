@@ -4,12 +4,13 @@ peft's layers compute; which layers they wrap, what is trained and how it is sav
 """
 
 import math
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import EnvironmentFailure
 from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
 from lightning_m2pt.methods.base import Place
@@ -96,6 +97,12 @@ class Lora(WithStandIns):
                     hold(holder, f"{name}.{factor}.weight", weight)
                 self._stand_ins.append(StandIn(part, place, linear, layer))
         self.build_interaction(backbone)
+
+    def attachment(self, without: AbstractSet[str]) -> Attachment:
+        """Returns the interaction layer, and the dropout in front of every A."""
+        attachment = super().attachment(without)
+        attachment.decoder_dropout = None if LANGUAGE in without else self.input_dropout
+        return attachment
 
     def may_start_without_gradient(self) -> set[str]:
         """Returns every A: while B is zero, nothing reaches it."""

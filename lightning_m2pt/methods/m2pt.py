@@ -237,10 +237,10 @@ class M2PT(Method):
             textual = set(choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "textual_layers"))
         incomplete_vision = visual is not None and not set(range(shape.vision_layers - 1)) <= visual
         incomplete_text = textual is not None and textual != set(range(shape.text_layers))
-        if incomplete_vision or incomplete_text or shape.recomputes_activations:
+        if incomplete_vision or incomplete_text:
             raise BadInputError(
-                "the prefix path needs rows of their own in every used layer, and no activation checkpointing",
+                "the prefix path needs rows of their own in every used layer",
                 where="model.method.path",
-                expected="deep prompts on all layers, and activation_checkpointing: false",
+                expected="deep prompts on all layers",
                 hint="path: auto takes the token path where it has to",
             )

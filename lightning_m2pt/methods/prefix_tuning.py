@@ -12,7 +12,7 @@ import torch
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
 from lightning_m2pt.methods.base import Place
-from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction, refuse_recomputation
+from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 from lightning_m2pt.prompts.key_value_prefix import PrefixEmbedding
 
 PREFIX = "prefix"
@@ -51,12 +51,7 @@ class PrefixTuning(WithInteraction):
         self.prefix: PrefixEmbedding | None = None
 
     def check(self, shape: BackboneShape) -> None:
-        """Refuses activation checkpointing.
-
-        Raises:
-            BadInputError: If the backbone recomputes activations.
-        """
-        refuse_recomputation(shape, self.name)
+        """Works on every backbone."""
 
     def part_names(self) -> list[str]:
         """Returns the components that are switched on."""

@@ -65,6 +65,11 @@ class DeepPrompts(nn.Module):
         """The layers that have rows of their own, ascending."""
         return [int(layer) for layer in self.rows]
 
+    @property
+    def is_complete(self) -> bool:
+        """Tells whether every layer has rows of its own, so that no prompt row ever survives a layer."""
+        return len(self.rows) == self.total_layers
+
     def initialise(
         self,
         init: Initialisation,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues
+
 
 class KeyValuePrefix(nn.Module, ABC):
     """P learned keys and values for each decoder layer.
@@ -93,27 +95,18 @@ class PrefixEmbedding(KeyValuePrefix):
         return dropped.view(self.length, self._layers, 2, -1).permute(1, 2, 0, 3)
 
 
-def prefix_cache(language_model: Any, prefix: KeyValuePrefix, batch_size: int) -> Any:  # noqa: ANN401
-    """Returns a fresh cache that begins with the prefix.
+def learned_prefix(decoder: Any, prefix: KeyValuePrefix) -> list[KeysAndValues]:  # noqa: ANN401
+    """Returns the learned keys and values of every layer, (1, H_kv, P, D_head) each.
 
     Args:
-        language_model: A Llama-form decoder of transformers (grouped heads are fine).
+        decoder: A Llama-form decoder of transformers (grouped heads are fine).
         prefix: The learned keys and values.
-        batch_size: B, to which they are expanded without copying.
-
-    Returns:
-        A ``DynamicCache`` of length P. The forward pass writes into it: never use it twice.
     """
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=language_model.config)
-    dtype = language_model.embed_tokens.weight.dtype
-    for layer, pair in enumerate(prefix.keys_and_values()):
-        width = language_model.layers[layer].self_attn.head_dim
-        heads = pair.to(dtype).view(2, 1, prefix.length, -1, width).transpose(2, 3)
-        keys, values = heads.expand(-1, batch_size, -1, -1, -1)
-        cache.update(keys, values, layer)
-    return cache
+    dtype, layers = decoder.embed_tokens.weight.dtype, []
+    for block, pair in zip(decoder.layers, prefix.keys_and_values(), strict=True):
+        heads = pair.to(dtype).view(2, 1, prefix.length, -1, block.self_attn.head_dim).transpose(2, 3)
+        layers.append((heads[0], heads[1]))
+    return layers
 
 
 class QueryRows:

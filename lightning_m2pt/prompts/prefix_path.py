@@ -13,40 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues, keys_and_values, rotary
+
 
 def is_foldable(rows: Sequence[Tensor | None]) -> bool:
     """Tells whether every layer has rows of its own, so that no prompt row ever survives a layer."""
     return all(candidate is not None for candidate in rows)
 
 
-def fill_language_cache(language_model: Any, rows: Sequence[Tensor | None], batch_size: int) -> Any:  # noqa: ANN401
-    """Returns a fresh cache that holds every decoder layer's prompt keys and values.
+def prompt_prefix(decoder: Any, rows: Sequence[Tensor | None]) -> list[KeysAndValues]:  # noqa: ANN401
+    """Returns every decoder layer's prompt keys and values, (1, H_kv, P, D_head) each.
 
     Args:
-        language_model: A Llama-form decoder of transformers (``layers``, ``rotary_emb``; grouped heads are fine).
+        decoder: A Llama-form decoder of transformers (``layers``, ``rotary_emb``; grouped heads are fine).
         rows: (1, P, D) for every layer.
-        batch_size: B, by which the one computed prefix is expanded without copying.
-
-    Returns:
-        A ``DynamicCache`` of length P. The forward pass writes into it: never use it twice.
     """
-    from transformers import DynamicCache
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-    cache = DynamicCache(config=language_model.config)
-    for layer, (block, prompt) in enumerate(zip(language_model.layers, rows, strict=True)):
+    prefix = []
+    for layer, (block, prompt) in enumerate(zip(decoder.layers, rows, strict=True)):
         if prompt is None:
             raise ValueError(f"layer {layer} has no prompt: only the token path can run this")
-        attention = block.self_attn
-        hidden_states = block.input_layernorm(prompt.to(attention.k_proj.weight.dtype))
-        shape = (1, prompt.shape[1], -1, attention.head_dim)
-        keys = attention.k_proj(hidden_states).view(shape).transpose(1, 2)
-        values = attention.v_proj(hidden_states).view(shape).transpose(1, 2)
+        states = prompt.to(block.self_attn.k_proj.weight.dtype)
         positions = torch.arange(prompt.shape[1], device=prompt.device)[None]
-        cosine, sine = language_model.rotary_emb(hidden_states, position_ids=positions)
-        _, keys = apply_rotary_pos_emb(keys, keys, cosine, sine)
-        cache.update(keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1), layer)
-    return cache
+        prefix.append(keys_and_values(block, states, rotary(decoder, states, positions)))
+    return prefix
 
 
 class VisionPrefixPath:
