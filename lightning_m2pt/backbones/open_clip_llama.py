@@ -259,7 +259,6 @@ class OpenClipLlama(Backbone):
 
     def supervised_states(self, batch: Batch, shortcuts: Shortcuts) -> tuple[Tensor, Tensor]:
         """Takes the shortcuts where no prompt row stands in the decoder's sequence."""
-        decoder = self.language_model.model
         if shortcuts == EVERY_ROW or not self.shares_prefix():
             return super().supervised_states(batch, shortcuts)
         embeddings, labels, spans = self.assemble(batch)
@@ -270,8 +269,8 @@ class OpenClipLlama(Backbone):
         prefix: Sequence[KeysAndValues | None] = self.learned_keys_and_values() or [None] * self.shape.text_layers
         wanted = nn.functional.pad(labels[:, 1:] != IGNORED_LABEL, (0, 1))
         if shortcuts.supervised_rows_only:
-            return run_behind_prefix(decoder, prefix, embeddings, shared, wanted), labels
-        return run_behind_prefix(decoder, prefix, embeddings, shared)[wanted[:, shared:]], labels
+            return run_behind_prefix(self.decoder(), prefix, embeddings, shared, wanted), labels
+        return run_behind_prefix(self.decoder(), prefix, embeddings, shared)[wanted[:, shared:]], labels
 
     def prefill(self, batch: Batch) -> DecodingState:
         """Runs the questions, padding on the right; the padding's keys stay in the cache and are hidden later."""
@@ -335,8 +334,7 @@ class OpenClipLlama(Backbone):
         self._vision_prefix_path.remove()
         self._language_token_path.remove()
         self._query_rows.remove()
-        self._vision_installed = None
-        self._language_hooked = False
+        self._vision_installed, self._language_hooked = None, False
 
     _vision_installed: VisionTokenPath | VisionPrefixPath | None = None
     _language_hooked: bool = False
@@ -385,8 +383,8 @@ class OpenClipLlama(Backbone):
         """Tells whether textual prompts can be keys and values that are computed once."""
         attachment = self.attachment
         alone = attachment.key_value_prefix is None and not attachment.query_rows
-        prompts = attachment.textual_prompts
-        return alone and attachment.path != "token" and (prompts is None or prompts.is_complete)
+        is_complete = attachment.textual_prompts is None or attachment.textual_prompts.is_complete
+        return alone and attachment.path != "token" and is_complete
 
     def _put_rows_into_sequence(self, decoder: nn.Module, rows: Sequence[Tensor | None]) -> int:
         """Readies the token path for these rows; returns how many of them stand in front of the sequence."""
