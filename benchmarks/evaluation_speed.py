@@ -7,9 +7,9 @@
 - ``one by one``: ``m2pt evaluate --shared-prefix false``: batches of questions, each with a picture of its own.
 - ``shared prefix``: ``m2pt evaluate``.
 
-The last two are timed from the questions to the finished prediction file, Trainer included. Rounds alternate, times
-are process time of one thread. In every round the first two answer another part of the set, whole pictures, so that
-over all rounds they answer every question once; the third answers the whole set each time.
+The last two are timed with everything an evaluation does: the hash of the data, the Trainer, the prediction file.
+Rounds alternate, times are process time of one thread. In every round the first two answer another part of the set,
+whole pictures: over all rounds one in ``--one-in`` of its questions, once. The third answers the whole set each time.
 """
 
 import lightning_m2pt.torchvision_guard  # noqa: F401  (before the first import of Lightning)
@@ -35,7 +35,7 @@ from lightning.pytorch import seed_everything
 from data_modules.base import as_sample
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.cli import Experiment, parse_experiment
-from experiments.evaluation import answer, answering_of
+from experiments.evaluation import answer, answering_of, header_of
 from experiments.prepare import check_experiment
 from lightning_m2pt.answering import AnsweringMethod
 from lightning_m2pt.backbones.base import Backbone
@@ -115,11 +115,12 @@ def evaluated(
 ) -> dict[str, str]:
     """Answers a set's questions as ``m2pt evaluate`` does; returns the answers by id."""
     benchmark.by_picture = by_picture
+    answering = answering_of(benchmark, method)
+    header = header_of(experiment, benchmark, None, experiment.model.method.toggles(), answering)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{benchmark.name}.jsonl"
-        partial = PartialPredictions(path, {"format": 1, "benchmark": benchmark.name})
-        answer(experiment, benchmark, answering_of(benchmark, method), partial)
-        return {row["id"]: row["answer"] for row in read_predictions(path).predictions}
+        partial = PartialPredictions(Path(folder) / f"{benchmark.name}.jsonl", header)
+        answer(experiment, benchmark, answering, partial)
+        return {row["id"]: row["answer"] for row in read_predictions(partial.path).predictions}
 
 
 def parts_of(questions: Sequence[Question], number: int) -> list[list[Question]]:
@@ -130,7 +131,7 @@ def parts_of(questions: Sequence[Question], number: int) -> list[list[Question]]
     ]
 
 
-def compare_on(experiment: Experiment, benchmark: BenchmarkDataModule, rounds: int) -> dict[str, Any]:
+def compare_on(experiment: Experiment, benchmark: BenchmarkDataModule, rounds: int, one_in: int) -> dict[str, Any]:
     """Measures the three ways on one set, in alternating rounds."""
     method, limit = SETS[benchmark.name]
     benchmark.limit = limit
@@ -142,7 +143,7 @@ def compare_on(experiment: Experiment, benchmark: BenchmarkDataModule, rounds: i
     }
     milliseconds: dict[str, list[float]] = {way: [] for way in WAYS}
     answers: dict[str, dict[str, str]] = {way: {} for way in WAYS}
-    for part in parts_of(questions, rounds):
+    for part in parts_of(questions, rounds * one_in)[:rounds]:
         for way, answered in ways.items():
             benchmark.read_questions = list(questions) if way == SHARED_PREFIX else part
             started = time.process_time()
@@ -159,9 +160,9 @@ def compare_on(experiment: Experiment, benchmark: BenchmarkDataModule, rounds: i
         "milliseconds_per_question": medians,
         "questions_per_second": {way: 1000 / value for way, value in medians.items()},
         "times_naive": {way: medians[NAIVE] / medians[way] for way in WAYS[1:]},
+        "answers_compared": len(answers[NAIVE]),
         "answers_unlike_naive": {
-            way: sum(answers[way][question.id] != answers[NAIVE][question.id] for question in questions)
-            for way in WAYS[1:]
+            way: sum(answers[way][name] != text for name, text in answers[NAIVE].items()) for way in WAYS[1:]
         },
         "rounds": milliseconds,
     }
@@ -180,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="experiments/m2pt_base.yaml")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--one-in", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/evaluation_speed.json"))
     own = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -190,21 +192,20 @@ def main() -> None:
     seed_everything(experiment.seed, verbose=False)  # the prompts are as they are drawn, not tuned
     experiment.model.configure_model()
     experiment.model.eval()
-    content = {
+    content: dict[str, Any] = {
         "config": own.config,
         "machine": cpu_name(),
         "threads": 1,
         "clock": "process time, medians",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "sets": {
-            benchmark.name: compare_on(experiment, benchmark, own.rounds)
-            for benchmark in experiment.benchmarks
-            if benchmark.name in SETS
-        },
+        "sets": {},
     }
     own.output.parent.mkdir(parents=True, exist_ok=True)
-    own.output.write_text(json.dumps(content, indent=2) + "\n")
+    of_name = {benchmark.name: benchmark for benchmark in experiment.benchmarks}
+    for name in SETS:
+        content["sets"][name] = compare_on(experiment, of_name[name], own.rounds, own.one_in)
+        own.output.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def test_rows_are_common_words_then_each_question_s_own(tmp_path):
         assert laid_out.tolist() == texts[name].tolist()
         assert batch.places[row][seen].tolist() == list(range(int(seen.sum())))
         assert batch.tokens[row, batch.lasts[number]] == texts[name][-1]
-    assert (batch.owners == EVERYONE).any(dim=1).all()
+    # The picture with the most questions has one that begins otherwise than all the others.
+    assert (batch.owners == EVERYONE).any(dim=1).tolist() == [False, True, True]
     assert (batch.owners == NOBODY).any()
 
 
