@@ -10,7 +10,7 @@ CASES = {
     "pope": ("greedy", 150),
     "mme": ("greedy", 100),
     "text_vqa": ("greedy", 60),
-    "vsr": ("likelihood_mean", 60),
+    "vsr": ("likelihood_sum", 60),
     "snli_ve": ("likelihood_sum", 60),
     "cifar10": ("likelihood_sum", 20),
 }
