@@ -4,17 +4,19 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import numpy
 
 from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
+from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, names_of, planned_batches
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.sample_order import SampleLoader
 from lightning_m2pt.types import Question, Sample
 
 TemplateName = Literal["vicuna_v1", "plain"]
+T = TypeVar("T")
 
 
 class BenchmarkDataModule(DataModule):
@@ -63,6 +65,7 @@ class BenchmarkDataModule(DataModule):
         self.limit = limit
         self.read_questions: list[Question] | None = None
         self.answered: frozenset[str] = frozenset()
+        self.by_picture = False
         self.samples: list[Sample] | None = None
         self.examples_revision = ""
 
@@ -145,21 +148,32 @@ class BenchmarkDataModule(DataModule):
             )
 
     def predict_dataloader(self) -> SampleLoader:
-        """Returns this rank's prompts without answers, the longest first; ``Batch.sample_ids`` are questions' ids.
+        """Returns this rank's prompts without answers, the longest first; ``sample_ids`` are questions' ids.
 
-        Questions whose ids are in ``answered`` are left out. Every rank has as many: a few questions are asked twice
-        where they cannot be shared out evenly.
+        Batches are ``Batch``es of questions, those in ``answered`` left out, or, where ``by_picture`` is set and no
+        question has examples, ``PictureBatch``es, those left out in which everything is answered. Every rank has as
+        many: a few questions are asked twice where they cannot be shared out evenly.
         """
-        samples = [sample for sample in self.asked_samples() if sample.id not in self.answered]
+        samples = self.asked_samples()
+        if self.by_picture and self.samples is None:
+            texts = self.processor.encode_all(samples, self.template, with_answers=False)
+            planned = planned_batches(asked_pictures(samples, texts), self.batch_size)
+            left = [batch for batch in planned if not self.answered.issuperset(names_of(batch))]
+            return SampleLoader(PictureDataset(self.share_of_rank(left), self.processor), 1, as_it_is)
+        samples = [sample for sample in samples if sample.id not in self.answered]
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
-        order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
-        if self.trainer is not None:
-            repeated = (order * self.trainer.world_size)[: -len(order) % self.trainer.world_size]
-            order = [*order, *repeated][self.trainer.global_rank :: self.trainer.world_size]
+        order = self.share_of_rank(sorted(range(len(samples)), key=lambda position: -len(texts[position])))
         dataset = SampleDataset(
             [samples[position] for position in order], [texts[position] for position in order], self.processor
         )
         return SampleLoader(dataset, self.batch_size, self.collator)
+
+    def share_of_rank(self, items: list[T]) -> list[T]:
+        """Returns what this rank asks of questions or batches: all of them where there is one process."""
+        if self.trainer is None:
+            return items
+        ranks = self.trainer.world_size
+        return [*items, *(items * ranks)[: -len(items) % ranks]][self.trainer.global_rank :: ranks]
 
     def asked_samples(self) -> list[Sample]:
         """Returns every question as the sample that is put to the model: with examples where ``samples`` was set."""

@@ -59,6 +59,13 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="K",
         help="put K examples of the set's training split, with picture and answer, before every question",
     )
+    parser.add_argument(
+        "--shared-prefix",
+        choices=("true", "false"),
+        default="true",
+        help="compute prompts, system text and every picture once for all their questions; false answers every "
+        "question by itself, with the same answers (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
     return parser
 
@@ -77,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     experiment.model.method.check_knock_out(knocked_out)
     check_experiment(experiment)
     check_benchmarks(experiment, own.shots, own.answer)
-    options = AnsweringOptions(own.answer, own.force)
+    options = AnsweringOptions(own.answer, own.force, shared_prefix=own.shared_prefix == "true")
     if not experiment.model.method.part_names() and not knocked_out:
         folder, scores = evaluate_frozen(experiment, options)
     else:

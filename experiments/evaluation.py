@@ -40,11 +40,14 @@ class AnsweringOptions:
         force: Answer again even if answers are there.
         on_other: What to do with answers of another adapter, data or template: ``refuse`` them, or ``replace`` them,
             as the evaluation that belongs to a training does.
+        shared_prefix: Compute prompts, system text and every picture once for all their questions, wherever the
+            attached method and the questions allow it. The same answers without: every question by itself.
     """
 
     method: AnsweringMethod = "greedy"
     force: bool = False
     on_other: OnOther = "refuse"
+    shared_prefix: bool = True
 
 
 def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Answering:
@@ -224,6 +227,8 @@ def answer_alone(
             return
         if options.force or not goes_on(partial):
             partial.remove()
+        # Asked of the backbone as it is: a knocked-out part may be the one that stood in the way.
+        benchmark.by_picture = options.shared_prefix and experiment.model.backbone.shares_prefix()
         answer(experiment, benchmark, answering, partial)
 
 

@@ -7,7 +7,9 @@ from typing import Any, Literal, Protocol
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.generation import greedy_answers
 from lightning_m2pt.likelihood import Candidates, candidate_log_probabilities
+from lightning_m2pt.picture_batch import PictureBatch
 from lightning_m2pt.processing import Processor
+from lightning_m2pt.shared_answers import candidate_log_probabilities_of_pictures, greedy_answers_of_pictures
 from lightning_m2pt.types import Batch
 
 NEAR_TIE = 1e-4
@@ -35,8 +37,8 @@ class Answer:
 class Answering(Protocol):
     """A way to answer a batch of questions."""
 
-    def answer(self, backbone: Backbone, batch: Batch) -> list[Answer]:
-        """Returns one answer for each of the B questions."""
+    def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
+        """Returns one answer for each of the batch's ``sample_ids``."""
 
     def description(self) -> dict[str, Any]:
         """Returns what decides the answers beside model and question, as prediction files carry it."""
@@ -54,9 +56,13 @@ class GreedyAnswering:
     processor: Processor
     max_new_tokens: int
 
-    def answer(self, backbone: Backbone, batch: Batch) -> list[Answer]:
-        """Decodes one answer for each of the B questions."""
-        decoded = greedy_answers(backbone, batch, self.max_new_tokens, self.processor.eos_token_id)
+    def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
+        """Decodes one answer for each of the batch's ``sample_ids``; the same question is answered once."""
+        limits = self.max_new_tokens, self.processor.eos_token_id
+        if isinstance(batch, PictureBatch):
+            decoded = batch.of_every_name(greedy_answers_of_pictures(backbone, batch, *limits))
+        else:
+            decoded = greedy_answers(backbone, batch, *limits)
         return [Answer(self.processor.decode(one.token_ids), one.margin) for one in decoded]
 
     def description(self) -> dict[str, Any]:
@@ -77,9 +83,13 @@ class LikelihoodAnswering:
     candidates: Candidates
     method: Literal["likelihood_sum", "likelihood_mean"]
 
-    def answer(self, backbone: Backbone, batch: Batch) -> list[Answer]:
-        """Returns the best candidate for each of the B questions; of equal ones the first."""
-        sums = candidate_log_probabilities(backbone, batch, self.candidates).tolist()
+    def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
+        """Returns the best candidate for each of the batch's ``sample_ids``; of equal ones the first."""
+        if isinstance(batch, PictureBatch):
+            of_pictures = candidate_log_probabilities_of_pictures(backbone, batch, self.candidates)
+            sums = batch.of_every_name(of_pictures.tolist())
+        else:
+            sums = candidate_log_probabilities(backbone, batch, self.candidates).tolist()
         return [self._best(of_question) for of_question in sums]
 
     def _best(self, sums: list[float]) -> Answer:

@@ -91,11 +91,27 @@ def candidate_log_probabilities(backbone: Backbone, batch: Batch, candidates: Ca
     log_probabilities = state.logits.float().log_softmax(dim=-1)[:, first]
     if len(fed):
         states = backbone.branch(state, fed, depths, among)
-        for start in range(0, len(fed), ROWS_PER_LOGITS):
-            rows = slice(start, start + ROWS_PER_LOGITS)
-            logits = backbone.logits(states[:, rows]).float()
-            at_target = logits.gather(2, targets[rows].expand(len(batch), -1)[..., None])[..., 0]
-            log_probabilities = log_probabilities.index_add(1, owners[rows], at_target - logits.logsumexp(dim=-1))
+        log_probabilities = add_later_tokens(backbone, log_probabilities, states, targets, owners)
+    return log_probabilities
+
+
+def add_later_tokens(
+    backbone: Backbone, log_probabilities: Tensor, states: Tensor, targets: Tensor, owners: Tensor
+) -> Tensor:
+    """Returns (B, C): the log-probabilities of the first tokens with those of all later ones added.
+
+    Args:
+        backbone: The backbone, for its head.
+        log_probabilities: (B, C) of every candidate's first token.
+        states: (B, N, D) of the candidates' tokens, side by side.
+        targets: (N,) the token that follows each.
+        owners: (N,) the candidate of each.
+    """
+    for start in range(0, len(targets), ROWS_PER_LOGITS):
+        rows = slice(start, start + ROWS_PER_LOGITS)
+        logits = backbone.logits(states[:, rows]).float()
+        at_target = logits.gather(2, targets[rows].expand(len(states), -1)[..., None])[..., 0]
+        log_probabilities = log_probabilities.index_add(1, owners[rows], at_target - logits.logsumexp(dim=-1))
     return log_probabilities
 
 

@@ -12,6 +12,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.losses import SupervisedRows, supervised_rows
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.optim import AdamW, Schedule
+from lightning_m2pt.picture_batch import PictureBatch
 from lightning_m2pt.shortcuts import Shortcuts
 from lightning_m2pt.trainable import assert_same_set, freeze_all_but_declared, trained_parameters
 from lightning_m2pt.types import Batch, ParameterPart, TaskLoss
@@ -141,7 +142,7 @@ class TuningModule(LightningModule):
         self.log("val/loss", self.validation_loss, prog_bar=True)
         self.log("val/answer_accuracy", self.validation_accuracy, prog_bar=True)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, Answer]]:
+    def predict_step(self, batch: Batch | PictureBatch, batch_idx: int) -> list[tuple[str, Answer]]:
         """Answers a batch of questions; returns (question id, answer) for each.
 
         Raises:

@@ -58,12 +58,15 @@ def rows_of(folder: Path, name: str) -> list[dict]:
     return list(read_predictions(prediction_file(folder, name)).predictions)
 
 
+@pytest.mark.parametrize("shared_prefix", [True, False], ids=["shared prefix", "one by one"])
 @pytest.mark.parametrize("method", ["greedy", "likelihood_sum", "likelihood_mean"])
-def test_answers_do_not_depend_on_the_batch_size(tmp_path, method):
+def test_answers_do_not_depend_on_the_batch_size(tmp_path, method, shared_prefix):
     of_size = {}
     for size in BATCH_SIZES:
         experiment = frozen_experiment(tmp_path, size, output=f"outputs{size}")
-        folder, _ = evaluate_frozen(experiment, AnsweringOptions(method))
+        # Alone: each question by itself, in the reference's way.
+        options = AnsweringOptions(method, shared_prefix=shared_prefix and size > 1)
+        folder, _ = evaluate_frozen(experiment, options)
         of_size[size] = {name: rows_of(folder, name) for name in ("mme", "vsr")}
     for size in BATCH_SIZES[1:]:
         for name, alone in of_size[1].items():
@@ -93,23 +96,25 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> list[int]:
     return sizes
 
 
-def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
-    whole, scores = evaluate_frozen(frozen_experiment(tmp_path, output="whole"))
+@pytest.mark.parametrize("shared_prefix", [True, False], ids=["shared prefix", "one by one"])
+def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys, shared_prefix):
+    options, before = AnsweringOptions(shared_prefix=shared_prefix), 2 * (2 if shared_prefix else 3)  # whole pictures
+    whole, scores = evaluate_frozen(frozen_experiment(tmp_path, output="whole"), options)
     with monkeypatch.context() as patch:
         kill_after(patch, batches=2)
         with pytest.raises(Killed):
-            evaluate_frozen(frozen_experiment(tmp_path, output="cut"))
+            evaluate_frozen(frozen_experiment(tmp_path, output="cut"), options)
     (partial,) = (tmp_path / "cut").rglob("*.partial-0")
-    assert len(partial.read_text().splitlines()) == 1 + 2 * 3
+    assert len(partial.read_text().splitlines()) == 1 + before
     with partial.open("ab") as file:
         file.write(b'{"id": "count/fake_1/2", "answer": "ye')  # what a kill leaves of a line
     capsys.readouterr()
     with monkeypatch.context() as patch:
         sizes = kill_after(patch, batches=1000)
-        cut, again = evaluate_frozen(frozen_experiment(tmp_path, output="cut"))
+        cut, again = evaluate_frozen(frozen_experiment(tmp_path, output="cut"), options)
     assert again == scores
-    assert sum(sizes) == sum(score.n for score in scores.values()) - 2 * 3
-    assert "6 are answered" in capsys.readouterr().out
+    assert sum(sizes) == sum(score.n for score in scores.values()) - before
+    assert f"{before} are answered" in capsys.readouterr().out
     files = sorted(path.name for path in (cut / "predictions").iterdir())
     assert files == ["mme.jsonl", "vsr.jsonl"]
     for name in files:
@@ -128,7 +133,7 @@ def test_a_signal_ends_the_evaluation_after_its_batch(tmp_path, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr(GreedyAnswering, "answer", answer)
         with pytest.raises(SystemExit) as ended:
-            evaluate_frozen(frozen_experiment(tmp_path))
+            evaluate_frozen(frozen_experiment(tmp_path), AnsweringOptions(shared_prefix=False))
     assert ended.value.code == 128 + number
     assert re.search(r"stopped after 3 of \d+ questions of \w+: the same command goes on", capsys.readouterr().out)
     (partial,) = tmp_path.rglob("*.partial-0")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_m2pt.processing import Interpolation, Processor, ResizeRule
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues
 from lightning_m2pt.prompts.token_path import VisualPosition
 from lightning_m2pt.shortcuts import Shortcuts
 from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, ModelOutput, Span
@@ -199,6 +200,18 @@ class Backbone(nn.Module, ABC):
         Returns:
             (B, N, D) after the final norm.
         """
+
+    @abstractmethod
+    def decoder(self) -> Any:  # noqa: ANN401
+        """Returns the language model without its head, in the form of transformers' Llama."""
+
+    @abstractmethod
+    def shares_prefix(self) -> bool:
+        """Tells whether the decoder's layers can be run one by one, no prompt row standing in the sequence."""
+
+    @abstractmethod
+    def learned_keys_and_values(self) -> list[KeysAndValues]:
+        """Returns what stands in front of all rows in every layer, for one sample; empty without prompts."""
 
     @abstractmethod
     def token_embedding(self) -> nn.Embedding:

@@ -16,6 +16,7 @@ from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.feature_cache import FeatureCache
 from lightning_m2pt.processing import Processor
+from lightning_m2pt.prompts.decoder_stages import additive
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable, prompt_prefix
@@ -272,25 +273,22 @@ class OpenClipLlama(Backbone):
 
     def decode_rows(self, embeddings: Tensor) -> Tensor:
         """Runs the decoder over (B, S, D) rows with the attached textual prompts."""
-        states, _ = self._run_decoder(embeddings, use_cache=False)
-        return states
+        return self._run_decoder(embeddings, use_cache=False)[0]
 
     def supervised_states(self, batch: Batch, shortcuts: Shortcuts) -> tuple[Tensor, Tensor]:
         """Takes the shortcuts where no prompt row stands in the decoder's sequence."""
-        decoder = self.language_model.model
-        if shortcuts == EVERY_ROW or not self._runs_behind_prefix():
+        if shortcuts == EVERY_ROW or not self.shares_prefix():
             return super().supervised_states(batch, shortcuts)
         embeddings, labels, spans = self.assemble(batch)
         shared = 0
         if shortcuts.shared_rows_once and len(batch) > 1 and not self.attachment.draws_per_sample():
             raw_prompts = int((spans[0] == Span.VISUAL_PROMPT).sum())
             shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, raw_prompts)
-        self._put_rows_into_sequence(decoder, [])
-        prefix: Sequence[KeysAndValues | None] = self._prefix() or [None] * self.shape.text_layers
+        prefix: Sequence[KeysAndValues | None] = self.learned_keys_and_values() or [None] * self.shape.text_layers
         wanted = nn.functional.pad(labels[:, 1:] != IGNORED_LABEL, (0, 1))
         if shortcuts.supervised_rows_only:
-            return run_behind_prefix(decoder, prefix, embeddings, shared, wanted), labels
-        return run_behind_prefix(decoder, prefix, embeddings, shared)[wanted[:, shared:]], labels
+            return run_behind_prefix(self.decoder(), prefix, embeddings, shared, wanted), labels
+        return run_behind_prefix(self.decoder(), prefix, embeddings, shared)[wanted[:, shared:]], labels
 
     def prefill(self, batch: Batch) -> DecodingState:
         """Runs the questions, padding on the right; the padding's keys stay in the cache and are hidden later."""
@@ -324,18 +322,29 @@ class OpenClipLlama(Backbone):
         of_question = state.visible[:, None].expand(-1, number, -1)
         seen = torch.cat([of_question, among.expand(questions, -1, -1)], dim=2)
         embeddings = self.token_embedding()(tokens).expand(questions, -1, -1)
-        # Four dimensions: the library takes such a mask as it is. Added to the scores, so that every attention kernel
-        # that takes masks at all takes it.
-        mask = torch.zeros(seen.shape, dtype=embeddings.dtype, device=seen.device)
-        mask = mask.masked_fill(~seen, torch.finfo(embeddings.dtype).min)[:, None]
         output = self.language_model.model(
             inputs_embeds=embeddings,
-            attention_mask=mask,
+            attention_mask=additive(seen, embeddings.dtype),
             position_ids=state.next_position[:, None] + depths,
             past_key_values=state.cache,
             use_cache=True,
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def decoder(self) -> Any:  # noqa: ANN401
+        """Returns transformers' model without its head."""
+        return self.language_model.model
+
+    def shares_prefix(self) -> bool:
+        """Prompt rows, or queries, that stand in the sequence take ``prefill``."""
+        attachment = self.attachment
+        folds = attachment.textual_prompts is None or self._folds()
+        return folds and attachment.path != "token" and not attachment.query_rows and takes_prefixes(self.decoder())
+
+    def learned_keys_and_values(self) -> list[KeysAndValues]:
+        """Folds textual prompts; rows that an earlier pass put into the sequence are forgotten."""
+        self._put_rows_into_sequence(self.language_model.model, [])
+        return self._prefix()
 
     def release_hooks(self) -> None:
         """Takes every hook and shadowed method away; called when a method detaches."""
@@ -343,8 +352,7 @@ class OpenClipLlama(Backbone):
         self._vision_prefix_path.remove()
         self._language_token_path.remove()
         self._query_rows.remove()
-        self._vision_installed = None
-        self._language_hooked = False
+        self._vision_installed, self._language_hooked = None, False
 
     _vision_installed: VisionTokenPath | VisionPrefixPath | None = None
     _language_hooked: bool = False
@@ -369,8 +377,7 @@ class OpenClipLlama(Backbone):
         self._query_rows.rows = ()
 
     def _run_decoder(self, embeddings: Tensor, *, use_cache: bool) -> tuple[Tensor, Any]:
-        decoder, prefix = self.language_model.model, self._prefix()
-        prompts = self.attachment.textual_prompts
+        decoder, prefix, prompts = self.decoder(), self._prefix(), self.attachment.textual_prompts
         rows = [] if prompts is None or self._folds() else prompts.layer_rows()
         length = self._put_rows_into_sequence(decoder, rows)
         if prefix and not rows and not use_cache and self._runs_behind_prefix():
@@ -394,15 +401,8 @@ class OpenClipLlama(Backbone):
         """Tells whether textual prompts can be keys and values that are computed once."""
         attachment = self.attachment
         alone = attachment.key_value_prefix is None and not attachment.query_rows
-        prompts = attachment.textual_prompts
-        return alone and attachment.path != "token" and (prompts is None or prompts.is_complete)
-
-    def _runs_behind_prefix(self) -> bool:
-        """Tells whether the decoder's layers can be run one by one, no prompt row standing in the sequence."""
-        attachment = self.attachment
-        in_sequence = attachment.textual_prompts is not None and not self._folds()
-        refers = attachment.path == "token" or bool(attachment.query_rows) or in_sequence
-        return not refers and takes_prefixes(self.language_model.model)
+        is_complete = attachment.textual_prompts is None or attachment.textual_prompts.is_complete
+        return alone and attachment.path != "token" and is_complete
 
     def _put_rows_into_sequence(self, decoder: nn.Module, rows: Sequence[Tensor | None]) -> int:
         """Readies the token path for these rows; returns how many of them stand in front of the sequence."""

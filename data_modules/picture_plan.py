@@ -1,0 +1,125 @@
+"""Which questions are answered together: batches of whole pictures, a pure function of the questions alone.
+
+What is answered already decides nothing about a batch, so a killed evaluation goes on with the batches it began with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from data_modules.base import image_key
+from lightning_m2pt.errors import M2PTError
+from lightning_m2pt.picture_batch import PictureBatch, picture_batch
+from lightning_m2pt.processing import EncodedText, Processor
+from lightning_m2pt.types import ImageSource, Sample
+
+
+@dataclass(frozen=True)
+class AskedPicture:
+    """A picture and the distinct questions about it.
+
+    Attributes:
+        image: Where the picture is.
+        where: The record of the first question about it, for errors.
+        texts: The distinct questions.
+        names: For each the names of all questions with these words.
+    """
+
+    image: ImageSource
+    where: str
+    texts: tuple[EncodedText, ...]
+    names: tuple[tuple[str, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its questions."""
+        return sum(map(len, self.texts))
+
+
+def asked_pictures(samples: Sequence[Sample], texts: Sequence[EncodedText]) -> list[AskedPicture]:
+    """Returns the distinct pictures with their distinct questions, those with the most tokens first.
+
+    Args:
+        samples: Questions about one picture each.
+        texts: Their tokens.
+    """
+    first: dict[str, Sample] = {}
+    questions: dict[str, dict[bytes, tuple[EncodedText, list[str]]]] = {}
+    for sample, text in zip(samples, texts, strict=True):
+        key = image_key(sample)
+        first.setdefault(key, sample)
+        of_picture = questions.setdefault(key, {})
+        of_picture.setdefault(text.input_ids.tobytes(), (text, []))[1].append(sample.id)
+    pictures = []
+    for key, of_picture in questions.items():
+        distinct = of_picture.values()
+        where = f"{first[key].source}: sample {first[key].id}"
+        names = tuple(tuple(names) for _, names in distinct)
+        pictures.append(AskedPicture(first[key].image, where, tuple(text for text, _ in distinct), names))
+    # Pictures with the same words behind each other: what a batch's questions begin with is computed once a picture.
+    return sorted(pictures, key=lambda picture: (-picture.tokens, picture.texts[0].input_ids.tobytes()))
+
+
+def planned_batches(pictures: Sequence[AskedPicture], batch_size: int) -> list[list[AskedPicture]]:
+    """Puts pictures together whose distinct questions are at most ``batch_size``.
+
+    A picture with more of them is asked about in several batches.
+    """
+    batches: list[list[AskedPicture]] = []
+    room = 0
+    for picture in pictures:
+        for begin in range(0, len(picture.texts), batch_size):
+            part = slice(begin, begin + batch_size)
+            asked = AskedPicture(picture.image, picture.where, picture.texts[part], picture.names[part])
+            if len(asked.texts) > room:
+                batches.append([])
+                room = batch_size
+            batches[-1].append(asked)
+            room -= len(asked.texts)
+    return batches
+
+
+def names_of(batch: Sequence[AskedPicture]) -> list[str]:
+    """Returns the names of all questions of a batch."""
+    return [name for picture in batch for names in picture.names for name in names]
+
+
+@dataclass(frozen=True)
+class PictureDataset(Dataset[PictureBatch]):
+    """Planned batches, whose pictures are read when asked for: each once."""
+
+    batches: Sequence[Sequence[AskedPicture]]
+    processor: Processor
+
+    def __len__(self) -> int:
+        """Returns the number of batches."""
+        return len(self.batches)
+
+    def __getitem__(self, position: int) -> PictureBatch:
+        """Returns one batch.
+
+        Raises:
+            BadInputError: If a picture cannot be read.
+        """
+        pictures = self.batches[position]
+        return picture_batch(
+            torch.stack([self.processor.image(picture.image, picture.where) for picture in pictures]),
+            [picture.texts for picture in pictures],
+            [picture.names for picture in pictures],
+        )
+
+    def __getitems__(self, positions: Sequence[int]) -> PictureBatch | M2PTError:
+        """Returns the one batch asked for, or the first error met, which the loader then raises."""
+        (position,) = positions
+        try:
+            return self[position]
+        except M2PTError as error:
+            return error
+
+
+def as_it_is(batch: Any) -> Any:
+    """Stands where loaders put samples together: a planned batch is one already."""
+    return batch
