@@ -159,7 +159,8 @@ class BenchmarkDataModule(DataModule):
             texts = self.processor.encode_all(samples, self.template, with_answers=False)
             planned = planned_batches(asked_pictures(samples, texts), self.batch_size)
             left = [batch for batch in planned if not self.answered.issuperset(names_of(batch))]
-            return SampleLoader(PictureDataset(self.share_of_rank(left), self.processor), 1, as_it_is)
+            batches = self.share_of_rank(left)
+            return SampleLoader(PictureDataset(batches, self.processor), 1, as_it_is)
         samples = [sample for sample in samples if sample.id not in self.answered]
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         order = self.share_of_rank(sorted(range(len(samples)), key=lambda position: -len(texts[position])))

@@ -7,7 +7,7 @@ one question after the other: rows are padded to the longest picture, not to the
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy
 import torch
@@ -56,7 +56,7 @@ class PictureBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PictureBatch":
         """Returns the batch with its tensors on another device (Lightning calls this)."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=non_blocking)
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
