@@ -102,7 +102,12 @@ params: check-exp $(INSTALLED) ## Count what an experiment trains, without weigh
 	$(BIN)/m2pt params --config experiments/$(EXP).yaml $(CHOSEN_BACKBONE) $(ARGS)
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the training step side by side; writes docs/speed.md (long).
+bench: $(INSTALLED) ## Measure training, evaluation, data and start side by side; writes docs/speed.md (long).
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation_speed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.padding
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.feature_cache
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.input_pipeline
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.first_step
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training_speed $(ARGS)
 
 .PHONY: test

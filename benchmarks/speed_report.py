@@ -6,6 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.markdown import table
+from benchmarks.other_speeds import NOT_MEASURED as NOT_YET
+from benchmarks.other_speeds import SECTIONS
 from benchmarks.own_step import RUNGS
 from benchmarks.training_peers import CHARITABLE, EAGER, PUBLISHED
 from benchmarks.training_sizes import CPU_CELLS
@@ -40,12 +43,6 @@ def stored(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """Returns stored results; empty if there are none."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns a Markdown table; all columns but the first are numbers."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 def made_with_line(made_with: Content) -> str:
@@ -179,7 +176,11 @@ def page_of(page: str, folder: Path = RESULTS) -> str:
     content = stored(TRAINING, folder)
     page = with_block(page, TRAINING, training_lines(content))
     page = with_block(page, RUNG_CHANGES, rung_lines(content))
-    return with_block(page, GPU, gpu_lines(stored(GPU, folder)))
+    page = with_block(page, GPU, gpu_lines(stored(GPU, folder)))
+    for name, lines_of in SECTIONS.items():
+        found = stored(name, folder)
+        page = with_block(page, name, lines_of(found) if found else [NOT_YET, ""])
+    return page
 
 
 def draw(name: str, cell: Content) -> "Figure":
