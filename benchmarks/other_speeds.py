@@ -86,8 +86,8 @@ def input_lines(content: Content) -> list[str]:
     width, height = content["pictures"]["size"]
     return [
         f"JPEGs of {width}x{height} ({content['pictures']['mean_bytes'] / 1000:.0f} kB) to 224 pixels: {rates}. A step "
-        f"of the testbed spends {step['percent_waiting_for_data']:.1f}% of its time on data without any worker (aim: at "
-        f"most {WAIT_AIM_PERCENT}%).",
+        f"of the testbed spends {step['percent_waiting_for_data']:.1f}% of its time on data without any worker (aim: "
+        f"at most {WAIT_AIM_PERCENT}%).",
         "",
     ]
 
