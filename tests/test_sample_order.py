@@ -65,7 +65,7 @@ def test_larger_groups_pad_less() -> None:
     assert shares[-1] < 0.1 < 0.3 < shares[0]
 
 
-GROUPED_LENGTHS = numpy.random.default_rng(1).integers(1, 50, 200)
+GROUPED_LENGTHS = numpy.random.default_rng(1).integers(1, 50, 300)
 
 
 def steps(
