@@ -16,10 +16,8 @@ import lightning_m2pt.torchvision_guard  # noqa: F401  (before the first import 
 
 # isort: split
 import argparse
-import datetime
 import json
 import logging
-import platform
 import statistics
 import tempfile
 import time
@@ -29,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from lightning.pytorch import seed_everything
 
+from benchmarks.machine import machine
 from data_modules.base import as_sample
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.cli import Experiment, parse_experiment
@@ -168,14 +166,6 @@ def compare_on(experiment: Experiment, benchmark: BenchmarkDataModule, rounds: i
     }
 
 
-def cpu_name() -> str:
-    """Returns the processor's name as the system knows it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main() -> None:
     """Measures every set and stores the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,11 +184,8 @@ def main() -> None:
     experiment.model.eval()
     content: dict[str, Any] = {
         "config": own.config,
-        "machine": cpu_name(),
-        "threads": 1,
+        "made_with": machine(),
         "clock": "process time, medians",
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "sets": {},
     }
     own.output.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measured_on import measured_on
+from benchmarks.machine import machine
 from benchmarks.training_steps import TrainingSteps
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
@@ -52,7 +52,7 @@ def main() -> None:
     batches = [steps.batch(row) for row in positions.tolist()]
     steps.seconds(batches)  # warms up
     with tempfile.TemporaryDirectory() as folder:
-        cache = FeatureCache(Path(folder), maximum_bytes=10**9)
+        cache = FeatureCache(Path(folder), maximum_bytes=10**9, computing="")
         backbone.feature_cache = cache
         filling = steps.seconds(batches) / TIMED_STEPS
         rounds = []
@@ -74,7 +74,7 @@ def main() -> None:
         "rounds": [[1000 * value for value in each] for each in rounds],
         "cache_bytes": size,
         "one_by_one_against_one_batch": batch_dependence(backbone, batches[0].pixel_values),
-        "measured_on": measured_on(),
+        "made_with": machine(),
     }
     own.output.write_text(json.dumps(content, indent=2) + "\n")
 

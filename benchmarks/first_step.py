@@ -12,19 +12,17 @@ import lightning_m2pt.torchvision_guard  # noqa: F401  (before the first import 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback
 
+from benchmarks.machine import machine
 from experiments.console import say
 
 EXPERIMENT = "experiments/m2pt_base.yaml"
@@ -88,9 +86,7 @@ def main() -> None:
         medians[moment] = {"process_seconds": statistics.median(process), "wall_seconds": statistics.median(wall)}
     content = {
         "experiment": EXPERIMENT,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "torch": torch.__version__,
+        "made_with": machine(),
         "target_seconds": TARGET_SECONDS,
         "medians_since_process_start": medians,
         "rounds": rounds,

@@ -20,7 +20,7 @@ import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.measured_on import measured_on
+from benchmarks.machine import machine
 from benchmarks.training_steps import TrainingSteps
 from lightning_m2pt.sample_order import SampleLoader, samples_of_steps
 from tests.data_fixtures import small_processor
@@ -156,7 +156,7 @@ def main() -> None:
             "preparation": preparation(paths, own.rounds),
             "process_milliseconds_an_image": parts(paths),
             "testbed_step_without_workers": share_of_step(["--config", own.config, *words]),
-            "measured_on": measured_on(),
+            "made_with": machine(),
         }
     own.output.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""What a measurement was made with."""
+"""What a measurement was made with, stored beside its figures."""
 
 import os
 import platform
@@ -8,18 +8,25 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "transformers", "open_clip_torch", "peft", "lightning")
+PACKAGES = ("torch", "transformers", "open_clip_torch", "peft", "lightning", "pillow", "numpy")
 
 
 def machine() -> dict[str, object]:
-    """Returns processor, device, versions and today's date."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    """Returns processor, device, threads, versions and today's date."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "processor": names[0] if names else platform.machine(),
+        "processor": processor_name(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+
+
+def processor_name() -> str:
+    """Returns the processor's name as the kernel has it, or the machine type where it says nothing."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 import torch
 
-from benchmarks.measured_on import measured_on
+from benchmarks.machine import machine
 from benchmarks.training_steps import TrainingSteps
 from lightning_m2pt.sample_order import LengthGroups, samples_of_steps
 
@@ -117,7 +117,7 @@ def main() -> None:
             "saved_percent": 100 * (1 - grouped_time / drawn_time),
             "rounds": [[1000 * value for value in each] for each in rounds],
         },
-        "measured_on": measured_on(),
+        "made_with": machine(),
     }
     own.output.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -8,7 +8,6 @@ from torch.nn.utils import clip_grad_norm_
 from benchmarks.overhead import prepared
 from experiments.cli import Experiment
 from experiments.training import tuning_data
-from lightning_m2pt.collate import Collator
 from lightning_m2pt.losses import supervised_rows
 from lightning_m2pt.trainable import trained_parameters
 from lightning_m2pt.types import Batch
@@ -24,6 +23,7 @@ class TrainingSteps:
     def __init__(self, words: list[str]) -> None:
         self.experiment: Experiment = prepared(words)
         self.data = tuning_data(self.experiment)
+        self.dataset = self.data.train_dataloader().dataset
         self.model = self.experiment.model
         self.model.train()
         self.optimizer = self.model.optimizer_settings.build(self.model.method.parts())
@@ -31,8 +31,7 @@ class TrainingSteps:
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """Returns these training samples as one batch."""
-        dataset, collate = self.data.train_dataloader().dataset, Collator(self.data.processor.pad_token_id)
-        collated = collate([dataset[position] for position in positions])
+        collated = self.data.collator([self.dataset[position] for position in positions])
         if not isinstance(collated, Batch):
             raise collated
         return collated
@@ -42,7 +41,7 @@ class TrainingSteps:
         clip = self.experiment.trainer_config["gradient_clip_val"]
         started = time.process_time()
         for batch in batches:
-            rows = supervised_rows(self.model.backbone, self.model.backbone(batch))
+            rows = supervised_rows(self.model.backbone, batch, self.model.shortcuts)
             self.optimizer.zero_grad()
             rows.losses.mean().backward()
             clip_grad_norm_(self.trained, clip)

@@ -13,8 +13,8 @@ from lightning_m2pt.types import Batch, Span
 class PaddingShare(Callback):
     """Logs the share of padded rows among all rows of an optimizer step, as 0..1.
 
-    Rows are what the decoder is given over all micro-batches and devices: the pictures' rows count, learned rows in
-    front of the sequence do not.
+    Rows are those of the batches over all micro-batches and devices: the pictures' rows count, learned rows in front of
+    the sequence do not. ``model.shortcuts`` leave some of them out, padding among them.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class PaddingShare(Callback):
 
 
 def padded_and_all_rows(batch: Batch, rows_of_image: int) -> Tensor:
-    """Returns (2,) float64 on the batch's device: how many rows are padding, and how many there are.
+    """Returns (2,) int64 on the batch's device: how many rows are padding, and how many there are.
 
     Args:
         batch: A micro-batch.
@@ -48,4 +48,4 @@ def padded_and_all_rows(batch: Batch, rows_of_image: int) -> Tensor:
     """
     padded = (batch.spans == Span.PADDING).sum()
     total = batch.spans.numel() + len(batch.pixel_values) * (rows_of_image - 1)
-    return torch.stack([padded, padded.new_tensor(total)]).double()
+    return torch.stack([padded, padded.new_tensor(total)])

@@ -18,7 +18,14 @@ from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
-from experiments.run_folder import CONFIG_FILE, run_folder, short_hash
+from experiments.run_folder import (
+    CONFIG_FILE,
+    NOT_DECIDING_BACKBONE_KEYS,
+    NOT_DECIDING_METHOD_KEYS,
+    run_folder,
+    short_hash,
+    without,
+)
 from experiments.training import check_processes
 from lightning_m2pt.answering import AnsweringMethod
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -153,12 +160,13 @@ def evaluation_folder(
         shots: How many examples stand before every question.
     """
     recorded = json.loads((run / CONFIG_FILE).read_text()) if (run / CONFIG_FILE).is_file() else {}
-    model, benchmarks = experiment.config["model"], experiment.config["benchmarks"]
+    model, benchmarks = answers_come_from(experiment.config["model"]), experiment.config["benchmarks"]
     own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
     words: list[str] = [method] if method != "greedy" else []
     words += [f"{shots}-shot"] if shots else []
     words += ["without", *sorted(knocked_out)] if knocked_out else []
-    if not words and recorded.get("model") == model and own_sets:
+    same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
+    if not words and same_model and own_sets:
         return run
     decides = {
         "model": model,
@@ -168,3 +176,15 @@ def evaluation_folder(
         "shots": shots,
     }
     return run / "evaluations" / f"{'-'.join(words or ['changed'])}-{short_hash(decides)}"
+
+
+def answers_come_from(model: dict[str, Any]) -> dict[str, Any]:
+    """Returns what of a model's configuration decides answers once it is tuned: method and backbone.
+
+    Shortcuts, rates and memory settings do not. Configurations of earlier versions lack some of them, and the folder of
+    such a run is still that of its own evaluation.
+    """
+    return {
+        "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "backbone": without(model["backbone"], NOT_DECIDING_BACKBONE_KEYS),
+    }

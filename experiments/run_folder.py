@@ -27,6 +27,7 @@ DECIDING_TRAINER_KEYS = (
 )
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
 NOT_DECIDING_METHOD_KEYS = ("path",)
+NOT_DECIDING_BACKBONE_KEYS = ("activation_checkpointing", "compile_backend", "feature_cache", "feature_cache_bytes")
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "torchmetrics", "jsonargparse", "safetensors")
 
 
@@ -127,15 +128,15 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
     config = json.dumps(experiment.config, indent=2) + "\n"
     write_atomically(folder / CONFIG_FILE, config.encode())  # JSON is YAML, and numbers keep their digits
     update_run_record(folder, DECIDING, deciding(experiment))
-    starts = [*read_run_record(folder).get(MADE_WITH, []), made_with()]
+    starts = [*read_run_record(folder).get(MADE_WITH, []), made_with(experiment)]
     update_run_record(folder, MADE_WITH, starts)
 
 
-def made_with() -> dict[str, Any]:
-    """Returns versions, code revision, host and time.
+def made_with(experiment: Experiment) -> dict[str, Any]:
+    """Returns versions, code revision, host and time, and the settings that decide nothing but the last bits.
 
-    The processor's instruction set is there because it decides the last bits: with another one the same run ends
-    elsewhere.
+    The processor's instruction set is there because it decides the last bits too: with another one, or resumed with
+    other shortcuts, the same run ends elsewhere.
     """
     import torch
 
@@ -146,8 +147,24 @@ def made_with() -> dict[str, Any]:
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}",
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "changes_last_bits": changes_last_bits(experiment),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
+    }
+
+
+def changes_last_bits(experiment: Experiment) -> dict[str, Any]:
+    """Returns the settings, and what ``auto`` became, that change nothing in a run but its rounding."""
+    model = experiment.config["model"]
+    arguments = {
+        **experiment.config["data"].get("init_args", {}),
+        **model["backbone"].get("init_args", {}),
+        **model["method"].get("init_args", {}),
+    }
+    return {
+        **{key: arguments.get(key) for key in ("path", "micro_batch_size", "compile_backend", "feature_cache")},
+        "shortcuts": model["shortcuts"],
+        "activation_checkpointing": experiment.model.backbone.activation_checkpointing,
     }
 
 

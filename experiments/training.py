@@ -1,11 +1,13 @@
 """Builds the Trainer of a run: what the project always adds to the user's own Trainer settings."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.ablation_toggles import AblationToggles
@@ -60,6 +62,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
         reason = " ".join(str(error).split())
         raise BadInputError(reason[:200], where="trainer", expected="settings this machine can run") from error
     check_processes(experiment, trainer.num_devices, trainer.num_nodes)
+    run_the_same_layers_on_all_ranks(experiment, trainer.strategy)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     return trainer
 
@@ -73,6 +76,21 @@ def check_processes(experiment: Experiment, devices: int, num_nodes: int) -> Non
     settings = {key: experiment.config["trainer"].get(key) for key in ("accelerator", "strategy", "precision")}
     configured = {key: str(value) for key, value in settings.items() if value is not None}
     check_launch(devices, num_nodes, os.environ, configured)
+
+
+def run_the_same_layers_on_all_ranks(experiment: Experiment, strategy: Strategy) -> None:
+    """Switches off what makes ranks run other numbers of layers, where each run gathers weights from all ranks.
+
+    Whether a micro-batch has rows to share depends on its samples. A rank that has none would leave the others waiting
+    for its part of a gathering that it never makes.
+    """
+    if shares_out_weights(strategy):
+        experiment.model.shortcuts = replace(experiment.model.shortcuts, shared_rows_once=False)
+
+
+def shares_out_weights(strategy: Any) -> bool:
+    """Tells whether no rank has all weights: FSDP, its second form, or DeepSpeed's stage 3."""
+    return isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or bool(getattr(strategy, "zero_stage_3", False))
 
 
 def refuse_unusable(settings: dict[str, Any]) -> None:

@@ -34,12 +34,13 @@ class FeatureCache:
     Args:
         folder: Where the files lie; made when the first one is written.
         maximum_bytes: Size of all files together, over all processes, beyond which nothing more is written.
+        computing: What the tower's tensors do not tell of how it computes: activation function, heads.
 
     Raises:
         BadInputError: If the size is not positive.
     """
 
-    def __init__(self, folder: Path, maximum_bytes: int) -> None:
+    def __init__(self, folder: Path, maximum_bytes: int, computing: str) -> None:
         if maximum_bytes < 1:
             raise BadInputError(
                 f"the feature cache may have {maximum_bytes} bytes",
@@ -48,6 +49,7 @@ class FeatureCache:
             )
         self.folder = folder
         self.maximum_bytes = maximum_bytes
+        self.computing = computing
         self._tower_name = ""
         self._writes = True
 
@@ -96,7 +98,8 @@ class FeatureCache:
     def _keys(self, tower: nn.Module, pixel_values: Tensor) -> list[str]:
         """Returns the names of the pictures, by the bytes that the tower reads and the type it computes in."""
         if not self._tower_name:
-            self._tower_name = hash_tensors(tower.state_dict())[:16]
+            named = self.computing + hash_tensors(tower.state_dict())
+            self._tower_name = hashlib.sha256(named.encode()).hexdigest()[:16]
         device = pixel_values.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         computing = f"{torch.__version__}|{device}|{autocast}|{pixel_values.dtype}|{tuple(pixel_values.shape[1:])}|"

@@ -41,11 +41,12 @@ def supervised_rows(backbone: Backbone, batch: Batch, shortcuts: Shortcuts = Sho
     states, labels = backbone.supervised_states(batch, shortcuts)
     next_labels = labels[:, 1:]
     supervised = next_labels != IGNORED_LABEL
-    targets = next_labels[supervised]
+    places = supervised.nonzero(as_tuple=True)  # a GPU is waited for once
+    targets = next_labels[places]
     logits = backbone.logits(states)
     wide = logits.to(torch.float32) if logits.dtype in (torch.float16, torch.bfloat16) else logits
     losses = cross_entropy(wide, targets, reduction="none")
     # A turn's answer is one run of supervised positions: at least its question stands between it and the next.
     starts = supervised & ~pad(supervised, (1, 0))[:, :-1]
-    turns = starts.cumsum(dim=1)[supervised] - 1
-    return SupervisedRows(losses, wide.argmax(dim=-1) == targets, supervised.nonzero()[:, 0], turns)
+    turns = starts.cumsum(dim=1)[places] - 1
+    return SupervisedRows(losses, wide.argmax(dim=-1) == targets, places[0], turns)

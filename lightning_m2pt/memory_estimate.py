@@ -165,10 +165,21 @@ def device_memory(device: torch.device) -> int:
     return available_memory()
 
 
-def available_memory(information: Path = Path("/proc/meminfo")) -> int:
-    """Returns the bytes of main memory that can be had without swapping; where the kernel does not say, all of it."""
+def available_memory(
+    information: Path = Path("/proc/meminfo"), container: Path = Path("/sys/fs/cgroup/memory.max")
+) -> int:
+    """Returns the bytes of main memory that can be had without swapping; where the kernel does not say, all of it.
+
+    Args:
+        information: The kernel's figures, which inside a container are those of the whole machine.
+        container: Holds the container's limit, or no number.
+    """
     try:
         lines = information.read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(available, int(container.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return available

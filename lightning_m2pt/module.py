@@ -80,6 +80,13 @@ class TuningModule(LightningModule):
         freeze_all_but_declared(self, self.method)
         self.method.attach(self.backbone)
 
+    def on_fit_start(self) -> None:
+        """Puts the model into training mode, which Lightning does not, and loading leaves the backbone without.
+
+        A decoder layer recomputes its activations in training mode alone.
+        """
+        self.train()
+
     def configure_optimizers(self) -> Any:
         """Builds the optimizer over exactly the declared tensors."""
         parts = self.method.parts()

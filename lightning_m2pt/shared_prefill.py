@@ -17,7 +17,6 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.picture_batch import EVERYONE, NOBODY, PictureBatch
 from lightning_m2pt.prompts.decoder_stages import extend
 from lightning_m2pt.prompts.shared_prefix import cache_of
-from lightning_m2pt.types import Span
 
 
 @dataclass
@@ -60,7 +59,8 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> PictureState:
         batch: I pictures and their Q distinct questions.
     """
     visual = backbone.visual_rows(batch.pixel_values)
-    connected, raw, embed = backbone.connect(visual.rows), raw_prompt_rows(visual.spans), backbone.token_embedding()
+    connected, embed = backbone.connect(visual.rows), backbone.token_embedding()
+    raw = backbone.attachment.raw_prompt_rows()
     before = torch.cat([embed(batch.before)[None], connected[:1, :raw]], dim=1)
     rows = rows_before_pictures(backbone, before, len(connected))
     begin = rows.owners.shape[1]
@@ -90,11 +90,6 @@ def rows_before_pictures(backbone: Backbone, before: Tensor, pictures: int) -> P
         shared = [(layer.keys, layer.values) for layer in cache.layers]
     owners = torch.full((pictures, learned + number), EVERYONE, device=before.device)
     return PictureRows(cache_of(decoder, shared, pictures), owners)
-
-
-def raw_prompt_rows(spans: list[Span]) -> int:
-    """Returns how many raw prompt rows go through the connector; they come first and are the same for every picture."""
-    return sum(span == Span.VISUAL_PROMPT for span in spans)
 
 
 def feed(

@@ -1,5 +1,6 @@
 """Answers do not depend on batches, a killed evaluation goes on where it stopped, and other answers are refused."""
 
+import copy
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from data_modules.mme import MME
 from data_modules.text_vqa import TextVQA
 from data_modules.vsr import VSR
 from experiments.cli import Experiment, parse_experiment
+from experiments.evaluate import evaluation_folder
 from experiments.evaluate import main as evaluate
 from experiments.evaluation import AnsweringOptions, evaluate_frozen
 from experiments.main import main as m2pt
@@ -201,6 +203,21 @@ def test_the_command_takes_some_sets_and_says_what_it_does_not_have(tmp_path, ca
     assert capsys.readouterr().err.splitlines()[0] == (
         "error: command line: --benchmarks: the experiment has no set 'pope'"
     )
+
+
+def test_what_decides_no_answer_moves_no_evaluation(tmp_path):
+    """Runs of earlier versions have configurations without keys that came later."""
+    experiment = parse_experiment([*small_words(tmp_path), *set_words(tmp_path)])
+    recorded = copy.deepcopy(experiment.config)
+    del recorded["model"]["shortcuts"], recorded["model"]["backbone"]["init_args"]["feature_cache_bytes"]
+    recorded["model"]["backbone"]["init_args"]["activation_checkpointing"] = False
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(json.dumps(recorded))
+    assert evaluation_folder(run, experiment, frozenset(), "greedy", 0) == run
+    experiment.config["model"]["method"]["init_args"]["visual_rows_to_text"] = "all"
+    changed = evaluation_folder(run, experiment, frozenset(), "greedy", 0)
+    assert changed.parent == run / "evaluations"
 
 
 def test_sets_can_be_elsewhere(tmp_path, capsys):

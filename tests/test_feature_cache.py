@@ -1,5 +1,6 @@
 """Cached features of the frozen tower: the same numbers, and never where something in the tower is trained."""
 
+import json
 import logging
 import multiprocessing
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.trainable import freeze_all_but_declared
-from tests.random_backbones import random_backbone, random_batch
+from tests.random_backbones import random_backbone, random_batch, write_configs
 
 ROOM = 10**9
 
@@ -30,10 +31,12 @@ def cached(tmp_path: Path) -> OpenClipLlama:
     return with_cache(tmp_path)
 
 
-def with_cache(folder: Path, dtype: torch.dtype = torch.float64, maximum_bytes: int = ROOM) -> OpenClipLlama:
+def with_cache(
+    folder: Path, dtype: torch.dtype = torch.float64, maximum_bytes: int = ROOM, computing: str = "a tower"
+) -> OpenClipLlama:
     backbone = random_backbone(folder, dtype)
     backbone.requires_grad_(False)
-    backbone.feature_cache = FeatureCache(folder / "features", maximum_bytes)
+    backbone.feature_cache = FeatureCache(folder / "features", maximum_bytes, computing)
     return backbone
 
 
@@ -87,7 +90,7 @@ def test_loss_and_gradients_are_those_without_a_cache(tmp_path):
         if name == "without":
             backbone.feature_cache = None
         method = built(M2PT(visual_length=0, textual_length=4), backbone)
-        loss = supervised_rows(backbone, backbone(random_batch(dtype=torch.float64))).losses.sum()
+        loss = supervised_rows(backbone, random_batch(dtype=torch.float64)).losses.sum()
         tensors = [parameter for part in method.parts().values() for _, parameter in part]
         results.append([loss.detach(), *torch.autograd.grad(loss, tensors)])
     assert len(files(tmp_path)) == 3
@@ -155,11 +158,33 @@ def test_another_tower_type_or_picture_has_another_name(tmp_path):
     for seed, dtype in ((0, torch.float64), (0, torch.float32), (1, torch.float64)):
         backbone = random_backbone(tmp_path, dtype, seed)
         backbone.requires_grad_(False)
-        backbone.feature_cache = FeatureCache(tmp_path / "features", ROOM)
+        backbone.feature_cache = FeatureCache(tmp_path / "features", ROOM, "a tower")
         expected = backbone.vision_states(pixels.to(dtype))[:, 1:]
         assert torch.equal(backbone.visual_rows(pixels.to(dtype)).rows, expected)
     assert len(files(tmp_path)) == 9
     assert len({path.stem for path in files(tmp_path)}) == 6  # the tower's name is that of the folder above
+
+
+def test_the_same_weights_in_another_kind_of_tower_have_other_features(tmp_path):
+    """An activation function or a number of heads changes no tensor."""
+    pixels = random_batch(dtype=torch.float64).pixel_values
+    for number, computing in enumerate(("gelu", "quick gelu"), start=1):
+        backbone = with_cache(tmp_path, computing=computing)
+        backbone.visual_rows(pixels)
+        assert len(files(tmp_path)) == 3 * number
+
+
+def test_the_cache_of_a_backbone_knows_its_configuration(tmp_path):
+    write_configs(tmp_path)
+    names = []
+    for quick_gelu in (False, True):
+        path = tmp_path / "open_clip_config.json"
+        content = json.loads(path.read_text())
+        content["model_cfg"]["quick_gelu"] = quick_gelu
+        path.write_text(json.dumps(content))
+        backbone = OpenClipLlama(str(path), "none", str(tmp_path), "none", "none", feature_cache=str(tmp_path / "f"))
+        names.append(backbone.feature_cache.computing)
+    assert names[0] != names[1]
 
 
 def test_a_full_cache_says_so_once_and_is_still_read(tmp_path, caplog, monkeypatch):
@@ -167,7 +192,7 @@ def test_a_full_cache_says_so_once_and_is_still_read(tmp_path, caplog, monkeypat
     backbone, batch = with_cache(tmp_path), random_batch(dtype=torch.float64)
     backbone.visual_rows(batch.pixel_values[:1])
     one = bytes_below(tmp_path / "features")
-    backbone.feature_cache = FeatureCache(tmp_path / "features", 2 * one)
+    backbone.feature_cache = FeatureCache(tmp_path / "features", 2 * one, "a tower")
     pictures = count_tower(backbone, monkeypatch)
     for _ in range(2):
         backbone.visual_rows(batch.pixel_values)
@@ -219,4 +244,4 @@ def test_processes_together_stay_below_the_limit(tmp_path):
 
 def test_a_cache_without_room_is_refused(tmp_path):
     with pytest.raises(BadInputError, match="at least 1"):
-        FeatureCache(tmp_path, 0)
+        FeatureCache(tmp_path, 0, "a tower")

@@ -19,6 +19,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.shortcuts import EVERY_ROW
 from lightning_m2pt.trainable import freeze_all_but_declared
 from lightning_m2pt.types import Batch
 from tests import random_backbones
@@ -42,7 +43,7 @@ def kept_bytes(backbone: OpenClipLlama, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        supervised_rows(backbone, backbone(batch)).losses.sum()
+        supervised_rows(backbone, batch, EVERY_ROW).losses.sum()
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 
 
@@ -154,5 +155,9 @@ def test_the_largest_micro_batch_is_that_of_the_loader(tmp_path, group_by_length
 def test_available_memory_is_what_the_kernel_says(tmp_path):
     information = tmp_path / "meminfo"
     information.write_text("MemTotal:  99 kB\nMemAvailable:   7 kB\n")
-    assert available_memory(information) == 7 * 1024
+    assert available_memory(information, tmp_path / "missing") == 7 * 1024
+    container = tmp_path / "memory.max"
+    for limit, expected in (("max\n", 7 * 1024), ("4096\n", 4096), ("99999999\n", 7 * 1024)):
+        container.write_text(limit)
+        assert available_memory(information, container) == expected
     assert available_memory(tmp_path / "missing") > 7 * 1024

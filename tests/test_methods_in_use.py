@@ -73,7 +73,7 @@ def test_float32_prompts_train_over_bfloat16_weights(tmp_path: Path, path: str) 
         backbone, method = random_backbone(tmp_path, dtype), M2PT(5, 4, path=path)
         method.build(backbone, torch.Generator().manual_seed(3))
         method.attach(backbone)
-        loss = supervised_rows(backbone, backbone(random_batch(dtype=dtype))).losses.sum()
+        loss = supervised_rows(backbone, random_batch(dtype=dtype)).losses.sum()
         loss.backward()
         trained = [parameter for tensors in method.parts().values() for _, parameter in tensors]
         assert {parameter.dtype for parameter in trained} == {torch.float32}

@@ -27,9 +27,11 @@ def test_a_damaged_record_is_named_and_kept(tmp_path: Path, text: str) -> None:
     assert (tmp_path / "run.json").read_text() == text
 
 
-def test_a_start_says_what_decides_the_last_bits() -> None:
+def test_a_start_says_what_decides_the_last_bits(tmp_path: Path) -> None:
+    from experiments.cli import parse_experiment
     from experiments.run_folder import made_with
+    from tests.small_experiment import small_words
 
-    start = made_with()
+    start = made_with(parse_experiment(small_words(tmp_path)))
     assert start["instruction_set"] == torch.backends.cpu.get_cpu_capability()
     assert start["packages"]["torch"] == torch.__version__

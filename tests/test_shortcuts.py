@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.losses import SupervisedRows, supervised_rows
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.layer_norm import Float32Norm
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
@@ -184,6 +185,61 @@ def test_dropout_inside_the_decoder_draws_for_every_sample(tmp_path: Path) -> No
     assert widths == [3, 1, 3]
 
 
+def test_auto_folds_no_prompts_while_dropout_draws_for_every_sample(tmp_path: Path) -> None:
+    """The token path draws for every sample's prompt rows; keys and values computed once would all be drawn alike."""
+    backbone = random_backbone(tmp_path)
+    for path, folds_in_training in (("auto", False), ("prefix", True)):
+        method = Combined([M2PT(0, 4, interaction=False, path=path), Lora(2, dropout=0.5)])
+        method.build(backbone, torch.Generator().manual_seed(0))
+        method.attach(backbone)
+        method.train()
+        assert backbone.shares_prefix() == folds_in_training
+        method.eval()
+        assert backbone.shares_prefix()
+        method.detach(backbone)
+
+
+def test_recomputing_layers_drop_nothing(tmp_path: Path) -> None:
+    """A configuration's attention dropout belongs to pretraining; frozen layers never apply it."""
+    losses = []
+    for recomputes in (False, True):
+        backbone = random_backbone(tmp_path)
+        for block in backbone.language_model.model.layers:
+            block.self_attn.attention_dropout = 0.5
+        backbone.activation_checkpointing = recomputes
+        backbone.finish()
+        backbone.train()
+        losses.append(supervised_rows(backbone, batch_with_system_text(torch.float32)).losses)
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("name", ["ptum prefix", "projector"])
+def test_nothing_is_answered_while_layers_would_drop_the_cache(tmp_path: Path, name: str) -> None:
+    backbone, batch = random_backbone(tmp_path), batch_with_system_text(torch.float32)
+    backbone.activation_checkpointing = True
+    backbone.finish()
+    built(name, backbone).attach(backbone)
+    expected = backbone.prefill(batch).logits
+    backbone.train()
+    with pytest.raises(RuntimeError, match="eval"):
+        backbone.prefill(batch)
+    backbone.eval()
+    assert torch.equal(backbone.prefill(batch).logits, expected)
+
+
+def test_samples_of_several_pictures_share_the_rows_before_the_first(tmp_path: Path, monkeypatch) -> None:
+    backbone, batch = random_backbone(tmp_path, torch.float64), batch_with_system_text()
+    ids, spans = batch.input_ids.clone(), batch.spans.clone()
+    ids[:, SYSTEM_TEXT + 2], spans[:, SYSTEM_TEXT + 2] = IMAGE_TOKEN_ID, int(Span.IMAGE)
+    pictures = torch.cat([batch.pixel_values, batch.pixel_values.flip(0)])
+    batch = replace(batch, input_ids=ids, spans=spans, pixel_values=pictures)
+    method = built("m2pt", backbone).double()
+    method.attach(backbone)
+    with float64_islands(monkeypatch):
+        expected = loss_and_gradients(backbone, method, batch, EVERY_ROW)
+        assert_same(loss_and_gradients(backbone, method, batch, EVERY_SHORTCUT), expected, 1e-12)
+
+
 def test_a_single_sample_has_nothing_to_share(tmp_path: Path, monkeypatch) -> None:
     backbone, batch = random_backbone(tmp_path, torch.float64), batch_with_system_text(size=1)
     method = built("m2pt", backbone).double()
@@ -207,9 +263,11 @@ def test_another_attention_function_takes_the_reference(tmp_path: Path, monkeypa
         )  # its softmax is float32
 
 
-@pytest.mark.parametrize("name", ["m2pt", "ptum prefix", "projector"])
-def test_layers_compile_without_graph_breaks(tmp_path: Path, monkeypatch, name: str) -> None:
-    """Every layer of tower and decoder is one graph, behind a prefix, with a mask and without."""
+@pytest.mark.parametrize(
+    ("name", "recomputes"), [("m2pt", False), ("m2pt", True), ("ptum prefix", False), ("projector", False)]
+)
+def test_layers_compile_without_graph_breaks(tmp_path: Path, monkeypatch, name: str, recomputes: bool) -> None:
+    """Every layer of tower and decoder is one graph, behind a prefix, with a mask and without, recomputed or not."""
     backbone, batch = random_backbone(tmp_path, torch.float64), batch_with_system_text()
     method = built(name, backbone).double()
     method.attach(backbone)
@@ -217,8 +275,9 @@ def test_layers_compile_without_graph_breaks(tmp_path: Path, monkeypatch, name: 
         expected = loss_and_gradients(backbone, method, batch, EVERY_SHORTCUT)
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        backbone.compile_backend = "aot_eager"
+        backbone.compile_backend, backbone.activation_checkpointing = "aot_eager", recomputes
         backbone.finish()
+        backbone.train()
         assert_same(loss_and_gradients(backbone, method, batch, EVERY_SHORTCUT), expected, 1e-12)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 4
     assert not torch._dynamo.utils.counters["graph_break"]

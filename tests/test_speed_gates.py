@@ -16,7 +16,9 @@ from benchmarks.step_counters import SavedBytes, counts_of, visible_share
 from benchmarks.training_inputs import batch_of
 from benchmarks.training_peers import CHARITABLE, EAGER, PUBLISHED, UnequalLossesError, cell_of, require_equal
 from benchmarks.training_sizes import CPU_CELLS, GATE, VICUNA_7B
+from benchmarks.training_steps import TrainingSteps
 from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID
+from tests.small_experiment import small_words
 
 RECORDED = json.loads(training_speed.GATES.read_text())
 RUNGS = [rung.name for rung in own_step.RUNGS]
@@ -115,6 +117,13 @@ def test_the_counter_knows_the_processors_fused_attention() -> None:
     leaves = [nn.Parameter(queries)]
     peer = Peer("", lambda: scaled_dot_product_attention(queries, keys, values).sum(), leaves, [])
     assert counts_of(peer).flops == 7 * 2 * 8 * 16 * 4
+
+
+def test_the_bare_steps_of_the_other_measurements_train(tmp_path) -> None:
+    steps = TrainingSteps(small_words(tmp_path))
+    before = [parameter.detach().clone() for parameter in steps.trained]
+    steps.seconds([steps.batch([0, 1])])
+    assert not all(torch.equal(one, other) for one, other in zip(before, steps.trained, strict=True))
 
 
 def test_peers_take_turns() -> None:

@@ -6,19 +6,25 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies import FSDPStrategy, SingleDeviceStrategy
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from experiments.cli import parse_experiment
 from experiments.fit import fit
-from experiments.run_folder import deciding, run_folder
+from experiments.run_folder import deciding, made_with, run_folder
+from experiments.training import run_the_same_layers_on_all_ranks, shares_out_weights
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.hashing import hash_tensors
+from lightning_m2pt.shortcuts import Shortcuts
 from lightning_m2pt.trainable import trained_parameters
 from tests.small_experiment import checked, fitted, small_words
 
@@ -112,6 +118,39 @@ def test_a_stopped_run_resumes_bit_for_bit_with_dropout(tmp_path, stop_after, mi
     checkpoints = sorted((stopped / "checkpoints").iterdir())
     assert 1 <= len(checkpoints) <= 2
     assert json.loads((checkpoints[-1] / "manifest.json").read_text())["step"] == 7
+
+
+def test_tuning_computes_every_layer_twice_if_activations_are_recomputed(tmp_path, monkeypatch):
+    """Loading leaves the backbone in evaluation mode, in which a layer never recomputes, and Lightning leaves it so."""
+    calls: Counter[str] = Counter()
+    whole = LlamaMLP.forward
+    for setting in ("false", "true"):
+        with monkeypatch.context() as patch:
+            patch.setattr(LlamaMLP, "forward", lambda mlp, rows, key=setting: calls.update([key]) or whole(mlp, rows))
+            words = small_words(tmp_path / setting, steps=1)
+            fitted([*words, "--model.backbone.activation_checkpointing", setting])
+    assert calls["true"] == 2 * calls["false"] > 0
+
+
+def test_a_start_says_what_changes_the_last_bits_alone(tmp_path):
+    words = ["--model.shortcuts.shared_rows_once", "false", "--model.backbone.activation_checkpointing", "true"]
+    experiment = parse_experiment([*small_words(tmp_path), *words])
+    start = made_with(experiment)["changes_last_bits"]
+    assert start["shortcuts"] == {"shared_rows_once": False, "supervised_rows_only": True}
+    assert start["activation_checkpointing"] is True
+    assert start["path"] == "auto"
+
+
+@pytest.mark.parametrize(("stage", "is_shared_out"), [(2, False), (3, True)])
+def test_ranks_that_share_out_weights_run_the_same_layers(tmp_path, stage, is_shared_out):
+    experiment = parse_experiment(small_words(tmp_path))
+    run_the_same_layers_on_all_ranks(experiment, SimpleNamespace(zero_stage_3=stage == 3))
+    assert experiment.model.shortcuts == Shortcuts(shared_rows_once=not is_shared_out)
+
+
+def test_sharding_shares_out_weights():
+    assert shares_out_weights(FSDPStrategy())
+    assert not shares_out_weights(SingleDeviceStrategy())
 
 
 def test_the_same_command_finds_a_finished_run(tmp_path, capsys):

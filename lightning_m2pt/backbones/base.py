@@ -73,6 +73,11 @@ class Attachment:
             return 0
         return self.visual_prompts.length  # ``official`` takes one prompt row less than ``all``, and CLS
 
+    def raw_prompt_rows(self) -> int:
+        """Returns how many rows every image begins with in the decoder that are the same for all pictures."""
+        is_official = self.visual_rows_to_text == "official"
+        return max(0, self.rows_beside_patches() - int(is_official))  # CLS is the picture's own
+
 
 @dataclass
 class VisualRows:

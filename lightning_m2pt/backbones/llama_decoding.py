@@ -16,7 +16,7 @@ from lightning_m2pt.prompts.decoder_stages import additive
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
 from lightning_m2pt.prompts.prefix_path import prompt_prefix
-from lightning_m2pt.prompts.shared_prefix import KeysAndValues, cache_of, takes_prefixes
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues, cache_of, refuse_recomputing, takes_prefixes
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, prepend_placeholders
 from lightning_m2pt.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
@@ -58,11 +58,10 @@ class LlamaDecoding(Backbone, ABC):
         """Takes the shortcuts where no prompt row stands in the decoder's sequence."""
         if shortcuts == EVERY_ROW or not self.shares_prefix():
             return super().supervised_states(batch, shortcuts)
-        embeddings, labels, spans = self.assemble(batch)
+        embeddings, labels, _ = self.assemble(batch)
         shared = 0
         if shortcuts.shared_rows_once and len(batch) > 1 and not self.attachment.draws_per_sample():
-            raw_prompts = int((spans[0] == Span.VISUAL_PROMPT).sum())
-            shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, raw_prompts)
+            shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, self.attachment.raw_prompt_rows())
         prefix: Sequence[KeysAndValues | None] = self.learned_keys_and_values() or [None] * self.shape.text_layers
         wanted = nn.functional.pad(labels[:, 1:] != IGNORED_LABEL, (0, 1))
         if shortcuts.supervised_rows_only:
@@ -143,6 +142,8 @@ class LlamaDecoding(Backbone, ABC):
             return run_behind_prefix(decoder, prefix, embeddings), None
         if length:
             embeddings = prepend_placeholders(embeddings, rows)
+        if use_cache:
+            refuse_recomputing(decoder)
         cache = cache_of(decoder, prefix, embeddings.shape[0]) if prefix else None
         output = decoder(inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache or cache is not None)
         return output.last_hidden_state[:, length:], output.past_key_values
@@ -157,11 +158,16 @@ class LlamaDecoding(Backbone, ABC):
         return []
 
     def _folds(self) -> bool:
-        """Tells whether textual prompts can be keys and values that are computed once."""
+        """Tells whether textual prompts can be keys and values that are computed once.
+
+        Dropout in front of low-rank layers draws for every sample's prompt rows, so ``auto`` does not fold while it is
+        active; ``prefix`` draws once for all of them.
+        """
         attachment = self.attachment
         alone = attachment.key_value_prefix is None and not attachment.query_rows
         is_complete = attachment.textual_prompts is None or attachment.textual_prompts.is_complete
-        return alone and attachment.path != "token" and is_complete
+        is_wanted = attachment.path == "prefix" or (attachment.path == "auto" and not attachment.draws_per_sample())
+        return alone and is_wanted and is_complete
 
     def _put_rows_into_sequence(self, decoder: nn.Module, rows: Sequence[Tensor | None]) -> int:
         """Readies the token path for these rows; returns how many of them stand in front of the sequence."""

@@ -4,6 +4,7 @@ The embedded default and CLIP ViT-L/14 + Vicuna-7B differ in paths only. Feature
 the vision tower's last block, which is therefore never computed (LLaVA-v1 and the published M2PT code).
 """
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -74,7 +75,10 @@ class OpenClipLlama(LlamaDecoding):
         self._vision_prefix_path = VisionPrefixPath()
         self._base_parameters = 0
         self.is_loaded = False
-        self.feature_cache = FeatureCache(Path(feature_cache), feature_cache_bytes) if feature_cache else None
+        self.feature_cache: FeatureCache | None = None
+        if feature_cache:
+            computing = json.dumps(self._open_clip["model_cfg"], sort_keys=True)
+            self.feature_cache = FeatureCache(Path(feature_cache), feature_cache_bytes, computing)
 
     def processor(self) -> Processor:
         """Returns the tokenizer of the language model's folder with the tower's image transform."""
@@ -162,10 +166,15 @@ class OpenClipLlama(LlamaDecoding):
         self.is_loaded = True
 
     def train(self, mode: bool = True) -> "OpenClipLlama":
-        """Keeps the frozen modules in evaluation mode, but where activation checkpointing needs training mode."""
+        """Keeps the frozen modules in evaluation mode.
+
+        A decoder layer that shall recompute its activations has to say it is in training mode; what is inside it stays
+        in evaluation mode, or a configuration with ``attention_dropout`` would drop only where memory is short.
+        """
         super().train(False)
-        if mode and self.activation_checkpointing:
-            self.language_model.train()
+        if self.activation_checkpointing and self.is_loaded:
+            for block in self.language_model.model.layers:
+                block.training = mode
         return self
 
     def fingerprint(self) -> str:

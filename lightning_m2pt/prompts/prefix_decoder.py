@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_m2pt.prompts.shared_prefix import KeysAndValues, joined, keys_and_values, rotary
 
@@ -28,16 +28,17 @@ def run_behind_prefix(
         prefix: For every layer P keys and values in front of all rows, or None; their positions are 0 to P - 1.
         rows: (B, S, D).
         shared: How many of the first rows are alike in all samples and shall run once.
-        wanted: (B, S) bool, none of them among the shared: the rows whose outputs are needed.
+        wanted: (B, S) bool, at least one and none of them among the shared: the rows whose outputs are needed.
 
     Returns:
         (N, D) after the final norm, sample by sample: the N wanted rows. Without ``wanted`` (B, S - shared, D), all
         that are not shared.
     """
     first = prefix[0][0].shape[2] if prefix[0] is not None else 0
-    positions = torch.arange(first, first + rows.shape[1], device=rows.device)[None]
+    places = torch.arange(rows.shape[1], device=rows.device)
+    positions = first + places[None]
     if wanted is not None:
-        length = 1 + int(wanted.any(dim=0).nonzero().max())
+        length = 1 + int((wanted.any(dim=0) * places).max())
         rows, wanted, positions = rows[:, :length], wanted[:, shared:length], positions[:, :length]
     common, own = rows[:1, :shared], rows[:, shared:]
     of_common, of_own = rotary(decoder, rows, positions[:, :shared]), rotary(decoder, rows, positions[:, shared:])
@@ -98,6 +99,6 @@ def shared_rows(input_ids: Tensor, image_token_id: int, rows_behind: int) -> int
     """
     is_image = input_ids == image_token_id
     equal_text = ((input_ids == input_ids[:1]) & ~is_image).all(dim=0)
-    text = int(equal_text.long().cumprod(dim=0).sum())
-    image_follows = bool(is_image[:, text : text + 1].all()) and text < input_ids.shape[1]
-    return text + rows_behind if image_follows else text
+    text = equal_text.long().cumprod(dim=0).sum()
+    image_everywhere = nn.functional.pad(is_image.all(dim=0), (0, 1))
+    return int(text + rows_behind * image_everywhere.gather(0, text[None])[0])  # a GPU is waited for once

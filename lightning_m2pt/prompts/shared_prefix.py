@@ -85,6 +85,9 @@ def joined(first: KeysAndValues | None, second: KeysAndValues) -> KeysAndValues:
 def keys_and_values(block: Any, rows: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> KeysAndValues:  # noqa: ANN401
     """Returns what a decoder layer's attention reads of rows.
 
+    Parts of the layer are called outside its own forward: a strategy that has whole weights only while that runs, as
+    FSDP has with every layer wrapped, cannot take this way.
+
     Args:
         block: A decoder layer; its projections are called, so whatever stands in for them takes part.
         rows: (B, S, D), the layer's input.
@@ -107,6 +110,17 @@ def rotary(decoder: Any, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tenso
     return cosine, sine
 
 
+def refuse_recomputing(decoder: Any) -> None:  # noqa: ANN401
+    """Refuses a decoder whose layers would drop the cache that they are given, and say so in a log at most.
+
+    Raises:
+        RuntimeError: If its layers recompute their activations now.
+    """
+    layer = decoder.layers[0]
+    if layer.training and layer.gradient_checkpointing:
+        raise RuntimeError("layers that recompute their activations drop the cache: call eval() first")
+
+
 def cache_of(decoder: Any, prefix: Sequence[KeysAndValues], batch_size: int) -> Any:  # noqa: ANN401
     """Returns a fresh cache of the library that begins with a prefix.
 
@@ -120,6 +134,7 @@ def cache_of(decoder: Any, prefix: Sequence[KeysAndValues], batch_size: int) -> 
     """
     from transformers import DynamicCache
 
+    refuse_recomputing(decoder)
     cache = DynamicCache(config=decoder.config)
     for layer, pair in enumerate(prefix):
         keys, values = (states.expand(batch_size, -1, -1, -1) for states in pair)
