@@ -77,7 +77,7 @@ def activation_figure(sample: ShownSample, part: Part) -> bytes:
     for number, (side, activation, columns) in enumerate(zip(sample.sides, found, places, strict=True)):
         heat, bars = axes[2 * number], axes[2 * number + 1]
         image = draw_heat(heat, activation, columns, highest)
-        heat.set_title(f"{TITLES[part]}, {side.name}: answers “{side.answer}”", loc="left", fontsize=10)
+        heat.set_title(f"{TITLES[part]}, {side.name}: answers “{shortened(side.answer)}”", loc="left", fontsize=10)
         draw_bars(bars, activation, columns, tallest)
         label_words(bars, activation, columns, words_of(side, part))
         figure.colorbar(image, ax=heat, extend="max", pad=0.01, aspect=12).ax.tick_params(labelsize=7)
@@ -125,7 +125,7 @@ def draw_bars(axes: Any, activation: Activations, columns: list[int | None], tal
 def label_words(axes: Any, activation: Activations, columns: list[int | None], words: Sequence[str]) -> None:
     """Writes question and answer tokens below the bars, if they are few enough to be read."""
     shown = [
-        (place, words[column].strip())
+        (place, without_formulas(words[column].strip()))
         for place, column in enumerate(columns)
         if column is not None and int(activation.spans[column]) in (Span.QUESTION, Span.ANSWER, Span.CLS)
     ]
@@ -179,11 +179,12 @@ def chosen_rows(side: Side, words: Sequence[str]) -> list[tuple[int, str]]:
         words: Question or answer tokens to look from; without any, the rows that chose the answer's tokens.
     """
     if not words:
-        return [(row, f"choosing “{piece.strip()}”") for row, piece in side.predicts.items()][:MOST_OVERLAYS]
+        chosen = [(row, f"choosing “{without_formulas(piece.strip())}”") for row, piece in side.predicts.items()]
+        return chosen[:MOST_OVERLAYS]
     spans = max((layer.spans for layer in side.attention.language), key=len)
     wanted = {word.lower() for word in words}
     rows = [
-        (row, f"from “{token.strip()}”")
+        (row, f"from “{without_formulas(token.strip())}”")
         for row, token in enumerate(side.tokens)
         if int(spans[row]) in (Span.QUESTION, Span.ANSWER) and token.strip().lower() in wanted
     ]
@@ -238,8 +239,13 @@ def draw_overlay(axes: Any, picture: numpy.ndarray, patches: numpy.ndarray) -> N
 
 def shortened(text: str, letters: int = LETTERS_OF_QUESTION) -> str:
     """Returns a text on one line that fits a title."""
-    line = " ".join(text.split()).replace("$", r"\$")
-    return line if len(line) <= letters else line[: letters - 1] + "…"
+    line = " ".join(text.split())
+    return without_formulas(line if len(line) <= letters else line[: letters - 1] + "…")
+
+
+def without_formulas(text: str) -> str:
+    """Returns a text in which matplotlib takes nothing between two dollar signs for a formula."""
+    return text.replace("$", r"\$")
 
 
 def quiet_pyplot() -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.attention import NOT_IN_NAMES
-from experiments.attention_pictures import draw_overlay, png, quiet_pyplot, shortened
+from experiments.attention_pictures import draw_overlay, png, quiet_pyplot, shortened, without_formulas
 from experiments.attention_samples import chosen_questions, picture_of, question_batch, token_text, with_answer
 from experiments.attribution_methods import AttributionMethod, answer_probability, patch_attribution, require_captum
 from experiments.cli import Experiment, split_arguments
@@ -146,7 +146,8 @@ def attribution_figure(facts: dict[str, str], picture: Any, attribution: Tensor,
     axes[0].imshow(picture, interpolation="nearest")
     axes[0].set_title(f"answers “{shortened(facts['answer'], 24)}”", fontsize=9)
     draw_overlay(axes[1], picture, attribution.clamp(min=0).numpy())
-    axes[1].set_title(f"for “{facts['token']}”, {facts['method'].replace('_', ' ')}", fontsize=9)
+    token = without_formulas(facts["token"])
+    axes[1].set_title(f"for “{token}”, {facts['method'].replace('_', ' ')}", fontsize=9)
     axes[1].set_xlabel(
         f"highest {float(attribution.max()):.3f}; against it (not shown): {float(attribution.min()):.3f}", fontsize=7
     )
@@ -158,7 +159,7 @@ def attribution_figure(facts: dict[str, str], picture: Any, attribution: Tensor,
     axes[2].plot(deleted, check.random.mean(dim=0).numpy(), color="#666666", linestyle="--", label="random: mean")
     axes[2].plot(deleted, check.attributed.numpy(), color="#D55E00", linewidth=2, label="most attributed first")
     axes[2].set_xlabel("deleted patches", fontsize=8)
-    axes[2].set_title(f"probability of “{facts['token']}”", fontsize=9)
+    axes[2].set_title(f"probability of “{token}”", fontsize=9)
     axes[2].legend(fontsize=7, framealpha=0.9)
     axes[2].tick_params(labelsize=7)
     axes[2].spines[["top", "right"]].set_visible(False)

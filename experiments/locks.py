@@ -3,9 +3,7 @@
 import os
 from pathlib import Path
 
-from filelock import lock_descriptor
-
-from lightning_m2pt.errors import EnvironmentFailure
+from lightning_m2pt.file_lock import reported, try_flock
 
 
 def try_lock(path: Path) -> int | None:
@@ -23,20 +21,14 @@ def try_lock(path: Path) -> int | None:
     Raises:
         EnvironmentFailure: If the file system has no locks, or the file cannot be written.
     """
-    try:
+    with reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
-            is_ours = lock_descriptor(descriptor, blocking=False)
+            is_ours = try_flock(descriptor)
         except OSError:
             os.close(descriptor)
             raise
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"cannot be locked: {error.strerror or error}",
-            where=str(path),
-            expected="a writable folder on a file system with locks (flock)",
-        ) from error
     if is_ours:
         return descriptor
     os.close(descriptor)

@@ -22,7 +22,9 @@ def cost_table(groups: Sequence[Group]) -> ReportTable:
     rows: list[tuple[str, ...]] = []
     records, notes = [], []
     for group in (one for one in groups if any(run.is_tuned for run in one.runs)):
-        minutes = numbers(group, COMPLETED, "seconds", 60)
+        resumed = [run for run in group.runs if len(run.record.get(MADE_WITH) or []) > 1]
+        in_one_go = Group(group.name, [run for run in group.runs if run not in resumed])
+        minutes = numbers(in_one_go, COMPLETED, "seconds", 60)
         steps = numbers(group, COMPLETED, "optimizer_steps")
         trained = numbers(group, TRAINABLE, "trained")
         percent = numbers(group, TRAINABLE, "percent")
@@ -49,11 +51,10 @@ def cost_table(groups: Sequence[Group]) -> ReportTable:
                 "peak_gpu_memory_gib": gpu,
             }
         )
-        resumed = sum(len(run.record.get(MADE_WITH) or []) > 1 for run in group.runs)
         if resumed:
             notes.append(
-                f"{group.name}: {resumed} run(s) started more than once; minutes and memory may be of the last start "
-                "alone"
+                f"{group.name}: {len(resumed)} of {len(group.runs)} runs started more than once; their minutes are "
+                "left out, and their memory is of the last start"
             )
     titles = ["method", "runs", "minutes of tuning", "steps", "trained numbers", "trained %", *MEMORY_TITLES]
     shown = [title not in MEMORY_TITLES or any(row[place] for row in rows) for place, title in enumerate(titles)]

@@ -105,9 +105,10 @@ def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
     """
     recorded, decides = read_run_record(folder).get(DECIDING), deciding(experiment)
     if recorded is not None and recorded != decides:
-        key = next(key for key in decides if recorded.get(key) != decides[key])
+        key = next(key for key in {**decides, **recorded} if recorded.get(key) != decides.get(key))
+        was, now = (json.dumps(settings.get(key))[:120] for settings in (recorded, decides))
         raise BadInputError(
-            f"{key} was {json.dumps(recorded.get(key))[:120]} in this run and is {json.dumps(decides[key])[:120]} now",
+            f"{key} was {was} in this run and is {now} now",
             where=str(folder),
             expected="the settings the run was started with",
         )

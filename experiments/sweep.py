@@ -58,7 +58,7 @@ def argument_parser() -> argparse.ArgumentParser:
         action.add_argument("--backbone", default="", metavar="NAME", help="another file of experiments/backbones")
         action.add_argument("--output_root", type=Path, default=DEFAULT_OUTPUT_ROOT, metavar="DIR")
         action.add_argument("--no-search", action="store_true", help="take the learning rates of the files")
-        action.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default: %(default)s)")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default: %(default)s)")
     run.add_argument("--dry-run", action="store_true", help="print the cells' command lines and run nothing")
     run.add_argument("--search-only", action="store_true", help="search the learning rates, then stop")
     actions.add_parser("list", help="the sweeps that come with the project")
@@ -70,15 +70,16 @@ def main(arguments: Sequence[str]) -> int:
     own = argument_parser().parse_args(list(arguments))
     if own.action == "list":
         return list_sweeps()
-    if own.jobs < 1:
-        raise BadInputError(f"{own.jobs} cells at a time", where="command line: --jobs", expected="1 or more")
     check_backbone(own.backbone)
     sweep = read_sweep(find_sweep(own.file))
     setting = Setting(own.backbone, own.output_root)
-    session = Session(sweep, setting, own.jobs, with_search=sweep.search is not None and not own.no_search)
+    session = Session(sweep, setting, with_search=sweep.search is not None and not own.no_search)
     if own.action == "status":
         session.show_status()
         return ExitCode.DONE
+    if own.jobs < 1:
+        raise BadInputError(f"{own.jobs} cells at a time", where="command line: --jobs", expected="1 or more")
+    session.at_most = own.jobs
     if own.dry_run:
         session.show_commands()
         return ExitCode.DONE
@@ -106,14 +107,14 @@ class Session:
     Attributes:
         sweep: The sweep.
         setting: Backbone and output folder.
-        at_most: Jobs at a time.
         with_search: Whether learning rates are searched first.
+        at_most: Jobs at a time.
     """
 
     sweep: SweepFile
     setting: Setting
-    at_most: int
     with_search: bool
+    at_most: int = 1
 
     def __post_init__(self) -> None:
         """Reads what an earlier start found out; parses no experiment."""
@@ -170,7 +171,7 @@ class Session:
         """Shows where the sweep stands."""
         found = statuses(self.all_jobs(), self.record)
         OUT.print(status_table(found, f"sweep {self.sweep.name}"))
-        say(summary_line(found, self.at_most))
+        say(summary_line(found, None))
         say_table(results_table(sweep_rows(cells(self.sweep, self.setting, self.rates), self.record, self.rates)))
 
     def run(self, *, search_only: bool) -> int:

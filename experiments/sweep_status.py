@@ -69,12 +69,12 @@ def statuses(jobs: Sequence[Job], record: SweepRecord) -> list[JobStatus]:
     return [JobStatus(job, record.state(job), record.read(job)) for job in jobs]
 
 
-def time_left(found: Sequence[JobStatus], at_a_time: int, now: float) -> TimeLeft:
+def time_left(found: Sequence[JobStatus], at_a_time: int | None, now: float) -> TimeLeft:
     """Returns what is known of the time that is left.
 
     Args:
         found: All jobs.
-        at_a_time: How many run at once.
+        at_a_time: How many run at once; None takes as many as run now.
         now: Seconds since 1970.
     """
     measured: dict[tuple[str, tuple[Path, ...]], list[float]] = defaultdict(list)
@@ -90,7 +90,8 @@ def time_left(found: Sequence[JobStatus], at_a_time: int, now: float) -> TimeLef
             continue
         gone = now - status.entry.started if status.state == State.RUNNING and status.entry is not None else 0.0
         seconds += max(0.0, statistics.fmean(measured[like(status.job)]) - gone)
-    return TimeLeft(seconds / at_a_time / 60, tuple(dict.fromkeys(unknown)))
+    together = at_a_time or max(1, sum(status.state == State.RUNNING for status in found))
+    return TimeLeft(seconds / together / 60, tuple(dict.fromkeys(unknown)))
 
 
 def like(job: Job) -> tuple[str, tuple[Path, ...]]:
@@ -163,8 +164,8 @@ def step_text(run: Path | None) -> str:
     return f"step {step} of {planned}" if isinstance(planned, int) and planned > 0 else f"step {step}"
 
 
-def summary_line(found: Sequence[JobStatus], at_a_time: int) -> str:
-    """Returns counts and the time left in one line."""
+def summary_line(found: Sequence[JobStatus], at_a_time: int | None) -> str:
+    """Returns counts and the time left (see ``time_left``) in one line."""
     counts = [f"{sum(status.state == state for status in found)} {state}" for state in State]
     left = [status for status in found if status.state not in ENDED]
     return ", ".join(count for count in counts if count[0] != "0") + (

@@ -143,7 +143,7 @@ def opened_journal(path: Path) -> "JournalStorage":
     if path.exists():
         content = path.read_bytes()
         os.truncate(path, content.rfind(b"\n") + 1)
-    # Whoever holds `.search.lock` is alone here, so a lock of Optuna's own was left by a kill.
+    # Whoever is here holds the lock of `conclude`, so a lock of Optuna's own was left by a kill.
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     return JournalStorage(JournalFileBackend(str(path)))
 

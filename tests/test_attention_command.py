@@ -1,5 +1,6 @@
 """``m2pt attention``: what it writes for a run, and its page."""
 
+import io
 import json
 import re
 import shutil
@@ -16,7 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from experiments.attention_page import MEAN_OF_HEADS, MOST_BYTES, attention_page
-from experiments.attention_pictures import activation_figure, aligned_columns, chosen_rows, patch_attention
+from experiments.attention_pictures import (
+    activation_figure,
+    aligned_columns,
+    chosen_rows,
+    overlay_figure,
+    patch_attention,
+)
 from experiments.attention_samples import ShownSample, Side
 from experiments.main import main
 from lightning_m2pt.attention import LayerAttention, SampleAttention
@@ -162,6 +169,19 @@ def test_columns_of_two_models_stand_below_each_other():
     tuned, frozen = [1, 1, 5, 4, 6, 7], [5, 4, 6, 7, 7]
     sides = [Activations((0,), torch.zeros(1, len(spans)), torch.tensor(spans)) for spans in (tuned, frozen)]
     assert aligned_columns(sides) == [[0, 1, 2, 3, 4, 5, None], [None, None, 0, 1, 2, 3, 4]]
+
+
+def test_dollar_signs_are_text_and_no_formula():
+    text, word = r"$\nothing$ or $5$", r"$\nothing$"
+    sample = shown(text=text)
+    sides = [
+        replace(side, answer=text, tokens=(word,) * len(side.tokens), predicts=dict.fromkeys(side.predicts, word))
+        for side in sample.sides
+    ]
+    sample = replace(sample, sides=tuple(sides))
+    for picture in (activation_figure(sample, "language"), overlay_figure(sample), overlay_figure(sample, [word])):
+        with Image.open(io.BytesIO(picture)) as opened:
+            assert opened.width > 300
 
 
 def test_overlays_show_the_row_that_was_asked_for():

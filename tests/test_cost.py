@@ -98,3 +98,15 @@ def test_the_table_shows_what_was_recorded_and_nothing_for_older_runs(tmp_path):
     assert table.records[0]["peak_process_memory_gib"] == [3.0, 2.0]
     assert table.records[1]["peak_process_memory_gib"] == []
     assert "memory was not recorded" not in table.notes
+
+
+def test_minutes_of_resumed_runs_are_left_out(tmp_path):
+    runs = [write_tuned(tmp_path, "m2pt_base", "m2pt", seed, 0.8, LENGTHS, vsr=vsr_questions(4)) for seed in (0, 1)]
+    for run, seconds, starts in ((runs[0], 240.0, 1), (runs[1], 12.0, 2)):
+        record = json.loads((run / "run.json").read_text())
+        record["completed"]["seconds"], record["made_with"] = seconds, [{}] * starts
+        (run / "run.json").write_text(json.dumps(record))
+    table = cost_table(groups_of(*runs))
+    assert table.rows[0][1:3] == ("2", "4.0")
+    assert table.records[0]["minutes"] == [4.0]
+    assert any("1 of 2 runs started more than once" in note for note in table.notes)

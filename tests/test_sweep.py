@@ -245,6 +245,7 @@ def test_minutes_left_come_from_complete_cells_of_the_same_experiment_only(tmp_p
     left = time_left([*found, JobStatus(two, State.WAITING, None)], at_a_time=2, now=1300.0)
     assert left.unknown == ("two",)
     assert "more than 4" in left.text
+    assert time_left(found, at_a_time=None, now=1300.0).minutes == pytest.approx((180 + 240) / 60)  # one runs now
     done.whole = False  # it was resumed: its seconds tell nothing
     assert time_left(found, at_a_time=2, now=1300.0).unknown == ("one", "changed")
 

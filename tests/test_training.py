@@ -206,6 +206,11 @@ def test_a_run_folder_refuses_other_settings_by_name(tmp_path):
     _, run = fitted(small_words(tmp_path, steps=2))
     with pytest.raises(BadInputError, match="seed was 0 in this run and is 1 now"):
         fitted([*small_words(tmp_path, steps=2), "--seed_everything", "1"], run=run)
+    record = json.loads((run / "run.json").read_text())
+    record["deciding"]["of_another_version"] = 3
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(BadInputError, match="of_another_version was 3 in this run and is null now"):
+        fitted(small_words(tmp_path, steps=2), run=run)
 
 
 def test_paths_and_devices_do_not_change_the_run_folder(tmp_path):
