@@ -64,9 +64,7 @@ def parts_of(
     variants = [group for one in (parted, grid) if one for group in (one.base, *one.members.values())]
     methods = [group for group in comparison.groups if group is lead or group not in variants]
     scores = Scores(methods, lead)
-    names = [group.name for group in methods]
-    untuned = [group.name for group in methods if not any(run.is_tuned for run in group.runs)]
-    of_method = looks(names, lead.name if lead else None, untuned)
+    of_method = looks_of(scores)
     return [
         Part("methods", "Methods", tables=[method_table(scores, "")]),
         radar_part(scores, of_method),
@@ -78,6 +76,13 @@ def parts_of(
         cost_part(comparison.groups),
         search_part(sweeps, comparison),
     ], scores
+
+
+def looks_of(scores: Scores) -> dict[str, Look]:
+    """Returns how every method is drawn: those with the highest means, which the radar chart shows, share no colour."""
+    ranked = sorted(scores.groups, key=lambda group: -mean_percent(scores, group))
+    untuned = [group.name for group in ranked if not any(run.is_tuned for run in group.runs)]
+    return looks([group.name for group in ranked], scores.lead.name if scores.lead else None, untuned)
 
 
 def radar_part(scores: Scores, of_method: dict[str, Look]) -> Part:

@@ -137,8 +137,8 @@ class Session:
 
     @property
     def trials(self) -> list[Job]:
-        """The trials that are planned."""
-        return [job for search in self.searches.values() for job in search.trials]
+        """The trials of the variants whose rates are still to be chosen."""
+        return [job for label, search in self.searches.items() if label not in self.chosen for job in search.trials]
 
     def cells(self) -> list[Job]:
         """Returns all cells; with a search, those of the variants whose rates are chosen."""
@@ -146,8 +146,14 @@ class Session:
         return [job for job in jobs if job.label in self.chosen] if self.with_search else jobs
 
     def all_jobs(self) -> list[Job]:
-        """Returns the trials and all cells, for display."""
-        return [*self.trials, *cells(self.sweep, self.setting, self.rates)]
+        """Returns the trials and all cells, for display; what is chosen needs no trial that the record has no more."""
+        trials = [
+            job
+            for label, search in self.searches.items()
+            for job in search.trials
+            if label not in self.chosen or self.record.state(job) == State.DONE
+        ]
+        return [*trials, *cells(self.sweep, self.setting, self.rates)]
 
     def show_commands(self) -> None:
         """Writes the cells' command lines to standard output, and the budget beside it."""
@@ -209,7 +215,7 @@ class Session:
 
     def search(self) -> None:
         """Runs the trials that have not ended, and chooses."""
-        conclude(list(self.searches.values()), self.record)
+        self.chosen = conclude(list(self.searches.values()), self.record)
         self.run_jobs(self.trials, FINAL_FAILURES)
         self.chosen = conclude(list(self.searches.values()), self.record)
         for label, number in self.chosen.items():

@@ -80,22 +80,25 @@ def conclude(searches: Sequence[VariantSearch], record: SweepRecord) -> dict[str
     record.folder.mkdir(parents=True, exist_ok=True)
     with locked(record.folder / JOURNAL_FILE, lambda: say("waiting: another process is writing the search's journal")):
         storage = opened_journal(record.folder / JOURNAL_FILE)
-        best = {search.variant.label: best_trial(storage, search, record) for search in searches}
+        studies = {search.variant.label: study_of(storage, search, record) for search in searches}
+        best = {search.variant.label: best_trial(studies[search.variant.label], search) for search in searches}
         chosen = {label: number for label, number in best.items() if number is not None}
-        variants = {search.variant.label: described(search, record, chosen) for search in searches}
+        variants = {
+            search.variant.label: described(search, studies[search.variant.label], record, chosen)
+            for search in searches
+        }
         content = {"format": FORMAT, "decides": DECIDES, "variants": variants}
         write_atomically(record.folder / SEARCH_FILE, (json.dumps(content, indent=2) + "\n").encode())
     return chosen
 
 
-def best_trial(storage: "JournalStorage", search: VariantSearch, record: SweepRecord) -> int | None:
-    """Adds to a variant's study what its trials gave; returns the best one's number once all have ended.
+def study_of(storage: "JournalStorage", search: VariantSearch, record: SweepRecord) -> "Study":
+    """Returns a variant's study with what its trials gave so far.
 
     A trial is added when it has ended and all before it are there, so that the study is the same in whichever order
     they ended.
     """
     import optuna
-    from optuna.trial import TrialState
 
     study = optuna.create_study(
         storage=storage,
@@ -106,8 +109,17 @@ def best_trial(storage: "JournalStorage", search: VariantSearch, record: SweepRe
     for number in range(len(study.get_trials(deepcopy=False)), len(search.trials)):
         entry = record.read(search.trials[number])
         if entry is None or not has_ended(search, number, entry):
-            return None
+            break
         add_trial(study, search, number, entry)
+    return study
+
+
+def best_trial(study: "Study", search: VariantSearch) -> int | None:
+    """Returns the best trial's number once all have ended; None before, and if none ended well."""
+    from optuna.trial import TrialState
+
+    if len(study.get_trials(deepcopy=False)) < len(search.trials):
+        return None
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return int(study.best_trial.user_attrs[NUMBER]) if trials else None
 
@@ -148,12 +160,13 @@ def opened_journal(path: Path) -> "JournalStorage":
     return JournalStorage(JournalFileBackend(str(path)))
 
 
-def described(search: VariantSearch, record: SweepRecord, chosen: Mapping[str, int]) -> dict[str, Any]:
-    """Returns a variant's search as reports read it."""
+def described(search: VariantSearch, study: "Study", record: SweepRecord, chosen: Mapping[str, int]) -> dict[str, Any]:
+    """Returns a variant's search as reports read it: a study keeps its figures when the record is gone."""
+    studied = {trial.user_attrs[NUMBER]: trial.user_attrs for trial in study.get_trials(deepcopy=False)}
     trials = []
     for number, (rates, job) in enumerate(zip(search.rates, search.trials, strict=True)):
         entry = record.read(job)
-        figures = entry.values if entry is not None else {}
+        figures = studied.get(number) or (entry.values if entry is not None else {})
         trials.append({NUMBER: number, "rates": rates, "run": trial_folder(job), **figures})
     return {
         "fingerprint": search.fingerprint,

@@ -17,11 +17,12 @@ from data_modules.vsr import VSR
 from experiments.backbone_gates import gate_notes, missed_gate_notes, say_missed_gates
 from experiments.cli import parse_experiment
 from experiments.report_cases import LONGEST, visible
+from experiments.report_comparison import MEAN, Scores
 from experiments.report_figures import STYLE, WIDTHS, ReportFigure, looks
 from experiments.report_html import table_html
 from experiments.report_material import read_material
 from experiments.report_page import write_report
-from experiments.report_parts import parts_of
+from experiments.report_parts import MOST_IN_RADAR, looks_of, parts_of
 from experiments.report_variants import lead_of
 from experiments.table_formats import Column, ReportTable, latex, markdown, terminal
 from tests.evaluated_folders import mnist_questions, vsr_questions
@@ -208,6 +209,17 @@ def test_methods_are_told_apart_by_more_than_colour():
     names = [f"method {number}" for number in range(12)]
     found = looks(["frozen", "m2pt", *names], "m2pt", ["frozen"])
     assert len({(look.marker, look.dash) for look in found.values()}) == len(found)
+
+
+def test_the_methods_of_the_radar_chart_share_no_colour():
+    names = ["frozen", "m2pt", *(f"method {number}" for number in range(12))]
+    groups = [SimpleNamespace(name=name, runs=[SimpleNamespace(is_tuned=name != "frozen")]) for name in names]
+    scores = Scores(groups, groups[1])
+    scores.mean_name = MEAN
+    scores.by_cell = {(name, MEAN): {"percent": 10.0 + number} for number, name in enumerate(names)}
+    found, best = looks_of(scores), ["frozen", "m2pt", *names[-(MOST_IN_RADAR - 2) :]]
+    assert len({found[name].colour for name in best}) == MOST_IN_RADAR
+    assert set(found) == set(names)
 
 
 def test_bold_is_bold_in_every_form():

@@ -121,6 +121,27 @@ def test_the_best_trials_rates_go_into_the_final_commands(tmp_path, capfd):
     assert {row["label"]: row["searched_rates"] for row in rows}["one"] == {"prompts": 0.0316}
 
 
+def test_what_is_chosen_needs_the_record_of_its_trials_no_more(tmp_path, capfd):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path, "--search-only")) == 0
+    before = found(path)
+    for entry in (sweep_folder(path) / "jobs").glob("*-trial_*"):
+        entry.unlink()
+    capfd.readouterr()
+    assert main(["status", str(path), "--output_root", str(tmp_path / "out")]) == 0
+    assert "2 waiting" in capfd.readouterr().out  # the cells
+    content = json.loads(path.read_text())
+    (tmp_path / "three.yaml").write_bytes((tmp_path / "one.yaml").read_bytes())
+    content["cells"].append({"label": "three", "config": str(tmp_path / "three.yaml")})
+    path.write_text(json.dumps(content))
+    assert main(words_for(path, "--search-only")) == 0
+    after = found(path)
+    assert after.pop("three")["chosen"] == 3
+    assert after == before
+    logs = list((sweep_folder(path) / "logs").glob("one-trial_0*"))
+    assert [log.read_text().count("$ m2pt fit") for log in logs] == [1]
+
+
 def test_optunas_own_tools_read_the_journal(tmp_path):
     path = write_sweep(tmp_path)
     assert main(words_for(path, "--search-only")) == 0
