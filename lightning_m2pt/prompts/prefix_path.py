@@ -38,6 +38,16 @@ def prompt_prefix(decoder: Any, rows: Sequence[Tensor | None]) -> list[KeysAndVa
     return prefix
 
 
+class BlockRows:
+    """The prompt rows (1, P, D) of one block in the pass that last ran.
+
+    Every block has an object of its own and knows no number: a compiled block that reads its number shares its graph
+    with no other, and torch stops compiling after eight.
+    """
+
+    rows: Tensor | None = None
+
+
 class VisionPrefixPath:
     """Prompt keys and values in a tower of open_clip's residual attention blocks.
 
@@ -45,32 +55,45 @@ class VisionPrefixPath:
     """
 
     def __init__(self) -> None:
-        self.rows: Sequence[Tensor | None] = ()
-        self._blocks: list[nn.Module] = []
+        self._rows: Sequence[Tensor | None] = ()
+        self._blocks: list[tuple[nn.Module, BlockRows]] = []
+
+    @property
+    def rows(self) -> Sequence[Tensor | None]:
+        """The rows of every block; empty if blocks shall compute as the library wrote them."""
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: Sequence[Tensor | None]) -> None:
+        self._rows = rows
+        for layer, (_, place) in enumerate(self._blocks):
+            place.rows = rows[layer] if rows else None
 
     def install(self, blocks: Sequence[nn.Module]) -> None:
         """Shadows every block's attention."""
-        for layer, block in enumerate(blocks):
-            self._blocks.append(block)
-            block.attention = self._attention(layer, block)  # type: ignore[assignment]
+        for block in blocks:
+            self._blocks.append((block, BlockRows()))
+            block.attention = attention_behind(*self._blocks[-1])  # type: ignore[assignment]
 
     def remove(self) -> None:
         """Gives the blocks their own attention back."""
-        for block in self._blocks:
+        for block, _ in self._blocks:
             del block.attention
         self._blocks.clear()
         self.rows = ()
 
-    def _attention(self, layer: int, block: Any) -> Callable[..., Tensor]:  # noqa: ANN401
-        def attention(
-            q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
-        ) -> Tensor:
-            rows = self.rows[layer] if self.rows else None
-            if rows is None:
-                return type(block).attention(block, q_x, k_x, v_x, attn_mask)  # type: ignore[no-any-return]
-            return attend_with_prefix(block, q_x, rows)
 
-        return attention
+def attention_behind(block: Any, place: BlockRows) -> Callable[..., Tensor]:  # noqa: ANN401
+    """Returns what stands in for an open_clip block's ``attention``."""
+
+    def attention(
+        q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
+    ) -> Tensor:
+        if place.rows is None:
+            return type(block).attention(block, q_x, k_x, v_x, attn_mask)  # type: ignore[no-any-return]
+        return attend_with_prefix(block, q_x, place.rows)
+
+    return attention
 
 
 def attend_with_prefix(block: Any, hidden_states: Tensor, rows: Tensor) -> Tensor:  # noqa: ANN401
