@@ -2,9 +2,11 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,3 +32,11 @@ def processor_name() -> str:
     lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def made_with_line(made_with: Mapping[str, Any]) -> str:
+    """Returns one line: date, machine, versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())
+    machine = f"{made_with['processor']} ({made_with['cores']} cores, {made_with['instruction_set']})"
+    device = "" if made_with["device"] == "none" else f", {made_with['device']}"
+    return f"{made_with['date']}, {machine}{device}; {versions}."

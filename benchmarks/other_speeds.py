@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.machine import made_with_line
 from benchmarks.markdown import table
 
 Content = Mapping[str, Any]
@@ -38,7 +39,7 @@ def evaluation_lines(content: Content) -> list[str]:
         *table(header, rows),
         "",
         f"Answers compared with the naive loop's, string by string: {compared}; {unlike} differ. Medians of {rounds} "
-        f"rounds, process time of {content['threads']} thread; {content['date']}, {content['machine']}.",
+        f"rounds, process time of {content['made_with']['threads']} thread. {made_with_line(content['made_with'])}",
         "",
     ]
 

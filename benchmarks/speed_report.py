@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.machine import made_with_line
 from benchmarks.markdown import table
 from benchmarks.other_speeds import NOT_MEASURED as NOT_YET
 from benchmarks.other_speeds import SECTIONS
@@ -43,14 +44,6 @@ def stored(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """Returns stored results; empty if there are none."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def made_with_line(made_with: Content) -> str:
-    """Returns one line: date, machine, versions."""
-    versions = ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())
-    machine = f"{made_with['processor']} ({made_with['cores']} cores, {made_with['instruction_set']})"
-    device = "" if made_with["device"] == "none" else f", {made_with['device']}"
-    return f"{made_with['date']}, {machine}{device}; {versions}."
 
 
 def cell_lines(name: str, cell: Content) -> list[str]:
