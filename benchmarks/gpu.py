@@ -15,8 +15,6 @@ import argparse
 import gc
 import json
 import random
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,10 +25,12 @@ from peft import PeftModel
 
 from benchmarks import own_step, peft_steps
 from benchmarks.flop_formula import ideal_step
+from benchmarks.gpu_evaluation import QuestionSet, evaluation_speed
 from benchmarks.machine import machine
 from benchmarks.peer import Peer
 from benchmarks.published_step import published_peer
 from benchmarks.speed_report import write_report
+from benchmarks.timing import wall_seconds
 from benchmarks.training_inputs import batch_of, random_backbone
 from benchmarks.training_peers import CHARITABLE, HEAD_FROZEN, LARGE_RANK, PREFIX, PUBLISHED, lora_name
 from benchmarks.training_sizes import VICUNA_7B, TrainingSize
@@ -43,7 +43,6 @@ from lightning_m2pt.types import Batch
 
 RESULTS = Path("benchmarks/results/gpu.json")
 BATCHES = (16, 32, 64)
-WARM_UP_STEPS = 2
 MATMUL_SIDE, MATMUL_REPEATS = 8192, 10
 QUESTION, ANSWER = (90.0, 0.6), (12.0, 1.2)
 """Median and deviation (of the logarithm) of question and answer lengths: our stand-in for Vision-Flan's mix of short
@@ -74,24 +73,6 @@ def mixed_lengths(size: TrainingSize) -> Lengths:
 
 
 LENGTHS: dict[str, Callable[[TrainingSize], Lengths]] = {"fixed": fixed_lengths, "mixed": mixed_lengths}
-
-
-def wait_for(device: str) -> None:
-    """Returns once the device has nothing left to do."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def wall_seconds(work: Callable[[], Any], device: str, repeats: int) -> float:
-    """Returns the median wall seconds of one call, warmed up."""
-    seconds = []
-    for _ in range(WARM_UP_STEPS + repeats):
-        wait_for(device)
-        started = time.perf_counter()
-        work()
-        wait_for(device)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[WARM_UP_STEPS:])
 
 
 def matmul_rate(device: str, side: int) -> float:
@@ -155,7 +136,9 @@ def measured(make: Callable[[], Peer], device: str, samples: int, repeats: int) 
     return {"loss": loss, "samples_per_second": samples / seconds, "peak_bytes": peak}
 
 
-def measure(size: TrainingSize, batches: tuple[int, ...], device: str, repeats: int, side: int) -> dict[str, Any]:
+def measure(
+    size: TrainingSize, batches: tuple[int, ...], device: str, repeats: int, side: int, asked: QuestionSet
+) -> dict[str, Any]:
     """Measures every batch size, kind of lengths and peer.
 
     Args:
@@ -164,6 +147,7 @@ def measure(size: TrainingSize, batches: tuple[int, ...], device: str, repeats: 
         device: ``cuda``; ``cpu`` for trying this script out.
         repeats: Timed steps of each peer.
         side: Of the matrices whose product sets the floor.
+        asked: Questions of the evaluation.
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     backbone = random_backbone(size, device, "bfloat16")
@@ -182,7 +166,15 @@ def measure(size: TrainingSize, batches: tuple[int, ...], device: str, repeats: 
                 say(f"batch {samples}, {kind} lengths: {name}: {rows[name]}")
             share = padding_share(own, lengths)
             cells.append({"batch": samples, "lengths": kind, "padding_share": share, "floor": floor, "peers": rows})
-    return {"size": asdict(size), "made_with": machine(), "matmul_flops_per_second": rate, "cells": cells}
+    evaluation = evaluation_speed(size, backbone, device, repeats, asked)
+    say(f"evaluation: {evaluation['questions_per_second']}")
+    return {
+        "size": asdict(size),
+        "made_with": machine(),
+        "matmul_flops_per_second": rate,
+        "cells": cells,
+        "evaluation": evaluation,
+    }
 
 
 def main() -> None:
@@ -193,7 +185,7 @@ def main() -> None:
     own = parser.parse_args()
     if not torch.cuda.is_available():
         raise BadInputError("no GPU", where="benchmarks.gpu", expected="a CUDA device with about 80 GB of memory")
-    content = measure(VICUNA_7B, tuple(own.batches), "cuda", own.repeats, MATMUL_SIDE)
+    content = measure(VICUNA_7B, tuple(own.batches), "cuda", own.repeats, MATMUL_SIDE, QuestionSet())
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
     write_report()

@@ -147,7 +147,14 @@ def gpu_lines(content: Content) -> list[str]:
             rows.append([peer, *place, f"{speed:.1f}", share, "" if peak is None else f"{peak / GIGA:.1f}"])
     header = ["", "batch", "lengths", "padding", "samples/s", "of the floor", "peak GB"]
     rate = f"Floor: {content['matmul_flops_per_second'] / 1e12:.0f} TFLOP/s of one bf16 matrix product."
-    return [*table(header, rows), "", f"{rate} {made_with_line(content['made_with'])}", ""]
+    answered = content["evaluation"]
+    naive, shared = (answered["questions_per_second"][way] for way in ("naive", "shared prefix"))
+    evaluation = (
+        f"Evaluation, {answered['asked']['of_picture']} questions a picture: {shared:.1f} questions/s, "
+        f"{shared / naive:.1f} times a loop of single questions; {answered['answers_unlike']} of "
+        f"{answered['questions']} answers differ."
+    )
+    return [*table(header, rows), "", f"{rate} {evaluation} {made_with_line(content['made_with'])}", ""]
 
 
 def with_block(page: str, name: str, lines: Sequence[str]) -> str:

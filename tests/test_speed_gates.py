@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import gpu, own_step, speed_report, training_speed
 from benchmarks.flop_formula import ideal_step, published_step, visible_pairs
+from benchmarks.gpu_evaluation import QuestionSet
 from benchmarks.peer import Peer
 from benchmarks.step_counters import SavedBytes, counts_of, visible_share
 from benchmarks.training_inputs import batch_of
@@ -147,7 +148,7 @@ def test_every_sample_begins_alike_and_ends_supervised() -> None:
 
 
 def test_the_gpu_script_runs_and_its_peers_agree() -> None:
-    content = gpu.measure(GATE, (2,), "cpu", 1, side=32)
+    content = gpu.measure(GATE, (2,), "cpu", 1, 32, QuestionSet(pictures=3, of_picture=4, tokens=6))
     assert content["matmul_flops_per_second"] > 0
     assert [cell["lengths"] for cell in content["cells"]] == ["fixed", "mixed"]
     for cell in content["cells"]:
@@ -156,6 +157,8 @@ def test_the_gpu_script_runs_and_its_peers_agree() -> None:
         assert all(row["samples_per_second"] > 0 for row in cell["peers"].values())
         assert cell["floor"] > 0
     assert content["cells"][0]["padding_share"] == 0 < content["cells"][1]["padding_share"] < 1
+    assert content["evaluation"]["questions"] == 12
+    assert content["evaluation"]["answers_unlike"] <= 1  # bfloat16: near ties
     lines = speed_report.gpu_lines(content)
     assert sum(line.startswith(f"| {PUBLISHED}") for line in lines) == 2
 
