@@ -65,6 +65,7 @@ class VisionPrefixPath:
 
     @rows.setter
     def rows(self, rows: Sequence[Tensor | None]) -> None:
+        """Gives every block its own."""
         self._rows = rows
         for layer, (_, place) in enumerate(self._blocks):
             place.rows = rows[layer] if rows else None
