@@ -124,7 +124,11 @@ class StepCheckpoint(Checkpoint):
             self._due = False
         if self._stopping:
             number = self._signal_received or signal.SIGTERM
-            log.warning("stopped by %s after step %d, state saved", signal.Signals(number).name, self._boundary_step)
+            log.warning(
+                "stopped by %s after step %d, state saved: the same command goes on",
+                signal.Signals(number).name,
+                self._boundary_step,
+            )
             raise SystemExit(EXIT_CODE_BASE + number)
 
     def _save(self, trainer: Trainer) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.hashing import hash_tensors
 
 FEATURES, DIGEST = "features", "sha256"
@@ -52,6 +53,23 @@ class FeatureCache:
         self.computing = computing
         self._tower_name = ""
         self._writes = True
+
+    def check(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            EnvironmentFailure: If nothing can be written there.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"features cannot be kept there: {error.strerror}",
+                where=f"model.backbone.feature_cache: {self.folder}",
+                expected="a folder that can be written",
+            ) from error
 
     @staticmethod
     def may_serve(tower: nn.Module, pixel_values: Tensor) -> bool:

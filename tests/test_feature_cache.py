@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.feature_cache import COUNTER, FeatureCache, bytes_below, reserve
 from lightning_m2pt.losses import supervised_rows
 from lightning_m2pt.methods.base import Method
@@ -245,3 +245,12 @@ def test_processes_together_stay_below_the_limit(tmp_path):
 def test_a_cache_without_room_is_refused(tmp_path):
     with pytest.raises(BadInputError, match="at least 1"):
         FeatureCache(tmp_path, 0, "a tower")
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_weights_load(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(EnvironmentFailure, match="features cannot be kept there"):
+        FeatureCache(blocked / "features", 10**6, "").check()
+    FeatureCache(tmp_path / "new" / "features", 10**6, "").check()
+    assert (tmp_path / "new" / "features").is_dir()

@@ -112,6 +112,8 @@ class OpenClipLlama(LlamaDecoding):
                 expected="the weights as safetensors, and the tokenizer, where the configuration says",
                 hint=f"{self.language_config.parent / 'README.md'} says how to get them",
             )
+        if self.feature_cache is not None:
+            self.feature_cache.check()
 
     def build_on_meta(self) -> None:
         """Builds all modules on the meta device."""
