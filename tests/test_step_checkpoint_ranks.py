@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from safetensors.torch import load_file, save_file
 
 from callbacks.step_checkpoint import RNG_KEY, StepCheckpoint
 from lightning_m2pt.checkpoint import latest_checkpoint
@@ -24,7 +25,7 @@ from tests.test_step_checkpoint import (
     final_state,
 )
 
-RANKS = 2
+RANKS, HANDED_OVER = 2, ".temp.ckpt"
 
 
 class SharingToy(Toy):
@@ -33,6 +34,29 @@ class SharingToy(Toy):
     def train_dataloader(self) -> ResumableLoader:
         sampler = OrderedSampler(SAMPLES, 0, BATCH_SIZE, None, self.trainer.global_rank, RANKS)
         return ResumableLoader(Rows(), sampler, lambda _epoch, _step: 1, collate)
+
+
+class CheckpointIOOfForks(VerifiedCheckpointIO):
+    """Also takes the file in which Lightning's forking launcher hands the last weights to the process that forked."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if Path(path).name == HANDED_OVER:
+            save_file(checkpoint, path)
+        else:
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        if Path(path).name == HANDED_OVER:
+            return load_file(path)
+        return super().load_checkpoint(path, map_location, weights_only)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        if Path(path).name == HANDED_OVER:
+            Path(path).unlink()
+        else:
+            super().remove_checkpoint(path)
 
 
 class SignalOneRank(Callback):
@@ -53,7 +77,7 @@ def train(folder: Path, steps: int = STEPS, extra: Callback | None = None) -> No
         devices=RANKS,
         max_steps=steps,
         callbacks=[StepCheckpoint(folder / "checkpoints", INTERVAL), *([extra] if extra else [])],
-        plugins=[VerifiedCheckpointIO()],
+        plugins=[CheckpointIOOfForks()],
         use_distributed_sampler=False,
         logger=False,
         enable_progress_bar=False,
