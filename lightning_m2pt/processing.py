@@ -63,9 +63,11 @@ class Processor:
         interpolation: How pictures are resized.
         resize: ``shortest_edge``: the short side becomes ``image_size``, then the centre is cropped (CLIP);
             ``squash``: both sides become ``image_size``.
+        vocabulary_size: Rows of the model's token embedding; None looks at no token id.
 
     Raises:
-        BadInputError: If the tokenizer is not fast or has no end token.
+        BadInputError: If the tokenizer is not fast, has no end token, or begins or ends texts with a token that the
+            model does not have.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Processor:
         std: Sequence[float],
         interpolation: Interpolation = "bicubic",
         resize: ResizeRule = "shortest_edge",
+        vocabulary_size: int | None = None,
     ) -> None:
         if not tokenizer.is_fast or tokenizer.eos_token is None:
             raise BadInputError(
@@ -88,7 +91,10 @@ class Processor:
         self.std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
         self.interpolation: Interpolation = interpolation
         self.resize: ResizeRule = resize
+        self.vocabulary_size = vocabulary_size
         self.bos_ids = self._bos_ids()
+        for token, numbers in ((tokenizer.bos_token, self.bos_ids), (tokenizer.eos_token, [self.eos_token_id])):
+            self._refuse_unknown_ids(numbers, f"the tokenizer's own {token!r:.40}", tokenizer.name_or_path)
 
     @property
     def eos_token_id(self) -> int:
@@ -97,10 +103,25 @@ class Processor:
 
     @property
     def pad_token_id(self) -> int:
-        """Id written where a shorter sequence is padded (no row of it is ever attended to)."""
-        if self.tokenizer.pad_token_id is None:
+        """Id written where a shorter sequence is padded (no row of it is ever attended to).
+
+        A padding token that was added later may have no row in the model; the end token always has one.
+        """
+        number = self.tokenizer.pad_token_id
+        if number is None or (self.vocabulary_size is not None and number >= self.vocabulary_size):
             return self.eos_token_id
-        return int(self.tokenizer.pad_token_id)
+        return int(number)
+
+    def _refuse_unknown_ids(self, ids: Sequence[int] | numpy.ndarray, what: str, where: str) -> None:
+        """Refuses token ids beyond the model's vocabulary: on a GPU they would end in an assertion of the device."""
+        largest = int(numpy.max(ids, initial=0))
+        if self.vocabulary_size is not None and largest >= self.vocabulary_size:
+            raise BadInputError(
+                f"{what} has the token {self.tokenizer.convert_ids_to_tokens(largest)!r:.40}, id {largest}",
+                where=where,
+                expected=f"ids below {self.vocabulary_size}, the model's tokens; the tokenizer has {len(self.tokenizer)}",
+                hint="take the tokenizer that belongs to the model, or leave the text out",
+            )
 
     def _bos_ids(self) -> list[int]:
         """Returns the begin token's id if this tokenizer starts its texts with one, else nothing.
@@ -142,13 +163,15 @@ class Processor:
             max_text_length: Limit on tokens, an image counted as one; nothing is ever cut off.
 
         Raises:
-            BadInputError: If a question or an answer contains the image mark, or a sample is too long.
+            BadInputError: If a question or an answer contains the image mark, or a sample is too long or has a token
+                that the model does not have.
         """
         native = replace(template, end_of_answer=self.tokenizer.eos_token)
         encoded: list[EncodedText] = []
         for start in range(0, len(samples), SAMPLES_AT_ONCE):
             encoded += self._encode_some(samples[start : start + SAMPLES_AT_ONCE], native, with_answers)
         for sample, text in zip(samples, encoded, strict=True):
+            self._refuse_unknown_ids(text.input_ids, f"sample {sample.id}", sample.source)
             if max_text_length is not None and len(text) > max_text_length:
                 raise BadInputError(
                     f"sample {sample.id} has {len(text)} tokens",

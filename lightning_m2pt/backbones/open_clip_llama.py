@@ -12,8 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import VisualRows
+from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
 from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
-from lightning_m2pt.backbones.open_clip_llama_files import load_all, read_json, sha256_of, shape_of
+from lightning_m2pt.backbones.open_clip_llama_files import sha256_of, shape_of
+from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
+from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
+from lightning_m2pt.backbones.weight_files import Shape, Stored, compare, read_tensors, stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.feature_cache import FeatureCache
 from lightning_m2pt.processing import Processor
@@ -21,9 +26,6 @@ from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable
 from lightning_m2pt.prompts.shared_prefix import use_prefix_attention
 from lightning_m2pt.prompts.token_path import VisionTokenPath, put_rows_first
 from lightning_m2pt.types import Span
-
-VISION_PREFIX_IN_FILE = "visual."
-"""open_clip's checkpoints hold the whole CLIP model; the tower's keys start with this."""
 
 
 class OpenClipLlama(LlamaDecoding):
@@ -82,15 +84,14 @@ class OpenClipLlama(LlamaDecoding):
 
     def processor(self) -> Processor:
         """Returns the tokenizer of the language model's folder with the tower's image transform."""
-        from transformers import AutoTokenizer
-
         return Processor(
-            tokenizer=AutoTokenizer.from_pretrained(str(self.language_folder), local_files_only=True),
+            tokenizer=load_tokenizer(self.language_folder),
             image_size=self.shape.image_size,
             mean=self.shape.image_mean,
             std=self.shape.image_std,
             interpolation=self.shape.interpolation,
             resize=self.shape.resize,
+            vocabulary_size=self.shape.vocabulary_size,
         )
 
     @property
@@ -99,9 +100,9 @@ class OpenClipLlama(LlamaDecoding):
         return str(self.dtype).removeprefix("torch.")
 
     def check_files(self) -> None:
-        """Raises BadInputError if weights or tokenizer are not where the configuration says."""
+        """Raises BadInputError if a file is not what the configuration says; opens no tensor."""
         tokenizer = self.language_folder / "tokenizer_config.json"
-        weights = sorted(self.language_folder.glob("*.safetensors"))
+        weights = sorted([*self.language_folder.glob("*.safetensors"), *self.language_folder.glob("*.bin")])
         language = weights[0] if weights else self.language_folder / "model.safetensors"
         wanted = [self.vision_weights, tokenizer, language, self.projector_weights]
         missing = [str(path) for path in wanted if not path.is_file()]
@@ -112,47 +113,44 @@ class OpenClipLlama(LlamaDecoding):
                 expected="the weights as safetensors, and the tokenizer, where the configuration says",
                 hint=f"{self.language_config.parent / 'README.md'} says how to get them",
             )
+        stored_tower(self.vision_weights, tower_on_meta(self._open_clip["model_cfg"]))
+        self._stored_projector()
+        check_language_folder(self.language_folder)
+        check_tokenizer_files(self.language_folder)
         if self.feature_cache is not None:
             self.feature_cache.check()
 
     def build_on_meta(self) -> None:
         """Builds all modules on the meta device."""
-        import open_clip
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        config = AutoConfig.from_pretrained(str(self.language_config), local_files_only=True)
-        with torch.device("meta"):
-            self.vision_tower = open_clip.CLIP(**self._open_clip["model_cfg"]).visual
-            self.language_model = AutoModelForCausalLM.from_config(config)
-            self.projector = nn.Linear(self.shape.vision_width, self.shape.text_width)
+        self.vision_tower = tower_on_meta(self._open_clip["model_cfg"])
+        self.language_model = model_on_meta(self.language_config)
+        self.projector = self._projector_on_meta()
         self._base_parameters = self._count_parameters()
 
     def load(self) -> None:
         """Builds the modules and loads the frozen weights in ``dtype``."""
         if self.is_loaded:
             return
-        import open_clip
-        from safetensors.torch import load_file
-        from transformers import AutoModelForCausalLM
-
         self.check_files()
-        # CLIP's text tower is built and dropped again: on the meta device that costs nothing.
-        with torch.device("meta"):
-            self.vision_tower = open_clip.CLIP(**self._open_clip["model_cfg"]).visual
-            self.projector = nn.Linear(self.shape.vision_width, self.shape.text_width)
-        tensors = load_file(self.vision_weights)
-        vision = {
-            name.removeprefix(VISION_PREFIX_IN_FILE): tensor.to(self.dtype)
-            for name, tensor in tensors.items()
-            if name.startswith(VISION_PREFIX_IN_FILE)
-        }
-        load_all(self.vision_tower, vision, self.vision_weights)
-        projector = {name: tensor.to(self.dtype) for name, tensor in load_file(self.projector_weights).items()}
-        load_all(self.projector, projector, self.projector_weights)
-        self.language_model = AutoModelForCausalLM.from_pretrained(
-            str(self.language_folder), dtype=self.dtype, local_files_only=True, use_safetensors=True
-        )
+        self.vision_tower = load_tower(self.vision_weights, self._open_clip["model_cfg"], self.dtype)
+        self.projector = self._projector_on_meta()
+        stored = self._stored_projector()
+        self.projector.load_state_dict(read_tensors(stored, stored, self.dtype), strict=True, assign=True)
+        self.language_model = load_language_model(self.language_folder, self.dtype)
         self.finish()
+
+    def _projector_on_meta(self) -> nn.Linear:
+        with torch.device("meta"):
+            return nn.Linear(self.shape.vision_width, self.shape.text_width)
+
+    def _stored_projector(self) -> Stored:
+        stored = stored_tensors(self.projector_weights)
+        shapes: dict[str, Shape] = {
+            "weight": (self.shape.text_width, self.shape.vision_width),
+            "bias": (self.shape.text_width,),
+        }
+        compare(shapes, stored, self.projector_weights)
+        return stored
 
     def finish(self) -> None:
         """Puts the built modules into their frozen state; also called by tests that build random weights."""

@@ -1,0 +1,120 @@
+"""A language model's folder: what it may hold, checked from headers alone, and the model read from it strictly."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.backbones.proven_forms import CODE, check_language_config
+from lightning_m2pt.backbones.weight_files import Stored, compare, counted, read_tensors, shapes_of, stored_in_folder
+from lightning_m2pt.errors import BadInputError
+
+KEY = "model.backbone.language_model"
+CONFIG_FILE = "config.json"
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+ROTARY_TABLE = "rotary_emb.inv_freq"
+"""Older checkpoints keep this table, which follows from the configuration; the library leaves it out as well."""
+FILES_OF_CODE = ("configuration_*.py", "modeling_*.py", "tokenization_*.py")
+
+
+def check_language_folder(folder: Path) -> None:
+    """Looks whether a folder's configuration is a proven form, and its weight files hold exactly that model.
+
+    Reads headers and builds the model without memory; opens no tensor.
+
+    Raises:
+        BadInputError: At the first file or key that is wrong.
+    """
+    refuse_code(folder)
+    path = folder / CONFIG_FILE
+    check_language_config(read_json(path, KEY), path)
+    stored_language_model(folder, model_on_meta(folder))
+
+
+def refuse_code(folder: Path) -> None:
+    """Refuses a folder that brings code, whether or not anything names it.
+
+    Raises:
+        BadInputError: Naming the files.
+    """
+    code = sorted(path.name for pattern in FILES_OF_CODE for path in folder.glob(pattern))
+    if code:
+        raise BadInputError(
+            f"the folder brings code: {counted(code)}",
+            where=str(folder),
+            expected="a model whose code is part of transformers",
+            hint=CODE,
+        )
+
+
+def model_on_meta(folder: Path, dtype: torch.dtype | None = None) -> Any:  # noqa: ANN401
+    """Builds a folder's model without memory.
+
+    Args:
+        folder: Its ``config.json`` is a proven form.
+        dtype: Type of the weights; None takes the configuration's.
+
+    Raises:
+        BadInputError: If transformers refuses the configuration.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError) as error:
+        raise not_understood(folder, error) from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise not_understood(folder, error) from error
+
+
+def not_understood(folder: Path, error: Exception) -> BadInputError:
+    """Returns the library's refusal of a configuration in our form."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BadInputError(
+        f"transformers cannot build this model: {ascii(reason)[1:-1]:.200}",
+        where=str(folder / CONFIG_FILE),
+        expected="a configuration of the Llama form",
+    )
+
+
+def stored_language_model(folder: Path, model: Any) -> Stored:  # noqa: ANN401
+    """Returns the stored tensors of a model that was built on the meta device; they are exactly the model's.
+
+    A tied head may be left out.
+
+    Raises:
+        BadInputError: If tensors are missing, left over, or of another shape or type.
+    """
+    stored = {name: one for name, one in stored_in_folder(folder).items() if not name.endswith(ROTARY_TABLE)}
+    wanted = shapes_of(model)
+    if model.config.tie_word_embeddings and HEAD not in stored:
+        del wanted[HEAD]
+    compare(wanted, stored, folder)
+    return stored
+
+
+def load_language_model(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    """Reads a folder's model strictly: no tensor of it is drawn at random, and none of the files is left unread.
+
+    Raises:
+        BadInputError: If tensors are not exactly the model's, not finite, or a tied head has weights of its own.
+    """
+    model = model_on_meta(folder, dtype)
+    stored = stored_language_model(folder, model)
+    tensors = read_tensors(stored, stored, dtype)
+    if model.config.tie_word_embeddings:
+        if HEAD in tensors and not torch.equal(tensors[HEAD], tensors[EMBEDDING]):
+            raise BadInputError(
+                f"{HEAD} is not {EMBEDDING}, which tie_word_embeddings says it is",
+                where=str(folder),
+                expected="one of the two, or tie_word_embeddings: false",
+            )
+        tensors[HEAD] = tensors[EMBEDDING]
+    model.load_state_dict(tensors, strict=True, assign=True)
+    model.tie_weights()
+    # Tables that no file holds were built without memory as well.
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    return model.eval()

@@ -1,0 +1,55 @@
+"""A tokenizer's files: there, readable and without code of their own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_m2pt.backbones.config_values import one_of
+from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.backbones.proven_forms import CODE
+from lightning_m2pt.errors import BadInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+KEY = "model.backbone.language_model"
+FAST, SETTINGS, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Looks for the fast tokenizer of a language model's folder.
+
+    Raises:
+        BadInputError: If a file is missing or no JSON, or asks to run code.
+    """
+    settings = folder / SETTINGS
+    one_of(read_json(settings, KEY), "auto_map", settings, (None,), CODE)
+    if not (folder / FAST).is_file():
+        from_hub = (folder / SENTENCEPIECE).is_file()
+        raise BadInputError(
+            f"the file is missing{f'; {SENTENCEPIECE} alone is not read' if from_hub else ''}",
+            where=str(folder / FAST),
+            expected="a fast tokenizer",
+            hint="AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it; that needs sentencepiece "
+            "(experiments/backbones/vicuna7b/README.md)",
+        )
+    read_json(folder / FAST, KEY)
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
+    """Loads a folder's tokenizer; nothing is downloaded or run as code.
+
+    Raises:
+        BadInputError: If files are missing, or transformers cannot read them.
+    """
+    from transformers import AutoTokenizer
+
+    check_tokenizer_files(folder)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInputError(
+            f"transformers cannot read this tokenizer: {ascii(reason)[1:-1]:.200}",
+            where=str(folder),
+            expected=f"{FAST} and {SETTINGS} as save_pretrained writes them",
+        ) from error
