@@ -141,7 +141,7 @@ class BenchmarkDataModule(DataModule):
                 f"question {sample.id} of {self.name} has {rows} rows"
                 + (f" with {images - 1} examples" * (images > 1)),
                 where=sample.source,
-                expected=f"at most {maximum_rows}: the language model knows no later position",
+                expected=f"at most {max(0, maximum_rows)}: the language model knows no later position",
                 hint=f"take --shots {max(0, maximum_rows * images // rows - 1)}"
                 if images > 1
                 else "lower max_new_tokens, or take a backbone with more positions",

@@ -176,6 +176,32 @@ class InstructionDataModule(DataModule):
             lengths = numpy.array([len(text) for text in self.train_texts], numpy.int64)
             self.length_groups = LengthGroups(lengths, self.group_by_length)
 
+    def check_lengths(self, rows_per_image: int, maximum_rows: int) -> None:
+        """Looks whether every sample with its pictures fits into the language model.
+
+        Args:
+            rows_per_image: Rows that an image becomes in the language model.
+            maximum_rows: The longest sequence that the language model knows, without prompts.
+
+        Raises:
+            BadInputError: If samples are longer: the longest, and how many more.
+        """
+        self.setup("fit")
+        samples, texts = self.items(), [*self.train_texts, *self.validation_texts]
+        rows = [
+            len(text) + len(sample.images) * (rows_per_image - 1) for sample, text in zip(samples, texts, strict=True)
+        ]
+        longest, too_long = max(rows, default=0), sum(count > maximum_rows for count in rows)
+        if too_long:
+            sample = samples[rows.index(longest)]
+            raise BadInputError(
+                f"sample {sample.id} has {longest} rows with its picture"
+                + f" ({too_long} samples have too many)" * (too_long > 1),
+                where=sample.source,
+                expected=f"at most {max(0, maximum_rows)}: the language model knows no later position",
+                hint="lower data.questions_per_sample or the prompts' lengths, or take a backbone with more positions",
+            )
+
     def seed(self) -> int:
         """Returns the seed of the sample order.
 

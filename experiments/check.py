@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule
+from data_modules.instruction import InstructionDataModule
 from data_modules.known_sizes import number_of_pictures, verdict_on
 from experiments.check_sets import check_sets
 from experiments.cli import config_files, parse_experiment, split_arguments
 from experiments.console import VerbParser, say
 from experiments.evaluation_sets import default_data_root
+from experiments.lengths import check_question_lengths, check_sample_lengths
 from experiments.prepare import check_experiment
 from lightning_m2pt.errors import BadInputError, ExitCode
 
@@ -34,6 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     check_experiment(experiment)
     for data_module in [experiment.data, *experiment.benchmarks]:
         data_module.check()
+        if isinstance(data_module, InstructionDataModule):
+            check_sample_lengths(experiment.model, data_module)
+        if isinstance(data_module, BenchmarkDataModule):
+            check_question_lengths(experiment.model, data_module, data_module.max_new_tokens)
         say(f"ok  {type(data_module).__name__:<12} {len(data_module.items()):>8,} in {data_module.root}")
         if isinstance(data_module, BenchmarkDataModule):
             say_if_older(data_module)

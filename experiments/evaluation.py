@@ -13,6 +13,7 @@ from data_modules.benchmark import BenchmarkDataModule
 from data_modules.few_shot import add_examples
 from experiments.cli import Experiment
 from experiments.console import say
+from experiments.lengths import check_question_lengths
 from experiments.run_folder import short_hash
 from experiments.scoring import score_file, write_score
 from experiments.training import answering_trainer
@@ -82,15 +83,13 @@ def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMe
         BadInputError: If data are wrong or missing, a set has no training split or no candidate answers, or a question
             becomes too long for the language model.
     """
-    shape, toggles = experiment.model.backbone.shape, experiment.model.method.toggles()
-    rows_per_image = shape.patches + int(toggles.get("visual_length", 0))  # visual_rows_to_text adds at most as many
     for benchmark in experiment.benchmarks:
         benchmark.check()
-        answering_of(benchmark, method)
+        answering = answering_of(benchmark, method)
         if shots:
             add_examples(benchmark, shots)
-        free = shape.maximum_positions - int(toggles.get("textual_length", 0)) - benchmark.max_new_tokens
-        benchmark.check_lengths(rows_per_image, free)
+        candidates = answering.candidates.lengths if isinstance(answering, LikelihoodAnswering) else []
+        check_question_lengths(experiment.model, benchmark, max(candidates, default=benchmark.max_new_tokens))
 
 
 def header_of(

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
+from experiments.lengths import check_sample_lengths
 from experiments.loading import load_run
 from experiments.memory import decide_recomputation
 from experiments.model_card import model_card
@@ -84,6 +85,7 @@ def check_tuning(experiment: Experiment) -> None:
         )
     check_experiment(experiment)
     data.check()
+    check_sample_lengths(experiment.model, data)
 
 
 def tune(experiment: Experiment, run: Path, *, force: bool) -> None:

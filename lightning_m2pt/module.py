@@ -13,6 +13,7 @@ from lightning_m2pt.losses import SupervisedRows, supervised_rows
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.optim import AdamW, Schedule
 from lightning_m2pt.picture_batch import PictureBatch
+from lightning_m2pt.positions import refuse_without_room
 from lightning_m2pt.shortcuts import Shortcuts
 from lightning_m2pt.trainable import assert_same_set, freeze_all_but_declared, trained_parameters
 from lightning_m2pt.types import Batch, ParameterPart, TaskLoss
@@ -65,6 +66,7 @@ class TuningModule(LightningModule):
             BadInputError: If they do not fit together.
         """
         self.method.check(self.backbone.shape)
+        refuse_without_room(self.backbone.shape, self.method)
         self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts())
 
     def configure_model(self) -> None:

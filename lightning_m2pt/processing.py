@@ -119,7 +119,7 @@ class Processor:
             raise BadInputError(
                 f"{what} has the token {self.tokenizer.convert_ids_to_tokens(largest)!r:.40}, id {largest}",
                 where=where,
-                expected=f"ids below {self.vocabulary_size}, the model's tokens; the tokenizer has {len(self.tokenizer)}",
+                expected=f"ids below {self.vocabulary_size}, as the model has; the tokenizer has {len(self.tokenizer)}",
                 hint="take the tokenizer that belongs to the model, or leave the text out",
             )
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.processing import Interpolation, Processor, ResizeRule
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
@@ -269,6 +270,9 @@ class Backbone(nn.Module, ABC):
 
         Returns:
             Embeddings (B, S, D), labels (B, S) and spans (B, S) with S = T - I + I N: N rows for each of I images.
+
+        Raises:
+            BadInputError: If the longest sample has more rows than the language model has positions.
         """
         visual = self.visual_rows(batch.pixel_values)
         image_rows = visual.rows.shape[1]
@@ -276,6 +280,7 @@ class Backbone(nn.Module, ABC):
         image = image.reshape(len(batch), -1, image.shape[-1])
         text = self.token_embedding()(batch.input_ids.clamp(min=0))
         order = splice_order(batch.input_ids, image_rows, image.shape[1] // image_rows)
+        self.refuse_beyond_positions(order.shape[1] + self.attachment.rows_before_text())
         rows = torch.cat([text, image], dim=1)
         embeddings = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
         device = batch.labels.device
@@ -285,6 +290,20 @@ class Backbone(nn.Module, ABC):
         labels = torch.cat([batch.labels, image_labels], dim=1).gather(1, order)
         spans = torch.cat([batch.spans, image_spans], dim=1).gather(1, order)
         return embeddings, labels, spans
+
+    def refuse_beyond_positions(self, rows: int) -> None:
+        """Refuses a sequence that is longer than the language model knows; data modules' checks find it earlier.
+
+        Raises:
+            BadInputError: If it has more rows.
+        """
+        if rows > self.shape.maximum_positions:
+            raise BadInputError(
+                f"a sequence has {rows:,} rows",
+                where="model.backbone",
+                expected=f"at most {self.shape.maximum_positions:,}: the language model knows no later position",
+                hint="shorten prompts, questions or answers, or take a backbone with more positions",
+            )
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Runs a batch; padding stands on the right, so a causal decoder needs no padding mask."""

@@ -83,6 +83,8 @@ class LlamaDecoding(Backbone, ABC):
         """Feeds one token a row at its own position; the prompts' keys and values are in the cache."""
         self._begin_decoding()
         visible = nn.functional.pad(state.visible, (0, 1), value=True)
+        if visible.shape[1] > self.shape.maximum_positions:  # padding included: only then is a GPU waited for
+            self.refuse_beyond_positions(int(state.next_position.max()) + 1)
         output = self.language_model.model(
             inputs_embeds=self.token_embedding()(tokens)[:, None],
             attention_mask=visible.long(),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
-from lightning_m2pt.methods.argument_checks import require_at_least
+from lightning_m2pt.methods.argument_checks import require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 
@@ -60,7 +60,7 @@ class Adapter(WithInteraction):
 
     def __init__(self, size: int = 16, placement: Placement = "attention_and_mlp", interaction: bool = True) -> None:
         super().__init__(interaction)
-        require_at_least("size", size, 1)
+        require_size("size", size, 1)
         self.size = size
         self.placement: Placement = placement
         self.adapters: nn.ModuleDict | None = None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.methods.argument_checks import require_at_least, require_positive
+from lightning_m2pt.methods.argument_checks import require_positive, require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction, refuse_recomputation
 from lightning_m2pt.prompts.deep import DeepPrompts
@@ -46,8 +46,8 @@ class APrompt(WithInteraction):
         interaction: bool = True,
     ) -> None:
         super().__init__(interaction)
-        require_at_least("input_length", input_length, 1)
-        require_at_least("attention_length", attention_length, 0)
+        require_size("input_length", input_length, 1)
+        require_size("attention_length", attention_length, 0)
         require_positive("init_std", init_std)
         self.input_length, self.attention_length = input_length, attention_length
         self.train_query_prompts, self.init_std = query_prompts, init_std
@@ -106,6 +106,10 @@ class APrompt(WithInteraction):
             queries: list[Tensor | None] = [*self.query_prompts, None]
             attachment.query_rows = queries
         return attachment
+
+    def rows_before_text(self) -> int:
+        """Returns the rows that stand in the sequence, and the keys and values before them."""
+        return self.input_length + self.attention_length
 
     def places(self) -> set[Place]:
         """Returns the rows before the text, and the projector if it is trained."""

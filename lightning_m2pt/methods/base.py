@@ -76,6 +76,14 @@ class Method(nn.Module, ABC):
     def adapter_config(self) -> dict[str, object]:
         """Returns the arguments that rebuild this method (JSON values)."""
 
+    def rows_before_text(self) -> int:
+        """Returns how many learned rows, keys or values stand before the decoder's first real row."""
+        return 0
+
+    def rows_beside_patches(self) -> int:
+        """Returns how many rows of an image go through the connector besides its patches."""
+        return 0
+
     def dead_rows(self) -> dict[str, list[int]]:
         """Returns for each tensor name the rows (dimension -2) that can never receive a gradient, by declaration."""
         return {}

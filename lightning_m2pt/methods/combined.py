@@ -108,6 +108,14 @@ class Combined(Method):
         """Returns the places of all methods."""
         return set().union(*(method.places() for method in self.methods()))
 
+    def rows_before_text(self) -> int:
+        """Sums over the methods."""
+        return sum(method.rows_before_text() for method in self.methods())
+
+    def rows_beside_patches(self) -> int:
+        """Sums over the methods."""
+        return sum(method.rows_beside_patches() for method in self.methods())
+
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns the components of all methods; a part is on if one of them trains it."""
         toggles: dict[str, bool | int | str] = {"method": self.name}

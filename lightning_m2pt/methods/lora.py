@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import EnvironmentFailure
-from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
+from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
 from lightning_m2pt.methods.with_interaction import INTERACTION
@@ -48,7 +48,7 @@ class Lora(WithStandIns):
         interaction: bool = True,
     ) -> None:
         super().__init__(interaction)
-        require_at_least("rank", rank, 1)
+        require_size("rank", rank, 1)
         if alpha is not None:
             require_positive("alpha", alpha)
         require_dropout(dropout)

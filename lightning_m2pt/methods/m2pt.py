@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape, InjectionPath, VisualRowsToText
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
+from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Method, Place
 from lightning_m2pt.prompts.deep import DeepPrompts, Depth, Initialisation, LayerChoice, choose_layers
 from lightning_m2pt.prompts.token_path import VisualPosition
@@ -65,8 +65,8 @@ class M2PT(Method):
         path: InjectionPath = "auto",
     ) -> None:
         super().__init__()
-        require_at_least("visual_length", visual_length, 0)
-        require_at_least("textual_length", textual_length, 0)
+        require_size("visual_length", visual_length, 0)
+        require_size("textual_length", textual_length, 0)
         require_dropout(dropout)
         require_positive("init_std", init_std)
         self.visual_length, self.textual_length = visual_length, textual_length
@@ -179,6 +179,14 @@ class M2PT(Method):
             path=self.path,
             visual_position=self.visual_position,
         )
+
+    def rows_before_text(self) -> int:
+        """Returns the textual prompts' length."""
+        return self.textual_length
+
+    def rows_beside_patches(self) -> int:
+        """Returns the visual prompts' length; ``official`` rows are a prompt row less, and CLS."""
+        return self.visual_length if self.visual_rows_to_text != "none" else 0
 
     def places(self) -> set[Place]:
         """Returns the places of the components that are switched on."""

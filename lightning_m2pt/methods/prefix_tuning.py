@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 import torch
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
-from lightning_m2pt.methods.argument_checks import require_at_least, require_dropout, require_positive
+from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 from lightning_m2pt.prompts.key_value_prefix import PrefixEmbedding
@@ -41,9 +41,9 @@ class PrefixTuning(WithInteraction):
         interaction: bool = True,
     ) -> None:
         super().__init__(interaction)
-        require_at_least("length", length, 1)
+        require_size("length", length, 1)
         if reparameterisation is not None:
-            require_at_least("reparameterisation", reparameterisation, 1)
+            require_size("reparameterisation", reparameterisation, 1)
         require_dropout(dropout)
         require_positive("init_std", init_std)
         self.length, self.reparameterisation = length, reparameterisation
@@ -82,6 +82,10 @@ class PrefixTuning(WithInteraction):
         attachment = super().attachment(without)
         attachment.key_value_prefix = None if PREFIX in without else self.prefix
         return attachment
+
+    def rows_before_text(self) -> int:
+        """Returns the prefix's length."""
+        return self.length
 
     def places(self) -> set[Place]:
         """Returns the rows before the text, and the projector if it is trained."""
