@@ -61,13 +61,15 @@ def random_backbone(size: TrainingSize, device: str = "cpu", dtype: str = "float
     with tempfile.TemporaryDirectory() as name:
         write_configs(size, Path(name))
         backbone = OpenClipLlama(f"{name}/open_clip_config.json", "none", name, "none", "none", dtype)
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     torch.manual_seed(seed)
     with torch.device(device):
         backbone.vision_tower = open_clip.CLIP(**backbone._open_clip["model_cfg"]).visual.to(backbone.dtype)
         backbone.projector = nn.Linear(size.vision_width, size.text_width, dtype=backbone.dtype)
         # Not `.to(dtype)` afterwards: that would round the rotary frequencies too.
-        backbone.language_model = AutoModelForCausalLM.from_config(config, dtype=backbone.dtype)
+        backbone.language_model = AutoModelForCausalLM.from_config(
+            config, dtype=backbone.dtype, trust_remote_code=False
+        )
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=NOISE)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_m2pt.backbones.foreign_code import refuse_foreign_code
 from lightning_m2pt.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def check_judge(folder: Path) -> None:
     """Refuses a folder that holds no complete causal language model; opens no weights.
 
     Raises:
-        BadInputError: If the folder, its configuration, its tokenizer or a weight file is missing, or the weights are
-            pickles.
+        BadInputError: If the folder, its configuration, its tokenizer or a weight file is missing, the folder asks for
+            code of its own, or the weights are pickles.
     """
     if not folder.is_dir():
         raise BadInputError("the judge's folder does not exist", where=str(folder), hint="nothing is downloaded")
@@ -65,6 +66,7 @@ def check_judge(folder: Path) -> None:
         raise BadInputError(
             "there is no config.json", where=str(folder), expected="a folder of a causal language model"
         )
+    refuse_foreign_code(folder, "--judge")
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise BadInputError("there is no tokenizer", where=str(folder), expected=" or ".join(TOKENIZER_FILES))
     if not any(folder.glob("*.safetensors")):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,13 @@ IMAGE_SIZE, PATCHES, WIDTH, VOCABULARY = 16, 16, 32, 50
 VISION_LAYERS, TEXT_LAYERS = 4, 3
 
 
-def write_configs(folder: Path) -> None:
-    """Writes open_clip's and transformers' configuration files of a tiny model with grouped heads."""
+def write_configs(folder: Path, language: dict[str, Any] | None = None, tower: dict[str, Any] | None = None) -> None:
+    """Writes open_clip's and transformers' configuration files of a tiny model with grouped heads.
+
+    Keys in ``language`` and in ``tower`` (of ``vision_cfg``) are added to the files, or replace what they say.
+    """
     vision = {"image_size": IMAGE_SIZE, "layers": VISION_LAYERS, "width": WIDTH, "patch_size": 4, "head_width": 8}
+    vision |= tower or {}
     text = {"context_length": 4, "vocab_size": 10, "width": 8, "heads": 1, "layers": 1}
     open_clip = {
         "model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text},
@@ -32,21 +37,29 @@ def write_configs(folder: Path) -> None:
         "vocab_size": VOCABULARY,
         "max_position_embeddings": 128,
         "tie_word_embeddings": False,
+        **(language or {}),
     }
     (folder / "open_clip_config.json").write_text(json.dumps(open_clip))
     (folder / "config.json").write_text(json.dumps(llama))
 
 
-def random_backbone(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0) -> OpenClipLlama:
-    """Builds a loaded backbone of the stock classes with random weights."""
+def random_backbone(
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    language: dict[str, Any] | None = None,
+    tower: dict[str, Any] | None = None,
+) -> OpenClipLlama:
+    """Builds a loaded backbone of the stock classes with random weights; see ``write_configs``."""
     import open_clip
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    write_configs(folder)
+    write_configs(folder, language, tower)
     torch.manual_seed(seed)
     backbone = OpenClipLlama(str(folder / "open_clip_config.json"), "none", str(folder), "none", "none")
     backbone.vision_tower = open_clip.CLIP(**backbone._open_clip["model_cfg"]).visual
-    backbone.language_model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder)))
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    backbone.language_model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     backbone.projector = nn.Linear(WIDTH, WIDTH)
     # Library initialisers leave norms at one and biases at zero: random ones show more mistakes.
     generator = torch.Generator().manual_seed(seed + 1)

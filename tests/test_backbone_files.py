@@ -45,7 +45,7 @@ def card(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(folder / "language")
+    return AutoTokenizer.from_pretrained(folder / "language", trust_remote_code=False)
 
 
 def shipped_files(folder: Path) -> dict[str, Path]:
@@ -124,7 +124,7 @@ def test_open_clip_loads_the_vision_tower(folder: Path) -> None:
 
 
 def test_transformers_loads_the_language_model_and_the_projector_fits(folder: Path) -> None:
-    model = LlamaForCausalLM.from_pretrained(folder / "language")
+    model = LlamaForCausalLM.from_pretrained(folder / "language", trust_remote_code=False)
     projector = load_file(folder / "projector" / "model.safetensors")
     configuration = json.loads((folder / "vision" / "open_clip_config.json").read_text())
     width = configuration["model_cfg"]["vision_cfg"]["width"]

@@ -5,17 +5,16 @@ from typing import Any
 
 import torch
 
+from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.proven_forms import CODE, check_language_config
-from lightning_m2pt.backbones.weight_files import Stored, compare, counted, read_tensors, shapes_of, stored_in_folder
+from lightning_m2pt.backbones.proven_forms import check_language_config
+from lightning_m2pt.backbones.weight_files import Stored, compare, read_tensors, shapes_of, stored_in_folder
 from lightning_m2pt.errors import BadInputError
 
 KEY = "model.backbone.language_model"
-CONFIG_FILE = "config.json"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 ROTARY_TABLE = "rotary_emb.inv_freq"
 """Older checkpoints keep this table, which follows from the configuration; the library leaves it out as well."""
-FILES_OF_CODE = ("configuration_*.py", "modeling_*.py", "tokenization_*.py")
 
 
 def check_language_folder(folder: Path) -> None:
@@ -26,26 +25,10 @@ def check_language_folder(folder: Path) -> None:
     Raises:
         BadInputError: At the first file or key that is wrong.
     """
-    refuse_code(folder)
+    refuse_foreign_code(folder, KEY)
     path = folder / CONFIG_FILE
     check_language_config(read_json(path, KEY), path)
     stored_language_model(folder, model_on_meta(folder))
-
-
-def refuse_code(folder: Path) -> None:
-    """Refuses a folder that brings code, whether or not anything names it.
-
-    Raises:
-        BadInputError: Naming the files.
-    """
-    code = sorted(path.name for pattern in FILES_OF_CODE for path in folder.glob(pattern))
-    if code:
-        raise BadInputError(
-            f"the folder brings code: {counted(code)}",
-            where=str(folder),
-            expected="a model whose code is part of transformers",
-            hint=CODE,
-        )
 
 
 def model_on_meta(folder: Path, dtype: torch.dtype | None = None) -> Any:  # noqa: ANN401

@@ -20,6 +20,7 @@ from lightning_m2pt.backbones.config_values import (
     shown,
     whole_number,
 )
+from lightning_m2pt.backbones.foreign_code import INSTALLED_CODE_ONLY
 
 MOST_LAYERS, MOST_WIDTH, MOST_HEADS = 1_000, 262_144, 4_096
 MOST_TOKENS, MOST_POSITIONS = 4_194_304, 67_108_864
@@ -45,8 +46,6 @@ PROVEN_FORMS = {
 }
 """By ``model_type``. Mistral is Llama's form as long as its window hides no position."""
 
-CODE = "the folder asks to run its own code, which is never done"
-KERNEL = "attention functions of other packages are not proven, and kernels are never fetched"
 QUANTISED = "quantised weights are not supported"
 NORMS = "norms on queries and keys are left out on the fast paths"
 MULTIPLIER = "multipliers are left out on the fast paths"
@@ -58,17 +57,9 @@ OUTPUTS = "our paths read the library's usual outputs"
 OTHER_FORM = "it changes what a layer computes, which is not Llama's form then"
 
 VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
-    "auto_map": ((None,), CODE),
+    **INSTALLED_CODE_ONLY,
     "quantization_config": ((None,), QUANTISED),
     "compression_config": ((None,), QUANTISED),
-    "attn_implementation": ((None, "eager", "sdpa"), KERNEL),
-    "_attn_implementation": ((None, "eager", "sdpa"), KERNEL),
-    "_attn_implementation_internal": ((None, "eager", "sdpa"), KERNEL),
-    "experts_implementation": ((None, "eager"), KERNEL),
-    "_experts_implementation": ((None, "eager"), KERNEL),
-    "_experts_implementation_internal": ((None, "eager"), KERNEL),
-    "use_kernels": (OFF, KERNEL),
-    "kernel_config": ((None,), KERNEL),
     "hidden_act": (("silu",), "other activations are not proven"),
     "attention_bias": ((None, False, True), ""),
     "mlp_bias": ((None, False, True), ""),
@@ -113,7 +104,6 @@ VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
     "distributed_config": ((None,), OTHER_FORM),
     "gradient_checkpointing": (OFF, "model.backbone.activation_checkpointing decides"),
     "return_dict": ((None, True), OUTPUTS),
-    "use_return_dict": ((None, True), OUTPUTS),
     "output_attentions": (OFF, OUTPUTS),
     "output_hidden_states": (OFF, OUTPUTS),
     "torchscript": (OFF, OUTPUTS),
@@ -224,7 +214,7 @@ def check_rotation(config: Mapping[str, Any], path: Path) -> None:
     kind = rotation.get("rope_type", rotation.get("type", "default"))
     if "type" in rotation and rotation["type"] != kind:
         raise refuse(path, f"{key}.type", f"rope_type says {shown(kind)}", "one of the two")
-    if kind not in ROTATIONS:
+    if not isinstance(kind, str) or kind not in ROTATIONS:
         reason = "a rotation that depends on the length" if kind in LENGTH_DEPENDENT else "this rotation"
         raise refuse(
             path,

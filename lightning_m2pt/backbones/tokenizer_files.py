@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_m2pt.backbones.config_values import one_of
+from lightning_m2pt.backbones.foreign_code import TOKENIZER_SETTINGS, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.proven_forms import CODE
 from lightning_m2pt.errors import BadInputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 KEY = "model.backbone.language_model"
-FAST, SETTINGS, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
+FAST, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 
 
 def check_tokenizer_files(folder: Path) -> None:
@@ -21,8 +20,8 @@ def check_tokenizer_files(folder: Path) -> None:
     Raises:
         BadInputError: If a file is missing or no JSON, or asks to run code.
     """
-    settings = folder / SETTINGS
-    one_of(read_json(settings, KEY), "auto_map", settings, (None,), CODE)
+    refuse_foreign_code(folder, KEY)
+    read_json(folder / TOKENIZER_SETTINGS, KEY)
     if not (folder / FAST).is_file():
         from_hub = (folder / SENTENCEPIECE).is_file()
         raise BadInputError(
@@ -51,5 +50,5 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
         raise BadInputError(
             f"transformers cannot read this tokenizer: {ascii(reason)[1:-1]:.200}",
             where=str(folder),
-            expected=f"{FAST} and {SETTINGS} as save_pretrained writes them",
+            expected=f"{FAST} and {TOKENIZER_SETTINGS} as save_pretrained writes them",
         ) from error
