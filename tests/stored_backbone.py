@@ -1,0 +1,76 @@
+"""A tiny backbone as files: configurations, safetensors and a word tokenizer, to be loaded or spoiled."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from tests.data_fixtures import word_tokenizer
+from tests.random_backbones import random_backbone
+
+TOWER_CONFIG, TOWER, PROJECTOR = "vision/open_clip_config.json", "vision/tower.safetensors", "projector.safetensors"
+CONFIG, WEIGHTS = "language/config.json", "language/model.safetensors"
+
+
+def store_backbone(folder: Path, language: dict[str, Any] | None = None) -> OpenClipLlama:
+    """Writes a backbone of random weights below a folder; returns it as it was built."""
+    (folder / "vision").mkdir(parents=True)
+    (folder / "language").mkdir()
+    backbone = random_backbone(folder, language=language)
+    (folder / "open_clip_config.json").rename(folder / TOWER_CONFIG)
+    (folder / "config.json").rename(folder / CONFIG)
+    tower = {f"visual.{name}": tensor for name, tensor in backbone.vision_tower.state_dict().items()}
+    save_file({**tower, "logit_scale": torch.ones(())}, folder / TOWER)
+    tensors = backbone.language_model.state_dict()
+    if backbone.language_model.config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    save_file(tensors, folder / WEIGHTS)
+    save_file(backbone.projector.state_dict(), folder / PROJECTOR)
+    word_tokenizer().save_pretrained(str(folder / "language"))
+    return backbone
+
+
+def stored(folder: Path, dtype: Any = "float32") -> OpenClipLlama:
+    """Returns the backbone that a folder holds, not loaded."""
+    language = str(folder / "language")
+    return OpenClipLlama(
+        str(folder / TOWER_CONFIG), str(folder / TOWER), language, language, str(folder / PROJECTOR), dtype
+    )
+
+
+def change_tensors(file: str, change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], None]:
+    """Returns what changes the tensors of one file below a folder; ``change`` may return others."""
+
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / file)
+        save_file(change(tensors) or tensors, folder / file)
+
+    return spoil
+
+
+def change_json(file: str, *keys: str, value: Any) -> Callable[[Path], None]:
+    """Returns what sets one key of a JSON file below a folder."""
+
+    def spoil(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        (folder / file).write_text(json.dumps(content))
+
+    return spoil
+
+
+def change_bytes(file: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Returns what changes the bytes of one file below a folder."""
+
+    def spoil(folder: Path) -> None:
+        (folder / file).write_bytes(change((folder / file).read_bytes()))
+
+    return spoil
