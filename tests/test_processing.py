@@ -146,6 +146,45 @@ def test_a_lone_word_mark_before_an_answer_is_supervised() -> None:
         assert len(text) == len(question) + len(expected)
 
 
+def of_vocabulary(tokenizer, size: int) -> Processor:
+    return Processor(tokenizer, 24, CLIP_MEAN, CLIP_STD, vocabulary_size=size)
+
+
+def test_padding_is_a_token_of_the_model() -> None:
+    """A padding token that was added later has no row in the model's embedding."""
+    tokenizer = word_tokenizer()
+    tokens = len(tokenizer)
+    assert of_vocabulary(tokenizer, tokens).pad_token_id == PADDING_ID
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert of_vocabulary(tokenizer, tokens + 1).pad_token_id == tokens
+    processor = of_vocabulary(tokenizer, tokens)
+    assert processor.pad_token_id == EOS
+    texts = processor.encode_all([sample(("what ?", "red")), sample(("what color ?", "blue"))], PLAIN)
+    pixels = torch.zeros(1, 3, 24, 24)
+    batch = Collator(processor.pad_token_id)([EncodedSample(text, pixels, "a", ("t",)) for text in texts])
+    assert int(batch.input_ids.max()) < tokens
+
+
+def test_a_token_beyond_the_vocabulary_is_refused_with_both_sizes() -> None:
+    tokenizer = word_tokenizer()
+    tokens = len(tokenizer)
+    last = tokenizer.convert_ids_to_tokens(tokens - 1)
+    processor = of_vocabulary(tokenizer, tokens - 1)
+    processor.encode_all([sample(("what ?", "red"))], PLAIN)
+    for turn in ((f"what {last} ?", "red"), ("what ?", last)):
+        with pytest.raises(BadInputError, match=f"sample one has the token '{last}', id {tokens - 1}") as refusal:
+            processor.encode_all([sample(("what ?", "red")), sample(turn)], PLAIN)
+        assert f"ids below {tokens - 1}, as the model has; the tokenizer has {tokens}" in str(refusal.value)
+    with pytest.raises(BadInputError, match="sample one has the token"):  # the template's own words
+        of_vocabulary(tokenizer, tokenizer.convert_tokens_to_ids("Answer")).encode_all([sample(("a", "a"))], PLAIN)
+
+
+@pytest.mark.parametrize(("size", "token"), [(1, "<s>"), (2, "</s>")])
+def test_begin_and_end_are_tokens_of_the_model(size: int, token: str) -> None:
+    with pytest.raises(BadInputError, match=f"the tokenizer's own '{token}' has the token '{token}', id {size}"):
+        of_vocabulary(word_tokenizer(), size)
+
+
 def test_wrong_samples_are_refused_with_their_place() -> None:
     processor = small_processor()
     with pytest.raises(BadInputError, match=r"file\.json:3.*one has 16 tokens") as caught:
