@@ -47,6 +47,7 @@ VERBS = {
         "fetch a set (data fetch), see its pictures and questions (data show), render the testbed",
     ),
     "backbone": ("experiments.backbone.recipe", "rebuild the embedded backbone from its recipe"),
+    "chaos": ("experiments.chaos.command", "kill a small training on this disk again and again; compare every file"),
     "doctor": ("experiments.doctor", "say what this machine has and what does not fit together"),
 }
 
