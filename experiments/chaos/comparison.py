@@ -70,7 +70,7 @@ def difference(whole: Path, cut: Path) -> str:
     if left == right:
         return ""
     lines = [content.split(b"\n") for content in (left, right)]
-    first = next((number for number, (a, b) in enumerate(zip(*lines), start=1) if a != b), min(map(len, lines)))
+    first = next((number for number, (a, b) in enumerate(zip(*lines, strict=False), start=1) if a != b), 0)
     return f"{len(left):,} and {len(right):,} bytes, line {first} is the first that differs"
 
 
