@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightning_m2pt.errors import EnvironmentFailure
 
-DRAFT = re.compile(r"[.](?P<name>.+)[.](?:(?P<host>[^/]*)-)?(?P<process>[0-9]+)[.]draft")
+DRAFT = re.compile(r"[.](?P<name>.+)[.](?:(?P<host>\w*)-)?(?P<process>[0-9]+)[.]draft")
 DRAFT_IS_DEAD_AFTER = 24 * 3600.0
 """Seconds without a change after which a draft of another machine counts as left over."""
 
@@ -57,7 +57,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def draft_of(path: Path) -> Path:
     """Returns where this process writes a file before it gets its name; the draft's name tells machine and process."""
-    return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.draft")
+    return path.with_name(f".{path.name}.{this_machine()}-{os.getpid()}.draft")
+
+
+def this_machine() -> str:
+    """Returns this machine's name in letters, digits and underscores."""
+    return re.sub(r"\W", "_", platform.node())
 
 
 def remove_dead_drafts(folder: Path, name: str | None = None) -> None:
@@ -80,7 +85,7 @@ def remove_dead_drafts(folder: Path, name: str | None = None) -> None:
 
 def is_dead(draft: os.DirEntry[str], match: re.Match[str]) -> bool:
     """Tells whether nobody writes a draft any more."""
-    if match["host"] == platform.node():
+    if match["host"] == this_machine():
         return not is_alive(int(match["process"]))
     try:
         return time.time() - draft.stat(follow_symlinks=False).st_mtime > DRAFT_IS_DEAD_AFTER

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate")
+RELATIVE = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
+"""Calls whose last argument may be an open folder."""
+CHANGES = (*RELATIVE, "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 HELD_SECONDS = 60.0
 HOOK, WRITE, AIM = "hook", "write", "aim"
@@ -58,12 +60,9 @@ class Reporter:
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Takes what Python tells of a system call that is about to be made."""
-        if event == "open":
-            path, _, flags = arguments
-            if isinstance(path, str | bytes | os.PathLike) and isinstance(flags, int) and flags & WRITING:
-                self.write(event, os.fsdecode(path))
-        elif event in CHANGES:
-            self.write(event, full_path(arguments[0], arguments[-1] if len(arguments) > 1 else -1))
+        path = changed_path(event, arguments)
+        if path is not None:
+            self.write(event, path)
 
     def write(self, call: str, path: str) -> None:
         """Reports a write, and waits to be killed in it if a kill is aimed there."""
@@ -76,12 +75,24 @@ class Reporter:
             time.sleep(HELD_SECONDS)
 
 
-def full_path(path: Any, folder: Any) -> str:
-    """Returns the path of a call, which may be relative to an open folder."""
-    name = os.fsdecode(path)
-    if isinstance(folder, int) and folder >= 0 and not os.path.isabs(name):
-        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)
-    return os.path.abspath(name)
+def changed_path(event: str, arguments: tuple[Any, ...]) -> str | None:
+    """Returns the path that an audited call is about to change; None if it changes nothing on the disk."""
+    if event == "open":
+        path, _, flags = arguments
+        is_write = isinstance(path, str | bytes | os.PathLike) and isinstance(flags, int) and flags & WRITING
+        return os.fsdecode(path) if is_write else None
+    if event not in CHANGES:
+        return None
+    if isinstance(arguments[0], int):
+        return path_of(arguments[0])
+    name = os.fsdecode(arguments[0])
+    folder = arguments[-1] if event in RELATIVE and isinstance(arguments[-1], int) else -1
+    return os.path.join(path_of(folder), name) if folder >= 0 else os.path.abspath(name)
+
+
+def path_of(descriptor: int) -> str:
+    """Returns the path of an open file or folder."""
+    return os.readlink(f"/proc/self/fd/{descriptor}")
 
 
 def report_hooks(reporter: Reporter) -> None:
@@ -102,7 +113,7 @@ def report_syncs(reporter: Reporter) -> None:
     sync = os.fsync
 
     def reported(descriptor: int) -> None:
-        reporter.write("os.fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
+        reporter.write("os.fsync", path_of(descriptor))
         sync(descriptor)
 
     os.fsync = reported  # type: ignore[assignment]
