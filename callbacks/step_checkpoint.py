@@ -2,9 +2,7 @@
 
 import logging
 import signal
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch.distributed
@@ -15,12 +13,9 @@ from typing_extensions import override
 from lightning_m2pt.checkpoint import step_folder
 from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure
 from lightning_m2pt.rng import restore_rng, rng_state
+from lightning_m2pt.stop_signals import StopSignals
 
 RNG_KEY = "rng_of_each_rank"
-EXIT_CODE_BASE = 128
-"""A process that a signal ended exits with this plus the signal's number: 130 for SIGINT, 143 for SIGTERM."""
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STATE_ALREADY_LOST = (DivergedError, EnvironmentFailure)
 """After these nothing is written: the next step would diverge again, or there is no room to write to."""
 
@@ -34,8 +29,8 @@ class StepCheckpoint(Checkpoint):
     tensors by reference. Tensors change in the optimizer only, so until the next update begins the note is the exact
     state at the boundary, whatever happened since, and an interrupted run resumes bit for bit.
 
-    On SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) the current step is finished and saved, and the process ends with
-    128 plus the signal's number. A second signal ends it at once.
+    On SIGINT, SIGTERM, SIGUSR1 (SLURM's warning) and SIGHUP (a connection that is gone) the current step is finished
+    and saved, and the process ends with 128 plus the signal's number. A second signal ends it at once.
 
     Args:
         checkpoints_dir: Where the run's checkpoints are.
@@ -56,8 +51,7 @@ class StepCheckpoint(Checkpoint):
         self._rng_to_restore: dict[str, Any] | None = None
         self._due = False
         self._stopping = False
-        self._signal_received = 0
-        self._previous_handlers: dict[signal.Signals, Any] = {}
+        self._signals = StopSignals()
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -69,7 +63,7 @@ class StepCheckpoint(Checkpoint):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._boundary_step = trainer.global_step
-        self._take_over_signals()
+        self._signals.take_over()
         # Here and nowhere else: earlier, making the loader's iterator would draw from the restored generator; later,
         # in on_train_batch_start, the first draws of a new epoch would be over.
         if self._rng_to_restore is not None:
@@ -84,7 +78,7 @@ class StepCheckpoint(Checkpoint):
             return  # inside an accumulation window
         self._boundary_step = trainer.global_step
         self._boundary = noted_state(trainer)
-        if trainer.strategy.reduce_boolean_decision(bool(self._signal_received), all=False):
+        if trainer.strategy.reduce_boolean_decision(bool(self._signals.received), all=False):
             self._stopping = True
         self._due = self._stopping or self._boundary_step % self.every_n_steps == 0
 
@@ -105,13 +99,13 @@ class StepCheckpoint(Checkpoint):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
-        self._give_signals_back()
-        if self._signal_received:
-            raise SystemExit(EXIT_CODE_BASE + self._signal_received)
+        self._signals.give_back()
+        if self._signals.received:
+            self._stop()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._give_signals_back()
+        self._signals.give_back()
         if isinstance(exception, STATE_ALREADY_LOST) or trainer.world_size > 1:
             return  # with several processes, waiting for one that died would hang
         self._save(trainer)
@@ -123,13 +117,16 @@ class StepCheckpoint(Checkpoint):
             self._save(trainer)
             self._due = False
         if self._stopping:
-            number = self._signal_received or signal.SIGTERM
-            log.warning(
-                "stopped by %s after step %d, state saved: the same command goes on",
-                signal.Signals(number).name,
-                self._boundary_step,
-            )
-            raise SystemExit(EXIT_CODE_BASE + number)
+            self._stop()
+
+    def _stop(self) -> None:
+        number = self._signals.received = self._signals.received or signal.SIGTERM  # another rank may have got it
+        log.warning(
+            "stopped by %s after step %d, state saved: the same command goes on",
+            signal.Signals(number).name,
+            self._boundary_step,
+        )
+        raise SystemExit(self._signals.exit_code)
 
     def _save(self, trainer: Trainer) -> None:
         if self._boundary is None or self._saved_step == self._boundary_step:
@@ -138,22 +135,6 @@ class StepCheckpoint(Checkpoint):
         trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
         self._saved_step = self._boundary_step
         trainer.strategy.barrier("StepCheckpoint")
-
-    def _take_over_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python lets only the main thread handle signals
-        for number in STOP_SIGNALS:
-            self._previous_handlers[number] = signal.signal(number, self._note_signal)
-
-    def _give_signals_back(self) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
-
-    def _note_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self._signal_received:
-            raise SystemExit(EXIT_CODE_BASE + number)
-        self._signal_received = number
 
 
 def noted_state(trainer: Trainer) -> dict[str, Any]:
@@ -164,6 +145,11 @@ def noted_state(trainer: Trainer) -> dict[str, Any]:
     # then takes the epoch for a finished one and ignores the loader's position.
     for counters in state["loops"]["fit_loop"]["epoch_progress"].values():
         counters["ready"] = counters["started"] = counters["processed"] + 1
+    # No validation is under way at a boundary. How many batches the last one had is forgotten by a run that is resumed,
+    # so it would tell a resumed run's checkpoints from an uninterrupted one's.
+    for counts in state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].values():
+        if isinstance(counts, dict):
+            counts.update(dict.fromkeys(counts, 0))
     return state
 
 

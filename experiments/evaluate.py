@@ -19,7 +19,6 @@ from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.results_table import score_table
 from experiments.run_folder import (
-    CONFIG_FILE,
     NOT_DECIDING_BACKBONE_KEYS,
     NOT_DECIDING_METHOD_KEYS,
     run_folder,
@@ -29,6 +28,7 @@ from experiments.run_folder import (
 from experiments.training import check_processes
 from lightning_m2pt.answering import AnsweringMethod
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.run_record import CONFIG_FILE
 
 ALL = "all"
 

@@ -1,11 +1,12 @@
 """Answers and scores every benchmark of an experiment with one loaded model; predictions first, scores from files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from callbacks.lock_check import LockCheck
 from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
 from callbacks.progress import SampleProgressBar
 from callbacks.stop_after_batch import StopAfterBatch
@@ -20,7 +21,7 @@ from experiments.training import answering_trainer
 from lightning_m2pt.adapter import declared_tensors
 from lightning_m2pt.answering import NEAR_TIE, Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.file_lock import locked
+from lightning_m2pt.file_lock import locked, remove_if_free
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.likelihood import tokenised_candidates
 from lightning_m2pt.metrics.predictions import read_predictions
@@ -175,6 +176,7 @@ def answer_and_score(
         partial = PartialPredictions(prediction_file(folder, benchmark.name), header)
         if is_answered(partial, options):
             say(f"already answered: {partial.path}")
+            remove_if_free(partial.path)
         else:
             waiting.append((benchmark, answering, partial))
     for benchmark, answering, partial in waiting:
@@ -220,7 +222,7 @@ def answer_alone(
 
     Runs of several seeds that are started together share the untouched model's answers.
     """
-    with locked(partial.path, on_wait=lambda: say(f"another process answers {benchmark.name}: waiting for it")):
+    with locked(partial.path, on_wait=lambda: say(f"another process answers {benchmark.name}: waiting for it")) as lock:
         if is_answered(partial, options):
             say(f"already answered: {partial.path}")
             return
@@ -228,7 +230,7 @@ def answer_alone(
             partial.remove()
         # Asked of the backbone as it is: a knocked-out part may be the one that stood in the way.
         benchmark.by_picture = options.shared_prefix and experiment.model.backbone.shares_prefix()
-        answer(experiment, benchmark, answering, partial)
+        answer(experiment, benchmark, answering, partial, lock.check)
 
 
 def goes_on(partial: PartialPredictions) -> bool:
@@ -241,9 +243,13 @@ def goes_on(partial: PartialPredictions) -> bool:
 
 
 def answer(
-    experiment: Experiment, benchmark: BenchmarkDataModule, answering: Answering, partial: PartialPredictions
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    answering: Answering,
+    partial: PartialPredictions,
+    still_alone: Callable[[], None],
 ) -> None:
-    """Answers what is left of one set with the model as it is."""
+    """Answers what is left of one set with the model as it is, unless another process has come to answer it, too."""
     questions, model = benchmark.questions(), experiment.model
     benchmark.answered = frozenset(partial.answered())
     left = len(questions) - len(benchmark.answered)
@@ -254,7 +260,9 @@ def answer(
     model.answering = answering
     if left:
         writer = PredictionWriter(partial, questions)
-        trainer = answering_trainer(experiment, [writer, StopAfterBatch(), SampleProgressBar()], {})
+        trainer = answering_trainer(
+            experiment, [LockCheck(still_alone), writer, StopAfterBatch(), SampleProgressBar()], {}
+        )
         try:
             trainer.predict(model, datamodule=benchmark, return_predictions=False)
         except SystemExit:  # a signal: StopAfterBatch
@@ -263,6 +271,7 @@ def answer(
                 "same command goes on, but for --force, which starts over"
             )
             raise
+    still_alone()
     partial.finish([question.id for question in questions])
     near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)
     say(f"{near_ties:,} of {len(questions):,} answers hang on less than {NEAR_TIE:g}: rounding may change them")

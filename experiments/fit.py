@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 
+from callbacks.lock_check import LockCheck
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
@@ -18,8 +18,9 @@ from experiments.memory import decide_recomputation
 from experiments.model_card import model_card
 from experiments.peak_memory import peak_memory
 from experiments.prepare import check_experiment
-from experiments.run_folder import open_run_folder, refuse_foreign_folder, refuse_other_settings, run_folder
+from experiments.run_folder import refuse_other_settings, run_folder
 from experiments.run_lock import alone_in
+from experiments.run_opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
 from experiments.validate import require_validation_split, validate
 from lightning_m2pt.adapter import save_adapter
@@ -64,8 +65,8 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
     """
     check_tuning(experiment)
     run = folder or run_folder(experiment)
-    with alone_in(run):
-        tune(experiment, run, force=force)
+    with alone_in(run) as still_alone:
+        tune(experiment, run, still_alone, force=force)
     return run
 
 
@@ -88,15 +89,22 @@ def check_tuning(experiment: Experiment) -> None:
     check_sample_lengths(experiment.model, data)
 
 
-def tune(experiment: Experiment, run: Path, *, force: bool) -> None:
+def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, force: bool) -> None:
     """Tunes a checked experiment in a folder where nobody else does; a finished run is left as it is.
+
+    Args:
+        experiment: What is tuned.
+        run: The run's folder.
+        still_alone: Raises if another process has come into the folder; asked after every batch.
+        force: Start the run over.
 
     Raises:
         BadInputError: If the folder holds something else, or a run of other settings.
-        EnvironmentFailure: If it cannot be written.
+        EnvironmentFailure: If it cannot be written, or another process has come into it.
     """
     data = tuning_data(experiment)
     refuse_foreign_folder(run)
+    force = force or is_being_emptied(run)
     if not force:
         refuse_other_settings(run, experiment)
         if COMPLETED in read_run_record(run):
@@ -104,17 +112,19 @@ def tune(experiment: Experiment, run: Path, *, force: bool) -> None:
             return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
+    trainer.callbacks.insert(0, LockCheck(still_alone))
     decide_recomputation(experiment, trainer.strategy.root_device, data.largest_micro_batch(trainer.world_size))
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():
-        if force and run.exists():
-            shutil.rmtree(run)
+        if force:
+            empty_run_folder(run)
         open_run_folder(run, experiment)
         update_run_record(run, TASKS, sorted({task for sample in data.read_once()[0] for task in sample.tasks}))
     started = time.monotonic()
     with log_file(run):
         trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
     if trainer.is_global_zero:
+        still_alone()
         keep(experiment, run, trainer, round(time.monotonic() - started, 1))
 
 

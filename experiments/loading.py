@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment
-from experiments.run_folder import CONFIG_FILE
 from lightning_m2pt.adapter import check_adapter, load_adapter
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.run_record import CONFIG_FILE
 
 ADAPTER = "adapter"
 

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Sequence
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
+from lightning_m2pt.stop_signals import ended_by_signals
+from lightning_m2pt.worker_death import worker_death
 
 VERBS = {
     "train": ("experiments.train", "fit, evaluate and compare with the frozen model; what is there is not redone"),
@@ -47,6 +49,7 @@ VERBS = {
         "fetch a set (data fetch), see its pictures and questions (data show), render the testbed",
     ),
     "backbone": ("experiments.backbone.recipe", "rebuild the embedded backbone from its recipe"),
+    "chaos": ("experiments.chaos.command", "kill a small training on this disk again and again; compare every file"),
     "doctor": ("experiments.doctor", "say what this machine has and what does not fit together"),
 }
 
@@ -78,10 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.DONE
     quieten_libraries()
     try:
-        return run_verb(words[0], words[1:])
+        with ended_by_signals():
+            return run_verb(words[0], words[1:])
     except M2PTError as error:
         sys.stderr.write(error.message() + "\n")
         return error.exit_code
+    except RuntimeError as error:
+        if (death := worker_death(error)) is None:
+            raise
+        sys.stderr.write(death.message() + "\n")
+        return death.exit_code
     except OSError as error:
         sys.stderr.write(environment_failure(error).message() + "\n")
         return ExitCode.ENVIRONMENT

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import Experiment
-from lightning_m2pt.atomic_files import write_atomically
-from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, MADE_WITH, read_run_record, short_hash, update_run_record
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.run_record import DECIDING, read_run_record, short_hash
 
 DECIDING_TRAINER_KEYS = (
     "max_epochs",
@@ -82,21 +81,6 @@ def run_folder(experiment: Experiment) -> Path:
     return experiment.output_root / experiment.name / name
 
 
-def refuse_foreign_folder(folder: Path) -> None:
-    """Refuses a folder that holds something, but no run.
-
-    Raises:
-        BadInputError: If it does.
-    """
-    is_run = DECIDING in read_run_record(folder)
-    if folder.exists() and not is_run and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInputError(
-            "this is no run's folder, and not empty",
-            where=str(folder),
-            expected="a run's folder, or one that is empty or not there yet",
-        )
-
-
 def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
     """Compares a run's recorded settings with the experiment's.
 
@@ -112,25 +96,6 @@ def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
             where=str(folder),
             expected="the settings the run was started with",
         )
-
-
-def open_run_folder(folder: Path, experiment: Experiment) -> None:
-    """Makes the folder, writes the resolved configuration and adds what this start is made with.
-
-    Raises:
-        EnvironmentFailure: If the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"cannot be made: {error.strerror}", where=str(folder), expected="a folder this user may write to"
-        ) from error
-    config = json.dumps(experiment.config, indent=2) + "\n"
-    write_atomically(folder / CONFIG_FILE, config.encode())  # JSON is YAML, and numbers keep their digits
-    update_run_record(folder, DECIDING, deciding(experiment))
-    starts = [*read_run_record(folder).get(MADE_WITH, []), made_with(experiment)]
-    update_run_record(folder, MADE_WITH, starts)
 
 
 def made_with(experiment: Experiment) -> dict[str, Any]:

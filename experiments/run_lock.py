@@ -3,12 +3,13 @@
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.console import is_main_process, say
+from lightning_m2pt.atomic_files import is_alive
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.file_lock import lock_file, locked
 
@@ -22,23 +23,27 @@ class Holder:
 
 
 @contextmanager
-def alone_in(run: Path) -> Iterator[None]:
+def alone_in(run: Path) -> Iterator[Callable[[], None]]:
     """Keeps other processes from tuning in a run's folder while the block runs.
 
     Only the main process of a run locks: its other ranks belong to it. The lock stands beside the folder, which
     ``--force`` empties, and is gone with the process that holds it.
+
+    Yields:
+        A check that the folder is still this process's alone, which raises if it is not: the lock's file may have been
+        cleaned up by somebody.
 
     Raises:
         BadInputError: If another process tunes there, with its number and host.
         EnvironmentFailure: If the lock cannot be written.
     """
     if not is_main_process():
-        yield
+        yield lambda: None
         return
     run = run.resolve()
-    with locked(run, on_wait=lambda: refuse_or_wait(run)):
-        lock_file(run).write_text(json.dumps(asdict(Holder(os.getpid(), platform.node()))), encoding="utf-8")
-        yield
+    with locked(run, on_wait=lambda: refuse_or_wait(run)) as lock:
+        lock.write(json.dumps(asdict(Holder(os.getpid(), platform.node()))))
+        yield lock.check
 
 
 def refuse_or_wait(run: Path) -> None:
@@ -66,14 +71,3 @@ def holder_of(run: Path) -> Holder | None:
         return Holder(**json.loads(lock_file(run).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def is_alive(process: int) -> bool:
-    """Tells whether a process of this machine is there."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's
-    return True

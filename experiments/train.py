@@ -47,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
     check_tuning(experiment)
     run = run_folder(experiment)
-    with alone_in(run):
-        tune(experiment, run, force=own.force)
+    with alone_in(run) as still_alone:
+        tune(experiment, run, still_alone, force=own.force)
         # Answering takes one device: the main process has the tuned tensors. A run that was stopped short on purpose
         # has nothing to compare yet.
         if is_main_process() and COMPLETED in read_run_record(run):

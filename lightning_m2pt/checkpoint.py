@@ -3,11 +3,15 @@
 ``checkpoints/step=000500/`` holds ``state.safetensors`` (tensors), ``state.json`` (everything else) and
 ``manifest.json`` with size and SHA-256 of both. A checkpoint is written in a draft folder, manifest last, verified,
 and renamed to its name in one step, so a folder of that name was complete once; the manifest says whether it still is.
+A step that is written again has its old folder beside it, as ``replaced-step=000500``, until the new one stands there;
+whoever finds one without the other gives it its name back.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -25,6 +29,7 @@ KEPT = 2
 TENSOR_FILE, TEXT_FILE, MANIFEST_FILE = "state.safetensors", "state.json", "manifest.json"
 STEP_FOLDER = re.compile(r"step=(\d{6,})")
 LEFTOVERS = ("writing-step=*", "replaced-step=*", "removing-step=*")
+REPLACED = "replaced-"
 
 log = logging.getLogger(__name__)
 
@@ -64,24 +69,26 @@ def write_checkpoint(checkpoints_dir: Path, step: int, checkpoint: dict[str, Any
     tensors, text = encode_state(checkpoint)
     files = {TENSOR_FILE: safetensors.torch.save(tensors), TEXT_FILE: text.encode()}
     folder = step_folder(checkpoints_dir, step)
-    draft, replaced = (folder.with_name(f"{stage}-{folder.name}") for stage in ("writing", "replaced"))
+    draft, replaced = (folder.with_name(f"{stage}{folder.name}") for stage in ("writing-", REPLACED))
     try:
         checkpoints_dir.mkdir(parents=True, exist_ok=True)
+        _restore_replaced(checkpoints_dir)
         _remove_leftovers(checkpoints_dir)
         draft.mkdir()
         _write_files(draft, step, files)
         if (problem := damage(draft)) is not None:
             raise OSError(f"it does not read back ({problem})")
-        if folder.exists():
+        if os.path.lexists(folder):
             folder.rename(replaced)
         draft.rename(folder)
         sync_folder(checkpoints_dir)
-        _remove_old(checkpoints_dir, newest=folder)
     except OSError as error:
         raise cannot_write(folder, sum(map(len, files.values())), error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _restore_replaced(checkpoints_dir)
+    _remove_old(checkpoints_dir, newest=folder)
     return folder
 
 
@@ -112,6 +119,7 @@ def latest_checkpoint(checkpoints_dir: Path) -> Path | None:
         BadInputError: If there are checkpoints but all are damaged; then nothing is touched.
     """
     problems: dict[Path, str] = {}
+    _restore_replaced(checkpoints_dir)
     for folder in reversed(_step_folders(checkpoints_dir)):
         if (problem := damage(folder)) is None:
             for damaged, reason in problems.items():
@@ -127,6 +135,19 @@ def latest_checkpoint(checkpoints_dir: Path) -> Path | None:
             hint="start over with --force, or move this folder away",
         )
     return None
+
+
+def tidy(checkpoints_dir: Path) -> None:
+    """Finishes what a stop has cut off in a folder of checkpoints; nobody may be writing there.
+
+    Raises:
+        OSError: If a checkpoint's name cannot be given back to it.
+    """
+    _restore_replaced(checkpoints_dir)
+    complete = [folder for folder in _step_folders(checkpoints_dir) if damage(folder) is None]
+    if complete:
+        _remove_old(checkpoints_dir, newest=complete[-1])
+    _remove_leftovers(checkpoints_dir)
 
 
 def damage(folder: Path) -> str | None:
@@ -166,18 +187,32 @@ def _step_folders(checkpoints_dir: Path) -> list[Path]:
     return sorted((path for path in checkpoints_dir.iterdir() if STEP_FOLDER.fullmatch(path.name)), key=step_of)
 
 
+def _restore_replaced(checkpoints_dir: Path) -> None:
+    """Gives a checkpoint its name back whose successor was cut off between the two renames."""
+    for replaced in checkpoints_dir.glob(f"{REPLACED}step=*"):
+        folder = replaced.with_name(replaced.name.removeprefix(REPLACED))
+        if not os.path.lexists(folder):
+            with contextlib.suppress(FileNotFoundError):  # another rank was quicker
+                replaced.rename(folder)
+
+
 def _remove_old(checkpoints_dir: Path, newest: Path) -> None:
-    others = [folder for folder in _step_folders(checkpoints_dir) if folder != newest and damage(folder) is None]
-    for folder in others[: len(others) - (KEPT - 1)]:
-        # Renamed first, so that a kill in between leaves no half folder under a checkpoint's name.
-        doomed = folder.rename(folder.with_name(f"removing-{folder.name}"))
-        shutil.rmtree(doomed)
+    """Removes all but the newest checkpoints; a new one that stands is not lost because an old one cannot go."""
+    try:
+        others = [folder for folder in _step_folders(checkpoints_dir) if folder != newest and damage(folder) is None]
+        for folder in others[: len(others) - (KEPT - 1)]:
+            # Renamed first, so that a kill in between leaves no half folder under a checkpoint's name.
+            folder.rename(folder.with_name(f"removing-{folder.name}"))
+    except OSError as error:
+        log.warning("an old checkpoint cannot be removed (%s): %s", error.strerror, checkpoints_dir)
+    _remove_leftovers(checkpoints_dir)
 
 
 def _remove_leftovers(checkpoints_dir: Path) -> None:
+    # What cannot be removed now (a network disk keeps the name of a file that is still open) goes the next time.
     for pattern in LEFTOVERS:
         for folder in checkpoints_dir.glob(pattern):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_aside(folder: Path, reason: str, taken_instead: Path) -> None:

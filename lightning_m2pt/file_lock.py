@@ -8,14 +8,68 @@ from pathlib import Path
 
 from lightning_m2pt.errors import EnvironmentFailure
 
+TEXT_BYTES = 4096
+"""More than anybody writes into a lock."""
+
 
 def lock_file(path: Path) -> Path:
     """Returns the hidden file beside a file or folder that is locked in its stead."""
     return path.with_name(f".{path.name}.lock")
 
 
+class HeldLock:
+    """A lock while it is held.
+
+    Args:
+        path: The hidden file that is locked.
+        descriptor: Of the file, open and locked.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+    def write(self, text: str) -> None:
+        """Writes what those who find the lock held are told."""
+        with reported(self.path):
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, text.encode(), 0)
+
+    def check(self) -> None:
+        """Makes sure that nobody else can hold the lock; to be called before anything is written.
+
+        Whoever cleans up hidden files may have removed the lock's, and then another process can lock a new one. If none
+        has, the lock is taken again.
+
+        Raises:
+            EnvironmentFailure: If another process holds it by now, or its file cannot be made again.
+        """
+        if is_still_there(self.path, self.descriptor):
+            return
+        with reported(self.path):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT)
+            if not try_flock(descriptor) or not is_still_there(self.path, descriptor):
+                os.close(descriptor)
+                raise EnvironmentFailure(
+                    "was removed while it was held, and another process has locked it since",
+                    where=str(self.path),
+                    expected="one process at a time",
+                    hint="this one has stopped and written nothing more; let nothing clean up these files",
+                )
+            text = os.pread(self.descriptor, TEXT_BYTES, 0).decode()
+        os.close(self.descriptor)
+        self.descriptor = descriptor
+        self.write(text)
+
+    def release(self) -> None:
+        """Removes the file, if it is still this lock's, and gives the lock back."""
+        if is_still_there(self.path, self.descriptor):
+            self.path.unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+
 @contextlib.contextmanager
-def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[HeldLock]:
     """Waits until no other process holds the lock of a file, then holds it.
 
     The lock is a hidden file beside it, removed at the end; what a kill leaves of it locks nothing.
@@ -28,12 +82,23 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         EnvironmentFailure: If the lock's file cannot be written, or the file system has no locks.
     """
     lock = lock_file(path)
-    descriptor = taken(lock, on_wait)
+    held = HeldLock(lock, taken(lock, on_wait))
     try:
-        yield
+        yield held
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        held.release()
+
+
+def remove_if_free(path: Path) -> None:
+    """Removes what a killed process has left of a file's lock; one that is held, or cannot be removed, stays."""
+    lock = lock_file(path)
+    with contextlib.suppress(OSError):
+        descriptor = os.open(lock, os.O_RDWR)
+        try:
+            if try_flock(descriptor) and is_still_there(lock, descriptor):
+                lock.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def taken(lock: Path, on_wait: Callable[[], None]) -> int:

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_m2pt.errors import BadInputError, M2PTError
+from lightning_m2pt.stop_signals import leave_stopping_to_the_main_process
 from lightning_m2pt.types import Batch
 
 
@@ -201,6 +202,7 @@ class SampleLoader:
             collate_fn=collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
+            worker_init_fn=leave_stopping_to_the_main_process,
             generator=torch.Generator(),  # without it every pass draws a number from the global generator
         )
 

@@ -11,7 +11,7 @@ from callbacks.predictions import prediction_file
 from experiments import evaluation
 from experiments.evaluation import AnsweringOptions, evaluate_frozen
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.file_lock import locked
+from lightning_m2pt.file_lock import HeldLock, locked
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.partial_predictions import PartialPredictions
 from tests.prediction_files import row_of
@@ -90,7 +90,7 @@ def test_what_another_process_has_answered_meanwhile_is_not_answered_again(tmp_p
         on_wait()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((other / "predictions" / path.name).read_bytes())
-        yield
+        yield HeldLock(path, -1)
 
     monkeypatch.setattr(evaluation, "locked", waited_for_the_other)
     sizes = kill_after(monkeypatch, batches=1000)

@@ -1,0 +1,103 @@
+"""The signals that ask a process to stop: noted while there is work to finish, and kept away from loader workers.
+
+A terminal sends SIGINT to a whole group of processes, and a scheduler SIGTERM to all of a job's: loader workers too.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+EXIT_CODE_BASE = 128
+"""A process that a signal ended exits with this plus the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""A terminal's Ctrl-C, a scheduler's end, SLURM's warning before it, a terminal or connection that is gone."""
+
+
+class StopSignals:
+    """Notes the first stop signal, so that what is under way can be finished; a second one ends the process at once.
+
+    A hang-up that the process was told to ignore (nohup) stays ignored.
+
+    Attributes:
+        received: Number of the signal; 0 before one came.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """What the process ends with after the signal."""
+        return EXIT_CODE_BASE + self.received
+
+    def take_over(self) -> None:
+        """Handles the signals from now on."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets only the main thread handle signals
+        for number in heeded():
+            self._previous[number] = signal.signal(number, self._note)
+
+    def give_back(self) -> None:
+        """Leaves the signals to whoever handled them before."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.received:
+            raise SystemExit(EXIT_CODE_BASE + number)
+        self.received = number
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Lets a stop signal end the block as ``SystemExit``, with the exit code a shell expects and all cleaning up done.
+
+    Python itself cleans up after SIGINT only, and Lightning makes exit code 1 of that.
+    """
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, _end) for number in heeded()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def heeded() -> list[signal.Signals]:
+    """Returns the signals that are not to be ignored."""
+    hang_up_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (number == signal.SIGHUP and hang_up_is_ignored)]
+
+
+def leave_stopping_to_the_main_process(worker: int) -> None:
+    """Makes a loader worker deaf to stop signals, but for the one by which its parent ends it.
+
+    The parent finishes the step it is in, for which it needs its workers. A DataLoader's ``worker_init_fn``.
+
+    Args:
+        worker: Number of the worker.
+    """
+    for number in STOP_SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    # Ignoring SIGTERM would also ignore the parent, which waits for its workers after it has sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_end_with, args=(os.getppid(),), name=f"worker-{worker}-stop", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_CODE_BASE + number)
