@@ -11,9 +11,9 @@ punctuation around them:
   determined"; "do not know".
 
 Unparsed, and so wrong, is an answer that names two of the three or none; one that negates otherwise than in these
-phrases ("not a contradiction", "isn't entailed", "far from neutral") or denies twice in one clause ("no contradiction"); a yes
-or no that is left open ("It might be yes") or contradicts "true" or "false"; and a "no" that belongs to something else
-("no doubt"). See ``lightning_m2pt.metrics.assertions``.
+phrases ("not a contradiction", "isn't entailed", "far from neutral") or denies twice in one clause ("no
+contradiction"); a yes or no that is left open ("It might be yes") or contradicts "true" or "false"; and a "no" that
+belongs to something else ("no doubt"). See ``lightning_m2pt.metrics.assertions``.
 """
 
 import re

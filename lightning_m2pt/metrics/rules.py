@@ -84,7 +84,7 @@ RULES: Mapping[str, Rule] = {
         summarise_pope_vlmevalkit,
     ),
     "yes_no_words": Rule(
-        "ours: yes, true, no or false as a word; both, a negation, maybe or a question is unparsed",
+        "ours: yes, true, no or false as a word; both, a negation or a doubt is unparsed",
         needs.yes_or_no,
         open_reading(yes_no_words),
         summarise_accuracy,
@@ -100,7 +100,7 @@ RULES: Mapping[str, Rule] = {
         best_constant=best_constant_accuracy,
     ),
     "closed_set": Rule(
-        "ours: exactly one class named as a word, synonyms and plurals too; a negation, maybe or a question is unparsed",
+        "ours: exactly one class named as a word, synonyms and plurals too; a negation or doubt is unparsed",
         needs.classes,
         closed_set,
         summarise_accuracy,
