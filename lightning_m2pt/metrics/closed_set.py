@@ -1,19 +1,31 @@
 """One of a known set of classes, named anywhere in an answer: this project's rule for CIFAR-10, CIFAR-100 and MNIST.
 
 Source: ours, from the ideas of LVLM-eHub's ``has_word`` (whole words) and VQAEval (number words are digits). Unlike
-them an answer that names two classes, or negates ("not a cat", "no cat", "without a cat"), is unparsed and counts as
-wrong, and common other names of a class count as the class. Underscores and hyphens in class names are spaces, and a
-regular plural counts.
+them an answer is unparsed and counts as wrong if it names two classes, negates ("not a cat", "no black cat", "anything
+but a cat"), leaves it open ("maybe a cat", "a cat or something else"), or is no assertion
+(``lightning_m2pt.metrics.assertions``); and common other names of a class count as the class. A name that is part of
+another thing's name is none ("hot dog", "bird cage", "cat-like", "two digits", ``class_phrases``). Underscores and
+hyphens in class names are spaces, and a regular plural counts.
 
 The longest name counts: what lies inside the match of another class names nothing ("a pickup truck" is no "truck" where
 both are classes), while names that only overlap, or stand apart, are two classes.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from lightning_m2pt.metrics.yes_no import is_negated, words
+from lightning_m2pt.metrics.assertions import assertion, is_hedged, is_negated
+from lightning_m2pt.metrics.class_phrases import (
+    JOINED,
+    LONGEST_OFFER,
+    NO_CLASS,
+    OFFERED,
+    OFFERED_BEFORE,
+    OTHER_THING,
+    is_one_number,
+)
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "0": ("zero",),
@@ -43,9 +55,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """Other names of classes, for any set that has a class of that name and none of the other name."""
 
-DENIED = re.compile(r"(?:^|\W)(?:no|without)(?: an?| the)? $")
-LONGEST_DENIAL = 16
-"""More characters than ``DENIED`` can match: looking back takes no longer in a longer answer."""
+DENIAL_OR_END = re.compile(r"\b(no|without)\b|[.,;:!?()]")
 ES_ENDINGS = ("s", "x", "z", "ch", "sh")
 
 
@@ -75,24 +85,58 @@ def class_names(classes: tuple[str, ...]) -> tuple[re.Pattern[str], Mapping[str,
         for other in (readable, *SYNONYMS.get(readable, ())):
             for form in {other, plural(other)} - taken:
                 owners.setdefault(form, set()).add(name)
+    for phrase in NO_CLASS:
+        for form in (phrase, plural(phrase)):
+            owners.setdefault(form, set())
     longest_first = sorted(owners, key=len, reverse=True)
     names = "|".join("[ -]".join(map(re.escape, form.split(" "))) for form in longest_first)
     pattern = re.compile(rf"(?<!\w)(?<!\d\.)(?=({names})(?!\w)(?!\.\d))")
     return pattern, {form: frozenset(of_form) for form, of_form in owners.items()}
 
 
+def denied_stretches(text: str) -> tuple[list[int], list[bool]]:
+    """Returns where a text's stretches begin, and whether each stands behind "no" or "without" in its clause."""
+    places, denied = [0], [False]
+    for match in DENIAL_OR_END.finditer(text):
+        places.append(match.end())
+        denied.append(match.group(1) is not None)
+    return places, denied
+
+
 def closed_set(answer: str, classes: Sequence[str]) -> str | None:
-    """Returns the one class that an answer names, or None if it names none or several, or negates."""
-    flat = " ".join(answer.lower().replace("_", " ").split())
-    pattern, owners = class_names(tuple(classes))
-    named: set[str] = set()
-    furthest = 0
-    for match in pattern.finditer(flat):
-        if match.end(1) > furthest:
-            furthest, start = match.end(1), match.start(1)
-            if DENIED.search(flat[max(0, start - LONGEST_DENIAL) : start]):
-                return None
-            named |= owners[match.group(1).replace("-", " ")]
-    if len(named) != 1 or is_negated(words(flat)):
+    """Returns the one class that an answer names, or None if it names none or several, or not certainly one."""
+    asserted = assertion(answer, own_letters=letters_of(tuple(classes)))
+    if asserted is None:
         return None
-    return named.pop()
+    flat = " ".join(asserted.replace("_", " ").split())
+    pattern, owners = class_names(tuple(classes))
+    places, denied = denied_stretches(flat)
+    named: set[str] = set()
+    furthest, others = 0, []
+    for match in pattern.finditer(flat):
+        start, end = match.span(1)
+        if end <= furthest:
+            continue
+        others.append(flat[furthest:start])
+        furthest, found = end, owners[match.group(1).replace("-", " ")]
+        other_thing = OTHER_THING.match(flat, end)
+        if other_thing:
+            furthest = other_thing.end()
+        if other_thing or not found:
+            continue
+        offered = OFFERED.match(flat, end) or OFFERED_BEFORE.search(flat[max(0, start - LONGEST_OFFER) : start])
+        if denied[bisect_right(places, start) - 1] or JOINED.match(flat, end) or offered:
+            return None
+        named |= found
+    rest = " ".join([*others, flat[furthest:]])  # a class's own name may hold "non" or "if"
+    if len(named) != 1 or is_negated(rest) or is_hedged(rest):
+        return None
+    (name,) = named
+    return None if name.isdecimal() and not is_one_number(flat, name) else name
+
+
+@lru_cache(maxsize=16)
+def letters_of(classes: tuple[str, ...]) -> str:
+    """Returns the characters of all classes' names, in either case."""
+    names = "".join(classes)
+    return names + names.lower() + names.upper()

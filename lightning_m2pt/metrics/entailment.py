@@ -10,18 +10,19 @@ punctuation around them:
   "no way to" and the like before "tell", "say", "know", "determine", "be sure", "be certain", "be known" or "be
   determined"; "do not know".
 
-An answer that names two of the three, or negates otherwise than in these phrases ("not a contradiction", "isn't
-entailed", "no contradiction"), is unparsed and counts as wrong, as is one that names none: a guess at its meaning would
-be worth less than the count.
+Unparsed, and so wrong, is an answer that names two of the three or none; one that negates otherwise than in these
+phrases ("not a contradiction", "isn't entailed", "far from neutral") or denies twice in one clause ("no
+contradiction"); a yes or no that is left open ("It might be yes") or contradicts "true" or "false"; and a "no" that
+belongs to something else ("no doubt"). See ``lightning_m2pt.metrics.assertions``.
 """
 
 import re
 
-from lightning_m2pt.metrics.yes_no import WORD, is_negated
+from lightning_m2pt.metrics.assertions import DENIALS, assertion, is_hedged, is_negated, is_plain_no, words
 
 YES_WORDS = {"yes", "entailment", "entailed"}
-NO_WORDS = {"no", "contradiction", "contradicted"}
-NEGATABLE = {"contradiction", "contradicted"}
+CONTRADICTION = frozenset(("contradiction", "contradicted"))
+NO_WORDS = {"no"} | CONTRADICTION
 UNABLE = r"(?:can ?not|can't|could not|couldn't|unable to|not able to|(?:not possible|impossible|hard|no way) to)"
 NOT_SURE = re.compile(
     r"(?<!\S)(?:"
@@ -33,13 +34,14 @@ NOT_SURE = re.compile(
     r"|no ?one (?:can|could) (?:tell|say|know)|(?:not|\w+n't)(?: \w+)? enough (?:information|evidence)"
     r")(?!\S)"
 )
-CLAUSE_END = re.compile(r"[^\w\s']+|\n")
 
 
 def entailment_words(answer: str) -> str | None:
-    """Returns "yes", "no" or "not sure", or None for an answer that says none or several, or negates."""
-    lower = answer.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    sentence, phrases = NOT_SURE.subn(" ", " ".join(WORD.findall(lower)))
+    """Returns "yes", "no" or "not sure", or None for an answer that says none, several, or not certainly which."""
+    text = assertion(answer)
+    if text is None:
+        return None
+    sentence, phrases = NOT_SURE.subn(" ", " ".join(words(text)))
     found = set(sentence.split())
     named = [
         name
@@ -50,15 +52,10 @@ def entailment_words(answer: str) -> str | None:
         )
         if is_named
     ]
-    if len(named) != 1 or is_negated(found) or "without" in found or denies_contradiction(lower):
+    if len(named) != 1 or is_negated(sentence) or "without" in found:
+        return None
+    if named == ["yes"] and (found & DENIALS or is_hedged(text)):
+        return None
+    if named == ["no"] and ("true" in found or is_hedged(text) or not is_plain_no(text, CONTRADICTION)):
         return None
     return named[0]
-
-
-def denies_contradiction(lower: str) -> bool:
-    """Tells whether "no" stands before "contradiction" with no punctuation between them."""
-    for clause in CLAUSE_END.split(lower):
-        words = WORD.findall(clause)
-        if "no" in words and NEGATABLE & set(words[words.index("no") :]):
-            return True
-    return False

@@ -3,7 +3,8 @@
 Official: ``evaluate.py`` of the POPE repository (unchanged since 28f884a6; LLaVA's ``eval_pope.py`` is the same). The
 answer is cut at the first full stop, commas are deleted, and it is split at single spaces: if a word equals "No",
 "not" or "no" the answer is no, and everything else, the empty answer too, is yes. So the rule never leaves an answer
-unparsed; how many answers hold neither word is counted apart. Newlines become spaces first, as in all our rules.
+unparsed; how many answers hold neither word is counted apart. The only deviation: newlines and tabs become spaces
+first. The tool itself splits at spaces alone, so that "No" and a line break behind it is a yes to it and a no here.
 
 lmms-eval: ``lmms_eval/tasks/pope/utils.py`` of https://github.com/EvolvingLMMs-Lab/lmms-eval. The trimmed, lower-case
 answer must equal "yes" or "no". Accuracy is over all answers; precision, recall and F1 leave unparsed ones out, so that

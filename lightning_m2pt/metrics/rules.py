@@ -38,7 +38,7 @@ def open_reading(read: Callable[[str], str | None]) -> Parse:
 
 RULES: Mapping[str, Rule] = {
     "mme_official": Rule(
-        "MME's tool: yes or no among the first four characters",
+        "MME's tool, line breaks and tabs read as spaces: yes or no among the first four characters",
         needs.mme_questions,
         open_reading(mme_answer),
         summarise_mme,
@@ -64,7 +64,7 @@ RULES: Mapping[str, Rule] = {
         summarise_mme,
     ),
     "pope_official": Rule(
-        "POPE's tool: no, not or No as a word of the first sentence is no, anything else is yes",
+        "POPE's tool, line breaks and tabs read as spaces: no, not or No in the first sentence is no, all else is yes",
         needs.yes_or_no,
         open_reading(pope_answer),
         summarise_pope,
@@ -84,7 +84,7 @@ RULES: Mapping[str, Rule] = {
         summarise_pope_vlmevalkit,
     ),
     "yes_no_words": Rule(
-        "ours: yes, true, no or false as a word; both, or a negation, is unparsed",
+        "ours: yes, true, no or false as a word; both, a negation or a doubt is unparsed",
         needs.yes_or_no,
         open_reading(yes_no_words),
         summarise_accuracy,
@@ -92,7 +92,7 @@ RULES: Mapping[str, Rule] = {
         best_constant=best_constant_accuracy,
     ),
     "entailment_words": Rule(
-        "ours: yes, no or not sure in any of their phrasings; two of them, or another negation, is unparsed",
+        "ours: yes, no or not sure in any of their phrasings; two of them, or another negation or doubt, is unparsed",
         needs.yes_not_sure_or_no,
         open_reading(entailment_words),
         summarise_accuracy,
@@ -100,7 +100,7 @@ RULES: Mapping[str, Rule] = {
         best_constant=best_constant_accuracy,
     ),
     "closed_set": Rule(
-        "ours: exactly one class named as a word, synonyms and plurals too; a negation is unparsed",
+        "ours: exactly one class named as a word, synonyms and plurals too; a negation or doubt is unparsed",
         needs.classes,
         closed_set,
         summarise_accuracy,
