@@ -184,7 +184,7 @@ class InstructionDataModule(DataModule):
             maximum_rows: The longest sequence that the language model knows, without prompts.
 
         Raises:
-            BadInputError: If samples are longer: the longest, and how many more.
+            BadInputError: If samples are longer: the longest, and how many there are.
         """
         self.setup("fit")
         samples, texts = self.items(), [*self.train_texts, *self.validation_texts]

@@ -6,7 +6,7 @@ A size bounds what is built from it, so every size has a largest value that no m
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lightning_m2pt.errors import BadInputError
 
@@ -83,7 +83,7 @@ def real_number(
     return float(value)
 
 
-def is_real(value: object) -> bool:
+def is_real(value: object) -> TypeGuard[int | float]:
     """Tells whether a JSON value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

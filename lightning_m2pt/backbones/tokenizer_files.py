@@ -44,7 +44,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
 
     check_tokenizer_files(folder)
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare exceptions
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInputError(

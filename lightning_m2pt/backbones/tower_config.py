@@ -110,7 +110,7 @@ def check_pictures(pictures: Mapping[str, Any], image_size: int, path: Path) -> 
     for key in ("mean", "std"):
         values = pictures.get(key)
         fits = isinstance(values, list) and len(values) == 3 and all(is_real(value) for value in values)
-        if not fits or (key == "std" and min(values) <= 0):  # type: ignore[type-var,arg-type]
+        if not fits or (key == "std" and min(values) <= 0):  # type: ignore[arg-type]
             what = "this key is missing" if key not in pictures else f"{shown(values)} does not fit"
             raise refuse(path, PICTURES + key, what, "three numbers" + " above 0" * (key == "std"))
     one_of(pictures, f"{PICTURES}interpolation", path, ("bicubic", "bilinear"), "")

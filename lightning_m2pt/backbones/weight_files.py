@@ -8,16 +8,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
-
-if TYPE_CHECKING:
-    from safetensors import safe_open
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -54,7 +51,7 @@ Stored: TypeAlias = dict[str, StoredTensor]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["safe_open"]:
+def opened(path: Path) -> Iterator[Any]:
     """Opens a safetensors file; nothing but its header is read.
 
     Raises:
