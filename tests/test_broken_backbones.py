@@ -1,5 +1,6 @@
 """Broken backbone folders: refused in three lines before a tensor is read, or at the latest while they are."""
 
+import ast
 import json
 import shutil
 import sys
@@ -28,6 +29,7 @@ from tests.stored_backbone import (
 
 INDEX = "language/model.safetensors.index.json"
 TOKENIZER, SETTINGS = "language/tokenizer.json", "language/tokenizer_config.json"
+OUR_FOLDERS = ("lightning_m2pt", "data_modules", "callbacks", "experiments", "benchmarks", "tests")
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 13476839\n"
 HTML = b"<!DOCTYPE html><html><body>Sign in</body></html>" * 20
 PICKLE = b"PK\x03\x04\x00\x00\x08\x08" + bytes(200)
@@ -237,6 +239,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         change_json(SETTINGS, "auto_map", value={"AutoTokenizer": ["x.X", None]}),
         ["tokenizer_config.json: auto_map"],
     ),
+    "an adapter of another tool": (write("language/adapter_config.json", "{}"), ["adapter_config.json", "not read"]),
     "a file of code": (write("language/modeling_x.py", "raise SystemExit(9)"), ["modeling_x.py", "never done"]),
 }
 
@@ -337,6 +340,41 @@ def test_weights_do_not_change_with_their_files(whole, tmp_path):
             stream.seek(size // 2)
             stream.write(bytes(size - size // 2))
     assert all(torch.equal(parameter, before[name]) for name, parameter in loaded.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        (TOKENIZER, ("post_processor", "special_tokens"), {}),
+        (TOKENIZER, ("model", "vocab"), {}),
+        (TOKENIZER, ("model",), None),
+        (SETTINGS, ("model_max_length",), "x"),
+        (SETTINGS, ("eos_token",), None),
+        (SETTINGS, ("eos_token",), 5),
+        (SETTINGS, ("tokenizer_class",), 5),
+    ],
+    ids=str,
+)
+def test_a_tokenizer_that_contradicts_itself_is_refused(whole, tmp_path, file, keys, value):
+    """Among them panics of the tokenizers library, which are no exceptions of Python's."""
+    folder = tmp_path / "broken"
+    shutil.copytree(whole, folder)
+    change_json(file, *keys, value=value)(folder)
+    with pytest.raises(BadInputError) as refusal:
+        stored(folder).processor()
+    assert len(str(refusal.value).splitlines()) <= 3
+
+
+def test_no_call_of_ours_trusts_remote_code():
+    """Every loading of an Auto class says so itself, tests and benchmarks included."""
+    loading = {"from_pretrained", "from_config"}
+    for path in [one for folder in OUR_FOLDERS for one in Path(folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in loading:
+                owner = ast.unparse(node.func.value)
+                said = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg}
+                spread = any(word.arg is None and ast.unparse(word.value) == "own_files" for word in node.keywords)
+                assert owner == "nn.Embedding" or spread or said.get("trust_remote_code") == "False", (path, owner)
 
 
 def test_nothing_is_fetched_and_no_process_starts(whole, tmp_path):

@@ -12,6 +12,8 @@ from lightning_m2pt.backbones.weight_files import Stored, compare, read_tensors,
 from lightning_m2pt.errors import BadInputError
 
 KEY = "model.backbone.language_model"
+ADAPTER = "adapter_config.json"
+"""Of peft; transformers' own loading would put the adapter in."""
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 ROTARY_TABLE = "rotary_emb.inv_freq"
 """Older checkpoints keep this table, which follows from the configuration; the library leaves it out as well."""
@@ -26,9 +28,25 @@ def check_language_folder(folder: Path) -> None:
         BadInputError: At the first file or key that is wrong.
     """
     refuse_foreign_code(folder, KEY)
+    refuse_adapter(folder)
     path = folder / CONFIG_FILE
     check_language_config(read_json(path, KEY), path)
     stored_language_model(folder, model_on_meta(folder))
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuses a folder that holds an adapter of another tool beside the weights, which would be left unread.
+
+    Raises:
+        BadInputError: If there is one.
+    """
+    if (folder / ADAPTER).is_file():
+        raise BadInputError(
+            "an adapter stands beside the weights; it is not read",
+            where=str(folder / ADAPTER),
+            expected="the weights of one model",
+            hint="merge it into the weights, or move it away",
+        )
 
 
 def model_on_meta(folder: Path, dtype: torch.dtype | None = None) -> Any:  # noqa: ANN401

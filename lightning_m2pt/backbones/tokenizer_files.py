@@ -44,11 +44,17 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
 
     check_tokenizer_files(folder)
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare exceptions
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        tokenizer("a")  # settings and rules that contradict each other are found when a text is read
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInputError(
             f"transformers cannot read this tokenizer: {ascii(reason)[1:-1]:.200}",
             where=str(folder),
             expected=f"{FAST} and {TOKENIZER_SETTINGS} as save_pretrained writes them",
         ) from error
+    return tokenizer
