@@ -11,13 +11,14 @@ agreement with equality of texts is there to show it.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lightning_m2pt.backbones.foreign_code import refuse_foreign_code
+from lightning_m2pt.backbones.weight_files import counted, is_finite
 from lightning_m2pt.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check_judge(folder: Path) -> None:
         raise BadInputError(
             "there is no config.json", where=str(folder), expected="a folder of a causal language model"
         )
-    refuse_foreign_code(folder, "--judge")
+    refuse_foreign_code(folder, "command line: --model")
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise BadInputError("there is no tokenizer", where=str(folder), expected=" or ".join(TOKENIZER_FILES))
     if not any(folder.glob("*.safetensors")):
@@ -105,6 +106,30 @@ def judge_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def refuse_other_tensors(folder: Path, model: "PreTrainedModel", found: Mapping[str, Collection[str]]) -> None:
+    """Refuses weights that are not the model's: the library would draw what is missing at random and say nothing.
+
+    Args:
+        folder: Where they are.
+        model: The loaded model.
+        found: The library's report on its loading.
+
+    Raises:
+        BadInputError: If tensors are missing, left over or not finite.
+    """
+    not_finite = [name for name, one in model.named_parameters() if one.is_floating_point() and not is_finite(one)]
+    faults = {
+        "missing": found["missing_keys"],
+        "left over": found["unexpected_keys"],
+        "not finite": not_finite,
+    }
+    parts = [f"{word} {counted(sorted(names))}" for word, names in faults.items() if names]
+    if parts:
+        raise BadInputError(
+            f"tensors {'; '.join(parts)}", where=str(folder), expected="exactly the tensors that config.json describes"
+        )
+
+
 class LocalJudge:
     """A causal language model that replies to prompts with a few greedy tokens.
 
@@ -141,20 +166,24 @@ class LocalJudge:
             device: Where the model runs, in the type its weights are stored in.
 
         Raises:
-            BadInputError: If transformers cannot make a causal language model of it.
+            BadInputError: If transformers cannot make a causal language model of it, or would draw a part of it at
+                random or leave a part of it unread.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         own_files: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), **own_files)
-            model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", use_safetensors=True, **own_files)
+            model, found = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype="auto", use_safetensors=True, output_loading_info=True, **own_files
+            )
         except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise BadInputError(
                 f"transformers cannot load the judge: {str(error).strip().splitlines()[0][:200]}",
                 where=str(folder),
                 expected="a causal language model that transformers knows, with its tokenizer",
             ) from error
+        refuse_other_tensors(folder, model, found)
         return cls(model.to(device).eval(), tokenizer)
 
     @property

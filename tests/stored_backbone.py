@@ -44,11 +44,12 @@ def stored(folder: Path, dtype: Any = "float32") -> OpenClipLlama:
 
 
 def change_tensors(file: str, change: Callable[[dict[str, Tensor]], Any]) -> Callable[[Path], None]:
-    """Returns what changes the tensors of one file below a folder; ``change`` may return others."""
+    """Returns what changes the tensors of one file below a folder; ``change`` may return other tensors."""
 
     def spoil(folder: Path) -> None:
         tensors = load_file(folder / file)
-        save_file(change(tensors) or tensors, folder / file)
+        changed = change(tensors)
+        save_file(changed if isinstance(changed, dict) else tensors, folder / file, metadata={"format": "pt"})
 
     return spoil
 
