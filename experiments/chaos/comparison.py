@@ -9,7 +9,7 @@ from typing import Any
 from lightning_m2pt.run_record import MADE_WITH, RECORD_FILE
 
 LOG, RESULTS, EVENTS = "log.txt", "results.json", "events.out.tfevents"
-OF_A_START = ("started", "host", "command")
+OF_A_START = ("started", "host", "command", "git_commit")
 """What differs from one start of a command to the next."""
 OF_A_MACHINES_STATE = ("seconds", "peak_memory_bytes")
 EXCEPTIONS = (
