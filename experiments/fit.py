@@ -112,7 +112,7 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
             return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
-    trainer.callbacks.insert(0, LockCheck(still_alone))
+    trainer.callbacks.insert(0, LockCheck(still_alone))  # type: ignore[attr-defined]  (set by a connector)
     decide_recomputation(experiment, trainer.strategy.root_device, data.largest_micro_batch(trainer.world_size))
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():

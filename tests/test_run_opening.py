@@ -99,7 +99,7 @@ def test_emptying_cut_off_anywhere_is_finished_by_the_next_command(experiment, f
         if without_starts(left := contents(run)) == without_starts(before):
             continue  # nothing was removed: it is the run that it was
         assert b"completed" not in left["run.json"], tried
-        if latest_checkpoint(checkpoints_folder(run)) is None or is_being_emptied(run):
+        if is_being_emptied(run) or latest_checkpoint(checkpoints_folder(run)) is None:
             command(run, experiment)  # without --force
             assert without_starts(contents(run)) == without_starts(contents(whole)), tried
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_m2pt.run_record import MADE_WITH, RECORD_FILE
 
 LOG, RESULTS, EVENTS = "log.txt", "results.json", "events.out.tfevents"
-OF_A_START = ("started", "host", "command")
+OF_A_START = ("started", "host", "command", "git_commit")
 """What differs from one start of a command to the next."""
 OF_A_MACHINES_STATE = ("seconds", "peak_memory_bytes")
 EXCEPTIONS = (
@@ -86,8 +86,8 @@ def lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 def board(folder: Path) -> Counter[tuple[str, int, bytes]]:
     """Returns how often TensorBoard shows every (tag, step, value) of a folder, as its reader purges them."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-    from tensorboard.compat.proto.event_pb2 import SessionLog
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
 
     shown: list[tuple[str, int, bytes]] = []
     # By time, for their names begin with a second, in which several may have started.
