@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck
+from callbacks.logged_once import LoggedOnce
 from callbacks.loggers import loggers_for
 from callbacks.padding_share import PaddingShare
 from callbacks.progress import SampleProgressBar
@@ -122,6 +123,7 @@ def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Train
     """
     settings = dict(experiment.trainer_config)
     own: list[Callback] = [
+        LoggedOnce(),
         TrainableTable(run, experiment.model.backbone.base_parameters),
         AblationToggles(run),
         GradientCheck(),
