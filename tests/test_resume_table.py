@@ -77,17 +77,21 @@ def test_every_value_stands_in_its_own_row_and_nowhere_else(tmp_path: Path) -> N
         assert logged[name] == [2, 4, 6, 8]
 
 
-class EpochMean(Callback):
-    """Logs a mean over the epoch, which Lightning adds up step by step."""
+class InTheFirstHalf(Callback):
+    """Logs in the first step of an epoch and the first micro-batches of a step."""
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        pl_module.log("mean", float(trainer.global_step), on_step=False, on_epoch=True, batch_size=1)
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx < 2:
+            pl_module.log("mean", float(batch_idx), on_step=False, on_epoch=True, batch_size=1)
+        if batch_idx % 2 == 0:
+            pl_module.log("first", float(batch_idx))
 
 
-def test_means_over_an_epoch_are_left_alone(tmp_path: Path) -> None:
+def test_means_over_an_epoch_and_values_of_early_micro_batches_are_kept(tmp_path: Path) -> None:
     toy = Toy(tmp_path, epochs=2)
-    toy.train(1, EpochMean())
-    assert [row["mean"] for row in rows_of(toy)] == ["", "1.5", "", "3.5"]
+    toy.train(2, InTheFirstHalf())
+    assert [row["mean"] for row in rows_of(toy)] == ["", "0.5", "", "0.5"]
+    assert [row["first"] for row in rows_of(toy)] == ["0.0", "2.0", "0.0", "2.0"]
 
 
 @pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_batch_end", "on_validation_end"])
