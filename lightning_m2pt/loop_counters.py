@@ -45,10 +45,10 @@ def recount_micro_batches(checkpoint: dict[str, Any], micro_batches_per_step: in
 
 
 def repeat_what_follows_the_step(trainer: Trainer) -> None:
-    """Makes a resumed run validate if that is due after the checkpoint's step; call it in ``on_train_start``.
+    """Makes a resumed run do what is due after the checkpoint's step; call it in ``on_train_start``.
 
-    A checkpoint holds the state before its step's validation. Validating once more gives the same numbers, while a
-    validation that a kill cut off would be lost.
+    That is its validation: a checkpoint holds the state before it, and validating once more gives the same numbers,
+    while one that a kill cut off would be lost. And it is the end of the epoch.
 
     Raises:
         BadInputError: If the loops and the training loader are at different places of the epoch.
@@ -62,7 +62,12 @@ def repeat_what_follows_the_step(trainer: Trainer) -> None:
                 f"the steps are at micro-batch {counted} of epoch {begun}, "
                 f"the samples at micro-batch {given} of epoch {loader.state_epoch}"
             )
-    if fit_loop._data_fetcher is not None and loop._should_check_val_fx(fit_loop._data_fetcher):
+    fetcher = fit_loop._data_fetcher
+    if fetcher is None:
+        return
+    if loop._num_ready_batches_reached():
+        fetcher.done = True  # a loader that is cut short (limit_train_batches) would give one batch more
+    if loop._should_check_val_fx(fetcher):
         loop._batches_that_stepped -= 1  # numbers of the step's validation stand in the step's row
         loop.val_loop.restarting = False
         loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION

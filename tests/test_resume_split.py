@@ -2,16 +2,21 @@
 
 import csv
 import itertools
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from experiments.cli import parse_experiment
+from experiments.fit import fit
 from lightning_m2pt.checkpoint import latest_checkpoint, read_checkpoint
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.loop_counters import recount_micro_batches
 from tests.resumable_toy import STEPS_PER_EPOCH, InterruptAt, Interrupted, LoggingToy, Toy
+from tests.small_experiment import fitted, small_words
+from tests.test_training import EXACT, StopAtStep, adapter, largest_difference
 
 SPLITS = (1, 2, 4, 8)
 STEPS = 3 * STEPS_PER_EPOCH
@@ -101,6 +106,15 @@ def test_validations_counted_over_epochs_come_where_they_would_have_come(tmp_pat
     assert_same_run(cut, [uninterrupted, cut.train(2)], whole, uninterrupted)
 
 
+@pytest.mark.parametrize("stop", [1, 2])
+def test_an_epoch_that_is_cut_short_ends_where_it_would_have_ended(tmp_path: Path, stop: int) -> None:
+    """Of the two steps of an epoch only the first is made."""
+    whole, cut = (Toy(tmp_path / name, epochs=3, validation={"limit_train_batches": 2}) for name in ("whole", "cut"))
+    uninterrupted = whole.train(2)
+    assert sorted(uninterrupted.seen) == [1, 2, 3]
+    assert_same_run(cut, train_in_pieces(cut, (2,), [InterruptAt(stop, "on_train_epoch_end")]), whole, uninterrupted)
+
+
 def checkpoint(steps: int, micro_batches: int, of_epoch: int) -> dict[str, Any]:
     """Returns the counters as Lightning has them in ``on_train_batch_end``, and as older versions saved them."""
 
@@ -144,3 +158,19 @@ def test_a_loader_elsewhere_than_the_loops_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr("lightning_m2pt.checkpoint_io.read_checkpoint", mixed)
     with pytest.raises(BadInputError, match="the samples at micro-batch 2 of epoch 1"):
         toy.train(1)
+
+
+def test_the_product_goes_on_with_another_split(tmp_path: Path) -> None:
+    """Two steps an epoch, stopped inside the second; answers differ in length, and every token counts alike."""
+    words = [*small_words(tmp_path, steps=5), *EXACT, "--data.group_by_length", "1"]
+    _, whole = fitted([*words, "--data.micro_batch_size", "8"], run=tmp_path / "whole")
+    stopped = parse_experiment([*words, "--data.micro_batch_size", "2"])
+    stopped.trainer_config["callbacks"] = [StopAtStep(3, signal.SIGTERM)]
+    with pytest.raises(SystemExit):
+        fit(stopped, folder=tmp_path / "cut")
+    _, cut = fitted([*words, "--data.micro_batch_size", "4"], run=tmp_path / "cut")
+    assert largest_difference(adapter(whole), adapter(cut)) < 1e-6
+    tables = [list(csv.DictReader((run / "metrics.csv").open())) for run in (whole, cut)]
+    for row, same in zip(*tables, strict=True):
+        assert (row["step"], row["epoch"]) == (same["step"], same["epoch"])
+        assert float(row["train/loss"]) == pytest.approx(float(same["train/loss"]), abs=1e-6)
