@@ -56,7 +56,7 @@ def repeat_what_follows_the_step(trainer: Trainer) -> None:
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     loader, counted = trainer.train_dataloader, loop.batch_progress.current.ready
     if isinstance(loader, ResumableLoader):
-        begun, given = fit_loop.epoch_progress.current.processed, loader.state_micro_batches
+        begun, given = trainer.current_epoch, loader.state_micro_batches
         if (loader.state_epoch, given) != (begun, counted):
             raise mixed_splits(
                 f"the steps are at micro-batch {counted} of epoch {begun}, "

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from callbacks.gradient_check import GradientCheck
+from callbacks.prompt_statistics import PromptStatistics
+from callbacks.same_on_all_ranks import SameOnAllRanks
 from experiments.cli import parse_experiment
 from experiments.fit import fit
 from lightning_m2pt.checkpoint import latest_checkpoint, read_checkpoint
@@ -108,8 +111,9 @@ def test_validations_counted_over_epochs_come_where_they_would_have_come(tmp_pat
 
 @pytest.mark.parametrize("stop", [1, 2])
 def test_an_epoch_that_is_cut_short_ends_where_it_would_have_ended(tmp_path: Path, stop: int) -> None:
-    """Of the two steps of an epoch only the first is made."""
-    whole, cut = (Toy(tmp_path / name, epochs=3, validation={"limit_train_batches": 2}) for name in ("whole", "cut"))
+    """Of the two steps of an epoch only the first is made, and its loader would have more."""
+    settings = {"limit_train_batches": 2, "limit_val_batches": 0}
+    whole, cut = (Toy(tmp_path / name, epochs=3, validation=settings) for name in ("whole", "cut"))
     uninterrupted = whole.train(2)
     assert sorted(uninterrupted.seen) == [1, 2, 3]
     assert_same_run(cut, train_in_pieces(cut, (2,), [InterruptAt(stop, "on_train_epoch_end")]), whole, uninterrupted)
@@ -163,7 +167,9 @@ def test_a_loader_elsewhere_than_the_loops_is_refused(tmp_path: Path, monkeypatc
 def test_the_product_goes_on_with_another_split(tmp_path: Path) -> None:
     """Two steps an epoch, stopped inside the second; answers differ in length, and every token counts alike."""
     words = [*small_words(tmp_path, steps=5), *EXACT, "--data.group_by_length", "1"]
-    _, whole = fitted([*words, "--data.micro_batch_size", "8"], run=tmp_path / "whole")
+    uninterrupted = parse_experiment([*words, "--data.micro_batch_size", "8"])
+    uninterrupted.trainer_config["callbacks"] = [PromptStatistics(every_n_steps=3)]
+    whole = fit(uninterrupted, folder=tmp_path / "whole")
     stopped = parse_experiment([*words, "--data.micro_batch_size", "2"])
     stopped.trainer_config["callbacks"] = [StopAtStep(3, signal.SIGTERM)]
     with pytest.raises(SystemExit):
@@ -174,3 +180,6 @@ def test_the_product_goes_on_with_another_split(tmp_path: Path) -> None:
     for row, same in zip(*tables, strict=True):
         assert (row["step"], row["epoch"]) == (same["step"], same["epoch"])
         assert float(row["train/loss"]) == pytest.approx(float(same["train/loss"]), abs=1e-6)
+    assert [bool(row["train/row_norm/visual_prompts"]) for row in tables[0]] == [False, False, True, False, False]
+    kinds = [type(callback) for callback in uninterrupted.model.trainer.callbacks]
+    assert kinds.index(SameOnAllRanks) < kinds.index(GradientCheck)  # which then decides alike on all ranks

@@ -7,8 +7,12 @@ import pytest
 import yaml
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
+from experiments import check
+from experiments.cli import parse_experiment
 from experiments.proven_strategies import class_names, configured_names, refuse_unproven_strategy
+from experiments.training import prepared_trainer
 from lightning_m2pt.errors import BadInputError
+from tests.small_experiment import small_words
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FRAGMENTS = sorted((EXPERIMENTS / "strategies").glob("*.yaml"))
@@ -62,3 +66,11 @@ def test_a_class_derived_from_one_is_refused_and_replicas_are_not() -> None:
         refuse_unproven_strategy(class_names(strategy))
     for name in (None, "auto", "ddp", "ddp_find_unused_parameters_true"):
         refuse_unproven_strategy(configured_names(name))
+
+
+def test_fit_and_check_refuse_them_before_anything_is_loaded(tmp_path: Path) -> None:
+    words = [*small_words(tmp_path), "--config", str(EXPERIMENTS / "strategies" / "deepspeed_stage_3.yaml")]
+    with pytest.raises(BadInputError, match="DeepSpeedStrategy is not supported"):
+        prepared_trainer(parse_experiment(words), tmp_path / "run", resumed_step=0)
+    with pytest.raises(BadInputError, match="DeepSpeedStrategy is not supported"):
+        check.main(words)
