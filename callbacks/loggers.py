@@ -1,7 +1,12 @@
-"""The loggers of a run: ``metrics.csv`` and TensorBoard, neither of which counts a step twice after a resume."""
+"""The loggers of a run: ``metrics.csv`` and TensorBoard, neither of which counts a step twice after a resume.
+
+The table of an interrupted run is that of an uninterrupted one, byte by byte. TensorBoard's files only grow: a
+validation that is made once more after a resume stands there twice, with the same values.
+"""
 
 import csv
 import io
+import logging
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +20,8 @@ from lightning_m2pt.atomic_files import write_atomically
 
 METRICS_FILE = "metrics.csv"
 STEP = "step"
+
+log = logging.getLogger(__name__)
 
 
 def loggers_for(run_folder: Path, resumed_step: int) -> list[Logger]:
@@ -107,17 +114,19 @@ class StepMetrics(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._columns = [STEP]
         kept = [row for row in self._rows() if int(row[STEP]) <= self.resumed_step]
+        if missing := self.resumed_step - len({row[STEP] for row in kept}):
+            log.warning("%s lacks %d of the %d steps that were done", self.path, missing, self.resumed_step)
         self._rewrite(kept)
         if kept:  # validation may still have something to say about the step that is resumed
             self._row, self._row_is_on_disk = kept[-1], True
 
     def _rows(self) -> list[dict[str, str]]:
-        """Returns the rows on disk without a last one that a kill cut off."""
+        """Returns the rows on disk that have a step, without a last one that a kill cut off."""
         if not self.path.exists():
             return []
-        whole_lines = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
+        whole_lines = self.path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
         rows = csv.DictReader(whole_lines.splitlines())
-        return [{name: cell for name, cell in row.items() if cell} for row in rows if row.get(STEP)]
+        return [{name: cell for name, cell in row.items() if cell} for row in rows if (row.get(STEP) or "").isdecimal()]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         self._columns = list(dict.fromkeys([*self._columns, *(name for row in rows for name in row)]))

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_m2pt.checkpoint import step_folder
 from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure
+from lightning_m2pt.loop_counters import recount_micro_batches, repeat_what_follows_the_step
 from lightning_m2pt.rng import restore_rng, rng_state
 from lightning_m2pt.stop_signals import StopSignals
 
@@ -27,7 +28,8 @@ class StepCheckpoint(Checkpoint):
 
     After each optimizer step the state is noted down: counters, loader position and random generators by value,
     tensors by reference. Tensors change in the optimizer only, so until the next update begins the note is the exact
-    state at the boundary, whatever happened since, and an interrupted run resumes bit for bit.
+    state at the boundary, whatever happened since, and an interrupted run resumes bit for bit: also with another split
+    of the step into micro-batches and devices, and with the validation that follows the step.
 
     On SIGINT, SIGTERM, SIGUSR1 (SLURM's warning) and SIGHUP (a connection that is gone) the current step is finished
     and saved, and the process ends with 128 plus the signal's number. A second signal ends it at once.
@@ -48,6 +50,7 @@ class StepCheckpoint(Checkpoint):
         self._boundary: dict[str, Any] | None = None
         self._boundary_step = 0
         self._saved_step = 0
+        self._may_validate_again = False
         self._rng_to_restore: dict[str, Any] | None = None
         self._due = False
         self._stopping = False
@@ -57,6 +60,7 @@ class StepCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint[RNG_KEY]
         self._saved_step = checkpoint["global_step"]
+        recount_micro_batches(checkpoint, trainer.accumulate_grad_batches)
         if trainer.global_rank < len(states):  # a run resumed on more devices has no state for the new ones
             self._rng_to_restore = states[trainer.global_rank]
 
@@ -69,6 +73,8 @@ class StepCheckpoint(Checkpoint):
         if self._rng_to_restore is not None:
             restore_rng(self._rng_to_restore)
             self._rng_to_restore = None
+        if self._saved_step:
+            repeat_what_follows_the_step(trainer)
 
     @override
     def on_train_batch_end(
@@ -78,6 +84,7 @@ class StepCheckpoint(Checkpoint):
             return  # inside an accumulation window
         self._boundary_step = trainer.global_step
         self._boundary = noted_state(trainer)
+        self._may_validate_again = False
         if trainer.strategy.reduce_boolean_decision(bool(self._signals.received), all=False):
             self._stopping = True
         self._due = self._stopping or self._boundary_step % self.every_n_steps == 0
@@ -88,7 +95,9 @@ class StepCheckpoint(Checkpoint):
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_if_due(trainer)
+        if trainer.global_step != trainer.max_steps:  # with all steps done nothing would validate after a resume
+            self._may_validate_again = True
+            self._save_if_due(trainer)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -111,8 +120,6 @@ class StepCheckpoint(Checkpoint):
         self._save(trainer)
 
     def _save_if_due(self, trainer: Trainer) -> None:
-        # One hook after the boundary, because only then have the loggers got the step's metrics: what a checkpoint
-        # counts as done is then logged, too.
         if self._due:
             self._save(trainer)
             self._due = False
@@ -129,22 +136,23 @@ class StepCheckpoint(Checkpoint):
         raise SystemExit(self._signals.exit_code)
 
     def _save(self, trainer: Trainer) -> None:
-        if self._boundary is None or self._saved_step == self._boundary_step:
+        if self._boundary is None or self._saved_step == self._boundary_step or not self._is_logged(trainer):
             return
         checkpoint = self._boundary | {RNG_KEY: gathered(self._boundary[RNG_KEY], trainer.world_size)}
         trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
         self._saved_step = self._boundary_step
         trainer.strategy.barrier("StepCheckpoint")
 
+    def _is_logged(self, trainer: Trainer) -> bool:
+        # What a checkpoint counts as done is in the loggers, too. Lightning counts a step here once it has logged the
+        # step's metrics and made its validation.
+        return self._may_validate_again or trainer.fit_loop.epoch_loop._batches_that_stepped == self._boundary_step
+
 
 def noted_state(trainer: Trainer) -> dict[str, Any]:
     """Returns what ``trainer.save_checkpoint`` would write in ``on_train_batch_end``, with this rank's generators."""
     state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     state[RNG_KEY] = rng_state()
-    # A run resumed at an epoch's last step counts one epoch too few as begun (Lightning 2.6), and a second resume
-    # then takes the epoch for a finished one and ignores the loader's position.
-    for counters in state["loops"]["fit_loop"]["epoch_progress"].values():
-        counters["ready"] = counters["started"] = counters["processed"] + 1
     # No validation is under way at a boundary. How many batches the last one had is forgotten by a run that is resumed,
     # so it would tell a resumed run's checkpoints from an uninterrupted one's.
     for counts in state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].values():

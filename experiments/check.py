@@ -17,6 +17,7 @@ from experiments.console import VerbParser, say
 from experiments.evaluation_sets import default_data_root
 from experiments.lengths import check_question_lengths, check_sample_lengths
 from experiments.prepare import check_experiment
+from experiments.proven_strategies import configured_names, refuse_unproven_strategy
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 NAMES = re.compile(r"\w+(,\w+)*")
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
             raise BadInputError(f"unknown argument {rest[0]!r:.60}", where="command line", expected="see --help")
         return check_sets(own.benchmarks, own.root or default_data_root())
     experiment = parse_experiment(arguments)
+    refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
     check_experiment(experiment)
     for data_module in [experiment.data, *experiment.benchmarks]:
         data_module.check()

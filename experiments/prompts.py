@@ -126,7 +126,7 @@ def words_table(textual: dict[str, Any]) -> Table:
 def norms_over_training(metrics: Path) -> dict[str, list[tuple[int, float]]]:
     """Returns (step, mean length of a row) by part, as ``metrics.csv`` has them; empty where nothing was logged.
 
-    The file repeats a number in every row until it is measured again: only where it changes is it kept.
+    Files of older versions repeat a number in every row until it is measured again: only where it changes is it kept.
     """
     if not metrics.is_file():
         return {}

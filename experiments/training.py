@@ -12,15 +12,18 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck
+from callbacks.logged_once import LoggedOnce
 from callbacks.loggers import loggers_for
 from callbacks.padding_share import PaddingShare
 from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics
+from callbacks.same_on_all_ranks import SameOnAllRanks
 from callbacks.step_checkpoint import StepCheckpoint
 from callbacks.task_loss import TaskLosses
 from callbacks.trainable_table import TrainableTable
 from data_modules.instruction import InstructionDataModule
 from experiments.cli import Experiment
+from experiments.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 from lightning_m2pt.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.launch import check_launch
@@ -53,6 +56,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
         BadInputError: If a Trainer setting, the launcher or the split of a step is wrong.
     """
     data = tuning_data(experiment)
+    refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
     refuse_unusable(experiment.trainer_config)
     # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
     seed_everything(experiment.seed, workers=True, verbose=False)
@@ -62,6 +66,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
         reason = " ".join(str(error).split())
         raise BadInputError(reason[:200], where="trainer", expected="settings this machine can run") from error
     check_processes(experiment, trainer.num_devices, trainer.num_nodes)
+    refuse_unproven_strategy(class_names(trainer.strategy))
     run_the_same_layers_on_all_ranks(experiment, trainer.strategy)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     return trainer
@@ -122,9 +127,11 @@ def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Train
     """
     settings = dict(experiment.trainer_config)
     own: list[Callback] = [
+        LoggedOnce(),
         TrainableTable(run, experiment.model.backbone.base_parameters),
         AblationToggles(run),
-        GradientCheck(),
+        SameOnAllRanks(),
+        GradientCheck(),  # after it, so that it finds the same on all ranks
         PromptStatistics(),
         TaskLosses(),
         PaddingShare(),

@@ -1,0 +1,98 @@
+"""Several processes train one model: a strategy under which they do not is refused before the first update."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.distributed
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.hashing import hash_tensors
+from lightning_m2pt.trainable import trained_parameters
+
+RANKS_NAMED = 3
+
+
+class SameOnAllRanks(Callback):
+    """Compares the processes of a training, all of which decide alike; a single process does nothing.
+
+    Before the first step the trained tensors have to be the same, before the first update their gradients: ranks see
+    other samples, so equal gradients have been exchanged. Every so many steps, and at the end, before an adapter is
+    saved, the trained tensors are compared again.
+
+    Args:
+        every_n_steps: Optimizer steps between two comparisons; each copies the trained tensors to the CPU.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+        self._gradients_are_proven = False
+        self._compared_step = 0
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._compared_step = trainer.global_step
+        if trainer.world_size > 1:
+            require_same(trainer, "trained tensors", trained_parameters(pl_module))
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if trainer.world_size == 1 or self._gradients_are_proven:
+            return
+        gradients = {
+            name: parameter.grad
+            for name, parameter in trained_parameters(pl_module).items()
+            if parameter.grad is not None
+        }
+        require_same(trainer, "gradients", gradients)
+        self._gradients_are_proven = True
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if trainer.world_size == 1 or step == self._compared_step or step % self.every_n_steps:
+            return
+        self._compared_step = step
+        require_same(trainer, "trained tensors", trained_parameters(pl_module))
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:
+            require_same(trainer, "trained tensors", trained_parameters(pl_module))
+
+
+def require_same(trainer: Trainer, what: str, tensors: Mapping[str, Tensor]) -> None:
+    """Compares tensors over all ranks; every rank has to call it.
+
+    Args:
+        trainer: The Trainer of this process.
+        what: What the tensors are, for the message.
+        tensors: This rank's tensors by name.
+
+    Raises:
+        BadInputError: On all ranks, if those of one differ from the first one's, or the processes are not connected.
+    """
+    strategy = type(trainer.strategy).__name__
+    if not torch.distributed.is_initialized():
+        raise BadInputError(
+            f"{strategy} has {trainer.world_size} processes that are not connected",
+            where="trainer.strategy",
+            expected="a strategy in which processes train together, such as ddp",
+        )
+    hashes: list[str] = [""] * trainer.world_size
+    torch.distributed.all_gather_object(hashes, hash_tensors(tensors))
+    other = [str(rank) for rank, found in enumerate(hashes) if found != hashes[0]]
+    if not other:
+        return
+    named = ", ".join(other[:RANKS_NAMED])
+    more = f" and {len(other) - RANKS_NAMED} more" if len(other) > RANKS_NAMED else ""
+    raise BadInputError(
+        f"under {strategy} the {what} of rank {named}{more} differ from those of rank 0 at step {trainer.global_step}",
+        where="trainer.strategy",
+        expected=f"the same {what} on all {trainer.world_size} ranks",
+        hint="each rank would train a model of its own, or has only a part of it; use ddp",
+    )

@@ -1,0 +1,47 @@
+"""Which of Lightning's strategies this project has not been proven to train right with, and why they are refused."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning.pytorch.strategies import Strategy
+
+from lightning_m2pt.errors import BadInputError
+
+UNPROVEN = {
+    "fsdp": "FSDP cuts the trained tensors into pieces, and pieces would be saved as the adapter",
+    "modelparallel": "FSDP2 is not told what to share out, and every rank would train a model of its own",
+    "deepspeed": "DeepSpeed keeps gradients and trained tensors to itself, and an empty adapter would be saved",
+}
+"""How the names and classes of these strategies begin, in small letters."""
+
+
+def configured_names(strategy: Any) -> list[str]:
+    """Returns the names under which a configuration asks for a strategy: its own, or that of its class."""
+    if isinstance(strategy, Mapping):
+        return [str(strategy.get("class_path", "")).rpartition(".")[2]]
+    return [str(strategy or "")]
+
+
+def class_names(strategy: Strategy) -> list[str]:
+    """Returns the names of a strategy's class and of those it is derived from."""
+    return [kind.__name__ for kind in type(strategy).__mro__]
+
+
+def refuse_unproven_strategy(names: Iterable[str]) -> None:
+    """Refuses a strategy that shares out weights or gradients; nothing needs to be installed for that.
+
+    Args:
+        names: Of the strategy or its classes.
+
+    Raises:
+        BadInputError: With the reason, if one of them is.
+    """
+    for name in names:
+        for beginning, reason in UNPROVEN.items():
+            if name.lower().startswith(beginning):
+                raise BadInputError(
+                    f"{name} is not supported: {reason}",
+                    where="trainer.strategy",
+                    expected="ddp, or a single device",
+                    hint="experiments/strategies/ddp.yaml; model.backbone.activation_checkpointing saves memory",
+                )
