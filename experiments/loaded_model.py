@@ -115,5 +115,5 @@ def load_model(run: str, config: str, template: str, device: torch.device) -> Lo
         raise BadInputError("the experiment has no evaluation set", where="template", expected="template=NAME")
     chosen = template_named(template) if template else experiment.benchmarks[0].template
     experiment.model.backbone.check_files()
-    load_run(Path(run), experiment)
+    load_run(Path(run), experiment, [chosen.name])
     return LoadedModel(experiment, chosen, device)

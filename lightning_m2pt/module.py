@@ -79,6 +79,7 @@ class TuningModule(LightningModule):
             return
         self.backbone.load()
         self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
+        self.method.built_shapes = {name: tuple(each.shape) for name, each in self.method.named_tensors().items()}
         freeze_all_but_declared(self, self.method)
         self.method.attach(self.backbone)
 
