@@ -48,6 +48,8 @@ class LoadedModel:
         self.processor = self.backbone.processor()
         self.template = template
         self.device = device
+        for use in ("training", "answering"):  # likelihoods are the losses of training
+            experiment.model.compare_with_library(use)
 
     def answers(self, questions: Sequence[Asked], max_new_tokens: int) -> list[str]:
         """Returns the greedy answer to every question, all answered as one batch."""
