@@ -192,6 +192,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise BadInputError(f"cannot be read ({error})", where=str(path), expected="a safetensors file") from error
+    return tensors

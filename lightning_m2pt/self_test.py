@@ -176,7 +176,7 @@ def few_picture_rows(backbone: OpenClipLlama, rows: VisualRows) -> Iterator[None
     def by_number(numbers: Tensor) -> VisualRows:
         return VisualRows(rows.rows[numbers.long()], rows.spans)
 
-    backbone.visual_rows = by_number  # type: ignore[method-assign]
+    backbone.visual_rows = by_number  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
