@@ -286,5 +286,5 @@ class Comparison:
                 f"{what} differs by {size:.2g} of the numbers' size",
                 where="model.backbone",
                 expected=f"at most {self.limit:.1g} in {self.backbone.dtype_name}, as the library's own pass gives it",
-                hint="the fast paths are right for models of Llama's form; docs/design.md says which are proven",
+                hint="lightning_m2pt/backbones/proven_forms.py lists the forms that the fast paths are right for",
             )

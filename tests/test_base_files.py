@@ -104,7 +104,10 @@ def described_as(base: BaseFiles, **values: Any) -> OpenClipLlama:
         ({"rope_theta": 5000.0}, "rope_parameters is .*5000.* in .*described/config.json and .*10000.* in .*built"),
         ({"rms_norm_eps": 1e-5}, "rms_norm_eps is 1e-05 in .* and 1e-06"),
         ({"num_hidden_layers": 2}, "num_hidden_layers is 2 in .* and 3"),
-        ({"model_type": "mistral"}, "model_type is 'mistral' in .* and 'llama'"),
+        (
+            {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None},
+            "model_type is 'mistral' in .* and 'llama'",
+        ),
         ({"attention_bias": True}, "attention_bias is True in .* and False"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
