@@ -67,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = chosen_questions(experiment.benchmarks, own.sample)
     load_run(own.run, experiment)
     experiment.model.eval()
+    experiment.model.compare_with_library("answering")
     folder = own.output or own.run / "figures" / "attention"
     folder.mkdir(parents=True, exist_ok=True)
     samples = []

@@ -20,6 +20,7 @@ from experiments.prepare import check_experiment
 from experiments.proven_strategies import configured_names, refuse_unproven_strategy
 from lightning_m2pt.errors import BadInputError, ExitCode
 
+VERIFY = "--verify"
 NAMES = re.compile(r"\w+(,\w+)*")
 
 
@@ -28,14 +29,18 @@ def main(arguments: Sequence[str]) -> int:
     parser = VerbParser(prog="m2pt check", description=__doc__, add_help=False, allow_abbrev=False)
     parser.add_argument("--benchmarks", metavar="NAMES", help="evaluation sets by name, separated by commas, or all")
     parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help="folder of the sets' folders")
+    parser.add_argument(VERIFY, action="store_true", help="read the weights again, whatever is known of their hashes")
     own, rest = split_arguments(parser, arguments)
     if own.benchmarks is not None and NAMES.fullmatch(own.benchmarks) and not config_files(arguments):
         if rest:
             raise BadInputError(f"unknown argument {rest[0]!r:.60}", where="command line", expected="see --help")
         return check_sets(own.benchmarks, own.root or default_data_root())
-    experiment = parse_experiment(arguments)
+    experiment = parse_experiment([word for word in arguments if word != VERIFY])
     refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
     check_experiment(experiment)
+    if own.verify:
+        experiment.model.backbone.verify_files()
+        say("ok  weights: read again, and as they were")
     for data_module in [experiment.data, *experiment.benchmarks]:
         data_module.check()
         if isinstance(data_module, InstructionDataModule):

@@ -15,7 +15,7 @@ from data_modules.few_shot import add_examples
 from experiments.cli import Experiment
 from experiments.console import say
 from experiments.lengths import check_question_lengths
-from experiments.run_folder import short_hash
+from experiments.run_folder import present_or_first, short_hash
 from experiments.scoring import score_file, write_score
 from experiments.training import answering_trainer
 from lightning_m2pt.adapter import declared_tensors
@@ -107,8 +107,11 @@ def frozen_folder(experiment: Experiment, method: AnsweringMethod = "greedy") ->
         header_of(experiment, benchmark, None, NO_ADAPTER, answering_of(benchmark, method))
         for benchmark in experiment.benchmarks
     ]
-    decides = {"backbone": experiment.model.backbone.fingerprint(), "questions": headers}
-    return experiment.output_root / "frozen" / short_hash(decides)
+    backbone = experiment.model.backbone
+    return present_or_first(
+        experiment.output_root / "frozen" / short_hash({"backbone": fingerprint, "questions": headers})
+        for fingerprint in (backbone.fingerprint(), backbone.former_fingerprint())
+    )
 
 
 def evaluate_frozen(

@@ -13,7 +13,7 @@ from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
 from experiments.lengths import check_sample_lengths
-from experiments.loading import load_run
+from experiments.loading import ADAPTER, load_run
 from experiments.memory import decide_recomputation
 from experiments.model_card import model_card
 from experiments.peak_memory import peak_memory
@@ -23,7 +23,7 @@ from experiments.run_lock import alone_in
 from experiments.run_opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
 from experiments.validate import require_validation_split, validate
-from lightning_m2pt.adapter import save_adapter
+from lightning_m2pt.adapter import refuse_unless_saved, save_adapter
 from lightning_m2pt.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.run_record import read_run_record, update_run_record
@@ -129,11 +129,18 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
 
 
 def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:
-    """Saves the adapter, and marks the run as completed if it took all its steps."""
+    """Saves the adapter and reads it back, and marks the run as completed if it took all its steps."""
     backbone, method, steps = experiment.model.backbone, experiment.model.method, trainer.global_step
     save_adapter(
-        run / "adapter", method, backbone_name(experiment), backbone.fingerprint(), model_card(experiment, steps)
+        run / ADAPTER,
+        method,
+        backbone_name(experiment),
+        backbone.fingerprint(),
+        model_card(experiment, steps),
+        base_dtype=backbone.dtype_name,
+        template=experiment.data.template.name,
     )
+    refuse_unless_saved(run / ADAPTER, method)
     planned = int(trainer.estimated_stepping_batches)
     if steps < planned:
         say(f"stopped after {steps} of {planned} steps: the same command goes on")

@@ -48,6 +48,8 @@ class LoadedModel:
         self.processor = self.backbone.processor()
         self.template = template
         self.device = device
+        for use in ("training", "answering"):  # likelihoods are the losses of training
+            experiment.model.compare_with_library(use)
 
     def answers(self, questions: Sequence[Asked], max_new_tokens: int) -> list[str]:
         """Returns the greedy answer to every question, all answered as one batch."""
@@ -115,5 +117,5 @@ def load_model(run: str, config: str, template: str, device: torch.device) -> Lo
         raise BadInputError("the experiment has no evaluation set", where="template", expected="template=NAME")
     chosen = template_named(template) if template else experiment.benchmarks[0].template
     experiment.model.backbone.check_files()
-    load_run(Path(run), experiment)
+    load_run(Path(run), experiment, [chosen.name])
     return LoadedModel(experiment, chosen, device)

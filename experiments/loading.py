@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.cli import Experiment, parse_experiment
-from lightning_m2pt.adapter import check_adapter, load_adapter
+from experiments.console import say
+from lightning_m2pt.adapter import check_adapter, load_adapter, read_adapter_config
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.run_record import CONFIG_FILE
 
@@ -25,8 +26,13 @@ def experiment_of_run(run: Path, overrides: Sequence[str] = ()) -> Experiment:
     return parse_experiment(["--config", str(config), *overrides], name=run.resolve().parent.name)
 
 
-def load_run(run: Path, experiment: Experiment) -> None:
+def load_run(run: Path, experiment: Experiment, templates: Sequence[str] = ()) -> None:
     """Loads the frozen weights and the run's adapter into the experiment's model.
+
+    Args:
+        run: The run's folder.
+        experiment: Its model is not loaded yet.
+        templates: Names of the templates it will be asked in; none: those of the experiment's evaluation sets.
 
     Raises:
         BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
@@ -36,6 +42,23 @@ def load_run(run: Path, experiment: Experiment) -> None:
     if not model.method.part_names():
         model.configure_model()
         return
-    check_adapter(run / ADAPTER, model.method, model.backbone.fingerprint())
+    check_adapter(run / ADAPTER, model.method, model.backbone.fingerprint(), model.backbone.former_fingerprint())
+    say_differences(run, experiment, templates or [benchmark.template.name for benchmark in experiment.benchmarks])
     model.configure_model()
     load_adapter(run / ADAPTER, model.method)
+
+
+def say_differences(run: Path, experiment: Experiment, templates: Sequence[str]) -> None:
+    """Says so where a model is asked otherwise than it was tuned, which is allowed; before format 2 nothing is known.
+
+    Args:
+        run: The run's folder, with its adapter.
+        experiment: What its model is loaded into.
+        templates: Names of the templates it will be asked in.
+    """
+    config, dtype = read_adapter_config(run / ADAPTER), experiment.model.backbone.dtype_name
+    others = sorted({template for template in templates if template != config.get("template")})
+    if config.get("base_dtype") not in (None, dtype):
+        say(f"note: tuned on a base in {config['base_dtype']}, which is in {dtype} now")
+    if config.get("template") is not None and others:
+        say(f"note: tuned with the template {config['template']}, asked in {', '.join(others)} now")

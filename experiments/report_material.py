@@ -21,7 +21,7 @@ from experiments.evaluated_runs import (
 )
 from experiments.report_sweeps import Sweep, found_sweeps
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.run_record import DECIDING, RECORD_FILE, short_hash
+from lightning_m2pt.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, RECORD_FILE, short_hash
 
 BASE = "_base"
 """Ending of the experiments' files that a method's name does not need."""
@@ -148,9 +148,16 @@ def fingerprint_of(group: Group, recorded: Sequence[Group]) -> str | None:
         fingerprint = fingerprint_of(Group("", [other]), [])
         sets = [name for name in set_names(other) if name in run.sets]
         questions = [dict(run.sets[name].answered.header) for name in sets]
-        if short_hash({"backbone": fingerprint, "questions": questions}) == run.folder.name:
+        known = [fingerprint, *(name for start in other.record.get(MADE_WITH, []) for name in names_in(start))]
+        if run.folder.name in {short_hash({"backbone": name, "questions": questions}) for name in known}:
             return fingerprint
     return None
+
+
+def names_in(start: Any) -> list[str]:
+    """Returns the names of the backbone that a start of a run recorded; runs of earlier versions recorded none."""
+    names = start.get(BACKBONE_NAMES) if isinstance(start, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def set_names(run: EvaluatedRun) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.cli import Experiment
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.run_record import DECIDING, read_run_record, short_hash
+from lightning_m2pt.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
 
 DECIDING_TRAINER_KEYS = (
     "max_epochs",
@@ -56,6 +56,11 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def formerly_deciding(experiment: Experiment) -> dict[str, Any]:
+    """Returns what decided a run's name while backbones went by the first version of their fingerprint."""
+    return {**deciding(experiment), "backbone": experiment.model.backbone.former_fingerprint()}
+
+
 def without(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     """Returns a component's class path and arguments, but for the keys that do not decide numbers, at any depth."""
     return {
@@ -76,9 +81,20 @@ def is_component(value: Any) -> bool:
 
 
 def run_folder(experiment: Experiment) -> Path:
-    """Returns the folder of this experiment's run; the same deciding settings give the same folder."""
-    name = f"{experiment.model.method.name}-seed{experiment.seed}-{short_hash(deciding(experiment))}"
-    return experiment.output_root / experiment.name / name
+    """Returns the folder of this experiment's run; the same deciding settings give the same folder.
+
+    A run that stands under its former name is found there and goes on.
+    """
+    return present_or_first(
+        experiment.output_root / experiment.name / f"{experiment.model.method.name}-seed{experiment.seed}-{name}"
+        for name in (short_hash(decides(experiment)) for decides in (deciding, formerly_deciding))
+    )
+
+
+def present_or_first(folders: Iterable[Path]) -> Path:
+    """Returns the first folder that is there, or the first of all: names of today first, then former ones."""
+    named = list(folders)
+    return next((folder for folder in named if folder.is_dir()), named[0])
 
 
 def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
@@ -87,7 +103,7 @@ def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
     Raises:
         BadInputError: If a deciding one differs; the first is named with both values.
     """
-    recorded, decides = read_run_record(folder).get(DECIDING), deciding(experiment)
+    recorded, decides = recorded_settings(folder, experiment), deciding(experiment)
     if recorded is not None and recorded != decides:
         key = next(key for key in {**decides, **recorded} if recorded.get(key) != decides.get(key))
         was, now = (json.dumps(settings.get(key))[:120] for settings in (recorded, decides))
@@ -96,6 +112,25 @@ def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
             where=str(folder),
             expected="the settings the run was started with",
         )
+
+
+def recorded_settings(folder: Path, experiment: Experiment) -> dict[str, Any] | None:
+    """Returns a run's recorded settings, its backbone by the name of today where the former one fits.
+
+    The former name leaves something out. A run of before that was started again since has recorded today's as well.
+    """
+    record = read_run_record(folder)
+    recorded: dict[str, Any] | None = record.get(DECIDING)
+    name, former = backbone_names(experiment)
+    if recorded is None or recorded.get("backbone") != former:
+        return recorded
+    known = [names[0] for start in record.get(MADE_WITH, []) if (names := start.get(BACKBONE_NAMES))]
+    return {**recorded, "backbone": known[0] if known else name}
+
+
+def backbone_names(experiment: Experiment) -> list[str]:
+    """Returns the backbone's fingerprint and the former one."""
+    return [experiment.model.backbone.fingerprint(), experiment.model.backbone.former_fingerprint()]
 
 
 def made_with(experiment: Experiment) -> dict[str, Any]:
@@ -114,6 +149,7 @@ def made_with(experiment: Experiment) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "changes_last_bits": changes_last_bits(experiment),
+        BACKBONE_NAMES: backbone_names(experiment),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
     }

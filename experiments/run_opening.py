@@ -97,7 +97,8 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
             f"cannot be made: {error.strerror}", where=str(folder), expected="a folder this user may write to"
         ) from error
     record = {name: section for name, section in read_run_record(folder).items() if name != EMPTYING}
-    record |= {DECIDING: deciding(experiment), MADE_WITH: [*record.get(MADE_WITH, []), made_with(experiment)]}
+    record.setdefault(DECIDING, deciding(experiment))  # a run goes on by the settings it was started with
+    record[MADE_WITH] = [*record.get(MADE_WITH, []), made_with(experiment)]
     write_atomically(folder / RECORD_FILE, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
     config = json.dumps(experiment.config, indent=2) + "\n"
     write_atomically(folder / CONFIG_FILE, config.encode())  # JSON is YAML, and numbers keep their digits

@@ -7,13 +7,15 @@ from lightning.pytorch import LightningModule
 from torchmetrics import MeanMetric
 
 from lightning_m2pt.answering import Answer, Answering
-from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.losses import SupervisedRows, supervised_rows
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.optim import AdamW, Schedule
 from lightning_m2pt.picture_batch import PictureBatch
 from lightning_m2pt.positions import refuse_without_room
+from lightning_m2pt.self_test import Use, refuse_unless_like_library
 from lightning_m2pt.shortcuts import Shortcuts
 from lightning_m2pt.trainable import assert_same_set, freeze_all_but_declared, trained_parameters
 from lightning_m2pt.types import Batch, ParameterPart, TaskLoss
@@ -58,6 +60,7 @@ class TuningModule(LightningModule):
         self.validation_accuracy = MeanMetric()
         self.answering: Answering | None = None
         self._step_loss = 0.0
+        self._compared: tuple[Attachment | None, set[Use]] = None, set()
 
     def check(self) -> None:
         """Compares method, optimizer and backbone without loading weights.
@@ -79,15 +82,38 @@ class TuningModule(LightningModule):
             return
         self.backbone.load()
         self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
+        self.method.built_shapes = {name: tuple(each.shape) for name, each in self.method.named_tensors().items()}
         freeze_all_but_declared(self, self.method)
         self.method.attach(self.backbone)
+
+    def compare_with_library(self, use: Use) -> None:
+        """Compares our forward passes with the libraries' own, on the device where they run; once for what is attached.
+
+        Raises:
+            BadInputError: If one differs: it would train or answer wrongly.
+        """
+        attachment, uses = self._compared
+        if attachment is not self.backbone.attachment:
+            uses = set()
+        if use not in uses and isinstance(self.backbone, OpenClipLlama):
+            refuse_unless_like_library(self.backbone, use, self.shortcuts)
+        self._compared = self.backbone.attachment, {*uses, use}
 
     def on_fit_start(self) -> None:
         """Puts the model into training mode, which Lightning does not, and loading leaves the backbone without.
 
         A decoder layer recomputes its activations in training mode alone.
         """
+        self.compare_with_library("training")
         self.train()
+
+    def on_validation_start(self) -> None:
+        """A loss is measured with the passes of training."""
+        self.compare_with_library("training")
+
+    def on_predict_start(self) -> None:
+        """Nothing is answered by passes that were not compared."""
+        self.compare_with_library("answering")
 
     def configure_optimizers(self) -> Any:
         """Builds the optimizer over exactly the declared tensors."""

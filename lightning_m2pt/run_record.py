@@ -12,6 +12,8 @@ RECORD_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 DECIDING, MADE_WITH = "deciding", "made_with"
 """Sections of run.json: what decides the numbers, and one entry for every start of the run."""
+BACKBONE_NAMES = "backbone_names"
+"""Key of such an entry: the backbone's fingerprint and the one that folders made before this version go by."""
 HASH_LENGTH = 8
 
 

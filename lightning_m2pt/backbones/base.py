@@ -171,7 +171,15 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Returns the SHA-256 that names the frozen weights and their configuration."""
+        """Returns what names the frozen model: a version and the SHA-256 over all that it is built from."""
+
+    @abstractmethod
+    def former_fingerprint(self) -> str:
+        """Returns the fingerprint by which adapters and runs of the version before name the same model."""
+
+    @abstractmethod
+    def verify_files(self) -> None:
+        """Reads the weights again; raises BadInputError if they are not what the fingerprint is known to be of."""
 
     @abstractmethod
     def base_parameters(self) -> int:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import VisualRows
+from lightning_m2pt.backbones.base_files import BaseFiles
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
 from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
-from lightning_m2pt.backbones.open_clip_llama_files import sha256_of, shape_of
+from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
 from lightning_m2pt.backbones.weight_files import Shape, Stored, compare, read_tensors, stored_tensors
@@ -72,6 +73,10 @@ class OpenClipLlama(LlamaDecoding):
         self._open_clip = read_json(self.vision_config, "model.backbone.vision_config")
         self._llama = read_json(self.language_config / "config.json", "model.backbone.language_config")
         self.shape = shape_of(self._open_clip, self._llama, self.vision_config, self.language_config)
+        self.files = BaseFiles(
+            self.vision_config, self.vision_weights, self.language_config, self.language_folder, self.projector_weights
+        )
+        self.files.refuse_two_truths()
         self.recompute_activations(activation_checkpointing is True)
         self._vision_token_path = VisionTokenPath()
         self._vision_prefix_path = VisionPrefixPath()
@@ -178,9 +183,16 @@ class OpenClipLlama(LlamaDecoding):
         return self
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 over configuration and weight files, independent of where they lie."""
-        files = [self.vision_config, self.vision_weights, self.language_config / "config.json"]
-        return sha256_of([*files, *sorted(self.language_folder.glob("*.safetensors")), self.projector_weights])
+        """Returns the SHA-256 over what the model is built from, independent of where the files lie."""
+        return self.files.fingerprint()
+
+    def former_fingerprint(self) -> str:
+        """Returns the first version, which leaves out the configuration the model is built from and the tokenizer."""
+        return self.files.former_fingerprint()
+
+    def verify_files(self) -> None:
+        """Raises BadInputError if a weight file changed though its size and times are what they were."""
+        self.files.verify()
 
     def base_parameters(self) -> int:
         """Counts language model, vision tower and projector as they were built, whatever has been put in since.

@@ -1,7 +1,5 @@
-"""Reading the files of an open_clip tower and a Llama-form model: sizes from configurations, and their hash."""
+"""Reading the files of an open_clip tower and a Llama-form model: sizes from their configurations."""
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +40,3 @@ def shape_of(
         vision_quick_gelu=open_clip["model_cfg"].get("quick_gelu", False),
         text_mlp_width=llama["intermediate_size"],
     )
-
-
-def sha256_of(files: Sequence[Path]) -> str:
-    """Returns the SHA-256 over the files' own, in this order."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()

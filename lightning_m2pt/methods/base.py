@@ -32,9 +32,14 @@ class Method(nn.Module, ABC):
 
     What is trained = saved = counted = optimised = exported is exactly ``parts()``; ``trainable.py`` enforces it.
     Constructors take configuration only; ``build`` makes tensors once the backbone's modules exist.
+
+    Attributes:
+        built_shapes: The shape of each trained tensor as it was built, before a strategy could share it out; None
+            until the module has built it.
     """
 
     name: str
+    built_shapes: dict[str, tuple[int, ...]] | None = None
 
     @abstractmethod
     def check(self, shape: BackboneShape) -> None:
@@ -55,6 +60,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Returns the trained tensors by part, each with its name inside this module."""
+
+    def named_tensors(self) -> dict[str, nn.Parameter]:
+        """Returns the trained tensors of all parts by their names."""
+        return {name: parameter for tensors in self.parts().values() for name, parameter in tensors}
 
     @abstractmethod
     def added_parameters(self) -> dict[str, int]:

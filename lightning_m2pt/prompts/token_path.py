@@ -56,7 +56,9 @@ class VisionTokenPath:
         return int(self.position == "after_cls")
 
     def without_prompts(self, states: Tensor, length: int) -> Tensor:
-        """Returns (B, 1 + N, D), CLS and patches, of (B, P + 1 + N, D)."""
+        """Returns (B, 1 + N, D), CLS and patches, of (B, P + 1 + N, D); there are no prompts if no block has rows."""
+        if all(rows is None for rows in self.rows):
+            return states
         in_front = self.rows_in_front
         return torch.cat([states[:, :in_front], states[:, in_front + length :]], dim=1)
 

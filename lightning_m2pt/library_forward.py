@@ -1,0 +1,163 @@
+"""The libraries' own forward passes with prompt rows put in: what our own paths are compared with.
+
+Nothing here is shared with the paths that train and answer: hooks of its own put rows in, transformers' whole model
+with its head runs the sequence, open_clip's whole tower the picture.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.prompts.key_value_prefix import learned_prefix
+from lightning_m2pt.prompts.shared_prefix import SDPA_BEHIND_PREFIX
+
+
+class RowsRead(Exception):
+    """Carries the rows that a layer was given."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = rows
+
+
+def library_decoder(
+    backbone: OpenClipLlama, embeddings: Tensor, attention: Literal["eager"] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Runs the language model over (B, S, D) rows behind the attached prompts.
+
+    Args:
+        backbone: With what is attached to it.
+        embeddings: (B, S, D).
+        attention: The library's attention function; None takes the one that our paths are built upon.
+
+    Returns:
+        Hidden states (B, S, D) after the final norm and logits (B, S, V), as the library's own model makes them.
+    """
+    attachment, model = backbone.attachment, backbone.language_model
+    prompts = attachment.textual_prompts
+    rows = prompts.layer_rows() if prompts is not None else []
+    length = prompts.length if prompts is not None else 0
+    cache = cache_with(backbone, len(embeddings)) if attachment.key_value_prefix is not None else None
+    learned = attachment.key_value_prefix.length if attachment.key_value_prefix is not None else 0
+    room = embeddings.new_zeros(len(embeddings), length, embeddings.shape[-1])
+    states: list[Tensor] = []
+    with ExitStack() as stack:
+        stack.enter_context(library_attention(model, attention))
+        first = next((number for number, candidate in enumerate(rows) if candidate is not None), 0)
+        for number, block in enumerate(model.model.layers):
+            own = rows[number] if rows else None
+            hidden = unseen(length, learned, embeddings) if number < first else None
+            hook = block.register_forward_pre_hook(put_in(own, hidden), with_kwargs=True)
+            stack.callback(hook.remove)
+            queries = attachment.query_rows[number] if attachment.query_rows else None
+            if queries is not None:
+                stack.callback(block.self_attn.q_proj.register_forward_hook(put_in_front(queries)).remove)
+        if attachment.lm_head is not None:
+            stack.callback(backbone.pretrained_lm_head().register_forward_hook(instead(attachment.lm_head)).remove)
+        keep = model.model.register_forward_hook(lambda _, __, output: states.append(output.last_hidden_state))
+        stack.callback(keep.remove)
+        output = model(
+            inputs_embeds=torch.cat([room, embeddings], dim=1), past_key_values=cache, use_cache=cache is not None
+        )
+    return states[0][:, length:], output.logits[:, length:]
+
+
+def library_tower(backbone: OpenClipLlama, pixel_values: Tensor) -> Tensor:
+    """Returns (B, 1 + N, D): CLS and patches as open_clip's own tower hands them to its last block."""
+    tower, prompts = backbone.vision_tower, backbone.attachment.visual_prompts
+    *blocks, last = tower.transformer.resblocks
+    in_front = 0
+    with ExitStack() as stack:
+        for block, rows in zip(blocks, prompts.layer_rows() if prompts is not None else [], strict=False):
+            if rows is not None:
+                stack.callback(block.register_forward_pre_hook(put_before(rows, in_front)).remove)
+                in_front = rows.shape[1]
+        stack.callback(last.register_forward_pre_hook(stop_here).remove)
+        try:
+            tower(pixel_values.to(tower.conv1.weight.dtype))
+        except RowsRead as read:
+            return read.rows[:, in_front:]
+    raise RuntimeError("the tower's last block was not called")
+
+
+def cache_with(backbone: OpenClipLlama, samples: int) -> Any:  # noqa: ANN401  (the library's cache)
+    """Returns the library's cache with the learned keys and values in front."""
+    from transformers import DynamicCache
+
+    prefix, decoder = backbone.attachment.key_value_prefix, backbone.language_model.model
+    cache = DynamicCache(config=decoder.config)
+    for layer, pair in enumerate(learned_prefix(decoder, prefix) if prefix is not None else []):
+        keys, values = (each.expand(samples, -1, -1, -1) for each in pair)
+        cache.update(keys, values, layer)
+    return cache
+
+
+@contextmanager
+def library_attention(model: Any, wanted: str | None) -> Iterator[None]:  # noqa: ANN401  (any causal language model)
+    """Lets the model compute attention with the wanted function, or the library's own in the place of ours."""
+    config = model.config
+    chosen = config._attn_implementation
+    try:
+        config._attn_implementation = wanted or ("sdpa" if chosen == SDPA_BEHIND_PREFIX else chosen)
+        yield
+    finally:
+        config._attn_implementation = chosen
+
+
+def unseen(length: int, learned: int, embeddings: Tensor) -> Tensor:
+    """Returns a (1, 1, Q, K) mask to add: causal, and no real row sees the rows that are not there yet."""
+    queries = length + embeddings.shape[1]
+    seen = torch.ones(queries, learned + queries, dtype=torch.bool, device=embeddings.device).tril(learned)
+    seen[length:, learned : learned + length] = False
+    mask = torch.zeros(seen.shape, dtype=embeddings.dtype, device=embeddings.device)
+    return mask.masked_fill(~seen, torch.finfo(embeddings.dtype).min)[None, None]
+
+
+def put_in(rows: Tensor | None, mask: Tensor | None) -> Callable[..., Any]:
+    """Returns a decoder layer's pre-hook: rows in the place of the first ones, a mask in the place of its own."""
+
+    def hook(_block: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        states = given[0]
+        if rows is not None:
+            states = over_first(states, rows)
+        return (states, *given[1:]), named if mask is None else {**named, "attention_mask": mask}
+
+    return hook
+
+
+def put_in_front(rows: Tensor) -> Callable[..., Tensor]:
+    """Returns a hook: what a projection makes of the first rows is replaced."""
+    return lambda _projection, _given, output: over_first(output, rows)
+
+
+def put_before(rows: Tensor, replaced: int) -> Callable[..., tuple[Tensor, ...]]:
+    """Returns a tower block's pre-hook: rows in front of all others, in the place of the first ``replaced``."""
+
+    def hook(_block: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = given[0]
+        first = rows.to(states.dtype).expand(len(states), -1, -1)
+        return torch.cat([first, states[:, replaced:]], dim=1), *given[1:]
+
+    return hook
+
+
+def over_first(states: Tensor, rows: Tensor) -> Tensor:
+    """Returns (B, S, D) states with (1, P, D) rows written over the first P."""
+    changed = states.clone()
+    changed[:, : rows.shape[1]] = rows.to(states.dtype)
+    return changed
+
+
+def instead(head: nn.Module) -> Callable[..., Tensor]:
+    """Returns a hook: the head's output is that of another head."""
+    weight: Tensor = next(head.parameters())
+    return lambda _head, given, _output: head(given[0].to(weight.dtype))
+
+
+def stop_here(_block: nn.Module, given: Sequence[Tensor]) -> None:
+    """Ends the pass with the rows that this block is given."""
+    raise RowsRead(given[0])
