@@ -10,6 +10,7 @@ from PIL import Image
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.predictions import is_encodable
+from lightning_m2pt.strict_json import parse_json
 
 JPEG_QUALITY = 95
 
@@ -35,28 +36,6 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise BadInputError("the file is empty", where=str(path), expected="at least one record")
     return text.replace("\r\n", "\n")
-
-
-def parse_json(text: str, path: Path, first_line: int = 1) -> object:
-    """Returns the JSON value in ``text``, which starts at line ``first_line`` of ``path``.
-
-    Raises:
-        BadInputError: If it is not JSON, naming the line, or nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise BadInputError(
-            f"this is not valid JSON: {error.msg} at column {error.colno}",
-            where=f"{path}:{line}",
-            expected="a complete file in the set's own format",
-            hint="was it cut off? Download or unpack it again",
-        ) from error
-    except (RecursionError, ValueError) as error:
-        raise BadInputError(
-            "the JSON is nested too deeply, or holds a number of thousands of digits", where=f"{path}:{first_line}"
-        ) from error
 
 
 def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

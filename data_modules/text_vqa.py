@@ -31,11 +31,12 @@ from typing import Any, Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import checked_object, fake_image, parse_json, read_text, text_field, write_image, write_text
+from data_modules.files import checked_object, fake_image, read_text, text_field, write_image, write_text
 from data_modules.hub_files import hub_files, hub_rows, refuse_neither_form, refuse_two_forms
 from data_modules.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import is_encodable
+from lightning_m2pt.strict_json import parse_json
 from lightning_m2pt.types import ImageSource, Question
 
 VERSION = "0.5.1"
