@@ -1,6 +1,5 @@
 """Reading and writing the small text files of data sets, with the place of every mistake."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -6,7 +6,6 @@ in the root or one folder below it (``data/``, or one folder a configuration). P
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from data_modules.files import checked_object
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import pixels_of
 from lightning_m2pt.stored_image import ROW_GROUPS, StoredImage, damaged, parquet_reader, unreadable
+from lightning_m2pt.strict_json import parse_json
 
 FILE_NAME = re.compile(r"(?P<split>.+?)(-(?P<number>\d{5})-of-(?P<total>\d{5}))?(-[0-9a-f]{16})?\.parquet")
 LARGEST_SMALL_PICTURE = 256 * 256
@@ -221,9 +221,9 @@ def class_names(path: Path, column: str) -> list[str] | None:
         return None
     where = f"{path}: metadata"
     try:
-        features = checked_object(json.loads(stored), where).get("info", {}).get("features", {})
+        features = checked_object(parse_json(stored, where, first_line=0), where).get("info", {}).get("features", {})
         names = features[column].get("names")
-    except (ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadInputError(
             f"the column {column!r} has no class names", where=where, expected="a ClassLabel feature"
         ) from error

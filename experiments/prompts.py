@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from callbacks.loggers import METRICS_FILE, STEP
 from experiments.attention_samples import token_text
@@ -119,7 +120,7 @@ def words_table(textual: dict[str, Any]) -> Table:
         for number, words in enumerate(rows):
             shown = ", ".join(f"{word.strip() or '␣'} {cosine:.2f}" for word, cosine in words[:WORDS_SHOWN])
             last = layer == 0 and number == len(rows) - 1
-            table.add_row(str(layer), str(number), shown, end_section=last)
+            table.add_row(str(layer), str(number), Text(shown), end_section=last)  # "[/INST]" is no markup
     return table
 
 

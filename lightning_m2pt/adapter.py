@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.strict_json import parse_json
 
 FORMAT = 1
 CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safetensors", "README.md"
@@ -63,7 +64,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes(), path, expected="an adapter configuration")
     except FileNotFoundError as error:
         raise BadInputError(
             "no adapter here",
@@ -71,8 +72,6 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             expected="a run that was trained to the end",
             hint="run `m2pt fit` first",
         ) from error
-    except ValueError as error:
-        raise BadInputError(f"not JSON ({error})", where=str(path), expected="an adapter configuration") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise BadInputError("unknown adapter format", where=str(path), expected=f"format {FORMAT}")
     return config

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.stored_image import StoredImage
 from lightning_m2pt.types import ImageSource
 
@@ -31,20 +31,10 @@ MAXIMUM_PIXELS = 50_000_000
 # Pillow's other readers start outside programs (EPS) or are rare enough not to be worth their attack surface.
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 HINT_BYTES = 64
+LONGEST_REASON = 160
 LONGEST_NAME = 1024
 LONGEST_PART = 255  # bytes; what file systems allow between two slashes
 ADDRESS = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*:/|(file|data):")
-UNDECODABLE = (
-    OSError,
-    SyntaxError,  # what Pillow raises for broken PNG chunks
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    ArithmeticError,
-    MemoryError,
-    Image.DecompressionBombError,
-)
 
 
 def open_image(source: ImageSource, where: str = "", maximum_pixels: int = MAXIMUM_PIXELS) -> Image.Image:
@@ -94,11 +84,11 @@ def decoded(file: BinaryIO, place: str, maximum_pixels: int, *, keep_grey: bool 
         image.load()
         upright = ImageOps.exif_transpose(image)
         return upright if keep_grey and upright.mode == "L" else as_rgb(upright, place)
-    except UNDECODABLE as error:
-        if isinstance(error, BadInputError):
-            raise
+    except M2PTError:
+        raise
+    except Exception as error:  # a damaged file can raise anything: struct.error, zlib.error, SyntaxError, IndexError
         raise BadInputError(
-            f"the image is damaged or cut off: {error}", where=place, hint="copy or download the file again"
+            f"the image is damaged or cut off: {said(error)}", where=place, hint="copy or download the file again"
         ) from error
 
 
@@ -197,11 +187,16 @@ def open_header(file: BinaryIO, place: str, maximum_pixels: int) -> Image.Image:
             where=place,
             expected="one of " + ", ".join(READABLE_FORMATS),
         ) from error
-    except UNDECODABLE as error:
-        raise BadInputError(f"the image's header is damaged: {error}", where=place) from error
+    except Exception as error:  # as above
+        raise BadInputError(f"the image's header is damaged: {said(error)}", where=place) from error
     if image.width * image.height > maximum_pixels:
         raise too_large
     return image
+
+
+def said(error: Exception) -> str:
+    """Returns what Pillow said of a file, not at any length."""
+    return f"{type(error).__name__}: {error}"[:LONGEST_REASON]
 
 
 def kind_of_bytes(first_bytes: bytes) -> str:

@@ -5,6 +5,7 @@ deep as the stack allows, so that the value breaks whoever walks through it late
 """
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -36,7 +37,9 @@ def parse_json(text: str | bytes, file: object, first_line: int = 1, expected: s
     place = f"{file}:{first_line}" if first_line else str(file)
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(decoded, object_pairs_hook=object_of_pairs, parse_constant=refuse_constant)
+        value = json.loads(
+            decoded, object_pairs_hook=object_of_pairs, parse_float=finite_float, parse_constant=refuse_constant
+        )
     except json.JSONDecodeError as error:
         place = f"{file}:{first_line + error.lineno - 1}" if first_line else str(file)
         raise BadInputError(
@@ -83,17 +86,38 @@ def refuse_constant(name: str) -> NoReturn:
     raise RefusedJsonError(f"this is not valid JSON: {name} is no JSON number")
 
 
+def finite_float(text: str) -> float:
+    """Returns a number with a point or an exponent.
+
+    Raises:
+        RefusedJsonError: If it is beyond what a float holds: Python would make it infinite.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise RefusedJsonError(f"the number {text:.40} is too large")
+    return number
+
+
+REFUSING: dict[str, Any] = {
+    "object_pairs_hook": object_of_pairs,
+    "parse_float": finite_float,
+    "parse_constant": refuse_constant,
+}
+
+
 def is_deeper(value: Any, levels: int) -> bool:  # noqa: ANN401  (any JSON value)
     """Tells whether a JSON value has more levels of lists and objects; looks level by level, without recursion."""
     level = [value]
-    for _ in range(levels + 1):
-        containers = [item for item in level if isinstance(item, list | dict)]
+    for _ in range(levels):
         level = [
-            inside for item in containers for inside in (item.values() if isinstance(item, dict) else item)
+            inside
+            for item in level
+            if isinstance(item, list | dict)
+            for inside in (item.values() if isinstance(item, dict) else item)
         ]
         if not level:
             return False
-    return bool(level)
+    return any(isinstance(item, list | dict) for item in level)
 
 
 def too_deep(place: str) -> BadInputError:

@@ -32,16 +32,24 @@ COSTLY = {
     "whole number of a megabyte": PROTO + b"}U\x01a\x8b" + struct.pack("<i", 2**20) + b"\x7f" * 2**20 + b"s.",
     "whole number of digits": PROTO + b"}U\x01aI" + b"9" * 100_000 + b"\ns.",
     "endless tuple": PROTO + b"(" + b"K\x01" * 2_000 + b"t.",
-    "shape beyond everything": PROTO + b"}U\x04data" + ARRAY + b"(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86" + DTYPE
+    "shape beyond everything": PROTO
+    + b"}U\x04data"
+    + ARRAY
+    + b"(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86"
+    + DTYPE
     + b"\x89U\x01atbs.",
     "array of a name": PROTO + b"}U\x04data" + ARRAY + b"(K\x01K\x01\x85" + DTYPE + b"\x89cnumpy\nndarray\ntbs.",
-    "values asked for often": PROTO + TEXT_OF_1_MB + b"q\x000}("
+    "values asked for often": PROTO
+    + TEXT_OF_1_MB
+    + b"q\x000}("
     + b"".join(
         b"U\x02" + struct.pack("<H", number) + ARRAY + b"(K\x01J\x00\x00\x10\x00\x85" + DTYPE + b"\x89h\x00tb"
         for number in range(300)
     )
     + b"u.",
-    "text encoded often": PROTO + TEXT_OF_1_MB + b"q\x000}("
+    "text encoded often": PROTO
+    + TEXT_OF_1_MB
+    + b"q\x000}("
     + b"".join(
         b"U\x02" + struct.pack("<H", number) + b"c_codecs\nencode\nh\x00U\x06latin1\x86R" for number in range(300)
     )
