@@ -31,6 +31,7 @@ from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image
 from data_modules.hub_files import hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.mistakes import refuse
 from lightning_m2pt.types import Question
 
 IMAGES_MAGIC = 2051
@@ -132,9 +133,13 @@ class MNIST(BenchmarkDataModule):
             raise BadInputError(
                 f"there are {len(labels)} labels and {len(images)} pictures", where=str(labels_path), expected="as many"
             )
-        for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1):
-            if label >= len(DIGITS):
-                raise BadInputError(f"the label is {label}", where=f"{labels_path}: record {number}", expected="0 to 9")
+        wrong = [
+            BadInputError(f"the label is {label}", where=f"{labels_path}: record {number}", expected="0 to 9")
+            for number, label in enumerate(labels, start=1)
+            if label >= len(DIGITS)
+        ]
+        refuse(wrong)
+        for number, (image, label) in enumerate(zip(images, labels if not wrong else [], strict=False), start=1):
             yield f"{images_path}: record {number}", image, int(label)
 
 

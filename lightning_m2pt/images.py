@@ -30,6 +30,9 @@ MAXIMUM_PIXELS = 50_000_000
 
 # Pillow's other readers start outside programs (EPS) or are rare enough not to be worth their attack surface.
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9", "GIF": b"\x00;"}
+"""What the last bytes of a whole file are; some writers add zeros."""
+LONGEST_END = 64
 HINT_BYTES = 64
 LONGEST_REASON = 160
 LONGEST_NAME = 1024
@@ -109,6 +112,37 @@ def image_size(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     place = place_of(source, where)
     with open_encoded(source, place) as file:
         return open_header(file, place, maximum_pixels).size
+
+
+def check_image(source: ImageSource, where: str = "", decode: bool = False) -> None:
+    """Looks at a picture's header and at its end; a picture that does not end as its format does is decoded.
+
+    Args:
+        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
+        where: ``FILE:LINE`` or record the picture belongs to, for the error.
+        decode: Decode it whatever its end is.
+
+    Raises:
+        BadInputError: If there is no readable picture of an allowed kind and size.
+        EnvironmentFailure: If the file may not be read.
+    """
+    if isinstance(source, numpy.ndarray):
+        image_of_array(source, where, MAXIMUM_PIXELS)
+        return
+    place = place_of(source, where)
+    with open_encoded(source, place) as file:
+        format_name = open_header(file, place, MAXIMUM_PIXELS).format or ""
+        if decode or not has_end(file, format_name):
+            file.seek(0)
+            decoded(file, place, MAXIMUM_PIXELS)
+
+
+def has_end(file: BinaryIO, format_name: str) -> bool:
+    """Tells whether an encoded picture ends with what its format ends with; False where that says nothing."""
+    end = ENDS.get(format_name)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - LONGEST_END))
+    return end is not None and file.read().rstrip(b"\0").endswith(end.rstrip(b"\0"))
 
 
 def place_of(source: Path | StoredImage, where: str) -> str:
