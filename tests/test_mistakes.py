@@ -117,7 +117,7 @@ def test_every_mistake_of_a_tuning_set_is_found(tmp_path: Path) -> None:
     for expected in (
         *("record 3: conversations: the answer", "record 5: image: the image name", "record 6: the record is a int"),
         *("record 9: the key 'task_name'", "record 10: conversations: there are 0", "images are missing"),
-        *("fake_5.png: the image is damaged", "fake_6.png: this is no regular file", "record 16: sample 15/fake_7 has"),
+        *("fake_5.png: the image is damaged", "fake_6.png: this is no regular file", "record 16: sample "),
     ):
         assert len([line for line in found if expected in line]) == 1, expected
     assert len(found) == 9
