@@ -36,6 +36,8 @@ from lightning_m2pt.types import Question
 
 IMAGES_MAGIC = 2051
 LABELS_MAGIC = 2049
+MOST_VALUES = 2**30
+"""Twenty times those of the training part."""
 PREFIXES = {"test": "t10k", "train": "train"}
 IMAGES_FILE = "{prefix}-images-idx3-ubyte"
 LABELS_FILE = "{prefix}-labels-idx1-ubyte"
@@ -169,6 +171,10 @@ def read_idx(path: Path, magic: int, dimensions: int) -> numpy.ndarray:
             expected = 1
             for side in shape:
                 expected *= side
+            if expected > MOST_VALUES:  # a small compressed file can hold more than the memory
+                raise BadInputError(
+                    f"the header says {expected} values", where=str(path), expected=f"at most {MOST_VALUES}"
+                )
             values = file.read(expected + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error, OverflowError, MemoryError) as error:
         raise BadInputError(f"the file is damaged: {error}", where=str(path), hint="download it again") from error
