@@ -107,6 +107,7 @@ class BenchmarkDataModule(DataModule):
                 raise BadInputError("the set has no questions", where=str(self.root), expected="at least one")
             unique_ids(questions, key=lambda item: item.id)
             refuse(mistakes_in_texts(questions))
+            refuse(mistakes_in_classes(self.classes, str(self.root)))
             self.read_questions = evenly_spread(questions, self.limit, self.questions_per_group)
         return self.read_questions
 
@@ -218,6 +219,18 @@ def mistakes_in_texts(questions: Sequence[Question]) -> list[BadInputError]:
                 )
             )
     return mistakes
+
+
+def mistakes_in_classes(names: Sequence[str], where: str) -> list[BadInputError]:
+    """Returns the class names that cannot be told apart or cannot be answers."""
+    written = [name.replace("_", " ").strip().casefold() for name in names]
+    twice = [name for name, plain in zip(names, written, strict=True) if written.count(plain) > 1]
+    marked = [name for name in names if IMAGE_MARK in name]
+    return [
+        BadInputError(f"the class {name!r:.80} {problem}", where=where, expected="names that differ, and no marks")
+        for found, problem in ((twice, "is there twice"), (marked, f"contains {IMAGE_MARK}"))
+        for name in found[:1]
+    ]
 
 
 def evenly_spread(questions: Sequence[Question], limit: int | None, group: int) -> list[Question]:

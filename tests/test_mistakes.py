@@ -15,6 +15,7 @@ from data_modules.cifar10 import CIFAR10
 from data_modules.mme import MME
 from data_modules.mnist import MNIST
 from data_modules.pope import POPE
+from data_modules.restricted_pickle import python2_pickle
 from data_modules.snli_ve import SNLIVE
 from data_modules.text_vqa import TextVQA
 from data_modules.vision_flan import VisionFlan
@@ -299,3 +300,19 @@ def test_one_mistake_is_three_lines_and_decoding_finds_more(tmp_path: Path, capf
     assert code == ExitCode.BAD_INPUT
     assert "error: vsr: 2 mistakes in" in shown
     assert "test.jsonl:2: this is not valid JSON" in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["cat", "dog", "Cat"], "the class 'cat' is there twice"),
+        (["pick_up", "dog", "pick up"], "the class 'pick_up' is there twice"),
+        (["cat", "dog", "bird", "<image>"], "the class '<image>' contains <image>"),
+    ],
+)
+def test_classes_that_no_answer_can_name_are_refused(tmp_path: Path, names: list[str], expected: str) -> None:
+    CIFAR10.write_fake(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "batches.meta").write_bytes(python2_pickle({"label_names": names}))
+    with pytest.raises(BadInputError) as caught:
+        CIFAR10(str(tmp_path), "plain", limit=1).questions()
+    assert any(expected in mistake.what for mistake in mistakes_of(caught.value))
