@@ -28,7 +28,7 @@ ALLOWED = frozenset(
 )
 """What Python 2 and 3 write for such dictionaries with protocols 2 to 5. Whole numbers have at most 32 bits: longer
 ones can be chosen so that a dictionary takes hours."""
-INSTRUCTIONS = {ord(code): info for code, info in pickletools.code2op.items()}
+INSTRUCTIONS = {ord(info.code): info for info in pickletools.opcodes}
 LENGTHS = {
     pickletools.TAKEN_FROM_ARGUMENT1: struct.Struct("<B"),
     pickletools.TAKEN_FROM_ARGUMENT4: struct.Struct("<i"),

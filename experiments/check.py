@@ -17,12 +17,13 @@ from data_modules.instruction import InstructionDataModule
 from data_modules.known_sizes import number_of_pictures, verdict_on
 from experiments.check_report import mistakes_in, report_lines
 from experiments.check_sets import check_sets
-from experiments.cli import config_files, parse_experiment, split_arguments
+from experiments.cli import Experiment, config_files, parse_experiment, split_arguments
 from experiments.console import VerbParser, say
 from experiments.evaluation_sets import default_data_root
 from experiments.lengths import check_question_lengths, check_sample_lengths
 from experiments.prepare import connect_experiment, refuse_tuned_benchmarks
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.mistakes import mistakes_of
 
 NAMES = re.compile(r"\w+(,\w+)*")
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     found = [
         mistake
         for data_module in [experiment.data, *experiment.benchmarks]
-        for mistake in checked(data_module, own.decode)
+        for mistake in checked(experiment, data_module, own.decode)
     ]
     if len(found) == 1:
         raise found[0]
@@ -56,10 +57,10 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def checked(data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:
+def checked(experiment: Experiment, data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:
     """Checks one set, says what was found, and returns the mistakes."""
     name = type(data_module).__name__
-    mistakes = mistakes_in(data_module, decode)
+    mistakes = mistakes_in(data_module, decode) or too_long(experiment, data_module)
     if mistakes:
         say(f"bad {name:<12} {len(mistakes):>8,} mistake{'s' * (len(mistakes) > 1)} in {data_module.root}")
         for line in report_lines(mistakes):
@@ -68,6 +69,18 @@ def checked(data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:
     say(f"ok  {name:<12} {len(data_module.items()):>8,} in {data_module.root}")
     if isinstance(data_module, BenchmarkDataModule):
         say_if_older(data_module)
+    return ()
+
+
+def too_long(experiment: Experiment, data_module: DataModule) -> tuple[BadInputError, ...]:
+    """Returns what of a set does not fit into the language model's positions."""
+    try:
+        if isinstance(data_module, InstructionDataModule):
+            check_sample_lengths(experiment.model, data_module)
+        if isinstance(data_module, BenchmarkDataModule):
+            check_question_lengths(experiment.model, data_module, data_module.max_new_tokens)
+    except BadInputError as error:
+        return mistakes_of(error)
     return ()
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TypeVar
 
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, M2PTError
 
 NAMED = 3
 LONGEST_NAMED = 160
@@ -37,7 +37,7 @@ class SeveralMistakesError(BadInputError):
             hint=first.hint or "`m2pt check` lists all of them",
         )
 
-    def __reduce__(self) -> tuple[partial["SeveralMistakesError"], tuple[()]]:
+    def __reduce__(self) -> tuple[partial[M2PTError], tuple[()]]:
         """Lets the error come back from another process with all its mistakes."""
         return partial(type(self), self.mistakes), ()
 

@@ -18,7 +18,7 @@ from experiments.fetched_files import FetchRecord, read_record, write_record
 from experiments.prompts import norms_over_training
 from experiments.report_curves import metrics_of, series
 from lightning_m2pt.adapter import check_adapter, load_adapter, save_adapter
-from lightning_m2pt.backbones.open_clip_llama_files import read_json
+from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.checkpoint import MANIFEST_FILE, TENSOR_FILE, TEXT_FILE, read_checkpoint, write_checkpoint
 from lightning_m2pt.feature_cache import FeatureCache
 from lightning_m2pt.images import check_image, image_size, open_image

@@ -10,10 +10,11 @@ from data_modules.files import json_records
 from data_modules.text_vqa import TextVQA
 from data_modules.vsr import VSR
 from lightning_m2pt.adapter import read_adapter_config
-from lightning_m2pt.backbones.open_clip_llama_files import read_json
+from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.checkpoint import damage
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.mistakes import made_of_each
 from lightning_m2pt.partial_predictions import whole_lines
 from lightning_m2pt.run_record import read_run_record
 from lightning_m2pt.state_codec import decode_state
@@ -60,7 +61,7 @@ READERS: dict[str, tuple[str, Read]] = {
     "backbone": ("config.json", lambda folder: read_json(folder / "config.json", "model.backbone.language_config")),
     "predictions": ("vsr.jsonl", lambda folder: read_predictions(folder / "vsr.jsonl")),
     "partial": ("vsr.jsonl.partial-0", lambda folder: whole_lines(folder / "vsr.jsonl.partial-0")),
-    "records": ("test.jsonl", lambda folder: list(json_records(folder / "test.jsonl"))),
+    "records": ("test.jsonl", lambda folder: made_of_each(json_records(folder / "test.jsonl"), lambda record: record)),
     "vsr": ("test.jsonl", lambda folder: VSR(str(folder), "plain").questions()),
     "text_vqa": ("TextVQA_0.5.1_val.json", lambda folder: TextVQA(str(folder), "plain").questions()),
     "state": ("state.json", lambda folder: decode_state({}, (folder / "state.json").read_bytes())),
