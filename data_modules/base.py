@@ -6,19 +6,27 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy
 from lightning.pytorch import LightningDataModule
 
 from lightning_m2pt.collate import Collator
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.images import image_size
+from lightning_m2pt.images import check_image
+from lightning_m2pt.mistakes import collecting, mistakes_of, refuse
 from lightning_m2pt.processing import Processor
 from lightning_m2pt.stored_image import StoredImage
 from lightning_m2pt.templates import template_named
 from lightning_m2pt.types import Question, Sample, Turn
 
 MISSING_IMAGES_LISTED = 10
+
+OnPicture: TypeAlias = Callable[[int, int], None]
+
+
+def nobody_asks(done: int, total: int) -> None:
+    """Stands where nobody wants to know how far a check is."""
 
 
 class DataModule(LightningDataModule, ABC):
@@ -67,16 +75,35 @@ class DataModule(LightningDataModule, ABC):
     def items(self) -> Sequence[Sample | Question]:
         """Returns everything the set holds, in a fixed order, read from disk once."""
 
-    def check(self) -> None:
-        """Validates annotations and image headers without decoding pictures, and the lengths of all texts.
+    def check(self, decode: bool = False, on_picture: OnPicture = nobody_asks) -> None:
+        """Validates annotations, pictures and the lengths of all texts, to the end whatever is found.
+
+        Args:
+            decode: Decode every picture, instead of those that do not end as their format does.
+            on_picture: Told how many pictures were looked at, of how many.
 
         Raises:
-            BadInputError: At the first thing that is wrong; missing images are counted first.
+            BadInputError: If something is wrong: with all mistakes. The module can be used as if it were new.
         """
+        with collecting() as mistakes:
+            try:
+                self.examine(decode, on_picture)
+            except BadInputError as error:
+                mistakes += mistakes_of(error)
+        if mistakes:
+            self.forget()
+        refuse(mistakes)
+
+    def examine(self, decode: bool, on_picture: OnPicture) -> None:
+        """Looks at everything ``check`` validates; see there."""
         items = self.items()
-        image_bytes(items)
-        for item in distinct_images(items):
-            image_size(item.image, item.source)
+        present = image_bytes(items)
+        pictures = [item for item in distinct_images(items) if image_key(item) in present]
+        refuse(mistakes_in_pictures(pictures, decode, on_picture))
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drops what was read: the next use reads again."""
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of what the set says: ids, texts and the size of every image; not where it lies.
@@ -141,13 +168,35 @@ def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
     if missing:
         names = ", ".join(str(item.image) for item in missing[:MISSING_IMAGES_LISTED])
         more = ", ..." if len(missing) > MISSING_IMAGES_LISTED else ""
-        raise BadInputError(
+        mistake = BadInputError(
             f"{len(missing)} of {len(sizes) + len(missing)} images are missing: {names}{more}",
             where=missing[0].source,
             expected="every image that the annotations name",
             hint="check the image folder",
         )
+        refuse([mistake])
     return sizes
+
+
+def mistakes_in_pictures(
+    items: Sequence[Sample | Question], decode: bool, on_picture: OnPicture
+) -> list[BadInputError]:
+    """Returns what is wrong with pictures.
+
+    Args:
+        items: One item of every picture.
+        decode: Decode every picture.
+        on_picture: Told how many pictures were looked at, of how many.
+    """
+    mistakes = []
+    for number, item in enumerate(items, start=1):
+        try:
+            check_image(item.image, item.source, decode)
+        except BadInputError as error:
+            error.__cause__ = error.__context__ = None
+            mistakes.append(error.with_traceback(None))
+        on_picture(number, len(items))
+    return mistakes
 
 
 def unique_ids(items: Sequence[Sample | Question], key: Callable[[Sample | Question], str]) -> None:
@@ -157,12 +206,13 @@ def unique_ids(items: Sequence[Sample | Question], key: Callable[[Sample | Quest
         BadInputError: If there are any.
     """
     seen: dict[str, Sample | Question] = {}
+    mistakes = []
     for item in items:
         other = seen.setdefault(key(item), item)
         if other is not item:
-            raise BadInputError(
-                f"{key(item)!r} is there twice, first at {other.source}", where=item.source, expected="unique records"
-            )
+            mistake = f"{key(item)!r:.160} is there twice, first at {other.source}"
+            mistakes.append(BadInputError(mistake, where=item.source, expected="unique records"))
+    refuse(mistakes)
 
 
 def as_sample(question: Question) -> Sample:

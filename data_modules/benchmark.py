@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeVar
 
 import numpy
+from typing_extensions import override
 
 from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
 from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, names_of, planned_batches
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.mistakes import are_collected, refuse
 from lightning_m2pt.sample_order import SampleLoader
+from lightning_m2pt.templates import IMAGE_MARK
 from lightning_m2pt.types import Question, Sample
 
 TemplateName = Literal["vicuna_v1", "plain"]
@@ -100,15 +103,21 @@ class BenchmarkDataModule(DataModule):
         """
         if self.read_questions is None:
             questions = self.read()
-            if not questions:
+            if not questions and not are_collected():
                 raise BadInputError("the set has no questions", where=str(self.root), expected="at least one")
             unique_ids(questions, key=lambda item: item.id)
+            refuse(mistakes_in_texts(questions))
+            refuse(mistakes_in_classes(self.classes, str(self.root)))
             self.read_questions = evenly_spread(questions, self.limit, self.questions_per_group)
         return self.read_questions
 
     def items(self) -> list[Question]:
         """Returns the questions to ask."""
         return self.questions()
+
+    @override
+    def forget(self) -> None:
+        self.read_questions = None
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the questions and looks for every picture.
@@ -193,6 +202,35 @@ class BenchmarkDataModule(DataModule):
     def test_dataloader(self) -> SampleLoader:
         """Returns the same batches as ``predict_dataloader``."""
         return self.predict_dataloader()
+
+
+def mistakes_in_texts(questions: Sequence[Question]) -> list[BadInputError]:
+    """Returns the questions that cannot be asked: those without a word, or with the mark that stands for a picture."""
+    mistakes = []
+    for question in questions:
+        if not question.text.strip():
+            mistakes.append(BadInputError("the question is empty", where=question.source, expected="a text"))
+        if any(IMAGE_MARK in text for text in (question.text, question.target, *question.references)):
+            mistakes.append(
+                BadInputError(
+                    f"{IMAGE_MARK} stands in the question or its answer",
+                    where=question.source,
+                    expected="texts without it: the template says where the picture goes",
+                )
+            )
+    return mistakes
+
+
+def mistakes_in_classes(names: Sequence[str], where: str) -> list[BadInputError]:
+    """Returns the class names that cannot be told apart or cannot be answers."""
+    written = [name.replace("_", " ").strip().casefold() for name in names]
+    twice = [name for name, plain in zip(names, written, strict=True) if written.count(plain) > 1]
+    marked = [name for name in names if IMAGE_MARK in name]
+    return [
+        BadInputError(f"the class {name!r:.80} {problem}", where=where, expected="names that differ, and no marks")
+        for found, problem in ((twice, "is there twice"), (marked, f"contains {IMAGE_MARK}"))
+        for name in found[:1]
+    ]
 
 
 def evenly_spread(questions: Sequence[Question], limit: int | None, group: int) -> list[Question]:

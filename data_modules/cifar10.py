@@ -29,6 +29,7 @@ from data_modules.files import fake_image
 from data_modules.hub_files import class_names, hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
 from data_modules.restricted_pickle import BatchValue, WritableValue, python2_pickle, read_batch
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.mistakes import refuse
 from lightning_m2pt.types import Question
 
 FOLDER = "cifar-10-batches-py"
@@ -138,7 +139,7 @@ class CIFAR10(BenchmarkDataModule):
         for name in BATCH_FILES[self.split]:
             path = self.folder / name
             images, labels = pictures_and_labels(read_batch(path), path, number_of_classes)
-            for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1):
+            for number, (image, label) in enumerate(zip(images, labels, strict=False), start=1):
                 yield f"{name}/{number}", f"{path}: record {number}", image, label
 
     def hub_pictures(self, number_of_classes: int) -> Iterator[tuple[str, str, numpy.ndarray, int]]:
@@ -147,7 +148,7 @@ class CIFAR10(BenchmarkDataModule):
         Raises:
             BadInputError: If a file or a picture is damaged, or a label is out of range.
         """
-        rows = list(labelled_pictures(self.hub, HUB_IMAGE_COLUMNS, HUB_LABEL_COLUMN, number_of_classes))
+        rows = labelled_pictures(self.hub, HUB_IMAGE_COLUMNS, HUB_LABEL_COLUMN, number_of_classes)
         files = BATCH_FILES[self.split]
         for name, positions in zip(files, numpy.array_split(numpy.arange(len(rows)), len(files)), strict=True):
             for number, position in enumerate(positions, start=1):
@@ -179,14 +180,17 @@ def pictures_and_labels(
             where=f"{path}: {labels_key}",
             expected=f"{len(data)} labels",
         )
-    for number, label in enumerate(labels, start=1):
-        if type(label) is not int or not 0 <= label < number_of_classes:
-            raise BadInputError(
-                f"the label is {label!r:.40}",
-                where=f"{path}: record {number}: {labels_key}",
-                expected=f"0 to {number_of_classes - 1}",
-            )
-    return data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1), labels
+    mistakes = [
+        BadInputError(
+            f"the label is {label!r:.40}",
+            where=f"{path}: record {number}: {labels_key}",
+            expected=f"0 to {number_of_classes - 1}",
+        )
+        for number, label in enumerate(labels, start=1)
+        if type(label) is not int or not 0 <= label < number_of_classes
+    ]
+    refuse(mistakes)
+    return data.reshape(-1, 3, side, side).transpose(0, 2, 3, 1), [] if mistakes else labels
 
 
 def write_cifar10(

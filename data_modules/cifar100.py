@@ -157,7 +157,7 @@ class CIFAR100(BenchmarkDataModule):
         """
         path = self.folder / self.split
         images, labels = pictures_and_labels(read_batch(path), path, number_of_classes, f"{self.labels}_labels")
-        for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1):
+        for number, (image, label) in enumerate(zip(images, labels, strict=False), start=1):
             yield f"{path}: record {number}", image, label
 
 

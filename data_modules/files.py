@@ -1,17 +1,19 @@
 """Reading and writing the small text files of data sets, with the place of every mistake."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy
 from PIL import Image
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.predictions import is_encodable
+from lightning_m2pt.strict_json import parse_json
 
 JPEG_QUALITY = 95
+Record: TypeAlias = tuple[str, dict[str, Any]]
+"""``FILE:LINE`` or ``FILE: record N``, and the record."""
 
 
 def read_text(path: Path) -> str:
@@ -37,46 +39,38 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n")
 
 
-def parse_json(text: str, path: Path, first_line: int = 1) -> object:
-    """Returns the JSON value in ``text``, which starts at line ``first_line`` of ``path``.
+def json_records(path: Path) -> Iterator[Record | BadInputError]:
+    """Yields the records of JSON lines or of one JSON list of objects, or the mistake in a record's place.
+
+    Empty lines are passed over.
 
     Raises:
-        BadInputError: If it is not JSON, naming the line, or nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise BadInputError(
-            f"this is not valid JSON: {error.msg} at column {error.colno}",
-            where=f"{path}:{line}",
-            expected="a complete file in the set's own format",
-            hint="was it cut off? Download or unpack it again",
-        ) from error
-    except (RecursionError, ValueError) as error:
-        raise BadInputError(
-            "the JSON is nested too deeply, or holds a number of thousands of digits", where=f"{path}:{first_line}"
-        ) from error
-
-
-def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (``FILE:LINE`` or ``FILE: record N``, record) of JSON lines or of one JSON list of objects.
-
-    Raises:
-        BadInputError: If the file or one of its records cannot be read; empty lines are passed over.
+        BadInputError: If the file cannot be read.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
         records = parse_json(text, path)
         assert isinstance(records, list)
-        for number, record in enumerate(records, start=1):
-            where = f"{path}: record {number}"
-            yield where, checked_object(record, where)
+        yield from objects(records, path)
         return
     for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
             yield where, checked_object(parse_json(line, path, number), where)
+        except BadInputError as error:
+            yield error
+
+
+def objects(records: list[Any], path: Path) -> Iterator[Record | BadInputError]:
+    """Yields (``FILE: record N``, record) of a list of JSON objects, or the mistake in a record's place."""
+    for number, record in enumerate(records, start=1):
+        where = f"{path}: record {number}"
+        try:
+            yield where, checked_object(record, where)
+        except BadInputError as error:
+            yield error
 
 
 def checked_object(record: object, where: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ in the root or one folder below it (``data/``, or one folder a configuration). P
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ import numpy
 from data_modules.files import checked_object
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import pixels_of
+from lightning_m2pt.mistakes import made_of_each
 from lightning_m2pt.stored_image import ROW_GROUPS, StoredImage, damaged, parquet_reader, unreadable
+from lightning_m2pt.strict_json import parse_json
 
 FILE_NAME = re.compile(r"(?P<split>.+?)(-(?P<number>\d{5})-of-(?P<total>\d{5}))?(-[0-9a-f]{16})?\.parquet")
 LARGEST_SMALL_PICTURE = 256 * 256
@@ -158,8 +159,8 @@ def schema_of(path: Path) -> Any:
         raise damaged(path, error) from error
 
 
-def hub_rows(files: Sequence[Path], columns: Sequence[str], image_column: str) -> Iterator[HubRow]:
-    """Yields the rows of a split; of the pictures only their size is kept.
+def hub_rows(files: Sequence[Path], columns: Sequence[str], image_column: str) -> Iterator[HubRow | BadInputError]:
+    """Yields the rows of a split, or the mistake in a row's place; of the pictures only their size is kept.
 
     Args:
         files: The split's Parquet files, in order.
@@ -167,7 +168,7 @@ def hub_rows(files: Sequence[Path], columns: Sequence[str], image_column: str) -
         image_column: Name of the column of pictures.
 
     Raises:
-        BadInputError: If a file is damaged, a column is missing, or a row has no picture.
+        BadInputError: If a file is damaged or a column is missing.
         EnvironmentFailure: If pyarrow is not installed.
     """
     parquet = parquet_reader()
@@ -198,12 +199,13 @@ def hub_rows(files: Sequence[Path], columns: Sequence[str], image_column: str) -
                 content = pictures[row].as_buffer()
                 name = (record.pop(image_column, None) or {}).get("path") or ""
                 if content is None:
-                    raise BadInputError(
+                    yield BadInputError(
                         "the row has no picture",
                         where=f"{where}: {image_column}",
                         expected="the picture's bytes, not only the name of a file",
                         hint=f"the row names {name!r:.80}" if name else "",
                     )
+                    continue
                 image = StoredImage(path, image_column, number, row, content.size)
                 image = first_of_content.setdefault(hashlib.sha256(content).digest(), image)
                 yield HubRow(path, where, record, image, str(name))
@@ -221,9 +223,9 @@ def class_names(path: Path, column: str) -> list[str] | None:
         return None
     where = f"{path}: metadata"
     try:
-        features = checked_object(json.loads(stored), where).get("info", {}).get("features", {})
+        features = checked_object(parse_json(stored, where, first_line=0), where).get("info", {}).get("features", {})
         names = features[column].get("names")
-    except (ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadInputError(
             f"the column {column!r} has no class names", where=where, expected="a ClassLabel feature"
         ) from error
@@ -234,8 +236,8 @@ def class_names(path: Path, column: str) -> list[str] | None:
 
 def labelled_pictures(
     files: Sequence[Path], image_columns: Sequence[str], label_column: str, number_of_classes: int
-) -> Iterator[tuple[str, numpy.ndarray, int]]:
-    """Yields (``FILE: row N``, pixels, class number) of a set of small pictures of one size, decoded.
+) -> list[tuple[str, numpy.ndarray, int]]:
+    """Returns (``FILE: row N``, pixels, class number) of a set of small pictures of one size, decoded.
 
     Decoded, so that questions and fingerprint are those of the original form, which has no encoded pictures.
 
@@ -249,8 +251,9 @@ def labelled_pictures(
         BadInputError: If a file or picture is damaged, a label out of range, or the sizes of pictures differ.
         EnvironmentFailure: If pyarrow is not installed.
     """
-    shape: tuple[int, ...] = ()
-    for row in hub_rows(files, [label_column], picture_column(files, image_columns)):
+    shapes: list[tuple[int, ...]] = []
+
+    def labelled(row: HubRow) -> tuple[str, numpy.ndarray, int]:
         label = row.record[label_column]
         if type(label) is not int or not 0 <= label < number_of_classes:
             raise BadInputError(
@@ -259,9 +262,11 @@ def labelled_pictures(
                 expected=f"0 to {number_of_classes - 1}",
             )
         pixels = pixels_of(row.image, row.source, LARGEST_SMALL_PICTURE)
-        shape = shape or pixels.shape
-        if pixels.shape != shape:
+        shapes.append(pixels.shape)
+        if pixels.shape != shapes[0]:
             raise BadInputError(
-                f"the picture's shape is {pixels.shape}", where=row.source, expected=f"{shape} as the first one's"
+                f"the picture's shape is {pixels.shape}", where=row.source, expected=f"{shapes[0]} as the first one's"
             )
-        yield row.source, pixels, label
+        return row.source, pixels, label
+
+    return made_of_each(hub_rows(files, [label_column], picture_column(files, image_columns)), labelled)

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy
 import torch
 from torch.utils.data import Dataset
+from typing_extensions import override
 
-from data_modules.base import DataModule, image_bytes, unique_ids
+from data_modules.base import DataModule, OnPicture, image_bytes, nobody_asks, unique_ids
 from lightning_m2pt.collate import EncodedSample
 from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.memory_estimate import MicroBatchSize
@@ -147,15 +148,20 @@ class InstructionDataModule(DataModule):
         train, validation = self.read_once()
         return [*train, *validation]
 
-    def check(self) -> None:
-        """Validates annotations, image headers, text lengths and the split of the optimizer step.
+    @override
+    def examine(self, decode: bool, on_picture: OnPicture) -> None:
+        super().examine(decode, on_picture)
+        self.encode_texts()
 
-        Raises:
-            BadInputError: At the first thing that is wrong.
-        """
-        super().check()
-        self.setup("fit")
-        self.sampler(rank=0, world_size=1)
+    @override
+    def check(self, decode: bool = False, on_picture: OnPicture = nobody_asks) -> None:
+        super().check(decode, on_picture)
+        self.sampler(rank=0, world_size=1)  # can the step be split?
+
+    @override
+    def forget(self) -> None:
+        self.train_samples = self.validation_samples = None
+        self.train_texts, self.validation_texts = [], []
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the annotations, looks for every picture and encodes all texts.
@@ -165,8 +171,16 @@ class InstructionDataModule(DataModule):
         """
         if self.train_texts:
             return
-        train, validation = self.read_once()
         image_bytes(self.items())
+        self.encode_texts()
+
+    def encode_texts(self) -> None:
+        """Encodes all texts, once.
+
+        Raises:
+            BadInputError: If a text is too long.
+        """
+        train, validation = self.read_once()
         self.train_texts = self.processor.encode_all(train, self.template, max_text_length=self.max_text_length)
         self.validation_texts = self.processor.encode_all(
             validation, self.template, max_text_length=self.max_text_length

@@ -28,7 +28,8 @@ Split: test only. Contamination: existence, count, position and color use COCO p
 Metric: ``mme_official``; the questions end in "Please answer yes or no." and are asked as they are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,11 +37,12 @@ from typing import Any
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import fake_image, json_records, read_text, text_field, write_image, write_text
+from data_modules.files import Record, fake_image, json_records, read_text, text_field, write_image, write_text
 from data_modules.hub_files import hub_files, hub_rows, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import resolve_inside
 from lightning_m2pt.metrics.mme import SUBTASKS
+from lightning_m2pt.mistakes import made_of_each, refuse
 from lightning_m2pt.types import ImageSource, Question
 
 RELEASE_FOLDER = "MME_Benchmark_release_version"
@@ -120,9 +122,9 @@ class MME(BenchmarkDataModule):
         if hub:
             for subtask in SUBTASKS:
                 refuse_two_forms(self.root, hub, self.folder / subtask)
+            rows = hub_rows(hub, ["question_id", "question", "answer", "category"], "image")
             return paired(
-                record_of(row.record, "question", "answer", row.source, row.image)
-                for row in hub_rows(hub, ["question_id", "question", "answer", "category"], "image")
+                made_of_each(rows, lambda row: record_of(row.record, "question", "answer", row.source, row.image))
             )
         if not self.root.is_dir():
             raise BadInputError(
@@ -138,23 +140,23 @@ class MME(BenchmarkDataModule):
                 where=str(self.folder),
                 expected="folders named " + ", ".join(SUBTASKS) + ", or the hub's Parquet files",
             )
-        return [
-            question
-            for subtask in SUBTASKS
-            if subtask in folders
-            for question in questions_of_subtask(self.folder / subtask)
-        ]
+        present = [self.folder / subtask for subtask in SUBTASKS if subtask in folders]
+        return [question for part in made_of_each(present, questions_of_subtask) for question in part]
 
-    def records_of_file(self, path: Path) -> "Iterable[MMERecord]":
-        """Yields the records of a JSON lines file, with pictures in either layout.
+    def records_of_file(self, path: Path) -> "list[MMERecord]":
+        """Returns the records of a JSON lines file, with pictures in either layout.
 
         Raises:
             BadInputError: If a record is wrong.
         """
-        for where, record in json_records(path):
+
+        def asked(place_and_record: Record) -> MMERecord:
+            where, record = place_and_record
             image = resolve_inside(self.folder, text_field(record, "image", where), f"{where}: image")
             in_folder = image.parent / SEPARATE_IMAGES / image.name
-            yield record_of(record, "text", "target", where, in_folder if in_folder.exists() else image)
+            return record_of(record, "text", "target", where, in_folder if in_folder.exists() else image)
+
+        return made_of_each(json_records(path), asked)
 
 
 @dataclass(frozen=True)
@@ -197,13 +199,15 @@ def paired(records: Iterable[MMERecord]) -> list[Question]:
         # The original form is read in the order of its text files.
         key = SUBTASKS.index(record.subtask), f"{PurePosixPath(record.name).stem}.txt"
         groups.setdefault(key, []).append(record)
-    questions = []
-    for _, group in sorted(groups.items(), key=lambda item: item[0]):
+
+    def asked(group: list[MMERecord]) -> list[Question]:
         check_pair(len(group), group[0].name, group[0].source)
         # All original text files have the Yes question first; the order of rows elsewhere is nobody's promise.
-        for number, record in enumerate(sorted(group, key=lambda record: ANSWERS.index(record.answer)), start=1):
-            questions.append(question_of(record, number))
-    return questions
+        in_order = sorted(group, key=lambda record: ANSWERS.index(record.answer))
+        return [question_of(record, number) for number, record in enumerate(in_order, start=1)]
+
+    pairs = made_of_each((group for _, group in sorted(groups.items(), key=lambda item: item[0])), asked)
+    return [question for pair in pairs for question in pair]
 
 
 def question_of(record: MMERecord, number: int) -> Question:
@@ -238,17 +242,46 @@ def questions_of_subtask(folder: Path) -> list[Question]:
     is_separate = (folder / SEPARATE_TEXTS).is_dir()
     # A Mac's archives leave a hidden `._NAME.txt` beside every file.
     texts = sorted((folder / SEPARATE_TEXTS if is_separate else folder).glob("[!.]*.txt"))
-    if not texts:
+    if not texts:  # a folder that was made and never filled
         raise BadInputError("the subtask has no text files", where=str(folder), expected="one for every picture")
     images = folder / SEPARATE_IMAGES if is_separate else folder
-    questions = []
-    for path in texts:
+    refuse(unmatched_pictures(images, {path.stem for path in texts}))
+
+    def asked(path: Path) -> list[Question]:
         names = [path.stem + suffix for suffix in IMAGE_SUFFIXES]
         name = next((name for name in names if (images / name).exists()), names[0])
         image = resolve_inside(images, name, str(path))
-        for number, (where, text, answer) in enumerate(two_questions(path), start=1):
-            questions.append(question_of(MMERecord(folder.name, name, text, answer, image, where), number))
-    return questions
+        return [
+            question_of(MMERecord(folder.name, name, text, answer, image, where), number)
+            for number, (where, text, answer) in enumerate(two_questions(path), start=1)
+        ]
+
+    return [question for pair in made_of_each(texts, asked) for question in pair]
+
+
+def unmatched_pictures(folder: Path, names: Set[str]) -> list[BadInputError]:
+    """Returns the pictures about which nothing is asked, and those that are there twice under one name.
+
+    Args:
+        folder: Where a subtask's pictures are.
+        names: Names of its text files, without their ending.
+    """
+    endings: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+            endings.setdefault(stem, []).append(name)
+    unasked = [
+        BadInputError("nothing is asked about the picture", where=str(folder / found[0]), expected=f"{stem}.txt")
+        for stem, found in endings.items()
+        if stem not in names
+    ]
+    twice = [
+        BadInputError(f"the picture is there twice: {', '.join(found)}", where=str(folder), expected="one of them")
+        for stem, found in endings.items()
+        if stem in names and len(found) > 1
+    ]
+    return [*unasked, *twice]
 
 
 def two_questions(path: Path) -> list[tuple[str, str, str]]:

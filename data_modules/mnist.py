@@ -31,10 +31,13 @@ from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.files import fake_image
 from data_modules.hub_files import hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.mistakes import refuse
 from lightning_m2pt.types import Question
 
 IMAGES_MAGIC = 2051
 LABELS_MAGIC = 2049
+MOST_VALUES = 2**30
+"""Twenty times those of the training part."""
 PREFIXES = {"test": "t10k", "train": "train"}
 IMAGES_FILE = "{prefix}-images-idx3-ubyte"
 LABELS_FILE = "{prefix}-labels-idx1-ubyte"
@@ -132,9 +135,13 @@ class MNIST(BenchmarkDataModule):
             raise BadInputError(
                 f"there are {len(labels)} labels and {len(images)} pictures", where=str(labels_path), expected="as many"
             )
-        for number, (image, label) in enumerate(zip(images, labels, strict=True), start=1):
-            if label >= len(DIGITS):
-                raise BadInputError(f"the label is {label}", where=f"{labels_path}: record {number}", expected="0 to 9")
+        wrong = [
+            BadInputError(f"the label is {label}", where=f"{labels_path}: record {number}", expected="0 to 9")
+            for number, label in enumerate(labels, start=1)
+            if label >= len(DIGITS)
+        ]
+        refuse(wrong)
+        for number, (image, label) in enumerate(zip(images, labels if not wrong else [], strict=False), start=1):
             yield f"{images_path}: record {number}", image, int(label)
 
 
@@ -164,6 +171,10 @@ def read_idx(path: Path, magic: int, dimensions: int) -> numpy.ndarray:
             expected = 1
             for side in shape:
                 expected *= side
+            if expected > MOST_VALUES:  # a small compressed file can hold more than the memory
+                raise BadInputError(
+                    f"the header says {expected} values", where=str(path), expected=f"at most {MOST_VALUES}"
+                )
             values = file.read(expected + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error, OverflowError, MemoryError) as error:
         raise BadInputError(f"the file is damaged: {error}", where=str(path), hint="download it again") from error

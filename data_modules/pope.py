@@ -32,10 +32,11 @@ from typing import Any, Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import fake_image, json_records, text_field, write_image, write_text
-from data_modules.hub_files import hub_files, hub_rows, refuse_two_forms
+from data_modules.files import Record, fake_image, json_records, text_field, write_image, write_text
+from data_modules.hub_files import HubRow, hub_files, hub_rows, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import resolve_inside
+from lightning_m2pt.mistakes import made_of_each
 from lightning_m2pt.types import ImageSource, Question
 
 IMAGE_FOLDER = "images"
@@ -113,7 +114,8 @@ class POPE(BenchmarkDataModule):
                 where=str(self.root),
                 expected=", ".join(path.name for path in paths.values()) + ", or the hub's Parquet files",
             )
-        return [question for split, path in present.items() for question in self.questions_of_split(split, path)]
+        parts = made_of_each(present.items(), lambda part: self.questions_of_split(*part))
+        return [question for part in parts for question in part]
 
     def annotation_file(self, split: str) -> Path:
         """Returns a split's file: in the root, or where a clone of the repository has it."""
@@ -136,12 +138,14 @@ class POPE(BenchmarkDataModule):
         Raises:
             BadInputError: If a record is wrong.
         """
-        questions = []
-        for where, record in json_records(path):
+
+        def asked(place_and_record: Record) -> Question:
+            where, record = place_and_record
             image_name = text_field(record, "image", where)
             image = resolve_inside(self.root / self.image_folder, image_name, f"{where}: image")
-            questions.append(question_of(record, ("text", "label"), split, image_name, image, where))
-        return questions
+            return question_of(record, ("text", "label"), split, image_name, image, where)
+
+        return made_of_each(json_records(path), asked)
 
     def questions_of_hub(self, splits: Mapping[str, Sequence[Path]]) -> list[Question]:
         """Returns the questions in the hub's files, split after split as in the original form.
@@ -149,9 +153,9 @@ class POPE(BenchmarkDataModule):
         Raises:
             BadInputError: If a row is wrong.
         """
-        questions: dict[str, list[Question]] = {split: [] for split in SPLITS}
         split_of_file = {file: name for name, files in splits.items() for file in files}
-        for row in hub_rows(list(split_of_file), HUB_COLUMNS, "image"):
+
+        def asked(row: HubRow) -> Question:
             split = text_field(row.record, "category", row.source)
             expected = SPLITS if split_of_file[row.file] == HUB_SPLIT else (split_of_file[row.file],)
             if split not in expected:
@@ -161,8 +165,10 @@ class POPE(BenchmarkDataModule):
             image_name = text_field(row.record, "image_source", row.source)
             image_name = image_name if Path(image_name).suffix else f"{image_name}.jpg"
             keys = ("question", "answer")
-            questions[split].append(question_of(row.record, keys, split, image_name, row.image, row.source))
-        return [question for of_split in questions.values() for question in of_split]
+            return question_of(row.record, keys, split, image_name, row.image, row.source)
+
+        questions = made_of_each(hub_rows(list(split_of_file), HUB_COLUMNS, "image"), asked)
+        return sorted(questions, key=lambda question: SPLITS.index(question.subtask))
 
 
 def question_of(

@@ -2,9 +2,11 @@
 
 The published files were pickled by Python 2 (protocol 2). A pickle may name any function and have it called while
 it is read; here every name but those that a pickled array needs is refused, and for those there are stand-ins that
-only note what they were given. numpy's own unpickling code is never reached.
+only note what they were given. numpy's own unpickling code is never reached. What the instructions may cost is known
+before the first is followed (``pickle_scan``), and what is copied meanwhile is no longer than the file.
 """
 
+import mmap
 import pickle
 import struct
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy
 
+from data_modules.pickle_scan import check_instructions
 from lightning_m2pt.errors import BadInputError
 
 BatchValue: TypeAlias = str | bytes | int | float | bool | list[Any] | numpy.ndarray | None
@@ -24,6 +27,27 @@ WritableValue: TypeAlias = str | int | Sequence[str] | Sequence[int] | numpy.nda
 DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
 SHORT_TEXT = 256
 SHORT_INTEGER = 256
+
+
+class CopiedBytes:
+    """Counts the bytes that are copied while a file is read: a few instructions can ask for the same ones often.
+
+    Args:
+        most: Limit: the file's length.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def add(self, size: int) -> None:
+        """Adds what is to be copied.
+
+        Raises:
+            pickle.UnpicklingError: If that is more than the file holds.
+        """
+        self.left -= size
+        if self.left < 0:
+            raise pickle.UnpicklingError("it asks for more bytes than it holds")
 
 
 class PickledDtype:
@@ -53,7 +77,7 @@ class PickledArray:
         self.shape: tuple[int, ...] = (0,)
         self.dtype = PickledDtype("u1")
         self.fortran_order = False
-        self.raw = b""
+        self.raw: str | bytes | bytearray = b""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Takes numpy's (version, shape, dtype, Fortran order, bytes); Python 2's bytes arrive as Latin-1 text."""
@@ -62,14 +86,17 @@ class PickledArray:
             raise pickle.UnpicklingError("an array with an impossible shape")
         if not isinstance(dtype, PickledDtype):
             raise pickle.UnpicklingError("an array without a type")
-        self.shape, self.dtype, self.fortran_order = shape, dtype, bool(fortran_order)
-        self.raw = raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)
+        if not isinstance(raw, str | bytes | bytearray):
+            raise pickle.UnpicklingError("an array without values")
+        self.shape, self.dtype, self.fortran_order, self.raw = shape, dtype, fortran_order is True, raw
 
-    def array(self) -> numpy.ndarray:
+    def array(self, copied: CopiedBytes) -> numpy.ndarray:
         """Returns the array."""
+        copied.add(len(self.raw))
+        raw = self.raw.encode("latin-1") if isinstance(self.raw, str) else self.raw
         dtype = numpy.dtype(self.dtype.byte_order.replace("|", "=") + self.dtype.code)
         order: Any = "F" if self.fortran_order else "C"
-        return numpy.frombuffer(self.raw, dtype=dtype).reshape(self.shape, order=order)
+        return numpy.frombuffer(raw, dtype=dtype).reshape(self.shape, order=order)
 
 
 class NamedInPickle:
@@ -78,10 +105,11 @@ class NamedInPickle:
     An instance without ``__dict__``, so a pickle's "build" instruction can change nothing in it.
     """
 
-    __slots__ = ("_name",)
+    __slots__ = ("_copied", "_name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, copied: CopiedBytes) -> None:
         object.__setattr__(self, "_name", name)
+        object.__setattr__(self, "_copied", copied)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuses any change."""
@@ -104,12 +132,22 @@ class NamedInPickle:
                 array.__setstate__((1, shape, dtype, order == "F", raw))
                 return array
             case "encode", (str(text), "latin1" | "latin-1"):
+                self._copied.add(len(text))  # type: ignore[attr-defined]
                 return text.encode("latin-1")
         raise pickle.UnpicklingError(f"{self._name!r} is called in an unexpected way")  # type: ignore[attr-defined]
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that knows the names in a pickled array and refuses all others."""
+    """An unpickler that knows the names in a pickled array and refuses all others.
+
+    Args:
+        content: The pickle, looked through already.
+        copied: Limits what is copied.
+    """
+
+    def __init__(self, content: mmap.mmap, copied: CopiedBytes) -> None:
+        super().__init__(content, encoding="latin1")
+        self.copied = copied
 
     ALLOWED = frozenset(
         {
@@ -130,7 +168,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         """
         if (module_name, global_name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which is not allowed")
-        return NamedInPickle(global_name)
+        return NamedInPickle(global_name, self.copied)
 
 
 def read_batch(path: Path) -> dict[str, BatchValue]:
@@ -143,9 +181,13 @@ def read_batch(path: Path) -> dict[str, BatchValue]:
     if not path.is_file():
         raise BadInputError("the file does not exist", where=str(path), expected="a pickled CIFAR batch")
     try:
-        with path.open("rb") as file:
-            content = RestrictedUnpickler(file, encoding="latin1").load()
-        return plain_dictionary(content)
+        if path.stat().st_size == 0:
+            raise pickle.UnpicklingError("it is empty")
+        # Mapped, so that the file is not held twice.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            check_instructions(content)
+            copied = CopiedBytes(len(content))
+            return plain_dictionary(RestrictedUnpickler(content, copied).load(), copied)
     except (
         pickle.UnpicklingError,
         EOFError,
@@ -165,8 +207,12 @@ def read_batch(path: Path) -> dict[str, BatchValue]:
         ) from error
 
 
-def plain_dictionary(content: object) -> dict[str, BatchValue]:
+def plain_dictionary(content: object, copied: CopiedBytes) -> dict[str, BatchValue]:
     """Returns what was unpickled with arrays in place of stand-ins.
+
+    Args:
+        content: What was unpickled.
+        copied: Limits the bytes of all arrays together.
 
     Raises:
         pickle.UnpicklingError: If it is not a dictionary of texts, numbers, arrays, and flat lists.
@@ -180,7 +226,7 @@ def plain_dictionary(content: object) -> dict[str, BatchValue]:
         if not isinstance(name, str):
             raise pickle.UnpicklingError("a key is not a text")
         if isinstance(value, PickledArray):
-            plain[name] = value.array()
+            plain[name] = value.array(copied)
         elif isinstance(value, scalars) or (isinstance(value, list) and all(isinstance(x, scalars) for x in value)):
             plain[name] = value
         else:

@@ -28,16 +28,18 @@ Metric: ``entailment_words`` (accuracy); the targets are yes, not sure and no.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import fake_image, json_records, text_field, write_image, write_text
-from data_modules.hub_files import class_names, hub_files, hub_rows, refuse_neither_form, refuse_two_forms
+from data_modules.files import Record, fake_image, json_records, text_field, write_image, write_text
+from data_modules.hub_files import HubRow, class_names, hub_files, hub_rows, refuse_neither_form, refuse_two_forms
 from data_modules.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.mistakes import made_of_each
 from lightning_m2pt.types import ImageSource, Question
 
 IMAGE_FOLDER = "flickr30k_images"
@@ -128,8 +130,9 @@ class SNLIVE(BenchmarkDataModule):
             BadInputError: If a record is wrong.
         """
         folder = self.root / self.image_folder
-        questions = []
-        for where, record in json_records(path):
+
+        def asked(place_and_record: Record) -> Question:
+            where, record = place_and_record
             label = text_field(record, "gold_label", where)
             if label not in TARGETS:
                 raise BadInputError(
@@ -142,10 +145,9 @@ class SNLIVE(BenchmarkDataModule):
             image_id = text_field(record, key, where)
             image = picture_named(folder, image_id, f"{where}: {key}")
             hypothesis = text_field(record, "sentence2", where)
-            questions.append(
-                self.question(text_field(record, "pairID", where), hypothesis, label, image, image_id, where)
-            )
-        return questions
+            return self.question(text_field(record, "pairID", where), hypothesis, label, image, image_id, where)
+
+        return made_of_each(json_records(path), asked)
 
     def questions_of_hub(self, files: Sequence[Path]) -> list[Question]:
         """Returns the questions in the hub's files.
@@ -158,8 +160,10 @@ class SNLIVE(BenchmarkDataModule):
             raise BadInputError(
                 f"the labels are {', '.join(labels)}", where=f"{files[0]}: label", expected=", ".join(TARGETS)
             )
-        questions = []
-        for number, row in enumerate(hub_rows(files, ["filename", "hypothesis", "label"], "image"), start=1):
+        numbers = count(1)
+
+        def asked(row: HubRow) -> Question:
+            name = str(next(numbers))
             label = row.record["label"]
             if type(label) is not int or not 0 <= label < len(labels):
                 raise BadInputError(
@@ -167,8 +171,9 @@ class SNLIVE(BenchmarkDataModule):
                 )
             image_id = Path(text_field(row.record, "filename", row.source)).stem
             hypothesis = text_field(row.record, "hypothesis", row.source)
-            questions.append(self.question(str(number), hypothesis, labels[label], row.image, image_id, row.source))
-        return questions
+            return self.question(name, hypothesis, labels[label], row.image, image_id, row.source)
+
+        return made_of_each(hub_rows(files, ["filename", "hypothesis", "label"], "image"), asked)
 
     def question(
         self, name: str, hypothesis: str, label: str, image: ImageSource, image_id: str, where: str

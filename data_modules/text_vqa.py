@@ -31,11 +31,22 @@ from typing import Any, Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import checked_object, fake_image, parse_json, read_text, text_field, write_image, write_text
+from data_modules.files import (
+    Record,
+    checked_object,
+    fake_image,
+    objects,
+    read_text,
+    text_field,
+    write_image,
+    write_text,
+)
 from data_modules.hub_files import hub_files, hub_rows, refuse_neither_form, refuse_two_forms
 from data_modules.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import is_encodable
+from lightning_m2pt.mistakes import made_of_each
+from lightning_m2pt.strict_json import parse_json
 from lightning_m2pt.types import ImageSource, Question
 
 VERSION = "0.5.1"
@@ -115,14 +126,16 @@ class TextVQA(BenchmarkDataModule):
         refuse_two_forms(self.root, hub, path)
         refuse_neither_form(self.root, hub, path, HUB_SPLITS[self.split])
         if hub:
-            return [self.question(row.record, row.image, row.source) for row in hub_rows(hub, HUB_COLUMNS, "image")]
+            rows = hub_rows(hub, HUB_COLUMNS, "image")
+            return made_of_each(rows, lambda row: self.question(row.record, row.image, row.source))
         folder = self.root / self.image_folder
-        return [
-            self.question(
-                record, picture_named(folder, text_field(record, "image_id", where), f"{where}: image_id"), where
-            )
-            for where, record in annotations(path)
-        ]
+
+        def asked(place_and_record: Record) -> Question:
+            where, record = place_and_record
+            image = picture_named(folder, text_field(record, "image_id", where), f"{where}: image_id")
+            return self.question(record, image, where)
+
+        return made_of_each(annotations(path), asked)
 
     def question(self, record: Mapping[str, Any], image: ImageSource, where: str) -> Question:
         """Returns a record's question.
@@ -147,18 +160,16 @@ class TextVQA(BenchmarkDataModule):
         )
 
 
-def annotations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (``FILE: record N``, record) of the list under ``data``.
+def annotations(path: Path) -> Iterator[Record | BadInputError]:
+    """Returns (``FILE: record N``, record) of the list under ``data``, or the mistake in a record's place.
 
     Raises:
-        BadInputError: If the file cannot be read, is no object, has no such list, or a record is no object.
+        BadInputError: If the file cannot be read, is no object or has no such list.
     """
     records = checked_object(parse_json(read_text(path), path), str(path)).get("data")
     if not isinstance(records, list):
         raise BadInputError(f"the value is {records!r:.40}", where=f"{path}: data", expected="a list of records")
-    for number, record in enumerate(records, start=1):
-        where = f"{path}: record {number}"
-        yield where, checked_object(record, where)
+    return objects(records, path)
 
 
 def ten_answers(record: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -25,16 +25,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from data_modules.base import unique_ids
-from data_modules.files import checked_object, fake_image, json_records, text_field, write_image, write_text
+from data_modules.files import Record, checked_object, fake_image, json_records, text_field, write_image, write_text
 from data_modules.instruction import InstructionDataModule, TemplateName, image_folder_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import resolve_inside
+from lightning_m2pt.mistakes import are_collected, made_of_each
 from lightning_m2pt.templates import IMAGE_MARK
 from lightning_m2pt.types import Question, Sample, Turn
 
@@ -160,31 +162,33 @@ class VisionFlan(InstructionDataModule):
         """
         path = self.root / name
         folder = image_folder_of(self.root, self.image_folder)
-        samples = []
-        for position, (where, record) in enumerate(json_records(path)):
+        positions = count()
+
+        def sample_of(place_and_record: Record) -> Sample | None:
+            where, record = place_and_record
+            name = f"{id_prefix}{next(positions)}/"
             turns = turns_of(record, where)
-            if self.skip_empty_answers and not all(turn.answer for turn in turns):
-                continue
-            for turn in turns:
-                if not turn.answer:
-                    raise BadInputError(
-                        f"the answer of {record.get('id')!r:.80} is empty",
-                        where=f"{where}: conversations",
-                        expected="an answer",
-                        hint="repair the record, or set skip_empty_answers",
-                    )
-            image_name = text_field(record, "image", where)
-            samples.append(
-                Sample(
-                    id=f"{id_prefix}{position}/{text_field(record, 'id', where)}",
-                    image=resolve_inside(folder, image_name, f"{where}: image"),
-                    image_id=image_name,
-                    turns=turns,
-                    tasks=(text_field(record, "task_name", where),) * len(turns),
-                    source=where,
+            if not all(turn.answer for turn in turns):
+                if self.skip_empty_answers:
+                    return None
+                raise BadInputError(
+                    f"the answer of {record.get('id')!r:.80} is empty",
+                    where=f"{where}: conversations",
+                    expected="an answer",
+                    hint="repair the record, or set skip_empty_answers",
                 )
+            image_name = text_field(record, "image", where)
+            return Sample(
+                id=name + text_field(record, "id", where),
+                image=resolve_inside(folder, image_name, f"{where}: image"),
+                image_id=image_name,
+                turns=turns,
+                tasks=(text_field(record, "task_name", where),) * len(turns),
+                source=where,
             )
-        if not samples:
+
+        samples = [sample for sample in made_of_each(json_records(path), sample_of) if sample is not None]
+        if not samples and not are_collected():
             raise BadInputError("no sample is left", where=str(path), expected="at least one record with an answer")
         return samples
 

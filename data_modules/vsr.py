@@ -21,15 +21,17 @@ Metric: ``yes_no_words`` (accuracy).
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import fake_image, json_records, text_field, write_image, write_text
+from data_modules.files import Record, fake_image, json_records, text_field, write_image, write_text
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import resolve_inside
+from lightning_m2pt.mistakes import made_of_each
 from lightning_m2pt.types import Question
 
 IMAGE_FOLDER = "images"
@@ -116,25 +118,27 @@ class VSR(BenchmarkDataModule):
         Raises:
             BadInputError: If a record is wrong; ``label`` must be 0 or 1.
         """
-        questions = []
-        for number, (where, record) in enumerate(json_records(self.annotation_file), start=1):
+        numbers = count(1)
+
+        def question_of(place_and_record: Record) -> Question:
+            where, record = place_and_record
+            name = f"{self.split}/{next(numbers)}"
             label = record.get("label")
             if type(label) is not int or label not in (0, 1):
                 raise BadInputError(f"the value is {label!r:.40}", where=f"{where}: label", expected="0 or 1")
             image_name = text_field(record, "image", where)
             caption = text_field(record, "caption", where)
-            questions.append(
-                Question(
-                    id=f"{self.split}/{number}",
-                    subtask="",
-                    text=self.question_template.replace(CAPTION_MARK, caption.strip()),
-                    target=TARGETS[label],
-                    image=coco_picture(self.root / self.image_folder, image_name, record, f"{where}: image"),
-                    image_id=image_name,
-                    source=where,
-                )
+            return Question(
+                id=name,
+                subtask="",
+                text=self.question_template.replace(CAPTION_MARK, caption.strip()),
+                target=TARGETS[label],
+                image=coco_picture(self.root / self.image_folder, image_name, record, f"{where}: image"),
+                image_id=image_name,
+                source=where,
             )
-        return questions
+
+        return made_of_each(json_records(self.annotation_file), question_of)
 
 
 def coco_picture(folder: Path, name: str, record: Mapping[str, Any], where: str) -> Path:

@@ -16,6 +16,7 @@ from lightning_m2pt.attention import LayerAttention
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.span_colours import SPAN_COLOURS, SPAN_WORDS
 from lightning_m2pt.types import Span
+from lightning_m2pt.visible_text import visible
 
 TEMPLATE = Path(__file__).with_name("attention_page.html")
 PLACE_OF_DATA = "__DATA__"
@@ -69,8 +70,8 @@ def page_data(samples: Sequence[ShownSample], with_heads: bool) -> dict[str, Any
             {
                 "set": sample.set_name,
                 "id": sample.question.id,
-                "question": sample.question.text,
-                "target": sample.question.target,
+                "question": visible(sample.question.text),
+                "target": visible(sample.question.target),
                 "picture": png_address(Image.fromarray(sample.picture)),
                 "sides": [side_data(side, with_heads) for side in sample.sides],
             }

@@ -1,5 +1,8 @@
 """``m2pt check``: reads configuration, annotations and image headers of an experiment; loads no weights.
 
+All mistakes of all sets are listed, kind by kind. ``--decode`` decodes every picture; without it only those that do not
+end as their format does.
+
 With ``--benchmarks all`` or names (``--benchmarks mme,pope``) and no ``--config``: reads the evaluation sets below
 ``--data.root`` instead and says what was found there, how many questions, and whether that is the official number.
 """
@@ -8,19 +11,23 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
 from data_modules.known_sizes import number_of_pictures, verdict_on
+from experiments.check_report import mistakes_in, report_lines
 from experiments.check_sets import check_sets
-from experiments.cli import config_files, parse_experiment, split_arguments
+from experiments.cli import Experiment, config_files, parse_experiment, split_arguments
 from experiments.console import VerbParser, say
 from experiments.evaluation_sets import default_data_root
 from experiments.lengths import check_question_lengths, check_sample_lengths
-from experiments.prepare import check_experiment
+from experiments.prepare import connect_experiment, refuse_tuned_benchmarks
 from experiments.proven_strategies import configured_names, refuse_unproven_strategy
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.mistakes import mistakes_of
 
-VERIFY = "--verify"
+VERIFY, DECODE = "--verify", "--decode"
+OWN_FLAGS = {VERIFY, DECODE}
 NAMES = re.compile(r"\w+(,\w+)*")
 
 
@@ -28,30 +35,61 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     parser = VerbParser(prog="m2pt check", description=__doc__, add_help=False, allow_abbrev=False)
     parser.add_argument("--benchmarks", metavar="NAMES", help="evaluation sets by name, separated by commas, or all")
+    parser.add_argument(DECODE, action="store_true", help="decode every picture, to find the damaged ones")
     parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help="folder of the sets' folders")
     parser.add_argument(VERIFY, action="store_true", help="read the weights again, whatever is known of their hashes")
     own, rest = split_arguments(parser, arguments)
     if own.benchmarks is not None and NAMES.fullmatch(own.benchmarks) and not config_files(arguments):
         if rest:
             raise BadInputError(f"unknown argument {rest[0]!r:.60}", where="command line", expected="see --help")
-        return check_sets(own.benchmarks, own.root or default_data_root())
-    experiment = parse_experiment([word for word in arguments if word != VERIFY])
+        return check_sets(own.benchmarks, own.root or default_data_root(), own.decode)
+    experiment = parse_experiment([word for word in arguments if word not in OWN_FLAGS])
     refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
-    check_experiment(experiment)
+    connect_experiment(experiment)
     if own.verify:
         experiment.model.backbone.verify_files()
         say("ok  weights: read again, and as they were")
-    for data_module in [experiment.data, *experiment.benchmarks]:
-        data_module.check()
+    found = [
+        mistake
+        for data_module in [experiment.data, *experiment.benchmarks]
+        for mistake in checked(experiment, data_module, own.decode)
+    ]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        say(f"error: {len(found):,} mistakes in the data of {experiment.name}, listed above")
+        return ExitCode.BAD_INPUT
+    refuse_tuned_benchmarks(experiment)
+    pictures = "pictures" if own.decode else "image headers"
+    say(f"ok  {experiment.name}: configuration, files, annotations and {pictures}")
+    return ExitCode.DONE
+
+
+def checked(experiment: Experiment, data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:
+    """Checks one set, says what was found, and returns the mistakes."""
+    name = type(data_module).__name__
+    mistakes = mistakes_in(data_module, decode) or too_long(experiment, data_module)
+    if mistakes:
+        say(f"bad {name:<12} {len(mistakes):>8,} mistake{'s' * (len(mistakes) > 1)} in {data_module.root}")
+        for line in report_lines(mistakes):
+            say(f"    {line}")
+        return mistakes
+    say(f"ok  {name:<12} {len(data_module.items()):>8,} in {data_module.root}")
+    if isinstance(data_module, BenchmarkDataModule):
+        say_if_older(data_module)
+    return ()
+
+
+def too_long(experiment: Experiment, data_module: DataModule) -> tuple[BadInputError, ...]:
+    """Returns what of a set does not fit into the language model's positions."""
+    try:
         if isinstance(data_module, InstructionDataModule):
             check_sample_lengths(experiment.model, data_module)
         if isinstance(data_module, BenchmarkDataModule):
             check_question_lengths(experiment.model, data_module, data_module.max_new_tokens)
-        say(f"ok  {type(data_module).__name__:<12} {len(data_module.items()):>8,} in {data_module.root}")
-        if isinstance(data_module, BenchmarkDataModule):
-            say_if_older(data_module)
-    say(f"ok  {experiment.name}: configuration, files, annotations and image headers")
-    return ExitCode.DONE
+    except BadInputError as error:
+        return mistakes_of(error)
+    return ()
 
 
 def say_if_older(module: BenchmarkDataModule) -> None:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from data_modules.benchmark import TemplateName
 from data_modules.known_sizes import Verdict, number_of_pictures, verdict_on
+from experiments.check_report import mistakes_in, report_lines
 from experiments.console import OUT, say
 from experiments.evaluation_sets import EVALUATION_SETS, folder_of
 from experiments.fetched_files import refuse_differing_files
@@ -28,7 +29,7 @@ class CheckedSet:
         questions: Number of its questions.
         pictures: Number of its pictures.
         verdict: What counting says; None if it cannot be read.
-        error: Why it cannot be read, on one line; empty if it can.
+        mistakes: Why it cannot be used; none if it can.
     """
 
     name: str
@@ -37,10 +38,10 @@ class CheckedSet:
     questions: int = 0
     pictures: int = 0
     verdict: Verdict | None = None
-    error: str = ""
+    mistakes: tuple[BadInputError | EnvironmentFailure, ...] = ()
 
 
-def check_sets(names: str, data_root: Path) -> int:
+def check_sets(names: str, data_root: Path, decode: bool = False) -> int:
     """Checks evaluation sets, shows a table, and returns the exit code: 2 if any of them cannot be read.
 
     A set of another size than the official one can be read and is no mistake: the table says so.
@@ -48,20 +49,25 @@ def check_sets(names: str, data_root: Path) -> int:
     Args:
         names: Names separated by commas, or ``all`` for every set that has a folder.
         data_root: Folder of the sets' folders.
+        decode: Decode every picture.
 
     Raises:
         BadInputError: If there is no such set or folder.
     """
     chosen = chosen_names(names, data_root)
-    checked = [check_set(name, folder_of(name, data_root)) for name in chosen]
+    checked = [check_set(name, folder_of(name, data_root), decode) for name in chosen]
     OUT.print(table_of(checked))
     absent = [name for name in EVALUATION_SETS if EVERY_SET in names.split(",") and name not in chosen]
     if absent:
         say(f"no folder in {data_root}: {', '.join(absent)}")
     for each in checked:
-        if each.error:
-            say(f"error: {each.error}")
-    return ExitCode.BAD_INPUT if any(each.error for each in checked) else ExitCode.DONE
+        if len(each.mistakes) == 1:
+            say(f"error: {each.name}: {one_line(each.mistakes[0])}")
+        elif each.mistakes:
+            say(f"error: {each.name}: {len(each.mistakes):,} mistakes in {each.folder}")
+            for line in report_lines(each.mistakes):
+                say(f"    {line}")
+    return ExitCode.BAD_INPUT if any(each.mistakes for each in checked) else ExitCode.DONE
 
 
 def chosen_names(names: str, data_root: Path) -> list[str]:
@@ -91,15 +97,17 @@ def chosen_names(names: str, data_root: Path) -> list[str]:
     return present
 
 
-def check_set(name: str, folder: Path) -> CheckedSet:
+def check_set(name: str, folder: Path, decode: bool) -> CheckedSet:
     """Reads a set's annotations and the headers of its pictures; fetched files must be as they were fetched."""
     module = EVALUATION_SETS[name](str(folder), TEMPLATE)  # type: ignore[call-arg]
     try:
         refuse_differing_files(folder)
-        questions = module.questions()
-        module.check()
+        mistakes = mistakes_in(module, decode)
     except (BadInputError, EnvironmentFailure) as error:
-        return CheckedSet(name, folder, error=f"{name}: {one_line(error)}")
+        return CheckedSet(name, folder, mistakes=(error,))
+    if mistakes:
+        return CheckedSet(name, folder, mistakes=mistakes)
+    questions = module.questions()
     pictures = number_of_pictures(questions, module.questions_per_group)
     form = "hub" if ".parquet: " in questions[0].source else "original"
     return CheckedSet(name, folder, form, len(questions), pictures, verdict_on(name, questions, pictures))

@@ -4,14 +4,17 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.visible_text import visible
 
 WIDTH_WITHOUT_TERMINAL = 120
 """A log file has no width; tables need one."""
@@ -19,7 +22,28 @@ WIDTH_WITHOUT_TERMINAL = 120
 OUR_PACKAGES = ("callbacks", "data_modules", "experiments", "lightning_m2pt")
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
-OUT = Console(
+LAYOUT = "\n\t"
+"""Control characters that texts for people may hold."""
+
+
+class VisibleConsole(Console):
+    """A console on which texts, whoever wrote them, appear as letters: only the console itself drives the terminal."""
+
+    @override
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text, LAYOUT), segment.style)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats log records in the same way, for the terminal and for files that a terminal will show."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), LAYOUT)
+
+
+OUT = VisibleConsole(
     highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
 )
 """Without emoji, or rich writes another letter for the ``:b:`` of a name, in JSON too."""
@@ -45,9 +69,10 @@ def log_file(run: Path) -> Iterator[None]:
         yield
         return
     run.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(run / "log.txt")]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    kept = logging.FileHandler(run / "log.txt", encoding="utf-8")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), kept]
+    handlers[0].setFormatter(VisibleFormatter("%(message)s"))
+    kept.setFormatter(VisibleFormatter("%(asctime)s %(message)s"))
     loggers = [logging.getLogger(package) for package in OUR_PACKAGES]
     for logger in loggers:
         logger.setLevel(logging.INFO)
@@ -59,10 +84,10 @@ def log_file(run: Path) -> Iterator[None]:
         for logger in loggers:
             for handler in handlers:
                 logger.removeHandler(handler)
-        handlers[1].close()
+        kept.close()
 
 
 def say(text: str) -> None:
     """Writes one line for a person, once however many processes there are."""
     if is_main_process():
-        OUT.print(text, markup=False)
+        OUT.print(visible(text, LAYOUT), markup=False)

@@ -6,7 +6,6 @@ was cut off goes on where it stopped.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +28,7 @@ from experiments.training import check_processes
 from lightning_m2pt.answering import AnsweringMethod
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.run_record import CONFIG_FILE
+from lightning_m2pt.strict_json import parse_json
 
 ALL = "all"
 
@@ -159,7 +159,8 @@ def evaluation_folder(
         method: How questions are answered.
         shots: How many examples stand before every question.
     """
-    recorded = json.loads((run / CONFIG_FILE).read_text()) if (run / CONFIG_FILE).is_file() else {}
+    config = run / CONFIG_FILE
+    recorded = parse_json(config.read_bytes(), config) if config.is_file() else {}
     model, benchmarks = answers_come_from(experiment.config["model"]), experiment.config["benchmarks"]
     own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
     words: list[str] = [method] if method != "greedy" else []

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_modules.files import checked_object, parse_json, read_text, text_field
+from data_modules.files import checked_object, read_text, text_field
 from lightning_m2pt.atomic_files import sync_folder, write_atomically
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import resolve_inside
+from lightning_m2pt.strict_json import parse_json
 
 RECORD_FILE = "source.json"
 RECORD_FORMAT = 1

@@ -43,7 +43,7 @@ VERBS = {
         "which patches an answer hangs on, checked by deleting them (captum)",
     ),
     "params": ("experiments.params", "count what a method trains, on the meta device, without weights"),
-    "check": ("experiments.check", "read configuration, annotations and image headers; load nothing"),
+    "check": ("experiments.check", "list all mistakes in configuration, annotations and pictures; load nothing"),
     "data": (
         "experiments.data",
         "fetch a set (data fetch), see its pictures and questions (data show), render the testbed",

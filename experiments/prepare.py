@@ -19,9 +19,18 @@ def check_experiment(experiment: Experiment) -> None:
     Raises:
         BadInputError: If files are missing, or an evaluation set asks what is tuned on.
     """
+    connect_experiment(experiment)
+    refuse_tuned_benchmarks(experiment)
+
+
+def connect_experiment(experiment: Experiment) -> None:
+    """Does what ``check_experiment`` does before any annotation is read.
+
+    Raises:
+        BadInputError: If files of the backbone are missing.
+    """
     experiment.model.backbone.check_files()
     render_testbed_if_used(experiment)
-    refuse_tuned_benchmarks(experiment)
     experiment.connect()
 
 

@@ -6,19 +6,20 @@ rows were over training.
 """
 
 import argparse
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from callbacks.loggers import METRICS_FILE, STEP
 from experiments.attention_samples import token_text
 from experiments.cli import Experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
 from experiments.loading import experiment_of_run, load_run
+from experiments.metrics_file import read_metrics
 from experiments.prompt_pictures import prompts_figure
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -119,7 +120,7 @@ def words_table(textual: dict[str, Any]) -> Table:
         for number, words in enumerate(rows):
             shown = ", ".join(f"{word.strip() or '␣'} {cosine:.2f}" for word, cosine in words[:WORDS_SHOWN])
             last = layer == 0 and number == len(rows) - 1
-            table.add_row(str(layer), str(number), shown, end_section=last)
+            table.add_row(str(layer), str(number), Text(shown), end_section=last)  # "[/INST]" is no markup
     return table
 
 
@@ -128,14 +129,18 @@ def norms_over_training(metrics: Path) -> dict[str, list[tuple[int, float]]]:
 
     Files of older versions repeat a number in every row until it is measured again: only where it changes is it kept.
     """
-    if not metrics.is_file():
-        return {}
     found: dict[str, list[tuple[int, float]]] = {}
-    with metrics.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for name, cell in row.items():
-                if name.startswith(NORM) and cell:
-                    points = found.setdefault(name.removeprefix(NORM), [])
-                    if not points or points[-1][1] != float(cell):
-                        points.append((int(row[STEP]), float(cell)))
+    for where, row in read_metrics(metrics):
+        for name, cell in row.items():
+            if not (name.startswith(NORM) and cell):
+                continue
+            try:
+                step, value = int(row[STEP]), float(cell)
+            except (KeyError, ValueError) as error:
+                raise BadInputError(
+                    f"the step or the cell {cell!r:.40} is no number", where=where, expected="a number in every row"
+                ) from error
+            points = found.setdefault(name.removeprefix(NORM), [])
+            if not points or points[-1][1] != value:
+                points.append((step, value))
     return found

@@ -14,6 +14,7 @@ from experiments.evaluated_runs import EvaluatedSet, Group
 from experiments.report_comparison import MEAN, Scores
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.metrics.statistics import right_answers
+from lightning_m2pt.visible_text import visible
 
 RULE = (
     "Won: {lead} is right and {other} (the best other method) is wrong; lost: the other way round; the first seed of "
@@ -139,17 +140,19 @@ def case_table(cases: Cases, rule: str) -> ReportTable:
     for case in cases.chosen:
         answers = {answer.method: answer for answer in case.answers}
         texts = [
-            f"{visible(answers[name].text)} ({mark(answers[name])})" if name in answers else "" for name in methods
+            f"{one_line(answers[name].text)} ({mark(answers[name])})" if name in answers else "" for name in methods
         ]
-        rows.append((case.benchmark, case.outcome, visible(case.row["question"]), visible(case.row["target"]), *texts))
+        rows.append(
+            (case.benchmark, case.outcome, one_line(case.row["question"]), one_line(case.row["target"]), *texts)
+        )
         records.append(
             {
                 "set": case.benchmark,
                 "outcome": case.outcome,
-                "id": visible(case.row["id"]),
-                "question": visible(case.row["question"]),
-                "target": visible(case.row["target"]),
-                **{name: visible(answers[name].text) if name in answers else None for name in methods},
+                "id": one_line(case.row["id"]),
+                "question": one_line(case.row["question"]),
+                "target": one_line(case.row["target"]),
+                **{name: one_line(answers[name].text) if name in answers else None for name in methods},
                 **{f"{name} is right": answers[name].is_right if name in answers else None for name in methods},
             }
         )
@@ -162,11 +165,7 @@ def mark(answer: Answer) -> str:
     return "right" if answer.is_right else "wrong"
 
 
-def visible(text: str) -> str:
-    """Returns a text that somebody else wrote as one line of letters that can be shown, cut where it is too long.
-
-    Control characters, halves of characters and signs that turn the direction of writing become a dot.
-    """
-    line = " ".join(text.split())
-    line = "".join(letter if letter.isprintable() else "·" for letter in line)
+def one_line(text: str) -> str:
+    """Returns a text that somebody else wrote as one line of letters that can be shown, cut where it is too long."""
+    line = visible(" ".join(text.split()))
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

@@ -1,12 +1,12 @@
 """Learning curves from the ``metrics.csv`` of runs: training loss and validation, averaged over seeds."""
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.evaluated_runs import Group
+from experiments.metrics_file import read_metrics
 
 METRICS_FILE = "metrics.csv"
 STEP = "step"
@@ -22,13 +22,13 @@ MEMORY = "allocated_bytes.all.peak"
 """Ending of the column in which Lightning's DeviceStatsMonitor writes the peak of a GPU's memory."""
 
 
-def read_metrics(run: Path) -> list[dict[str, str]]:
-    """Returns the rows of a run's metrics; none if there is no such file."""
-    path = run / METRICS_FILE
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def metrics_of(run: Path) -> list[dict[str, str]]:
+    """Returns the rows of a run's metrics; none if there is no such file.
+
+    Raises:
+        BadInputError: If the file is damaged.
+    """
+    return [row for _, row in read_metrics(run / METRICS_FILE)]
 
 
 def series(rows: Sequence[dict[str, str]], name: str) -> dict[int, float]:
@@ -54,7 +54,7 @@ def averaged(values: dict[int, float], steps: int) -> dict[int, float]:
 
 def curve_records(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], int]:
     """Returns the points of all curves: mean, lowest and highest over seeds; and the window of the training loss."""
-    runs = {group.name: [read_metrics(run.home) for run in group.runs] for group in groups}
+    runs = {group.name: [metrics_of(run.home) for run in group.runs] for group in groups}
     last = max((step for of in runs.values() for rows in of for step in series(rows, AVERAGED)), default=0)
     window = max(1, math.ceil(last / MOST_POINTS))
     records = []
@@ -81,6 +81,6 @@ def curve_records(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], int]:
 
 def logged_gpu_memory(run: Path) -> float | None:
     """Returns the highest memory of a GPU in bytes that `DeviceStatsMonitor` logged, or None if it was not there."""
-    rows = read_metrics(run)
+    rows = metrics_of(run)
     names = [name for name in rows[0] if name and name.endswith(MEMORY)] if rows else []
     return max((value for name in names for value in series(rows, name).values()), default=None)

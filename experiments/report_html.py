@@ -6,16 +6,22 @@ Every text that comes from files is escaped: answers may hold anything.
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_html
 
-from experiments.report_cases import LOST, WON, Case, mark, visible
+from experiments.report_cases import LOST, WON, Case, mark, one_line
 from experiments.report_figures import WIDTHS, ReportFigure
 from experiments.report_parts import Part
 from experiments.report_style import STYLE_SHEET
 from experiments.table_formats import ReportTable
+from lightning_m2pt.visible_text import visible
 
 NARROW_SCREEN = "(max-width: 620px)"
 DEVIATION = re.compile(r" ± [\d.]+")
+
+
+def escape(text: str) -> str:
+    """Returns any text as it can stand in the page: no markup, and nothing that turns the direction of writing."""
+    return escape_html(visible(text))
 
 
 def page(title: str, introduction: str, sections: Sequence[str], contents: Sequence[tuple[str, str]]) -> str:
@@ -127,10 +133,10 @@ def cases_html(part: Part) -> str:
 def case_html(case: Case, picture: bytes | None) -> str:
     """Returns one question with its picture and everybody's answers."""
     image = f'<img class="asked" src="{data_address(picture, "png")}" alt="the picture">' if picture else ""
-    question, target, name = (escape(visible(case.row[key])) for key in ("question", "target", "id"))
+    question, target, name = (escape(one_line(case.row[key])) for key in ("question", "target", "id"))
     answers = "".join(
         f'<tr class="{mark(answer)}"><th scope="row">{escape(answer.method)}</th>'
-        f"<td>{escape(visible(answer.text))}</td><td>{mark(answer)}</td></tr>"
+        f"<td>{escape(one_line(answer.text))}</td><td>{mark(answer)}</td></tr>"
         for answer in case.answers
     )
     return (

@@ -1,12 +1,12 @@
 """What sweeps leave for reports: the labels of their runs, and the learning rates that they searched."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.table_formats import Column, ReportTable
+from lightning_m2pt.strict_json import parse_json
 
 SWEEPS, TABLE_FILE, SEARCH_FILE = "sweeps", "table.json", "search.json"
 FORMAT = 1
@@ -59,7 +59,7 @@ def found_sweeps(outputs: Sequence[Path]) -> tuple[list[Sweep], list[str]]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Returns a JSON object, or None if the file is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes(), path)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -12,6 +12,7 @@ from experiments.console import is_main_process, say
 from lightning_m2pt.atomic_files import is_alive
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.file_lock import lock_file, locked
+from lightning_m2pt.strict_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,6 @@ def refuse_or_wait(run: Path) -> None:
 def holder_of(run: Path) -> Holder | None:
     """Returns who holds a run's lock; None while it has not written so."""
     try:
-        return Holder(**json.loads(lock_file(run).read_text(encoding="utf-8")))
+        return Holder(**parse_json(lock_file(run).read_bytes(), lock_file(run)))
     except (OSError, ValueError, TypeError):
         return None

@@ -16,6 +16,7 @@ from experiments.sweep_jobs import Job
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.run_record import read_run_record
+from lightning_m2pt.strict_json import parse_json
 
 RESULTS_FILE = "results.json"
 """What ``m2pt train`` writes last."""
@@ -94,7 +95,7 @@ class SweepRecord:
     def read(self, job: Job) -> Entry | None:
         """Returns what is recorded of a job; None if there is nothing that can be read."""
         try:
-            content: dict[str, Any] = json.loads(self._entry_file(job).read_text(encoding="utf-8"))
+            content: dict[str, Any] = parse_json(self._entry_file(job).read_bytes(), self._entry_file(job))
             return Entry(**{**content, "state": State(content["state"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None  # a job whose entry is lost is run again, and finds what is complete
@@ -145,7 +146,7 @@ def read_results(run: Path) -> dict[str, Any]:
     """
     path = run / RESULTS_FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(path.read_bytes(), path)
         for score in (*content[TUNED].values(), *content[FROZEN].values()):
             float(score["value"]), float(score["raw"])
         float(content["parameters"]["percent"])

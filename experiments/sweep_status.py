@@ -4,7 +4,6 @@ The time left is known from complete jobs of the same configuration in the same 
 """
 
 import csv
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -19,6 +18,7 @@ from experiments.sweep_jobs import Job
 from experiments.sweep_record import Entry, State, SweepRecord, why_incomplete
 from experiments.sweep_runner import trial_folder
 from lightning_m2pt.run_record import CONFIG_FILE, MADE_WITH, RECORD_FILE
+from lightning_m2pt.strict_json import parse_json
 
 LONGEST_NOTE = 100
 ENDED = (State.DONE, State.FAILED)
@@ -147,7 +147,7 @@ def run_of(job: Job) -> Path | None:
 def latest_command(path: Path) -> list[str]:
     """Returns the words a run was last started with; empty if its record cannot be read now."""
     try:
-        return [str(word) for word in json.loads(path.read_text(encoding="utf-8"))[MADE_WITH][-1]["command"][1:]]
+        return [str(word) for word in parse_json(path.read_bytes(), path)[MADE_WITH][-1]["command"][1:]]
     except (OSError, ValueError, LookupError, TypeError):
         return []
 
@@ -158,7 +158,7 @@ def step_text(run: Path | None) -> str:
         assert run is not None
         with (run / METRICS_FILE).open(encoding="utf-8", newline="") as file:
             step = max(int(row[STEP]) for row in csv.DictReader(file) if (row[STEP] or "").isdecimal())
-        planned = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))["trainer"]["max_steps"]
+        planned = parse_json((run / CONFIG_FILE).read_bytes(), run / CONFIG_FILE)["trainer"]["max_steps"]
     except (OSError, ValueError, LookupError, TypeError, AssertionError):
         return "starting"
     return f"step {step} of {planned}" if isinstance(planned, int) and planned > 0 else f"step {step}"

@@ -18,6 +18,7 @@ from experiments.sweep_search import FINAL_FAILURES, VariantSearch, fingerprint,
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import EnvironmentFailure
 from lightning_m2pt.file_lock import locked
+from lightning_m2pt.strict_json import parse_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -56,7 +57,7 @@ def known_searches(sweep: SweepFile, setting: Setting, folder: Path) -> tuple[di
     if sweep.search is None or not path.is_file():
         return searches, chosen
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(path.read_bytes(), path)
         recorded = content["variants"] if content["format"] == FORMAT else {}
     except (ValueError, TypeError, KeyError):
         return searches, chosen  # a damaged file is written again from the record of the trials

@@ -16,6 +16,7 @@ from lightning_m2pt.adapter_manifest import check_tensor_file, manifest_of, refu
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.strict_json import parse_json
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
@@ -82,7 +83,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes(), path, expected="an adapter configuration")
     except FileNotFoundError as error:
         raise BadInputError(
             "no adapter here",
@@ -90,8 +91,6 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             expected="a run that was trained to the end",
             hint="run `m2pt fit` first",
         ) from error
-    except ValueError as error:
-        raise BadInputError(f"not JSON ({error})", where=str(path), expected="an adapter configuration") from error
     if not isinstance(config, dict) or config.get("format") not in READABLE_FORMATS:
         raise BadInputError("unknown adapter format", where=str(path), expected=f"format 1 to {FORMAT}")
     return config

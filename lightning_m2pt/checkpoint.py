@@ -23,6 +23,7 @@ import safetensors.torch
 from lightning_m2pt.atomic_files import cannot_write, sync_folder, write_atomically
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.state_codec import decode_state, encode_state
+from lightning_m2pt.strict_json import parse_json
 
 FORMAT_VERSION = 1
 KEPT = 2
@@ -104,7 +105,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         tensors = safetensors.torch.load((folder / TENSOR_FILE).read_bytes())
     except safetensors.SafetensorError as error:
         raise BadInputError(f"damaged checkpoint: {error}", where=str(folder)) from error
-    state = decode_state(tensors, (folder / TEXT_FILE).read_text(encoding="utf-8"))
+    state = decode_state(tensors, (folder / TEXT_FILE).read_bytes(), folder / TEXT_FILE)
     if not isinstance(state, dict):
         raise BadInputError("damaged checkpoint: not a dict", where=str(folder / TEXT_FILE))
     return state
@@ -153,7 +154,7 @@ def tidy(checkpoints_dir: Path) -> None:
 def damage(folder: Path) -> str | None:
     """Returns what is wrong with a checkpoint's folder, or None if it is complete and verified."""
     try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST_FILE).read_bytes(), folder / MANIFEST_FILE)
         version, files = manifest["format"], dict(manifest["files"])
         if version != FORMAT_VERSION:
             return f"format version {version} instead of {FORMAT_VERSION}"
@@ -164,7 +165,7 @@ def damage(folder: Path) -> str | None:
                 return f"{name} differs from its checksum"
     except OSError as error:
         return f"{Path(error.filename or folder).name}: {error.strerror}"
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return f"{MANIFEST_FILE} is not readable"
     return None
 

@@ -6,6 +6,8 @@ A user's mistake ends in three lines on standard error: what is wrong and where,
 from enum import IntEnum
 from functools import partial
 
+from lightning_m2pt.visible_text import visible
+
 
 class ExitCode(IntEnum):
     """Exit codes of every command."""
@@ -44,14 +46,14 @@ class M2PTError(Exception):
         return partial(type(self), self.what, **parts), ()
 
     def message(self) -> str:
-        """Returns the one to three lines a user sees."""
+        """Returns the one to three lines a user sees; nothing in them drives a terminal."""
         place = f"{self.where}: " if self.where else ""
         lines = [f"error: {place}{self.what}"]
         if self.expected:
             lines.append(f"  expected: {self.expected}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        return "\n".join(line.replace("\n", " ") for line in lines)
+        return "\n".join(visible(line.replace("\n", " ")) for line in lines)
 
 
 class BadInputError(M2PTError, ValueError):

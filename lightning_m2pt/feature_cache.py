@@ -84,13 +84,20 @@ class FeatureCache:
             return False
         return not any(module._forward_hooks or module._forward_pre_hooks for module in tower.modules())
 
-    def features(self, tower: nn.Module, pixel_values: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    def features(
+        self,
+        tower: nn.Module,
+        pixel_values: Tensor,
+        compute: Callable[[Tensor], Tensor],
+        shape: tuple[int, int],
+    ) -> Tensor:
         """Returns the features of every picture, from disk where they are, else computed and stored.
 
         Args:
             tower: What computes them; its tensors are part of the key and must not change afterwards.
             pixel_values: (B, 3, H, W).
             compute: Maps (M, 3, H, W) to (M, N, D); called once, with the pictures that are not on disk.
+            shape: (N, D); features of any other count as missing.
 
         Returns:
             (B, N, D).
@@ -99,7 +106,7 @@ class FeatureCache:
         first_places: dict[str, int] = {}
         for place, key in enumerate(keys):
             first_places.setdefault(key, place)
-        found = {key: self._read(key) for key in first_places}
+        found = {key: self._read(key, shape) for key in first_places}
         missing = [key for key, features in found.items() if features is None]
         if missing:
             computed = compute(pixel_values[[first_places[key] for key in missing]])
@@ -124,11 +131,13 @@ class FeatureCache:
         pictures = pixel_values.detach().cpu().contiguous().view(torch.uint8)
         return [hashlib.sha256(computing.encode() + picture.numpy().tobytes()).hexdigest() for picture in pictures]
 
-    def _read(self, key: str) -> Tensor | None:
+    def _read(self, key: str, shape: tuple[int, int]) -> Tensor | None:
         try:
             tensors = load(self.path_of(key).read_bytes())
             features, digest = tensors[FEATURES], tensors[DIGEST]
         except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+        if tuple(features.shape) != shape or digest.dtype != torch.uint8:
             return None
         return features if torch.equal(digest, digest_of(features)) else None
 
@@ -156,9 +165,8 @@ class FeatureCache:
 
 
 def digest_of(features: Tensor) -> Tensor:
-    """Returns the SHA-256 of a tensor's bytes as (32,) uint8."""
-    content = features.reshape(-1).view(torch.uint8).numpy().tobytes()
-    return torch.tensor(list(hashlib.sha256(content).digest()), dtype=torch.uint8)
+    """Returns the SHA-256 of a tensor's type, shape and bytes as (32,) uint8."""
+    return torch.tensor(list(bytes.fromhex(hash_tensors({FEATURES: features}))), dtype=torch.uint8)
 
 
 def reserve(folder: Path, size: int, maximum_bytes: int) -> bool:

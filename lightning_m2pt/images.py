@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.stored_image import StoredImage
 from lightning_m2pt.types import ImageSource
 
@@ -30,21 +30,14 @@ MAXIMUM_PIXELS = 50_000_000
 
 # Pillow's other readers start outside programs (EPS) or are rare enough not to be worth their attack surface.
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9", "GIF": b"\x00;"}
+"""What the last bytes of a whole file are; some writers add zeros."""
+LONGEST_END = 64
 HINT_BYTES = 64
+LONGEST_REASON = 160
 LONGEST_NAME = 1024
 LONGEST_PART = 255  # bytes; what file systems allow between two slashes
 ADDRESS = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*:/|(file|data):")
-UNDECODABLE = (
-    OSError,
-    SyntaxError,  # what Pillow raises for broken PNG chunks
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    ArithmeticError,
-    MemoryError,
-    Image.DecompressionBombError,
-)
 
 
 def open_image(source: ImageSource, where: str = "", maximum_pixels: int = MAXIMUM_PIXELS) -> Image.Image:
@@ -94,11 +87,11 @@ def decoded(file: BinaryIO, place: str, maximum_pixels: int, *, keep_grey: bool 
         image.load()
         upright = ImageOps.exif_transpose(image)
         return upright if keep_grey and upright.mode == "L" else as_rgb(upright, place)
-    except UNDECODABLE as error:
-        if isinstance(error, BadInputError):
-            raise
+    except M2PTError:
+        raise
+    except Exception as error:  # a damaged file can raise anything: struct.error, zlib.error, SyntaxError, IndexError
         raise BadInputError(
-            f"the image is damaged or cut off: {error}", where=place, hint="copy or download the file again"
+            f"the image is damaged or cut off: {said(error)}", where=place, hint="copy or download the file again"
         ) from error
 
 
@@ -119,6 +112,37 @@ def image_size(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     place = place_of(source, where)
     with open_encoded(source, place) as file:
         return open_header(file, place, maximum_pixels).size
+
+
+def check_image(source: ImageSource, where: str = "", decode: bool = False) -> None:
+    """Looks at a picture's header and at its end; a picture that does not end as its format does is decoded.
+
+    Args:
+        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
+        where: ``FILE:LINE`` or record the picture belongs to, for the error.
+        decode: Decode it whatever its end is.
+
+    Raises:
+        BadInputError: If there is no readable picture of an allowed kind and size.
+        EnvironmentFailure: If the file may not be read.
+    """
+    if isinstance(source, numpy.ndarray):
+        image_of_array(source, where, MAXIMUM_PIXELS)
+        return
+    place = place_of(source, where)
+    with open_encoded(source, place) as file:
+        format_name = open_header(file, place, MAXIMUM_PIXELS).format or ""
+        if decode or not has_end(file, format_name):
+            file.seek(0)
+            decoded(file, place, MAXIMUM_PIXELS)
+
+
+def has_end(file: BinaryIO, format_name: str) -> bool:
+    """Tells whether an encoded picture ends with what its format ends with; False where that says nothing."""
+    end = ENDS.get(format_name)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - LONGEST_END))
+    return end is not None and file.read().rstrip(b"\0").endswith(end.rstrip(b"\0"))
 
 
 def place_of(source: Path | StoredImage, where: str) -> str:
@@ -197,11 +221,16 @@ def open_header(file: BinaryIO, place: str, maximum_pixels: int) -> Image.Image:
             where=place,
             expected="one of " + ", ".join(READABLE_FORMATS),
         ) from error
-    except UNDECODABLE as error:
-        raise BadInputError(f"the image's header is damaged: {error}", where=place) from error
+    except Exception as error:  # as above
+        raise BadInputError(f"the image's header is damaged: {said(error)}", where=place) from error
     if image.width * image.height > maximum_pixels:
         raise too_large
     return image
+
+
+def said(error: Exception) -> str:
+    """Returns what Pillow said of a file, not at any length."""
+    return f"{type(error).__name__}: {error}"[:LONGEST_REASON]
 
 
 def kind_of_bytes(first_bytes: bytes) -> str:

@@ -9,7 +9,6 @@ agreement with equality of texts is there to show it.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from lightning_m2pt.backbones.foreign_code import refuse_foreign_code
 from lightning_m2pt.backbones.weight_files import counted, is_finite
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.strict_json import parse_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -92,7 +92,7 @@ def indexed_files(index: Path) -> list[str]:
     if not index.is_file():
         return []
     try:
-        return sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+        return sorted({str(name) for name in parse_json(index.read_bytes(), index)["weight_map"].values()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInputError("this is no index of weights", where=str(index), expected="a weight_map") from error
 

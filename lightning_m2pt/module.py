@@ -9,6 +9,7 @@ from torchmetrics import MeanMetric
 from lightning_m2pt.answering import Answer, Answering
 from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.checkpoint_content import check_content
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.losses import SupervisedRows, supervised_rows
 from lightning_m2pt.methods.base import Method
@@ -137,15 +138,8 @@ class TuningModule(LightningModule):
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of another set of tensors."""
-        saved, trained = set(checkpoint["state_dict"]), set(trained_parameters(self))
-        if saved != trained:
-            first = sorted(saved ^ trained)[0]
-            raise BadInputError(
-                f"tensor {first} is {'not trained here' if first in saved else 'missing'}",
-                where="checkpoint",
-                expected="a checkpoint of this method and backbone",
-            )
+        """Refuses a checkpoint of other tensors."""
+        check_content(checkpoint, trained_parameters(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Computes one micro-batch's share of the optimizer step's loss.

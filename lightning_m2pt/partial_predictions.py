@@ -13,6 +13,7 @@ from typing import Any
 from lightning_m2pt.atomic_files import cannot_write, write_atomically
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import check_prediction
+from lightning_m2pt.strict_json import parse_json
 
 
 class PartialPredictions:
@@ -106,10 +107,10 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for number, line in enumerate(complete.split(b"\n") if complete else [], start=1):
         try:
-            value = dict(json.loads(line))
+            value = dict(parse_json(line, path, number))
             if number > 1:
                 check_prediction(value, f"{path}:{number}")
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError) as error:
             raise BadInputError(
                 "this is no line of a prediction file", where=f"{path}:{number}", hint="--force answers all over again"
             ) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.images import open_image
+from lightning_m2pt.mistakes import made_of_each, refuse
 from lightning_m2pt.templates import IMAGE_MARK, ConversationTemplate, Piece
 from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID, ImageSource, Sample, Span, Turn
 
@@ -166,11 +167,14 @@ class Processor:
             BadInputError: If a question or an answer contains the image mark, or a sample is too long or has a token
                 that the model does not have.
         """
+        refuse(mistakes_in_texts(samples, with_answers))
         native = replace(template, end_of_answer=self.tokenizer.eos_token)
         encoded: list[EncodedText] = []
         for start in range(0, len(samples), SAMPLES_AT_ONCE):
             encoded += self._encode_some(samples[start : start + SAMPLES_AT_ONCE], native, with_answers)
-        for sample, text in zip(samples, encoded, strict=True):
+
+        def check(encoded_sample: tuple[Sample, EncodedText]) -> None:
+            sample, text = encoded_sample
             self._refuse_unknown_ids(text.input_ids, f"sample {sample.id}", sample.source)
             if max_text_length is not None and len(text) > max_text_length:
                 raise BadInputError(
@@ -179,6 +183,8 @@ class Processor:
                     expected=f"at most {max_text_length} (max_text_length); answers are never cut off",
                     hint="raise max_text_length, or leave the sample out",
                 )
+
+        made_of_each(zip(samples, encoded, strict=True), check)
         return encoded
 
     def _encode_some(
@@ -214,10 +220,6 @@ class Processor:
     def _parts(self, sample: Sample, template: ConversationTemplate, with_answers: bool) -> list[list[Piece]]:
         """Returns the pieces of text before, between and after the images."""
         turns = sample.turns
-        if any(IMAGE_MARK in turn.question + turn.answer for turn in turns):
-            raise BadInputError(f"sample {sample.id} has {IMAGE_MARK} inside its text", where=sample.source)
-        if with_answers and not all(turn.answer for turn in turns):
-            raise BadInputError(f"sample {sample.id} has no answer", where=sample.source, expected="an answer")
         if not with_answers:
             turns = (*turns[:-1], Turn(turns[-1].question))
         parts: list[list[Piece]] = [[]]
@@ -262,6 +264,18 @@ class Processor:
             numbers = numbers[: numbers.index(self.eos_token_id)]
         text = self.tokenizer.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
+
+
+def mistakes_in_texts(samples: Sequence[Sample], with_answers: bool) -> list[BadInputError]:
+    """Returns the conversations that cannot be encoded: with the image mark in a text, or without an answer."""
+    mistakes = []
+    for sample in samples:
+        if any(IMAGE_MARK in turn.question + turn.answer for turn in sample.turns):
+            mistakes.append(BadInputError(f"sample {sample.id} has {IMAGE_MARK} inside its text", where=sample.source))
+        if with_answers and not all(turn.answer for turn in sample.turns):
+            sentence = f"sample {sample.id} has no answer"
+            mistakes.append(BadInputError(sentence, where=sample.source, expected="an answer"))
+    return mistakes
 
 
 def spans_of_tokens(pieces: Sequence[Piece], offsets: Sequence[tuple[int, int]]) -> numpy.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.strict_json import parse_json
 
 RECORD_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
@@ -26,12 +27,7 @@ def read_run_record(run_folder: Path) -> dict[str, Any]:
     path = run_folder / RECORD_FILE
     if not path.exists():
         return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInputError(
-            f"not readable as JSON: {error}", where=str(path), hint="move the run's folder away"
-        ) from error
+    record = parse_json(path.read_bytes(), path, expected="a run's record", hint="move the run's folder away")
     if not isinstance(record, dict):
         raise BadInputError("not a JSON object", where=str(path), hint="move the run's folder away")
     return record

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.strict_json import parse_json
 
 Json: TypeAlias = Any
 """What the json module reads and writes."""
@@ -41,16 +42,24 @@ def encode_state(state: Any) -> tuple[dict[str, Tensor], str]:  # noqa: ANN401  
     return tensors, json.dumps(encoded, allow_nan=False)
 
 
-def decode_state(tensors: dict[str, Tensor], text: str) -> Any:  # noqa: ANN401
+def decode_state(tensors: dict[str, Tensor], text: str | bytes, file: object = "state") -> Any:  # noqa: ANN401
     """Puts a state together again; the reverse of ``encode_state``.
+
+    Args:
+        tensors: Tensors by name.
+        text: The text that names them, or its bytes.
+        file: Where the text is from, for errors.
 
     Raises:
         BadInputError: If text and tensors do not belong together.
     """
+    encoded = parse_json(text, file, first_line=0, expected="what encode_state wrote", hint="take an older checkpoint")
     try:
-        return _decode(json.loads(text), tensors)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise BadInputError(f"the state does not read back: {error}", expected="what encode_state wrote") from error
+        return _decode(encoded, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(
+            f"the state does not read back: {error}", where=str(file), expected="what encode_state wrote"
+        ) from error
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Json:  # noqa: ANN401

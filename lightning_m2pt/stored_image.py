@@ -6,6 +6,7 @@ Parquet can only be read by whole row groups. The pictures of the groups read la
 questions come in the order of their length and not of the file.
 """
 
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class RowGroups:
 
     def __init__(self, kept_bytes: int) -> None:
         self.kept_bytes = kept_bytes
-        self.groups: OrderedDict[tuple[Path, str, int], Any] = OrderedDict()
+        self.groups: OrderedDict[tuple[Path, str, int, int, int], Any] = OrderedDict()
         self.lock = Lock()
 
     def pictures(self, path: Path, column: str, row_group: int) -> Any:  # noqa: ANN401  (pyarrow is optional)
@@ -79,7 +80,12 @@ class RowGroups:
             BadInputError: If they cannot be read.
             EnvironmentFailure: If pyarrow is not installed.
         """
-        key = (path, column, row_group)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise damaged(path, error) from error
+        # A file that is replaced while a process runs must not lend its old pictures to the new rows.
+        key = (path, column, row_group, status.st_mtime_ns, status.st_size)
         with self.lock:
             if key not in self.groups:
                 self.groups[key] = read_pictures(path, column, row_group)

@@ -204,7 +204,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "heads that do not divide": (change_json(TOWER_CONFIG, *VISION, "head_width", value=7), ["width", "head_width"]),
     "a patch larger than the picture": (change_json(TOWER_CONFIG, *VISION, "patch_size", value=17), ["patch_size"]),
     "no MLP": (change_json(TOWER_CONFIG, *VISION, "mlp_ratio", value=0.001), ["mlp_ratio"]),
-    "an infinite MLP": (change_json(TOWER_CONFIG, *VISION, "mlp_ratio", value=float("inf")), ["mlp_ratio"]),
+    "an infinite MLP": (
+        change_json(TOWER_CONFIG, *VISION, "mlp_ratio", value=float("inf")),
+        ["Infinity is no JSON number"],
+    ),
     "timm": (
         change_json(TOWER_CONFIG, *VISION, "timm_model_name", value="vit_base"),
         ["timm_model_name", "never done"],

@@ -124,7 +124,7 @@ VISION_FLAN = [
     (record(3, **conversation(("human", 3), ("gpt", "b"))), "record 3: conversations: value: the value is 3"),
     (write(f"{IMAGES}/fake_1.png", ""), "record 3: .*fake_1.png: the image file is empty"),
     (write(f"{IMAGES}/fake_1.png", "<html>"), "record 3: .*fake_1.png: this is not an image"),
-    (cut(f"{IMAGES}/fake_1.png", 0.5), "sample 2/fake_1: .*fake_1.png: the image is damaged"),
+    (cut(f"{IMAGES}/fake_1.png", 0.5), "record 3: .*fake_1.png: the image is damaged"),
 ]
 BENCHMARK_CASES = [
     (MME, write("count/fake_0.txt", "One?\tYes\n"), "fake_0.txt: the image 'fake_0' has 1 questions"),

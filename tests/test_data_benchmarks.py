@@ -223,11 +223,15 @@ def test_missing_images_are_counted_and_the_first_ten_named(tmp_path: Path) -> N
         assert len(message.split("\n")) <= 3
 
 
-def test_check_reads_headers_only(tmp_path: Path) -> None:
+def test_check_reads_headers_and_ends_only(tmp_path: Path) -> None:
     VSR.write_fake(tmp_path)
     path = tmp_path / "images" / "fake_0.png"
-    path.write_bytes(path.read_bytes()[:-40])
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 8] ^= 255
+    path.write_bytes(content)
     VSR(str(tmp_path), "plain").check()
+    with pytest.raises(BadInputError, match=r"jsonl:1: .*fake_0.png: the image is damaged"):
+        VSR(str(tmp_path), "plain").check(decode=True)
     path.write_bytes(b"<html>")
     with pytest.raises(BadInputError, match="HTML page"):
         VSR(str(tmp_path), "plain").check()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.feature_cache import COUNTER, FeatureCache, bytes_below, reserve
+from lightning_m2pt.feature_cache import COUNTER, FeatureCache, bytes_below, digest_of, reserve
 from lightning_m2pt.losses import supervised_rows
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.full import Full
@@ -254,3 +255,28 @@ def test_a_folder_that_cannot_be_written_is_known_before_weights_load(tmp_path: 
         FeatureCache(blocked / "features", 10**6, "").check()
     FeatureCache(tmp_path / "new" / "features", 10**6, "").check()
     assert (tmp_path / "new" / "features").is_dir()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: {**tensors, "features": tensors["features"].view(torch.int64)},
+        lambda tensors: {**tensors, "features": tensors["features"].flatten()},
+        lambda tensors: {**tensors, "features": tensors["features"].reshape(-1, 64)},
+        lambda tensors: {**tensors, "features": tensors["features"][:, :-1].contiguous()},
+        lambda tensors: {**tensors, "sha256": tensors["sha256"].long()},
+        lambda tensors: {"features": tensors["features"]},
+    ],
+)
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_features_of_another_form_count_as_missing(cached, tmp_path, change, is_sealed):
+    """A file relabelled as another type holds the same bytes; one that somebody sealed again has a right digest."""
+    pixels = random_batch(dtype=torch.float64).pixel_values
+    expected = cached.visual_rows(pixels).rows
+    for path in files(tmp_path):
+        changed = change(load(path.read_bytes()))
+        if is_sealed and changed["features"].shape != expected.shape[1:]:
+            changed["sha256"] = digest_of(changed["features"])
+        path.write_bytes(save(changed))
+    assert torch.equal(cached.visual_rows(pixels).rows, expected)
+    assert all(load(path.read_bytes())["features"].dtype == torch.float64 for path in files(tmp_path))

@@ -1,5 +1,6 @@
 """Image reading: limits, conversions, and names that try to leave the folder."""
 
+import contextlib
 import os
 import struct
 import zlib
@@ -148,3 +149,34 @@ def test_links_may_stay_inside_but_not_leave(tmp_path: Path) -> None:
             resolve_inside(images, name, "here")
     (tmp_path / "link").symlink_to(images)
     assert resolve_inside(tmp_path / "link", "real.png", "here").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_every_cut_and_every_flipped_byte_is_a_picture_or_an_error_of_ours(tmp_path: Path) -> None:
+    """Pillow raises struct.error for a bad EXIF block, SyntaxError for a bad chunk, zlib.error, and more."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a picture"
+    path = tmp_path / "picture"
+    for form, options in (("PNG", {"exif": exif}), ("JPEG", {"exif": exif}), ("GIF", {}), ("TIFF", {"exif": exif})):
+        noise(9, 7).save(path, format=form, **options)
+        content = path.read_bytes()
+        for position in range(0, len(content), 3):
+            for changed in (content[:position], content[:position] + b"\xff" * 4 + content[position + 4 :]):
+                path.write_bytes(changed)
+                with contextlib.suppress(BadInputError):
+                    assert open_image(path, "record 7").mode == "RGB"
+
+
+def test_what_pillow_raises_names_file_and_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(9, 7).save(tmp_path / "a.png")
+    for error in (struct.error("unpack"), zlib.error("bad"), SyntaxError("chunk"), AttributeError("x" * 1_000)):
+
+        def fail(image: Image.Image, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("lightning_m2pt.images.ImageOps.exif_transpose", fail)
+        with pytest.raises(
+            BadInputError, match=rf"record 7: .*a\.png: the image is damaged .*{type(error).__name__}"
+        ) as caught:
+            open_image(tmp_path / "a.png", "record 7")
+        assert len(caught.value.message()) < 400 + len(str(tmp_path))

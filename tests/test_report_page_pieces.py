@@ -16,7 +16,7 @@ from PIL import Image
 from data_modules.vsr import VSR
 from experiments.backbone_gates import gate_notes, missed_gate_notes, say_missed_gates
 from experiments.cli import parse_experiment
-from experiments.report_cases import LONGEST, visible
+from experiments.report_cases import LONGEST, one_line
 from experiments.report_comparison import MEAN, Scores
 from experiments.report_figures import STYLE, WIDTHS, ReportFigure, looks
 from experiments.report_html import table_html
@@ -231,8 +231,8 @@ def test_bold_is_bold_in_every_form():
 
 
 def test_what_somebody_else_wrote_becomes_one_line_that_can_be_shown():
-    assert visible("a\n\tb\u202ec\x07\ud800") == "a b·c··"
-    assert visible("x" * 1000) == "x" * (LONGEST - 1) + "…"
+    assert one_line("a\n\tb\u202ec\x07\ud800") == r"a b\u202ec\x07\ud800"
+    assert one_line("x" * 1000) == "x" * (LONGEST - 1) + "…"
 
 
 def test_missed_gates_are_said(tmp_path):

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from data_modules.cifar10 import write_cifar10
 from data_modules.cifar100 import write_cifar100
+from data_modules.files import checked_object
 from data_modules.mme import write_mme
 from data_modules.mnist import write_mnist
 from data_modules.pope import write_pope
@@ -32,6 +33,7 @@ from experiments.testbed.tuning_set import (
 from experiments.testbed.vocabulary import NAMES, SHAPES
 from experiments.testbed.world_version import WORLD_VERSION
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
+from lightning_m2pt.strict_json import parse_json
 
 DEFAULT_ROOT = Path("data") / "testbed"
 MANIFEST = "testbed.json"
@@ -131,7 +133,7 @@ def is_complete(root: Path, seed: int) -> bool:
     path = root / MANIFEST
     if not path.exists():
         return False
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = checked_object(parse_json(path.read_bytes(), path), str(path))
     found = {key: manifest.get(key) for key in ("seed", "world_version")}
     wanted = {"seed": seed, "world_version": WORLD_VERSION}
     if found != wanted:

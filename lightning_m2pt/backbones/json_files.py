@@ -1,10 +1,10 @@
 """JSON files that strangers wrote."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.strict_json import parse_json
 
 
 def read_json(path: Path, key: str) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
         BadInputError: If the file is missing or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes(), path, expected="a JSON file", hint="copy or download the folder again")
     except OSError as error:
         guides = [folder / "README.md" for folder in path.parents[:2] if (folder / "README.md").is_file()]
         raise BadInputError(
@@ -23,9 +23,9 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
             expected="a JSON file",
             hint=f"{guides[0]} says how to get it" if guides else "",
         ) from error
-    except (RecursionError, ValueError) as error:
+    except BadInputError as error:
         raise BadInputError(
-            f"{path} is not JSON ({ascii(str(error))[1:-1]:.100})", where=key, expected="a JSON file"
+            f"{path} is not JSON ({error.what})", where=key, expected=error.expected, hint=error.hint
         ) from error
     if not isinstance(content, dict):
         raise BadInputError(f"{path} holds no JSON object", where=key, expected="an object")

@@ -241,7 +241,8 @@ class OpenClipLlama(LlamaDecoding):
 
         if self.feature_cache is None or not self.feature_cache.may_serve(self.vision_tower, pixel_values):
             return compute(pixel_values)
-        return self.feature_cache.features(self.vision_tower, pixel_values, compute)
+        form = self.shape.patches, self.shape.vision_width
+        return self.feature_cache.features(self.vision_tower, pixel_values, compute, form)
 
     def vision_states(self, pixel_values: Tensor) -> Tensor:
         """Returns the input of the tower's last block: (B, 1 + N, D), or (B, P + 1 + N, D) on the token path."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.strict_json import parse_json
 
 PREDICTION_FORMAT = 1
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
@@ -69,10 +70,7 @@ def parsed_line(line: str, where: str) -> dict[str, Any]:
     Raises:
         BadInputError: If it is none.
     """
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadInputError("this is not valid JSON", where=where, expected="one JSON object a line") from error
+    value = parse_json(line, where, first_line=0, expected="one JSON object a line", hint="predict again")
     if not isinstance(value, dict):
         raise BadInputError(f"the line is a {type(value).__name__}", where=where, expected="a JSON object")
     return value
