@@ -12,12 +12,12 @@ from typing import NoReturn
 from rich.console import Console
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.launch import is_first_process
 
 WIDTH_WITHOUT_TERMINAL = 120
 """A log file has no width; tables need one."""
 
 OUR_PACKAGES = ("callbacks", "data_modules", "experiments", "lightning_m2pt")
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 OUT = Console(
     highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
@@ -27,7 +27,7 @@ OUT = Console(
 
 def is_main_process() -> bool:
     """Tells whether this is the process that writes and talks, before any process group exists."""
-    return not any(int(os.environ.get(name, "0")) for name in RANK_VARIABLES)
+    return is_first_process(os.environ)
 
 
 class VerbParser(argparse.ArgumentParser):
