@@ -23,6 +23,7 @@ from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
 from experiments.config_errors import as_bad_input, check_files_first
+from experiments.trainer_components import write_enums_as_text
 from experiments.trainer_failures import cannot_be_made
 from experiments.trainer_surface import check_trainer
 from lightning_m2pt.errors import BadInputError
@@ -136,6 +137,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
         cli = ExperimentCLI(words)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, files, words) from error
+    write_enums_as_text(cli.config)
     config = plain_config(cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False))
     experiment = Experiment(
         name=name or (files[0].stem if files else "command_line"),

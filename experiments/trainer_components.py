@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch import plugins as lightning_plugins
@@ -122,6 +123,16 @@ CHANGES_GRADIENTS = (
 def components(value: Any) -> list[dict[str, Any]]:
     """Returns the components of a setting that takes one or a list, as class path and arguments."""
     return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+
+
+def write_enums_as_text(config: Namespace) -> None:
+    """Puts their values in place of enumerations that classes have as defaults of text (Timer): files hold text."""
+    for key, value in vars(config).items():
+        if isinstance(value, Enum):
+            setattr(config, key, value.value)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Namespace):
+                write_enums_as_text(item)
 
 
 def class_of(component: dict[str, Any]) -> type:

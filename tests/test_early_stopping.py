@@ -40,11 +40,10 @@ class KillAt(Callback):
 
 
 def stopping(folder: Path, monitor: str) -> list[str]:
-    """Returns words of a run that waits for a rising loss, in epochs of three steps, and gives up in the third."""
-    arguments = {"monitor": monitor, "mode": "max", "patience": 2}
+    """Returns words of a run that waits for what never comes, in epochs of three steps, and gives up in the third."""
+    arguments = {"monitor": monitor, "min_delta": 100.0, "patience": 2}
     callbacks = [{"class_path": "EarlyStopping", "init_args": arguments}]
-    words = [*small_words(folder, batch_size=4, steps=STEPS), "--data.validation_fraction", "0.25"]
-    words += ["--model.optimizer.learning_rate", "1e-4"]
+    words = [*small_words(folder, batch_size=4, steps=STEPS), "--data.validation_fraction", "0.5"]
     return [*words, "--save_every_n_steps", "1", "--trainer.callbacks", json.dumps(callbacks)]
 
 
