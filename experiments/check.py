@@ -17,6 +17,7 @@ from experiments.console import VerbParser, say
 from experiments.evaluation_sets import default_data_root
 from experiments.lengths import check_question_lengths, check_sample_lengths
 from experiments.prepare import check_experiment
+from experiments.whole_steps import check_limits
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 NAMES = re.compile(r"\w+(,\w+)*")
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         say(f"ok  {type(data_module).__name__:<12} {len(data_module.items()):>8,} in {data_module.root}")
         if isinstance(data_module, BenchmarkDataModule):
             say_if_older(data_module)
+    if isinstance(experiment.data, InstructionDataModule) and experiment.model.method.part_names():
+        check_limits(experiment.config["trainer"], experiment.data)
     say(f"ok  {experiment.name}: configuration, files, annotations and image headers")
     return ExitCode.DONE
 

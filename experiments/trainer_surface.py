@@ -112,6 +112,8 @@ OUR_METRICS = ("train/", "val/", "score/")
 def check_trainer(trainer: dict[str, Any]) -> None:
     """Refuses what a Trainer would take and a run cannot keep its word with.
 
+    Whether a run ends is left to those that tune: the others need no length.
+
     Args:
         trainer: The Trainer's settings as plain values, defaults included.
 
@@ -119,7 +121,6 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         BadInputError: Naming the first such setting, with the reason.
     """
     refuse_set(trainer)
-    refuse_endless(trainer)
     refuse_numbers(trainer)
     refuse_precision(trainer)
     refuse_times(trainer)
@@ -199,9 +200,9 @@ def refuse_numbers(trainer: dict[str, Any]) -> None:
             f"there is no {algorithm!r:.40}", where="trainer.gradient_clip_algorithm", expected="norm or value"
         )
     for key, least in (("min_epochs", 0), ("min_steps", 0), ("check_val_every_n_epoch", 1)):
-        value = trainer.get(key)
-        if value is not None and (value < least or isinstance(value, bool)):
-            raise BadInputError(f"{value} does not fit", where=f"trainer.{key}", expected=f"{least} or more, or null")
+        count = trainer.get(key)
+        if count is not None and (count < least or isinstance(count, bool)):
+            raise BadInputError(f"{count} does not fit", where=f"trainer.{key}", expected=f"{least} or more, or null")
     for key in ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval"):
         refuse_share(key, trainer.get(key))
     if trainer.get("overfit_batches") and trainer.get("limit_train_batches") is not None:

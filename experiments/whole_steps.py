@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 
 from data_modules.instruction import InstructionDataModule
 from experiments.trainer_components import early_stoppings
+from experiments.trainer_surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
 
 
@@ -27,11 +28,13 @@ def limit_epochs(trainer: dict[str, Any], data: InstructionDataModule) -> None:
 
 
 def check_limits(trainer: dict[str, Any], data: InstructionDataModule) -> None:
-    """Looks for limits that do not fit the set, before a Trainer is made.
+    """Looks for an end of the run, and for limits that do not fit the set, before a Trainer is made.
 
     Raises:
-        BadInputError: If a share is less than one, validation would never come, or something waits for it in vain.
+        BadInputError: If nothing is to be trained, nothing says until when, a share is less than one, validation would
+            never come, or something waits for it in vain.
     """
+    refuse_endless(trainer)
     limit_epochs(trainer, data)
     validation_interval(trainer, data)
     samples = len(data.read_once()[1])

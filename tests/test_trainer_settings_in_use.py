@@ -101,6 +101,7 @@ def test_validation_comes_after_whole_steps_and_has_whole_batches_whatever_the_s
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (("--trainer.max_steps", "0"), "untouched model"),
         (("--trainer.limit_train_batches", "0.1"), "limit_train_batches"),
         (("--trainer.val_check_interval", "5"), "an epoch has 4 optimizer steps"),
         (("--trainer.val_check_interval", "0.5", "--trainer.check_val_every_n_epoch", "null"), "epochs do not count"),

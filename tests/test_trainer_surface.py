@@ -16,7 +16,16 @@ from experiments.cli import parse_experiment
 from experiments.main import main
 from experiments.run_folder import deciding
 from experiments.trainer_components import EFFECTS, REFUSED, REFUSED_AS_THEY_ARE, Effect
-from experiments.trainer_surface import DEFAULTS, OF_EVERY_NAME, REASONS, ROLES, Role, check_trainer, deciding_settings
+from experiments.trainer_surface import (
+    DEFAULTS,
+    OF_EVERY_NAME,
+    REASONS,
+    ROLES,
+    Role,
+    check_trainer,
+    deciding_settings,
+    refuse_endless,
+)
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.run_record import short_hash
 from tests.small_experiment import small_words
@@ -191,11 +200,6 @@ def test_limits_of_split_steps_are_not_those_of_earlier_versions():
         ({"val_check_interval": "00:00:01:00"}, "how fast this machine is"),
         ({"val_check_interval": {"minutes": 1}}, "how fast this machine is"),
         ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch"),
-        ({"max_steps": 0}, "untouched model"),
-        ({"max_epochs": 0}, "untouched model"),
-        ({"max_steps": -5}, "max_steps"),
-        ({"max_steps": -1}, "nothing says when"),
-        ({"max_steps": -1, "max_epochs": -1}, "nothing says when"),
         ({"min_steps": -1}, "min_steps"),
         ({"max_time": "a while"}, "max_time"),
         ({"max_time": {"hours": -1}}, "max_time"),
@@ -226,13 +230,31 @@ def test_values_that_cannot_be_kept_are_refused(changed, said):
 
 
 @pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"max_steps": 0}, "untouched model"),
+        ({"max_steps": -1, "max_epochs": 0}, "untouched model"),
+        ({"max_steps": -5}, "-5 is no number"),
+        ({"max_steps": -1}, "nothing says when"),
+        ({"max_steps": -1, "max_epochs": -1}, "nothing says when"),
+    ],
+    ids=str,
+)
+def test_a_run_without_steps_or_an_end_is_refused(changed, said):
+    refuse_endless(settings(max_steps=-1, max_epochs=2))
+    with pytest.raises(BadInputError, match=said) as refused:
+        refuse_endless(settings(**changed))
+    assert refused.value.where in ("trainer.max_steps", "trainer.max_epochs")
+
+
+@pytest.mark.parametrize(
     "changed",
     [
         {"limit_train_batches": 1.0},
         {"limit_val_batches": 0},
         {"overfit_batches": 0.5},
         {"val_check_interval": 0.5},
-        {"max_steps": -1, "max_epochs": 2},
+        {"max_steps": -1},  # evaluating needs no end
         {"max_time": {"hours": 1}},
         {"gradient_clip_val": 0},
         {"precision": "16-mixed", "accelerator": "gpu"},
