@@ -60,7 +60,7 @@ def killed(words: list[str], run: Path, hook: str, step: int, monkeypatch: pytes
             fit(experiment, folder=run)
 
 
-@pytest.mark.parametrize("monitor", ["train/loss", "val/loss"])
+@pytest.mark.parametrize("monitor", [pytest.param("train/loss", marks=pytest.mark.slow), "val/loss"])
 def test_a_run_that_is_stopped_early_is_complete_and_equal_after_kills(tmp_path, monkeypatch, capsys, monitor):
     words = stopping(tmp_path, monitor)
     whole = fit(parse_experiment(words), folder=tmp_path / "whole")

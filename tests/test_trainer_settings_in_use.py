@@ -124,7 +124,9 @@ TIMER = [{"class_path": "Timer", "init_args": {"duration": "00:00:00:00"}}]
 
 
 @pytest.mark.parametrize(
-    "limit", [("max_time", "00:00:00:00"), ("callbacks", json.dumps(TIMER))], ids=lambda key: key[0]
+    "limit",
+    [("max_time", "00:00:00:00"), pytest.param(("callbacks", json.dumps(TIMER)), marks=pytest.mark.slow)],
+    ids=lambda key: key[0],
 )
 def test_a_run_whose_time_is_over_stops_after_a_whole_step_and_goes_on(tmp_path, capsys, limit):
     """Every start has its time again, and makes one step at least; nothing of it shows in the run's files."""
@@ -161,6 +163,7 @@ def test_chosen_loggers_log_beside_the_runs_own(tmp_path):
     assert sorted(board_steps(run, "train/loss")) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_profiler_writes_into_the_runs_folder_and_changes_nothing(tmp_path):
     _, plain, _ = tuned(tmp_path, words_of(tmp_path, steps=2), run="plain")
     words = words_of(tmp_path, "--trainer.profiler", "simple", "--trainer.detect_anomaly", "true", steps=2)
