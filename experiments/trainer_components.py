@@ -22,16 +22,9 @@ from lightning.pytorch.plugins.environments import (
 )
 from lightning.pytorch.profilers import XLAProfiler
 
-from callbacks.ablation_toggles import AblationToggles
 from callbacks.attention_maps import AttentionMaps
 from callbacks.benchmark_scores import BenchmarkScores
-from callbacks.gradient_check import GradientCheck
-from callbacks.padding_share import PaddingShare
-from callbacks.predictions import PredictionWriter
 from callbacks.prompt_statistics import PromptStatistics
-from callbacks.stop_after_batch import StopAfterBatch
-from callbacks.task_loss import TaskLosses
-from callbacks.trainable_table import TrainableTable
 from lightning_m2pt.errors import BadInputError
 
 
@@ -86,13 +79,6 @@ REFUSED: dict[type, tuple[str, str]] = {
     lightning_callbacks.StochasticWeightAveraging: AVERAGES,
     lightning_callbacks.ThroughputMonitor: ("it takes a function", "the progress bar, which shows samples per second"),
     lightning_callbacks.WeightAveraging: AVERAGES,
-    AblationToggles: IS_THERE,
-    GradientCheck: IS_THERE,
-    PaddingShare: IS_THERE,
-    PredictionWriter: IS_THERE,
-    StopAfterBatch: IS_THERE,
-    TaskLosses: IS_THERE,
-    TrainableTable: IS_THERE,
     ClusterEnvironment: ("nobody here knows which of its processes is the first", "torchrun, srun, or no launcher"),
     lightning_plugins.CheckpointIO: OUR_CHECKPOINTS,
     lightning_plugins.LayerSync: ("the frozen models have nothing to synchronise", "no such plug-in"),
@@ -166,6 +152,8 @@ def refuse_components(trainer: dict[str, Any]) -> None:
             found, name = class_of(component), component["class_path"].rpartition(".")[2]
             bases = [base for base in found.__mro__ if base in REFUSED and found not in EFFECTS]
             reason = REFUSED[bases[0]] if bases else REFUSED_AS_THEY_ARE.get(found)
+            if reason is None and found not in EFFECTS and found.__module__.startswith("callbacks."):
+                reason = IS_THERE
             if reason is not None:
                 raise BadInputError(f"{name}: {reason[0]}", where=f"trainer.{key}", expected=reason[1])
             if found is CSVLogger and component.get("init_args", {}).get("version") is not None:

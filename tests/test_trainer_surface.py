@@ -1,5 +1,6 @@
 """Every setting of the Trainer is decided: what it does to a run's name, and which values are refused."""
 
+import copy
 import importlib
 import inspect
 import json
@@ -76,19 +77,27 @@ def subclasses(kind: type) -> set[type]:
     return {kind}.union(*(subclasses(below) for below in kind.__subclasses__()))
 
 
-def test_every_class_of_lightning_and_of_ours_is_decided():
-    for _, name, _ in pkgutil.iter_modules(our_callbacks.__path__):
-        importlib.import_module(f"callbacks.{name}")
-    ours = {kind for kind in subclasses(Callback) if kind.__module__.startswith("callbacks.")}
-    made_by_the_command = {"LoggedOnce", "SameOnAllRanks", "SampleProgressBar", "StopDecision", "TimeLimit"}
-    everything = {*named_in(lightning_callbacks), *named_in(lightning_plugins), *ours}
+def test_every_class_of_lightning_is_decided():
     undecided = {
         kind.__name__
-        for kind in everything
+        for kind in [*named_in(lightning_callbacks), *named_in(lightning_plugins)]
         if kind not in EFFECTS and kind not in REFUSED_AS_THEY_ARE and not set(kind.__mro__) & set(REFUSED)
     }
-    assert undecided - made_by_the_command == set()
+    assert undecided == set()
     assert not set(EFFECTS) & set(REFUSED)
+
+
+def test_our_own_callbacks_are_there_already_or_said_to_be_right():
+    for _, name, _ in pkgutil.iter_modules(our_callbacks.__path__):
+        importlib.import_module(f"callbacks.{name}")
+    ours = [kind for kind in subclasses(Callback) if kind.__module__.startswith("callbacks.")]
+    assert {kind.__name__ for kind in ours if kind in EFFECTS} == {
+        *("AttentionMaps", "BenchmarkScores", "PromptStatistics")
+    }
+    for kind in (kind for kind in ours if kind not in EFFECTS):
+        component = {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": {}}
+        with pytest.raises(BadInputError, match=kind.__name__):
+            check_trainer(settings(callbacks=[component]))
 
 
 VALUES: dict[str, Any] = {
@@ -322,16 +331,24 @@ def test_numbers_in_a_callbacks_arguments_are_looked_at_too():
 
 
 def test_the_split_decides_where_something_draws_or_averages_by_micro_batch(tmp_path):
-    def of(*words: str) -> dict[str, Any]:
-        return deciding(parse_experiment([*small_words(tmp_path), *words]))
+    experiment = parse_experiment(small_words(tmp_path))
+    plain = experiment.config
 
-    split, dropout = ("--data.micro_batch_size", "2"), ("--model.method.dropout", "0.2")
-    assert of(*split) == of() == of("--trainer.devices", "2")
-    assert of(*split, *dropout) != of(*dropout)
-    assert of("--trainer.devices", "2", *dropout) != of(*dropout) == of("--trainer.devices", "1", *dropout)
-    assert "micro_batch_size" not in of(*dropout)["data"]["init_args"]
-    means = ("--model.loss_average", "micro_batch")
-    assert of(*split, *means) != of(*means) != of("--trainer.devices", "2", *means)
+    def of(micro_batch: int | None = None, devices: Any = 1, dropout: float = 0.0, average: str = "step") -> Any:
+        experiment.config = copy.deepcopy(plain)
+        experiment.config["data"]["init_args"]["micro_batch_size"] = micro_batch
+        experiment.config["trainer"]["devices"] = devices
+        experiment.config["model"]["method"]["init_args"]["dropout"] = dropout
+        experiment.config["model"]["loss_average"] = average
+        return deciding(experiment)
+
+    assert of(micro_batch=2) == of() == of(devices=2)
+    assert of(micro_batch=2, dropout=0.2) != of(dropout=0.2)
+    assert of(devices=2, dropout=0.2) != of(dropout=0.2) == of(devices="auto", dropout=0.2)
+    assert of(devices=2, dropout=0.2) == of(devices="2", dropout=0.2) == of(devices=[0, 3], dropout=0.2)
+    assert "micro_batch_size" not in of(dropout=0.2)["data"]["init_args"]
+    means = {"average": "micro_batch"}
+    assert of(micro_batch=2, **means) != of(**means) != of(devices=2, **means)
 
 
 def test_a_refusal_names_the_file_and_its_line_and_check_finds_it_too(capfd, tmp_path):
