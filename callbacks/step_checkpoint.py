@@ -55,6 +55,11 @@ class StepCheckpoint(Checkpoint):
         self._due = False
         self._stopping = False
         self._signals = StopSignals()
+        self._raised_when_saved: Exception | None = None
+
+    def stop(self, raised: Exception) -> None:
+        """Asks for a stop at the next boundary: the state is saved, and then this is raised; on every rank alike."""
+        self._raised_when_saved = raised
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -87,6 +92,8 @@ class StepCheckpoint(Checkpoint):
         self._may_validate_again = False
         if trainer.strategy.reduce_boolean_decision(bool(self._signals.received), all=False):
             self._stopping = True
+            self._raised_when_saved = None
+        self._stopping = self._stopping or self._raised_when_saved is not None
         self._due = self._stopping or self._boundary_step % self.every_n_steps == 0
 
     @override
@@ -123,6 +130,8 @@ class StepCheckpoint(Checkpoint):
         if self._due:
             self._save(trainer)
             self._due = False
+        if self._stopping and self._raised_when_saved is not None:
+            raise self._raised_when_saved
         if self._stopping:
             self._stop()
 

@@ -17,6 +17,7 @@ from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.memory_estimate import MicroBatchSize
 from lightning_m2pt.processing import EncodedText, Processor
 from lightning_m2pt.sample_order import (
+    EpochLimit,
     LengthGroups,
     OrderedSampler,
     ResumableLoader,
@@ -115,6 +116,7 @@ class InstructionDataModule(DataModule):
         self.order_seed = order_seed
         self.group_by_length = group_by_length
         self.length_groups: LengthGroups | None = None
+        self.epoch_limit: EpochLimit | None = None
         self.train_samples: list[Sample] | None = None
         self.validation_samples: list[Sample] | None = None
         self.train_texts: list[EncodedText] = []
@@ -237,7 +239,14 @@ class InstructionDataModule(DataModule):
         self.setup("fit")
         size = len(self.read_once()[0])
         return OrderedSampler(
-            size, self.seed(), self.batch_size, self.micro_batch_size, rank, world_size, self.length_groups
+            size,
+            self.seed(),
+            self.batch_size,
+            self.micro_batch_size,
+            rank,
+            world_size,
+            self.length_groups,
+            self.epoch_limit,
         )
 
     def micro_batches_per_step(self, world_size: int) -> int:
@@ -267,13 +276,23 @@ class InstructionDataModule(DataModule):
             supervised_rows=int(self.tokens_of_samples[micro_batches].sum(axis=1).max()),
         )
 
-    def steps_per_epoch(self) -> int:
-        """Returns the number of optimizer steps of an epoch; what is left over is dropped."""
+    def steps_in_set(self) -> int:
+        """Returns the number of optimizer steps that the training samples make; what is left over is dropped."""
         return len(self.read_once()[0]) // self.batch_size
+
+    def steps_per_epoch(self) -> int:
+        """Returns the number of optimizer steps of an epoch, which may be limited."""
+        steps = self.steps_in_set()
+        return steps if self.epoch_limit is None else min(steps, self.epoch_limit.steps)
+
+    def limit_epochs(self, steps: int, *, always_the_same: bool) -> None:
+        """Cuts every epoch after so many optimizer steps, and may take those of the first one again and again."""
+        self.epoch_limit = EpochLimit(steps, always_the_same)
 
     def tokens_of_step(self, epoch: int, step_in_epoch: int) -> int:
         """Returns the supervised tokens of one optimizer step of one epoch."""
         size = len(self.tokens_of_samples)
+        epoch = epoch if self.epoch_limit is None else self.epoch_limit.drawn(epoch)
         steps = samples_of_steps(self.seed(), epoch, size, self.batch_size, self.length_groups)
         return int(self.tokens_of_samples[steps[step_in_epoch]].sum())
 

@@ -23,6 +23,7 @@ from experiments.evaluation_sets import default_data_root
 from experiments.lengths import check_question_lengths, check_sample_lengths
 from experiments.prepare import connect_experiment, refuse_tuned_benchmarks
 from experiments.proven_strategies import configured_names, refuse_unproven_strategy
+from experiments.whole_steps import check_limits
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.mistakes import mistakes_of
 
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
         say(f"error: {len(found):,} mistakes in the data of {experiment.name}, listed above")
         return ExitCode.BAD_INPUT
     refuse_tuned_benchmarks(experiment)
+    if isinstance(experiment.data, InstructionDataModule) and experiment.model.method.part_names():
+        check_limits(experiment.config["trainer"], experiment.data)
     pictures = "pictures" if own.decode else "image headers"
     say(f"ok  {experiment.name}: configuration, files, annotations and {pictures}")
     return ExitCode.DONE

@@ -17,25 +17,17 @@ from jsonargparse import ArgumentError, Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
 from experiments.config_errors import as_bad_input, check_files_first
-from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from experiments.trainer_components import write_enums_as_text
+from experiments.trainer_failures import cannot_be_made
+from experiments.trainer_surface import check_trainer
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.module import TuningModule
-
-CONTROLLED_TRAINER_KEYS = {
-    "accumulate_grad_batches": 1,
-    "default_root_dir": None,
-    "enable_checkpointing": None,
-    "enable_model_summary": None,
-    "log_every_n_steps": None,
-    "logger": None,
-    "num_sanity_val_steps": None,
-    "use_distributed_sampler": True,
-}
-"""Trainer settings that follow from others here; writing one is an error instead of being overwritten."""
 
 
 @dataclass
@@ -69,22 +61,15 @@ class Experiment:
         """Instantiated arguments of the Trainer; only verbs that run one need what a strategy needs.
 
         Raises:
-            EnvironmentFailure: If a strategy or plug-in needs a package or device that is not here.
+            EnvironmentFailure: If a strategy, logger or plug-in needs a package or device that is not here.
+            BadInputError: If one of them refuses its arguments.
         """
         parser = LightningArgumentParser(parser_mode="omegaconf", exit_on_error=False)
         parser.add_lightning_class_args(Trainer, "trainer")
         try:
             return dict(parser.instantiate(Namespace(trainer=self.trainer_values))["trainer"])
-        except (ArgumentError, ImportError, TypeError, ValueError) as error:
-            reasons = [
-                line.strip(" -") for line in str(error).splitlines() if "installed" in line or "requires" in line
-            ]
-            raise EnvironmentFailure(
-                (reasons or [str(error)])[0][:200],
-                where="trainer",
-                expected="a machine with what the strategy needs",
-                hint="`m2pt doctor` says what is here; pip install -e '.[deepspeed]' brings DeepSpeed",
-            ) from error
+        except (ArgumentError, ImportError, MisconfigurationException, TypeError, ValueError) as error:
+            raise cannot_be_made(error, self.config["trainer"]) from error
 
     def connect(self) -> None:
         """Hands the backbone's tokenizer and image transform to the data modules; needs the tokenizer's files."""
@@ -135,12 +120,13 @@ class ExperimentCLI(LightningCLI):
         self.model = self._get(self.config_init, "model")
 
 
-def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Experiment:
+def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_run: bool = False) -> Experiment:
     """Parses an experiment from command-line words.
 
     Args:
         arguments: ``--config FILE`` (several allowed; later ones win) and dotted overrides.
         name: Experiment name; None takes the first configuration file's stem.
+        was_run: Whether these are the settings of a run there is: how it was trained is not for choice any more.
 
     Raises:
         BadInputError: If a key, value or combination is wrong; it names file and line, or the command line.
@@ -151,11 +137,11 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Ex
         cli = ExperimentCLI(words)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, files, words) from error
-    config = cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False)
-    refuse_controlled(dict(cli.trainer_values), files, words)
+    write_enums_as_text(cli.config)
+    config = plain_config(cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False))
     experiment = Experiment(
         name=name or (files[0].stem if files else "command_line"),
-        config=plain_config(config),
+        config=config,
         model=cli.model,
         data=cli.datamodule,
         benchmarks=list(cli.config_init["benchmarks"]),
@@ -165,6 +151,8 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None) -> Ex
         trainer_values=cli.trainer_values,
     )
     try:
+        if not was_run:
+            check_trainer(config["trainer"])
         experiment.model.check()
     except BadInputError as error:
         raise as_bad_input(error, files, words) from error
@@ -178,23 +166,6 @@ def plain_config(dumped: str) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(dumped)
     config.pop("config", None)
     return config
-
-
-def refuse_controlled(trainer_config: dict[str, Any], files: list[Path], words: list[str]) -> None:
-    """Refuses Trainer settings that follow from others.
-
-    Raises:
-        BadInputError: Naming the first one that is set.
-    """
-    for key, default in CONTROLLED_TRAINER_KEYS.items():
-        if trainer_config.get(key) != default:
-            error = BadInputError(
-                "this setting follows from others here",
-                where=f"trainer.{key}",
-                expected="data.batch_size, data.micro_batch_size, devices and --output_root decide it",
-                hint="take the line out",
-            )
-            raise as_bad_input(error, files, words)
 
 
 def config_files(arguments: Sequence[str]) -> list[Path]:

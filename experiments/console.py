@@ -14,13 +14,13 @@ from rich.segment import Segment
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.launch import is_first_process
 from lightning_m2pt.visible_text import visible
 
 WIDTH_WITHOUT_TERMINAL = 120
 """A log file has no width; tables need one."""
 
 OUR_PACKAGES = ("callbacks", "data_modules", "experiments", "lightning_m2pt")
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 LAYOUT = "\n\t"
 """Control characters that texts for people may hold."""
@@ -51,7 +51,7 @@ OUT = VisibleConsole(
 
 def is_main_process() -> bool:
     """Tells whether this is the process that writes and talks, before any process group exists."""
-    return not any(int(os.environ.get(name, "0")) for name in RANK_VARIABLES)
+    return is_first_process(os.environ)
 
 
 class VerbParser(argparse.ArgumentParser):

@@ -4,11 +4,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 
 from callbacks.lock_check import LockCheck
+from callbacks.stop_decision import StopDecision
+from callbacks.time_limit import OutOfTime
 from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, is_main_process, log_file, say
 from experiments.contamination import TASKS
@@ -21,6 +24,7 @@ from experiments.prepare import check_experiment
 from experiments.run_folder import refuse_other_settings, run_folder
 from experiments.run_lock import alone_in
 from experiments.run_opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
+from experiments.trainer_failures import refusals_named
 from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
 from experiments.validate import require_validation_split, validate
 from lightning_m2pt.adapter import refuse_unless_saved, save_adapter
@@ -121,7 +125,7 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
         open_run_folder(run, experiment)
         update_run_record(run, TASKS, sorted({task for sample in data.read_once()[0] for task in sample.tasks}))
     started = time.monotonic()
-    with log_file(run):
+    with log_file(run), refusals_named(experiment.config["trainer"]), suppress(OutOfTime):
         trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
     if trainer.is_global_zero:
         still_alone()
@@ -129,7 +133,10 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
 
 
 def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:
-    """Saves the adapter and reads it back, and marks the run as completed if it took all its steps."""
+    """Saves the adapter, reads it back, and marks the run as completed.
+
+    It is if it took all its steps, or a callback ended it early.
+    """
     backbone, method, steps = experiment.model.backbone, experiment.model.method, trainer.global_step
     save_adapter(
         run / ADAPTER,
@@ -141,12 +148,22 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) ->
         template=experiment.data.template.name,
     )
     refuse_unless_saved(run / ADAPTER, method)
-    planned = int(trainer.estimated_stepping_batches)
-    if steps < planned:
+    planned, stopped_by = int(trainer.estimated_stepping_batches), stop_reason(trainer)
+    if steps < planned and stopped_by is None:
         say(f"stopped after {steps} of {planned} steps: the same command goes on")
         return
     memory = peak_memory(trainer.strategy.root_device)
-    update_run_record(run, COMPLETED, {"optimizer_steps": steps, "seconds": seconds, MEMORY: memory})
+    ended = {"optimizer_steps": steps, "seconds": seconds, MEMORY: memory}
+    if steps < planned:
+        say(f"complete after {steps} of {planned} steps: {stopped_by}")
+        ended["stopped_by"] = stopped_by
+    update_run_record(run, COMPLETED, ended)
+
+
+def stop_reason(trainer: Trainer) -> str | None:
+    """Returns why a callback has ended the run before its last step; None if none has."""
+    decisions = [callback for callback in trainer.callbacks if isinstance(callback, StopDecision)]  # type: ignore[attr-defined]
+    return decisions[0].reason() if decisions else None
 
 
 def backbone_name(experiment: Experiment) -> str:

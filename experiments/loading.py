@@ -23,7 +23,7 @@ def experiment_of_run(run: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise BadInputError(
             "no run here", where=str(run), expected="a folder outputs/EXPERIMENT/RUN", hint="ls outputs/*/"
         )
-    return parse_experiment(["--config", str(config), *overrides], name=run.resolve().parent.name)
+    return parse_experiment(["--config", str(config), *overrides], name=run.resolve().parent.name, was_run=True)
 
 
 def load_run(run: Path, experiment: Experiment, templates: Sequence[str] = ()) -> None:

@@ -11,19 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import Experiment
+from experiments.trainer_surface import configured_processes, deciding_settings, split_decides
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
 
-DECIDING_TRAINER_KEYS = (
-    "max_epochs",
-    "max_steps",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "precision",
-    "fast_dev_run",
-    "limit_train_batches",
-    "overfit_batches",
-)
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
 NOT_DECIDING_METHOD_KEYS = ("path",)
 NOT_DECIDING_BACKBONE_KEYS = ("activation_checkpointing", "compile_backend", "feature_cache", "feature_cache_bytes")
@@ -34,14 +25,16 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     """Returns what decides the numbers of a run: method, backbone, data, optimisation, seed and global batch.
 
     Not devices, strategy, workers, paths or logging: the same experiment elsewhere has the same name. With
-    ``loss_average: micro_batch`` the split of a step does decide, and is included.
+    ``loss_average: micro_batch`` or dropout the split of a step does decide, and is included where there is one.
     """
     model, data = experiment.config["model"], experiment.config["data"]
     not_deciding = set(NOT_DECIDING_DATA_KEYS)
     if not data.get("init_args", {}).get("group_by_length"):
         not_deciding.add("group_by_length")  # runs from before this key existed keep their names
-    if model["loss_average"] == "micro_batch":
+    means_of_means, splits = model["loss_average"] == "micro_batch", split_decides(experiment.config)
+    if means_of_means or (splits and data.get("init_args", {}).get("micro_batch_size") is not None):
         not_deciding.remove("micro_batch_size")
+    processes = configured_processes(experiment.config["trainer"])
     return {
         "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
         "backbone": experiment.model.backbone.fingerprint(),
@@ -52,7 +45,8 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         "data": without(data, not_deciding),
         "data_fingerprint": experiment.data.fingerprint(),
         "seed": experiment.seed,
-        "trainer": {key: experiment.config["trainer"].get(key) for key in DECIDING_TRAINER_KEYS},
+        "trainer": deciding_settings(experiment.config),
+        **({"processes": processes} if splits and processes > 1 else {}),
     }
 
 

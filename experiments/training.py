@@ -2,13 +2,15 @@
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, Timer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck
@@ -19,14 +21,28 @@ from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics
 from callbacks.same_on_all_ranks import SameOnAllRanks
 from callbacks.step_checkpoint import StepCheckpoint
+from callbacks.stop_decision import StopDecision
 from callbacks.task_loss import TaskLosses
+from callbacks.time_limit import TimeLimit
 from callbacks.trainable_table import TrainableTable
 from data_modules.instruction import InstructionDataModule
 from experiments.cli import Experiment
 from experiments.proven_strategies import class_names, configured_names, refuse_unproven_strategy
+from experiments.trainer_components import acting, refuse_cluster
+from experiments.trainer_failures import refusals_named
+from experiments.trainer_surface import configured_processes, split_decides
+from experiments.whole_steps import check_limits, limit_validation
 from lightning_m2pt.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.launch import check_launch
+from lightning_m2pt.launch import check_launch, check_node, check_variables
+
+PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
+IN_WHOLE_STEPS = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
+"""Settings that count optimizer steps; a Trainer is told of them when it is known how a step is split."""
 
 
 def tuning_data(experiment: Experiment) -> InstructionDataModule:
@@ -55,21 +71,57 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     Raises:
         BadInputError: If a Trainer setting, the launcher or the split of a step is wrong.
     """
-    data = tuning_data(experiment)
-    refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
-    refuse_unusable(experiment.trainer_config)
+    data, configured = tuning_data(experiment), experiment.config["trainer"]
+    check_variables(os.environ)
+    refuse_unproven_strategy(configured_names(configured.get("strategy")))
+    check_limits(configured, data)
+    chosen = experiment.trainer_config
     # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
     seed_everything(experiment.seed, workers=True, verbose=False)
-    try:
-        trainer = build_trainer(experiment, run, resumed_step)
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInputError(reason[:200], where="trainer", expected="settings this machine can run") from error
+    with refusals_named(configured):
+        try:
+            trainer = build_trainer(experiment, chosen, run, resumed_step)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise BadInputError(reason[:200], where="trainer", expected="settings this machine can run") from error
+    refuse_cluster(getattr(trainer.strategy, "cluster_environment", None))
     check_processes(experiment, trainer.num_devices, trainer.num_nodes)
     refuse_unproven_strategy(class_names(trainer.strategy))
+    check_node(trainer.num_nodes, os.environ)
+    check_split(experiment, trainer.world_size)
+    refuse_other_precision(configured.get("precision"), trainer.precision)
     run_the_same_layers_on_all_ranks(experiment, trainer.strategy)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
+    limit_validation(configured, data, trainer)
     return trainer
+
+
+def check_split(experiment: Experiment, processes: int) -> None:
+    """Looks whether the run's name says how many processes there are, where its numbers depend on that.
+
+    Raises:
+        BadInputError: If it does not.
+    """
+    if split_decides(experiment.config) and processes != configured_processes(experiment.config["trainer"]):
+        raise BadInputError(
+            f"{processes} devices, and with dropout or means of means their number is part of the run's name",
+            where="trainer.devices",
+            expected=f"--trainer.devices {processes}, or another number, in the configuration",
+        )
+
+
+def refuse_other_precision(configured: Any, taken: str) -> None:
+    """Refuses a precision that Lightning has changed for this machine.
+
+    Raises:
+        BadInputError: If float16 was asked for and bfloat16 is what it would be.
+    """
+    if str(configured) in ("16", "16-mixed") and taken != "16-mixed":
+        raise BadInputError(
+            f"this machine has no {configured}; Lightning would take {taken} without a word",
+            where="trainer.precision",
+            expected="bf16-mixed or 32-true here",
+        )
 
 
 def check_processes(experiment: Experiment, devices: int, num_nodes: int) -> None:
@@ -78,6 +130,7 @@ def check_processes(experiment: Experiment, devices: int, num_nodes: int) -> Non
     Raises:
         BadInputError: If they differ: each process would take itself for the first.
     """
+    check_variables(os.environ)
     settings = {key: experiment.config["trainer"].get(key) for key in ("accelerator", "strategy", "precision")}
     configured = {key: str(value) for key, value in settings.items() if value is not None}
     check_launch(devices, num_nodes, os.environ, configured)
@@ -98,34 +151,20 @@ def shares_out_weights(strategy: Any) -> bool:
     return isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or bool(getattr(strategy, "zero_stage_3", False))
 
 
-def refuse_unusable(settings: dict[str, Any]) -> None:
-    """Refuses settings that Lightning would take and this project cannot keep its word with.
-
-    Raises:
-        BadInputError: For the notebook strategies, and for precisions that convert the trained tensors.
-    """
-    strategy, precision = settings.get("strategy"), str(settings.get("precision") or "")
-    if isinstance(strategy, str) and strategy.startswith(("ddp_fork", "ddp_spawn", "ddp_notebook")):
-        raise BadInputError(
-            f"{strategy} is made for notebooks",
-            where="trainer.strategy",
-            expected="ddp, which starts this command again",
-        )
-    if precision.endswith("-true") and precision != "32-true":
-        raise BadInputError(
-            f"{precision} would convert the trained tensors, which stay float32",
-            where="trainer.precision",
-            expected="32-true or a mixed precision",
-            hint="model.backbone.dtype sets the frozen base's type",
-        )
-
-
-def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Trainer:
+def build_trainer(experiment: Experiment, chosen: dict[str, Any], run: Path, resumed_step: int) -> Trainer:
     """Returns a Trainer with the run's loggers, checkpoints and callbacks.
 
-    Callbacks of the experiment's file come on top of the project's own, which are always there.
+    Callbacks and loggers of the experiment's file come on top of the project's own, which are always there.
+
+    Args:
+        experiment: The experiment.
+        chosen: The Trainer's settings, instantiated.
+        run: The run's folder.
+        resumed_step: Optimizer steps done in the checkpoint that is resumed; 0 for a new run.
     """
-    settings = dict(experiment.trainer_config)
+    settings = {key: value for key, value in chosen.items() if key not in IN_WHOLE_STEPS}
+    callbacks = as_list(settings.pop("callbacks", None))
+    checkpoint = StepCheckpoint(checkpoints_folder(run), experiment.save_every_n_steps)
     own: list[Callback] = [
         LoggedOnce(),
         TrainableTable(run, experiment.model.backbone.base_parameters),
@@ -135,20 +174,65 @@ def build_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Train
         PromptStatistics(),
         TaskLosses(),
         PaddingShare(),
-        LearningRateMonitor(logging_interval="step"),
-        StepCheckpoint(checkpoints_folder(run), experiment.save_every_n_steps),
+        checkpoint,
     ]
-    if settings.get("enable_progress_bar") is not False:
+    if not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+        own.append(LearningRateMonitor(logging_interval="step"))
+    if settings.get("enable_progress_bar") is not False and not any(map(is_progress_bar, callbacks)):
         own.append(SampleProgressBar())
-    settings["callbacks"] = [*own, *(settings.get("callbacks") or [])]
-    settings["logger"] = loggers_for(run, resumed_step)
-    settings["plugins"] = [VerifiedCheckpointIO(), *(settings.get("plugins") or [])]
+    if acting(experiment.config["trainer"]):
+        own.append(StopDecision())
+    own += time_limits(settings.pop("max_time", None), callbacks, checkpoint)
+    settings["callbacks"] = [*own, *(callback for callback in callbacks if type(callback) is not Timer)]
+    settings["logger"] = [*loggers_for(run, resumed_step), *chosen_loggers(settings.get("logger"), resumed_step)]
+    settings["plugins"] = [VerifiedCheckpointIO(), *as_list(settings.get("plugins"))]
+    settings["profiler"] = profiler_in(run, settings.get("profiler"))
     settings["default_root_dir"] = str(run)
     settings["use_distributed_sampler"] = False
     settings["log_every_n_steps"] = 1  # one row per optimizer step in metrics.csv
     settings["enable_model_summary"] = False
     settings["num_sanity_val_steps"] = 0
     return Trainer(**settings)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Returns a setting that takes one or several as a list."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def is_progress_bar(callback: Any) -> bool:
+    """Tells whether a callback is a progress bar, of which a Trainer takes one."""
+    return isinstance(callback, ProgressBar)
+
+
+def time_limits(max_time: Any, callbacks: list[Any], checkpoint: StepCheckpoint) -> list[Callback]:
+    """Returns what stops a run whose time is over: for ``max_time``, and in place of each of Lightning's Timers."""
+    timers = [callback.time_remaining() for callback in callbacks if type(callback) is Timer]
+    seconds = [timedelta(seconds=limit) for limit in timers if limit is not None]
+    return [TimeLimit(limit, checkpoint.stop) for limit in [*as_list(max_time), *seconds]]
+
+
+def chosen_loggers(value: Any, resumed_step: int) -> list[Logger]:
+    """Returns the user's own loggers, which log beside the run's.
+
+    Args:
+        value: The setting; True stands for the run's own.
+        resumed_step: From here on TensorBoard forgets what a stopped run has logged already.
+    """
+    loggers = [] if isinstance(value, bool) else as_list(value)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger._kwargs.setdefault("purge_step", resumed_step)
+    return loggers
+
+
+def profiler_in(run: Path, profiler: Any) -> Profiler | None:
+    """Returns a profiler that writes into the run's folder: at its end what it says would be seen by nobody."""
+    made = PROFILERS[profiler.lower()]() if isinstance(profiler, str) else profiler
+    if made is not None:
+        made.dirpath = made.dirpath or str(run)
+        made.filename = made.filename or "profile"
+    return made
 
 
 def answering_trainer(experiment: Experiment, callbacks: list[Callback], settings_of: dict[str, Any]) -> Trainer:

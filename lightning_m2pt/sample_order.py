@@ -49,6 +49,23 @@ class LengthGroups:
     steps: int
 
 
+@dataclass(frozen=True)
+class EpochLimit:
+    """How much of an epoch is trained on.
+
+    Attributes:
+        steps: Optimizer steps of an epoch; those after them are left out.
+        always_the_same: Whether every epoch is the first one again.
+    """
+
+    steps: int
+    always_the_same: bool = False
+
+    def drawn(self, epoch: int) -> int:
+        """Returns the number of the epoch whose order is taken."""
+        return 0 if self.always_the_same else epoch
+
+
 @lru_cache(maxsize=2)
 def samples_of_steps(
     seed: int, epoch: int, size: int, batch_size: int, groups: LengthGroups | None = None
@@ -120,6 +137,7 @@ class OrderedSampler(Sampler[int]):
         rank: Number of this device.
         world_size: Number of devices.
         groups: Which samples are sorted by length together; None leaves the order alone.
+        epochs: How many steps of an epoch are taken, and whether always the same ones; None takes all of them.
 
     Raises:
         BadInputError: If a step cannot be split evenly.
@@ -134,13 +152,15 @@ class OrderedSampler(Sampler[int]):
         rank: int = 0,
         world_size: int = 1,
         groups: LengthGroups | None = None,
+        epochs: EpochLimit | None = None,
     ) -> None:
         self.size = size
         self.seed = seed
         self.batch_size = batch_size
         self.micro_batch_size = checked_micro_batch_size(batch_size, micro_batch_size, world_size, size)
         self.micro_batches_per_step = batch_size // (self.micro_batch_size * world_size)
-        self.steps_per_epoch = size // batch_size
+        self.epochs = epochs or EpochLimit(size // batch_size)
+        self.steps_per_epoch = min(self.epochs.steps, size // batch_size)
         self.rank = rank
         self.world_size = world_size
         self.groups = groups
@@ -157,7 +177,8 @@ class OrderedSampler(Sampler[int]):
 
     def positions(self) -> numpy.ndarray:
         """Returns this rank's sample positions of the whole epoch, (micro-batches, micro-batch size) int64."""
-        order = samples_of_steps(self.seed, self.epoch, self.size, self.batch_size, self.groups)
+        epoch = self.epochs.drawn(self.epoch)
+        order = samples_of_steps(self.seed, epoch, self.size, self.batch_size, self.groups)[: self.steps_per_epoch]
         shape = (self.steps_per_epoch * self.micro_batches_per_step, self.world_size, self.micro_batch_size)
         return order.reshape(shape)[:, self.rank]
 
