@@ -67,6 +67,7 @@ class BenchmarkDataModule(DataModule):
         self.max_new_tokens = max_new_tokens
         self.limit = limit
         self.read_questions: list[Question] | None = None
+        self.number_of_all_questions = 0
         self.answered: frozenset[str] = frozenset()
         self.by_picture = False
         self.samples: list[Sample] | None = None
@@ -108,6 +109,7 @@ class BenchmarkDataModule(DataModule):
             unique_ids(questions, key=lambda item: item.id)
             refuse(mistakes_in_texts(questions))
             refuse(mistakes_in_classes(self.classes, str(self.root)))
+            self.number_of_all_questions = len(questions)
             self.read_questions = evenly_spread(questions, self.limit, self.questions_per_group)
         return self.read_questions
 
