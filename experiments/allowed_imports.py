@@ -67,7 +67,7 @@ def is_allowed(class_path: str, opened: Sequence[str]) -> bool:
     return "." not in class_path or f"{class_path}.".startswith(tuple(f"{name}." for name in (*ALLOWED, *opened)))
 
 
-def check_class_paths(value: Any, opened: Sequence[str], key: str = "") -> None:  # noqa: ANN401  (any plain value)
+def check_class_paths(value: Any, opened: Sequence[str], key: str = "") -> None:
     """Looks at every class a composed tree names, before anything is imported.
 
     Raises:
@@ -101,7 +101,7 @@ def not_allowed(path: str, key: str) -> BadInputError:
     )
 
 
-def refuse_functions(value: Any, key: str = "") -> None:  # noqa: ANN401  (parsed values)
+def refuse_functions(value: Any, key: str = "") -> None:
     """Refuses every function that a value has been resolved to: it would be called with what it never expected.
 
     Raises:

@@ -1,8 +1,9 @@
 """From a configuration file to objects: one parser for every verb that needs an experiment.
 
 Files and words are composed to one tree of plain values, checked and interpolated; LightningCLI then reads
-constructor signatures, so they are the schema. What is coupled is connected here once, after parsing: the backbone's tokenizer and image transform go to the data modules, the seed to the sample order. No key for
-these exists in any YAML, so writing one is an unknown-key error.
+constructor signatures, so they are the schema. What is coupled is connected here once, after parsing: the backbone's
+tokenizer and image transform go to the data modules, the seed to the sample order. No key for these exists in any
+YAML, so writing one is an unknown-key error.
 """
 
 import argparse
@@ -54,7 +55,7 @@ CONTROLLED_TRAINER_KEYS = {
 
 STRICT_YAML = "strict_yaml"
 set_loader(STRICT_YAML, value_of, (yaml.YAMLError, RecursionError))
-PARSER = {"parser_mode": STRICT_YAML, "exit_on_error": False, "default_env": False, "print_config": None}
+PARSER: dict[str, Any] = {"parser_mode": STRICT_YAML, "exit_on_error": False, "default_env": False, "print_config": None}
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
 

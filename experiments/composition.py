@@ -120,7 +120,7 @@ def value_is_one(setting: Setting) -> bool:
     return not setting.text.lstrip().startswith("[")
 
 
-def value_of_text(setting: Setting) -> Any:  # noqa: ANN401  (any plain value)
+def value_of_text(setting: Setting) -> Any:
     """Returns a mapping or list as such, and null; any other text stays text, the parser knows the type wanted.
 
     Raises:
@@ -134,7 +134,7 @@ def value_of_text(setting: Setting) -> Any:  # noqa: ANN401  (any plain value)
         raise BadInputError(str(error.problem), where=setting.key, expected="YAML or JSON of plain values") from error
 
 
-def merged(old: Any, new: Any, key: str) -> Any:  # noqa: ANN401  (any plain value)
+def merged(old: Any, new: Any, key: str) -> Any:
     """Returns ``new`` put over ``old``.
 
     Args:
@@ -159,7 +159,7 @@ def merged(old: Any, new: Any, key: str) -> Any:  # noqa: ANN401  (any plain val
     return new
 
 
-def merged_component(old: Any, new: Any) -> Any:  # noqa: ANN401  (any plain value)
+def merged_component(old: Any, new: Any) -> Any:
     """Returns a component put over another; arguments stay if the class does, or was not named before."""
     before, after = as_component(old), as_component(new)
     if before is None or after is None:
@@ -173,7 +173,7 @@ def merged_component(old: Any, new: Any) -> Any:  # noqa: ANN401  (any plain val
     return {**before, **after, **named, ARGUMENTS: arguments}
 
 
-def put(tree: dict[str, Any], key: str, value: Any, inside: str = "") -> None:  # noqa: ANN401  (any plain value)
+def put(tree: dict[str, Any], key: str, value: Any, inside: str = "") -> None:
     """Sets one dotted key.
 
     Args:
@@ -191,7 +191,7 @@ def put(tree: dict[str, Any], key: str, value: Any, inside: str = "") -> None:  
         target = arguments_of(place)
         value_there = target.get(part)
         found = as_component(value_there) if isinstance(value_there, str) else value_there
-        if found is None and value_there is not None or isinstance(found, list):
+        if (found is None and value_there is not None) or isinstance(found, list):
             raise BadInputError(
                 f"{value_there!r:.60} has no keys",
                 where=f"{inside}.{key}".lstrip("."),
@@ -227,7 +227,7 @@ def items_meant(
     return chosen
 
 
-def value_at(tree: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401  (any plain value)
+def value_at(tree: Mapping[str, Any], key: str) -> Any:
     """Returns what stands at a dotted key; None if nothing does."""
     value: Any = tree
     for part in key.split("."):
@@ -245,12 +245,12 @@ def arguments_of(place: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def is_component(value: Any) -> bool:  # noqa: ANN401  (any plain value)
+def is_component(value: Any) -> bool:
     """Tells whether a value says of itself that it is a class with arguments."""
     return isinstance(value, Mapping) and (CLASS_PATH in value or ARGUMENTS in value)
 
 
-def as_component(value: Any) -> dict[str, Any] | None:  # noqa: ANN401  (any plain value)
+def as_component(value: Any) -> dict[str, Any] | None:
     """Returns a class's name, or arguments alone, as a component; None for what cannot be one."""
     if isinstance(value, str) and CLASS_NAME.fullmatch(value):
         return {CLASS_PATH: value}
@@ -265,13 +265,13 @@ def same_class(one: str, other: str) -> bool:
     return str(one).rpartition(".")[2] == str(other).rpartition(".")[2] if short else one == other
 
 
-def items(value: Any) -> list[Any]:  # noqa: ANN401  (any plain value)
+def items(value: Any) -> list[Any]:
     """Returns a list of components; one by itself, named or spelt out, is a list of one."""
     listed = value if isinstance(value, list) else [] if value is None else [value]
     return [(as_component(item) or item) if isinstance(item, str) else item for item in listed]
 
 
-def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401  (any plain value)
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every scalar of a tree with its dotted key; items of a list go by their class's name."""
     if isinstance(value, Mapping):
         for name, inner in value.items():

@@ -1,8 +1,8 @@
-"""Resolves ``${key}`` in a composed experiment, after every file and every word of the command line has been read.
+r"""Resolves ``${key}`` in a composed experiment, after every file and every word of the command line has been read.
 
 ``${data.root}`` takes another setting's value, with its type where it stands alone. ``${oc.env:M2PT_DATA,data}`` takes
 one of two environment variables, or what follows the comma. Nothing else is read from the environment, and no other
-resolver exists: a configuration may come from a stranger. ``\\${`` is the text ``${``.
+resolver exists: a configuration may come from a stranger. ``\${`` is the text ``${``.
 """
 
 import re
@@ -40,7 +40,7 @@ class Interpolation:
         tree: dict[str, Any] = self.walk(self.tree, "", ())
         return tree
 
-    def walk(self, value: Any, key: str, asking: tuple[str, ...]) -> Any:  # noqa: ANN401  (any plain value)
+    def walk(self, value: Any, key: str, asking: tuple[str, ...]) -> Any:
         """Resolves a value.
 
         Args:
@@ -77,7 +77,7 @@ class Interpolation:
             raise BadInputError(f"${{{match[1]}}} is {value!r:.40}", where=key, expected="a text or a number in here")
         return str(value)
 
-    def answer(self, asked: str, key: str, asking: tuple[str, ...]) -> Any:  # noqa: ANN401  (any plain value)
+    def answer(self, asked: str, key: str, asking: tuple[str, ...]) -> Any:
         """Returns the value of a key, or of a documented environment variable.
 
         Raises:
@@ -129,7 +129,7 @@ class Interpolation:
 MISSING = object()
 
 
-def inside(value: Any, part: str) -> Any:  # noqa: ANN401  (any plain value)
+def inside(value: Any, part: str) -> Any:
     """Returns what stands under a key's part; ``init_args`` may be left out, an item of a list goes by its number."""
     if isinstance(value, list):
         return value[int(part)] if part.isdecimal() and int(part) < len(value) else MISSING

@@ -116,6 +116,7 @@ def made_with(experiment: Experiment) -> dict[str, Any]:
         "changes_last_bits": changes_last_bits(experiment),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
+        "allowed_imports": list(experiment.opened),  # what a later command on this run will have to open again
     }
 
 

@@ -30,7 +30,7 @@ GROUPS: dict[str, Any] = {
 }
 
 
-def owner_of(group: str, class_path: str = "") -> Any:  # noqa: ANN401  (a class)
+def owner_of(group: str, class_path: str = "") -> Any:
     """Returns the class whose signature a group's settings follow; None for the top level and others' classes.
 
     Args:
@@ -79,7 +79,7 @@ def check_nulls(value: Mapping[str, Any], key: str = "") -> None:
                 check_nulls(item, f"{place}.{of_list}".rstrip("."))
 
 
-def takes_null(owner: Any, name: str) -> bool:  # noqa: ANN401  (a class)
+def takes_null(owner: Any, name: str) -> bool:
     """Tells whether a class's argument may be null; unknown names are left to the parser."""
     parameter = inspect.signature(owner).parameters.get(name)
     if parameter is None or parameter.default is None:

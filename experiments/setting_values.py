@@ -42,7 +42,7 @@ def check_values(tree: Mapping[str, Any]) -> None:
             raise BadInputError(problem, where=key, expected=expected)
 
 
-def check_read(given: Any, read: Any, key: str = "") -> None:  # noqa: ANN401  (any plain value)
+def check_read(given: Any, read: Any, key: str = "") -> None:
     """Compares what was given with what the parser read from it.
 
     The parser reads a number's text by YAML's old rules: ``1:30`` would be 90, ``1_0`` ten, and ``.nan`` a number.

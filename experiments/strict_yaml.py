@@ -8,7 +8,7 @@ import math
 import re
 import stat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -24,7 +24,7 @@ CORE = "tag:yaml.org,2002:"
 class StrictLoader(yaml.SafeLoader):
     """Resolves plain words as YAML 1.2's core schema does, without infinities and hexadecimal numbers."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own, empty instead of YAML 1.1's)
 
 
 for name, pattern, first in (
@@ -51,18 +51,18 @@ def refuse_tricks(text: str) -> None:
         problem = ""
         if isinstance(event, yaml.AliasEvent):
             problem = f"the alias *{event.anchor} is not allowed"
-        elif getattr(event, "tag", None) is not None:
-            problem = f"the tag {event.tag} is not allowed"
+        elif tag := getattr(event, "tag", None):
+            problem = f"the tag {tag} is not allowed"
         elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             problem = f"nested deeper than {MOST_LEVELS} levels" if depth > MOST_LEVELS else ""
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
-def plain(node: yaml.Node) -> Any:  # noqa: ANN401  (any plain value)
+def plain(node: yaml.Node) -> Any:
     """Returns a tree's values; every key is text."""
     if isinstance(node, yaml.MappingNode):
         return {key.value: plain(value) for key, value in node.value}
@@ -79,7 +79,7 @@ def plain(node: yaml.Node) -> Any:  # noqa: ANN401  (any plain value)
     return number if math.isfinite(number) else str(node.value)
 
 
-def value_of(text: str) -> Any:  # noqa: ANN401  (any plain value)
+def value_of(text: str) -> Any:
     """Returns what a text says.
 
     Raises:
