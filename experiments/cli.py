@@ -55,7 +55,12 @@ CONTROLLED_TRAINER_KEYS = {
 
 STRICT_YAML = "strict_yaml"
 set_loader(STRICT_YAML, value_of, (yaml.YAMLError, RecursionError))
-PARSER: dict[str, Any] = {"parser_mode": STRICT_YAML, "exit_on_error": False, "default_env": False, "print_config": None}
+PARSER: dict[str, Any] = {
+    "parser_mode": STRICT_YAML,
+    "exit_on_error": False,
+    "default_env": False,
+    "print_config": None,
+}
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
 
