@@ -63,7 +63,7 @@ def one_round() -> dict[str, list[float]]:
         result = Path(folder) / "seconds.json"
         clock = json.dumps({"class_path": "benchmarks.first_step.FirstStepClock"})
         command = [sys.executable, "-m", "experiments.main", "fit", "--config", EXPERIMENT, "--trainer.max_steps", "1"]
-        command += ["--output_root", folder, "--trainer.callbacks+", clock]
+        command += ["--output_root", folder, "--trainer.callbacks+", clock, "--allow-import", "benchmarks"]
         environment = {**os.environ, FILE_VARIABLE: str(result), "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds: dict[str, list[float]] = json.loads(result.read_text())

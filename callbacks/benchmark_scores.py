@@ -1,6 +1,6 @@
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_m2pt.answering import GreedyAnswering
@@ -22,10 +22,10 @@ class BenchmarkScores(Callback):
         ValueError: If it is less than one step.
     """
 
-    def __init__(self, benchmarks: list[Any], every_n_steps: int = 100) -> None:
+    def __init__(self, benchmarks: list[LightningDataModule], every_n_steps: int = 100) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps is {every_n_steps}: it must be 1 or more")
-        self.benchmarks = benchmarks
+        self.benchmarks: list[Any] = list(benchmarks)
         self.every_n_steps = every_n_steps
         self._last_step = 0
 

@@ -17,7 +17,7 @@ from data_modules.instruction import InstructionDataModule
 from data_modules.known_sizes import number_of_pictures, verdict_on
 from experiments.check_report import mistakes_in, report_lines
 from experiments.check_sets import check_sets
-from experiments.cli import Experiment, config_files, parse_experiment, split_arguments
+from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import VerbParser, say
 from experiments.evaluation_sets import default_data_root
 from experiments.lengths import check_question_lengths, check_sample_lengths
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help="folder of the sets' folders")
     parser.add_argument(VERIFY, action="store_true", help="read the weights again, whatever is known of their hashes")
     own, rest = split_arguments(parser, arguments)
-    if own.benchmarks is not None and NAMES.fullmatch(own.benchmarks) and not config_files(arguments):
+    has_file = any(word.startswith(("--config", "-c")) for word in rest)
+    if own.benchmarks is not None and NAMES.fullmatch(own.benchmarks) and not has_file:
         if rest:
             raise BadInputError(f"unknown argument {rest[0]!r:.60}", where="command line", expected="see --help")
         return check_sets(own.benchmarks, own.root or default_data_root(), own.decode)

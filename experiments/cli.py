@@ -1,20 +1,23 @@
 """From a configuration file to objects: one parser for every verb that needs an experiment.
 
-LightningCLI reads constructor signatures, so they are the schema. What is coupled is connected here once, after
-parsing: the backbone's tokenizer and image transform go to the data modules, the seed to the sample order. No key for
-these exists in any YAML, so writing one is an unknown-key error.
+Files and words are composed to one tree of plain values, checked and interpolated; LightningCLI then reads
+constructor signatures, so they are the schema. What is coupled is connected here once, after parsing: the backbone's
+tokenizer and image transform go to the data modules, the seed to the sample order. No key for these exists in any
+YAML, so writing one is an unknown-key error.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentError, Namespace
-from jsonargparse.typing import PositiveInt
+import yaml
+from jsonargparse import ArgumentError, Namespace, set_loader
+from jsonargparse.typing import PositiveInt, restricted_number_type
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -22,12 +25,36 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
-from experiments.config_errors import as_bad_input, check_files_first
+from experiments.allowed_imports import (
+    check_class_paths,
+    check_opened,
+    is_allowed,
+    only_allowed_imports,
+    refuse_functions,
+)
+from experiments.composition import compose, read_words
+from experiments.config_errors import as_bad_input, check_top_level
+from experiments.environment import refuse_trainer_variables
+from experiments.interpolation import interpolated
+from experiments.setting_schema import accepted_names, check_nulls
+from experiments.setting_values import check_read, check_values
+from experiments.strict_yaml import plain, read_mapping, value_of
 from experiments.trainer_components import write_enums_as_text
 from experiments.trainer_failures import cannot_be_made
 from experiments.trainer_surface import check_trainer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.module import TuningModule
+
+STRICT_YAML = "strict_yaml"
+set_loader(STRICT_YAML, value_of, (yaml.YAMLError, RecursionError))
+PARSER: dict[str, Any] = {
+    "parser_mode": STRICT_YAML,
+    "exit_on_error": False,
+    "default_env": False,
+    "print_config": None,
+}
+
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
 
 
 @dataclass
@@ -44,6 +71,7 @@ class Experiment:
         seed: Decides prompts, order and dropout.
         save_every_n_steps: Optimizer steps between two checkpoints.
         trainer_values: Arguments of the Trainer as parsed, nothing instantiated.
+        opened: Packages that ``--allow-import`` has opened.
     """
 
     name: str
@@ -55,6 +83,7 @@ class Experiment:
     seed: int
     save_every_n_steps: int
     trainer_values: Namespace
+    opened: tuple[str, ...] = ()
 
     @cached_property
     def trainer_config(self) -> dict[str, Any]:
@@ -64,10 +93,11 @@ class Experiment:
             EnvironmentFailure: If a strategy, logger or plug-in needs a package or device that is not here.
             BadInputError: If one of them refuses its arguments.
         """
-        parser = LightningArgumentParser(parser_mode="omegaconf", exit_on_error=False)
+        parser = ExperimentParser(**PARSER)
         parser.add_lightning_class_args(Trainer, "trainer")
         try:
-            return dict(parser.instantiate(Namespace(trainer=self.trainer_values))["trainer"])
+            with only_allowed_imports(self.opened):
+                return dict(parser.instantiate(Namespace(trainer=self.trainer_values))["trainer"])
         except (ArgumentError, ImportError, MisconfigurationException, TypeError, ValueError) as error:
             raise cannot_be_made(error, self.config["trainer"]) from error
 
@@ -80,22 +110,44 @@ class Experiment:
             self.data.set_order_seed(self.seed)
 
 
-class ExperimentCLI(LightningCLI):
-    """LightningCLI as a parser: it instantiates model and data, and leaves the Trainer to the verb."""
+class ExperimentParser(LightningArgumentParser):
+    """Lightning's parser without files inside files: a word is never the name of a file that lies about."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def add_lightning_class_args(
+        self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
+    ) -> list[str]:
+        """Adds a class's arguments."""
+        if subclass_mode:
+            return self.add_subclass_arguments(lightning_class, nested_key, fail_untyped=False, required=required)
+        instantiates = lightning_class is not Trainer
+        return self.add_class_arguments(lightning_class, nested_key, fail_untyped=False, instantiate=instantiates)
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI as a parser: it instantiates model and data, and leaves the Trainer to the verb.
+
+    Args:
+        arguments: A composed tree of plain values; or words, which only show help.
+    """
+
+    def __init__(self, arguments: dict[str, Any] | list[str]) -> None:
         super().__init__(
             TuningModule,
             DataModule,
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False, "allow_abbrev": False},
+            parser_kwargs={**PARSER, "allow_abbrev": False},
+            parser_class=ExperimentParser,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,
             run=False,
         )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the seed; Lightning would also take true for any seed and false for none."""
+        parser.add_argument("--seed_everything", type=Seed, default=0, help="decides prompts, order and dropout")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what stands beside Lightning's own keys."""
@@ -108,8 +160,9 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--output_root", type=str, default="outputs", help="folder of all runs")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses without LightningCLI's notice about a second command line."""
-        self.config = parser.parse_args(args)
+        """Parses without LightningCLI's notice about a second command line, and without ``PL_...`` variables."""
+        self.config = parser.parse_args(args) if isinstance(args, list) else parser.parse_object(args, env=False)
+        refuse_functions(self.config)
 
     def instantiate_classes(self) -> None:
         """Instantiates everything but the Trainer."""
@@ -124,39 +177,55 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
     """Parses an experiment from command-line words.
 
     Args:
-        arguments: ``--config FILE`` (several allowed; later ones win) and dotted overrides.
+        arguments: ``--config FILE`` (several allowed; later ones win), dotted overrides, which win over every file,
+            and ``--allow-import PACKAGE``.
         name: Experiment name; None takes the first configuration file's stem.
         was_run: Whether these are the settings of a run there is: how it was trained is not for choice any more.
 
     Raises:
         BadInputError: If a key, value or combination is wrong; it names file and line, or the command line.
     """
-    words, files = list(arguments), config_files(arguments)
-    check_files_first(files)
+    refuse_trainer_variables(os.environ)
+    command = read_words(arguments)
+    files, words = list(command.files), list(arguments)
+    trees = [plain(read_mapping(path)) for path in files]
     try:
-        cli = ExperimentCLI(words)
+        check_opened(command.opened)
+        tree = compose(trees, command.settings, accepts=partial(accepts, command.opened))
+        check_top_level(tree)
+        check_class_paths(tree, command.opened)
+        tree = interpolated(tree)
+        check_class_paths(tree, command.opened)
+        check_values(tree)
+        check_nulls(tree)
+        with only_allowed_imports(command.opened):
+            cli = ExperimentCLI(tree)
+            check_read(tree, cli.config)
+            write_enums_as_text(cli.config)
+            config = cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False)
+        experiment = Experiment(
+            name=name or (files[0].stem if files else "command_line"),
+            config=plain_config(config),
+            model=cli.model,
+            data=cli.datamodule,
+            benchmarks=list(cli.config_init["benchmarks"]),
+            output_root=Path(cli.config_init["output_root"]),
+            seed=int(cli.config_init["seed_everything"]),
+            save_every_n_steps=int(cli.config_init["save_every_n_steps"]),
+            trainer_values=cli.trainer_values,
+            opened=command.opened,
+        )
+        if not was_run:
+            check_trainer(experiment.config["trainer"])
+        experiment.model.check()
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, files, words) from error
-    write_enums_as_text(cli.config)
-    config = plain_config(cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False))
-    experiment = Experiment(
-        name=name or (files[0].stem if files else "command_line"),
-        config=config,
-        model=cli.model,
-        data=cli.datamodule,
-        benchmarks=list(cli.config_init["benchmarks"]),
-        output_root=Path(cli.config_init["output_root"]),
-        seed=int(cli.config_init["seed_everything"]),
-        save_every_n_steps=int(cli.config_init["save_every_n_steps"]),
-        trainer_values=cli.trainer_values,
-    )
-    try:
-        if not was_run:
-            check_trainer(config["trainer"])
-        experiment.model.check()
-    except BadInputError as error:
-        raise as_bad_input(error, files, words) from error
     return experiment
+
+
+def accepts(opened: Sequence[str], class_path: str, name: str) -> bool:
+    """Tells whether an allowed class takes an argument of a name; unknown classes are left to the parser."""
+    return is_allowed(class_path, opened) and name in accepted_names("benchmarks", class_path)
 
 
 def plain_config(dumped: str) -> dict[str, Any]:
@@ -168,17 +237,6 @@ def plain_config(dumped: str) -> dict[str, Any]:
     return config
 
 
-def config_files(arguments: Sequence[str]) -> list[Path]:
-    """Returns the files given with ``--config`` or ``-c``, in order."""
-    files, words = [], list(arguments)
-    for position, word in enumerate(words):
-        if word in {"--config", "-c"} and position + 1 < len(words):
-            files.append(Path(words[position + 1]))
-        elif word.startswith("--config="):
-            files.append(Path(word.removeprefix("--config=")))
-    return files
-
-
 def split_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Splits a verb's own flags from the experiment's; ``--help`` shows both.
 
@@ -186,15 +244,26 @@ def split_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
         parser: The verb's own flags; made with ``add_help=False``.
         arguments: Everything behind the verb.
     """
-    if {"-h", "--help"} & set(arguments):
+    words = list(arguments)
+    if {"-h", "--help"} & set(words):
         sys.stdout.write(parser.format_help() + "\nAnd everything an experiment's file may hold:\n\n")
-        show_experiment_help(list(arguments))
-        raise SystemExit(0)
-    own, rest = parser.parse_known_args(list(arguments))
+        show_experiment_help(["--help"])
+    about = next((place for place, word in enumerate(words) if word.partition("=")[0].endswith(".help")), None)
+    if about is not None:
+        show_experiment_help(words[about : about + 2])
+    own, rest = parser.parse_known_args(words)
     return own, rest
 
 
-def show_experiment_help(arguments: list[str]) -> None:
-    """Prints jsonargparse's help of all experiment keys."""
-    files = [word for file in config_files(arguments) for word in ("--config", str(file))]
-    ExperimentCLI([*files, "--help"])
+def show_experiment_help(words: list[str]) -> NoReturn:
+    """Prints jsonargparse's help of all experiment keys, or of a class with ``--KEY.help CLASS``.
+
+    Raises:
+        BadInputError: If there is no such class.
+    """
+    try:
+        with only_allowed_imports(()):
+            ExperimentCLI(words)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise as_bad_input(error, [], words) from error
+    raise SystemExit(0)

@@ -1,96 +1,24 @@
 """Turns a parser's complaint into three lines that name file, line, key and the nearest key there is.
 
-jsonargparse says which key and why; ``yaml.compose`` says in which file and line it stands; difflib knows what was
-probably meant.
+jsonargparse says which key and why; the file's YAML tree says in which line it stands; difflib knows what was probably
+meant.
 """
 
 import difflib
-import importlib
-import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from experiments.allowed_imports import not_allowed
+from experiments.setting_schema import TOP_LEVEL_KEYS, accepted_names
+from experiments.strict_yaml import read_mapping
 from lightning_m2pt.errors import BadInputError
 
-OUR_PACKAGES = ("lightning_m2pt", "data_modules", "callbacks", "experiments")
-TOP_LEVEL_KEYS = ("seed_everything", "trainer", "model", "data", "benchmarks", "save_every_n_steps", "output_root")
 KEYS_LISTED = 16
-
-
-def check_files_first(files: list[Path]) -> None:
-    """Reads the configuration files as YAML trees: syntax, duplicate keys and tags are found with their line.
-
-    Raises:
-        BadInputError: At the first file that is not a mapping of plain values.
-    """
-    for path in files:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            refuse_aliases(text, path)
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except OSError as error:
-            raise BadInputError(
-                f"cannot be read: {error.strerror}", where=str(path), expected="an experiment's YAML file"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise BadInputError("not UTF-8 text", where=str(path), expected="an experiment's YAML file") from error
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise BadInputError(str(error.problem), where=f"{path}:{line}", expected="YAML") from error
-        except (yaml.YAMLError, RecursionError) as error:
-            raise BadInputError(" ".join(str(error).split())[:200], where=str(path), expected="YAML") from error
-        if not isinstance(node, yaml.MappingNode):
-            raise BadInputError("no keys in here", where=str(path), expected="an experiment's YAML file")
-        check_keys(node, path)
-
-
-def refuse_aliases(text: str, path: Path) -> None:
-    """Refuses YAML aliases, which can refer to themselves or swell to any size.
-
-    Raises:
-        BadInputError: At the first one.
-    """
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise BadInputError(
-                f"the alias *{event.anchor} is not allowed",
-                where=f"{path}:{text[: text.index('*')].count(chr(10)) + 1}",
-                expected="the value itself",
-            )
-
-
-def check_keys(node: yaml.Node, path: Path) -> None:
-    """Refuses a key that is written twice, and every YAML tag.
-
-    Raises:
-        BadInputError: Naming file and lines.
-    """
-    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-        raise BadInputError(
-            f"the tag {node.tag} is not allowed", where=f"{path}:{node.start_mark.line + 1}", expected="plain values"
-        )
-    if isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise BadInputError("a key is a list or a mapping", where=f"{path}:{line}", expected="a word")
-            if key.value in lines:
-                raise BadInputError(
-                    f"also written on line {lines[key.value]}",
-                    where=f"{path}:{line}: {key.value}",
-                    expected="every key once",
-                )
-            lines[key.value] = line
-            check_keys(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            check_keys(item, path)
+A_COMPONENT = "class_path: package.module.Class with init_args, as in the shipped files"
 
 
 def keys_with_lines(path: Path) -> Iterator[tuple[str, int]]:
@@ -106,9 +34,7 @@ def keys_with_lines(path: Path) -> Iterator[tuple[str, int]]:
             for item in node.value:
                 yield from walk(item, f"{prefix}.{class_name(item)}".rstrip("."))
 
-    root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    if root is not None:
-        yield from walk(root, "")
+    yield from walk(read_mapping(path), "")
 
 
 def class_name(node: yaml.Node) -> str:
@@ -174,20 +100,56 @@ def complaint_of(message: str) -> Complaint:
     unknown = re.search(r"Option '([^']+)' is not accepted", text)
     group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", text)
     unrecognised = re.search(r"unrecognized arguments?: -*([^\s=]+)", text)
-    wrong = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?: Given value|$)", text)
+    wrong = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?: (?:Given value|Expected an? )|$)", text)
+    other_class = re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", text)
+    no_component = re.search(r"Not a valid subclass of (\w+)\. Got value: (.*?) Subclass types expect", text)
+    restricted = re.search(r"Not of type \w+: (.+?) does not conform to restriction (.+?)(?: Given value|$)", text)
+    no_number = re.search(r"Not of type \w+: (.+)$", text)
+    short = re.search(r"Expected a dot import path string: (\w+)", text)
+    denied = re.search(r"Importing '([^']+)' is not allowed", text)
+    if denied:
+        error = not_allowed(denied.group(1), ".".join(keys))
+        return Complaint(error.where, error.what, error.expected, error.hint)
     if missing and "required" in text:
-        return Complaint(missing.group(1), "this key is missing", "a value", "a shipped experiment shows how it looks")
+        key = ".".join([*keys, missing.group(1)])
+        return Complaint(key, "this key is missing", "a value", "a shipped experiment shows how it looks")
     if unknown:
         return unknown_key([*keys, unknown.group(1)], class_path[-1] if class_path else "")
     if group:
         return unknown_key([group.group(1), *group.group(2).split(".")[:1]], "")
     if unrecognised:
         return unknown_key(unrecognised.group(1).split("."), "")
+    if other_class:
+        return Complaint(".".join(keys), f"{other_class.group(1)} is no {other_class.group(2)}", A_COMPONENT)
+    if no_component:
+        return Complaint(".".join(keys), f"{no_component.group(2)[:60]} is no {no_component.group(1)}", A_COMPONENT)
+    if restricted:
+        limits = restricted.group(2).replace("v", "")
+        return Complaint(".".join(keys), f"{restricted.group(1)[:40]} is out of range", f"a whole number {limits}")
+    if no_number:
+        reason = (
+            no_number.group(1).removeprefix("invalid literal for int() with base 10: ").removesuffix(" not a number")
+        )
+        return Complaint(".".join(keys), f"{reason[:60]} does not fit", "a whole number")
+    if short:
+        return Complaint(".".join(keys), f"no class of this kind is called {short.group(1)}", A_COMPONENT)
     if wrong:
         return Complaint(".".join(keys), f"{wrong.group(2)[:80]!r} does not fit", readable_type(wrong.group(1)))
     if class_path and "has no attribute" in text:
         return Complaint(".".join(keys), f"there is no class {class_path[-1]}", "a class path as in the shipped files")
     return Complaint(".".join(keys), text.split(":", 1)[-1].strip()[:200])
+
+
+def check_top_level(names: Iterable[str]) -> None:
+    """Looks at an experiment's first keys; the parser would take its own beside them.
+
+    Raises:
+        BadInputError: At the first unknown one.
+    """
+    for name in names:
+        if name not in TOP_LEVEL_KEYS:
+            complaint = unknown_key([name], "")
+            raise BadInputError(complaint.what, where=name, expected=complaint.expected, hint=complaint.hint)
 
 
 def unknown_key(parts: list[str], class_path: str) -> Complaint:
@@ -204,26 +166,6 @@ def unknown_key(parts: list[str], class_path: str) -> Complaint:
     )
 
 
-def accepted_names(group: str, class_path: str) -> list[str]:
-    """Returns the keys a group or a class of this project accepts, from the signature that is the schema."""
-    from lightning.pytorch import Trainer
-
-    from lightning_m2pt.module import TuningModule
-    from lightning_m2pt.optim import AdamW, Schedule
-
-    schemas: dict[str, Any] = {
-        "trainer": Trainer,
-        "model": TuningModule,
-        "model.optimizer": AdamW,
-        "model.schedule": Schedule,
-    }
-    owner = schemas.get(group)
-    if class_path.split(".")[0] in OUR_PACKAGES:
-        module, _, name = class_path.rpartition(".")
-        owner = getattr(importlib.import_module(module), name)
-    return list(TOP_LEVEL_KEYS) if owner is None else [name for name in inspect.signature(owner).parameters]
-
-
 def readable_type(text: str) -> str:
     """Returns a type as people write it: ``int``, ``'cosine' or 'linear'``."""
     named = re.fullmatch(r"<class '(?:builtins\.)?([\w.]+)'>", text)
@@ -234,10 +176,17 @@ def readable_type(text: str) -> str:
 def place_of(key: str, files: list[Path], words: list[str]) -> str:
     """Returns ``FILE:LINE: key``, or ``command line: key`` if the key was given there."""
     plain = re.sub(r"\.init_args\b", "", key)
-    if any(
-        word.removeprefix("--").replace(".init_args", "").split("=")[0] == plain for word in words if word[:2] == "--"
-    ):
-        return f"command line: {plain}"
+    first, _, rest = plain.partition(".")
+    of_every_item = f"{first}.{rest.partition('.')[2]}"  # --benchmarks.batch_size stands for benchmarks.MME.batch_size
+    for word in words:
+        flag = word.partition("=")[0].removeprefix("--").rstrip("+").replace(".init_args", "")
+        if (
+            word.startswith("--")
+            and plain
+            and flag != "config"
+            and flag in (plain, f"{plain}.class_path", of_every_item)
+        ):
+            return f"command line: {flag.removesuffix('.class_path')}"
     for path in reversed(files):
         lines = dict(keys_with_lines(path))
         parts = plain.split(".")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -55,7 +55,10 @@ def is_main_process() -> bool:
 
 
 class VerbParser(argparse.ArgumentParser):
-    """A verb's own flags; a mistake in them is an error like any other."""
+    """A verb's own flags, never shortened: ``--data`` is the experiment's, not a beginning of ``--data.root``."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print with its usage."""

@@ -146,6 +146,7 @@ def made_with(experiment: Experiment) -> dict[str, Any]:
         BACKBONE_NAMES: backbone_names(experiment),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
+        "allowed_imports": list(experiment.opened),  # what a later command on this run will have to open again
     }
 
 

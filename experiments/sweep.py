@@ -57,6 +57,9 @@ def argument_parser() -> argparse.ArgumentParser:
         action.add_argument("file", metavar="FILE", help="a sweep's YAML file, or the name of a shipped one")
         action.add_argument("--backbone", default="", metavar="NAME", help="another file of experiments/backbones")
         action.add_argument("--output_root", type=Path, default=DEFAULT_OUTPUT_ROOT, metavar="DIR")
+        action.add_argument(
+            "--allow-import", dest="opened", action="append", default=[], metavar="PACKAGE", help="as of m2pt train"
+        )
         action.add_argument("--no-search", action="store_true", help="take the learning rates of the files")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default: %(default)s)")
     run.add_argument("--dry-run", action="store_true", help="print the cells' command lines and run nothing")
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         return list_sweeps()
     check_backbone(own.backbone)
     sweep = read_sweep(find_sweep(own.file))
-    setting = Setting(own.backbone, own.output_root)
+    setting = Setting(own.backbone, own.output_root, tuple(own.opened))
     session = Session(sweep, setting, with_search=sweep.search is not None and not own.no_search)
     if own.action == "status":
         session.show_status()

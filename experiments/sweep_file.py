@@ -26,7 +26,7 @@ from pathlib import Path
 
 import yaml
 
-from experiments.config_errors import check_files_first
+from experiments.strict_yaml import read_mapping
 from experiments.yaml_nodes import items_of, keys_of, number_of, pairs_of, place, text_of, whole_number, word_of
 from lightning_m2pt.errors import BadInputError
 
@@ -133,9 +133,7 @@ def read_sweep(path: Path) -> SweepFile:
     Raises:
         BadInputError: Naming file, line and key of the first thing that is wrong.
     """
-    check_files_first([path])
-    root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    assert root is not None  # the check has found keys in it
+    root = read_mapping(path)
     found = keys_of(root, path, TOP_KEYS, ("seeds",))
     seeds = seeds_of(found["seeds"], path)
     if ("cells" in found) == ("grid" in found):

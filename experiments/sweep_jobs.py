@@ -30,10 +30,12 @@ class Setting:
     Attributes:
         backbone: Name of a file of ``experiments/backbones``; empty takes what the experiments name.
         output_root: Folder of all runs.
+        opened: Packages whose classes the experiments may name.
     """
 
     backbone: str = ""
     output_root: Path = DEFAULT_OUTPUT_ROOT
+    opened: tuple[str, ...] = ()
 
     def folder(self, sweep: SweepFile) -> Path:
         """Returns the sweep's own folder: its record, its logs and its table."""
@@ -135,6 +137,7 @@ def experiment_words(variant: Variant, setting: Setting, rates: Rates) -> list[s
     """Returns the words that name a variant's experiment, all but its seed."""
     words = [word for path in setting.configs(variant) for word in ("--config", path.as_posix())]
     words += variant.arguments
+    words += [f"--allow-import={package}" for package in setting.opened]
     if rates:
         words.append(f"--model.optimizer.learning_rate={json.dumps(dict(rates))}")
     if setting.output_root != DEFAULT_OUTPUT_ROOT:

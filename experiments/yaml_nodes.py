@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from experiments.strict_yaml import plain
 from lightning_m2pt.errors import BadInputError
 
 
@@ -57,9 +58,7 @@ def text_of(node: yaml.Node, path: Path) -> str:
 
 def word_of(node: yaml.Node, path: Path) -> str:
     """Returns a value as a command-line word; numbers keep the digits they are written with."""
-    if isinstance(node, yaml.ScalarNode):
-        return str(node.value) or "null"
-    return json.dumps(yaml.safe_load(yaml.serialize(node)))
+    return str(node.value) or "null" if isinstance(node, yaml.ScalarNode) else json.dumps(plain(node))
 
 
 def whole_number(node: yaml.Node, path: Path) -> int:

@@ -65,11 +65,11 @@ cells:
     seeds: [1, 2]
 """
     sweep = read_sweep(written(tmp_path, text))
-    setting = Setting("testbed_patch12", Path("elsewhere"))
+    setting = Setting("testbed_patch12", Path("elsewhere"), ("mine",))
     assert setting.folder(sweep) == Path("elsewhere/sweeps/named-testbed_patch12")
     lines = command_lines(cells(sweep, setting, {"plain": {"interaction": 0.01}}))
     assert shlex.split(lines[0])[4:] == [
-        *("--config", "experiments/backbones/testbed_patch12.yaml"),
+        *("--config", "experiments/backbones/testbed_patch12.yaml", "--allow-import=mine"),
         '--model.optimizer.learning_rate={"interaction": 0.01}',
         *("--output_root=elsewhere", "--seed_everything", "0"),
     ]
@@ -77,7 +77,7 @@ cells:
         *("m2pt", "train", "--config", BASE, "--config", "experiments/strategies/ddp.yaml"),
         *("--config", "experiments/backbones/testbed_patch12.yaml"),
         *("--model.method.visual_length=0", "--model.method.visual_layers=[0, 1]", "--trainer.precision=null"),
-        *("--output_root=elsewhere", "--seed_everything", "2"),
+        *("--allow-import=mine", "--output_root=elsewhere", "--seed_everything", "2"),
     ]
 
 

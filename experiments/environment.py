@@ -1,0 +1,31 @@
+"""What is read from the environment, and what must not be there."""
+
+import inspect
+from collections.abc import Mapping
+
+from lightning.pytorch import Trainer
+
+from lightning_m2pt.errors import BadInputError
+
+FOR_CONFIGURATIONS = ("M2PT_MODELS", "M2PT_DATA")
+"""Where models and data are; all that a configuration may ask for."""
+
+TRAINER_PREFIX = "PL_TRAINER_"
+
+
+def refuse_trainer_variables(environment: Mapping[str, str]) -> None:
+    """Refuses variables that Lightning's Trainer takes for every setting it is not given.
+
+    Raises:
+        BadInputError: Naming them; answers would change without a word in any file.
+    """
+    known = {f"{TRAINER_PREFIX}{name.upper()}" for name in inspect.signature(Trainer).parameters}
+    found = sorted(name for name in known & set(environment) if environment[name])
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise BadInputError(
+            f"Lightning would take {', '.join(found[:3])}{more} for settings",
+            where="environment",
+            expected="settings in a file or on the command line, where a run's name covers them",
+            hint=f"unset {' '.join(found)}",
+        )
