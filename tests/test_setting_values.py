@@ -118,8 +118,8 @@ def test_every_verb_refuses_with_exit_code_2_and_writes_nothing(capsys, tmp_path
 def test_the_environment_sets_nothing_unseen(monkeypatch):
     before = parse_experiment(BASE).config
     monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
-    monkeypatch.setenv("PL_TRAINER__MAX_STEPS", "5")
-    monkeypatch.setenv("PL_SEED_EVERYTHING", "5")
+    monkeypatch.setenv("PL_SAVE_EVERY_N_STEPS", "5")
+    monkeypatch.setenv("PL_TRAINER__MIN_STEPS", "5")
     assert parse_experiment(BASE).config == before
     for name in ("PL_TRAINER_PRECISION", "PL_TRAINER_LIMIT_PREDICT_BATCHES"):
         monkeypatch.setenv(name, "1")
