@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
+from lightning_m2pt.launch import check_ranks
 from lightning_m2pt.stop_signals import ended_by_signals
 from lightning_m2pt.worker_death import worker_death
 
@@ -102,7 +103,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     """Imports the verb's module and runs it.
 
     Raises:
-        BadInputError: If there is no such verb.
+        BadInputError: If there is no such verb, or a launcher's variable is no number.
     """
     if verb not in VERBS:
         import difflib
@@ -114,6 +115,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
             expected=", ".join(VERBS),
             hint=f"did you mean `m2pt {near[0]}`?" if near else "m2pt --help lists them",
         )
+    check_ranks(os.environ)
     module = importlib.import_module(VERBS[verb][0])
     quieten_libraries()  # again: Lightning sets its loggers' levels when it is imported
     # `test` and `predict` are one module: it is told which of the two it is.

@@ -41,6 +41,16 @@ def is_first_process(environment: Mapping[str, str]) -> bool:
     return not any([_whole_number(name, environment) for name in RANK_VARIABLES])
 
 
+def check_ranks(environment: Mapping[str, str]) -> None:
+    """Looks at the numbers that libraries read while they are imported.
+
+    Raises:
+        BadInputError: If one is no number.
+    """
+    for name in RANK_VARIABLES:
+        _whole_number(name, environment)
+
+
 def check_variables(environment: Mapping[str, str]) -> None:
     """Looks for what a Trainer would stumble over while it is made.
 

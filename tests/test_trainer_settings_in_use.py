@@ -212,3 +212,13 @@ def test_a_mistake_in_a_users_own_callback_keeps_its_traceback(tmp_path):
 def test_a_time_limit_is_read_as_lightning_reads_it():
     assert TimeLimit("00:01:00:01", lambda _: None).seconds == 3601
     assert TimeLimit({"minutes": 2}, lambda _: None).seconds == 120
+
+
+@pytest.mark.parametrize(("name", "text"), [("SLURM_NTASKS", "2"), ("LOCAL_RANK", "one"), ("NODE_RANK", "1")])
+def test_half_a_launch_ends_in_three_lines(capfd, monkeypatch, tmp_path, name, text):
+    monkeypatch.setenv(name, text)
+    assert main(["fit", *words_of(tmp_path)]) == ExitCode.BAD_INPUT
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert lines[0].startswith("error: ")
+    assert name in lines[0]
+    assert len(lines) == 3
