@@ -1,7 +1,6 @@
 """The loggers of a run: ``metrics.csv`` and TensorBoard, neither of which counts a step twice after a resume.
 
-The table of an interrupted run is that of an uninterrupted one, byte by byte. TensorBoard's files only grow: a
-validation that is made once more after a resume stands there twice, with the same values.
+The table of an interrupted run is that of an uninterrupted one, byte by byte, and TensorBoard shows the same curves.
 """
 
 import csv
@@ -35,8 +34,38 @@ def loggers_for(run_folder: Path, resumed_step: int) -> list[Logger]:
             beyond it is dropped from ``metrics.csv`` and marked as purged in TensorBoard.
     """
     # Lightning's step index of the first step to come is the number of steps done.
-    board = TensorBoardLogger(run_folder, name="tb", version="", default_hp_metric=False, purge_step=resumed_step)
+    board = Board(run_folder, name="tb", version="", default_hp_metric=False, purge_step=resumed_step)
     return [StepMetrics(run_folder / METRICS_FILE, resumed_step), board]
+
+
+class Board(TensorBoardLogger):
+    """TensorBoard, which shows the validation of a resumed step once although it is made again.
+
+    TensorBoard purges from the resumed step on; that step's validation stands at the index before.
+    """
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        first: int = self._kwargs["purge_step"]
+        if step is None or step >= first or not set(metrics) <= tags_shown(Path(self.log_dir), step):
+            super().log_metrics(metrics, step)
+
+
+def tags_shown(folder: Path, step: int) -> set[str]:
+    """Returns the names of what TensorBoard shows at one step; reads all of its files."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.compat.proto.event_pb2 import SessionLog
+
+    tags: set[str] = set()
+    # By time: names begin with a second, in which several may have started.
+    for file in sorted(folder.glob("events.out.tfevents*"), key=lambda file: file.stat().st_mtime_ns):
+        for event in EventFileLoader(str(file)).Load():
+            if event.session_log.status == SessionLog.START and event.step <= step:
+                tags.clear()
+            if event.step == step:
+                tags.update(value.tag for value in event.summary.value)
+    return tags
 
 
 class StepMetrics(Logger):

@@ -104,6 +104,23 @@ def test_stopping_at_an_epochs_end_keeps_every_row(tmp_path: Path) -> None:
     assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in range(1, STEPS + 1)]
 
 
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_train_epoch_end"])
+def test_tensorboard_shows_a_validation_once_whether_it_was_cut_off_or_done(tmp_path: Path, hook: str) -> None:
+    stop = At(-1, None)
+
+    def interrupt(trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == STEPS_PER_EPOCH:
+            raise OSError("stop")
+
+    setattr(stop, hook, interrupt)
+    train(tmp_path / "whole")
+    with pytest.raises(OSError, match="stop"):
+        train(tmp_path / "cut", extra=stop)
+    train(tmp_path / "cut")
+    for tag in ("val/loss", "epoch", "train/loss"):
+        assert sorted(board_steps(tmp_path / "cut", tag)) == board_steps(tmp_path / "whole", tag), tag
+
+
 def table_of(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
