@@ -8,6 +8,7 @@ counted, and so is what a read takes of memory.
 """
 
 import argparse
+import contextlib
 import json
 import random
 import resource
@@ -203,6 +204,8 @@ class Fuzzer:
                 outcome, problem = "bad message", f"{name}: {error.message()!r}"
         except HangError:
             outcome, problem = "hang", f"{name}: HANG"
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             outcome = "crash"
@@ -248,12 +251,13 @@ def main(arguments: Sequence[str]) -> int:
         fuzzer = Fuzzer(Path(folder), options.seed)
         numbers = range(options.mutations) if options.only is None else [options.only]
         problems = 0
-        for number in numbers:
-            problem = fuzzer.run(number)
-            problems += bool(problem)
-            if problem:
-                sys.stdout.write(problem + "\n")
-                sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):  # the table tells how many were made
+            for number in numbers:
+                problem = fuzzer.run(number)
+                problems += bool(problem)
+                if problem:
+                    sys.stdout.write(problem + "\n")
+                    sys.stdout.flush()
         sys.stdout.write(fuzzer.table() + "\n")
     return int(problems > 0)
 
