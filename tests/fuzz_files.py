@@ -247,6 +247,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", type=int, help="repeat one mutation, with its traceback")
     options = parser.parse_args(list(arguments))
     warnings.simplefilter("ignore")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background processes ignore the first
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         fuzzer = Fuzzer(Path(folder), options.seed)
         numbers = range(options.mutations) if options.only is None else [options.only]
