@@ -44,8 +44,8 @@ def check_content(checkpoint: Mapping[str, Any], trained: Mapping[str, Tensor]) 
         )
     for name, tensor in trained.items():
         check_tensor(f"tensor {name}", saved[name], tensor)
-    for place, tensor, like in moments(checkpoint["optimizer_states"], list(trained.values())):
-        check_tensor(place, tensor, like)
+    for place, value, like in moments(checkpoint["optimizer_states"], list(trained.values())):
+        check_tensor(place, value, like)
     for place in LOOP_COUNTERS:
         check_counters(place, checkpoint["loops"])
 

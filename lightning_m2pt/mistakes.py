@@ -39,7 +39,8 @@ class SeveralMistakesError(BadInputError):
 
     def __reduce__(self) -> tuple[partial[M2PTError], tuple[()]]:
         """Lets the error come back from another process with all its mistakes."""
-        return partial(type(self), self.mistakes), ()
+        rebuilt: partial[M2PTError] = partial(type(self), self.mistakes)
+        return rebuilt, ()
 
 
 def place_and_sentence(mistake: BadInputError) -> str:

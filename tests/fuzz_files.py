@@ -8,6 +8,7 @@ counted, and so is what a read takes of memory.
 """
 
 import argparse
+import contextlib
 import json
 import random
 import resource
@@ -203,6 +204,8 @@ class Fuzzer:
                 outcome, problem = "bad message", f"{name}: {error.message()!r}"
         except HangError:
             outcome, problem = "hang", f"{name}: HANG"
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             outcome = "crash"
@@ -244,16 +247,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", type=int, help="repeat one mutation, with its traceback")
     options = parser.parse_args(list(arguments))
     warnings.simplefilter("ignore")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background processes ignore the first
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         fuzzer = Fuzzer(Path(folder), options.seed)
         numbers = range(options.mutations) if options.only is None else [options.only]
         problems = 0
-        for number in numbers:
-            problem = fuzzer.run(number)
-            problems += bool(problem)
-            if problem:
-                sys.stdout.write(problem + "\n")
-                sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):  # the table tells how many were made
+            for number in numbers:
+                problem = fuzzer.run(number)
+                problems += bool(problem)
+                if problem:
+                    sys.stdout.write(problem + "\n")
+                    sys.stdout.flush()
         sys.stdout.write(fuzzer.table() + "\n")
     return int(problems > 0)
 
