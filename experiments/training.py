@@ -221,8 +221,8 @@ def chosen_loggers(value: Any, resumed_step: int) -> list[Logger]:
     """
     loggers = [] if isinstance(value, bool) else as_list(value)
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger._kwargs.setdefault("purge_step", resumed_step)
+        if isinstance(logger, TensorBoardLogger) and logger._kwargs.get("purge_step") is None:
+            logger._kwargs["purge_step"] = resumed_step
     return loggers
 
 

@@ -53,7 +53,7 @@ def files(run: Path) -> dict[str, bytes]:
 
 def killed(words: list[str], run: Path, hook: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = parse_experiment(words)
-    experiment.trainer_config["callbacks"].append(KillAt(hook, step))
+    experiment.trainer_config["callbacks"] = [*(experiment.trainer_config["callbacks"] or []), KillAt(hook, step)]
     with monkeypatch.context() as patch:
         patch.setattr(StepCheckpoint, "on_exception", lambda *_: None)
         with pytest.raises(KilledProcess):

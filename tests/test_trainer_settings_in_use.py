@@ -20,6 +20,7 @@ from experiments.training import prepared_trainer
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.sample_order import samples_of_steps
 from tests.small_experiment import small_words
+from tests.test_early_stopping import killed
 from tests.test_loggers import board_steps
 from tests.test_training import StopAtStep
 
@@ -143,24 +144,21 @@ def test_a_run_whose_time_is_over_stops_after_a_whole_step_and_goes_on(tmp_path,
     assert same(adapter(straight), adapter(run))
 
 
-def test_chosen_loggers_log_beside_the_runs_own(tmp_path):
+def test_chosen_loggers_log_beside_the_runs_own(tmp_path, monkeypatch):
     tables = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(tmp_path / "mine")}}
     board = {
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
         "init_args": {"save_dir": str(tmp_path / "boards"), "name": "tb", "version": ""},
     }
-    words = words_of(tmp_path, "--trainer.logger", json.dumps([tables, board]), "--save_every_n_steps", "1", steps=3)
-    stopped = parse_experiment(words)
-    stopped.trainer_config["callbacks"] = [StopAtStep(2, signal.SIGTERM)]
-    with pytest.raises(SystemExit):
-        fit(stopped, folder=tmp_path / "run")
+    words = words_of(tmp_path, "--trainer.logger", json.dumps([tables, board]), "--save_every_n_steps", "2", steps=4)
+    killed(words, tmp_path / "run", "in the next step", 3, monkeypatch)  # logged three steps, saved two
     _, run, _ = tuned(tmp_path, words)
     mine = [path.read_text().count("\n") - 1 for path in sorted((tmp_path / "mine").rglob("metrics.csv"))]
     assert len(mine) == 2  # every start gets a version of its own
-    assert len(rows(run)) == 3
-    # A step that was logged before the stop is not there twice.
-    assert sorted(board_steps(tmp_path / "boards", "train/loss")) == [0, 1, 2]
-    assert sorted(board_steps(run, "train/loss")) == [0, 1, 2]
+    assert len(rows(run)) == 4
+    # The step that was logged before the kill and is made again is not there twice.
+    assert sorted(board_steps(tmp_path / "boards", "train/loss")) == [0, 1, 2, 3]
+    assert sorted(board_steps(run, "train/loss")) == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
