@@ -261,6 +261,16 @@ def test_more_values_than_the_header_says_are_refused(tmp_path: Path, name: str)
         MNIST(str(tmp_path), "plain").questions()
 
 
+def test_a_small_compressed_file_that_holds_more_than_the_memory_is_refused(tmp_path: Path) -> None:
+    MNIST.write_fake(tmp_path)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.unlink()
+    header = struct.pack(">4I", 2051, 2**20, 2**10, 2**10)
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(header + b"\0" * 2**20))
+    with pytest.raises(BadInputError, match="the header says 1099511627776 values"):
+        MNIST(str(tmp_path), "plain").questions()
+
+
 class Payload:
     """Writes a file when it is unpickled by the ordinary reader."""
 

@@ -106,7 +106,8 @@ def test_every_mistake_of_a_tuning_set_is_found(tmp_path: Path) -> None:
         records[5] = 3
         del records[8]["task_name"]
         records[9]["conversations"][0]["value"] = "no mark"
-        records[15]["conversations"][1]["value"] = "yes " * 3_000
+        for record in records[14:]:
+            record["conversations"][1]["value"] = "yes " * 3_000
 
     change_records(tmp_path, spoil)
     (tmp_path / IMAGES / "fake_3.png").unlink()
@@ -118,10 +119,16 @@ def test_every_mistake_of_a_tuning_set_is_found(tmp_path: Path) -> None:
     for expected in (
         *("record 3: conversations: the answer", "record 5: image: the image name", "record 6: the record is a int"),
         *("record 9: the key 'task_name'", "record 10: conversations: there are 0", "images are missing"),
-        *("fake_5.png: the image is damaged", "fake_6.png: this is no regular file", "record 16: sample "),
+        *(
+            "fake_5.png: the image is damaged",
+            "fake_6.png: this is no regular file",
+            "record 15: sample ",
+            "record 16: sample ",
+            "record 16: sample ",
+        ),
     ):
         assert len([line for line in found if expected in line]) == 1, expected
-    assert len(found) == 9
+    assert len(found) == 10
 
 
 def test_a_module_that_was_found_wrong_reads_again(tmp_path: Path) -> None:
