@@ -50,8 +50,8 @@ def train(backbone: str, experiment: str, seed: int) -> dict[str, Any]:
 
 def brief(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Returns what the report needs of the scores of all sets."""
-    kept = ("value", "raw", "maximum", "chance", "n", "unparsed", "yes_ratio")
-    return {name: {key: score[key] for key in kept} for name, score in scores.items()}
+    kept = ("value", "raw", "maximum", "chance", "n", "unparsed", "yes_ratio", "part")
+    return {name: {key: score[key] for key in kept if key in score} for name, score in scores.items()}
 
 
 def run_cells(backbone: str, seeds: dict[str, list[int]]) -> None:

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 
 from experiments.results_table import chance_corrected
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.coverage import set_name
 from lightning_m2pt.metrics.means import benchmark_mean
 
 BACKBONES = ("testbed", "testbed_patch12")
@@ -110,7 +111,7 @@ def columns_of(scores: dict[str, Any]) -> dict[str, float]:
     """Returns percent of the maximum of every set, the mean over sets, and the chance-corrected mean over all."""
     sets = {name: score for name, score in scores.items() if isinstance(score, dict)}
     values = {name: float(score["value"]) for name, score in sets.items()}
-    name, mean = benchmark_mean(values)
+    name, mean = benchmark_mean({set_name(name, sets[name].get("part", "")): value for name, value in values.items()})
     corrected = statistics.mean(chance_corrected(score["value"], score["chance"]) for score in sets.values())
     return values | {name: mean, CORRECTED: corrected}
 

@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_m2pt.metrics.predictions import PREDICTION_FORMAT
+from lightning_m2pt.metrics.predictions import OF_QUESTIONS, PREDICTION_FORMAT
 from lightning_m2pt.partial_predictions import PartialPredictions
 from lightning_m2pt.prediction_line import prediction_line
 from lightning_m2pt.types import Question
@@ -34,7 +34,8 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         benchmark = self.partial.header["benchmark"]
-        lines = [prediction_line(benchmark, self.questions[name], answer) for name, answer in outputs]
+        dtype = self.partial.header.get("decoding", {}).get("dtype", "float32")
+        lines = [prediction_line(benchmark, self.questions[name], answer, dtype) for name, answer in outputs]
         self.partial.append(lines, trainer.global_rank)
 
     @override
@@ -53,18 +54,21 @@ def prediction_header(
         toggles: The method's components as they are for this pass, knock-outs included.
         decoding: How answers are made, and the type of the frozen weights.
     """
+    questions = len(data.questions())
     header = {
         "format": PREDICTION_FORMAT,
         "benchmark": data.name,
         "template": data.template.name,
         "decoding": dict(decoding),
         "data_revision": data.data_revision,
-        "questions": len(data.questions()),
+        "questions": questions,
         "adapter": adapter,
         "default_rule": data.rules[0],
         "toggles": dict(toggles),
         "classes": data.classes,
     }
+    if questions < data.number_of_all_questions:
+        header[OF_QUESTIONS] = data.number_of_all_questions
     return header | ({"examples": data.examples()} if data.examples() else {})
 
 

@@ -64,6 +64,7 @@ class BenchmarkDataModule(DataModule):
         self.max_new_tokens = max_new_tokens
         self.limit = limit
         self.read_questions: list[Question] | None = None
+        self.number_of_all_questions = 0
         self.answered: frozenset[str] = frozenset()
         self.by_picture = False
         self.samples: list[Sample] | None = None
@@ -103,6 +104,7 @@ class BenchmarkDataModule(DataModule):
             if not questions:
                 raise BadInputError("the set has no questions", where=str(self.root), expected="at least one")
             unique_ids(questions, key=lambda item: item.id)
+            self.number_of_all_questions = len(questions)
             self.read_questions = evenly_spread(questions, self.limit, self.questions_per_group)
         return self.read_questions
 

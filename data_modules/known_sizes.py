@@ -7,8 +7,10 @@ counted is left out. A count proves nothing about the content: predictions carry
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lightning_m2pt.types import Question
+if TYPE_CHECKING:  # scores need these sizes, and no torch
+    from lightning_m2pt.types import Question
 
 MOST_NAMED = 3
 
@@ -92,7 +94,27 @@ class Verdict:
     is_older: bool = False
 
 
-def verdict_on(name: str, questions: Sequence[Question], pictures: int) -> Verdict:
+def other_revision(name: str, counts: Mapping[str, int]) -> str:
+    """Returns which split or revision of a set has so many questions, if it is another than the published scores' own.
+
+    Args:
+        name: Name of the set.
+        counts: Its questions by subtask.
+
+    Returns:
+        The revision's name; empty for the published one and for counts that no revision has.
+    """
+    return next(
+        (other.name for other in REVISIONS.get(name, ())[1:] if Counter(other.questions) == Counter(counts)), ""
+    )
+
+
+def published_size(name: str) -> int:
+    """Returns how many questions the published scores of a set are over; 0 for a set that is not known."""
+    return REVISIONS[name][0].total if name in REVISIONS else 0
+
+
+def verdict_on(name: str, questions: "Sequence[Question]", pictures: int) -> Verdict:
     """Returns which revision of a set has as many questions and pictures, or what differs from the official one.
 
     Args:
@@ -121,7 +143,7 @@ def verdict_on(name: str, questions: Sequence[Question], pictures: int) -> Verdi
     return Verdict(False, official.total, f"incomplete: {', '.join(fewer[:MOST_NAMED])}{more}")
 
 
-def number_of_pictures(questions: Sequence[Question], questions_per_group: int) -> int:
+def number_of_pictures(questions: "Sequence[Question]", questions_per_group: int) -> int:
     """Returns how many pictures questions are about.
 
     Args:

@@ -27,7 +27,8 @@ from experiments.report_tables import (
 )
 from experiments.table_formats import FORMAT_NAMES, TERMINAL, Column, ReportTable, written
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.metrics.statistics import RESAMPLES, RESAMPLES_BY_RULE, compare
+from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.metrics.statistics import RESAMPLES, RESAMPLES_BY_RULE, compare, mean_and_deviation
 
 LEAST_P = 1e-4
 """Smaller p values are shown as less than this."""
@@ -76,7 +77,7 @@ def comparison(first: Group, second: Group) -> ReportTable:
     notes += [*setting_notes(benchmarks, [first, second]), *missed_gate_notes([first, second])]
     notes += zero_shot_notes([first, second])
     columns = [Column("set"), Column(first.name, is_number=True), Column(second.name, is_number=True)]
-    columns += [Column(title, is_number=True) for title in ("difference", "95% interval", "p", "n")]
+    columns += [Column(title, is_number=True) for title in ("difference", "95% interval", "p", "n", "unparsed")]
     return ReportTable("", [*columns, Column("verdict"), Column("rule")], rows, records, notes)
 
 
@@ -97,6 +98,7 @@ def set_row(benchmark: str, first: Group, second: Group) -> tuple[tuple[str, ...
         interval_text(result.interval, unit, "+"),
         p_text(result.p_value),
         f"{one.score.n:,}",
+        ", ".join(map(unparsed_text, scores)),
         result.verdict,
         one.score.rule,
     )
@@ -112,11 +114,20 @@ def set_row(benchmark: str, first: Group, second: Group) -> tuple[tuple[str, ...
         "difference_high": result.interval.high,
         "mcnemar_p": result.p_value,
         "n": one.score.n,
+        "part": one.score.part,
+        "first_unparsed": [score.unparsed for score in scores[0]],
+        "second_unparsed": [score.unparsed for score in scores[1]],
         "verdict": result.verdict,
         "rule": one.score.rule,
         "data_revision": one.settings["data_revision"],
     }
     return row, record
+
+
+def unparsed_text(scores: Sequence[Score]) -> str:
+    """Returns how many answers were not read, as a mean over seeds."""
+    mean, _ = mean_and_deviation([score.unparsed for score in scores])
+    return f"{mean:,.1f}".removesuffix(".0")
 
 
 def p_text(p_value: float | None) -> str:

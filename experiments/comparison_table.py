@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.results_table import chance_corrected, headline, is_at_chance
@@ -65,24 +66,28 @@ def comparison_table(
         shown.add_column(column, justify="right")
     for name, after in tuned.items():
         before = frozen[name]
-        label = name if after.maximum == 1.0 else f"{name} ({headline(before)} -> {headline(after)})"
+        label = after.name + ("" if after.maximum == 1.0 else f" ({headline(before)} -> {headline(after)})")
         shown.add_row(
-            label,
+            escape(label),
             f"{before.value:.1f}" + (" *" if is_at_chance(before) else ""),
             f"{after.value:.1f}" + (" *" if is_at_chance(after) else ""),
             difference_text(after.value - before.value, gains.get(name)),
             f"{after.chance:.1f}",
             f"{after.n:,}",
-            str(after.unparsed),
+            f"{before.unparsed:,} -> {after.unparsed:,}",
             "" if after.yes_ratio is None else f"{100 * after.yes_ratio:.0f}%",
         )
     shown.add_section()
     values = {name: scored.value for name, scored in tuned.items()}
-    if set(values) != {NEVER_A_MEMBER}:
-        label, after_mean = benchmark_mean(values)
-        _, before_mean = benchmark_mean({name: frozen[name].value for name in values})
-        gain = mean_of_sets([gains[name] for name in members_of(label, list(values))]) if gains else None
-        shown.add_row(label, f"{before_mean:.1f}", f"{after_mean:.1f}", difference_text(after_mean - before_mean, gain))
+    members = {scored.name: name for name, scored in tuned.items() if name != NEVER_A_MEMBER}
+    if members:
+        label, after_mean = benchmark_mean({text: tuned[name].value for text, name in members.items()})
+        _, before_mean = benchmark_mean({text: frozen[name].value for text, name in members.items()})
+        averaged = [members[text] for text in members_of(label, list(members))]
+        gain = mean_of_sets([gains[name] for name in averaged]) if gains else None
+        shown.add_row(
+            escape(label), f"{before_mean:.1f}", f"{after_mean:.1f}", difference_text(after_mean - before_mean, gain)
+        )
     before_mean, after_mean = (mean([corrected(scores[name]) for name in values]) for scores in (frozen, tuned))
     # A point of percent is worth as many corrected points as the room above chance makes of it.
     worth = {name: chance_corrected(scored.chance + 1, scored.chance) for name, scored in tuned.items()}

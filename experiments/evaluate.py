@@ -28,6 +28,7 @@ from experiments.run_folder import (
 from experiments.training import check_processes
 from lightning_m2pt.answering import AnsweringMethod
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.near_ties import depends_on_batch
 from lightning_m2pt.run_record import CONFIG_FILE
 
 ALL = "all"
@@ -71,7 +72,7 @@ def argument_parser() -> argparse.ArgumentParser:
         choices=("true", "false"),
         default="true",
         help="compute prompts, system text and every picture once for all their questions; false answers every "
-        "question by itself, with the same answers (default: %(default)s)",
+        "question by itself, with the same answers in float32 (default: %(default)s)",
     )
     parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
     return parser
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
         folder, scores = evaluate_frozen(experiment, options)
     else:
         run = own.run or run_folder(experiment)
-        folder = evaluation_folder(run, experiment, knocked_out, own.answer, own.shots)
+        folder = evaluation_folder(run, experiment, knocked_out, own.answer, own.shots, options.shared_prefix)
         load_run(run, experiment)
         scores = evaluate_tuned(experiment, folder, knocked_out, options)
     OUT.print(score_table(list(scores.values())))
@@ -148,7 +149,12 @@ def whole_number(text: str) -> int:
 
 
 def evaluation_folder(
-    run: Path, experiment: Experiment, knocked_out: frozenset[str], method: AnsweringMethod, shots: int
+    run: Path,
+    experiment: Experiment,
+    knocked_out: frozenset[str],
+    method: AnsweringMethod,
+    shots: int,
+    shared_prefix: bool = True,
 ) -> Path:
     """Returns the run's own folder for its own evaluation, and a folder of its own for any other.
 
@@ -158,6 +164,8 @@ def evaluation_folder(
         knocked_out: Parts that are left out.
         method: How questions are answered.
         shots: How many examples stand before every question.
+        shared_prefix: Whether questions about one picture are computed together; a folder of its own only where that
+            may change answers.
     """
     recorded = json.loads((run / CONFIG_FILE).read_text()) if (run / CONFIG_FILE).is_file() else {}
     model, benchmarks = answers_come_from(experiment.config["model"]), experiment.config["benchmarks"]
@@ -165,6 +173,8 @@ def evaluation_folder(
     words: list[str] = [method] if method != "greedy" else []
     words += [f"{shots}-shot"] if shots else []
     words += ["without", *sorted(knocked_out)] if knocked_out else []
+    if not shared_prefix and depends_on_batch(experiment.model.backbone.dtype_name):
+        words.append("unshared")
     same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
     if not words and same_model and own_sets:
         return run

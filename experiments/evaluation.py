@@ -19,13 +19,14 @@ from experiments.run_folder import short_hash
 from experiments.scoring import score_file, write_score
 from experiments.training import answering_trainer
 from lightning_m2pt.adapter import declared_tensors
-from lightning_m2pt.answering import NEAR_TIE, Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
+from lightning_m2pt.answering import Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.file_lock import locked, remove_if_free
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.likelihood import tokenised_candidates
-from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.metrics.predictions import OF_QUESTIONS, read_predictions
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.near_ties import depends_on_batch, near_tie_limit
 from lightning_m2pt.partial_predictions import PartialPredictions, refuse_other_header
 
 Toggles = Mapping[str, bool | int | str]
@@ -43,7 +44,7 @@ class AnsweringOptions:
         on_other: What to do with answers of another adapter, data or template: ``refuse`` them, or ``replace`` them,
             as the evaluation that belongs to a training does.
         shared_prefix: Compute prompts, system text and every picture once for all their questions, wherever the
-            attached method and the questions allow it. The same answers without: every question by itself.
+            attached method and the questions allow it. The same answers without in float32: every question by itself.
     """
 
     method: AnsweringMethod = "greedy"
@@ -94,19 +95,30 @@ def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMe
 
 
 def header_of(
-    experiment: Experiment, benchmark: BenchmarkDataModule, adapter: str | None, toggles: Toggles, answering: Answering
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    adapter: str | None,
+    toggles: Toggles,
+    answering: Answering,
+    shared_prefix: bool = True,
 ) -> dict[str, Any]:
-    """Returns the header of a set's prediction file."""
+    """Returns the header of a set's prediction file; where rounding is coarse, batches belong to what decided it."""
     decoding = {**answering.description(), "dtype": experiment.model.backbone.dtype_name}
+    if depends_on_batch(experiment.model.backbone.dtype_name):
+        decoding |= {"batch_size": benchmark.batch_size, "shared_prefix": shared_prefix}
     return prediction_header(benchmark, adapter, toggles, decoding)
 
 
-def frozen_folder(experiment: Experiment, method: AnsweringMethod = "greedy") -> Path:
+def frozen_folder(experiment: Experiment, options: AnsweringOptions = AnsweringOptions()) -> Path:
     """Returns where the untouched model's predictions stand: shared by all runs on the same questions."""
     headers = [
-        header_of(experiment, benchmark, None, NO_ADAPTER, answering_of(benchmark, method))
+        header_of(
+            experiment, benchmark, None, NO_ADAPTER, answering_of(benchmark, options.method), options.shared_prefix
+        )
         for benchmark in experiment.benchmarks
     ]
+    for header in headers:
+        header.pop(OF_QUESTIONS, None)  # decides nothing
     decides = {"backbone": experiment.model.backbone.fingerprint(), "questions": headers}
     return experiment.output_root / "frozen" / short_hash(decides)
 
@@ -119,7 +131,7 @@ def evaluate_frozen(
     Returns:
         The folder and the scores by set.
     """
-    folder, method = frozen_folder(experiment, options.method), experiment.model.method
+    folder, method = frozen_folder(experiment, options), experiment.model.method
     if experiment.model.backbone.is_loaded:
         method.detach(experiment.model.backbone)
     try:
@@ -172,7 +184,7 @@ def answer_and_score(
     waiting: list[tuple[BenchmarkDataModule, Answering, PartialPredictions]] = []
     for benchmark in experiment.benchmarks:
         answering = answering_of(benchmark, options.method)
-        header = header_of(experiment, benchmark, adapter, toggles, answering)
+        header = header_of(experiment, benchmark, adapter, toggles, answering, options.shared_prefix)
         partial = PartialPredictions(prediction_file(folder, benchmark.name), header)
         if is_answered(partial, options):
             say(f"already answered: {partial.path}")
@@ -274,4 +286,5 @@ def answer(
     still_alone()
     partial.finish([question.id for question in questions])
     near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)
-    say(f"{near_ties:,} of {len(questions):,} answers hang on less than {NEAR_TIE:g}: rounding may change them")
+    limit = near_tie_limit(model.backbone.dtype_name)
+    say(f"{near_ties:,} of {len(questions):,} answers hang on less than {limit:g}: rounding may change them")

@@ -29,6 +29,7 @@ from lightning_m2pt.judge import (
     read_verdict,
 )
 from lightning_m2pt.metrics.agreement import Agreement, agreement
+from lightning_m2pt.metrics.coverage import part_answered
 from lightning_m2pt.metrics.pope import ratio
 from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
 from lightning_m2pt.metrics.score import Score
@@ -160,6 +161,7 @@ def judged_score(content: PredictionFile, verdicts: Sequence[bool | None]) -> Sc
         yes_ratio=None,
         table=table,
         parsed={row["id"]: VERDICT_NAMES[verdict] for row, verdict in zip(rows, verdicts, strict=True)},
+        part=part_answered(content.header, rows),
     )
 
 

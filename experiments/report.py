@@ -15,6 +15,7 @@ from experiments.report_tables import detail_tables, score_report
 from experiments.table_formats import FORMAT_NAMES, TERMINAL, written
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.metrics.score import named_rule
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -118,7 +119,7 @@ def rules_by_set(words: Sequence[str]) -> dict[str, str]:
     """Returns the rules of ``--rule`` by set; the one without a set stands under the empty name.
 
     Raises:
-        BadInputError: If a set gets two.
+        BadInputError: If a set gets two, or there is no rule of a name; before any file is read.
     """
     rules: dict[str, str] = {}
     for word in words:
@@ -130,5 +131,6 @@ def rules_by_set(words: Sequence[str]) -> dict[str, str]:
                 expected="one rule a set: RULE for all sets, SET=RULE for one",
                 hint="`m2pt score FILE --rule A B` shows several rules side by side",
             )
+        named_rule(rule)
         rules[benchmark] = rule
     return rules

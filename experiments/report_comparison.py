@@ -4,6 +4,7 @@ Every number is one of ``m2pt report``: its records are read here, not computed 
 if its paired 95% interval contains 0.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,13 @@ from experiments.comparison_table import IN_NOISE, members_of
 from experiments.evaluated_runs import Group
 from experiments.report_tables import AT_CHANCE, Gain, digits, gain_over, mean_gain, score_report
 from experiments.table_formats import Column, ReportTable
+from lightning_m2pt.metrics.coverage import set_name
 from lightning_m2pt.metrics.means import MMAVG
 
 NOT_M2PT = "†"
 MEAN, MEAN_OF = "mean", "mean of "
+PART = re.compile(r"\[[^]]*\]")
+"""What of a set was answered, behind its name."""
 TIE = 1e-9
 
 Record = Mapping[str, Any]
@@ -61,7 +65,7 @@ class Scores:
 
     def members(self, mean: str) -> list[str]:
         """Returns the sets that a mean is over."""
-        named = [text.split(" (")[0] for text in mean.removeprefix(MEAN_OF).split(", ")]
+        named = [text.split(" (")[0] for text in PART.sub("", mean.removeprefix(MEAN_OF)).split(", ")]
         return [name for name in members_of(mean, self.benchmarks) if mean == MMAVG or name in named]
 
     def record(self, group: Group, column: str) -> Record | None:
@@ -172,7 +176,7 @@ def column_title(scores: Scores, column: str) -> str:
         return scores.mean_name if scores.mean_name == MMAVG else MEAN
     record = next(record for group in scores.groups if (record := scores.record(group, column)))
     of = "" if unit_of_record(record) == 1.0 else f" (of {record['maximum']:.0f})"
-    return f"{column}{of}"
+    return f"{set_name(column, record['part'])}{of}"
 
 
 def trained_percent(group: Group) -> float | None:
@@ -201,6 +205,13 @@ def table_notes(scores: Scores, rows: Sequence[Sequence[str]]) -> list[str]:
     notes = ["; ".join(text for mark, text in marks.items() if mark == "bold" or any(mark in cell for cell in cells))]
     if scores.mean_name and scores.mean_name != MMAVG:
         notes.append(f"{MEAN}: {scores.mean_name}")
+    unread = [
+        f"{record['unparsed']:,.1f} of {group.name} on {name}".replace(".0 of", " of")
+        for group in scores.groups
+        for name in scores.benchmarks
+        if (record := scores.record(group, name)) and record["unparsed"]
+    ]
+    notes += [f"answers that could not be read and count as their rules say: {', '.join(unread)}"] if unread else []
     for group in scores.groups:
         fewer = [
             f"{name}: {len(group.scores(name))} of {len(group.runs)} seeds"

@@ -4,20 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data_modules.known_sizes import published_size
 from experiments.backbone_gates import missed_gate_notes
 from experiments.comparison_table import IN_NOISE, mean_of_sets, members_of
 from experiments.contamination import contamination_notes, overlaps_with, recorded_tasks
 from experiments.evaluated_runs import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
 from experiments.results_table import headline
 from experiments.table_formats import Column, ReportTable
-from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.coverage import set_name
+from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.predictions import check_paired
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import (
     RESAMPLES,
     RESAMPLES_BY_RULE,
     Floats,
     Interval,
-    check_paired,
     mean_and_deviation,
     percentile_interval,
     resampled_gain,
@@ -140,6 +142,7 @@ def set_line(benchmark: str, group: Group, gain: Gain | None) -> Line:
     record = score_record(benchmark, group, [score.value for score in scores], interval, gain)
     record |= {
         "headline": scored.headline,
+        "part": scored.part,
         "score": record["percent"] * scored.maximum / 100,
         "maximum": scored.maximum,
         "chance_percent": scored.chance,
@@ -182,7 +185,7 @@ def mean_line(group: Group, gains: Mapping[str, Gain], baseline: Group | None) -
         *("",) * 8,
     )
     record = score_record(label, group, values, interval, gain)
-    empty = ("chance_percent", "n", "unparsed", "yes_ratio", *SETTINGS, "shared_with_tuning")
+    empty = ("part", "chance_percent", "n", "unparsed", "yes_ratio", *SETTINGS, "shared_with_tuning")
     record |= {"headline": label, "score": mean, "maximum": 100.0, **dict.fromkeys(empty)}
     return [Line(texts, record)]
 
@@ -244,8 +247,9 @@ def score_record(
 
 
 def set_text(benchmark: str, scored: Score) -> str:
-    """Returns a set's name, with the name of its number where that is no accuracy."""
-    return benchmark if scored.headline.endswith("accuracy") else f"{benchmark} ({scored.headline})"
+    """Returns a set's name, what of it was answered if not all, and its number's name where that is no accuracy."""
+    name = set_name(benchmark, scored.part)
+    return name if scored.headline.endswith("accuracy") else f"{name} ({scored.headline})"
 
 
 def unit_of(scored: Score) -> float:
@@ -300,7 +304,15 @@ def reading_notes(lines: Sequence[Line], groups: Sequence[Group]) -> list[str]:
         notes.append(f"{IN_NOISE.strip()} inside the noise: the paired 95% interval of the difference contains 0")
     if any(line.texts[0] == MMAVG for line in lines):
         notes.append(f"{MMAVG}: the published mean's seven members under the rules above; the paper had a model judge")
+        notes += size_notes(groups)
     return notes
+
+
+def size_notes(groups: Sequence[Group]) -> list[str]:
+    """Returns which members of MMAvg have another size than the published sets (the testbed's all have)."""
+    sizes = {(name, score.n): None for group in groups for name in MMAVG_MEMBERS for score in group.scores(name)}
+    others = [f"{name} {n:,} ({published_size(name):,})" for name, n in sizes if n != published_size(name)]
+    return [f"{MMAVG}: not over as many questions as the published sets have: {', '.join(others)}"] if others else []
 
 
 def setting_notes(benchmarks: Sequence[str], groups: Sequence[Group]) -> list[str]:

@@ -49,7 +49,7 @@ def score_table(scores: Sequence[Score]) -> Table:
         shown.add_column(column, justify="right")
     for scored in scores:
         shown.add_row(
-            escape(f"{scored.benchmark} ({scored.headline})"),
+            escape(f"{scored.name} ({scored.headline})"),
             scored.rule,
             headline(scored),
             f"{scored.value:.1f}",

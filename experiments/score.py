@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.console import OUT, VerbParser, say
 from experiments.results_table import score_table
-from experiments.scoring import EVERY_FITTING_RULE, score_under
+from experiments.scoring import EVERY_FITTING_RULE, check_rules, score_under
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.rules import RULES
 
@@ -47,6 +47,7 @@ def rules_text() -> str:
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own = argument_parser().parse_args(list(arguments))
+    check_rules(own.rule)
     scores = [scored for path in own.predictions for scored in score_under(path, own.rule, own.against)]
     if own.json:
         say(json.dumps([{**scored.to_json(), "parsed": None} for scored in scores]))

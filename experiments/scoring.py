@@ -1,15 +1,23 @@
 """From a prediction file to a score file; needs no torch."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data_modules.known_sizes import other_revision
 from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.predictions import PredictionFile, check_same_questions, read_predictions
-from lightning_m2pt.metrics.rules import fitting_rules
-from lightning_m2pt.metrics.score import Score, score
+from lightning_m2pt.metrics.predictions import (
+    PredictionFile,
+    check_paired,
+    check_same_questions,
+    read_predictions,
+)
+from lightning_m2pt.metrics.rules import RULES, fitting_rules
+from lightning_m2pt.metrics.score import Score, named_rule, score
 
 EVERY_FITTING_RULE = "all"
 
@@ -44,13 +52,33 @@ def score_under(predictions: Path, rules: Sequence[str], against: Path | None = 
     """
     content = read_predictions(predictions)
     if against is not None:
-        check_same_questions(
-            content.predictions, [row["id"] for row in read_predictions(against).predictions], str(predictions)
-        )
+        asked = read_predictions(against).predictions
+        check_same_questions(content.predictions, [row["id"] for row in asked], str(predictions))
+        check_paired(content.predictions, asked, (str(predictions), str(against)))
     named = rules or [content.header["default_rule"]]
     fitting = fitting_rules(content.header, content.predictions) if EVERY_FITTING_RULE in named else []
+    if EVERY_FITTING_RULE in named and not fitting:
+        raise BadInputError(
+            f"no rule fits these questions of {content.header['benchmark']}"
+            if content.predictions
+            else "there are no predictions",
+            where=str(predictions),
+            expected=f"a set that has rules: {', '.join(name for rule in RULES.values() for name in rule.default_of)}",
+            hint="name one rule to hear what it needs",
+        )
     names = dict.fromkeys(name for rule in named for name in (fitting if rule == EVERY_FITTING_RULE else [rule]))
     return [score_content(predictions, content, name) for name in names]
+
+
+def check_rules(names: Sequence[str]) -> None:
+    """Refuses the first name that is no rule's, before any file is read.
+
+    Raises:
+        BadInputError: If there is none of that name.
+    """
+    for name in names:
+        if name != EVERY_FITTING_RULE:
+            named_rule(name)
 
 
 def score_content(predictions: Path, content: PredictionFile, rule: str) -> Score:
@@ -65,11 +93,13 @@ def score_content(predictions: Path, content: PredictionFile, rule: str) -> Scor
         BadInputError: If the rule does not fit, naming the file.
     """
     try:
-        return score(content.header, content.predictions, rule)
+        scored = score(content.header, content.predictions, rule)
     except BadInputError as error:
         raise BadInputError(
             error.what, where=f"{predictions}: {error.where}", expected=error.expected, hint=error.hint
         ) from error
+    other = other_revision(scored.benchmark, Counter(row["subtask"] for row in content.predictions))
+    return replace(scored, part=", ".join(filter(None, (other, scored.part))))
 
 
 def write_score(folder: Path, header: dict[str, Any], scored: Score) -> Path:

@@ -13,6 +13,7 @@ from experiments.sweep_jobs import Job
 from experiments.sweep_record import FROZEN, TUNED, State, SweepRecord, read_results
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.metrics.coverage import set_name
 from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.metrics.statistics import mean_and_deviation
 
@@ -77,8 +78,15 @@ def row_of(
         which: ``tuned`` or ``frozen``.
         rates: Searched learning rates by part.
     """
-    percents = [{name: score["value"] for name, score in results[which].items()} for _, _, results in found]
-    means = [benchmark_mean(values) for values in percents if set(values) - {NEVER_A_MEMBER}]
+    percents = [
+        {
+            set_name(name, score.get("part", "")): score["value"]
+            for name, score in results[which].items()
+            if name != NEVER_A_MEMBER
+        }
+        for _, _, results in found
+    ]
+    means = [benchmark_mean(values) for values in percents if values]
     return SweepRow(
         label,
         [seed for seed, _, _ in found],

@@ -1,19 +1,18 @@
 """The two ways to answer a question: greedy decoding, and the most likely of several candidate answers."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.errors import DivergedError
 from lightning_m2pt.generation import greedy_answers
 from lightning_m2pt.likelihood import Candidates, candidate_log_probabilities
 from lightning_m2pt.picture_batch import PictureBatch
 from lightning_m2pt.processing import Processor
 from lightning_m2pt.shared_answers import candidate_log_probabilities_of_pictures, greedy_answers_of_pictures
 from lightning_m2pt.types import Batch
-
-NEAR_TIE = 1e-4
-"""Answers whose first and second choice differ by less may differ between batch sizes, devices and thread counts."""
 
 AnsweringMethod = Literal["greedy", "likelihood_sum", "likelihood_mean"]
 
@@ -34,11 +33,30 @@ class Answer:
     log_probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
+def refuse_not_finite(values: Iterable[float]) -> None:
+    """Refuses what a model with numbers that are not finite computes.
+
+    Raises:
+        DivergedError: If a value is infinite or no number.
+    """
+    if not all(map(math.isfinite, values)):
+        raise DivergedError(
+            "the model computes infinite numbers, or what is no number",
+            where="answers",
+            expected="finite logits",
+            hint="take a wider model.backbone.dtype, or another adapter",
+        )
+
+
 class Answering(Protocol):
     """A way to answer a batch of questions."""
 
     def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
-        """Returns one answer for each of the batch's ``sample_ids``."""
+        """Returns one answer for each of the batch's ``sample_ids``.
+
+        Raises:
+            DivergedError: If the model's numbers are not finite: whatever it seems to answer means nothing.
+        """
 
     def description(self) -> dict[str, Any]:
         """Returns what decides the answers beside model and question, as prediction files carry it."""
@@ -63,6 +81,7 @@ class GreedyAnswering:
             decoded = batch.of_every_name(greedy_answers_of_pictures(backbone, batch, *limits))
         else:
             decoded = greedy_answers(backbone, batch, *limits)
+        refuse_not_finite(one.margin for one in decoded)
         return [Answer(self.processor.decode(one.token_ids), one.margin) for one in decoded]
 
     def description(self) -> dict[str, Any]:
@@ -90,6 +109,7 @@ class LikelihoodAnswering:
             sums = batch.of_every_name(of_pictures.tolist())
         else:
             sums = candidate_log_probabilities(backbone, batch, self.candidates).tolist()
+        refuse_not_finite(value for of_question in sums for value in of_question)
         return [self._best(of_question) for of_question in sums]
 
     def _best(self, sums: list[float]) -> Answer:

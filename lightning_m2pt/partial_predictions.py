@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_m2pt.atomic_files import cannot_write, write_atomically
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.predictions import check_prediction
+from lightning_m2pt.metrics.predictions import OF_QUESTIONS, check_prediction, check_set
 
 
 class PartialPredictions:
@@ -109,6 +109,7 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
             value = dict(json.loads(line))
             if number > 1:
                 check_prediction(value, f"{path}:{number}")
+                check_set(value, lines[0].get("benchmark"), f"{path}:{number}")
         except (ValueError, TypeError, RecursionError) as error:
             raise BadInputError(
                 "this is no line of a prediction file", where=f"{path}:{number}", hint="--force answers all over again"
@@ -124,7 +125,7 @@ def refuse_other_header(path: Path, there: Mapping[str, Any], wanted: Mapping[st
         BadInputError: Naming the first key that differs.
     """
     for key in {**wanted, **there}:
-        if there.get(key) != wanted.get(key):
+        if key != OF_QUESTIONS and there.get(key) != wanted.get(key):
             values = [json.dumps(header.get(key), ensure_ascii=False)[:80] for header in (there, wanted)]
             raise BadInputError(
                 f"{key} is {values[0]} there and {values[1]} now",

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lightning_m2pt.answering import NEAR_TIE, Answer
+from lightning_m2pt.answering import Answer
+from lightning_m2pt.near_ties import near_tie_limit
 from lightning_m2pt.types import Question
 
 
@@ -22,14 +23,20 @@ def answered_question(benchmark: str, question: Question, text: str) -> dict[str
     return line
 
 
-def prediction_line(benchmark: str, question: Question, answer: Answer) -> dict[str, Any]:
+def prediction_line(benchmark: str, question: Question, answer: Answer, dtype: str = "float32") -> dict[str, Any]:
     """Returns one question's line.
 
     ``log_probabilities`` is there only where candidates were compared, ``near_tie`` only where rounding may decide.
+
+    Args:
+        benchmark: Name of the set.
+        question: The question.
+        answer: The answer.
+        dtype: Name of the type that the answer was computed in: its rounding decides what is a near tie.
     """
     line = answered_question(benchmark, question, answer.text)
     if answer.log_probabilities:
         line["log_probabilities"] = {text: round(value, 6) for text, value in answer.log_probabilities.items()}
-    if answer.margin < NEAR_TIE:
+    if answer.margin < near_tie_limit(dtype):
         line["near_tie"] = True
     return line

@@ -1,5 +1,7 @@
 """Greedy answers and log-probabilities from shared prefixes, for the distinct questions of a picture batch."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,8 @@ def greedy_answers_of_pictures(
         going_on: list[int] = []
         choices = zip(questions, candidates[:, 0].tolist(), (highest[:, 0] - highest[:, 1]).tolist(), strict=True)
         for place, (question, token, margin) in enumerate(choices):
-            margins[question] = min(margins[question], margin)
+            # A margin that is no number stays: min() would drop it.
+            margins[question] = margin if math.isnan(margin) else min(margins[question], margin)
             if token != end_token_id:
                 answers[question].append(token)
                 going_on.append(place)

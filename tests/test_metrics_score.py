@@ -28,7 +28,7 @@ HEADER = {
 def prediction(number: int, target: str, answer: str, subtask: str = "", image_id: str = "image") -> dict[str, str]:
     return {
         "id": f"question {number}",
-        "set": "any",
+        "set": "mme",
         "subtask": subtask,
         "question": "?",
         "answer": answer,

@@ -9,12 +9,11 @@ from scipy.stats import binomtest
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics import statistics
 from lightning_m2pt.metrics.mme import SUBTASKS
-from lightning_m2pt.metrics.predictions import PredictionFile
+from lightning_m2pt.metrics.predictions import PredictionFile, check_paired
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import Score, score
 from lightning_m2pt.metrics.statistics import (
     Interval,
-    check_paired,
     compare,
     mcnemar,
     mean_and_deviation,

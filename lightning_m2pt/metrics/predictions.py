@@ -1,6 +1,7 @@
 """The prediction file: one JSON object a line, first a header, then one line a question."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,13 @@ from typing import Any
 from lightning_m2pt.errors import BadInputError
 
 PREDICTION_FORMAT = 1
+OF_QUESTIONS = "of_questions"
+"""How many questions the set has; decides no answer, and is there only where a part of them was asked."""
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
 SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
+QUESTION_KEYS = ("set", "subtask", "question", "target", "image_id", "references")
+"""What makes a question the same one beside its id."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class PredictionFile:
     Attributes:
         header: ``format``, ``benchmark``, ``template``, ``decoding``, ``data_revision``, ``adapter``,
             ``default_rule``, ``toggles``, ``classes``, and ``questions``, the number of lines that follow, in all but
-            older files.
+            older files; ``of_questions``, how many the set has, where not all of them were asked.
         predictions: ``id``, ``set``, ``subtask``, ``question``, ``answer``, ``target``, ``image_id`` of every question,
             and ``references``, a list of texts, of those with several accepted answers.
     """
@@ -35,8 +40,8 @@ def read_predictions(path: Path) -> PredictionFile:
     """Returns a checked prediction file.
 
     Raises:
-        BadInputError: If it is missing, cut off, or a line is wrong, naming file and line; or if there are not as many
-            lines as its header says.
+        BadInputError: If it is missing, cut off, or a line is wrong or of another set, naming file and line; or if
+            there are not as many lines as its header says.
     """
     if not path.is_file():
         raise BadInputError(
@@ -57,8 +62,10 @@ def read_predictions(path: Path) -> PredictionFile:
     check_header(header, f"{path}:1")
     predictions = [parsed_line(line, f"{path}:{number}") for number, line in enumerate(lines[1:], start=2)]
     for number, prediction in enumerate(predictions, start=2):
+        refuse_second_header(prediction, f"{path}:{number}")
         check_prediction(prediction, f"{path}:{number}")
-    check_ids(predictions, str(path))
+        check_set(prediction, header["benchmark"], f"{path}:{number}")
+    check_ids(predictions, str(path), first_line=2)
     check_count(header, len(predictions), str(path))
     return PredictionFile(header, predictions)
 
@@ -70,12 +77,43 @@ def parsed_line(line: str, where: str) -> dict[str, Any]:
         BadInputError: If it is none.
     """
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=unique_keys)
+    except BadInputError as error:
+        raise BadInputError(error.what, where=where, expected=error.expected) from error
     except (ValueError, RecursionError) as error:
         raise BadInputError("this is not valid JSON", where=where, expected="one JSON object a line") from error
     if not isinstance(value, dict):
         raise BadInputError(f"the line is a {type(value).__name__}", where=where, expected="a JSON object")
     return value
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object's pairs as a dictionary.
+
+    Raises:
+        BadInputError: If a key is there twice: readers differ in which of the values they take.
+    """
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise BadInputError(f"the key {twice!r:.40} is there twice", expected="every key once")
+    return value
+
+
+def refuse_second_header(line: Mapping[str, Any], where: str) -> None:
+    """Refuses a header among the predictions.
+
+    Raises:
+        BadInputError: If the line is one.
+    """
+    if "format" in line and "id" not in line:
+        raise BadInputError(
+            "this is a second header",
+            where=where,
+            expected="predictions of one evaluation: one header, then one line a question",
+            hint="the files of several evaluations are scored one by one: m2pt score FILE FILE",
+        )
 
 
 def check_header(header: Mapping[str, Any], where: str) -> None:
@@ -93,6 +131,19 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
         raise BadInputError(
             f"the value is {header['benchmark']!r:.40}", where=f"{where}: benchmark", expected="the name of a set"
         )
+    for key, kind, expected in (
+        ("decoding", dict, "settings by name"),
+        ("toggles", dict, "settings by name"),
+        ("examples", dict, "shots and a fingerprint"),
+        ("classes", list, "a list of texts"),
+    ):
+        if not isinstance(header.get(key, kind()), kind):
+            raise BadInputError(f"the value is {header[key]!r:.40}", where=f"{where}: {key}", expected=expected)
+    for key, given in ((OF_QUESTIONS, header), ("shots", header.get("examples", {}))):
+        if type(given.get(key, 1)) is not int or given.get(key, 1) < 1:
+            raise BadInputError(
+                f"the value is {given[key]!r:.40}", where=f"{where}: {key}", expected="a whole number of at least 1"
+            )
     try:
         json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
@@ -113,6 +164,13 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
         # What a model answered may be any string; the other texts are written into score files.
         if key != "answer" and not is_encodable(prediction[key]):
             raise BadInputError("the text holds half a character", where=f"{where}: {key}", expected="Unicode text")
+    logarithms = prediction.get("log_probabilities", {})
+    if not isinstance(logarithms, dict) or not all(
+        isinstance(value, float | int) and math.isfinite(value) for value in logarithms.values()
+    ):
+        raise BadInputError(
+            f"the value is {logarithms!r:.80}", where=f"{where}: log_probabilities", expected="numbers by answer"
+        )
     references = prediction.get("references", [""])
     if not isinstance(references, list) or not references or not all(isinstance(text, str) for text in references):
         raise BadInputError(
@@ -129,16 +187,40 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-def check_ids(predictions: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Refuses two predictions with one id.
+def check_set(prediction: Mapping[str, Any], benchmark: str, where: str) -> None:
+    """Refuses a prediction of another set than its header's.
 
     Raises:
-        BadInputError: Naming the first id that is there twice.
+        BadInputError: Naming both.
+    """
+    if prediction["set"] != benchmark:
+        raise BadInputError(
+            f"this is a prediction of {prediction['set']!r:.40}",
+            where=f"{where}: set",
+            expected=f"{benchmark}, the set that the header names",
+            hint="every set has a file of its own",
+        )
+
+
+def check_ids(predictions: Sequence[Mapping[str, Any]], where: str, first_line: int | None = None) -> None:
+    """Refuses two predictions with one id.
+
+    Args:
+        predictions: The predictions.
+        where: What they stand in, for the error.
+        first_line: The line of the first one, if they stand in a file.
+
+    Raises:
+        BadInputError: Naming the first id that is there twice, and the line where it recurs.
     """
     seen: set[str] = set()
-    for prediction in predictions:
+    for number, prediction in enumerate(predictions, start=first_line or 0):
         if prediction["id"] in seen:
-            raise BadInputError(f"the id {prediction['id']!r:.80} is there twice", where=where, expected="unique ids")
+            raise BadInputError(
+                f"the id {prediction['id']!r:.80} is there twice",
+                where=where if first_line is None else f"{where}:{number}",
+                expected="unique ids",
+            )
         seen.add(prediction["id"])
 
 
@@ -179,3 +261,39 @@ def check_same_questions(predictions: Sequence[Mapping[str, Any]], ids: Sequence
             where=where,
             expected=f"the same {len(asked):,} questions",
         )
+
+
+def check_paired(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], names: tuple[str, str]
+) -> None:
+    """Refuses two runs that answered different questions; their order does not matter.
+
+    Args:
+        first: Predictions of one run.
+        second: Predictions of the other.
+        names: What both are called.
+
+    Raises:
+        BadInputError: Naming the first question that one lacks, or whose text, target, picture, subtask or references
+            differ.
+    """
+    by_id = [{row["id"]: row for row in predictions} for predictions in (first, second)]
+    for have, lack, (holder, lacker) in ((0, 1, names), (1, 0, names[::-1])):
+        missing = next((name for name in by_id[have] if name not in by_id[lack]), None)
+        if missing is not None:
+            raise BadInputError(
+                f"the question {missing!r:.80} of {holder} is not among those of {lacker}",
+                where="predictions",
+                expected="two runs that answered the same questions",
+                hint="evaluate both with the same data and the same limit",
+            )
+    for name, row in by_id[0].items():
+        other = by_id[1][name]
+        key = next((key for key in QUESTION_KEYS if row.get(key) != other.get(key)), None)
+        if key is not None:
+            raise BadInputError(
+                f"the {key} of {name!r:.80} is {row.get(key)!r:.40} in {names[0]} and {other.get(key)!r:.40} in "
+                f"{names[1]}",
+                where="predictions",
+                expected="two runs that answered the same questions",
+            )

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.coverage import part_answered, set_name
 from lightning_m2pt.metrics.needs import YES_OR_NO
 from lightning_m2pt.metrics.predictions import PredictionFile, check_ids, check_prediction, read_predictions
 from lightning_m2pt.metrics.rule import Parsed, Predictions, Rule, Table, accepts
@@ -49,6 +50,7 @@ class Score:
             ``vqa_words`` an answer that is accepted for both counts.
         table: Rows per subtask, split or class, and sums.
         parsed: What every answer was read as, by id; ``SEVERAL`` stands between what it was accepted as.
+        part: What of the set was answered, if that is not all of it, or not what is published.
     """
 
     benchmark: str
@@ -63,6 +65,12 @@ class Score:
     yes_ratio: float | None
     table: Table
     parsed: dict[str, str | None]
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """The set's name, with what of it was answered if that is not all of it."""
+        return set_name(self.benchmark, self.part)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the score as plain dictionaries, texts and numbers."""
@@ -104,6 +112,7 @@ def score(header: Mapping[str, Any], predictions: Predictions, rule: str) -> Sco
         yes_ratio=sum(accepts(answer, "yes") for answer in parsed) / len(parsed) if answers == YES_OR_NO else None,
         table=summary.table,
         parsed={row["id"]: answer for row, answer in zip(predictions, parsed, strict=True)},
+        part=part_answered(header, predictions),
     )
 
 

@@ -294,38 +294,6 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def check_paired(first: Predictions, second: Predictions, names: tuple[str, str]) -> None:
-    """Refuses two runs that answered different questions; their order does not matter.
-
-    Args:
-        first: Predictions of one run.
-        second: Predictions of the other.
-        names: What both are called.
-
-    Raises:
-        BadInputError: Naming the first question that one lacks, or whose text or target differs.
-    """
-    by_id = [{row["id"]: row for row in predictions} for predictions in (first, second)]
-    for have, lack, (holder, lacker) in ((0, 1, names), (1, 0, names[::-1])):
-        missing = next((name for name in by_id[have] if name not in by_id[lack]), None)
-        if missing is not None:
-            raise BadInputError(
-                f"the question {missing!r:.80} of {holder} is not among those of {lacker}",
-                where="predictions",
-                expected="two runs that answered the same questions",
-                hint="evaluate both with the same data and the same limit",
-            )
-    for name, row in by_id[0].items():
-        key = next((key for key in ("question", "target") if row[key] != by_id[1][name][key]), None)
-        if key is not None:
-            raise BadInputError(
-                f"the {key} of {name!r:.80} is {row[key]!r:.40} in {names[0]} and {by_id[1][name][key]!r:.40} in "
-                f"{names[1]}",
-                where="predictions",
-                expected="two runs that answered the same questions",
-            )
-
-
 def marked_rows(answered: PredictionFile, scores: Sequence[Score]) -> Marked:
     """Returns predictions with their units and blocks.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import fsum
 
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.mme import group_sums, mme_name, mme_scores
 from lightning_m2pt.metrics.pope import lmms_row, official_row, vlmevalkit_row
 from lightning_m2pt.metrics.rule import Parsed, Predictions, Summary, Table, accepts, ratio
@@ -50,10 +51,21 @@ def summarise_pope_vlmevalkit(predictions: Predictions, parsed: Parsed) -> Summa
 
 
 def pope_table(predictions: Predictions, parsed: Parsed, row_of: PopeRow) -> Table:
-    """Returns the numbers of every split, if the set has any, and of all questions."""
+    """Returns the numbers of every split, if the set has any, and of all questions.
+
+    Raises:
+        BadInputError: If only some questions belong to a split: the mean over splits would leave out the others.
+    """
     splits: dict[str, list[int]] = {}
     for position, row in enumerate(predictions):
         splits.setdefault(row["subtask"], []).append(position)
+    if "" in splits and len(splits) > 1:
+        named = [split for split in splits if split]
+        raise BadInputError(
+            f"{len(splits['']):,} questions such as {predictions[splits[''][0]]['id']!r:.80} belong to no split",
+            where="predictions: subtask",
+            expected=f"{' or '.join(named):.120}, as the others",
+        )
     targets = [row["target"] for row in predictions]
     table = {
         split: row_of([parsed[position] for position in positions], [targets[position] for position in positions])

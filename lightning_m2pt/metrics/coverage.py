@@ -1,0 +1,33 @@
+"""How much of a set was answered, as far as a prediction file tells: a score over less carries it in its name."""
+
+from lightning_m2pt.metrics.predictions import OF_QUESTIONS
+from lightning_m2pt.metrics.rule import Header, Predictions
+
+POPE_SPLITS = ("random", "popular", "adversarial")
+
+
+def part_answered(header: Header, predictions: Predictions) -> str:
+    """Returns what of its set a prediction file answers, such as "2 of 3 splits"; empty for all of it.
+
+    MME's missing subtasks are part of its headline's name instead.
+
+    Args:
+        header: The prediction file's header.
+        predictions: Its lines.
+    """
+    parts = []
+    if header["benchmark"] == "pope":
+        splits = {row["subtask"] for row in predictions} - {""}
+        known = len(splits.intersection(POPE_SPLITS))
+        others = len(splits) - known
+        if splits and (known < len(POPE_SPLITS) or others):
+            parts.append(f"{known} of {len(POPE_SPLITS)} splits" + (f" and {others} others" if others else ""))
+    asked = header.get(OF_QUESTIONS, len(predictions))
+    if asked > len(predictions):
+        parts.append(f"{len(predictions):,} of {asked:,} questions")
+    return ", ".join(parts)
+
+
+def set_name(benchmark: str, part: str) -> str:
+    """Returns a set's name, with what of it was answered if that is not all of it: "pope[2 of 3 splits]"."""
+    return f"{benchmark}[{part}]" if part else benchmark
