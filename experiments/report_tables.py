@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_modules.known_sizes import published_size
 from experiments.backbone_gates import missed_gate_notes
 from experiments.comparison_table import IN_NOISE, mean_of_sets, members_of
 from experiments.contamination import contamination_notes, overlaps_with, recorded_tasks
 from experiments.evaluated_runs import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
 from experiments.results_table import headline
+from experiments.size_notes import size_notes
 from experiments.table_formats import Column, ReportTable
 from lightning_m2pt.metrics.coverage import set_name
-from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.metrics.predictions import check_paired
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import (
@@ -306,13 +306,6 @@ def reading_notes(lines: Sequence[Line], groups: Sequence[Group]) -> list[str]:
         notes.append(f"{MMAVG}: the published mean's seven members under the rules above; the paper had a model judge")
         notes += size_notes(groups)
     return notes
-
-
-def size_notes(groups: Sequence[Group]) -> list[str]:
-    """Returns which members of MMAvg have another size than the published sets (the testbed's all have)."""
-    sizes = {(name, score.n): None for group in groups for name in MMAVG_MEMBERS for score in group.scores(name)}
-    others = [f"{name} {n:,} ({published_size(name):,})" for name, n in sizes if n != published_size(name)]
-    return [f"{MMAVG}: not over as many questions as the published sets have: {', '.join(others)}"] if others else []
 
 
 def setting_notes(benchmarks: Sequence[str], groups: Sequence[Group]) -> list[str]:
