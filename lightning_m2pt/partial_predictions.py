@@ -109,7 +109,7 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
             value = dict(json.loads(line))
             if number > 1:
                 check_prediction(value, f"{path}:{number}")
-                check_set(value, lines[0].get("benchmark"), f"{path}:{number}")
+                check_set(value, str(lines[0].get("benchmark")), f"{path}:{number}")
         except (ValueError, TypeError, RecursionError) as error:
             raise BadInputError(
                 "this is no line of a prediction file", where=f"{path}:{number}", hint="--force answers all over again"
