@@ -53,13 +53,13 @@ def assertion(answer: str, own_letters: str = "") -> str | None:
 
     A question that is repeated before it is answered goes. Any other question ("Yes?") is no assertion, and neither is
     what holds letters, digits or marks of another script than the Latin one, which may say anything, or be there to
-    look like a letter (the Kelvin sign), or invisible ones.
+    look like a letter (the Kelvin sign), or invisible ones that touch a word.
 
     Args:
         answer: What was answered.
         own_letters: Characters that are known although they are not Latin: those of the classes' names.
     """
-    if not answer.isascii() and any(is_foreign(character) for character in set(answer) - set(own_letters)):
+    if not answer.isascii() and holds_foreign(answer, own_letters):
         return None
     text = APOSTROPHE.sub("'", answer.lower()).replace("\uff1f", "?")
     if "?" not in text:
@@ -75,12 +75,21 @@ def assertion(answer: str, own_letters: str = "") -> str | None:
     return "".join(asserted)
 
 
+def holds_foreign(answer: str, own_letters: str) -> bool:
+    """Tells whether an answer holds letters, digits or marks that are not Latin, or invisible ones within words."""
+    used = set(answer) - set(own_letters)
+    if any(is_foreign(character) for character in used):
+        return True
+    invisible = "".join(character for character in used if unicodedata.category(character) == "Cf")
+    return bool(invisible) and re.search(rf"\w[{invisible}]|[{invisible}]\w", answer) is not None
+
+
 def is_foreign(character: str) -> bool:
-    """Tells whether a character is a letter, digit or mark that is not Latin, or invisible."""
+    """Tells whether a character is a letter, digit or mark that is not Latin."""
     if character.isascii() or character == EMOJI_FORM or APOSTROPHE.match(character):
         return False
-    category = unicodedata.category(character)
-    return category == "Cf" or (category[0] in "LMN" and not unicodedata.name(character, "").startswith("LATIN "))
+    is_text = unicodedata.category(character)[0] in "LMN"
+    return is_text and not unicodedata.name(character, "").startswith("LATIN ")
 
 
 def words(text: str) -> list[str]:
