@@ -4,8 +4,10 @@ import json
 import sys
 
 import pytest
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch import Callback
 
-from experiments.allowed_imports import refuse_functions
+from experiments.allowed_imports import check_class_paths, only_allowed_imports, refuse_functions
 from experiments.cli import parse_experiment
 from experiments.main import main
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -118,3 +120,35 @@ def test_no_file_is_read_in_the_place_of_a_value(tmp_path):
     for key in ("--data", "--model.method", "--trainer", "--trainer.callbacks", "--model.optimizer"):
         with pytest.raises(BadInputError):
             parse_experiment([*BASE, key, str(file)])
+
+
+def test_the_parser_refuses_by_itself_and_forgets_what_was_opened(module):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--callback", type=Callback)
+    for opened, refused in (((), True), ((MODULE,), False), ((), True)):
+        with only_allowed_imports(opened):
+            if refused:
+                with pytest.raises(ArgumentError, match="not allowed"):
+                    parser.parse_object({"callback": {"class_path": CLASS}})
+            else:
+                parser.parse_object({"callback": {"class_path": CLASS}})
+
+
+def test_classes_are_looked_at_before_the_parser_imports_any():
+    for value in (
+        NESTED,
+        {"x": [{"y": NESTED}]},
+        {"class_path": 5},
+        {"class_path": "a b"},
+        {"class_path": "lightningx.Y"},
+    ):
+        with pytest.raises(BadInputError):
+            check_class_paths(value, opened=("mine",))
+    check_class_paths({"class_path": "mine.X", "init_args": {"y": {"class_path": "torch.nn.Linear"}}}, opened=("mine",))
+
+
+@pytest.mark.parametrize("name", ["LambdaCallback", "lightning.pytorch.callbacks.LambdaCallback"])
+def test_a_callback_that_calls_functions_by_name_is_refused_whatever_it_calls(name):
+    for arguments in ("{}", "{on_fit_start: torch.nn.Identity}"):
+        with pytest.raises(BadInputError, match="LambdaCallback"):
+            parse_experiment([*BASE, "--trainer.callbacks", f"[{{class_path: {name}, init_args: {arguments}}}]"])
