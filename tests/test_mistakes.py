@@ -124,7 +124,6 @@ def test_every_mistake_of_a_tuning_set_is_found(tmp_path: Path) -> None:
             "fake_6.png: this is no regular file",
             "record 15: sample ",
             "record 16: sample ",
-            "record 16: sample ",
         ),
     ):
         assert len([line for line in found if expected in line]) == 1, expected
