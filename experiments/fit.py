@@ -116,7 +116,8 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
             return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
-    trainer.callbacks.insert(0, LockCheck(still_alone))  # type: ignore[attr-defined]  (set by a connector)
+    # A connector sets the attribute, unknown to type checkers.
+    trainer.callbacks.insert(0, LockCheck(still_alone))  # type: ignore[attr-defined]
     decide_recomputation(experiment, trainer.strategy.root_device, data.largest_micro_batch(trainer.world_size))
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():

@@ -8,7 +8,7 @@ configuration may come from a stranger. ``\${`` is the text ``${``.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -47,7 +47,7 @@ def interpolated(tree: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
     except RecursionError as error:
         raise BadInputError("an interpolation refers to itself", where="${...}", expected="a value") from error
-    return resolved  # type: ignore[return-value]  (a mapping stays one)
+    return cast(dict[str, Any], resolved)
 
 
 def check_text(text: str, key: str) -> None:

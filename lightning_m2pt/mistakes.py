@@ -39,8 +39,8 @@ class SeveralMistakesError(BadInputError):
 
     def __reduce__(self) -> tuple[partial[M2PTError], tuple[()]]:
         """Lets the error come back from another process with all its mistakes."""
-        rebuilt: partial[M2PTError] = partial(type(self), self.mistakes)
-        return rebuilt, ()
+        constructor: Callable[..., M2PTError] = type(self)
+        return partial(constructor, self.mistakes), ()
 
 
 def place_and_sentence(mistake: BadInputError) -> str:

@@ -86,8 +86,8 @@ def lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 def board(folder: Path) -> Counter[tuple[str, int, bytes]]:
     """Returns how often TensorBoard shows every (tag, step, value) of a folder, as its reader purges them."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader  # type: ignore[import-untyped]
-    from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.compat.proto.event_pb2 import SessionLog
 
     shown: list[tuple[str, int, bytes]] = []
     # By time, for their names begin with a second, in which several may have started.
