@@ -54,3 +54,9 @@ def test_negations_in_a_classs_own_name_are_none() -> None:
     assert closed_set("No entry.", ("no_entry", "stop")) == "no_entry"
     assert closed_set("not a no entry sign", ("no_entry", "stop")) is None
     assert closed_set("no stop sign", ("no_entry", "stop")) is None
+
+
+def test_a_question_mark_inside_changes_no_reading() -> None:
+    assert closed_set("seven ? answer", ANSWERS["mnist"]) == "7"  # a barely tuned model of the testbed says so
+    assert closed_set("seven ?", ANSWERS["mnist"]) is None
+    assert closed_set("cat? dog", ANSWERS["cifar10"]) is None

@@ -51,7 +51,7 @@ NO_THAT_IS_NO_ANSWER = re.compile(
 def assertion(answer: str, own_letters: str = "") -> str | None:
     """Returns what an answer asserts, in lower case and with plain apostrophes, or None if that cannot be told.
 
-    A question that is repeated before it is answered goes. Any other question ("Yes?") is no assertion, and neither is
+    A question that is repeated before it is answered goes. What ends in a question ("Yes?") is no assertion. Neither is
     what holds letters, digits or marks of another script than the Latin one, which may say anything, or be there to
     look like a letter (the Kelvin sign), or invisible ones that touch a word.
 
@@ -64,15 +64,16 @@ def assertion(answer: str, own_letters: str = "") -> str | None:
     text = APOSTROPHE.sub("'", answer.lower()).replace("\uff1f", "?")
     if "?" not in text:
         return text
-    asserted = []
-    for sentence in SENTENCE.findall(text):
-        if "?" in sentence:
-            asked = WORD.findall(sentence)
-            if len(asked) < LEAST_WORDS_ASKED or asked[0] not in ASKING:
-                return None
-        else:
-            asserted.append(sentence)
-    return "".join(asserted)
+    sentences = SENTENCE.findall(text)
+    if "?" in sentences[-1]:
+        return None
+    return "".join(sentence for sentence in sentences if not is_repeated_question(sentence))
+
+
+def is_repeated_question(sentence: str) -> bool:
+    """Tells whether a sentence looks like the question that was asked."""
+    asked = WORD.findall(sentence) if "?" in sentence else []
+    return len(asked) >= LEAST_WORDS_ASKED and asked[0] in ASKING
 
 
 def holds_foreign(answer: str, own_letters: str) -> bool:
