@@ -198,7 +198,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "pooling": (change_json(TOWER_CONFIG, *VISION, "attentional_pool", value=True), ["attentional_pool"]),
     "other blocks": (change_json(TOWER_CONFIG, *VISION, "qk_norm", value=True), ["vision_cfg.qk_norm", "not proven"]),
-    "an unknown key": (change_json(TOWER_CONFIG, *VISION, "layer", value=1), ["vision_cfg", "'layer'"]),
+    "an unknown key": (change_json(TOWER_CONFIG, *VISION, "layer", value=1), ["vision_cfg: unknown layer"]),
     "a hub model": (
         change_json(TOWER_CONFIG, "model_cfg", "text_cfg", "hf_model_name", value="roberta-base"),
         ["hf_model_name"],
