@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError, DivergedError
+from lightning_m2pt.visible_text import counted
 
 SHOWN = 5
 
@@ -61,9 +62,8 @@ class GradientCheck(Callback):
 
 def diverged(step: int, norm: float, sample_ids: list[str]) -> DivergedError:
     """Returns the error that names step and samples."""
-    shown = ", ".join(sample_ids[:SHOWN]) + (f" and {len(sample_ids) - SHOWN} more" if len(sample_ids) > SHOWN else "")
     return DivergedError(
-        f"loss or gradient is not finite (gradient norm {norm}) with samples {shown}",
+        f"loss or gradient is not finite (gradient norm {norm}) with samples {counted(sample_ids, SHOWN)}",
         where=f"step {step}",
         expected="finite numbers; the update was not made",
         hint="lower the learning rate, or look at these samples",
@@ -108,9 +108,8 @@ def without_gradient(
 
 def no_gradient(offenders: list[str]) -> BadInputError:
     """Returns the error that names what is declared as trained but gets no gradient."""
-    more = f" and {len(offenders) - SHOWN} more" if len(offenders) > SHOWN else ""
     return BadInputError(
-        f"no gradient reaches {', '.join(offenders[:SHOWN])}{more}",
+        f"no gradient reaches {counted(offenders, SHOWN)}",
         where="model.method",
         expected="a gradient for everything that is trained",
         hint="declare what can never get one in dead_rows(), what may start at zero in may_start_without_gradient(), "

@@ -11,8 +11,7 @@ from typing_extensions import override
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.hashing import hash_tensors
 from lightning_m2pt.trainable import trained_parameters
-
-RANKS_NAMED = 3
+from lightning_m2pt.visible_text import counted
 
 
 class SameOnAllRanks(Callback):
@@ -88,10 +87,9 @@ def require_same(trainer: Trainer, what: str, tensors: Mapping[str, Tensor]) -> 
     other = [str(rank) for rank, found in enumerate(hashes) if found != hashes[0]]
     if not other:
         return
-    named = ", ".join(other[:RANKS_NAMED])
-    more = f" and {len(other) - RANKS_NAMED} more" if len(other) > RANKS_NAMED else ""
+    step = trainer.global_step
     raise BadInputError(
-        f"under {strategy} the {what} of rank {named}{more} differ from those of rank 0 at step {trainer.global_step}",
+        f"under {strategy} the {what} of rank {counted(other)} differ from those of rank 0 at step {step}",
         where="trainer.strategy",
         expected=f"the same {what} on all {trainer.world_size} ranks",
         hint="each rank would train a model of its own, or has only a part of it; use ddp",

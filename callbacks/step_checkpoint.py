@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
 from lightning_m2pt.checkpoint import step_folder
+from lightning_m2pt.checkpoint_content import unfit
 from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure
 from lightning_m2pt.loop_counters import recount_micro_batches, repeat_what_follows_the_step
 from lightning_m2pt.rng import restore_rng, rng_state
@@ -63,7 +64,9 @@ class StepCheckpoint(Checkpoint):
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        states = checkpoint[RNG_KEY]
+        states = checkpoint.get(RNG_KEY)
+        if not isinstance(states, list):
+            raise unfit(f"{RNG_KEY} is {states!r:.40}", "a list of states, one a rank")
         self._saved_step = checkpoint["global_step"]
         recount_micro_batches(checkpoint, trainer.accumulate_grad_batches)
         if trainer.global_rank < len(states):  # a run resumed on more devices has no state for the new ones

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_m2pt.adapter_manifest import check_tensor_file, manifest_of, refuse_other_shapes
 from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.strict_json import parse_json
@@ -187,11 +188,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         BadInputError: If it cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BadInputError(f"cannot be read ({error})", where=str(path), expected="a safetensors file") from error
-    return tensors
+    with opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_m2pt.backbones.weight_files import stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.file_hashes import read_and_hash
 
@@ -39,7 +40,7 @@ def check_tensor_file(path: Path, config: Mapping[str, Any]) -> None:
     Raises:
         BadInputError: If the file is missing or damaged, or holds tensors of another type or shape.
     """
-    found = described(path)
+    found = {name: (one.dtype, list(one.shape)) for name, one in stored_tensors(path).items()}
     if config["format"] == 1:
         for name, (dtype, _) in found.items():
             if dtype != FIRST_FORMAT_DTYPE:
@@ -65,22 +66,6 @@ def check_tensor_file(path: Path, config: Mapping[str, Any]) -> None:
             expected=f"SHA-256 {str(config.get(DIGEST))[:12]}, as the adapter's configuration says",
             hint="get the adapter again from where it comes, or tune again",
         )
-
-
-def described(path: Path) -> dict[str, tuple[str, list[int]]]:
-    """Returns type and shape of the tensors in a file.
-
-    Raises:
-        BadInputError: If it cannot be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-            return {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}
-    except (OSError, SafetensorError) as error:
-        raise BadInputError(f"cannot be read ({error})", where=str(path), expected="a safetensors file") from error
 
 
 def worded(entry: tuple[Any, Any] | None) -> str:

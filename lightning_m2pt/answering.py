@@ -42,7 +42,7 @@ def refuse_not_finite(values: Iterable[float]) -> None:
     if not all(map(math.isfinite, values)):
         raise DivergedError(
             "the model computes infinite numbers, or what is no number",
-            where="answers",
+            where="model",
             expected="finite logits",
             hint="take a wider model.backbone.dtype, or another adapter",
         )

@@ -18,6 +18,7 @@ TABLES = ("state_dict", "loops", "callbacks")
 LISTS = ("optimizer_states", "lr_schedulers")
 LOOP_COUNTERS = ("fit_loop.epoch_loop.batch_progress", "fit_loop.epoch_progress")
 """What Lightning counts while it trains, as far as training goes on from it."""
+LOOP_STATE = "epoch_loop.state_dict"
 STAGES = ("ready", "started", "processed", "completed")
 
 
@@ -48,6 +49,10 @@ def check_content(checkpoint: Mapping[str, Any], trained: Mapping[str, Tensor]) 
         check_tensor(place, value, like)
     for place in LOOP_COUNTERS:
         check_counters(place, checkpoint["loops"])
+    if not isinstance(checkpoint["loops"]["fit_loop"].get(LOOP_STATE), dict):
+        raise unfit(f"loops: fit_loop.{LOOP_STATE} is no table", "Lightning's own")
+    if not checkpoint["global_step"]:
+        raise unfit("global_step is 0", "at least one step")
 
 
 def check_tensor(name: str, saved: object, like: Tensor) -> None:
@@ -55,10 +60,7 @@ def check_tensor(name: str, saved: object, like: Tensor) -> None:
     if not isinstance(saved, Tensor):
         raise unfit(f"{name} is a {type(saved).__name__}", "a tensor")
     if saved.shape != like.shape or saved.dtype != like.dtype:
-        found, wanted = (
-            f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}" for tensor in (saved, like)
-        )
-        raise unfit(f"{name} is {found}", wanted)
+        raise unfit(f"{name} is {form_of(saved)}", form_of(like))
     if not bool(torch.isfinite(saved).all()):
         raise unfit(f"{name} holds numbers that are not finite", "finite numbers")
 

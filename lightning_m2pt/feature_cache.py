@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from lightning_m2pt.atomic_files import draft_of, remove_dead_drafts
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.hashing import hash_tensors
 
@@ -55,7 +56,7 @@ class FeatureCache:
         self._writes = True
 
     def check(self) -> None:
-        """Makes the folder.
+        """Makes the folder, and removes what killed processes have left half written in it.
 
         Raises:
             EnvironmentFailure: If nothing can be written there.
@@ -64,6 +65,7 @@ class FeatureCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
+            remove_dead_drafts(self.folder)
         except OSError as error:
             raise EnvironmentFailure(
                 f"features cannot be kept there: {error.strerror}",
@@ -147,7 +149,7 @@ class FeatureCache:
             return
         stored = features.detach().cpu().contiguous()
         content, path = save({FEATURES: stored, DIGEST: digest_of(stored)}), self.path_of(key)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+        draft = draft_of(self.folder / path.name)  # all in one folder, where those of killed processes are found
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writes = reserve(self.folder, len(content), self.maximum_bytes)

@@ -142,7 +142,7 @@ def has_end(file: BinaryIO, format_name: str) -> bool:
     end = ENDS.get(format_name)
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - LONGEST_END))
-    return end is not None and file.read().rstrip(b"\0").endswith(end.rstrip(b"\0"))
+    return end is not None and file.read().rstrip(b"\0").endswith(end)
 
 
 def place_of(source: Path | StoredImage, where: str) -> str:

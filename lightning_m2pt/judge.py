@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightning_m2pt.backbones.foreign_code import refuse_foreign_code
-from lightning_m2pt.backbones.weight_files import counted, is_finite
+from lightning_m2pt.backbones.weight_files import is_finite
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.file_hashes import sha256_of_file
 from lightning_m2pt.strict_json import parse_json
+from lightning_m2pt.visible_text import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,8 +103,7 @@ def judge_fingerprint(folder: Path) -> str:
     """Returns the SHA-256 over configuration, tokenizer and weight files and their names, wherever they lie."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in DECIDING_FILES for path in folder.glob(pattern)}):
-        with path.open("rb") as stream:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+        digest.update(path.name.encode() + b"\0" + bytes.fromhex(sha256_of_file(path)))
     return digest.hexdigest()
 
 

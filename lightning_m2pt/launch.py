@@ -47,8 +47,7 @@ def check_ranks(environment: Mapping[str, str]) -> None:
     Raises:
         BadInputError: If one is no number.
     """
-    for name in RANK_VARIABLES:
-        _whole_number(name, environment)
+    is_first_process(environment)
 
 
 def check_variables(environment: Mapping[str, str]) -> None:

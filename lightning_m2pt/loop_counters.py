@@ -13,10 +13,11 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 
+from lightning_m2pt.checkpoint_content import LOOP_STATE
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.sample_order import ResumableLoader
 
-BATCHES, STATE, STEPPED = "epoch_loop.batch_progress", "epoch_loop.state_dict", "_batches_that_stepped"
+BATCHES, STEPPED = "epoch_loop.batch_progress", "_batches_that_stepped"
 
 
 def recount_micro_batches(checkpoint: dict[str, Any], micro_batches_per_step: int) -> None:
@@ -41,7 +42,7 @@ def recount_micro_batches(checkpoint: dict[str, Any], micro_batches_per_step: in
     for period, done in (("total", steps), ("current", steps_of_epoch)):
         # All four alike: Lightning then neither takes the last batch for unfinished nor ends the epoch without its end.
         progress[period] = dict.fromkeys(progress[period], done * micro_batches_per_step)
-    fit_loop[STATE][STEPPED] = steps
+    fit_loop[LOOP_STATE][STEPPED] = steps
 
 
 def repeat_what_follows_the_step(trainer: Trainer) -> None:

@@ -7,6 +7,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from lightning_m2pt.errors import BadInputError
+
 
 def rng_state() -> dict[str, Any]:
     """Returns the states of Python's, numpy's global, torch's CPU and each CUDA generator."""
@@ -26,16 +28,27 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Sets all generators to a state that ``rng_state`` returned; CUDA's as far as there are devices for them."""
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    legacy = state["numpy"]
-    numpy.random.set_state(
-        ("MT19937", numpy.array(legacy["key"], dtype=numpy.uint32), legacy["pos"], legacy["has_gauss"], legacy["gauss"])
-    )
-    torch.set_rng_state(_bytes(state["torch"]))
-    for device, text in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
-        torch.cuda.set_rng_state(_bytes(text), device)
+    """Sets all generators to a state that ``rng_state`` returned; CUDA's as far as there are devices for them.
+
+    Raises:
+        BadInputError: If it is of another form.
+    """
+    try:
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        legacy = state["numpy"]
+        key = numpy.array(legacy["key"], dtype=numpy.uint32)
+        numpy.random.set_state(("MT19937", key, legacy["pos"], legacy["has_gauss"], legacy["gauss"]))
+        torch.set_rng_state(_bytes(state["torch"]))
+        for device, text in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(_bytes(text), device)
+    except (LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInputError(
+            f"the random generators' states are of another form ({type(error).__name__}: {error})"[:200],
+            where="checkpoint",
+            expected="what rng_state returned",
+            hint="take an older checkpoint, or start over with --force",
+        ) from error
 
 
 def _hex(state: Tensor) -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_m2pt.answering import refuse_not_finite
 from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
@@ -78,6 +79,7 @@ def refuse_unless_like_library(backbone: OpenClipLlama, use: Use, shortcuts: Sho
 
     Raises:
         BadInputError: If a pass differs; it is named, with the size of the difference.
+        DivergedError: If the library's own numbers are not finite.
     """
     if not has_whole_weights(backbone):
         log.warning("the forward pass is not compared with the library's: this process has parts of the weights only")
@@ -278,7 +280,9 @@ class Comparison:
 
         Raises:
             BadInputError: If it differs by more than two ways to compute the same do.
+            DivergedError: If the library's own numbers are not finite.
         """
+        refuse_not_finite([float(expected.double().norm())])
         size = difference(found, expected)
         if not size <= self.limit:  # NaN is no pass
             raise BadInputError(

@@ -114,7 +114,12 @@ def feed(
 
     Returns:
         (I, W or N, D) after the final norm.
+
+    Raises:
+        BadInputError: If a row stands behind the language model's last position.
     """
+    if rows.owners.shape[1] + owners.shape[1] > backbone.shape.maximum_positions:  # all questions': no row stands later
+        backbone.refuse_beyond_positions(int(positions.max()) + 1)
     visible = torch.cat([seen_by(owners, rows.owners), among.expand(len(owners), -1, -1)], dim=2)
     rows.owners = torch.cat([rows.owners, owners], dim=1)
     return extend(backbone.decoder(), rows.cache, embeddings, positions, visible, wanted)

@@ -1,6 +1,7 @@
-"""Texts from files, made safe to show: nothing in them may drive a terminal or turn the direction of writing."""
+"""Texts from files, made fit to show: nothing drives a terminal or turns the direction of writing, lists are short."""
 
 import re
+from collections.abc import Collection
 
 UNSAFE = re.compile(
     "["
@@ -13,6 +14,8 @@ UNSAFE = re.compile(
     "]"
 )
 # Joiners stay: Persian and emoji need them.
+
+NAMED, LONGEST_NAME = 3, 160
 
 
 def visible(text: str, kept: str = "") -> str:
@@ -28,3 +31,9 @@ def visible(text: str, kept: str = "") -> str:
 def escape_of(character: str) -> str:
     """Returns a character's escape, as Python writes it."""
     return repr(character)[1:-1]
+
+
+def counted(names: Collection[str], named: int = NAMED) -> str:
+    """Returns the first few names, in ASCII and of bearable length, and how many more there are."""
+    listed = ", ".join(f"{ascii(name)[1:-1]:.{LONGEST_NAME}}" for name in list(names)[:named])
+    return listed if len(names) <= named else f"{listed} and {len(names) - named} more"

@@ -15,6 +15,7 @@ from tests.random_backbones import random_backbone
 
 TOWER_CONFIG, TOWER, PROJECTOR = "vision/open_clip_config.json", "vision/tower.safetensors", "projector.safetensors"
 CONFIG, WEIGHTS = "language/config.json", "language/model.safetensors"
+INDEX = "language/model.safetensors.index.json"
 
 
 def store_backbone(folder: Path, language: dict[str, Any] | None = None) -> OpenClipLlama:
@@ -66,6 +67,23 @@ def change_json(file: str, *keys: str, value: Any) -> Callable[[Path], None]:
         (folder / file).write_text(json.dumps(content))
 
     return spoil
+
+
+def shard(folder: Path) -> None:
+    """Replaces the single file by two shards and their index."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    files = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    parts = [dict(list(tensors.items())[:10]), dict(list(tensors.items())[10:])]
+    for file, part in zip(files, parts, strict=True):
+        save_file(part, folder / "language" / file)
+    places = {name: file for file, part in zip(files, parts, strict=True) for name in part}
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+
+
+def put(name: str, make: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str, Tensor]], None]:
+    """Returns a change of tensors that puts one under a name."""
+    return lambda tensors: tensors.update({name: make(tensors)})
 
 
 def change_bytes(file: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -79,9 +79,9 @@ def with_tensors(adapter: Path, changed: Callable[[dict[str, torch.Tensor]], dic
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a flipped bit": (flip_a_bit, "content is not what was saved"),
     "another type of as many bytes": (relabel, r"is I32 \["),
-    "cut": (lambda a: (a / TENSOR_FILE).write_bytes((a / TENSOR_FILE).read_bytes()[:-7]), "cannot be read"),
-    "empty": (lambda a: (a / TENSOR_FILE).write_bytes(b""), "cannot be read"),
-    "gone": (lambda a: (a / TENSOR_FILE).unlink(), "cannot be read"),
+    "cut": (lambda a: (a / TENSOR_FILE).write_bytes((a / TENSOR_FILE).read_bytes()[:-7]), "cut or damaged"),
+    "empty": (lambda a: (a / TENSOR_FILE).write_bytes(b""), "no safetensors file"),
+    "gone": (lambda a: (a / TENSOR_FILE).unlink(), "the file is missing"),
     "half precision": (lambda a: with_tensors(a, lambda t: {n: v.half() for n, v in t.items()}), r"is F16 \["),
     "a tensor less": (lambda a: with_tensors(a, lambda t: dict(list(t.items())[1:])), "is missing"),
     "a tensor more": (lambda a: with_tensors(a, lambda t: {**t, "another": torch.zeros(1)}), "another is F32"),

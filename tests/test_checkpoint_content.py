@@ -13,6 +13,7 @@ from lightning_m2pt.adapter import declared_tensors
 from lightning_m2pt.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 from lightning_m2pt.checkpoint_content import check_content
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.rng import restore_rng, rng_state
 from lightning_m2pt.trainable import trained_parameters
 from tests.test_methods_resume import attached_module, train
 from tests.test_training import StopAtStep
@@ -52,6 +53,8 @@ SPOILED: list[tuple[Spoil, str]] = [
     (lambda state: state["optimizer_states"][0]["state"].update({0: 1}), "the optimizer keeps a int"),
     (lambda state: state.update(global_step="3"), "global_step is '3'"),
     (lambda state: state.update(global_step=-3), "global_step is -3"),
+    (lambda state: state.update(global_step=0), "global_step is 0"),
+    (lambda state: state["loops"]["fit_loop"].pop("epoch_loop.state_dict"), "epoch_loop.state_dict is no table"),
     (lambda state: state.update(epoch=True), "epoch is True"),
     (lambda state: state.pop("loops"), "loops is None"),
     (lambda state: state.update(lr_schedulers={}), "lr_schedulers is {}"),
@@ -84,7 +87,8 @@ def test_training_goes_on_from_no_spoiled_checkpoint(stopped: Path) -> None:
     """Through the Trainer: resealed, so that every checksum is right."""
     folder = latest_checkpoint(stopped / "checkpoints")
     state = read_checkpoint(folder)
-    for spoil, expected in (SPOILED[0], SPOILED[2], SPOILED[7], SPOILED[-1]):
+    without_generators: tuple[Spoil, str] = (lambda state: state.pop("rng_of_each_rank"), "rng_of_each_rank is None")
+    for spoil, expected in (SPOILED[0], SPOILED[2], SPOILED[7], SPOILED[-1], without_generators):
         spoiled = copy.deepcopy(state)
         spoil(spoiled)
         write_checkpoint(folder.parent, 3, spoiled)
@@ -92,3 +96,12 @@ def test_training_goes_on_from_no_spoiled_checkpoint(stopped: Path) -> None:
             train(stopped, METHOD)
     write_checkpoint(folder.parent, 3, state)
     assert declared_tensors(train(stopped, METHOD).method)
+
+
+@pytest.mark.parametrize("state", [{}, {"python": 3}, {"numpy": {}}, {"numpy": 5}, {"torch": "zz"}, {"torch": "00"}])
+def test_states_of_generators_of_another_form_are_refused(state: dict[str, Any]) -> None:
+    own = rng_state()
+    with pytest.raises(BadInputError, match="the random generators' states are of another form") as caught:
+        restore_rng(own | state if state else state)
+    assert len(caught.value.message().split("\n")) == 3
+    restore_rng(own)

@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -280,3 +281,20 @@ def test_features_of_another_form_count_as_missing(cached, tmp_path, change, is_
         path.write_bytes(save(changed))
     assert torch.equal(cached.visual_rows(pixels).rows, expected)
     assert all(load(path.read_bytes())["features"].dtype == torch.float64 for path in files(tmp_path))
+
+
+def test_drafts_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = with_cache(tmp_path)
+    monkeypatch.setattr(Path, "replace", lambda *_: os._exit(9))  # as a kill before the rename
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: backbone.patch_features(random_batch(dtype=torch.float64).pixel_values)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    folder = tmp_path / "features"
+    assert len(list(folder.glob("**/.*.draft"))) == 1
+    cache = backbone.feature_cache
+    assert cache is not None
+    cache.check()
+    assert not list(folder.glob("**/.*.draft"))

@@ -1,5 +1,6 @@
 """What cannot fit into the language model's positions is refused, before weights load wherever that can be."""
 
+import numpy
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from experiments.lengths import check_question_lengths, check_sample_lengths
 from experiments.main import main
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.generation import greedy_answers
+from lightning_m2pt.likelihood import Candidates, candidate_log_probabilities
 from lightning_m2pt.losses import supervised_rows
 from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.aprompt import APrompt
@@ -18,7 +20,10 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.module import TuningModule
+from lightning_m2pt.picture_batch import picture_batch
 from lightning_m2pt.positions import room_for_rows, rows_of_image
+from lightning_m2pt.processing import EncodedText
+from lightning_m2pt.shared_answers import candidate_log_probabilities_of_pictures, greedy_answers_of_pictures
 from tests.random_backbones import PATCHES, random_backbone, random_batch
 from tests.small_experiment import small_words
 
@@ -109,6 +114,43 @@ def test_a_sequence_beyond_the_last_position_is_refused_on_every_path(tmp_path):
         with pytest.raises(BadInputError, match="a sequence has 129 rows"):
             greedy_answers(backbone, random_batch(text=most), 2, end_token_id=-1)
         method.detach(backbone)
+
+
+def by_picture(text, width=2):
+    """Returns questions of ``text`` tokens, the picture one of them, ``width`` about each of two pictures."""
+    batch = random_batch(2 * width, text)
+    batch.input_ids[:, 0] = 3
+    texts = [EncodedText(ids.numpy(), numpy.zeros(text, numpy.int8)) for ids in batch.input_ids]
+    names = [[[f"{picture} {number}"] for number in range(width)] for picture in range(2)]
+    return picture_batch(batch.pixel_values[:2], [texts[:width], texts[width:]], names)
+
+
+def test_a_sequence_by_picture_is_as_long_as_one_question(tmp_path):
+    backbone = random_backbone(tmp_path)
+    method = PrefixTuning(4)
+    method.build(backbone, torch.Generator().manual_seed(0))
+    method.attach(backbone)
+    assert backbone.shares_prefix()
+    most = POSITIONS - 4 - PATCHES + 1
+    candidates = Candidates(("a", "b"), ((5, 6, 7), (5, 8)))
+    assert all(answer.token_ids for answer in greedy_answers_of_pictures(backbone, by_picture(most), 1, -1))
+    greedy_answers_of_pictures(backbone, by_picture(most - 3), 4, -1)
+    candidate_log_probabilities_of_pictures(backbone, by_picture(most - 2), candidates)
+    with pytest.raises(BadInputError, match="a sequence has 129 rows"):
+        greedy_answers_of_pictures(backbone, by_picture(most + 1), 1, -1)
+    with pytest.raises(BadInputError, match="a sequence has 129 rows"):
+        greedy_answers_of_pictures(backbone, by_picture(most - 3), 5, -1)
+    with pytest.raises(BadInputError, match="a sequence has 129 rows"):
+        candidate_log_probabilities_of_pictures(backbone, by_picture(most - 1), candidates)
+
+
+def test_candidates_beyond_the_last_position_are_refused(tmp_path):
+    backbone = random_backbone(tmp_path)
+    most = POSITIONS - PATCHES + 1
+    candidates = Candidates(("a", "b"), ((5, 6, 7), (5, 8)))
+    assert candidate_log_probabilities(backbone, random_batch(text=most - 2), candidates).isfinite().all()
+    with pytest.raises(BadInputError, match="a sequence has 129 rows"):
+        candidate_log_probabilities(backbone, random_batch(text=most - 1), candidates)
 
 
 def run(capfd, *words):

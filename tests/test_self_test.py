@@ -13,12 +13,12 @@ from experiments.cli import parse_experiment
 from experiments.fit import fit
 from lightning_m2pt import self_test
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.module import TuningModule
 from lightning_m2pt.prompts import prefix_decoder, prefix_path
-from lightning_m2pt.self_test import refuse_unless_like_library
+from lightning_m2pt.self_test import Comparison, refuse_unless_like_library
 from lightning_m2pt.shortcuts import EVERY_ROW, Shortcuts
 from tests.random_backbones import VISION_LAYERS, VOCABULARY, WIDTH, random_backbone
 from tests.small_experiment import small_words
@@ -109,7 +109,7 @@ def of_family(
     backbone = random_backbone(folder, dtype)
     config = getattr(transformers, f"{family}Config")(**{**SIZES, **changed})
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -234,8 +234,11 @@ def test_numbers_that_are_none_do_not_pass(tmp_path: Path) -> None:
     with_prompts(backbone)
     with torch.no_grad():
         backbone.language_model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
-    with pytest.raises(BadInputError, match="differs by nan"):
+    with pytest.raises(DivergedError, match="what is no number"):
         refuse_unless_like_library(backbone, "training", Shortcuts())
+    ours = torch.tensor([1.0, float("nan")])
+    with pytest.raises(BadInputError, match="a pass differs by nan"):
+        Comparison(backbone, 1.0).refuse_difference("a pass", ours, torch.ones(2))
 
 
 def test_parts_of_weights_are_not_compared_and_said(

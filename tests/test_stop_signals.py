@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,15 @@ def test_a_parent_can_end_a_worker_that_is_busy() -> None:
     assert not is_running(worker)
 
 
+@pytest.fixture
+def heard_hang_up() -> Iterator[None]:
+    """As at a terminal, also where the tests themselves were told to ignore it (nohup)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard_hang_up")
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_a_command_that_is_stopped_cleans_up_and_ends_with_the_signals_code(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals

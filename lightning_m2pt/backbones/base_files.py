@@ -10,6 +10,7 @@ from typing import Any
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.file_hashes import has_changed_unseen, sha256_of_file
+from lightning_m2pt.visible_text import counted
 
 VERSION = "v2:"
 """What a fingerprint begins with; the first version's began with nothing and left out configuration and tokenizer."""
@@ -93,9 +94,8 @@ class BaseFiles:
         weights = [self.vision_weights, *self._language_weights(), self.projector_weights]
         changed = [str(path) for path in weights if has_changed_unseen(path)]
         if changed:
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise BadInputError(
-                f"{', '.join(changed[:3])}{more} changed, though size and times are what they were",
+                f"{counted(changed)} changed, though size and times are what they were",
                 where="model.backbone",
                 expected="the content that was read before",
                 hint="the disk or a program changed it: get the file again and compare its SHA-256",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from lightning_m2pt.backbones.config_values import one_of
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.weight_files import counted
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.visible_text import counted
 
 CONFIG_FILE, TOKENIZER_SETTINGS = "config.json", "tokenizer_config.json"
 FILES_OF_CODE = ("configuration_*.py", "modeling_*.py", "tokenization_*.py", "image_processing_*.py", "processing_*.py")

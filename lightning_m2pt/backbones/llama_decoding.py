@@ -99,6 +99,8 @@ class LlamaDecoding(Backbone, ABC):
         """Feeds all tokens in one forward pass under a mask of their own; (B, N, D)."""
         self._begin_decoding()
         questions, number = state.visible.shape[0], len(tokens)
+        if state.visible.shape[1] + number > self.shape.maximum_positions:
+            self.refuse_beyond_positions(int(state.next_position.max()) + int(depths.max()) + 1)
         of_question = state.visible[:, None].expand(-1, number, -1)
         seen = torch.cat([of_question, among.expand(questions, -1, -1)], dim=2)
         embeddings = self.token_embedding()(tokens).expand(questions, -1, -1)

@@ -17,6 +17,7 @@ from lightning_m2pt.backbones.config_values import (
     shown,
     whole_number,
 )
+from lightning_m2pt.visible_text import counted
 
 MOST_LAYERS, MOST_WIDTH, MOST_PIXELS, MOST_RATIO = 1_000, 65_536, 8_192, 64.0
 OFF = (None, False)
@@ -128,6 +129,4 @@ def refuse_unknown(content: Mapping[str, Any], known: Collection[str], path: Pat
     """
     unknown = sorted(set(content) - set(known))
     if unknown:
-        listed = ", ".join(f"{key!r:.40}" for key in unknown[:3])
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise refuse(path, within.rstrip("."), f"unknown {listed}{more}", "keys of a plain vision transformer")
+        raise refuse(path, within.rstrip("."), f"unknown {counted(unknown)}", "keys of a plain vision transformer")

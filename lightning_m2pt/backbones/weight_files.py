@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.visible_text import counted
 
 Shape: TypeAlias = tuple[int, ...]
 
-NAMED = 3
-"""Tensors or files that a message names before it counts the rest."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED_TYPES = ("F64", "F32", "F16", "BF16")
 DISGUISES = (
@@ -214,12 +213,6 @@ def compare_names(wanted: Collection[str], found: Collection[str], place: Path, 
     parts = [f"{word} {counted(names)}" for word, names in (("missing", missing), ("left over", left_over)) if names]
     if parts:
         raise BadInputError(f"tensors {'; '.join(parts)}", where=str(place), expected=expected)
-
-
-def counted(names: Collection[str]) -> str:
-    """Returns up to three names, and how many more there are."""
-    listed = ", ".join(f"{ascii(name)[1:-1]:.160}" for name in list(names)[:NAMED])
-    return listed if len(names) <= NAMED else f"{listed} and {len(names) - NAMED} more"
 
 
 def shapes_of(module: nn.Module) -> dict[str, Shape]:

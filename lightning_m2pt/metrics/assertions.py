@@ -34,7 +34,8 @@ NEGATING_PHRASE = re.compile(
 )
 HEDGE = re.compile(
     r"\b(?:maybe|perhaps|possibly|unsure|uncertain|unclear|unknown|undetermined|undecided|ambiguous|depend(?:s|ing)?|"
-    r"whether|if|unless|might|(?:could|may|can) be)\b"
+    r"whether|if|unless|might|(?:could|may) be|"
+    r"can be(?! (?:[a-z]+ly )?(?:seen|found|observed|spotted|noticed|identified|recogni[sz]ed|inferred|used)\b))\b"
 )
 
 DENIALS = frozenset(("no", "nope", "nah", "false", "untrue", "incorrect", "wrong"))
