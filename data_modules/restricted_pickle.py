@@ -91,9 +91,11 @@ class PickledArray:
         self.shape, self.dtype, self.fortran_order, self.raw = shape, dtype, fortran_order is True, raw
 
     def array(self, copied: CopiedBytes) -> numpy.ndarray:
-        """Returns the array."""
-        copied.add(len(self.raw))
-        raw = self.raw.encode("latin-1") if isinstance(self.raw, str) else self.raw
+        """Returns the array; of values that arrive as bytes it is a view."""
+        raw = self.raw
+        if isinstance(raw, str):
+            copied.add(len(raw))
+            raw = raw.encode("latin-1")
         dtype = numpy.dtype(self.dtype.byte_order.replace("|", "=") + self.dtype.code)
         order: Any = "F" if self.fortran_order else "C"
         return numpy.frombuffer(raw, dtype=dtype).reshape(self.shape, order=order)

@@ -15,7 +15,7 @@ from typing import Any
 
 from jsonargparse import Namespace, set_parsing_settings
 
-from experiments.composition import CLASS_NAME, CLASS_PATH, IMPORT_FLAG
+from experiments.composition import CLASS_NAME, CLASS_PATH, IMPORT_FLAG, key_inside
 from lightning_m2pt.errors import BadInputError
 
 ALLOWED = ("lightning_m2pt", "data_modules", "callbacks", "lightning", "torch", "torchmetrics")
@@ -85,7 +85,7 @@ def check_class_paths(value: Any, opened: Sequence[str], key: str = "") -> None:
     if isinstance(class_path, str) and not is_allowed(class_path, opened):
         raise not_allowed(class_path, key)
     for name, inner in value.items():
-        check_class_paths(inner, opened, key if name == "init_args" else f"{key}.{name}".lstrip("."))
+        check_class_paths(inner, opened, key_inside(key, name))
 
 
 def not_allowed(path: str, key: str) -> BadInputError:
@@ -110,7 +110,7 @@ def refuse_functions(value: Any, key: str = "") -> None:
     if isinstance(value, (Namespace, Mapping)):
         pairs = vars(value).items() if isinstance(value, Namespace) else value.items()
         for name, inner in pairs:
-            refuse_functions(inner, key if name == "init_args" else f"{key}.{name}".lstrip("."))
+            refuse_functions(inner, key_inside(key, name))
             if name == CLASS_PATH and isinstance(inner, str) and is_function(inner):
                 raise BadInputError(f"{inner} is a function", where=key, expected="a class")
     elif isinstance(value, (list, tuple)):

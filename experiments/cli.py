@@ -11,13 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, Namespace, set_loader
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import PositiveInt, register_type, restricted_number_type, timedelta_deserializer
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -54,6 +55,19 @@ PARSER: dict[str, Any] = {
     "print_config": None,
 }
 
+
+def time_as_text(value: Any) -> str:
+    """Returns a length of time as the parser reads it; its own form would also make text of ``{hours: 1}``.
+
+    Raises:
+        ValueError: If the value is no ``timedelta``: another of the types that a setting takes is asked next.
+    """
+    if not isinstance(value, timedelta):
+        raise ValueError(f"{value!r:.40} is no length of time")
+    return str(value)
+
+
+register_type(timedelta, time_as_text, timedelta_deserializer)
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])
 
 

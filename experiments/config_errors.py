@@ -13,11 +13,17 @@ from pathlib import Path
 import yaml
 
 from experiments.allowed_imports import not_allowed
+from experiments.composition import ARGUMENTS, CLASS_PATH, LISTS
 from experiments.setting_schema import TOP_LEVEL_KEYS, accepted_names
 from experiments.strict_yaml import read_mapping
 from lightning_m2pt.errors import BadInputError
 
 KEYS_LISTED = 16
+NO_TYPE_OF_SEVERAL = re.compile(
+    r"Union subtypes (?:Subtypes: \[[^]]*\] )?Errors: ((?:Expected an? <class '[\w.]+'> )+)"
+    r"Given value type: <class '\w+'> Given value: (.*?)(?= Given value|$)"
+)
+"""A parser's sentence, in one line, about a setting that takes one of several types."""
 A_COMPONENT = "class_path: package.module.Class with init_args, as in the shipped files"
 
 
@@ -133,6 +139,11 @@ def complaint_of(message: str) -> Complaint:
         return Complaint(".".join(keys), f"{reason[:60]} does not fit", "a whole number")
     if short:
         return Complaint(".".join(keys), f"no class of this kind is called {short.group(1)}", A_COMPONENT)
+    if several := NO_TYPE_OF_SEVERAL.findall(text):
+        types, value = several[-1]  # the innermost
+        return Complaint(
+            ".".join(keys), f"{value[:80]!r} does not fit", " or ".join(re.findall(r"<class '([\w.]+)'>", types))
+        )
     if wrong:
         return Complaint(".".join(keys), f"{wrong.group(2)[:80]!r} does not fit", readable_type(wrong.group(1)))
     if class_path and "has no attribute" in text:
@@ -158,6 +169,7 @@ def unknown_key(parts: list[str], class_path: str) -> Complaint:
     accepted = accepted_names(".".join(groups), class_path)
     near = difflib.get_close_matches(leaf, accepted, n=1)
     listed = ", ".join(accepted) if len(accepted) <= KEYS_LISTED else f"one of its {len(accepted)} keys"
+    listed = listed or "a key that it accepts"
     return Complaint(
         ".".join([*groups, leaf]),
         "unknown key",
@@ -174,24 +186,29 @@ def readable_type(text: str) -> str:
 
 
 def place_of(key: str, files: list[Path], words: list[str]) -> str:
-    """Returns ``FILE:LINE: key``, or ``command line: key`` if the key was given there."""
+    """Returns where the nearest key that was written stands: ``FILE:LINE: key``, or ``command line: key``.
+
+    Of two that are as near, the later one decided: the command line after the files, and those in order.
+    """
     plain = re.sub(r"\.init_args\b", "", key)
     first, _, rest = plain.partition(".")
     of_every_item = f"{first}.{rest.partition('.')[2]}"  # --benchmarks.batch_size stands for benchmarks.MME.batch_size
+    places: list[tuple[int, str]] = []
+    for path in files:
+        lines = dict(keys_with_lines(path)).items()
+        places += [(name.count("."), f"{path}:{line}: {plain}") for name, line in lines if leads_to(name, plain)]
     for word in words:
-        flag = word.partition("=")[0].removeprefix("--").rstrip("+").replace(".init_args", "")
-        if (
-            word.startswith("--")
-            and plain
-            and flag != "config"
-            and flag in (plain, f"{plain}.class_path", of_every_item)
-        ):
-            return f"command line: {flag.removesuffix('.class_path')}"
-    for path in reversed(files):
-        lines = dict(keys_with_lines(path))
-        parts = plain.split(".")
-        for depth in range(len(parts), 0, -1):
-            name = ".".join(parts[:depth])
-            if name in lines:
-                return f"{path}:{lines[name]}: {plain}"
-    return plain or "command line"
+        flag = word.partition("=")[0].removeprefix("--").replace(f".{ARGUMENTS}", "").removesuffix(f".{CLASS_PATH}")
+        if not word.startswith("--") or not plain or flag == "config":
+            continue
+        if flag.rstrip("+") in (plain, of_every_item):
+            return f"command line: {flag.rstrip('+')}"
+        if leads_to(flag.rstrip("+"), plain):  # a list is replaced as a whole
+            places.append((plain.count(".") if flag in LISTS else flag.count("."), f"command line: {plain}"))
+    nearest = max((depth for depth, _ in places), default=0)
+    return next((place for depth, place in reversed(places) if depth == nearest), plain or "command line")
+
+
+def leads_to(name: str, key: str) -> bool:
+    """Tells whether a dotted key is another one, or a group or list that holds it."""
+    return f"{key}.".startswith(f"{name}.")

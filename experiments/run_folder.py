@@ -50,9 +50,14 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def formerly_deciding(experiment: Experiment) -> dict[str, Any]:
-    """Returns what decided a run's name while backbones went by the first version of their fingerprint."""
-    return {**deciding(experiment), "backbone": experiment.model.backbone.former_fingerprint()}
+def formerly_deciding(experiment: Experiment, decides: dict[str, Any]) -> dict[str, Any]:
+    """Returns what decided a run's name while backbones went by the first version of their fingerprint.
+
+    Args:
+        experiment: The experiment.
+        decides: What decides its name today.
+    """
+    return {**decides, "backbone": experiment.model.backbone.former_fingerprint()}
 
 
 def without(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
@@ -79,9 +84,10 @@ def run_folder(experiment: Experiment) -> Path:
 
     A run that stands under its former name is found there and goes on.
     """
+    decides = deciding(experiment)
     return present_or_first(
         experiment.output_root / experiment.name / f"{experiment.model.method.name}-seed{experiment.seed}-{name}"
-        for name in (short_hash(decides(experiment)) for decides in (deciding, formerly_deciding))
+        for name in map(short_hash, (decides, formerly_deciding(experiment, decides)))
     )
 
 
@@ -97,8 +103,8 @@ def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
     Raises:
         BadInputError: If a deciding one differs; the first is named with both values.
     """
-    recorded, decides = recorded_settings(folder, experiment), deciding(experiment)
-    if recorded is not None and recorded != decides:
+    recorded = recorded_settings(folder, experiment)
+    if recorded is not None and recorded != (decides := deciding(experiment)):
         key = next(key for key in {**decides, **recorded} if recorded.get(key) != decides.get(key))
         was, now = (json.dumps(settings.get(key))[:120] for settings in (recorded, decides))
         raise BadInputError(

@@ -15,6 +15,7 @@ from lightning_m2pt.atomic_files import DRAFT, remove_dead_drafts, write_atomica
 from lightning_m2pt.checkpoint import tidy
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, MADE_WITH, RECORD_FILE, read_run_record
+from lightning_m2pt.strict_json import parse_json
 
 EMPTYING = "emptying"
 """Section of run.json while ``--force`` empties the folder."""
@@ -27,9 +28,10 @@ def refuse_foreign_folder(folder: Path) -> None:
     Raises:
         BadInputError: If it does.
     """
-    if not folder.exists() or {DECIDING, EMPTYING} & set(read_run_record(folder)):
+    if not folder.exists():
         return
-    if not folder.is_dir() or not is_begun(folder):
+    begun = folder.is_dir() and is_begun(folder)  # before the record is read: another rank may be writing it just now
+    if not begun and not {DECIDING, EMPTYING} & set(read_run_record(folder)):
         raise BadInputError(
             "this is no run's folder, and not empty",
             where=str(folder),
@@ -46,8 +48,8 @@ def is_begun(folder: Path) -> bool:
 def is_configuration(path: Path) -> bool:
     """Tells whether a file is a resolved configuration, which versions before this one wrote first."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))  # as no person writes it
-    except (OSError, ValueError, RecursionError):
+        config = parse_json(path.read_bytes(), path)
+    except (OSError, ValueError):
         return False
     return isinstance(config, dict) and set(config) >= OF_A_CONFIGURATION
 
@@ -97,7 +99,8 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
             f"cannot be made: {error.strerror}", where=str(folder), expected="a folder this user may write to"
         ) from error
     record = {name: section for name, section in read_run_record(folder).items() if name != EMPTYING}
-    record.setdefault(DECIDING, deciding(experiment))  # a run goes on by the settings it was started with
+    if DECIDING not in record:  # a run goes on by the settings it was started with
+        record[DECIDING] = deciding(experiment)
     record[MADE_WITH] = [*record.get(MADE_WITH, []), made_with(experiment)]
     write_atomically(folder / RECORD_FILE, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
     config = json.dumps(experiment.config, indent=2) + "\n"

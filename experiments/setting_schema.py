@@ -6,6 +6,7 @@ reach a constructor that cannot do without it, or silently become its default.
 
 import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Mapping
 from types import NoneType
@@ -13,7 +14,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from experiments.composition import ARGUMENTS, CLASS_PATH
+from experiments.composition import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.module import TuningModule
 from lightning_m2pt.optim import AdamW, Schedule
@@ -49,9 +50,12 @@ def owner_of(group: str, class_path: str = "") -> Any:
 
 
 def accepted_names(group: str, class_path: str) -> list[str]:
-    """Returns the keys a group or a class of this project accepts."""
-    owner = owner_of(group, class_path) or GROUPS.get(group)
-    return list(TOP_LEVEL_KEYS) if owner is None else list(inspect.signature(owner).parameters)
+    """Returns the keys a group or a class accepts; none for a class that nobody has imported yet."""
+    module, _, name = class_path.rpartition(".")
+    owner = owner_of(group, class_path) or GROUPS.get(group) or getattr(sys.modules.get(module), name, None)
+    if owner is None:
+        return [] if group else list(TOP_LEVEL_KEYS)
+    return list(inspect.signature(owner).parameters)
 
 
 def check_nulls(value: Mapping[str, Any], key: str = "") -> None:
@@ -70,13 +74,12 @@ def check_nulls(value: Mapping[str, Any], key: str = "") -> None:
         return
     owner = owner_of(key, str(value.get(CLASS_PATH) or ""))
     for name, inner in arguments.items():
-        place = f"{key}.{name}".lstrip(".")
+        place = key_inside(key, name)
         if inner is None and (not key or (owner is not None and not takes_null(owner, name))):
             raise BadInputError("null is no value of this key", where=place, expected="a value, or the line left out")
         for item in inner if isinstance(inner, list) else [inner]:
             if isinstance(item, Mapping):
-                of_list = str(item.get(CLASS_PATH, "")).rpartition(".")[2] if isinstance(inner, list) else ""
-                check_nulls(item, f"{place}.{of_list}".rstrip("."))
+                check_nulls(item, key_of_item(place, item) if isinstance(inner, list) else place)
 
 
 def takes_null(owner: Any, name: str) -> bool:

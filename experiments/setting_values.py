@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from experiments.composition import ARGUMENTS, CLASS_PATH, leaves
+from experiments.composition import CLASS_PATH, key_inside, key_of_item, leaves
+from experiments.setting_schema import OUR_PACKAGES
 from experiments.strict_yaml import value_of
 from lightning_m2pt.errors import BadInputError
 
@@ -22,14 +23,13 @@ def check_values(tree: Mapping[str, Any]) -> None:
     Raises:
         BadInputError: At the first placeholder, empty text, or number that no computer's integer holds.
     """
+    check_texts(tree)
     for key, value in leaves(tree):
         problem, expected = "", ""
         if isinstance(value, str):
             digits = value.strip().lstrip("+-")
             if value == PLACEHOLDER:
                 problem, expected = "??? is still to be filled in", "a value"
-            elif not value.strip():
-                problem, expected = "an empty text", "a value, or null for none"
             elif digits.isdecimal() and len(digits) > MOST_DIGITS:
                 problem, expected = f"a number of {len(digits)} digits", f"at most {MOST_DIGITS} digits"
             elif "\0" in value:
@@ -40,6 +40,29 @@ def check_values(tree: Mapping[str, Any]) -> None:
             problem, expected = f"{value} is no number", "a finite number"
         if problem:
             raise BadInputError(problem, where=key, expected=expected)
+
+
+def check_texts(value: Any, key: str = "") -> None:
+    """Looks for empty texts where this project reads them; other packages' classes have some as defaults (``prefix``).
+
+    Args:
+        value: A composed tree, or a part of it.
+        key: Its dotted key.
+
+    Raises:
+        BadInputError: At the first one.
+    """
+    if isinstance(value, Mapping):
+        class_path = value.get(CLASS_PATH)
+        if isinstance(class_path, str) and class_path.partition(".")[0] not in OUR_PACKAGES:
+            return
+        for name, inner in value.items():
+            check_texts(inner, key_inside(key, name))
+    elif isinstance(value, list):
+        for item in value:
+            check_texts(item, key_of_item(key, item))
+    elif isinstance(value, str) and not value.strip():
+        raise BadInputError("an empty text", where=key, expected="a value, or null for none")
 
 
 def check_read(given: Any, read: Any, key: str = "") -> None:
@@ -57,11 +80,10 @@ def check_read(given: Any, read: Any, key: str = "") -> None:
     """
     if isinstance(given, Mapping) and isinstance(read, (Mapping, Namespace)):
         for name, inner in given.items():
-            check_read(inner, read.get(name), key if name == ARGUMENTS else f"{key}.{name}".lstrip("."))
+            check_read(inner, read.get(name), key_inside(key, name))
     elif isinstance(given, list) and isinstance(read, (list, tuple)):
         for before, after in zip(given, read, strict=False):
-            name = str(before.get(CLASS_PATH, "")).rpartition(".")[2] if isinstance(before, Mapping) else ""
-            check_read(before, after, f"{key}.{name}".rstrip("."))
+            check_read(before, after, key_of_item(key, before))
     elif isinstance(given, str) and isinstance(read, (bool, int, float)) and not says(given, read):
         raise BadInputError(f"{given!r:.40} is no number", where=key, expected="such as 10, 0.01 or 1e-3")
 

@@ -121,6 +121,7 @@ def check_trainer(trainer: dict[str, Any]) -> None:
         BadInputError: Naming the first such setting, with the reason.
     """
     refuse_set(trainer)
+    refuse_devices(trainer)
     refuse_numbers(trainer)
     refuse_precision(trainer)
     refuse_times(trainer)
@@ -177,6 +178,27 @@ def refuse_endless(trainer: dict[str, Any]) -> None:
             where="trainer.max_steps",
             expected="--trainer.max_steps or --trainer.max_epochs",
         )
+
+
+def refuse_devices(trainer: dict[str, Any]) -> None:
+    """Refuses devices and nodes that cannot be counted; a run's name may have to say how many there are.
+
+    Raises:
+        BadInputError: If devices are neither a number, nor numbers of devices, nor left open (``auto``, -1).
+    """
+    devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
+    listed = devices.split(",") if isinstance(devices, str) else devices if isinstance(devices, list) else []
+    numbers = [str(part).strip() for part in listed if str(part).strip()]
+    is_left_open = devices is None or str(devices) in ("auto", "-1")
+    is_count = isinstance(devices, int) and not isinstance(devices, bool) and devices > 0
+    if not (is_left_open or is_count or (numbers and all(map(str.isdecimal, numbers)) and devices != "0")):
+        raise BadInputError(
+            f"{devices!r:.40} counts no devices",
+            where="trainer.devices",
+            expected="how many, 1 or more; which, as in 0,2 or [0]; or auto",
+        )
+    if nodes is not None and (nodes < 1 or isinstance(nodes, bool)):
+        raise BadInputError(f"{nodes} nodes", where="trainer.num_nodes", expected="1 or more")
 
 
 def refuse_numbers(trainer: dict[str, Any]) -> None:

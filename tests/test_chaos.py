@@ -1,10 +1,12 @@
 """The kill harness sees what differs, hits what it aims at, and finds nothing in this version."""
 
+import os
 import random
 from pathlib import Path
 
 import pytest
 
+from experiments.chaos import killer
 from experiments.chaos.command import argument_parser
 from experiments.chaos.comparison import compare
 from experiments.chaos.killer import place_of
@@ -99,6 +101,18 @@ def test_a_run_that_does_not_end_well_counts_as_different(tmp_path, monkeypatch)
     rounds.log.write_text("error: disk full\n")
     rounds.killed_run(0, 1, 1.0, 10)
     assert rounds.tally.different == {("the command itself", "exit code 3: error: disk full"): 1}
+
+
+def test_nothing_is_killed_by_a_number_that_was_given_back(tmp_path, monkeypatch):
+    happened = []
+    kill, wait = os.kill, killer.ForkedProcess.ended
+    monkeypatch.setattr(killer, "run", lambda *_: 0)
+    monkeypatch.setattr(killer.os, "killpg", lambda *_: happened.append("killed"))
+    monkeypatch.setattr(killer.os, "kill", lambda *given: happened.append("killed") or kill(*given))
+    monkeypatch.setattr(killer.ForkedProcess, "ended", lambda self: happened.append("ended") or wait(self))
+    outcome = killer.follow([], tmp_path, killer.Plan(), tmp_path / "log.txt", fresh=False)
+    assert outcome.code == 0
+    assert happened == ["killed", "ended"]
 
 
 def ended(rounds: Rounds, code: int):

@@ -21,9 +21,8 @@ from tests.test_adapter_manifest import as_format_1
 
 
 def former_name(experiment: Experiment) -> Path:
-    return run_folder(experiment).with_name(
-        f"{experiment.model.method.name}-seed{experiment.seed}-{short_hash(formerly_deciding(experiment))}"
-    )
+    name = short_hash(formerly_deciding(experiment, deciding(experiment)))
+    return run_folder(experiment).with_name(f"{experiment.model.method.name}-seed{experiment.seed}-{name}")
 
 
 def as_of_before(run: Path, experiment: Experiment) -> Path:
@@ -34,7 +33,7 @@ def as_of_before(run: Path, experiment: Experiment) -> Path:
     (run / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     starts = [{k: v for k, v in start.items() if k != "backbone_names"} for start in read_run_record(run)[MADE_WITH]]
     update_run_record(run, MADE_WITH, starts)
-    update_run_record(run, DECIDING, formerly_deciding(experiment))
+    update_run_record(run, DECIDING, formerly_deciding(experiment, deciding(experiment)))
     return run.rename(former_name(experiment))
 
 
@@ -54,7 +53,7 @@ def test_a_run_of_before_is_found_goes_on_and_loads(tmp_path: Path, monkeypatch:
     again = parse_experiment(words)
     assert fit(again) == former
     assert COMPLETED in read_run_record(former)
-    assert read_run_record(former)[DECIDING] == formerly_deciding(again)
+    assert read_run_record(former)[DECIDING] == formerly_deciding(again, deciding(again))
     # From now on its record tells more than its name: a base that the former fingerprint cannot tell is refused.
     refuse_other_settings(former, again)
     monkeypatch.setattr(OpenClipLlama, "fingerprint", lambda _: "v2:" + "0" * 64)
@@ -64,7 +63,7 @@ def test_a_run_of_before_is_found_goes_on_and_loads(tmp_path: Path, monkeypatch:
 
 def test_a_run_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = parse_experiment(small_words(tmp_path))
-    update_run_record(tmp_path / "run", DECIDING, formerly_deciding(experiment))
+    update_run_record(tmp_path / "run", DECIDING, formerly_deciding(experiment, deciding(experiment)))
     refuse_other_settings(tmp_path / "run", experiment)
     monkeypatch.setattr(OpenClipLlama, "former_fingerprint", lambda _: "0" * 64)
     with pytest.raises(BadInputError, match="backbone was"):

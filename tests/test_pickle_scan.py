@@ -112,3 +112,12 @@ def test_the_memo_of_a_long_batch_is_read(tmp_path: Path) -> None:
         assert {"LONG_BINPUT", "MEMOIZE"} & {info.name for info, _, _ in pickletools.genops(content)}
         (tmp_path / "batch").write_bytes(content)
         assert read_batch(tmp_path / "batch") == {"filenames": [*names, *names]}
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_batch_that_python_3_wrote_is_read(tmp_path: Path, protocol: int) -> None:
+    pixels = numpy.random.default_rng(0).integers(0, 256, (20, 3_072), dtype=numpy.uint8)
+    (tmp_path / "batch").write_bytes(pickle.dumps({"data": pixels, "labels": [1] * 20}, protocol))
+    read = read_batch(tmp_path / "batch")
+    assert isinstance(read["data"], numpy.ndarray)
+    assert numpy.array_equal(read["data"], pixels)

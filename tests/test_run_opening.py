@@ -150,3 +150,19 @@ def test_what_cannot_be_emptied_is_said_in_three_lines(experiment, tmp_path, mon
         empty_run_folder(run)
     assert len(failed.value.message().splitlines()) == 3
     assert is_being_emptied(run)
+
+
+def test_a_folder_that_another_rank_opens_meanwhile_is_not_foreign(
+    fresh: Callable[[], Path], experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, read = fresh(), run_opening.read_run_record
+    run.mkdir(parents=True)
+
+    def read_just_before_the_other_writes(folder: Path) -> dict[str, object]:
+        monkeypatch.setattr(run_opening, "read_run_record", read)
+        record = read(folder)
+        open_run_folder(folder, experiment)
+        return record
+
+    monkeypatch.setattr(run_opening, "read_run_record", read_just_before_the_other_writes)
+    refuse_foreign_folder(run)

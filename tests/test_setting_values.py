@@ -1,5 +1,6 @@
 """What a file or a word may say of a setting: the value it seems to say, or three lines that name it."""
 
+import json
 import os
 
 import pytest
@@ -65,15 +66,19 @@ def refused(tmp_path, key, value, in_file):
     assert len(message) < 600
 
 
-@pytest.mark.parametrize(("place", "key", "value"), [(place, *case) for place, case in enumerate(WRONG)], ids=short)
-def test_wrong_values(tmp_path, place, key, value):
+# Every second value quickly, in a file and on the command line in turn; all of them in both places takes half a minute.
+@pytest.mark.parametrize(
+    ("place", "key", "value"), [(place, *case) for place, case in enumerate(WRONG[::2])], ids=short
+)
+def test_every_second_wrong_value(tmp_path, place, key, value):
     refused(tmp_path, key, value, in_file=place % 2 == 0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "key", "value"), [(place, *case) for place, case in enumerate(WRONG)], ids=short)
-def test_wrong_values_in_the_other_place(tmp_path, place, key, value):
-    refused(tmp_path, key, value, in_file=place % 2 == 1)
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize(("key", "value"), WRONG, ids=short)
+def test_wrong_values(tmp_path, key, value, in_file):
+    refused(tmp_path, key, value, in_file=in_file)
 
 
 RIGHT = [
@@ -102,6 +107,58 @@ def test_right_values(tmp_path, settings):
                 found = found[part] if part in found else found["init_args"][part]
             assert found == read
             assert type(found) is type(read)
+
+
+LOGGER = "  logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: x, nothing: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "place", "expected"),
+    [
+        # A later file has other keys of the group; the earlier one has the key itself.
+        (
+            [f"trainer:\n  max_epochs: 3\n{LOGGER}\n", "trainer:\n  max_steps: 3\n"],
+            [],
+            "0.yaml:3: trainer.logger.nothing",
+            "save_dir",
+        ),
+        # A word gives a component or a list as a whole.
+        ([], ["--trainer.logger", LOGGER.partition(":")[2]], "command line: trainer.logger.nothing", "save_dir"),
+        ([], ["--benchmarks", "[data_modules.mme.MME]"], "command line: benchmarks.MME.root", "a value"),
+        ([], ["--benchmarks.limit", "x"], "command line: benchmarks.limit: 'x' does not fit", "int"),
+        ([], ["--data.order_seed", "x"], "command line: data.order_seed: 'x' does not fit", "int"),
+        ([], ["--trainer.max_epochs", "x"], "command line: trainer.max_epochs: 'x' does not fit", "int"),
+        ([], ["--trainer.limit_val_batches=x"], "command line: trainer.limit_val_batches: 'x' does", "int or float"),
+    ],
+    ids=["file", "component", "list", "all sets", "component's", "whole number or none", "number or none"],
+)
+def test_an_error_names_the_place_that_decided(tmp_path, files, words, place, expected):
+    paths = [tmp_path / f"{number}.yaml" for number in range(len(files))]
+    for path, text in zip(paths, files, strict=True):
+        path.write_text(text)
+    with pytest.raises(BadInputError) as error:
+        parse_experiment([*BASE, *(word for path in paths for word in ("--config", str(path))), *words])
+    assert place in error.value.message()
+    assert expected in error.value.expected
+
+
+def test_what_a_run_has_recorded_is_read_again(tmp_path):
+    """``config.yaml`` holds all defaults, those of other packages' classes too: texts that are empty, and mappings."""
+    package, hours = "lightning.pytorch", {"hours": 1}
+    loggers = [
+        {"class_path": f"{package}.loggers.CSVLogger", "init_args": {"save_dir": "x", "name": ""}},
+        {"class_path": f"{package}.loggers.TensorBoardLogger", "init_args": {"save_dir": "x"}},
+    ]
+    callbacks = [
+        {"class_path": f"{package}.callbacks.RichProgressBar"},
+        {"class_path": f"{package}.callbacks.Timer", "init_args": {"duration": hours}},
+    ]
+    settings = {"max_time": hours, "logger": loggers, "callbacks": callbacks}
+    words = [f"--trainer.{key}={json.dumps(value)}" for key, value in settings.items()]
+    config = parse_experiment([*BASE, *words]).config
+    assert config["trainer"]["max_time"] == config["trainer"]["callbacks"][1]["init_args"]["duration"] == hours
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    assert parse_experiment(["--config", str(tmp_path / "config.yaml")], was_run=True).config == config
 
 
 @pytest.mark.parametrize("verb", ["fit", "train", "check", "params", "evaluate", "validate"])

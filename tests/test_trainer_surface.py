@@ -204,6 +204,8 @@ def test_limits_of_split_steps_are_not_those_of_earlier_versions():
         ({"limit_train_batches": -1}, "limit_train_batches"),
         ({"limit_val_batches": -0.5}, "limit_val_batches"),
         ({"overfit_batches": -1}, "overfit_batches"),
+        *(({"devices": devices}, "counts no devices") for devices in ("abc", "1.5", "0", "", 0, -2, [], True)),
+        ({"num_nodes": 0}, "0 nodes"),
         ({"overfit_batches": 1, "limit_train_batches": 1}, "one of the two"),
         ({"val_check_interval": 0}, "val_check_interval"),
         ({"val_check_interval": "00:00:01:00"}, "how fast this machine is"),
@@ -259,6 +261,7 @@ def test_a_run_without_steps_or_an_end_is_refused(changed, said):
 @pytest.mark.parametrize(
     "changed",
     [
+        *({"devices": devices} for devices in ("auto", "-1", "0,", "0,2", "2", -1, 8, [0], [1, 3])),
         {"limit_train_batches": 1.0},
         {"limit_val_batches": 0},
         {"overfit_batches": 0.5},

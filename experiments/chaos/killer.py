@@ -139,11 +139,9 @@ def follow(words: list[str], outputs: Path, plan: Plan, log: Path, *, fresh: boo
         os.close(writing)
     followed, ends_at = _Followed(), begun + (LONGEST_START if plan.after is None else plan.after)
     try:
-        if _read_until(reading, followed, ends_at):
-            process.ended()
-        elif plan.delay is not None:
+        if not _read_until(reading, followed, ends_at) and plan.delay is not None:
             time.sleep(plan.delay)
-        _kill_group(process)  # loader workers, too
+        _kill_group(process)  # loader workers, too; before `ended`, after which the number may be another process's
         code = process.ended()
         _drain(reading, followed)
     finally:

@@ -111,7 +111,7 @@ class Rounds:
             self.tally.equal.update(one.name for one in compared if not one.problem)
             differences = [(one.name, one.problem) for one in compared if one.problem]
         else:
-            differences = [("the command itself", f"exit code {outcome.code}: {last_line(self.log)}")]
+            differences = [("the command itself", f"exit code {outcome.code}: {last_words(self.log)}")]
         self.tally.different.update(differences)
         kept = self.outputs.rename(self.folder / f"killed-{self.tally.runs}")
         if not differences:
@@ -135,7 +135,6 @@ class Rounds:
         return follow(words, self.outputs, plan, self.log, fresh=self.fresh)
 
 
-def last_line(log: Path) -> str:
-    """Returns the last line of a log that says something."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split()
-    return " ".join(lines[-20:])
+def last_words(log: Path) -> str:
+    """Returns the last 20 words of a log."""
+    return " ".join(log.read_text(encoding="utf-8", errors="replace").split()[-20:])
