@@ -1,4 +1,4 @@
-"""Bad annotations and pictures of evaluation sets and of Vision-Flan: named by file and line, and found by `m2pt check`."""
+"""Bad annotations and pictures, of evaluation sets and of Vision-Flan: `m2pt check` names file and line."""
 
 import json
 import os
