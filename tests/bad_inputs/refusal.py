@@ -68,4 +68,6 @@ def assert_refused(
         assert may_report or captured.out.strip() == "", captured.out
     for text in named:
         assert text.lower() in message.lower(), message
-    assert snapshot(unchanged) == before, "files have changed"
+    after = snapshot(unchanged)
+    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    assert not changed, f"files have changed: {changed}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from experiments.cli import parse_experiment
 from experiments.fit import fit
 from experiments.main import main
+from lightning_m2pt.adapter_manifest import DIGEST
 from tests.bad_inputs.refusal import Spoil, assert_refused
 from tests.small_experiment import run_with_a_set, small_words
 
@@ -118,17 +119,13 @@ ADAPTERS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "other layers": (argument("textual_layers", [0]), (CONFIG, "textual_layers")),
     "other rows": (argument("visual_rows_to_text", "all"), (CONFIG, "visual_rows_to_text")),
     "an argument nobody knows": (argument("lenght", 5), (CONFIG, "lenght")),
-    "another digest": (key(CONFIG, "sha256", "0" * 64), ("adapter", "SHA-256")),
-    "no record": (remove(RECORD), ("run",)),
-    "a record that is HTML": (content(RECORD, HTML), (RECORD,)),
-    "a record that is a list": (content(RECORD, b"[]"), (RECORD,)),
-    "a record cut off": (to_bytes(RECORD, lambda data: data[:100]), (RECORD,)),
-    "no settings": (remove(SETTINGS), (SETTINGS,)),
+    "another digest": (key(CONFIG, DIGEST, "0" * 64), ("adapter", "SHA-256")),
+    "no settings": (remove(SETTINGS), ("no run here",)),
     "settings that are HTML": (content(SETTINGS, HTML), (SETTINGS,)),
     "settings with a call": (
         to_bytes(SETTINGS, lambda data: data + b"\nx: !!python/object/apply:os.getcwd []\n"), (SETTINGS,)
     ),
-    "settings with a foreign key": (to_bytes(SETTINGS, lambda data: data + b"\ndropuot: 3\n"), ("dropuot",)),
+    "settings with a foreign key": (to_bytes(SETTINGS, lambda data: data.replace(b"seed_everything:", b"dropuot: 3\nseed_everything:", 1)), ("dropuot",)),
     "settings of a class of the system": (
         to_bytes(SETTINGS, lambda data: data.replace(b"lightning_m2pt.methods.m2pt.M2PT", b"os.system")), ("os.system",)
     ),
@@ -165,6 +162,18 @@ CHECKPOINTS: dict[str, Spoil] = {
     "no state": lambda run: (the_checkpoint(run) / "state.json").unlink(),
     "a name of another step": lambda run: the_checkpoint(run).rename(run / "checkpoints" / "step=00000004"),
 }  # fmt: skip
+RECORDS: dict[str, Spoil] = {
+    "that is HTML": content(RECORD, HTML),
+    "that is empty": content(RECORD, b""),
+    "that is a list": content(RECORD, b"[]"),
+    "that is an object of nothing": content(RECORD, b"{}"),
+    "that is deep": content(RECORD, b"[" * 100_000),
+    "in no encoding": content(RECORD, b'{"a": "\xff"}'),
+    "cut off": to_bytes(RECORD, lambda data: data[:100]),
+    "without settings": key(RECORD, "deciding", ...),
+    "whose settings are a list": key(RECORD, "deciding", [1]),
+    "that is a folder": lambda run: ((run / RECORD).unlink(), (run / RECORD).mkdir()),
+}
 OTHER_SETTINGS = {
     "seed_everything": ("--seed_everything=3", ("seed", "0", "3")),
     "data": ("--data.validation_fraction=0.5", ("validation_fraction", "0.5")),
@@ -217,7 +226,15 @@ def test_what_is_no_run_is_refused_by_its_path(tmp_path, capfd, verb, name):
     assert_refused(capfd, [verb, "--run", tmp_path / "run", *OF_A_RUN[verb]], (str(tmp_path / "run"),), tmp_path)
 
 
-@pytest.mark.parametrize("verb", OF_A_RUN)
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_run_with_a_bad_record_does_not_go_on(stopped, tmp_path, capfd, name):
+    words, run = stopped
+    shutil.copytree(run, tmp_path / "run")
+    RECORDS[name](tmp_path / "run")
+    assert_refused(capfd, ["fit", *words, "--run", tmp_path / "run"], (str(tmp_path / "run"),), tmp_path)
+
+
+@pytest.mark.parametrize("verb", sorted(set(OF_A_RUN) - {"validate"}))
 def test_a_run_without_an_adapter_is_refused(tuned, tmp_path, capfd, verb):
     shutil.copytree(tuned, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "adapter")

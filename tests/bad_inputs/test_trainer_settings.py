@@ -133,18 +133,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def words_in(folder: Path, outputs: Path) -> list[str]:
+    """Returns the words of a run of one step whose outputs are looked at."""
+    return [*small_words(folder, steps=1), "--output_root", str(outputs)]
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_bad_setting_is_refused_by_its_key(folder, capfd, name):
+def test_a_bad_setting_is_refused_by_its_key(folder, tmp_path, capfd, name):
     words, named = CASES[name]
     if "limit_val" in name or "max_epochs" in name or "max_time" in name:
         words = [*words, "--trainer.max_steps=1"] if "max_epochs" not in name else [*words, "--trainer.max_steps=-1"]
-    assert_refused(capfd, ["fit", *small_words(folder, steps=1), *words], named, folder)
+    assert_refused(capfd, ["fit", *words_in(folder, tmp_path), *words], named, tmp_path)
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_bad_variable_of_a_launcher_is_refused_by_its_name(folder, capfd, monkeypatch, variable):
+def test_a_bad_variable_of_a_launcher_is_refused_by_its_name(folder, tmp_path, capfd, monkeypatch, variable):
     monkeypatch.setenv(variable, VARIABLES[variable])
-    assert_refused(capfd, ["fit", *small_words(folder, steps=1)], (variable,), folder)
+    assert_refused(capfd, ["fit", *words_in(folder, tmp_path)], (variable,), tmp_path)
 
 
 MISSING: dict[str, tuple[list[str], str]] = {
@@ -153,18 +158,17 @@ MISSING: dict[str, tuple[list[str], str]] = {
     "wandb": (["--trainer.logger=WandbLogger"], "wandb"),
     "comet_ml": (["--trainer.logger=CometLogger"], "comet"),
     "mlflow": (["--trainer.logger=MLFlowLogger"], "mlflow"),
-    "deepspeed": (["--trainer.strategy=deepspeed"], "deepspeed"),
 }
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_what_the_machine_lacks_is_named(folder, capfd, name):
+def test_what_the_machine_lacks_is_named(folder, tmp_path, capfd, name):
     if name in ("a GPU", "cuda") and torch.cuda.is_available():
         pytest.skip("this machine has one")
     if name not in ("a GPU", "cuda") and importlib.util.find_spec(name) is not None:
         pytest.skip("it is installed")
     words, named = MISSING[name]
-    assert_refused(capfd, ["fit", *small_words(folder, steps=1), *words], (named,), folder, code=ENVIRONMENT)
+    assert_refused(capfd, ["fit", *words_in(folder, tmp_path), *words], (named,), tmp_path, code=ENVIRONMENT)
 
 
 def test_the_untouched_words_are_right(folder, capfd):
