@@ -1,9 +1,10 @@
-r"""Resolves ``${key}`` in a composed experiment, after every file and every word of the command line has been read.
+"""Resolves ``${key}`` in a composed experiment, after every file and every word of the command line has been read.
 
 OmegaConf resolves. Before it does, everything is looked through: ``${data.init_args.root}`` takes another setting's
 value, with its type where it stands alone; ``${oc.env:M2PT_DATA,data}`` takes one of two environment variables, or what
 follows the comma. No other variable is read, no other resolver called, and none is put together from parts: a
-configuration may come from a stranger. ``\${`` is the text ``${``.
+configuration may come from a stranger. The text ``${`` itself has no place in a setting: a run keeps its settings
+resolved, and reading them again would resolve it.
 """
 
 import re
@@ -57,9 +58,9 @@ def check_text(text: str, key: str) -> None:
         BadInputError: If it is neither a key nor a documented variable, is not closed, or is put together from parts.
     """
     for match in INTERPOLATION.finditer(text):
-        if match[0] == "\\${":
-            continue
         asked = match[1]
+        if match[0] == "\\${":
+            raise BadInputError("the text ${ cannot stand in a setting", where=key, expected="${KEY}, or no ${")
         if asked is None:
             raise BadInputError("this ${ is not closed, or holds another one", where=key, expected="${KEY}")
         if ":" in asked and not VARIABLE.fullmatch(asked.strip()):

@@ -112,9 +112,12 @@ def components(value: Any) -> list[dict[str, Any]]:
 
 
 def write_enums_as_text(config: Namespace) -> None:
-    """Puts their values in place of enumerations that classes have as defaults of text (Timer): files hold text."""
+    """Puts their values in place of enumerations that classes have as defaults of text (Timer): files hold text.
+
+    Other enumerations go by their names, which the parser writes itself.
+    """
     for key, value in vars(config).items():
-        if isinstance(value, Enum):
+        if isinstance(value, Enum) and isinstance(value.value, str):
             setattr(config, key, value.value)
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Namespace):

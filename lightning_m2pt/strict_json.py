@@ -98,13 +98,6 @@ def finite_float(text: str) -> float:
     return number
 
 
-REFUSING: dict[str, Any] = {
-    "object_pairs_hook": object_of_pairs,
-    "parse_float": finite_float,
-    "parse_constant": refuse_constant,
-}
-
-
 def is_deeper(value: Any, levels: int) -> bool:  # noqa: ANN401  (any JSON value)
     """Tells whether a JSON value has more levels of lists and objects; looks level by level, without recursion."""
     level = [value]

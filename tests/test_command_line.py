@@ -1,6 +1,5 @@
 """A user's mistake ends in at most three lines on standard error and the right exit code; nothing is written."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -153,12 +152,9 @@ def test_help_needs_neither_torch_nor_lightning():
     assert "m2pt train --config experiments/m2pt_base.yaml" in answer.stdout
 
 
-def test_a_strategy_without_its_package_ends_in_three_lines(capfd, tmp_path):
-
-    if importlib.util.find_spec("deepspeed") is not None:
-        pytest.skip("DeepSpeed is installed here")
+def test_a_strategy_that_is_not_proven_is_refused_whether_its_package_is_here_or_not(capfd, tmp_path):
     strategy = "experiments/strategies/deepspeed_stage_2.yaml"
     code, lines = run(capfd, "fit", *small_words(tmp_path), "--config", strategy)
-    assert code == ExitCode.ENVIRONMENT
+    assert code == ExitCode.BAD_INPUT
     assert len(lines) <= 3
     assert "DeepSpeed" in lines[0]

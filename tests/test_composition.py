@@ -133,12 +133,12 @@ def test_interpolation_in_lists_texts_chains_and_the_environment(monkeypatch):
             {"class_path": "a.One", "init_args": {"root": "${data.init_args.root}/1", "size": "${data.init_args.size}"}}
         ],
         "output_root": "${benchmarks[0].init_args.root}-${data.init_args.size}",
-        "trainer": {"limits": ["${data.init_args.size}"], "text": r"\${data.size}"},
+        "trainer": {"limits": ["${data.init_args.size}"]},
     }
     monkeypatch.setenv("M2PT_DATA", "d")
     found = interpolated(tree)
     assert found["benchmarks"][0]["init_args"] == {"root": "d/x/1", "size": 3}
-    assert (found["output_root"], found["trainer"]) == ("d/x/1-3", {"limits": [3], "text": "${data.size}"})
+    assert (found["output_root"], found["trainer"]) == ("d/x/1-3", {"limits": [3]})
     monkeypatch.delenv("M2PT_DATA")
     assert interpolated(tree)["data"]["init_args"]["root"] == "data/x"
 
@@ -148,7 +148,19 @@ def test_interpolation_in_lists_texts_chains_and_the_environment(monkeypatch):
     [
         *("${oc.env:HF_TOKEN}", "a${oc.env:HF_TOKEN,x}", "${oc.env: HF_TOKEN }", "${oc.env:M2PT_DATA_2,x}"),
         *("${oc.env:${x}}", "${oc.decode:1}", "${oc.create:{}}", "${oc.dict.keys:data}", "${x:1}", "${${y}}"),
-        *("${a}", "${b}", "${nope}", "${a", "${}", "${.a}", "x${list}", "x${none}", "${list.7}", "${oc.env:M2PT_DATA}"),
+        *(
+            "${a}",
+            "${b}",
+            "${nope}",
+            r"\${b}",
+            "${a",
+            "${}",
+            "${.a}",
+            "x${list}",
+            "x${none}",
+            "${list.7}",
+            "${oc.env:M2PT_DATA}",
+        ),
     ],
 )
 def test_no_other_interpolation_is_resolved(text, monkeypatch):

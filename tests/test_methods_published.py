@@ -269,6 +269,7 @@ def test_zero_length_prompts_are_the_frozen_model(tmp_path: Path) -> None:
 
 def test_the_token_path_takes_prompts_out_wherever_they_stand() -> None:
     path, states = VisionTokenPath(), torch.arange(8.0)[None, :, None]
+    path.rows = [torch.zeros(1, 3, 1)]
     assert path.without_prompts(states, 3).flatten().tolist() == [3, 4, 5, 6, 7]
     path.position = "after_cls"
     assert path.without_prompts(states, 3).flatten().tolist() == [0, 4, 5, 6, 7]

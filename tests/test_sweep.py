@@ -155,7 +155,7 @@ def test_a_cell_with_a_damaged_record_stops_no_other(tmp_path, capfd):
     (damaged,) = (tmp_path / "out" / "two").glob("*/run.json")
     damaged.write_text("")
     assert main(["status", str(path), "--output_root", str(tmp_path / "out")]) == 0
-    assert "run.json:notreadableasJSON" in "".join(capfd.readouterr().out.split())
+    assert "run.json:1:thisisnotvalidJSON" in "".join(capfd.readouterr().out.split())
     assert main(words_for(path)) == 1
     states = {job.label: record(path).state(job) for job in jobs_of(path)}
     assert states == {"one": State.DONE, "changed": State.DONE, "two": State.FAILED}
