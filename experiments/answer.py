@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.backbone_gates import say_missed_gates
-from experiments.cli import parse_experiment, split_arguments
+from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.console import OUT, VerbParser, say
+from experiments.evaluate import answers_come_from, recorded_config
 from experiments.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.loading import experiment_of_run, load_run
 from experiments.prepare import check_experiment
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     check_benchmarks(experiment)
     if own.run:
         load_run(own.run, experiment)
-        folder = own.run / "evaluations" / f"{verb}-{experiment.data.name}-{short_hash(experiment.config['data'])}"
+        folder = own.run / "evaluations" / f"{verb}-{experiment.data.name}-{short_hash(decides(own.run, experiment))}"
         scores = evaluate_tuned(experiment, folder)
     else:
         folder, scores = evaluate_frozen(experiment)
@@ -45,3 +47,11 @@ def main(arguments: Sequence[str]) -> int:
         say_missed_gates(experiment)
     say(f"predictions: {folder / 'predictions' / f'{experiment.data.name}.jsonl'}")
     return ExitCode.DONE
+
+
+def decides(run: Path, experiment: Experiment) -> dict[str, Any]:
+    """Returns what tells an answered set from others of a run: the set, and the model where it is not the run's own."""
+    data: dict[str, Any] = experiment.config["data"]
+    model, recorded = answers_come_from(experiment.config["model"]), recorded_config(run)
+    same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
+    return data if same_model else {"data": data, "model": model}

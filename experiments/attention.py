@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         sample = shown_sample(experiment, benchmark, question, own.layer)
         samples.append(sample)
         write_sample(folder, sample, own.token)
+        say_missing_words(sample, own.token)
         answers = ", ".join(f"{side.name}: {side.answer}" for side in sample.sides)
         say(f"{benchmark.name} {question.id}: {question.text} ({answers})")
     if all(side.attention.language for sample in samples for side in sample.sides):
@@ -94,3 +95,11 @@ def write_sample(folder: Path, sample: ShownSample, words: Sequence[str]) -> Non
     if sample.sides[0].attention.vision[0]:
         write_atomically(folder / f"{name}-vision.png", activation_figure(sample, "vision"))
     write_atomically(folder / f"{name}-overlay.png", overlay_figure(sample, words))
+
+
+def say_missing_words(sample: ShownSample, words: Sequence[str]) -> None:
+    """Says which words are no token of a question or of its answers, so that nothing is drawn for them."""
+    tokens = {token.strip().lower() for side in sample.sides for token in side.tokens}
+    missing = [word for word in words if word.lower() not in tokens]
+    if missing:
+        say(f"note: no token of {sample.question.id} is {', '.join(missing)}: nothing is laid over the picture for it")

@@ -232,9 +232,27 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
         if not was_run:
             check_trainer(experiment.config["trainer"])
         experiment.model.check()
+        refuse_same_names(experiment.benchmarks)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, files, words) from error
     return experiment
+
+
+def refuse_same_names(benchmarks: Sequence[BenchmarkDataModule]) -> None:
+    """Looks for two evaluation sets of one name, of which one would take the other's place.
+
+    Raises:
+        BadInputError: Naming the first.
+    """
+    names = [benchmark.name for benchmark in benchmarks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInputError(
+            f"the set {twice!r:.40} is there twice",
+            where="benchmarks",
+            expected="every set once: predictions and scores go by its name",
+            hint="another template or limit is another evaluation: m2pt evaluate --run DIR --benchmarks '[...]'",
+        )
 
 
 def accepts(opened: Sequence[str], class_path: str, name: str) -> bool:

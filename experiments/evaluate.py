@@ -167,8 +167,7 @@ def evaluation_folder(
         shared_prefix: Whether questions about one picture are computed together; a folder of its own only where that
             may change answers.
     """
-    config = run / CONFIG_FILE
-    recorded = parse_json(config.read_bytes(), config) if config.is_file() else {}
+    recorded = recorded_config(run)
     model, benchmarks = answers_come_from(experiment.config["model"]), experiment.config["benchmarks"]
     own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
     words: list[str] = [method] if method != "greedy" else []
@@ -187,6 +186,13 @@ def evaluation_folder(
         "shots": shots,
     }
     return run / "evaluations" / f"{'-'.join(words or ['changed'])}-{short_hash(decides)}"
+
+
+def recorded_config(run: Path) -> dict[str, Any]:
+    """Returns a run's resolved configuration; empty if there is none."""
+    path = run / CONFIG_FILE
+    config: dict[str, Any] = parse_json(path.read_bytes(), path) if path.is_file() else {}
+    return config
 
 
 def answers_come_from(model: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.scoring import score_content
+from experiments.strict_yaml import plain, read_mapping
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
+from lightning_m2pt.metrics.predictions import PredictionFile, check_paired, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import Floats, mean_of_runs, resampled_scores
 from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, read_run_record
@@ -51,6 +50,16 @@ class EvaluatedSet:
         known = {**self.answered.header, "rule": self.score.rule, "shots": self.shots}
         return {key: known.get(key) for key in SETTINGS}
 
+    def is_measured_as(self, other: "EvaluatedSet") -> bool:
+        """Tells whether two runs were asked the same questions in the same way, so that their mean means something."""
+        if self.settings != other.settings:
+            return False
+        try:
+            check_paired(self.answered.predictions, other.answered.predictions, ("one", "the other"))
+        except BadInputError:
+            return False
+        return True
+
     @property
     def shots(self) -> int:
         """How many worked examples stood before every question."""
@@ -79,17 +88,10 @@ class EvaluatedRun:
         """The run's resolved configuration; empty if there is none.
 
         Raises:
-            BadInputError: If the file is no YAML mapping.
+            BadInputError: If the file is no YAML of keys and plain values.
         """
         path = self.home / CONFIG_FILE
-        if not path.is_file():
-            return {}
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInputError("this is not valid YAML", where=str(path), expected="a run's configuration") from error
-        if not isinstance(config, dict):
-            raise BadInputError("this is no mapping", where=str(path), expected="a run's configuration")
+        config: dict[str, Any] = plain(read_mapping(path)) if path.is_file() else {}
         return config
 
     @property
@@ -118,7 +120,7 @@ class EvaluatedRun:
         if {**own, "seed": None} != {**others, "seed": None} or self.experiment != other.experiment:
             return False
         common = self.sets.keys() & other.sets.keys()
-        return all(self.sets[name].settings == other.sets[name].settings for name in common)
+        return all(self.sets[name].is_measured_as(other.sets[name]) for name in common)
 
 
 @dataclass
@@ -286,7 +288,7 @@ def decoding_text(decoding: Mapping[str, Any]) -> str:
     words = [str(rest.pop("method"))] if "method" in rest else []
     if "max_new_tokens" in rest:
         words.append(f"{rest.pop('max_new_tokens')} tokens")
-    if "candidate_tokens" in rest:
+    if isinstance(rest.get("candidate_tokens"), dict):
         words.append(f"{len(rest.pop('candidate_tokens'))} candidates")
     if "dtype" in rest:
         words.append(str(rest.pop("dtype")))

@@ -4,7 +4,7 @@ Runs stand side by side if they tune the same backbone and answered the same que
 is a comparison of its own, so that no table mixes two measurements.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from experiments.evaluated_runs import (
 )
 from experiments.report_sweeps import Sweep, found_sweeps
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.predictions import OF_QUESTIONS
 from lightning_m2pt.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, RECORD_FILE, short_hash
 
 BASE = "_base"
@@ -147,11 +148,16 @@ def fingerprint_of(group: Group, recorded: Sequence[Group]) -> str | None:
     for other in (one.runs[0] for one in recorded):
         fingerprint = fingerprint_of(Group("", [other]), [])
         sets = [name for name in set_names(other) if name in run.sets]
-        questions = [dict(run.sets[name].answered.header) for name in sets]
+        questions = [without_count(run.sets[name].answered.header) for name in sets]
         known = [fingerprint, *(name for start in other.record.get(MADE_WITH, []) for name in names_in(start))]
         if run.folder.name in {short_hash({"backbone": name, "questions": questions}) for name in known}:
             return fingerprint
     return None
+
+
+def without_count(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a header as folders of the frozen model's answers are named after it."""
+    return {key: value for key, value in header.items() if key != OF_QUESTIONS}
 
 
 def names_in(start: Any) -> list[str]:

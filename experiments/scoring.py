@@ -52,9 +52,10 @@ def score_under(predictions: Path, rules: Sequence[str], against: Path | None = 
     """
     content = read_predictions(predictions)
     if against is not None:
-        asked = read_predictions(against).predictions
-        check_same_questions(content.predictions, [row["id"] for row in asked], str(predictions))
-        check_paired(content.predictions, asked, (str(predictions), str(against)))
+        asked = read_predictions(against)
+        check_same_questions(content.predictions, [row["id"] for row in asked.predictions], str(predictions))
+        check_paired(content.predictions, asked.predictions, (str(predictions), str(against)))
+        refuse_other_data(predictions, content, asked)
     named = rules or [content.header["default_rule"]]
     fitting = fitting_rules(content.header, content.predictions) if EVERY_FITTING_RULE in named else []
     if EVERY_FITTING_RULE in named and not fitting:
@@ -68,6 +69,22 @@ def score_under(predictions: Path, rules: Sequence[str], against: Path | None = 
         )
     names = dict.fromkeys(name for rule in named for name in (fitting if rule == EVERY_FITTING_RULE else [rule]))
     return [score_content(predictions, content, name) for name in names]
+
+
+def refuse_other_data(predictions: Path, content: PredictionFile, asked: PredictionFile) -> None:
+    """Refuses answers to the same questions about other pictures, or about another revision of the set.
+
+    Raises:
+        BadInputError: If the data's fingerprints differ.
+    """
+    revisions = [str(file.header["data_revision"]) for file in (content, asked)]
+    if revisions[0] != revisions[1]:
+        raise BadInputError(
+            f"the data revision is {revisions[0]:.8}, and {revisions[1]:.8} in the other",
+            where=str(predictions),
+            expected="answers to the same questions about the same pictures",
+            hint="answer both on the same data",
+        )
 
 
 def check_rules(names: Sequence[str]) -> None:

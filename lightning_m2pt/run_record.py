@@ -22,7 +22,7 @@ def read_run_record(run_folder: Path) -> dict[str, Any]:
     """Returns the sections of a run's record; empty if there is none yet.
 
     Raises:
-        BadInputError: If the file is not a JSON object.
+        BadInputError: If the file is not a JSON object, or a section that is read back is not what it should be.
     """
     path = run_folder / RECORD_FILE
     if not path.exists():
@@ -30,7 +30,25 @@ def read_run_record(run_folder: Path) -> dict[str, Any]:
     record = parse_json(path.read_bytes(), path, expected="a run's record", hint="move the run's folder away")
     if not isinstance(record, dict):
         raise BadInputError("not a JSON object", where=str(path), hint="move the run's folder away")
+    starts = record.get(MADE_WITH, [])
+    names = [start.get(BACKBONE_NAMES, []) for start in starts if isinstance(start, dict)] if is_list(starts) else []
+    for section, is_right in (
+        (DECIDING, isinstance(record.get(DECIDING, {}), dict)),
+        (MADE_WITH, is_list(starts) and len(names) == len(starts) and all(map(is_list, names))),
+    ):
+        if not is_right:
+            raise BadInputError(
+                f"the value is {record[section]!r:.60}",
+                where=f"{path}: {section}",
+                expected="a run's record",
+                hint="move the run's folder away",
+            )
     return record
+
+
+def is_list(value: Any) -> bool:  # noqa: ANN401  (any JSON value)
+    """Tells whether a JSON value is a list."""
+    return isinstance(value, list)
 
 
 def update_run_record(run_folder: Path, section: str, value: Any) -> None:  # noqa: ANN401  (any JSON value)

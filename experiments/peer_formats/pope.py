@@ -24,6 +24,7 @@ from lightning_m2pt.metrics.predictions import PredictionFile
 SPLITS = ("random", "popular", "adversarial")
 """As in ``data_modules.pope``, which would bring torch along."""
 
+MOST_DIGITS = 18
 ORDER_NOTE = "answers and labels are matched by order: your label files must hold just these questions"
 
 
@@ -77,7 +78,7 @@ def in_question_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         BadInputError: If an id has no number, or a split is unknown.
     """
     for row in rows:
-        if not number_of(row).isdecimal():
+        if not number_of(row).isdecimal() or len(number_of(row)) > MOST_DIGITS:
             raise BadInputError(
                 f"the id {row['id']!r:.80} has no number", where="id", expected="SPLIT/NUMBER, as in POPE's files"
             )

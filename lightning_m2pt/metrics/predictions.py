@@ -14,6 +14,7 @@ from lightning_m2pt.strict_json import parse_json
 PREDICTION_FORMAT = 1
 OF_QUESTIONS = "of_questions"
 """How many questions the set has; decides no answer, and is there only where a part of them was asked."""
+MOST_QUESTIONS = 10**9
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
 SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
@@ -104,7 +105,7 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
     Raises:
         BadInputError: Naming the first thing that is wrong.
     """
-    if header.get("format") != PREDICTION_FORMAT:
+    if type(header.get("format")) is not int or header["format"] != PREDICTION_FORMAT:
         raise BadInputError(f"the format is {header.get('format')!r:.40}", where=where, expected=str(PREDICTION_FORMAT))
     for key in HEADER_TEXTS:
         if not isinstance(header.get(key), str):
@@ -122,9 +123,11 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
         if not isinstance(header.get(key, kind()), kind):
             raise BadInputError(f"the value is {header[key]!r:.40}", where=f"{where}: {key}", expected=expected)
     for key, given in ((OF_QUESTIONS, header), ("shots", header.get("examples", {}))):
-        if type(given.get(key, 1)) is not int or given.get(key, 1) < 1:
+        if type(given.get(key, 1)) is not int or not 1 <= given.get(key, 1) <= MOST_QUESTIONS:
             raise BadInputError(
-                f"the value is {given[key]!r:.40}", where=f"{where}: {key}", expected="a whole number of at least 1"
+                f"the value is {given[key]!r:.40}",
+                where=f"{where}: {key}",
+                expected=f"a whole number from 1 to {MOST_QUESTIONS:,}",
             )
     try:
         json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
@@ -147,9 +150,7 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
         if key != "answer" and not is_encodable(prediction[key]):
             raise BadInputError("the text holds half a character", where=f"{where}: {key}", expected="Unicode text")
     logarithms = prediction.get("log_probabilities", {})
-    if not isinstance(logarithms, dict) or not all(
-        isinstance(value, float | int) and math.isfinite(value) for value in logarithms.values()
-    ):
+    if not isinstance(logarithms, dict) or not all(map(is_number, logarithms.values())):
         raise BadInputError(
             f"the value is {logarithms!r:.80}", where=f"{where}: log_probabilities", expected="numbers by answer"
         )
@@ -158,6 +159,14 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
         raise BadInputError(
             f"the value is {references!r:.40}", where=f"{where}: references", expected="a list of one text or more"
         )
+
+
+def is_number(value: Any) -> bool:  # noqa: ANN401  (any JSON value)
+    """Tells whether a JSON value is a number that a float can hold."""
+    try:
+        return isinstance(value, float | int) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def is_encodable(text: str) -> bool:
@@ -207,7 +216,7 @@ def check_ids(predictions: Sequence[Mapping[str, Any]], where: str, first_line: 
 
 
 def check_count(header: Mapping[str, Any], lines: int, where: str) -> None:
-    """Refuses a file with another number of predictions than its header says, if it says one.
+    """Refuses a file with another number of predictions than its header says, or with more than the set has.
 
     Raises:
         BadInputError: Naming both numbers.
@@ -218,6 +227,13 @@ def check_count(header: Mapping[str, Any], lines: int, where: str) -> None:
             f"the header says {questions!r:.40} questions, and {lines} predictions follow",
             where=where,
             expected="one prediction for every question",
+            hint="answer the set again",
+        )
+    if header.get(OF_QUESTIONS, lines) < lines:
+        raise BadInputError(
+            f"the header says that the set has {header[OF_QUESTIONS]:,} questions, and {lines:,} predictions follow",
+            where=where,
+            expected="at most one prediction for every question",
             hint="answer the set again",
         )
 

@@ -1,0 +1,60 @@
+"""Evaluation sets as words of the command line: every set once, each evaluation in a folder of its own, own places."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from experiments.answer import decides
+from experiments.attention import say_missing_words
+from experiments.cli import parse_experiment
+from experiments.config_errors import place_of
+from experiments.run_folder import short_hash
+from lightning_m2pt.errors import BadInputError
+from tests.small_experiment import BASE, small_words
+
+
+def sets(*templates: str) -> str:
+    return json.dumps(
+        [{"class_path": "data_modules.vsr.VSR", "init_args": {"root": "vsr", "template": name}} for name in templates]
+    )
+
+
+@pytest.mark.parametrize("templates", [("vicuna_v1", "plain"), ("plain", "plain")])
+def test_a_set_that_is_there_twice_is_refused_because_one_would_replace_the_other(
+    tmp_path: Path, templates: tuple[str, ...]
+) -> None:
+    with pytest.raises(BadInputError, match="the set 'vsr' is there twice") as caught:
+        parse_experiment([*small_words(tmp_path), "--benchmarks", sets(*templates)])
+    assert caught.value.where == "command line: benchmarks"
+
+
+def test_a_set_answered_in_another_type_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    words = ["--config", BASE, "--benchmarks", "[]", "--data", json.dumps(json.loads(sets("plain"))[0])]
+    own, other = (parse_experiment([*words, *more]) for more in ([], ["--model.backbone.dtype", "bfloat16"]))
+    (tmp_path / "config.yaml").write_text(json.dumps(own.config))
+    assert decides(tmp_path, own) == own.config["data"], "runs of before keep their folders"
+    assert short_hash(decides(tmp_path, other)) != short_hash(decides(tmp_path, own))
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["--benchmarks", sets("plain")], "command line: benchmarks.VSR.limit"),
+        ([f"--benchmarks={sets('plain')}"], "command line: benchmarks.VSR.limit"),
+        (["--benchmarks.limit", "0"], "command line: benchmarks.limit"),
+        (["--model.method", "m2pt"], "benchmarks.VSR"),
+    ],
+)
+def test_what_stands_on_the_command_line_is_not_looked_for_in_a_file(words: list[str], place: str) -> None:
+    assert place_of("benchmarks.VSR.limit", [Path(BASE)], words).startswith((place, f"{BASE}:"))
+    assert place_of("benchmarks.VSR.limit", [Path(BASE)], words).startswith(BASE) == (words[0] == "--model.method")
+
+
+def test_a_word_that_nothing_is_drawn_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    sample = SimpleNamespace(question=SimpleNamespace(id="test/1"), sides=[SimpleNamespace(tokens=[" Cat", "?"])])
+    say_missing_words(sample, ["cat"])  # type: ignore[arg-type]
+    assert capsys.readouterr().out == ""
+    say_missing_words(sample, ["cat", "dog"])  # type: ignore[arg-type]
+    assert "no token of test/1 is dog" in capsys.readouterr().out
