@@ -50,16 +50,6 @@ class EvaluatedSet:
         known = {**self.answered.header, "rule": self.score.rule, "shots": self.shots}
         return {key: known.get(key) for key in SETTINGS}
 
-    def is_measured_as(self, other: "EvaluatedSet") -> bool:
-        """Tells whether two runs were asked the same questions in the same way, so that their mean means something."""
-        if self.settings != other.settings:
-            return False
-        try:
-            check_paired(self.answered.predictions, other.answered.predictions, ("one", "the other"))
-        except BadInputError:
-            return False
-        return True
-
     @property
     def shots(self) -> int:
         """How many worked examples stood before every question."""
@@ -120,7 +110,7 @@ class EvaluatedRun:
         if {**own, "seed": None} != {**others, "seed": None} or self.experiment != other.experiment:
             return False
         common = self.sets.keys() & other.sets.keys()
-        return all(self.sets[name].is_measured_as(other.sets[name]) for name in common)
+        return all(self.sets[name].settings == other.sets[name].settings for name in common)
 
 
 @dataclass
@@ -234,7 +224,11 @@ def read_run(folder: Path, sets: Sequence[str] = (), rules: Mapping[str, str] | 
 
 
 def grouped(runs: Sequence[EvaluatedRun]) -> list[Group]:
-    """Returns runs as groups of seeds, each with a name of its own."""
+    """Returns runs as groups of seeds, each with a name of its own.
+
+    Raises:
+        BadInputError: If seeds of one group answered different questions on data of one fingerprint.
+    """
     groups: list[list[EvaluatedRun]] = []
     for run in runs:
         group = next((group for group in groups if all(run.is_seed_of(other) for other in group)), None)
@@ -242,6 +236,8 @@ def grouped(runs: Sequence[EvaluatedRun]) -> list[Group]:
             groups.append([run])
         else:
             group.append(run)
+    for group in groups:
+        refuse_other_questions(group)
     first = [group[0] for group in groups]
     names = [run.experiment for run in first]
     for longer in ([f"{run.experiment}/{run.folder.name}" for run in first], [str(run.folder) for run in first]):
@@ -250,6 +246,20 @@ def grouped(runs: Sequence[EvaluatedRun]) -> list[Group]:
         Group(name, sorted(group, key=lambda run: (run.seed is None, run.seed)))
         for name, group in zip(names, groups, strict=True)
     ]
+
+
+def refuse_other_questions(runs: Sequence[EvaluatedRun]) -> None:
+    """Refuses seeds whose questions differ under equal ids, too: their mean would be of two measurements.
+
+    Raises:
+        BadInputError: Naming the first question that differs, and both folders.
+    """
+    first: dict[str, EvaluatedRun] = {}
+    for run in runs:
+        for name, evaluated in run.sets.items():
+            other = first.setdefault(name, run)
+            names = (str(other.folder), str(run.folder))
+            check_paired(other.sets[name].answered.predictions, evaluated.answered.predictions, names)
 
 
 def refuse_incomparable(benchmark: str, first: tuple[str, EvaluatedSet], second: tuple[str, EvaluatedSet]) -> None:

@@ -49,6 +49,15 @@ def test_strategies_that_share_out_weights_are_refused_as_configured(path: Path)
     assert len(str(refused.value).splitlines()) == 3
 
 
+def test_fsdp_as_configured_is_parsed_so_that_its_own_refusal_is_heard() -> None:
+    """Its sharding_strategy is an enumeration of numbers."""
+    words = ["--config", "experiments/m2pt_base.yaml", "--config", "experiments/strategies/fsdp.yaml"]
+    strategy = parse_experiment(words).config["trainer"]["strategy"]
+    assert strategy["init_args"]["sharding_strategy"] == "FULL_SHARD"
+    with pytest.raises(BadInputError, match="FSDPStrategy is not supported"):
+        refuse_unproven_strategy(configured_names(strategy))
+
+
 class OwnParallelStrategy(ModelParallelStrategy):
     """A user's class: its own name says nothing."""
 
