@@ -9,7 +9,6 @@ import pytest
 from experiments.answer import decides
 from experiments.attention import say_missing_words
 from experiments.cli import parse_experiment
-from experiments.config_errors import place_of
 from experiments.run_folder import short_hash
 from lightning_m2pt.errors import BadInputError
 from tests.small_experiment import BASE, small_words
@@ -36,20 +35,6 @@ def test_a_set_answered_in_another_type_has_a_folder_of_its_own(tmp_path: Path) 
     (tmp_path / "config.yaml").write_text(json.dumps(own.config))
     assert decides(tmp_path, own) == own.config["data"], "runs of before keep their folders"
     assert short_hash(decides(tmp_path, other)) != short_hash(decides(tmp_path, own))
-
-
-@pytest.mark.parametrize(
-    ("words", "place"),
-    [
-        (["--benchmarks", sets("plain")], "command line: benchmarks.VSR.limit"),
-        ([f"--benchmarks={sets('plain')}"], "command line: benchmarks.VSR.limit"),
-        (["--benchmarks.limit", "0"], "command line: benchmarks.limit"),
-        (["--model.method", "m2pt"], "benchmarks.VSR"),
-    ],
-)
-def test_what_stands_on_the_command_line_is_not_looked_for_in_a_file(words: list[str], place: str) -> None:
-    assert place_of("benchmarks.VSR.limit", [Path(BASE)], words).startswith((place, f"{BASE}:"))
-    assert place_of("benchmarks.VSR.limit", [Path(BASE)], words).startswith(BASE) == (words[0] == "--model.method")
 
 
 def test_a_word_that_nothing_is_drawn_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
