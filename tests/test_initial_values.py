@@ -163,7 +163,9 @@ def test_features_follow_pixels_and_every_tensor_of_the_tower(tmp_path):
     changed[0, 2, -1, -1] += 1e-6
     keys.add(tuple(cache._keys(backbone.vision_tower, changed)))
     keys.add(tuple(cache._keys(backbone.vision_tower, pixels.view(1, 3, 8, 32))))
-    assert len(keys) == 3
+    for dtype in (torch.bfloat16, torch.float16):  # the same bytes are other numbers
+        keys.add(tuple(cache._keys(backbone.vision_tower, torch.zeros(pixels.shape, dtype=dtype))))
+    assert len(keys) == 5
     names = set()
     for name, tensor in [("", torch.zeros(1)), *backbone.vision_tower.state_dict().items()]:
         flat = tensor.view(-1)

@@ -14,19 +14,14 @@ Case = tuple[Sequence[str], Sequence[str]]
 BAD_INPUT, ENVIRONMENT = 2, 3
 
 
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes | str]]:
-    """Returns every file, link and folder below a folder with its content."""
-    found: dict[str, tuple[int, bytes | str]] = {}
+def snapshot(folder: Path) -> dict[str, bytes | str]:
+    """Returns every file and link below a folder with its content; a folder of nothing is no output."""
+    found: dict[str, bytes | str] = {}
     for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
         if path.is_symlink():
-            found[name] = 0, str(path.readlink())
-        elif path.is_dir():
-            found[name] = 1, ""
+            found[str(path)] = str(path.readlink())
         elif path.is_file():
-            found[name] = 2, path.read_bytes()
-        else:
-            found[name] = 3, ""
+            found[str(path)] = path.read_bytes()
     return found
 
 

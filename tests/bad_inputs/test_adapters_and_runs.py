@@ -125,9 +125,12 @@ ADAPTERS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "settings with a call": (
         to_bytes(SETTINGS, lambda data: data + b"\nx: !!python/object/apply:os.getcwd []\n"), (SETTINGS,)
     ),
-    "settings with a foreign key": (to_bytes(SETTINGS, lambda data: data.replace(b"seed_everything:", b"dropuot: 3\nseed_everything:", 1)), ("dropuot",)),
+    "settings with a foreign key": (
+        to_bytes(SETTINGS, lambda data: data.replace(b"{", b'{"dropuot": 3, ', 1)), ("dropuot",)
+    ),
     "settings of a class of the system": (
-        to_bytes(SETTINGS, lambda data: data.replace(b"lightning_m2pt.methods.m2pt.M2PT", b"os.system")), ("os.system",)
+        to_bytes(SETTINGS, lambda data: data.replace(b"lightning_m2pt.methods.m2pt.M2PT", b"os.system")),
+        ("os.system",),
     ),
 }  # fmt: skip
 

@@ -104,8 +104,17 @@ OF_A_RUN = {"attention", "attribution", "prompts"}
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - OF_A_RUN - {"backbone"}))
 def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
-    needed = {"score": ["x.jsonl"], "judge": ["x.jsonl", "--model", "x"], "compare": ["a", "b"], "report": ["a"]}
-    needed |= {"data": ["fetch", "vsr"], "sweep": ["run", "ablation"], "export": ["predictions", "x.jsonl"]}
+    needed: dict[str, list[str]] = {
+        "score": ["x.jsonl"],
+        "judge": ["x.jsonl", "--model", "x"],
+        "compare": ["a", "b"],
+        "report": ["a"],
+    }
+    needed |= {
+        "data": ["fetch", "vsr"],
+        "sweep": ["run", "ablation"],
+        "export": ["predictions", "a", "--format", "llava", "--output", "x"],
+    }
     of_experiments = ("fit", "train", "validate", "test", "predict", "evaluate", "params", "check")
     words = BASE if verb in of_experiments else needed.get(verb, [])
     assert_refused(capfd, [verb, *words, "--no-such-flag"], ("no-such-flag",), tmp_path)

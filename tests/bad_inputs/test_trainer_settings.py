@@ -122,7 +122,7 @@ VARIABLES = {
     "LOCAL_RANK": "a",
     "WORLD_SIZE": "many",
     "MASTER_PORT": "door",
-    "PL_TRAINER__MAX_STEPS": "3",
+    "PL_TRAINER_MAX_STEPS": "3",
 }
 
 
