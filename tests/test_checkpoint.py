@@ -97,6 +97,11 @@ def a_newer_format(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
 
 
+def the_name_of_another_step(folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("step=000001"), folder)
+
+
 def a_file_in_its_place(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("not a folder")
@@ -108,7 +113,16 @@ def a_dangling_link(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [flip_a_byte, not_utf8, no_manifest, a_newer_format, a_file_in_its_place, a_dangling_link]
+    "harm",
+    [
+        flip_a_byte,
+        not_utf8,
+        no_manifest,
+        a_newer_format,
+        the_name_of_another_step,
+        a_file_in_its_place,
+        a_dangling_link,
+    ],
 )
 def test_other_damage_is_put_aside_too_and_refused_when_read(tmp_path: Path, harm: Any) -> None:
     old, new = written(tmp_path, 1, 2)
