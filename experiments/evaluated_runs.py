@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.scoring import score_content
+from experiments.strict_yaml import plain, read_mapping
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
 from lightning_m2pt.metrics.score import Score
@@ -79,17 +78,12 @@ class EvaluatedRun:
         """The run's resolved configuration; empty if there is none.
 
         Raises:
-            BadInputError: If the file is no YAML mapping.
+            BadInputError: If the file is no YAML mapping of plain values.
         """
         path = self.home / CONFIG_FILE
         if not path.is_file():
             return {}
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInputError("this is not valid YAML", where=str(path), expected="a run's configuration") from error
-        if not isinstance(config, dict):
-            raise BadInputError("this is no mapping", where=str(path), expected="a run's configuration")
+        config: dict[str, Any] = plain(read_mapping(path))
         return config
 
     @property

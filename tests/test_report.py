@@ -181,6 +181,13 @@ def test_predictions_under_the_name_of_another_set_are_refused(capfd, outputs, t
     assert "pope.jsonl: these are predictions of 'mme'" in refused(capfd, "report", tmp_path / "run")
 
 
+@pytest.mark.parametrize("text", ["[" * 5000, "a: &a [1]\nb: *a\n", "no keys"])
+def test_a_configuration_that_is_none_is_refused(capfd, tmp_path, text):
+    found = write_outputs(tmp_path)
+    (found / "projector" / "projector-seed0" / "config.yaml").write_text(text)
+    assert "projector-seed0/config.yaml" in refused(capfd, "report", found)
+
+
 def test_seeds_that_answered_different_questions_are_refused_whichever_comes_first(capfd, tmp_path):
     for name, numbers in (("falls", (30, 20)), ("rises", (20, 30))):
         for seed, several in enumerate(numbers):

@@ -27,6 +27,24 @@ def test_a_damaged_record_is_named_and_kept(tmp_path: Path, text: str) -> None:
     assert (tmp_path / "run.json").read_text() == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"deciding": [1]}',
+        '{"deciding": null}',
+        '{"made_with": 5}',
+        '{"made_with": ["start"]}',
+        '{"completed": true}',
+        '{"completed": {"seconds": "12"}}',
+        '{"trainable": "all"}',
+    ],
+)
+def test_a_section_of_another_form_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(BadInputError, match=r"run\.json: (deciding|made_with|completed|trainable).*another form"):
+        read_run_record(tmp_path)
+
+
 def test_a_start_says_what_decides_the_last_bits(tmp_path: Path) -> None:
     from experiments.cli import parse_experiment
     from experiments.run_folder import made_with
