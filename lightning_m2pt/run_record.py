@@ -53,6 +53,11 @@ def check_sections(record: dict[str, Any], path: Path) -> None:
         raise damaged(path, f"{COMPLETED}: seconds", "a number")
 
 
+def is_unfinished(record: dict[str, Any]) -> bool:
+    """Tells whether a run was started and is not complete: an adapter it has is of a step before its last."""
+    return MADE_WITH in record and COMPLETED not in record
+
+
 def damaged(path: Path, section: str, expected: str) -> BadInputError:
     """Returns the error about a section of another form."""
     return BadInputError(
