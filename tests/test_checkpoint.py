@@ -15,6 +15,7 @@ import torch
 
 from lightning_m2pt import atomic_files, checkpoint
 from lightning_m2pt.checkpoint import damage, latest_checkpoint, read_checkpoint, write_checkpoint
+from lightning_m2pt.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 
 FILES = [checkpoint.TENSOR_FILE, checkpoint.TEXT_FILE, checkpoint.MANIFEST_FILE]
@@ -215,3 +216,11 @@ def test_names_with_spaces_and_other_alphabets_work(tmp_path: Path) -> None:
     folder = tmp_path / ("läuft 試験 " + "x" * 180) / "checkpoints"
     written(folder, 1)
     assert latest_checkpoint(folder) is not None
+
+
+def test_what_a_callback_keeps_and_no_checkpoint_can_hold_is_named(tmp_path: Path) -> None:
+    state = {"callbacks": {"Mine": {"seen": {1, 2}}}}
+    with pytest.raises(BadInputError, match=r"builtins\.set \(at state\.callbacks\.Mine\.seen\)") as refused:
+        VerifiedCheckpointIO().save_checkpoint(state, tmp_path / "step=000001")
+    assert refused.value.expected.startswith("make it a number")
+    assert list(tmp_path.iterdir()) == []
