@@ -14,7 +14,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import PredictionFile, check_paired, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import Floats, mean_of_runs, resampled_scores
-from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, read_run_record
+from lightning_m2pt.run_record import CONFIG_FILE, DECIDING, is_unfinished, read_run_record
 
 PREDICTIONS, EVALUATIONS = "predictions", "evaluations"
 ORDER_OF_SETS = ("mme", "vsr", "snli_ve", "pope", "cifar10", "cifar100", "mnist", "text_vqa")
@@ -98,8 +98,8 @@ class EvaluatedRun:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name, and that of the evaluation if it is not the run's own."""
-        name = self.home.parent.name
+        """The experiment's name, that of the evaluation if it is not the run's own, and whether tuning is not over."""
+        name = self.home.parent.name + (", unfinished" if is_unfinished(self.record) else "")
         return name if self.home == self.folder else f"{name}, {self.folder.name}"
 
     def is_seed_of(self, other: "EvaluatedRun") -> bool:

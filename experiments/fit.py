@@ -30,9 +30,9 @@ from experiments.validate import require_validation_split, validate
 from lightning_m2pt.adapter import refuse_unless_saved, save_adapter
 from lightning_m2pt.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.run_record import read_run_record, update_run_record
+from lightning_m2pt.run_record import COMPLETED, read_run_record, update_run_record
 
-COMPLETED, MEMORY = "completed", "peak_memory_bytes"
+MEMORY = "peak_memory_bytes"
 
 
 def argument_parser() -> argparse.ArgumentParser:

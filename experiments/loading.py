@@ -7,7 +7,7 @@ from experiments.cli import Experiment, parse_experiment
 from experiments.console import say
 from lightning_m2pt.adapter import check_adapter, load_adapter, read_adapter_config
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.run_record import CONFIG_FILE
+from lightning_m2pt.run_record import CONFIG_FILE, is_unfinished, read_run_record
 
 ADAPTER = "adapter"
 
@@ -49,7 +49,9 @@ def load_run(run: Path, experiment: Experiment, templates: Sequence[str] = ()) -
 
 
 def say_differences(run: Path, experiment: Experiment, templates: Sequence[str]) -> None:
-    """Says so where a model is asked otherwise than it was tuned, which is allowed; before format 2 nothing is known.
+    """Says so where a model is asked otherwise than it was tuned, or before it is, which is allowed.
+
+    Before format 2 an adapter says nothing of this.
 
     Args:
         run: The run's folder, with its adapter.
@@ -58,6 +60,8 @@ def say_differences(run: Path, experiment: Experiment, templates: Sequence[str])
     """
     config, dtype = read_adapter_config(run / ADAPTER), experiment.model.backbone.dtype_name
     others = sorted({template for template in templates if template != config.get("template")})
+    if is_unfinished(read_run_record(run)):
+        say("note: tuning was stopped before its last step: the command that began it goes on with it")
     if config.get("base_dtype") not in (None, dtype):
         say(f"note: tuned on a base in {config['base_dtype']}, which is in {dtype} now")
     if config.get("template") is not None and others:

@@ -7,9 +7,8 @@ from typing import Any
 from experiments.evaluated_runs import EvaluatedRun, Group
 from experiments.report_curves import logged_gpu_memory
 from experiments.table_formats import Column, ReportTable
-from lightning_m2pt.run_record import MADE_WITH
+from lightning_m2pt.run_record import COMPLETED, MADE_WITH, TRAINABLE
 
-COMPLETED, TRAINABLE = "completed", "trainable"
 MEMORY, PROCESS, GPU = "peak_memory_bytes", "process", "gpu"
 """Of ``fit``, whose import would load torch; a test compares them."""
 GIB = 1024**3

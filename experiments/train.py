@@ -11,7 +11,7 @@ from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
 from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
-from experiments.fit import COMPLETED, MEMORY, check_tuning, tune
+from experiments.fit import MEMORY, check_tuning, tune
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.report_cost import GIB
@@ -22,7 +22,7 @@ from lightning_m2pt.atomic_files import write_atomically
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score
-from lightning_m2pt.run_record import read_run_record
+from lightning_m2pt.run_record import COMPLETED, read_run_record
 from lightning_m2pt.trainable_table import summary
 
 

@@ -158,6 +158,8 @@ def damage(folder: Path) -> str | None:
         version, files = manifest["format"], dict(manifest["files"])
         if version != FORMAT_VERSION:
             return f"format version {version} instead of {FORMAT_VERSION}"
+        if STEP_FOLDER.fullmatch(folder.name) and manifest["step"] != step_of(folder):
+            return f"it is of step {manifest['step']!r:.20}"
         if set(files) != {TENSOR_FILE, TEXT_FILE}:
             return f"{MANIFEST_FILE} does not list its two files"
         for name, recorded in files.items():

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from typing_extensions import override
 
 from lightning_m2pt.checkpoint import read_checkpoint, step_of, write_checkpoint
+from lightning_m2pt.errors import BadInputError
 
 
 class VerifiedCheckpointIO(CheckpointIO):
@@ -18,8 +19,17 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Writes a step's folder.
+
+        Raises:
+            BadInputError: If a callback keeps what no checkpoint can hold.
+        """
         folder = Path(path)
-        write_checkpoint(folder.parent, step_of(folder), checkpoint)
+        try:
+            write_checkpoint(folder.parent, step_of(folder), checkpoint)
+        except TypeError as error:
+            what, _, instead = str(error).partition(": ")
+            raise BadInputError(what, where=str(folder), expected=instead or "plain values and tensors") from error
 
     @override
     def load_checkpoint(

@@ -10,6 +10,8 @@ from lightning_m2pt.errors import EnvironmentFailure
 
 TEXT_BYTES = 4096
 """More than anybody writes into a lock."""
+OPENED = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+"""A link in a lock's place leads to somebody's file, which the lock's text would replace."""
 
 
 def lock_file(path: Path) -> Path:
@@ -47,7 +49,7 @@ class HeldLock:
         if is_still_there(self.path, self.descriptor):
             return
         with reported(self.path):
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT)
+            descriptor = os.open(self.path, OPENED)
             if not try_flock(descriptor) or not is_still_there(self.path, descriptor):
                 os.close(descriptor)
                 raise EnvironmentFailure(
@@ -106,7 +108,7 @@ def taken(lock: Path, on_wait: Callable[[], None]) -> int:
     while True:
         with reported(lock):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+            descriptor = os.open(lock, OPENED)
         try:
             with reported(lock):
                 is_ours = try_flock(descriptor)

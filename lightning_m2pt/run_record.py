@@ -15,6 +15,8 @@ DECIDING, MADE_WITH = "deciding", "made_with"
 """Sections of run.json: what decides the numbers, and one entry for every start of the run."""
 BACKBONE_NAMES = "backbone_names"
 """Key of such an entry: the backbone's fingerprint and the one that folders made before this version go by."""
+COMPLETED, TRAINABLE = "completed", "trainable"
+"""Sections of run.json: what tuning took once it is over, and what was trained."""
 HASH_LENGTH = 8
 
 
@@ -22,7 +24,7 @@ def read_run_record(run_folder: Path) -> dict[str, Any]:
     """Returns the sections of a run's record; empty if there is none yet.
 
     Raises:
-        BadInputError: If the file is not a JSON object, or a section that is read back is not what it should be.
+        BadInputError: If the file is not a JSON object, or a section that is read by its keys has none.
     """
     path = run_folder / RECORD_FILE
     if not path.exists():
@@ -30,25 +32,39 @@ def read_run_record(run_folder: Path) -> dict[str, Any]:
     record = parse_json(path.read_bytes(), path, expected="a run's record", hint="move the run's folder away")
     if not isinstance(record, dict):
         raise BadInputError("not a JSON object", where=str(path), hint="move the run's folder away")
-    starts = record.get(MADE_WITH, [])
-    names = [start.get(BACKBONE_NAMES, []) for start in starts if isinstance(start, dict)] if is_list(starts) else []
-    for section, is_right in (
-        (DECIDING, isinstance(record.get(DECIDING, {}), dict)),
-        (MADE_WITH, is_list(starts) and len(names) == len(starts) and all(map(is_list, names))),
-    ):
-        if not is_right:
-            raise BadInputError(
-                f"the value is {record[section]!r:.60}",
-                where=f"{path}: {section}",
-                expected="a run's record",
-                hint="move the run's folder away",
-            )
+    check_sections(record, path)
     return record
 
 
-def is_list(value: Any) -> bool:  # noqa: ANN401  (any JSON value)
-    """Tells whether a JSON value is a list."""
-    return isinstance(value, list)
+def check_sections(record: dict[str, Any], path: Path) -> None:
+    """Looks whether sections have the form in which they are written; a record may be anybody's.
+
+    Raises:
+        BadInputError: At the first that has not.
+    """
+    for section in (DECIDING, COMPLETED, TRAINABLE):
+        if not isinstance(record.get(section, {}), dict):
+            raise damaged(path, section, "a JSON object")
+    starts = record.get(MADE_WITH, [])
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise damaged(path, MADE_WITH, "a list with an object for every start")
+    if not all(isinstance(start.get(BACKBONE_NAMES, []), list) for start in starts):
+        raise damaged(path, f"{MADE_WITH}: {BACKBONE_NAMES}", "a list of names")
+    seconds = record.get(COMPLETED, {}).get("seconds", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise damaged(path, f"{COMPLETED}: seconds", "a number")
+
+
+def is_unfinished(record: dict[str, Any]) -> bool:
+    """Tells whether a run was started and is not complete: an adapter it has is of a step before its last."""
+    return MADE_WITH in record and COMPLETED not in record
+
+
+def damaged(path: Path, section: str, expected: str) -> BadInputError:
+    """Returns the error about a section of another form."""
+    return BadInputError(
+        "this is of another form", where=f"{path}: {section}", expected=expected, hint="move the run's folder away"
+    )
 
 
 def update_run_record(run_folder: Path, section: str, value: Any) -> None:  # noqa: ANN401  (any JSON value)

@@ -15,6 +15,7 @@ import torch
 
 from lightning_m2pt import atomic_files, checkpoint
 from lightning_m2pt.checkpoint import damage, latest_checkpoint, read_checkpoint, write_checkpoint
+from lightning_m2pt.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 
 FILES = [checkpoint.TENSOR_FILE, checkpoint.TEXT_FILE, checkpoint.MANIFEST_FILE]
@@ -97,6 +98,11 @@ def a_newer_format(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
 
 
+def the_name_of_another_step(folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("step=000001"), folder)
+
+
 def a_file_in_its_place(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("not a folder")
@@ -108,7 +114,16 @@ def a_dangling_link(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [flip_a_byte, not_utf8, no_manifest, a_newer_format, a_file_in_its_place, a_dangling_link]
+    "harm",
+    [
+        flip_a_byte,
+        not_utf8,
+        no_manifest,
+        a_newer_format,
+        the_name_of_another_step,
+        a_file_in_its_place,
+        a_dangling_link,
+    ],
 )
 def test_other_damage_is_put_aside_too_and_refused_when_read(tmp_path: Path, harm: Any) -> None:
     old, new = written(tmp_path, 1, 2)
@@ -201,3 +216,11 @@ def test_names_with_spaces_and_other_alphabets_work(tmp_path: Path) -> None:
     folder = tmp_path / ("läuft 試験 " + "x" * 180) / "checkpoints"
     written(folder, 1)
     assert latest_checkpoint(folder) is not None
+
+
+def test_what_a_callback_keeps_and_no_checkpoint_can_hold_is_named(tmp_path: Path) -> None:
+    state = {"callbacks": {"Mine": {"seen": {1, 2}}}}
+    with pytest.raises(BadInputError, match=r"builtins\.set \(at state\.callbacks\.Mine\.seen\)") as refused:
+        VerifiedCheckpointIO().save_checkpoint(state, tmp_path / "step=000001")
+    assert refused.value.expected.startswith("make it a number")
+    assert list(tmp_path.iterdir()) == []

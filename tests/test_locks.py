@@ -7,8 +7,11 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from experiments.locks import is_locked, try_lock
-from lightning_m2pt.file_lock import locked
+from lightning_m2pt.errors import EnvironmentFailure
+from lightning_m2pt.file_lock import lock_file, locked
 
 
 def test_a_lock_is_taken_once_and_given_back(tmp_path):
@@ -21,6 +24,15 @@ def test_a_lock_is_taken_once_and_given_back(tmp_path):
     assert is_locked(path)
     os.close(held)
     assert not is_locked(path)
+
+
+def test_a_link_in_a_locks_place_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    lock_file(tmp_path / "run").symlink_to(precious)
+    with pytest.raises(EnvironmentFailure, match="cannot be locked"), locked(tmp_path / "run", lambda: None) as lock:
+        lock.write("{}")
+    assert precious.read_text() == "kept"
 
 
 def test_a_child_holds_the_lock_when_its_parent_was_killed(tmp_path):

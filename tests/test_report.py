@@ -134,6 +134,19 @@ def test_other_knobs_or_another_experiment_make_another_group(tmp_path, other):
     assert [len(group.runs) for group in grouped([read_run(folder) for folder in folders])] == [1, 1]
 
 
+def test_a_run_that_was_stopped_before_its_last_step_is_no_seed_of_complete_ones(tmp_path):
+    for seed in (0, 1, 2):
+        run = tmp_path / "m2pt" / f"seed{seed}"
+        write_run(run, seed)
+        record = json.loads((run / "run.json").read_text()) | {"made_with": [{}]}
+        if seed != 1:
+            record["completed"] = {"optimizer_steps": 400, "seconds": 1.0}
+        (run / "run.json").write_text(json.dumps(record))
+        write_predictions(run, "vsr", vsr_questions(20), 0.8, adapter=str(seed))
+    groups = grouped([read_run(run) for run in sorted((tmp_path / "m2pt").iterdir())])
+    assert [(group.name, len(group.runs)) for group in groups] == [("m2pt", 2), ("m2pt, unfinished", 1)]
+
+
 def test_the_mean_row_is_of_the_seeds_that_answered_all_sets(capfd, tmp_path):
     for seed, sets in ((0, ("vsr", "mnist")), (1, ("vsr",))):
         write_run(tmp_path / "tuned" / f"seed{seed}", seed)
@@ -179,6 +192,13 @@ def test_predictions_under_the_name_of_another_set_are_refused(capfd, outputs, t
     folder.mkdir(parents=True)
     (folder / "pope.jsonl").write_bytes((outputs / "frozen/0123abcd/predictions/mme.jsonl").read_bytes())
     assert "pope.jsonl: these are predictions of 'mme'" in refused(capfd, "report", tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: &a [1]\nb: *a\n", "no keys"])
+def test_a_configuration_that_is_none_is_refused(capfd, tmp_path, text):
+    found = write_outputs(tmp_path)
+    (found / "projector" / "projector-seed0" / "config.yaml").write_text(text)
+    assert "projector-seed0/config.yaml" in refused(capfd, "report", found)
 
 
 def test_seeds_that_answered_different_questions_are_refused_whichever_comes_first(capfd, tmp_path):
