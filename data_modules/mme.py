@@ -295,7 +295,7 @@ def two_questions(path: Path) -> list[tuple[str, str, str]]:
     rows = []
     for number, line in lines:
         text, _, answer = line.rpartition("\t")
-        if not text.strip() or answer.strip() not in ANSWERS:
+        if not text.strip() or "\t" in text.strip() or answer.strip() not in ANSWERS:
             raise BadInputError(
                 f"the line is {line!r:.60}", where=f"{path}:{number}", expected="a question, a tab, and Yes or No"
             )

@@ -45,7 +45,7 @@ def only_allowed_imports(opened: Sequence[str]) -> Iterator[None]:
 
 
 def check_opened(opened: Sequence[str]) -> None:
-    """Looks whether the packages of ``--allow-import`` can be there, without importing them.
+    """Looks whether the packages of ``--allow-import`` are there.
 
     Raises:
         BadInputError: If one is no package's name, or not installed.
@@ -53,13 +53,20 @@ def check_opened(opened: Sequence[str]) -> None:
     for package in opened:
         if not all(part.isidentifier() for part in package.split(".")) or package.partition(".")[0] == "jsonargparse":
             raise BadInputError(f"{package!r:.60} cannot be opened", where=IMPORT_FLAG[2:], expected="a package's name")
-        top = package.partition(".")[0]
-        if top not in sys.modules and importlib.util.find_spec(top) is None:
+        if not is_there(package):
             raise BadInputError(
-                f"there is no package {top}",
+                f"there is no package {package}",
                 where=IMPORT_FLAG[2:],
                 expected="a package that is installed, or whose folder PYTHONPATH names",
             )
+
+
+def is_there(package: str) -> bool:
+    """Tells whether a package can be imported; of one inside another, the outer one is."""
+    try:
+        return package in sys.modules or importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def is_allowed(class_path: str, opened: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ import yaml
 
 from experiments.allowed_imports import not_allowed
 from experiments.composition import ARGUMENTS, CLASS_PATH, LISTS
-from experiments.setting_schema import TOP_LEVEL_KEYS, accepted_names
+from experiments.setting_schema import GROUPS, TOP_LEVEL_KEYS, accepted_names
 from experiments.strict_yaml import read_mapping
 from lightning_m2pt.errors import BadInputError
 
@@ -122,7 +122,9 @@ def complaint_of(message: str) -> Complaint:
     if unknown:
         return unknown_key([*keys, unknown.group(1)], class_path[-1] if class_path else "")
     if group:
-        return unknown_key([group.group(1), *group.group(2).split(".")[:1]], "")
+        inside = group.group(2).split(".")
+        is_group = f"{group.group(1)}.{inside[0]}" in GROUPS
+        return unknown_key([group.group(1), *inside[: 1 + is_group]], "")
     if unrecognised:
         return unknown_key(unrecognised.group(1).split("."), "")
     if other_class:

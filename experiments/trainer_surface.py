@@ -11,7 +11,8 @@ from typing import Any
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from experiments.trainer_components import acting, components, early_stoppings, is_own, refuse_components
+from experiments.early_stopping import check_early_stopping
+from experiments.trainer_components import acting, refuse_components
 from lightning_m2pt.errors import BadInputError
 
 
@@ -106,7 +107,6 @@ REASONS = {
 }
 
 PRECISIONS = (None, "32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
-OUR_METRICS = ("train/", "val/", "score/")
 
 
 def check_trainer(trainer: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ def check_trainer(trainer: dict[str, Any]) -> None:
     refuse_precision(trainer)
     refuse_times(trainer)
     refuse_components(trainer)
-    refuse_monitors(trainer)
+    check_early_stopping(trainer)
 
 
 def refuse_set(trainer: dict[str, Any]) -> None:
@@ -321,24 +321,6 @@ def refuse_times(trainer: dict[str, Any]) -> None:
                 f"{limit!r:.60} is no length of time",
                 where="trainer.max_time",
                 expected="DD:HH:MM:SS, as in 00:11:30:00 for eleven hours and a half",
-            )
-
-
-def refuse_monitors(trainer: dict[str, Any]) -> None:
-    """Refuses an EarlyStopping that waits for a metric nobody logs; it would say so after an epoch.
-
-    Raises:
-        BadInputError: If nothing of this name is logged here, and no class of the user's own could log it.
-    """
-    if any(is_own(component) for component in components(trainer.get("callbacks"))):
-        return
-    for arguments in early_stoppings(trainer):
-        monitor = str(arguments.get("monitor"))
-        if not monitor.startswith(OUR_METRICS):
-            raise BadInputError(
-                f"nothing is logged as {monitor!r:.40}",
-                where="trainer.callbacks.EarlyStopping.monitor",
-                expected="train/loss, val/loss or val/answer_accuracy",
             )
 
 

@@ -26,6 +26,7 @@ from callbacks.task_loss import TaskLosses
 from callbacks.time_limit import TimeLimit
 from callbacks.trainable_table import TrainableTable
 from data_modules.instruction import InstructionDataModule
+from experiments.accelerators import check_accelerator
 from experiments.cli import Experiment
 from experiments.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 from experiments.trainer_components import acting, refuse_cluster
@@ -73,6 +74,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     """
     data, configured = tuning_data(experiment), experiment.config["trainer"]
     check_variables(os.environ)
+    check_accelerator(configured.get("accelerator"))
     refuse_unproven_strategy(configured_names(configured.get("strategy")))
     check_limits(configured, data)
     chosen = experiment.trainer_config
@@ -236,7 +238,12 @@ def profiler_in(run: Path, profiler: Any) -> Profiler | None:
 
 
 def answering_trainer(experiment: Experiment, callbacks: list[Callback], settings_of: dict[str, Any]) -> Trainer:
-    """Returns a Trainer that only answers: one device, no loggers, no checkpoints."""
+    """Returns a Trainer that only answers: one device, no loggers, no checkpoints.
+
+    Raises:
+        EnvironmentFailure: If the accelerator is not here.
+    """
+    check_accelerator(experiment.config["trainer"].get("accelerator"))
     return Trainer(
         accelerator=experiment.trainer_config.get("accelerator", "auto"),
         devices=1,

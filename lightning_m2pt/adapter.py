@@ -124,7 +124,12 @@ def check_adapter(folder: Path, method: Method, base_fingerprint: str, former_fi
     saved = config.get("arguments")
     if not isinstance(saved, dict):
         raise BadInputError("no arguments in here", where=path, expected="the method's arguments")
-    for key, value in method.adapter_config().items():
+    wanted = method.adapter_config()
+    if unknown := sorted(set(saved) - set(wanted)):
+        raise BadInputError(
+            f"{method.name} has no argument {unknown[0]}", where=path, expected=f"{', '.join(wanted)} and no others"
+        )
+    for key, value in wanted.items():
         if saved.get(key) != value:
             raise BadInputError(
                 f"{key} is {saved.get(key)} in the adapter and {value} in the configuration",
