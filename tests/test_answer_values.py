@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_m2pt import shared_answers
+from lightning_m2pt import likelihood, shared_answers
 from lightning_m2pt.answering import LikelihoodAnswering
 from lightning_m2pt.generation import GreedyAnswer, greedy_answers
 from lightning_m2pt.likelihood import Candidates
+from lightning_m2pt.sample_order import OrderedSampler, ResumableLoader
 from lightning_m2pt.shared_answers import greedy_answers_of_pictures
 
 END = 0
@@ -71,3 +72,29 @@ def test_the_best_candidate_and_its_lead(method, sums, text, margin):
     answer = answering._best(sums)
     assert (answer.text, answer.margin) == (text, margin)
     assert dict(answer.log_probabilities) == dict(zip("abc", sums, strict=True))
+
+
+def test_later_tokens_are_added_in_any_number_of_parts(monkeypatch):
+    """Five tokens of two questions, the logits of two at a time held at once."""
+    generator = torch.Generator().manual_seed(3)
+    states = torch.randn(2, 5, 4, generator=generator)
+    targets, owners = torch.tensor([1, 3, 0, 2, 1]), torch.tensor([0, 0, 1, 2, 2])
+    first = torch.randn(2, 3, generator=generator)
+    expected = first.clone()
+    for row, (target, owner) in enumerate(zip(targets.tolist(), owners.tolist(), strict=True)):
+        expected[:, owner] += states[:, row].log_softmax(dim=-1)[:, target]
+    for rows in (1, 2, 5, 64):
+        monkeypatch.setattr(likelihood, "ROWS_PER_LOGITS", rows)
+        found = likelihood.add_later_tokens(SimpleNamespace(logits=lambda each: each), first, states, targets, owners)
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_a_loaders_state_counts_the_samples_of_all_devices(ranks):
+    """Micro-batches of 1, eight samples a step: two micro-batches of every device are two samples of each."""
+    sampler = OrderedSampler(16, 0, 8, 1, rank=ranks - 1, world_size=ranks)
+    loader = ResumableLoader(range(16), sampler, lambda _epoch, _step: 5, lambda batch: batch)
+    loader.state_micro_batches = 2
+    assert loader.state_dict() == {"epoch": 0, "samples": 2 * ranks}
+    loader.load_state_dict({"epoch": 1, "samples": 4 * ranks})
+    assert (loader.state_epoch, loader.state_micro_batches) == (1, 4)
