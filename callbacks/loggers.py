@@ -18,7 +18,7 @@ from typing_extensions import override
 from lightning_m2pt.atomic_files import write_atomically
 
 METRICS_FILE = "metrics.csv"
-STEP = "step"
+STEP, EPOCH = "step", "epoch"
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,25 @@ def loggers_for(run_folder: Path, resumed_step: int) -> list[Logger]:
 class Board(TensorBoardLogger):
     """TensorBoard, which shows the validation of a resumed step once although it is made again.
 
-    TensorBoard purges from the resumed step on; that step's validation stands at the index before.
+    TensorBoard purges from the resumed step on; that step's validation stands at the index before, whole or in part.
+    Lightning gives the epoch with the step's metrics and again with its validation's: it is written once.
     """
+
+    _step_of_epoch: int | None = None
 
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        first: int = self._kwargs["purge_step"]
-        if step is None or step >= first or not set(metrics) <= tags_shown(Path(self.log_dir), step):
-            super().log_metrics(metrics, step)
+        shown: set[str] = set()
+        if step is not None and step < self._kwargs["purge_step"]:
+            shown = tags_shown(Path(self.log_dir), step)
+        if step is not None and step == self._step_of_epoch:
+            shown.add(EPOCH)
+        new = {name: value for name, value in metrics.items() if name not in shown}
+        if EPOCH in metrics:
+            self._step_of_epoch = step
+        if new:
+            super().log_metrics(new, step)
 
 
 def tags_shown(folder: Path, step: int) -> set[str]:

@@ -122,7 +122,8 @@ def refuse_functions(value: Any, key: str = "") -> None:
                 raise BadInputError(f"{inner} is a function", where=key, expected="a class")
     elif isinstance(value, (list, tuple)):
         for item in value:
-            refuse_functions(item, key)
+            name = str(item.get(CLASS_PATH, "")).rpartition(".")[2] if isinstance(item, Namespace) else ""
+            refuse_functions(item, f"{key}.{name}".rstrip("."))
     elif callable(value) and not inspect.isclass(value):
         raise BadInputError(
             f"the function {getattr(value, '__name__', value)} is not called from a configuration",

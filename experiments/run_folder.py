@@ -105,13 +105,27 @@ def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
     """
     recorded = recorded_settings(folder, experiment)
     if recorded is not None and recorded != (decides := deciding(experiment)):
-        key = next(key for key in {**decides, **recorded} if recorded.get(key) != decides.get(key))
-        was, now = (json.dumps(settings.get(key))[:120] for settings in (recorded, decides))
+        key, was, now = first_difference(recorded, decides)
         raise BadInputError(
-            f"{key} was {was} in this run and is {now} now",
+            f"{key} was {json.dumps(was)[:120]} in this run and is {json.dumps(now)[:120]} now",
             where=str(folder),
             expected="the settings the run was started with",
         )
+
+
+def first_difference(was: Any, now: Any, key: str = "") -> tuple[str, Any, Any]:
+    """Returns the dotted key of the first setting that differs, and both values; ``init_args`` is left out of keys.
+
+    Args:
+        was: One tree of plain values.
+        now: Another that is not equal to it.
+        key: The dotted key of both.
+    """
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return key, was, now
+    name = next(name for name in {**now, **was} if was.get(name) != now.get(name))
+    inside = key if name == "init_args" else f"{key}.{name}".lstrip(".")
+    return first_difference(was.get(name), now.get(name), inside)
 
 
 def recorded_settings(folder: Path, experiment: Experiment) -> dict[str, Any] | None:

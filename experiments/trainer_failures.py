@@ -17,7 +17,9 @@ MISSING_PACKAGE = re.compile(r"(?:No module named|[Rr]equirement|package) ['\"`]
 
 
 def in_one_line(error: BaseException) -> str:
-    """Returns what an error says, in one line of bearable length."""
+    """Returns what an error says, in one line of bearable length; a parser's error around it says much more."""
+    while isinstance(error, ValueError) and isinstance(error.__cause__ or error.__context__, Exception):
+        error = error.__cause__ or error.__context__ or error
     return " ".join(str(error).split())[:LONGEST] or type(error).__name__
 
 

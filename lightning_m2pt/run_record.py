@@ -29,6 +29,8 @@ def read_run_record(run_folder: Path) -> dict[str, Any]:
     path = run_folder / RECORD_FILE
     if not path.exists():
         return {}
+    if not path.is_file():
+        raise BadInputError("this is no file", where=str(path), expected="a run's record", hint="move the folder away")
     record = parse_json(path.read_bytes(), path, expected="a run's record", hint="move the run's folder away")
     if not isinstance(record, dict):
         raise BadInputError("not a JSON object", where=str(path), hint="move the run's folder away")

@@ -15,6 +15,7 @@ KERNEL = "kernels and attention functions of other packages are neither proven n
 
 INSTALLED_CODE_ONLY: dict[str, tuple[tuple[object, ...], str]] = {
     "auto_map": ((None,), CODE),
+    "trust_remote_code": ((None, False), CODE),
     **dict.fromkeys(
         ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
         ((None, "eager", "sdpa"), KERNEL),

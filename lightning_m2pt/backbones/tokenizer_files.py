@@ -34,6 +34,23 @@ def check_tokenizer_files(folder: Path) -> None:
     read_json(folder / FAST, KEY)
 
 
+def refuse_unknown_class(settings: Path) -> None:
+    """Refuses a class that transformers does not have; it would take another without a word, with other rules.
+
+    Raises:
+        BadInputError: Naming file and class.
+    """
+    import transformers
+
+    name = read_json(settings, KEY).get("tokenizer_class")
+    if name is not None and not (isinstance(name, str) and hasattr(transformers, name)):
+        raise BadInputError(
+            f"transformers has no tokenizer {name!r:.60}",
+            where=f"{settings}: tokenizer_class",
+            expected="a class of transformers, or no such line",
+        )
+
+
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     """Loads a folder's tokenizer; nothing is downloaded or run as code.
 
@@ -43,6 +60,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     check_tokenizer_files(folder)
+    refuse_unknown_class(folder / TOKENIZER_SETTINGS)
     try:
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False

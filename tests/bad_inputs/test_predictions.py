@@ -154,13 +154,6 @@ OF_SETS: dict[str, tuple[Lines, tuple[str, ...]]] = {
     "mme: an unknown subtask": (mme(put(1, "subtask", "colour")), ("colour",)),
     "mme: no subtask": (mme(put(1, "subtask", "")), ("subtask",)),
     "mme: another target": (mme(put(1, "target", "Perhaps")), ("Perhaps",)),
-    "pope: an unknown split": (
-        [
-            pope_predictions(("yes",)).header,
-            *(dict(row, subtask="hard") for row in pope_predictions(("yes",)).predictions),
-        ],
-        ("hard",),
-    ),
     "mnist: a target beyond its classes": (
         [mnist_predictions().header, *(dict(row, target="ten") for row in mnist_predictions().predictions)],
         ("ten",),
