@@ -46,7 +46,8 @@ class SampleProgressBar(RichProgressBar):
         if self._writes_lines and trainer.is_global_zero and now >= self._next_line:
             self._next_line = now + self.seconds_per_line
             values = [f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items()]
-            values.append(f"{self.samples_per_second:.1f} samples/s")
+            if len(self._batches) > 1:
+                values.append(f"{self.samples_per_second:.1f} samples/s")
             log.info("step %d of %d: %s", trainer.global_step, trainer.estimated_stepping_batches, ", ".join(values))
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
