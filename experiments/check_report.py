@@ -34,7 +34,7 @@ def picture_bar(name: str, decode: bool) -> Iterator[OnPicture]:
         yield nobody_asks
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=OUT, transient=True) as progress:
+    with Progress(*columns, console=OUT, transient=True, disable=not OUT.is_terminal) as progress:
         task = progress.add_task(f"{name}: pictures", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
