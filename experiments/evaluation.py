@@ -270,6 +270,7 @@ def answer(
     left = len(questions) - len(benchmark.answered)
     say(
         f"answering {left:,} questions of {benchmark.name}"
+        + " with the untouched model" * (partial.header["adapter"] is None)
         + (f", {len(questions) - left:,} are answered" * (left < len(questions)))
     )
     model.answering = answering
