@@ -6,7 +6,8 @@ from typing import Any
 from experiments.trainer_components import components, early_stoppings, is_own
 from lightning_m2pt.errors import BadInputError
 
-OUR_METRICS = ("train/", "val/", "score/")
+METRICS = ("train/loss", "train/gradient_norm", "train/padding", "val/loss", "val/answer_accuracy")
+METRICS_BY_PART = ("train/row_norm/", "train/gradient_row_norm/", "train/loss_of_task/", "score/")
 MODES = ("min", "max")
 
 
@@ -23,7 +24,7 @@ def check_early_stopping(trainer: dict[str, Any]) -> None:
     for arguments in early_stoppings(trainer):
         monitor, mode, patience = (arguments.get(key) for key in ("monitor", "mode", "patience"))
         has_own = any(is_own(component) for component in components(trainer.get("callbacks")))
-        if not has_own and not str(monitor).startswith(OUR_METRICS):
+        if not has_own and monitor not in METRICS and not str(monitor).startswith(METRICS_BY_PART):
             raise refusal(
                 "monitor", f"nothing is logged as {monitor!r:.40}", "train/loss, val/loss or val/answer_accuracy"
             )

@@ -300,6 +300,7 @@ PACKAGE = "lightning.pytorch"
         ("callbacks", "callbacks.step_checkpoint.StepCheckpoint", {"checkpoints_dir": "x"}, "save_every_n_steps"),
         ("callbacks", "callbacks.gradient_check.GradientCheck", {}, "part of every run"),
         ("callbacks", f"{PACKAGE}.callbacks.EarlyStopping", {"monitor": "val_loss"}, "nothing is logged as 'val_loss'"),
+        ("callbacks", f"{PACKAGE}.callbacks.EarlyStopping", {"monitor": "val/los"}, "nothing is logged as 'val/los'"),
         ("plugins", f"{PACKAGE}.plugins.MixedPrecision", {"precision": "16-mixed"}, "trainer.precision"),
         ("plugins", f"{PACKAGE}.plugins.DoublePrecision", {}, "trainer.precision"),
         ("plugins", f"{PACKAGE}.plugins.BitsandbytesPrecision", {"mode": "nf4"}, "trainer.precision"),
