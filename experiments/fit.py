@@ -21,6 +21,7 @@ from experiments.memory import decide_recomputation
 from experiments.model_card import model_card
 from experiments.peak_memory import peak_memory
 from experiments.prepare import check_experiment
+from experiments.proven_strategies import configured_names, refuse_unproven_strategy
 from experiments.run_folder import refuse_other_settings, run_folder
 from experiments.run_lock import alone_in
 from experiments.run_opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
@@ -88,6 +89,7 @@ def check_tuning(experiment: Experiment) -> None:
             expected="a method with trained parts",
             hint="`m2pt evaluate` evaluates the frozen model",
         )
+    refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
     check_experiment(experiment)
     data.check()
     check_sample_lengths(experiment.model, data)
