@@ -199,9 +199,9 @@ class Fails(Callback):
 
 
 def test_a_mistake_in_a_users_own_callback_keeps_its_traceback(tmp_path):
-    own = {"class_path": "tests.test_trainer_settings_in_use.Fails"}
+    own = json.dumps([{"class_path": "tests.test_trainer_settings_in_use.Fails"}])
     with pytest.raises(ValueError, match="my mistake") as raised:
-        fit(parse_experiment(words_of(tmp_path, "--trainer.callbacks", json.dumps([own]))))
+        fit(parse_experiment(words_of(tmp_path, "--allow-import", "tests", "--trainer.callbacks", own)))
     assert not isinstance(raised.value, BadInputError)
 
 

@@ -92,12 +92,8 @@ def link_out(file: str) -> Spoil:
 
 def line_cases(name: str) -> dict[str, tuple[str, Spoil, tuple[str, ...]]]:
     """Returns what can be wrong with a file of JSON lines, in line 3."""
-    file, picture, text, label = LINES[name]
+    file, _, _, label = LINES[name]
     third = f"{file}:3"
-
-    def field(key: str, value: object) -> tuple[str, Spoil, tuple[str, ...]]:
-        return name, change_line(file, 3, put(key, value)), (third, key)
-
     return {
         f"{name}: a broken line": (name, change_bytes(file, in_line(3, b'{"image": ')), (third,)),
         f"{name}: a line that is a list": (name, change_bytes(file, in_line(3, b"[1, 2]")), (third,)),
@@ -129,6 +125,18 @@ def line_cases(name: str) -> dict[str, tuple[str, Spoil, tuple[str, ...]]]:
             else change_line(file, 3, put(label, "maybe")),
             (file,),
         ),
+    }
+
+
+def field_cases(name: str) -> dict[str, tuple[str, Spoil, tuple[str, ...]]]:
+    """Returns what can be wrong with the fields of a record, in line 3."""
+    file, picture, text, label = LINES[name]
+    third = f"{file}:3"
+
+    def field(key: str, value: object) -> tuple[str, Spoil, tuple[str, ...]]:
+        return name, change_line(file, 3, put(key, value)), (third, key)
+
+    return {
         f"{name}: no picture's name": (name, change_line(file, 3, drop(picture)), (third, picture)),
         f"{name}: no text": (name, change_line(file, 3, drop(text)), (third, text)),
         f"{name}: no label": (name, change_line(file, 3, drop(label)), (third, label)),
@@ -295,7 +303,9 @@ PICTURES: dict[str, Spoil] = {
     "that is a link outside": link_out(PICTURE),
     "that is missing": remove(PICTURE),
 }
-CASES = line_cases("vsr") | line_cases("pope") | line_cases("snli_ve") | MME_CASES | FLAN_CASES
+CASES = MME_CASES | FLAN_CASES
+for set_of_lines in ("vsr", "pope", "snli_ve"):
+    CASES |= line_cases(set_of_lines) | field_cases(set_of_lines)
 
 
 @pytest.fixture(scope="module")
