@@ -50,7 +50,11 @@ def test_the_console_shows_letters_and_still_styles(monkeypatch: pytest.MonkeyPa
     assert isinstance(OUT, VisibleConsole)
 
 
-def test_what_is_said_and_logged_is_letters(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_said_and_logged_is_letters(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What reaches the root logger goes into pytest's report, and a worker cannot send half a character.
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", False)
     with OUT.capture() as caught:
         say(f"{NASTY}\nsecond line")
     assert caught.get() == f"{SHOWN}\nsecond line\n"
