@@ -115,7 +115,7 @@ def check_adapter(folder: Path, method: Method, base_fingerprint: str, former_fi
         raise BadInputError(
             f"adapter of method {config.get('peft_type')}", where=path, expected=f"an adapter of {method.name.upper()}"
         )
-    if config.get("base_fingerprint") not in {base_fingerprint, former_fingerprint or base_fingerprint}:
+    if config.get("base_fingerprint") not in (base_fingerprint, former_fingerprint or base_fingerprint):
         raise BadInputError(
             f"adapter of another backbone ({str(config.get('base_fingerprint'))[:15]})",
             where=path,

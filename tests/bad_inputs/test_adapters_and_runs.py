@@ -110,6 +110,7 @@ ADAPTERS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "no method": (key(CONFIG, "peft_type", ...), (CONFIG,)),
     "another base": (key(CONFIG, "base_fingerprint", "v2:" + "0" * 64), (CONFIG,)),
     "a base that is a number": (key(CONFIG, "base_fingerprint", 3), (CONFIG,)),
+    "a base that is an object": (key(CONFIG, "base_fingerprint", {"a": []}), (CONFIG,)),
     "no base": (key(CONFIG, "base_fingerprint", ...), (CONFIG,)),
     "a newer format": (key(CONFIG, "format", 99), (CONFIG, "format")),
     "a format that is a text": (key(CONFIG, "format", "2"), (CONFIG, "format")),
