@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_m2pt.errors import BadInputError, M2PTError
-from lightning_m2pt.stop_signals import leave_stopping_to_the_main_process
+from lightning_m2pt.stop_signals import leave_stopping_to_the_main_process, stop_signals_held_back
 from lightning_m2pt.types import Batch
 
 
@@ -237,7 +237,9 @@ class SampleLoader:
         Raises:
             M2PTError: What a worker met. PyTorch itself would rebuild the error from its text, and fail at that.
         """
-        for batch in self.loader:
+        with stop_signals_held_back():
+            batches = iter(self.loader)
+        for batch in batches:
             if isinstance(batch, M2PTError):
                 raise batch
             yield batch

@@ -77,6 +77,16 @@ def heeded() -> list[signal.Signals]:
     return [number for number in STOP_SIGNALS if not (number == signal.SIGHUP and hang_up_is_ignored)]
 
 
+@contextlib.contextmanager
+def stop_signals_held_back() -> Iterator[None]:
+    """Lets stop signals wait while loader workers start: a worker is deaf to them only once it runs."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_stopping_to_the_main_process(worker: int) -> None:
     """Makes a loader worker deaf to stop signals, but for the one by which its parent ends it.
 

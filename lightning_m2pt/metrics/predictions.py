@@ -125,7 +125,7 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
     classes = [name for name in header.get("classes", []) if isinstance(name, str)]
     if len(set(classes)) < len(header.get("classes", [])):
         raise BadInputError("a class is no text, or there twice", where=f"{where}: classes", expected="different texts")
-    if not isinstance(header.get("decoding", {}).get("dtype", ""), str):
+    if not isinstance(header.get("decoding", {}).get("dtype"), str | None):
         raise BadInputError("this is no type's name", where=f"{where}: decoding: dtype", expected="such as float32")
     for key, given in ((OF_QUESTIONS, header), ("shots", header.get("examples", {}))):
         if type(given.get(key, 1)) is not int or not 1 <= given.get(key, 1) <= MOST_QUESTIONS:
