@@ -124,13 +124,13 @@ def test_tuning_computes_every_layer_twice_if_activations_are_recomputed(tmp_pat
     """Loading leaves the backbone in evaluation mode, in which a layer never recomputes, and Lightning leaves it so."""
     calls: Counter[str] = Counter()
     whole = LlamaMLP.forward
+    monkeypatch.setattr("lightning_m2pt.module.refuse_unless_like_library", lambda *_: None)  # it calls layers, too
     for setting in ("false", "true"):
         with monkeypatch.context() as patch:
             patch.setattr(LlamaMLP, "forward", lambda mlp, rows, key=setting: calls.update([key]) or whole(mlp, rows))
             words = small_words(tmp_path / setting, steps=1)
-            experiment, _ = fitted([*words, "--model.backbone.activation_checkpointing", setting])
-    # Both starts compare their passes with the library's, which calls every layer as often.
-    assert calls["true"] - calls["false"] == experiment.model.backbone.shape.text_layers
+            fitted([*words, "--model.backbone.activation_checkpointing", setting])
+    assert calls["true"] == 2 * calls["false"] > 0
 
 
 def test_a_start_says_what_changes_the_last_bits_alone(tmp_path):
