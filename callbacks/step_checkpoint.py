@@ -150,8 +150,6 @@ class StepCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if self._boundary is None or self._saved_step == self._boundary_step or not self._is_logged(trainer):
             return
-        for logger in trainer.loggers:
-            logger.save()  # TensorBoard's writer is a thread with a queue, which a kill would empty
         checkpoint = self._boundary | {RNG_KEY: gathered(self._boundary[RNG_KEY], trainer.world_size)}
         trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
         self._saved_step = self._boundary_step

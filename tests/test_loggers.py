@@ -121,6 +121,33 @@ def test_tensorboard_shows_a_validation_once_whether_it_was_cut_off_or_done(tmp_
         assert sorted(board_steps(tmp_path / "cut", tag)) == board_steps(tmp_path / "whole", tag), tag
 
 
+def test_a_validation_of_which_tensorboard_has_a_part_is_completed(tmp_path: Path) -> None:
+    before, after = (loggers_for(tmp_path, resumed_step)[1] for resumed_step in (0, 4))
+    before.log_metrics({"train/loss": 1.0, "epoch": 0}, 3)
+    before.log_metrics({"val/loss": 2.0}, 3)  # the kill came before the rest was written
+    before.finalize("failed")
+    after.log_metrics({"val/loss": 2.0, "val/answer_accuracy": 0.5, "epoch": 0}, 3)
+    after.finalize("success")
+    for tag in ("train/loss", "val/loss", "val/answer_accuracy", "epoch"):
+        assert board_steps(tmp_path, tag) == [3], tag
+
+
+def test_what_a_checkpoint_counts_as_done_is_on_disk_since_lightning_saves_loggers_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[list[int]] = []
+    save = VerifiedCheckpointIO.save_checkpoint
+
+    def look(self: VerifiedCheckpointIO, checkpoint: dict[str, Any], path: Path, *rest: Any, **named: Any) -> None:
+        shown.append(board_steps(tmp_path, "train/loss")[: checkpoint["global_step"]])
+        assert len(shown[-1]) == checkpoint["global_step"]
+        save(self, checkpoint, path, *rest, **named)
+
+    monkeypatch.setattr(VerifiedCheckpointIO, "save_checkpoint", look)
+    train(tmp_path)
+    assert len(shown) > 1
+
+
 def table_of(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
