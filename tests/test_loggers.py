@@ -132,9 +132,7 @@ def test_a_validation_of_which_tensorboard_has_a_part_is_completed(tmp_path: Pat
         assert board_steps(tmp_path, tag) == [3], tag
 
 
-def test_what_a_checkpoint_counts_as_done_is_on_disk_since_lightning_saves_loggers_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_checkpoint_counts_as_done_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[list[int]] = []
     save = VerifiedCheckpointIO.save_checkpoint
 
