@@ -23,6 +23,7 @@ from experiments.evaluation_sets import default_data_root
 from experiments.lengths import check_question_lengths, check_sample_lengths
 from experiments.prepare import connect_experiment, refuse_tuned_benchmarks
 from experiments.proven_strategies import configured_names, refuse_unproven_strategy
+from experiments.trainer_surface import refuse_endless
 from experiments.whole_steps import check_limits
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.mistakes import mistakes_of
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         return check_sets(own.benchmarks, own.root or default_data_root(), own.decode)
     experiment = parse_experiment([word for word in arguments if word not in OWN_FLAGS])
     refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
+    tuned_on = experiment.data if experiment.model.method.part_names() else None
+    if isinstance(tuned_on, InstructionDataModule):
+        refuse_endless(experiment.config["trainer"])
     connect_experiment(experiment)
     if own.verify:
         experiment.model.backbone.verify_files()
@@ -62,8 +66,8 @@ def main(arguments: Sequence[str]) -> int:
         say(f"error: {len(found):,} mistakes in the data of {experiment.name}, listed above")
         return ExitCode.BAD_INPUT
     refuse_tuned_benchmarks(experiment)
-    if isinstance(experiment.data, InstructionDataModule) and experiment.model.method.part_names():
-        check_limits(experiment.config["trainer"], experiment.data)
+    if isinstance(tuned_on, InstructionDataModule):
+        check_limits(experiment.config["trainer"], tuned_on)
     pictures = "pictures" if own.decode else "image headers"
     say(f"ok  {experiment.name}: configuration, files, annotations and {pictures}")
     return ExitCode.DONE

@@ -26,6 +26,7 @@ from experiments.run_folder import refuse_other_settings, run_folder
 from experiments.run_lock import alone_in
 from experiments.run_opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.trainer_failures import refusals_named
+from experiments.trainer_surface import refuse_endless
 from experiments.training import checkpoints_folder, prepared_trainer, tuning_data
 from experiments.validate import require_validation_split, validate
 from lightning_m2pt.adapter import refuse_unless_saved, save_adapter
@@ -75,13 +76,12 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
     return run
 
 
-def check_tuning(experiment: Experiment) -> None:
-    """Looks for everything that tuning reads, before weights are loaded.
+def check_tuning_settings(experiment: Experiment) -> None:
+    """Looks at the settings of a tuning alone, before anything is read or rendered.
 
     Raises:
-        BadInputError: If data, configuration and backbone do not fit together.
+        BadInputError: If nothing is trained, nothing says until when, or the strategy is not proven.
     """
-    data = tuning_data(experiment)
     if not experiment.model.method.part_names():
         raise BadInputError(
             f"method {experiment.model.method.name} trains nothing",
@@ -89,7 +89,19 @@ def check_tuning(experiment: Experiment) -> None:
             expected="a method with trained parts",
             hint="`m2pt evaluate` evaluates the frozen model",
         )
-    refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
+    trainer = experiment.config["trainer"]
+    refuse_endless(trainer)
+    refuse_unproven_strategy(configured_names(trainer.get("strategy")))
+
+
+def check_tuning(experiment: Experiment) -> None:
+    """Looks for everything that tuning reads, before weights are loaded.
+
+    Raises:
+        BadInputError: If data, configuration and backbone do not fit together.
+    """
+    data = tuning_data(experiment)
+    check_tuning_settings(experiment)
     check_experiment(experiment)
     data.check()
     check_sample_lengths(experiment.model, data)

@@ -11,7 +11,7 @@ from experiments.cli import Experiment, parse_experiment, split_arguments
 from experiments.comparison_table import comparison_table
 from experiments.console import OUT, VerbParser, is_main_process, say
 from experiments.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
-from experiments.fit import MEMORY, check_tuning, tune
+from experiments.fit import MEMORY, check_tuning, check_tuning_settings, tune
 from experiments.loading import load_run
 from experiments.prepare import check_experiment, require_benchmarks
 from experiments.report_cost import GIB
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     require_benchmarks(experiment)
     if not experiment.model.method.part_names():
         return evaluate_only(experiment, force=own.force)
+    check_tuning_settings(experiment)
     check_experiment(experiment)
     check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
     check_tuning(experiment)
