@@ -103,12 +103,12 @@ params: check-exp $(INSTALLED) ## Count what an experiment trains, without weigh
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure training, evaluation, data and start side by side; writes docs/speed.md (long).
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation_speed
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.padding
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.feature_cache
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.input_pipeline
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.first_step
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training_speed $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.answering.speed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training.padding
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training.feature_cache
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training.input_pipeline
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training.first_step
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training.speed $(ARGS)
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.

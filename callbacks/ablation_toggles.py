@@ -4,7 +4,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from typing_extensions import override
 
-from lightning_m2pt.run_record import update_run_record
+from lightning_m2pt.storage.run_record import update_run_record
 
 
 class AblationToggles(Callback):

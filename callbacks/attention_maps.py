@@ -7,12 +7,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
-from lightning_m2pt.attention import LayerAttention, SampleAttention, capture_attention
-from lightning_m2pt.attention_activation import Activations, activations, span_means
-from lightning_m2pt.collate import EncodedSample
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.span_colours import SPAN_COLOURS
-from lightning_m2pt.types import Batch, Span
+from lightning_m2pt.inputs.batch import Batch, Span
+from lightning_m2pt.inputs.collate import EncodedSample
+from lightning_m2pt.inspection.activation import Activations, activations, span_means
+from lightning_m2pt.inspection.attention import LayerAttention, SampleAttention, capture_attention
+from lightning_m2pt.inspection.span_colours import SPAN_COLOURS
 
 CELL_HEIGHT, CELL_WIDTH, GAP = 16, 8, 4
 WHITE = 255

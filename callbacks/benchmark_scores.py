@@ -3,8 +3,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_m2pt.answering import GreedyAnswering
-from lightning_m2pt.score_metric import ScoreMetric
+from lightning_m2pt.answering.decoding import GreedyAnswering
+from lightning_m2pt.answering.score_metric import ScoreMetric
 
 
 class BenchmarkScores(Callback):

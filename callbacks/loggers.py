@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
-from lightning_m2pt.atomic_files import write_atomically
+from lightning_m2pt.system.atomic_files import write_atomically
 
 METRICS_FILE = "metrics.csv"
 STEP, EPOCH = "step", "epoch"

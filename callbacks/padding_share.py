@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_m2pt.types import Batch, Span
+from lightning_m2pt.inputs.batch import Batch, Span
 
 
 class PaddingShare(Callback):

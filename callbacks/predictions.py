@@ -5,10 +5,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_m2pt.answering.partial_predictions import PartialPredictions
+from lightning_m2pt.answering.prediction_line import prediction_line
+from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.metrics.predictions import OF_QUESTIONS, PREDICTION_FORMAT
-from lightning_m2pt.partial_predictions import PartialPredictions
-from lightning_m2pt.prediction_line import prediction_line
-from lightning_m2pt.types import Question
 
 
 class PredictionWriter(Callback):

@@ -9,8 +9,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.hashing import hash_tensors
-from lightning_m2pt.trainable import trained_parameters
+from lightning_m2pt.system.tensor_hashes import hash_tensors
+from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from lightning_m2pt.visible_text import counted
 
 

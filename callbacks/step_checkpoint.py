@@ -10,12 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
-from lightning_m2pt.checkpoint import step_folder
-from lightning_m2pt.checkpoint_content import unfit
 from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure
-from lightning_m2pt.loop_counters import recount_micro_batches, repeat_what_follows_the_step
-from lightning_m2pt.rng import restore_rng, rng_state
-from lightning_m2pt.stop_signals import StopSignals
+from lightning_m2pt.storage.checkpoint import step_folder
+from lightning_m2pt.storage.checkpoint_content import unfit
+from lightning_m2pt.system.stop_signals import StopSignals
+from lightning_m2pt.tuning.loop_counters import recount_micro_batches, repeat_what_follows_the_step
+from lightning_m2pt.tuning.rng import restore_rng, rng_state
 
 RNG_KEY = "rng_of_each_rank"
 STATE_ALREADY_LOST = (DivergedError, EnvironmentFailure)

@@ -3,7 +3,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_m2pt.stop_signals import StopSignals
+from lightning_m2pt.system.stop_signals import StopSignals
 
 
 class StopAfterBatch(Callback):

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from typing_extensions import override
 
-from lightning_m2pt.run_record import update_run_record
-from lightning_m2pt.trainable_table import summary, table
+from lightning_m2pt.storage.run_record import update_run_record
+from lightning_m2pt.tuning.parameter_table import summary, table
 
 TEXT_WIDTH = 120
 

@@ -11,14 +11,14 @@ from typing import TypeAlias
 import numpy
 from lightning.pytorch import LightningDataModule
 
-from lightning_m2pt.collate import Collator
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.images import check_image
-from lightning_m2pt.mistakes import collecting, mistakes_of, refuse
-from lightning_m2pt.processing import Processor
-from lightning_m2pt.stored_image import StoredImage
-from lightning_m2pt.templates import template_named
-from lightning_m2pt.types import Question, Sample, Turn
+from lightning_m2pt.inputs.collate import Collator
+from lightning_m2pt.inputs.images import check_image
+from lightning_m2pt.inputs.mistakes import collecting, mistakes_of, refuse
+from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.inputs.samples import Question, Sample, Turn
+from lightning_m2pt.inputs.stored_image import StoredImage
+from lightning_m2pt.inputs.templates import template_named
 
 MISSING_IMAGES_LISTED = 10
 

@@ -13,10 +13,10 @@ from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
 from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, names_of, planned_batches
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.mistakes import are_collected, refuse
-from lightning_m2pt.sample_order import SampleLoader
-from lightning_m2pt.templates import IMAGE_MARK
-from lightning_m2pt.types import Question, Sample
+from lightning_m2pt.inputs.mistakes import are_collected, refuse
+from lightning_m2pt.inputs.samples import Question, Sample
+from lightning_m2pt.inputs.templates import IMAGE_MARK
+from lightning_m2pt.tuning.sample_order import SampleLoader
 
 TemplateName = Literal["vicuna_v1", "plain"]
 T = TypeVar("T")

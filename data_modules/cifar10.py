@@ -25,12 +25,18 @@ from typing import Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import fake_image
-from data_modules.hub_files import class_names, hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
-from data_modules.restricted_pickle import BatchValue, WritableValue, python2_pickle, read_batch
+from data_modules.reading.files import fake_image
+from data_modules.reading.hub_files import (
+    class_names,
+    hub_files,
+    labelled_pictures,
+    refuse_neither_form,
+    refuse_two_forms,
+)
+from data_modules.reading.restricted_pickle import BatchValue, WritableValue, python2_pickle, read_batch
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.mistakes import refuse
-from lightning_m2pt.types import Question
+from lightning_m2pt.inputs.mistakes import refuse
+from lightning_m2pt.inputs.samples import Question
 
 FOLDER = "cifar-10-batches-py"
 BATCH_FILES = {"test": ("test_batch",), "train": tuple(f"data_batch_{number}" for number in range(1, 6))}

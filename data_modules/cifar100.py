@@ -29,11 +29,17 @@ import numpy
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.cifar10 import HUB_IMAGE_COLUMNS, pictures_and_labels
 from data_modules.cifar100_names import COARSE_NAMES, FINE_NAMES
-from data_modules.files import fake_image
-from data_modules.hub_files import class_names, hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
-from data_modules.restricted_pickle import WritableValue, python2_pickle, read_batch
+from data_modules.reading.files import fake_image
+from data_modules.reading.hub_files import (
+    class_names,
+    hub_files,
+    labelled_pictures,
+    refuse_neither_form,
+    refuse_two_forms,
+)
+from data_modules.reading.restricted_pickle import WritableValue, python2_pickle, read_batch
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.types import Question
+from lightning_m2pt.inputs.samples import Question
 
 FOLDER = "cifar-100-python"
 META_FILE = "meta"

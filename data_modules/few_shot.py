@@ -14,7 +14,7 @@ import numpy
 from data_modules.base import as_sample, image_bytes, items_fingerprint
 from data_modules.benchmark import BenchmarkDataModule
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.types import Question, Sample, Turn
+from lightning_m2pt.inputs.samples import Question, Sample, Turn
 
 TRAINING_SPLIT = "train"
 

@@ -12,11 +12,12 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from data_modules.base import DataModule, OnPicture, image_bytes, nobody_asks, unique_ids
-from lightning_m2pt.collate import EncodedSample
 from lightning_m2pt.errors import BadInputError, M2PTError
-from lightning_m2pt.memory_estimate import MicroBatchSize
-from lightning_m2pt.processing import EncodedText, Processor
-from lightning_m2pt.sample_order import (
+from lightning_m2pt.inputs.collate import EncodedSample
+from lightning_m2pt.inputs.processing import EncodedText, Processor
+from lightning_m2pt.inputs.samples import Sample
+from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
+from lightning_m2pt.tuning.sample_order import (
     EpochLimit,
     LengthGroups,
     OrderedSampler,
@@ -25,7 +26,6 @@ from lightning_m2pt.sample_order import (
     checked_micro_batch_size,
     samples_of_steps,
 )
-from lightning_m2pt.types import Sample
 
 TemplateName = Literal["vicuna_v1", "plain"]
 

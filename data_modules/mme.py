@@ -37,13 +37,13 @@ from typing import Any
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import Record, fake_image, json_records, read_text, text_field, write_image, write_text
-from data_modules.hub_files import hub_files, hub_rows, refuse_two_forms
+from data_modules.reading.files import Record, fake_image, json_records, read_text, text_field, write_image, write_text
+from data_modules.reading.hub_files import hub_files, hub_rows, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.images import resolve_inside
+from lightning_m2pt.inputs.images import resolve_inside
+from lightning_m2pt.inputs.mistakes import made_of_each, refuse
+from lightning_m2pt.inputs.samples import ImageSource, Question
 from lightning_m2pt.metrics.mme import SUBTASKS
-from lightning_m2pt.mistakes import made_of_each, refuse
-from lightning_m2pt.types import ImageSource, Question
 
 RELEASE_FOLDER = "MME_Benchmark_release_version"
 HUB_SPLIT = "test"

@@ -28,11 +28,11 @@ from typing import BinaryIO, Literal, cast
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import fake_image
-from data_modules.hub_files import hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
+from data_modules.reading.files import fake_image
+from data_modules.reading.hub_files import hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.mistakes import refuse
-from lightning_m2pt.types import Question
+from lightning_m2pt.inputs.mistakes import refuse
+from lightning_m2pt.inputs.samples import Question
 
 IMAGES_MAGIC = 2051
 LABELS_MAGIC = 2049

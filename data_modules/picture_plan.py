@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from data_modules.base import image_key
 from lightning_m2pt.errors import M2PTError
-from lightning_m2pt.picture_batch import PictureBatch, picture_batch
-from lightning_m2pt.processing import EncodedText, Processor
-from lightning_m2pt.types import ImageSource, Sample
+from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
+from lightning_m2pt.inputs.processing import EncodedText, Processor
+from lightning_m2pt.inputs.samples import ImageSource, Sample
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,12 @@ from typing import Any, Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import Record, fake_image, json_records, text_field, write_image, write_text
-from data_modules.hub_files import HubRow, hub_files, hub_rows, refuse_two_forms
+from data_modules.reading.files import Record, fake_image, json_records, text_field, write_image, write_text
+from data_modules.reading.hub_files import HubRow, hub_files, hub_rows, refuse_two_forms
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.images import resolve_inside
-from lightning_m2pt.mistakes import made_of_each
-from lightning_m2pt.types import ImageSource, Question
+from lightning_m2pt.inputs.images import resolve_inside
+from lightning_m2pt.inputs.mistakes import made_of_each
+from lightning_m2pt.inputs.samples import ImageSource, Question
 
 IMAGE_FOLDER = "images"
 SPLITS = ("random", "popular", "adversarial")

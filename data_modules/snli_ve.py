@@ -35,12 +35,19 @@ from typing import Any, Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import Record, fake_image, json_records, text_field, write_image, write_text
-from data_modules.hub_files import HubRow, class_names, hub_files, hub_rows, refuse_neither_form, refuse_two_forms
-from data_modules.picture_files import picture_named
+from data_modules.reading.files import Record, fake_image, json_records, text_field, write_image, write_text
+from data_modules.reading.hub_files import (
+    HubRow,
+    class_names,
+    hub_files,
+    hub_rows,
+    refuse_neither_form,
+    refuse_two_forms,
+)
+from data_modules.reading.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.mistakes import made_of_each
-from lightning_m2pt.types import ImageSource, Question
+from lightning_m2pt.inputs.mistakes import made_of_each
+from lightning_m2pt.inputs.samples import ImageSource, Question
 
 IMAGE_FOLDER = "flickr30k_images"
 ANNOTATION_FILE = "snli_ve_{split}.jsonl"

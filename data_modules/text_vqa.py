@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import (
+from data_modules.reading.files import (
     Record,
     checked_object,
     fake_image,
@@ -41,13 +41,13 @@ from data_modules.files import (
     write_image,
     write_text,
 )
-from data_modules.hub_files import hub_files, hub_rows, refuse_neither_form, refuse_two_forms
-from data_modules.picture_files import picture_named
+from data_modules.reading.hub_files import hub_files, hub_rows, refuse_neither_form, refuse_two_forms
+from data_modules.reading.picture_files import picture_named
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.mistakes import made_of_each
+from lightning_m2pt.inputs.samples import ImageSource, Question
 from lightning_m2pt.metrics.predictions import is_encodable
-from lightning_m2pt.mistakes import made_of_each
-from lightning_m2pt.strict_json import parse_json
-from lightning_m2pt.types import ImageSource, Question
+from lightning_m2pt.system.strict_json import parse_json
 
 VERSION = "0.5.1"
 ANNOTATION_FILE = f"TextVQA_{VERSION}_{{split}}.json"

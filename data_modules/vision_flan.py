@@ -32,13 +32,21 @@ from typing import Any
 import numpy
 
 from data_modules.base import unique_ids
-from data_modules.files import Record, checked_object, fake_image, json_records, text_field, write_image, write_text
 from data_modules.instruction import InstructionDataModule, TemplateName, image_folder_of
+from data_modules.reading.files import (
+    Record,
+    checked_object,
+    fake_image,
+    json_records,
+    text_field,
+    write_image,
+    write_text,
+)
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.images import resolve_inside
-from lightning_m2pt.mistakes import are_collected, made_of_each
-from lightning_m2pt.templates import IMAGE_MARK
-from lightning_m2pt.types import Question, Sample, Turn
+from lightning_m2pt.inputs.images import resolve_inside
+from lightning_m2pt.inputs.mistakes import are_collected, made_of_each
+from lightning_m2pt.inputs.samples import Question, Sample, Turn
+from lightning_m2pt.inputs.templates import IMAGE_MARK
 
 ANNOTATION_FILE = "annotation_191-task_1k.json"
 IMAGE_FOLDER = "images_191task_1k"

@@ -21,7 +21,7 @@ from pathlib import Path
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan, unit_hash
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.types import Question, Sample
+from lightning_m2pt.inputs.samples import Question, Sample
 
 
 class VisionFlanWithoutTasks(VisionFlan):

@@ -28,11 +28,11 @@ from typing import Any, Literal
 import numpy
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.files import Record, fake_image, json_records, text_field, write_image, write_text
+from data_modules.reading.files import Record, fake_image, json_records, text_field, write_image, write_text
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.images import resolve_inside
-from lightning_m2pt.mistakes import made_of_each
-from lightning_m2pt.types import Question
+from lightning_m2pt.inputs.images import resolve_inside
+from lightning_m2pt.inputs.mistakes import made_of_each
+from lightning_m2pt.inputs.samples import Question
 
 IMAGE_FOLDER = "images"
 QUESTION_TEMPLATE = "{caption} Is this statement true? Please answer yes or no."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_m2pt.run_record import MADE_WITH, RECORD_FILE
+from lightning_m2pt.storage.run_record import MADE_WITH, RECORD_FILE
 
 LOG, RESULTS, EVENTS = "log.txt", "results.json", "events.out.tfevents"
 OF_A_START = ("started", "host", "command", "git_commit")

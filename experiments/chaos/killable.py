@@ -128,7 +128,7 @@ def run(start: Start, pipe: int, log: str) -> int:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     import lightning_m2pt.torchvision_guard  # noqa: F401  (before Lightning)
-    from experiments.main import main
+    from lightning_m2pt.main import main
 
     reporter = Reporter(start, pipe)
     report_hooks(reporter)

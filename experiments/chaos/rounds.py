@@ -10,8 +10,8 @@ from pathlib import Path
 
 from experiments.chaos.comparison import compare
 from experiments.chaos.killer import Outcome, Plan, follow
-from experiments.console import say
 from lightning_m2pt.errors import EnvironmentFailure, ExitCode
+from lightning_m2pt.system.console import say
 
 KILLS_OF_A_RUN = 5
 WORKERS = (0, 2)
@@ -55,7 +55,7 @@ class Rounds:
 
     def __init__(self, folder: Path, verb: str, chance: random.Random, *, fresh: bool) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a process with compute threads must not fork
-        import experiments.train  # noqa: F401  (what is imported here is imported in every forked start)
+        import experiments.commands.train  # noqa: F401  (what is imported here is imported in every forked start)
         from experiments.chaos.small_run import write_records
 
         self.folder = folder

@@ -12,14 +12,15 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.backbones.model_output import ModelOutput
+from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.processing import Interpolation, Processor, ResizeRule
+from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.inputs.processing import Interpolation, Processor, ResizeRule
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
 from lightning_m2pt.prompts.shared_prefix import KeysAndValues
 from lightning_m2pt.prompts.token_path import VisualPosition
-from lightning_m2pt.shortcuts import Shortcuts
-from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, ModelOutput, Span
 
 InjectionPath: TypeAlias = Literal["auto", "token", "prefix"]
 VisualRowsToText: TypeAlias = Literal["official", "all", "none"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.file_hashes import has_changed_unseen, sha256_of_file
+from lightning_m2pt.system.file_hashes import has_changed_unseen, sha256_of_file
 from lightning_m2pt.visible_text import counted
 
 VERSION = "v2:"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.strict_json import parse_json
+from lightning_m2pt.system.strict_json import parse_json
 
 
 def read_json(path: Path, key: str) -> dict[str, Any]:

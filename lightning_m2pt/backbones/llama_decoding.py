@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone, DecodingState
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
+from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.prompts.decoder_stages import additive
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
 from lightning_m2pt.prompts.prefix_path import prompt_prefix
 from lightning_m2pt.prompts.shared_prefix import KeysAndValues, cache_of, refuse_recomputing, takes_prefixes
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, prepend_placeholders
-from lightning_m2pt.shortcuts import EVERY_ROW, Shortcuts
-from lightning_m2pt.types import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 
 
 class LlamaDecoding(Backbone, ABC):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.base_files import BaseFiles
+from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
 from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
@@ -21,12 +22,11 @@ from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load
 from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
 from lightning_m2pt.backbones.weight_files import Shape, Stored, compare, read_tensors, stored_tensors
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.feature_cache import FeatureCache
-from lightning_m2pt.processing import Processor
+from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable
 from lightning_m2pt.prompts.shared_prefix import use_prefix_attention
 from lightning_m2pt.prompts.token_path import VisionTokenPath, put_rows_first
-from lightning_m2pt.types import Span
 
 
 class OpenClipLlama(LlamaDecoding):

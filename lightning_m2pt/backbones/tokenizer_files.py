@@ -29,7 +29,7 @@ def check_tokenizer_files(folder: Path) -> None:
             where=str(folder / FAST),
             expected="a fast tokenizer",
             hint="AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it; that needs sentencepiece "
-            "(experiments/backbones/vicuna7b/README.md)",
+            "(lightning_m2pt/embedded/vicuna7b/README.md)",
         )
     read_json(folder / FAST, KEY)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.types import ParameterPart
+from lightning_m2pt.methods.parameter_part import ParameterPart
 
 Place: TypeAlias = Literal[
     "visual prompts",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.strict_json import parse_json
+from lightning_m2pt.system.strict_json import parse_json
 
 PREDICTION_FORMAT = 1
 OF_QUESTIONS = "of_questions"

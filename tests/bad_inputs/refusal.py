@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.main import main
+from lightning_m2pt.main import main
 
 Spoil = Callable[[Path], object]
 Case = tuple[Sequence[str], Sequence[str]]

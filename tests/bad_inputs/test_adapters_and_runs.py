@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.cli import parse_experiment
-from experiments.fit import fit
-from experiments.main import main
-from lightning_m2pt.adapter_manifest import DIGEST
+from experiments.commands.fit import fit
+from experiments.configuration.cli import parse_experiment
+from lightning_m2pt.main import main
+from lightning_m2pt.storage.adapter_manifest import DIGEST
 from tests.bad_inputs.refusal import Spoil, assert_refused
-from tests.small_experiment import run_with_a_set, small_words
+from tests.support.small_experiment import run_with_a_set, small_words
 
 CONFIG, TENSORS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
 RECORD, SETTINGS = "run.json", "config.yaml"

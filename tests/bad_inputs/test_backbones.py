@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.main import main
+from lightning_m2pt.main import main
+from tests.backbones.test_broken import TOKENIZER, remove, write
 from tests.bad_inputs.refusal import Spoil, assert_refused
-from tests.small_experiment import small_words
-from tests.stored_backbone import (
+from tests.support.small_experiment import small_words
+from tests.support.stored_backbone import (
     CONFIG,
     PROJECTOR,
     TOWER,
@@ -20,7 +21,6 @@ from tests.stored_backbone import (
     change_tensors,
     store_backbone,
 )
-from tests.test_broken_backbones import TOKENIZER, remove, write
 
 SETTINGS = "language/tokenizer_config.json"
 VISION, PICTURES = ("model_cfg", "vision_cfg"), ("preprocess_cfg",)

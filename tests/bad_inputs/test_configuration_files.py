@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.main import main
+from lightning_m2pt.main import main
 from tests.bad_inputs.refusal import assert_refused
-from tests.small_experiment import small_words
+from tests.support.small_experiment import small_words
 
 SHIPPED = Path("experiments/m2pt_base.yaml")
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

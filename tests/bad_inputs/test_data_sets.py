@@ -18,7 +18,7 @@ from data_modules.text_vqa import TextVQA
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan
 from data_modules.vsr import VSR
 from tests.bad_inputs.refusal import BAD_INPUT, ENVIRONMENT, Spoil, assert_refused
-from tests.small_experiment import small_words
+from tests.support.small_experiment import small_words
 
 SETS = {"vsr": VSR, "pope": POPE, "snli_ve": SNLIVE, "mme": MME, "text_vqa": TextVQA, "vision_flan": VisionFlan}
 LINES = {

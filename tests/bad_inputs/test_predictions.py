@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from experiments.main import main
+from lightning_m2pt.main import main
 from tests.bad_inputs.refusal import assert_refused
-from tests.prediction_files import (
+from tests.support.prediction_files import (
     header_of,
     mme_predictions,
     mnist_predictions,
@@ -114,7 +114,7 @@ def test_bad_bytes_are_refused_whoever_reads_them(tmp_path, capfd, verb, name):
     words = {
         "score": ["score", path],
         "export": ["export", "predictions", path, "--format", "pope_official", "--output", tmp_path / "out"],
-        "judge": ["judge", path, "--model", "experiments/backbones/testbed/language"],
+        "judge": ["judge", path, "--model", "lightning_m2pt/embedded/testbed/language"],
     }
     assert_refused(capfd, words[verb], named, tmp_path)
 

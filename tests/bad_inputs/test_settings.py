@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.bad_inputs.refusal import Case, assert_refused
-from tests.small_experiment import small_words
+from tests.support.small_experiment import small_words
 
 METHOD, OPTIMIZER, SCHEDULE, BACKBONE = "model.method", "model.optimizer", "model.schedule", "model.backbone"
 RATE = f"{OPTIMIZER}.learning_rate"
@@ -139,7 +139,7 @@ def test_a_bad_setting_is_refused_by_its_key(folder, capfd, monkeypatch, name):
 def test_no_secret_is_shown(folder, capfd, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("M2PT_DATA", "/no/such")
-    from experiments.main import main
+    from lightning_m2pt.main import main
 
     for word in ("${oc.env:HF_TOKEN}", "a${oc.env:HF_TOKEN}b"):
         assert main(["check", *small_words(folder), f"--data.root={word}"]) == 2

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.main import main
+from lightning_m2pt.main import main
 from tests.bad_inputs.refusal import ENVIRONMENT, Case, assert_refused
-from tests.small_experiment import small_words
+from tests.support.small_experiment import small_words
 
 LIGHTNING = "lightning.pytorch"
 

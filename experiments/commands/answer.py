@@ -1,0 +1,57 @@
+"""``m2pt predict`` and ``m2pt test``: one evaluation set (``--data``) to a prediction file; ``test`` also scores it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_modules.benchmark import BenchmarkDataModule
+from experiments.commands.evaluate import answers_come_from, recorded_config
+from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.runs.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
+from experiments.runs.folder import short_hash
+from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.prepare import check_experiment
+from experiments.runs.training import check_processes
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
+from lightning_m2pt.report.tables.scores import score_table
+from lightning_m2pt.system.console import OUT, VerbParser, say
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb; the first word says which."""
+    verb, *words = arguments
+    parser = VerbParser(prog=f"m2pt {verb}", description=__doc__, add_help=False)
+    parser.add_argument("--run", type=Path, help="a tuned run's folder; without it the untouched model answers")
+    own, rest = split_arguments(parser, words)
+    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    if not isinstance(experiment.data, BenchmarkDataModule):
+        raise BadInputError(
+            f"{type(experiment.data).__name__} is no evaluation set",
+            where="data",
+            expected="an evaluation set, such as --data data_modules.mme.MME --data.root DIR",
+            hint="`m2pt evaluate` takes the list under benchmarks",
+        )
+    experiment.benchmarks = [experiment.data]
+    check_processes(experiment, devices=1, num_nodes=1)
+    check_experiment(experiment)
+    check_benchmarks(experiment)
+    if own.run:
+        load_run(own.run, experiment)
+        folder = own.run / "evaluations" / f"{verb}-{experiment.data.name}-{short_hash(decides(own.run, experiment))}"
+        scores = evaluate_tuned(experiment, folder)
+    else:
+        folder, scores = evaluate_frozen(experiment)
+    if verb == "test":
+        OUT.print(score_table(list(scores.values())))
+        say_missed_gates(experiment.config)
+    say(f"predictions: {folder / 'predictions' / f'{experiment.data.name}.jsonl'}")
+    return ExitCode.DONE
+
+
+def decides(run: Path, experiment: Experiment) -> dict[str, Any]:
+    """Returns what tells an answered set from others of a run: the set, and the model where it is not the run's own."""
+    data: dict[str, Any] = experiment.config["data"]
+    model, recorded = answers_come_from(experiment.config["model"]), recorded_config(run)
+    same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
+    return data if same_model else {"data": data, "model": model}

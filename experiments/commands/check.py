@@ -1,0 +1,108 @@
+"""``m2pt check``: reads configuration, annotations and image headers of an experiment; loads no weights.
+
+All mistakes of all sets are listed, kind by kind. ``--decode`` decodes every picture; without it only those that do not
+end as their format does.
+
+With ``--benchmarks all`` or names (``--benchmarks mme,pope``) and no ``--config``: reads the evaluation sets below
+``--data.root`` instead and says what was found there, how many questions, and whether that is the official number.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_modules.base import DataModule
+from data_modules.benchmark import BenchmarkDataModule
+from data_modules.instruction import InstructionDataModule
+from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.datasets.check_report import mistakes_in, report_lines
+from experiments.datasets.check_sets import check_sets
+from experiments.datasets.evaluation_sets import default_data_root
+from experiments.runs.lengths import check_question_lengths, check_sample_lengths
+from experiments.runs.prepare import connect_experiment, refuse_tuned_benchmarks
+from experiments.trainer.proven_strategies import configured_names, refuse_unproven_strategy
+from experiments.trainer.surface import refuse_endless
+from experiments.trainer.whole_steps import check_limits
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inputs.mistakes import mistakes_of
+from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
+from lightning_m2pt.system.console import VerbParser, say
+
+VERIFY, DECODE = "--verify", "--decode"
+OWN_FLAGS = {VERIFY, DECODE}
+NAMES = re.compile(r"\w+(,\w+)*")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    parser = VerbParser(prog="m2pt check", description=__doc__, add_help=False, allow_abbrev=False)
+    parser.add_argument("--benchmarks", metavar="NAMES", help="evaluation sets by name, separated by commas, or all")
+    parser.add_argument(DECODE, action="store_true", help="decode every picture, to find the damaged ones")
+    parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help="folder of the sets' folders")
+    parser.add_argument(VERIFY, action="store_true", help="read the weights again, whatever is known of their hashes")
+    own, rest = split_arguments(parser, arguments)
+    has_file = any(word.startswith(("--config", "-c")) for word in rest)
+    if own.benchmarks is not None and NAMES.fullmatch(own.benchmarks) and not has_file:
+        if rest:
+            raise BadInputError(f"unknown argument {rest[0]!r:.60}", where="command line", expected="see --help")
+        return check_sets(own.benchmarks, own.root or default_data_root(), own.decode)
+    experiment = parse_experiment([word for word in arguments if word not in OWN_FLAGS])
+    refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
+    tuned_on = experiment.data if experiment.model.method.part_names() else None
+    if isinstance(tuned_on, InstructionDataModule):
+        refuse_endless(experiment.config["trainer"])
+    connect_experiment(experiment)
+    if own.verify:
+        experiment.model.backbone.verify_files()
+        say("ok  weights: read again, and as they were")
+    found = [
+        mistake
+        for data_module in [experiment.data, *experiment.benchmarks]
+        for mistake in checked(experiment, data_module, own.decode)
+    ]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        say(f"error: {len(found):,} mistakes in the data of {experiment.name}, listed above")
+        return ExitCode.BAD_INPUT
+    refuse_tuned_benchmarks(experiment)
+    if isinstance(tuned_on, InstructionDataModule):
+        check_limits(experiment.config["trainer"], tuned_on)
+    pictures = "pictures" if own.decode else "image headers"
+    say(f"ok  {experiment.name}: configuration, files, annotations and {pictures}")
+    return ExitCode.DONE
+
+
+def checked(experiment: Experiment, data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:
+    """Checks one set, says what was found, and returns the mistakes."""
+    name = type(data_module).__name__
+    mistakes = mistakes_in(data_module, decode) or too_long(experiment, data_module)
+    if mistakes:
+        say(f"bad {name:<12} {len(mistakes):>8,} mistake{'s' * (len(mistakes) > 1)} in {data_module.root}")
+        for line in report_lines(mistakes):
+            say(f"    {line}")
+        return mistakes
+    say(f"ok  {name:<12} {len(data_module.items()):>8,} in {data_module.root}")
+    if isinstance(data_module, BenchmarkDataModule):
+        say_if_older(data_module)
+    return ()
+
+
+def too_long(experiment: Experiment, data_module: DataModule) -> tuple[BadInputError, ...]:
+    """Returns what of a set does not fit into the language model's positions."""
+    try:
+        if isinstance(data_module, InstructionDataModule):
+            check_sample_lengths(experiment.model, data_module)
+        if isinstance(data_module, BenchmarkDataModule):
+            check_question_lengths(experiment.model, data_module, data_module.max_new_tokens)
+    except BadInputError as error:
+        return mistakes_of(error)
+    return ()
+
+
+def say_if_older(module: BenchmarkDataModule) -> None:
+    """Says so if a set has the size of a known revision that is not the one scores are reported on today."""
+    questions = module.questions()
+    verdict = verdict_on(module.name, questions, number_of_pictures(questions, module.questions_per_group))
+    if verdict.is_older:
+        say(f"    note: {module.name} is {verdict.note}")

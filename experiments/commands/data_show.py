@@ -1,0 +1,260 @@
+"""``m2pt data show``: what the pictures, questions and right answers of a set look like.
+
+Reads a set through its data module and writes a contact sheet: pictures spread over the set (of a tuning set the
+first), enlarged, with their questions and right answers below. Loads no weights.
+"""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from rich.table import Table
+from rich.text import Text
+
+from data_modules.base import DataModule, image_key
+from data_modules.benchmark import BenchmarkDataModule
+from data_modules.instruction import InstructionDataModule
+from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.datasets.contact_sheet import (
+    ELLIPSIS,
+    ShownPicture,
+    ShownQuestion,
+    ShownSet,
+    printable,
+    sheet_of_set,
+    sheet_of_sets,
+)
+from experiments.runs.prepare import render_testbed_if_used
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
+from lightning_m2pt.inputs.images import open_image
+from lightning_m2pt.inputs.samples import Question, Sample
+from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.console import OUT, VerbParser, say
+
+DEFAULT_CONFIG = "experiments/m2pt_base.yaml"
+TUNING_SET = "vision_flan"
+EVERY_SET = "all"
+PICTURES_OF_ONE_SET = 12
+PICTURES_OF_EVERY_SET = 4
+MOST_PICTURES = 200
+QUESTIONS_OF_A_PICTURE = 3
+LETTERS_IN_TABLE = 240
+LETTERS_OF_ID = 60
+GOLDEN_RATIO = 0.6180339887498949
+LETTERS_OF_REVISION = 12
+
+EXAMPLES = f"""\
+The set is named as in the experiment's list of benchmarks; {TUNING_SET} is the tuning set (its first training
+samples, each with all its turns); {EVERY_SET} puts a row of every set on one sheet. A picture that is asked several
+questions appears once, with up to {QUESTIONS_OF_A_PICTURE} of them. Any key of the experiment can be given too.
+
+examples:
+  m2pt data show --set mme
+  m2pt data show --set {TUNING_SET} --count 24
+  m2pt data show --config experiments/m2pt_vicuna7b.yaml --set pope --output sheet.png
+  m2pt data show --set {EVERY_SET} --output every_set.png
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = VerbParser(
+        prog="m2pt data show",
+        usage="m2pt data show --set NAME [--config FILE] [--count N] [--output FILE.png] [experiment keys]",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--set", required=True, metavar="NAME", help=f"a set of the experiment, or {EVERY_SET}")
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help=f"pictures to show (default: {PICTURES_OF_ONE_SET}; {PICTURES_OF_EVERY_SET} of each with {EVERY_SET})",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.png", help="the contact sheet (default: outputs/data_show/NAME.png)"
+    )
+    parser.add_argument(
+        "-c", "--config", action="append", metavar="FILE", help=f"the experiment (default: {DEFAULT_CONFIG})"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    own, rest = argument_parser().parse_known_args(list(arguments))
+    check_flags(own.count, own.output)
+    files = [word for file in own.config or [DEFAULT_CONFIG] for word in ("--config", file)]
+    experiment = parse_experiment([*files, *rest])
+    sets = sets_of(experiment)
+    if own.set not in {*sets, EVERY_SET}:
+        raise unknown_set(own.set, list(sets), files)
+    render_testbed_if_used(experiment)
+    count = own.count or (PICTURES_OF_EVERY_SET if own.set == EVERY_SET else PICTURES_OF_ONE_SET)
+    names = list(sets) if own.set == EVERY_SET else [own.set]
+    shown = [shown_set(name, sets[name], count) for name in names]
+    for each in shown:
+        OUT.print(question_table(each))
+    if own.set == EVERY_SET:
+        facts = [f"{len(shown)} sets", f"up to {count} pictures of each"]
+        sheet = sheet_of_sets(experiment.name, facts, shown)
+    else:
+        sheet = sheet_of_set(shown[0])
+    path = own.output or experiment.output_root / "data_show" / f"{own.set}.png"
+    write_sheet(path, sheet)
+    say(f"contact sheet: {path} ({sheet.width} x {sheet.height} pixels)")
+    return ExitCode.DONE
+
+
+def check_flags(count: int | None, output: Path | None) -> None:
+    """Looks at the command's own flags before anything is read.
+
+    Raises:
+        BadInputError: If the count is out of range, or the output cannot be a PNG file.
+    """
+    if count is not None and not 1 <= count <= MOST_PICTURES:
+        raise BadInputError(f"{count} pictures", where="command line: --count", expected=f"1 to {MOST_PICTURES}")
+    if output is not None and (output.suffix.lower() != ".png" or output.is_dir()):
+        raise BadInputError(
+            f"{str(output)!r} is no PNG file", where="command line: --output", expected="a file name that ends in .png"
+        )
+
+
+def sets_of(experiment: Experiment) -> dict[str, DataModule]:
+    """Returns the sets of an experiment by name, the tuning set first."""
+    is_tuning = isinstance(experiment.data, InstructionDataModule)
+    sets: dict[str, DataModule] = {TUNING_SET: experiment.data} if is_tuning else {}
+    for benchmark in [experiment.data, *experiment.benchmarks]:
+        if isinstance(benchmark, BenchmarkDataModule):
+            sets.setdefault(benchmark.name, benchmark)
+    return sets
+
+
+def unknown_set(name: str, names: Sequence[str], files: Sequence[str]) -> BadInputError:
+    """Returns the error about a set that the experiment does not have."""
+    near = difflib.get_close_matches(name.lower(), [*names, EVERY_SET], n=1)
+    return BadInputError(
+        f"there is no set {name!r:.80} in {files[-1]}",
+        where="command line: --set",
+        expected=", ".join([*names, EVERY_SET]),
+        hint=f"did you mean `--set {near[0]}`?" if near else "name another experiment with --config",
+    )
+
+
+def shown_set(name: str, data_module: DataModule, count: int) -> ShownSet:
+    """Returns some pictures of a set with what is asked about them.
+
+    Raises:
+        BadInputError: If an annotation is wrong, or a picture is missing or cannot be read.
+    """
+    is_tuning = isinstance(data_module, InstructionDataModule)
+    items = data_module.read_once()[0] if isinstance(data_module, InstructionDataModule) else data_module.items()
+    revision = data_module.fingerprint()[:LETTERS_OF_REVISION]
+    groups: dict[str, list[Sample | Question]] = {}
+    for item in items:
+        groups.setdefault(image_key(item), []).append(item)
+    pictures = list(groups.values())
+    positions = range(min(count, len(pictures))) if is_tuning else spread_positions(len(pictures), count)
+    asked = sum(number_of_questions(item) for item in items)
+    facts = (
+        f"{asked:,} questions on {len(pictures):,} pictures" + (" to train on" if is_tuning else ""),
+        f"data revision {revision}",
+        f"template {data_module.template.name}",
+    )
+    return ShownSet(name, facts, tuple(shown_picture(pictures[position]) for position in positions))
+
+
+def spread_positions(size: int, count: int) -> list[int]:
+    """Returns at most ``count`` positions below ``size``: one in each of as many equal stretches, in order.
+
+    Where in its stretch a position lies differs from stretch to stretch, always in the same way. Equal steps would
+    fall in with the order of a set that repeats itself: of a set that alternates yes and no, they show only the yes.
+    """
+    number = min(count, size)
+    return [int((stretch + stretch * GOLDEN_RATIO % 1) * size / number) for stretch in range(number)]
+
+
+def different_questions(asked: Sequence[ShownQuestion], count: int) -> tuple[ShownQuestion, ...]:
+    """Returns at most ``count`` questions of different texts, spread evenly; POPE's splits ask some things again."""
+    chosen: dict[str, ShownQuestion] = {}
+    for position in spread_positions(len(asked), count):
+        from_here = [*asked[position:], *asked[:position]]
+        new = next((question for question in from_here if question.text not in chosen), None)
+        if new is not None:
+            chosen[new.text] = new
+    return tuple(chosen.values())
+
+
+def number_of_questions(item: Sample | Question) -> int:
+    """Returns how many questions an item asks."""
+    return len(item.turns) if isinstance(item, Sample) else 1
+
+
+def shown_picture(items: Sequence[Sample | Question]) -> ShownPicture:
+    """Returns a picture with some of its questions: a conversation's all, or a few different ones of the set's.
+
+    Raises:
+        BadInputError: If the picture cannot be read.
+    """
+    asked = [shown for item in items for shown in questions_of(item)]
+    conversation = tuple(questions_of(items[0]))
+    questions = conversation if len(conversation) > 1 else different_questions(asked, QUESTIONS_OF_A_PICTURE)
+    return ShownPicture(open_image(items[0].image, items[0].source), questions, len(asked))
+
+
+def questions_of(item: Sample | Question) -> list[ShownQuestion]:
+    """Returns the questions of an item with their right answers."""
+    if isinstance(item, Sample):
+        return [
+            ShownQuestion(item.id, task, turn.question, turn.answer)
+            for turn, task in zip(item.turns, item.tasks, strict=True)
+        ]
+    return [ShownQuestion(item.id, item.subtask, item.text, item.target)]
+
+
+def question_table(shown: ShownSet) -> Table:
+    """Returns a row for every question on the sheet; a conversation's id stands at its first turn."""
+    table = Table(title=f"{shown.name}: {', '.join(shown.facts)}", title_justify="left")
+    table.add_column("id", overflow="fold", max_width=30)
+    table.add_column("subtask", overflow="fold", max_width=32)
+    table.add_column("question", overflow="fold")
+    table.add_column("answer", overflow="fold", max_width=40)
+    for picture in shown.pictures:
+        identity = ""
+        for question in picture.questions:
+            shown_id = cut(question.id, LETTERS_OF_ID) if question.id != identity else ""
+            cells = (shown_id, cut(question.subtask), cut(question.text), cut(question.answer))
+            table.add_row(*map(Text, cells))
+            identity = question.id
+    return table
+
+
+def cut(text: str, letters: int = LETTERS_IN_TABLE) -> str:
+    """Returns a text on one line, cut off with an ellipsis where it is long."""
+    line = printable(text)
+    return line if len(line) <= letters else line[: letters - 1].rstrip() + ELLIPSIS
+
+
+def write_sheet(path: Path, sheet: Image.Image) -> None:
+    """Writes a PNG file, whole or not at all.
+
+    Raises:
+        EnvironmentFailure: If it cannot be written.
+    """
+    content = BytesIO()
+    sheet.save(content, format="PNG", optimize=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content.getvalue())
+    except OSError as error:
+        raise EnvironmentFailure(
+            error.strerror or str(error),
+            where=str(path),
+            expected="a folder this user may write to, with room in it",
+            hint="choose another file with --output",
+        ) from error

@@ -1,0 +1,207 @@
+"""``m2pt evaluate``: answer and score every benchmark of an experiment, or of a tuned run.
+
+With ``--run DIR`` the run's adapter answers; ``--knock-out PART`` leaves a component out. With ``--config`` alone the
+experiment's own run answers if it was tuned, and the untouched model if its method trains nothing. An evaluation that
+was cut off goes on where it stopped.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
+from experiments.runs.folder import (
+    NOT_DECIDING_BACKBONE_KEYS,
+    NOT_DECIDING_METHOD_KEYS,
+    run_folder,
+    short_hash,
+    without,
+)
+from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.prepare import check_experiment, require_benchmarks
+from experiments.runs.training import check_processes
+from lightning_m2pt.answering.decoding import AnsweringMethod
+from lightning_m2pt.answering.near_ties import depends_on_batch
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
+from lightning_m2pt.report.tables.scores import score_table
+from lightning_m2pt.storage.run_record import CONFIG_FILE
+from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.strict_json import parse_json
+
+ALL = "all"
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = VerbParser(
+        prog="m2pt evaluate", description=__doc__, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, help="a tuned run's folder")
+    parser.add_argument(
+        "--benchmarks",
+        metavar="NAMES",
+        help="which of the experiment's sets, such as mme,pope,vsr (default: all); or the whole list as JSON",
+    )
+    parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
+    parser.add_argument(
+        "--knock-out",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="visual_prompts, textual_prompts, interaction, lm_head",
+    )
+    parser.add_argument(
+        "--answer",
+        choices=get_args(AnsweringMethod),
+        default="greedy",
+        help="decode answers, or choose the candidate answer of the highest log-probability, summed or averaged over "
+        "its tokens (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shots",
+        type=whole_number,
+        default=0,
+        metavar="K",
+        help="put K examples of the set's training split, with picture and answer, before every question",
+    )
+    parser.add_argument(
+        "--shared-prefix",
+        choices=("true", "false"),
+        default="true",
+        help="compute prompts, system text and every picture once for all their questions; false answers every "
+        "question by itself, with the same answers in float32 (default: %(default)s)",
+    )
+    parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own, rest = split_arguments(argument_parser(), arguments)
+    names = own.benchmarks
+    if names is not None and names.lstrip().startswith("["):
+        rest, names = [*rest, "--benchmarks", names], None
+    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    require_benchmarks(experiment)
+    choose_benchmarks(experiment, names, own.data_root)
+    check_processes(experiment, devices=1, num_nodes=1)
+    knocked_out = frozenset(own.knock_out)
+    experiment.model.method.check_knock_out(knocked_out)
+    check_experiment(experiment)
+    check_benchmarks(experiment, own.shots, own.answer)
+    options = AnsweringOptions(own.answer, own.force, shared_prefix=own.shared_prefix == "true")
+    if not experiment.model.method.part_names() and not knocked_out:
+        folder, scores = evaluate_frozen(experiment, options)
+    else:
+        run = own.run or run_folder(experiment)
+        folder = evaluation_folder(run, experiment, knocked_out, own.answer, own.shots, options.shared_prefix)
+        load_run(run, experiment)
+        scores = evaluate_tuned(experiment, folder, knocked_out, options)
+    OUT.print(score_table(list(scores.values())))
+    say_missed_gates(experiment.config)
+    say(f"predictions: {folder / 'predictions'}\nscores:      {folder / 'scores'}")
+    return ExitCode.DONE
+
+
+def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | None) -> None:
+    """Leaves the named sets in an experiment and says where they are.
+
+    Args:
+        experiment: Its ``benchmarks`` and their configuration are changed.
+        names: Names with commas between them; None or ``all`` keeps every set.
+        root: Folder that holds a folder of every set's name; None keeps the experiment's own.
+
+    Raises:
+        BadInputError: If the experiment has no set of a name.
+    """
+    configured: list[dict[str, Any]] = experiment.config["benchmarks"]
+    pairs = {
+        benchmark.name: (benchmark, config) for benchmark, config in zip(experiment.benchmarks, configured, strict=True)
+    }
+    wanted = list(pairs) if names in {None, ALL} else [name.strip() for name in str(names).split(",")]
+    for name in wanted:
+        if name not in pairs:
+            raise BadInputError(
+                f"the experiment has no set {name!r:.40}", where="command line: --benchmarks", expected=", ".join(pairs)
+            )
+    chosen = [pairs[name] for name in dict.fromkeys(wanted)]
+    experiment.benchmarks = [benchmark for benchmark, _ in chosen]
+    experiment.config["benchmarks"] = [config for _, config in chosen]
+    if root is not None:
+        for benchmark, config in chosen:
+            benchmark.root = root / benchmark.name
+            config["init_args"]["root"] = str(benchmark.root)
+
+
+def whole_number(text: str) -> int:
+    """Returns a number of 0 or more.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    number = int(text)
+    if number < 0:
+        raise ValueError(f"{number} is less than 0")
+    return number
+
+
+def evaluation_folder(
+    run: Path,
+    experiment: Experiment,
+    knocked_out: frozenset[str],
+    method: AnsweringMethod,
+    shots: int,
+    shared_prefix: bool = True,
+) -> Path:
+    """Returns the run's own folder for its own evaluation, and a folder of its own for any other.
+
+    Args:
+        run: The run's folder.
+        experiment: The experiment as it is evaluated; some of the run's sets are still its own evaluation.
+        knocked_out: Parts that are left out.
+        method: How questions are answered.
+        shots: How many examples stand before every question.
+        shared_prefix: Whether questions about one picture are computed together; a folder of its own only where that
+            may change answers.
+    """
+    recorded = recorded_config(run)
+    model, benchmarks = answers_come_from(experiment.config["model"]), experiment.config["benchmarks"]
+    own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
+    words: list[str] = [method] if method != "greedy" else []
+    words += [f"{shots}-shot"] if shots else []
+    words += ["without", *sorted(knocked_out)] if knocked_out else []
+    if not shared_prefix and depends_on_batch(experiment.model.backbone.dtype_name):
+        words.append("unshared")
+    same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
+    if not words and same_model and own_sets:
+        return run
+    decides = {
+        "model": model,
+        "benchmarks": None if own_sets else benchmarks,
+        "knocked_out": sorted(knocked_out),
+        "method": method,
+        "shots": shots,
+    }
+    return run / "evaluations" / f"{'-'.join(words or ['changed'])}-{short_hash(decides)}"
+
+
+def recorded_config(run: Path) -> dict[str, Any]:
+    """Returns a run's resolved configuration; empty if there is none."""
+    path = run / CONFIG_FILE
+    config: dict[str, Any] = parse_json(path.read_bytes(), path) if path.is_file() else {}
+    return config
+
+
+def answers_come_from(model: dict[str, Any]) -> dict[str, Any]:
+    """Returns what of a model's configuration decides answers once it is tuned: method and backbone.
+
+    Shortcuts, rates and memory settings do not. Configurations of earlier versions lack some of them, and the folder of
+    such a run is still that of its own evaluation.
+    """
+    return {
+        "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "backbone": without(model["backbone"], NOT_DECIDING_BACKBONE_KEYS),
+    }

@@ -1,0 +1,55 @@
+"""``m2pt params``: what is trained, per part and in percent, counted on the meta device without any weight."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_modules.instruction import InstructionDataModule
+from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.runs.memory import estimate_of, lines, upper_bound
+from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.tuning.module import TuningModule, build_on_meta
+from lightning_m2pt.tuning.parameter_table import summary, table
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = VerbParser(prog="m2pt params", description=__doc__, add_help=False)
+    parser.add_argument(
+        "--output", type=Path, help="where to store the table (default: outputs/EXPERIMENT/params.json)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own, rest = split_arguments(argument_parser(), arguments)
+    experiment = parse_experiment(rest)
+    counted = count(experiment.model)
+    OUT.print(table(counted))
+    say_memory(experiment)
+    path = own.output or experiment.output_root / experiment.name / "params.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(counted, indent=2) + "\n").encode())
+    say(f"stored in {path}")
+    return ExitCode.DONE
+
+
+def say_memory(experiment: Experiment) -> None:
+    """Says what tuning would take at most with the largest micro-batch that the settings allow."""
+    data, model = experiment.data, experiment.model
+    if not isinstance(data, InstructionDataModule) or not model.method.part_names():
+        return
+    estimate, recomputes = estimate_of(model, upper_bound(data)), model.backbone.shape.recomputes_activations
+    for line in lines(estimate, "with the longest texts allowed", recomputes):
+        say(line)
+
+
+def count(model: TuningModule) -> dict[str, Any]:
+    """Counts base and trained numbers; builds the module on the meta device."""
+    build_on_meta(model)
+    return summary(model.trainable_table(), model.backbone.base_parameters())

@@ -1,0 +1,146 @@
+"""``m2pt prompts``: what a tuned run's prompts are near to.
+
+Shows the words nearest to the textual prompts of each layer (cosine against the token embedding), and writes into
+RUN/figures/prompts: prompts.json with all numbers, and a picture of how alike the layers' prompts are and of how long
+rows were over training.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from callbacks.loggers import METRICS_FILE, STEP
+from experiments.configuration.cli import Experiment, split_arguments
+from experiments.inspection.attention_samples import token_text
+from experiments.inspection.prompt_pictures import prompts_figure
+from experiments.runs.loading import experiment_of_run, load_run
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inspection.prompt_rows import (
+    chance_of_nearest,
+    chance_of_similarity,
+    layer_similarity,
+    nearest_words,
+    row_norms,
+)
+from lightning_m2pt.prompts.deep import DeepPrompts
+from lightning_m2pt.runs.metrics_file import read_metrics
+from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.console import OUT, VerbParser, say
+
+NORM = "train/row_norm/"
+VISUAL, TEXTUAL = "visual_prompts", "textual_prompts"
+WORDS_SHOWN = 3
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = VerbParser(
+        prog="m2pt prompts", description=__doc__, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
+    parser.add_argument("--words", type=int, default=5, metavar="N", help="words a row (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/prompts)")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own, rest = split_arguments(argument_parser(), arguments)
+    if own.words < 1:
+        raise BadInputError(f"{own.words} is too few", where="command line: --words", expected="at least 1")
+    experiment = experiment_of_run(own.run, rest)
+    experiment.model.backbone.check_files()
+    load_run(own.run, experiment)
+    tables = prompt_tables(experiment)
+    if not tables:
+        raise BadInputError(
+            f"method {experiment.model.method.name} has no prompts here",
+            where=str(own.run),
+            expected="a run with visual_prompts or textual_prompts",
+        )
+    folder = own.output or own.run / "figures" / "prompts"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = inspected(experiment, tables, own.words)
+    norms = norms_over_training(own.run / METRICS_FILE)
+    write_atomically(folder / "prompts.json", (json.dumps({**found, "norms": norms}, indent=1) + "\n").encode())
+    write_atomically(folder / "prompts.png", prompts_figure(found, norms))
+    if TEXTUAL in found:
+        OUT.print(words_table(found[TEXTUAL]))
+        say(
+            "95% of random rows have a nearest word with a cosine below "
+            f"{found[TEXTUAL]['chance_of_nearest']:.2f}. Only layer 0's rows stand where word embeddings stand: below "
+            "the line a near word says little."
+        )
+    say(f"numbers: {folder / 'prompts.json'}\npicture: {folder / 'prompts.png'}")
+    return ExitCode.DONE
+
+
+def prompt_tables(experiment: Experiment) -> dict[str, DeepPrompts]:
+    """Returns the attached prompts that are there."""
+    attachment = experiment.model.backbone.attachment
+    tables = {VISUAL: attachment.visual_prompts, TEXTUAL: attachment.textual_prompts}
+    return {name: prompts for name, prompts in tables.items() if prompts is not None}
+
+
+def inspected(experiment: Experiment, tables: dict[str, DeepPrompts], words: int) -> dict[str, Any]:
+    """Returns for each kind of prompts norms and likeness by layer, and for textual ones the nearest words."""
+    found: dict[str, Any] = {}
+    for name, prompts in tables.items():
+        width = prompts.rows[str(prompts.layers[0])].shape[-1]
+        found[name] = {
+            "layers": prompts.layers,
+            "similarity": layer_similarity(prompts).tolist(),
+            "chance_of_similarity": chance_of_similarity(prompts.length, width),
+            "row_norms": row_norms(prompts),
+        }
+    if TEXTUAL in tables:
+        backbone, prompts = experiment.model.backbone, tables[TEXTUAL]
+        vocabulary, processor = backbone.token_embedding().weight.detach(), backbone.processor()
+        found[TEXTUAL]["chance_of_nearest"] = chance_of_nearest(vocabulary)
+        of_layers = {layer: nearest_words(prompts.rows[str(layer)][0], vocabulary, words) for layer in prompts.layers}
+        found[TEXTUAL]["nearest_words"] = {
+            layer: [
+                [[token_text(processor, token), cosine] for token, cosine in zip(ids, cosines, strict=True)]
+                for ids, cosines in zip(nearest.token_ids.tolist(), nearest.cosines.tolist(), strict=True)
+            ]
+            for layer, nearest in of_layers.items()
+        }
+    return found
+
+
+def words_table(textual: dict[str, Any]) -> Table:
+    """Returns the nearest words of every row; layer 0 stands above a line."""
+    table = Table("layer", "row", "nearest words (cosine)")
+    for layer, rows in textual["nearest_words"].items():
+        for number, words in enumerate(rows):
+            shown = ", ".join(f"{word.strip() or '␣'} {cosine:.2f}" for word, cosine in words[:WORDS_SHOWN])
+            last = layer == 0 and number == len(rows) - 1
+            table.add_row(str(layer), str(number), Text(shown), end_section=last)  # "[/INST]" is no markup
+    return table
+
+
+def norms_over_training(metrics: Path) -> dict[str, list[tuple[int, float]]]:
+    """Returns (step, mean length of a row) by part, as ``metrics.csv`` has them; empty where nothing was logged.
+
+    Files of older versions repeat a number in every row until it is measured again: only where it changes is it kept.
+    """
+    found: dict[str, list[tuple[int, float]]] = {}
+    for where, row in read_metrics(metrics):
+        for name, cell in row.items():
+            if not (name.startswith(NORM) and cell):
+                continue
+            try:
+                step, value = int(row[STEP]), float(cell)
+            except (KeyError, ValueError) as error:
+                raise BadInputError(
+                    f"the step or the cell {cell!r:.40} is no number", where=where, expected="a number in every row"
+                ) from error
+            points = found.setdefault(name.removeprefix(NORM), [])
+            if not points or points[-1][1] != value:
+                points.append((step, value))
+    return found

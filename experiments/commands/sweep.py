@@ -1,0 +1,300 @@
+"""``m2pt sweep``: many runs from one file, a few at a time; what is complete is never done again.
+
+  m2pt sweep list                       the sweeps that come with the project
+  m2pt sweep run ablation --dry-run     the command lines, one a line: what a SLURM array would take
+  m2pt sweep run ablation --jobs 2      run them, two at a time, one thread each
+  m2pt sweep status ablation            where it stands, from another terminal
+
+A cell is an ordinary `m2pt train`, its run an ordinary folder. Stop a sweep as you like (Ctrl-C lets running cells
+save): the same command goes on where it stopped, tries failed cells again and skips complete ones. Two sweeps at once
+share the work. Everything the cells write is in outputs/sweeps/NAME/logs. docs/sweeps.md tells how to write a file.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+
+from experiments.sweep.file import SweepFile, Variant, find_sweep, read_sweep, shipped_sweeps
+from experiments.sweep.jobs import (
+    DEFAULT_OUTPUT_ROOT,
+    Job,
+    Rates,
+    Setting,
+    cells,
+    check_backbone,
+    command_lines,
+    experiment_words,
+)
+from experiments.sweep.record import State, SweepRecord
+from experiments.sweep.runner import SweepRunner
+from experiments.sweep.search import FINAL_FAILURES, VariantSearch, chosen_rates, plan_search
+from experiments.sweep.status import status_table, statuses, summary_line
+from experiments.sweep.study import conclude, known_searches, require_packages
+from experiments.sweep.table import results_table, sweep_rows, write_table
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.report.tables.formats import TERMINAL, ReportTable, written
+from lightning_m2pt.system.console import OUT, VerbParser, say
+
+if TYPE_CHECKING:
+    from experiments.configuration.cli import Experiment
+
+A_CELL_FAILED = 1
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the verb's flags."""
+    parser = VerbParser(prog="m2pt sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", metavar="run | status | list", required=True)
+    run = actions.add_parser("run", help="run what is not complete", description="Run what is not complete.")
+    status = actions.add_parser("status", help="say where a sweep stands; runs nothing")
+    for action in (run, status):
+        action.add_argument("file", metavar="FILE", help="a sweep's YAML file, or the name of a shipped one")
+        action.add_argument("--backbone", default="", metavar="NAME", help="another file of experiments/backbones")
+        action.add_argument("--output_root", type=Path, default=DEFAULT_OUTPUT_ROOT, metavar="DIR")
+        action.add_argument(
+            "--allow-import", dest="opened", action="append", default=[], metavar="PACKAGE", help="as of m2pt train"
+        )
+        action.add_argument("--no-search", action="store_true", help="take the learning rates of the files")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default: %(default)s)")
+    run.add_argument("--dry-run", action="store_true", help="print the cells' command lines and run nothing")
+    run.add_argument("--search-only", action="store_true", help="search the learning rates, then stop")
+    actions.add_parser("list", help="the sweeps that come with the project")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own = argument_parser().parse_args(list(arguments))
+    if own.action == "list":
+        return list_sweeps()
+    check_backbone(own.backbone)
+    sweep = read_sweep(find_sweep(own.file))
+    setting = Setting(own.backbone, own.output_root, tuple(own.opened))
+    session = Session(sweep, setting, with_search=sweep.search is not None and not own.no_search)
+    if own.action == "status":
+        session.show_status()
+        return ExitCode.DONE
+    if own.jobs < 1:
+        raise BadInputError(f"{own.jobs} cells at a time", where="command line: --jobs", expected="1 or more")
+    session.at_most = own.jobs
+    if own.dry_run:
+        session.show_commands()
+        return ExitCode.DONE
+    if own.search_only and not session.with_search:
+        raise BadInputError(
+            "there is no search to run",
+            where=f"{sweep.path}: --search-only",
+            expected="a sweep with a section `search`, without --no-search",
+        )
+    return session.run(search_only=own.search_only)
+
+
+def list_sweeps() -> int:
+    """Names the shipped sweeps with their files' first line."""
+    for path in shipped_sweeps():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        say(f"{path.stem:<12} {first.removeprefix('#').strip()}")
+    return ExitCode.DONE
+
+
+@dataclass
+class Session:
+    """One start of the verb on one sweep.
+
+    Attributes:
+        sweep: The sweep.
+        setting: Backbone and output folder.
+        with_search: Whether learning rates are searched first.
+        at_most: Jobs at a time.
+    """
+
+    sweep: SweepFile
+    setting: Setting
+    with_search: bool
+    at_most: int = 1
+
+    def __post_init__(self) -> None:
+        """Reads what an earlier start found out; parses no experiment."""
+        folder = self.setting.folder(self.sweep)
+        self.record = SweepRecord(folder, self.setting.output_root / "sweeps" / ".locks")
+        self.searches: dict[str, VariantSearch] = {}
+        self.chosen: dict[str, int] = {}
+        if self.with_search:
+            self.searches, self.chosen = known_searches(self.sweep, self.setting, folder)
+
+    @property
+    def rates(self) -> dict[str, Rates]:
+        """Searched learning rates by label; what the search left as stated is not in it."""
+        return dict(chosen_rates(list(self.searches.values()), self.chosen))
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether rates are still to be chosen."""
+        return self.with_search and len(self.chosen) < len(self.sweep.variants)
+
+    @property
+    def trials(self) -> list[Job]:
+        """The trials of the variants whose rates are still to be chosen."""
+        return [job for label, search in self.searches.items() if label not in self.chosen for job in search.trials]
+
+    def cells(self) -> list[Job]:
+        """Returns all cells; with a search, those of the variants whose rates are chosen."""
+        jobs = cells(self.sweep, self.setting, self.rates)
+        return [job for job in jobs if job.label in self.chosen] if self.with_search else jobs
+
+    def all_jobs(self) -> list[Job]:
+        """Returns the trials and all cells, for display; what is chosen needs no trial that the record has no more."""
+        trials = [
+            job
+            for label, search in self.searches.items()
+            for job in search.trials
+            if label not in self.chosen or self.record.state(job) == State.DONE
+        ]
+        return [*trials, *cells(self.sweep, self.setting, self.rates)]
+
+    def show_commands(self) -> None:
+        """Writes the cells' command lines to standard output, and the budget beside it."""
+        jobs = cells(self.sweep, self.setting, self.rates)
+        sys.stdout.write("".join(f"{line}\n" for line in command_lines(jobs)))
+        budget = f"{len(jobs)} cells"
+        if self.with_search and self.sweep.search is not None:
+            variants, trials = len(self.sweep.variants), self.sweep.search.trials
+            budget += (
+                f" after a search of {variants * trials} trials ({trials} for each of {variants} variants, "
+                f"{self.sweep.search.share_of_steps:.0%} of the steps each)"
+            )
+            if self.is_searching:
+                budget += (
+                    f"\nrates are chosen for {len(self.chosen)} of {variants} variants, the other lines have their "
+                    "files'; `m2pt sweep run FILE --search-only` chooses them"
+                )
+        sys.stderr.write(f"{budget}\n")
+
+    def show_status(self) -> None:
+        """Shows where the sweep stands."""
+        found = statuses(self.all_jobs(), self.record)
+        OUT.print(status_table(found, f"sweep {self.sweep.name}"))
+        say(summary_line(found, None))
+        say_table(results_table(sweep_rows(cells(self.sweep, self.setting, self.rates), self.record, self.rates)))
+
+    def run(self, *, search_only: bool) -> int:
+        """Searches, runs the cells, and shows what came out."""
+        self.check()
+        if self.is_searching:
+            self.search()
+        if search_only:
+            return A_CELL_FAILED if self.is_searching else ExitCode.DONE
+        jobs = self.cells()
+        self.run_jobs(jobs, ())
+        is_done = all(status.state == State.DONE for status in statuses(jobs, self.record))
+        self.show_results(jobs)
+        for variant in self.sweep.variants:
+            if self.with_search and variant.label not in self.chosen:
+                say(f"not run: {variant.label}, because its search is not complete or no trial ended well")
+                is_done = False
+        return ExitCode.DONE if is_done else A_CELL_FAILED
+
+    def check(self) -> None:
+        """Parses every experiment that is not complete: what is wrong ends the sweep before anything runs."""
+        if self.is_searching:
+            require_packages()
+        complete = {label: True for label in self.chosen} if self.with_search else {}
+        for job in cells(self.sweep, self.setting, self.rates):
+            is_done = self.record.state(job) == State.DONE
+            complete[job.label] = complete.get(job.label, not self.with_search) and is_done
+        for variant in self.sweep.variants:
+            if not complete[variant.label]:
+                experiment = parsed(variant, self.setting)
+                if self.with_search and self.sweep.search is not None and variant.label not in self.searches:
+                    stated, steps = stated_rates(experiment), int(experiment.trainer_values["max_steps"] or 0)
+                    search = plan_search(self.sweep.search, variant, self.setting, stated, steps)
+                    self.searches[variant.label] = search
+
+    def search(self) -> None:
+        """Runs the trials that have not ended, and chooses."""
+        self.chosen = conclude(list(self.searches.values()), self.record)
+        self.run_jobs(self.trials, FINAL_FAILURES)
+        self.chosen = conclude(list(self.searches.values()), self.record)
+        for label, number in self.chosen.items():
+            rates = ", ".join(f"{part} {rate:g}" for part, rate in self.searches[label].rates[number].items())
+            say(f"rates of {label}: {rates}" + (" (as its file states)" if number == 0 else f" (trial {number})"))
+
+    def run_jobs(self, jobs: Sequence[Job], final_failures: Sequence[int]) -> None:
+        """Runs jobs with a live table on a terminal, and one line for every event elsewhere."""
+        shown, title = self.all_jobs(), f"sweep {self.sweep.name}"
+        if not OUT.is_terminal:
+
+            def tell(line: str) -> None:
+                say(f"{time.strftime('%H:%M:%S')}  {line}")
+                if not line.startswith("start"):
+                    say(f"          {summary_line(statuses(shown, self.record), self.at_most)}")
+
+            SweepRunner(jobs, self.record, self.at_most, tell, lambda: None, final_failures).run()
+            return
+        # Without a thread of its own: children are started between two refreshes.
+        with Live(console=OUT, auto_refresh=False) as live:
+
+            def refresh() -> None:
+                found = statuses(shown, self.record)
+                table = status_table(found, title)
+                table.caption = summary_line(found, self.at_most)
+                live.update(table, refresh=True)
+
+            SweepRunner(jobs, self.record, self.at_most, say, refresh, final_failures).run()
+
+    def show_results(self, jobs: Sequence[Job]) -> None:
+        """Shows and stores the table of complete runs."""
+        table = results_table(sweep_rows(jobs, self.record, self.rates))
+        say_table(table)
+        write_table(self.record.folder, table)
+        say(f"table, logs and record: {self.record.folder}")
+
+
+def say_table(table: ReportTable) -> None:
+    """Shows a table of results if it has rows."""
+    if table.rows:
+        say(written([table], TERMINAL, OUT.width).rstrip("\n"))
+
+
+def parsed(variant: Variant, setting: Setting) -> "Experiment":
+    """Parses a variant's experiment as its cells will; loads no weights.
+
+    Raises:
+        BadInputError: Naming the variant's line as well.
+    """
+    from experiments.configuration.cli import parse_experiment
+    from experiments.runs.prepare import require_benchmarks
+    from lightning_m2pt.main import quieten_libraries
+
+    quieten_libraries()  # Lightning, imported just now, has set its loggers' levels
+    try:
+        experiment = parse_experiment(experiment_words(variant, setting, {}))
+        require_benchmarks(experiment)
+        experiment.model.backbone.check_files()
+    except BadInputError as error:
+        raise BadInputError(
+            error.what, where=f"{variant.where}: {error.where}", expected=error.expected, hint=error.hint
+        ) from error
+    if not experiment.model.method.part_names():
+        raise BadInputError(
+            f"{variant.label!r} trains nothing",
+            where=variant.where,
+            expected="a method with trained parts",
+            hint="the frozen model is evaluated with every run, and is the table's first row",
+        )
+    return experiment
+
+
+def stated_rates(experiment: "Experiment") -> dict[str, float]:
+    """Returns the learning rate of every trained part as the experiment's file states it."""
+    given: float | Mapping[str, float] = experiment.config["model"]["optimizer"]["learning_rate"]
+    return {
+        part: float(given[part] if isinstance(given, Mapping) else given)
+        for part in experiment.model.method.part_names()
+    }

@@ -1,0 +1,116 @@
+"""``m2pt train``: tune, evaluate and compare with the untouched model; what is complete is not done again."""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.commands.fit import MEMORY, check_tuning, check_tuning_settings, tune
+from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
+from experiments.runs.folder import run_folder
+from experiments.runs.loading import load_run
+from experiments.runs.lock import alone_in
+from experiments.runs.prepare import check_experiment, require_benchmarks
+from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.report.page.cost import GIB
+from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
+from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
+from lightning_m2pt.report.tables.scores import score_table
+from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
+from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.console import OUT, VerbParser, is_main_process, say
+from lightning_m2pt.tuning.parameter_table import summary
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = VerbParser(prog="m2pt train", description=__doc__, add_help=False)
+    parser.add_argument(
+        "--force", action="store_true", help="tune and evaluate again; the run's folder is emptied first"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own, rest = split_arguments(argument_parser(), arguments)
+    started = time.monotonic()
+    experiment = parse_experiment(rest)
+    require_benchmarks(experiment)
+    if not experiment.model.method.part_names():
+        return evaluate_only(experiment, force=own.force)
+    check_tuning_settings(experiment)
+    check_experiment(experiment)
+    check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
+    check_tuning(experiment)
+    run = run_folder(experiment)
+    with alone_in(run) as still_alone:
+        tune(experiment, run, still_alone, force=own.force)
+        # Answering takes one device: the main process has the tuned tensors. A run that was stopped short on purpose
+        # has nothing to compare yet.
+        if is_main_process() and COMPLETED in read_run_record(run):
+            evaluate_and_compare(experiment, run, force=own.force, started=started)
+    return ExitCode.DONE
+
+
+def evaluate_and_compare(experiment: Experiment, run: Path, *, force: bool, started: float) -> None:
+    """Evaluates the untouched and the tuned model, and reports both.
+
+    Args:
+        experiment: The experiment; its model is loaded from the run if it was not tuned just now.
+        run: The run's folder.
+        force: Answer again.
+        started: When the command began, on the monotonic clock.
+    """
+    if not experiment.model.backbone.is_loaded:
+        load_run(run, experiment)
+    options = AnsweringOptions(force=force, on_other="replace")
+    _, frozen = evaluate_frozen(experiment, options)
+    tuned = evaluate_tuned(experiment, run, options=options)
+    report(experiment, run, frozen, tuned, time.monotonic() - started)
+
+
+def evaluate_only(experiment: Experiment, *, force: bool) -> int:
+    """Evaluates a method that trains nothing."""
+    check_experiment(experiment)
+    check_benchmarks(experiment)
+    folder, scores = evaluate_frozen(experiment, AnsweringOptions(force=force))
+    OUT.print(score_table(list(scores.values())))
+    say_missed_gates(experiment.config)
+    say(f"predictions: {folder / 'predictions'}")
+    return ExitCode.DONE
+
+
+def report(
+    experiment: Experiment, run: Path, frozen: dict[str, Score], tuned: dict[str, Score], seconds: float
+) -> None:
+    """Shows the table, what was trained, how long it took and where everything is; stores it as ``results.json``."""
+    method, completed = experiment.model.method, read_run_record(run)[COMPLETED]
+    counted = summary(method.parameter_parts(), experiment.model.backbone.base_parameters())
+    answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
+    OUT.print(comparison_table(frozen, tuned, method.name, answered))
+    say_missed_gates(experiment.config)
+    say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
+    say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
+    if memory := completed.get(MEMORY):  # runs of earlier versions have none
+        say("memory       " + ", ".join(f"{size / GIB:.2f} GiB {what}" for what, size in memory.items()) + " at most")
+    for label, path in [
+        ("data", experiment.data.root),
+        ("run", run),
+        ("adapter", run / "adapter"),
+        ("predictions", run / "predictions"),
+        ("TensorBoard", run / "tb"),
+    ]:
+        say(f"{label:<12} {path}")
+    content = {
+        "frozen": {name: {**scored.to_json(), "parsed": None} for name, scored in frozen.items()},
+        "tuned": {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
+        "parameters": counted,
+        "seconds": {"tuning": completed["seconds"]},
+        MEMORY: {"tuning": memory},
+    }
+    write_atomically(run / "results.json", (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,53 @@
+"""``m2pt validate``: loss and answer accuracy on the validation split of the tuned tasks.
+
+Learning rates are chosen by these two numbers, never by the held-out sets.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.prepare import check_experiment
+from experiments.runs.training import answering_trainer, check_processes, tuning_data
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.system.console import VerbParser, say
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    parser = VerbParser(prog="m2pt validate", description=__doc__, add_help=False)
+    parser.add_argument("--run", type=Path, help="a tuned run; without it the experiment's untuned model is validated")
+    own, rest = split_arguments(parser, arguments)
+    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    check_processes(experiment, devices=1, num_nodes=1)
+    check_experiment(experiment)
+    require_validation_split(experiment)
+    if own.run:
+        load_run(own.run, experiment)
+    say(json.dumps(validate(experiment)))
+    return ExitCode.DONE
+
+
+def require_validation_split(experiment: Experiment) -> None:
+    """Looks for records to validate on.
+
+    Raises:
+        BadInputError: If there are none.
+    """
+    data = tuning_data(experiment)
+    if not data.read_once()[1]:
+        raise BadInputError(
+            "there is no validation split",
+            where=str(data.root),
+            expected="data.validation_file, or data.validation_fraction with at least one record",
+        )
+
+
+def validate(experiment: Experiment) -> dict[str, float]:
+    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
+    data = tuning_data(experiment)
+    trainer = answering_trainer(experiment, [], {"enable_progress_bar": False})
+    measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in measured[0].items()}

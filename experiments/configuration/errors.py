@@ -1,0 +1,216 @@
+"""Turns a parser's complaint into three lines that name file, line, key and the nearest key there is.
+
+jsonargparse says which key and why; the file's YAML tree says in which line it stands; difflib knows what was probably
+meant.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from experiments.configuration.allowed_imports import not_allowed
+from experiments.configuration.composition import ARGUMENTS, CLASS_PATH, LISTS
+from experiments.configuration.schema import GROUPS, TOP_LEVEL_KEYS, accepted_names
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.strict_yaml import read_mapping
+
+KEYS_LISTED = 16
+NO_TYPE_OF_SEVERAL = re.compile(
+    r"Union subtypes (?:Subtypes: \[[^]]*\] )?Errors: ((?:Expected an? <class '[\w.]+'> )+)"
+    r"Given value type: <class '\w+'> Given value: (.*?)(?= Given value|$)"
+)
+"""A parser's sentence, in one line, about a setting that takes one of several types."""
+A_COMPONENT = "class_path: package.module.Class with init_args, as in the shipped files"
+
+
+def keys_with_lines(path: Path) -> Iterator[tuple[str, int]]:
+    """Yields every dotted key of a file with its line, ``init_args`` left out as on the command line."""
+
+    def walk(node: yaml.Node, prefix: str) -> Iterator[tuple[str, int]]:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                name = prefix if key.value == "init_args" else f"{prefix}.{key.value}".lstrip(".")
+                yield name, key.start_mark.line + 1
+                yield from walk(value, name)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                yield from walk(item, f"{prefix}.{class_name(item)}".rstrip("."))
+
+    yield from walk(read_mapping(path), "")
+
+
+def class_name(node: yaml.Node) -> str:
+    """Returns the class an item of a list is made of, so that messages can tell items apart; empty if it says none."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == "class_path":
+                return str(value.value).rpartition(".")[2]
+    return ""
+
+
+def as_bad_input(error: Exception, files: list[Path], words: list[str]) -> BadInputError:
+    """Returns the three-line form of a parser's or constructor's error.
+
+    Args:
+        error: What was raised.
+        files: Configuration files, later ones win.
+        words: The command line.
+    """
+    own = innermost(error)
+    complaint = (
+        Complaint(own.where, own.what, own.expected, own.hint)
+        if isinstance(own, BadInputError)
+        else complaint_of(str(error))
+    )
+    return BadInputError(
+        complaint.what,
+        where=place_of(complaint.key, files, words),
+        expected=complaint.expected or "a value this key accepts",
+        hint=complaint.hint,
+    )
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Follows the chain of causes to our own error, if there is one in it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, BadInputError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What a parser's message says, taken apart."""
+
+    key: str
+    what: str
+    expected: str = ""
+    hint: str = ""
+
+
+def complaint_of(message: str) -> Complaint:
+    """Takes a message of jsonargparse apart, as its version in the constraints file words them."""
+    lines = [line.strip(" -") for line in message.splitlines() if "<class 'NoneType'>" not in line]
+    text = " ".join(lines)
+    keys = re.findall(r'Parser key "([^"]+)"', text)
+    class_path = re.findall(r"given class_path '([^']+)'", text)
+    if keys[:1] == ["benchmarks"] and class_path:
+        keys[0] = f"benchmarks.{class_path[0].rpartition('.')[2]}"
+    missing = re.search(r"(?:the following arguments are required: |Key ['\"])([\w.]+)", text)
+    unknown = re.search(r"Option '([^']+)' is not accepted", text)
+    group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", text)
+    unrecognised = re.search(r"unrecognized arguments?: -*([^\s=]+)", text)
+    wrong = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?: (?:Given value|Expected an? )|$)", text)
+    other_class = re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", text)
+    no_component = re.search(r"Not a valid subclass of (\w+)\. Got value: (.*?) Subclass types expect", text)
+    restricted = re.search(r"Not of type \w+: (.+?) does not conform to restriction (.+?)(?: Given value|$)", text)
+    no_number = re.search(r"Not of type \w+: (.+)$", text)
+    short = re.search(r"Expected a dot import path string: (\w+)", text)
+    denied = re.search(r"Importing '([^']+)' is not allowed", text)
+    if denied:
+        error = not_allowed(denied.group(1), ".".join(keys))
+        return Complaint(error.where, error.what, error.expected, error.hint)
+    if missing and "required" in text:
+        key = ".".join([*keys, missing.group(1)])
+        return Complaint(key, "this key is missing", "a value", "a shipped experiment shows how it looks")
+    if unknown:
+        return unknown_key([*keys, unknown.group(1)], class_path[-1] if class_path else "")
+    if group:
+        inside = group.group(2).split(".")
+        is_group = f"{group.group(1)}.{inside[0]}" in GROUPS
+        return unknown_key([group.group(1), *inside[: 1 + is_group]], "")
+    if unrecognised:
+        return unknown_key(unrecognised.group(1).split("."), "")
+    if other_class:
+        return Complaint(".".join(keys), f"{other_class.group(1)} is no {other_class.group(2)}", A_COMPONENT)
+    if no_component:
+        return Complaint(".".join(keys), f"{no_component.group(2)[:60]} is no {no_component.group(1)}", A_COMPONENT)
+    if restricted:
+        limits = restricted.group(2).replace("v", "")
+        return Complaint(".".join(keys), f"{restricted.group(1)[:40]} is out of range", f"a whole number {limits}")
+    if no_number:
+        reason = (
+            no_number.group(1).removeprefix("invalid literal for int() with base 10: ").removesuffix(" not a number")
+        )
+        return Complaint(".".join(keys), f"{reason[:60]} does not fit", "a whole number")
+    if short:
+        return Complaint(".".join(keys), f"no class of this kind is called {short.group(1)}", A_COMPONENT)
+    if several := NO_TYPE_OF_SEVERAL.findall(text):
+        types, value = several[-1]  # the innermost
+        return Complaint(
+            ".".join(keys), f"{value[:80]!r} does not fit", " or ".join(re.findall(r"<class '([\w.]+)'>", types))
+        )
+    if wrong:
+        return Complaint(".".join(keys), f"{wrong.group(2)[:80]!r} does not fit", readable_type(wrong.group(1)))
+    if class_path and "has no attribute" in text:
+        return Complaint(".".join(keys), f"there is no class {class_path[-1]}", "a class path as in the shipped files")
+    return Complaint(".".join(keys), text.split(":", 1)[-1].strip()[:200])
+
+
+def check_top_level(names: Iterable[str]) -> None:
+    """Looks at an experiment's first keys; the parser would take its own beside them.
+
+    Raises:
+        BadInputError: At the first unknown one.
+    """
+    for name in names:
+        if name not in TOP_LEVEL_KEYS:
+            complaint = unknown_key([name], "")
+            raise BadInputError(complaint.what, where=name, expected=complaint.expected, hint=complaint.hint)
+
+
+def unknown_key(parts: list[str], class_path: str) -> Complaint:
+    """Returns the complaint about a key that does not exist, with the nearest one that does."""
+    *groups, leaf = ".".join(parts).replace(".init_args", "").split(".")
+    accepted = accepted_names(".".join(groups), class_path)
+    near = difflib.get_close_matches(leaf, accepted, n=1)
+    listed = ", ".join(accepted) if len(accepted) <= KEYS_LISTED else f"one of its {len(accepted)} keys"
+    listed = listed or "a key that it accepts"
+    return Complaint(
+        ".".join([*groups, leaf]),
+        "unknown key",
+        listed,
+        f"did you mean {near[0]}?" if near else "`m2pt fit --help` lists all keys",
+    )
+
+
+def readable_type(text: str) -> str:
+    """Returns a type as people write it: ``int``, ``'cosine' or 'linear'``."""
+    named = re.fullmatch(r"<class '(?:builtins\.)?([\w.]+)'>", text)
+    literal = re.fullmatch(r"typing\.Literal\[(.+)\]", text)
+    return named.group(1) if named else " or ".join(literal.group(1).split(", ")) if literal else text
+
+
+def place_of(key: str, files: list[Path], words: list[str]) -> str:
+    """Returns where the nearest key that was written stands: ``FILE:LINE: key``, or ``command line: key``.
+
+    Of two that are as near, the later one decided: the command line after the files, and those in order.
+    """
+    plain = re.sub(r"\.init_args\b", "", key)
+    first, _, rest = plain.partition(".")
+    of_every_item = f"{first}.{rest.partition('.')[2]}"  # --benchmarks.batch_size stands for benchmarks.MME.batch_size
+    places: list[tuple[int, str]] = []
+    for path in files:
+        lines = dict(keys_with_lines(path)).items()
+        places += [(name.count("."), f"{path}:{line}: {plain}") for name, line in lines if leads_to(name, plain)]
+    for word in words:
+        flag = word.partition("=")[0].removeprefix("--").replace(f".{ARGUMENTS}", "").removesuffix(f".{CLASS_PATH}")
+        if not word.startswith("--") or not plain or flag == "config":
+            continue
+        if flag.rstrip("+") in (plain, of_every_item):
+            return f"command line: {flag.rstrip('+')}"
+        if leads_to(flag.rstrip("+"), plain):  # a list is replaced as a whole
+            places.append((plain.count(".") if flag in LISTS else flag.count("."), f"command line: {plain}"))
+    nearest = max((depth for depth, _ in places), default=0)
+    return next((place for depth, place in reversed(places) if depth == nearest), plain or "command line")
+
+
+def leads_to(name: str, key: str) -> bool:
+    """Tells whether a dotted key is another one, or a group or list that holds it."""
+    return f"{key}.".startswith(f"{name}.")

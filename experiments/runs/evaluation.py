@@ -1,0 +1,294 @@
+"""Answers and scores every benchmark of an experiment with one loaded model; predictions first, scores from files."""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from callbacks.lock_check import LockCheck
+from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
+from callbacks.progress import SampleProgressBar
+from callbacks.stop_after_batch import StopAfterBatch
+from data_modules.benchmark import BenchmarkDataModule
+from data_modules.few_shot import add_examples
+from experiments.configuration.cli import Experiment
+from experiments.runs.folder import present_or_first, short_hash
+from experiments.runs.lengths import check_question_lengths
+from experiments.runs.training import answering_trainer
+from lightning_m2pt.answering.decoding import Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
+from lightning_m2pt.answering.likelihood import tokenised_candidates
+from lightning_m2pt.answering.near_ties import depends_on_batch, near_tie_limit
+from lightning_m2pt.answering.partial_predictions import PartialPredictions, refuse_other_header
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.predictions import OF_QUESTIONS, read_predictions
+from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.runs.scoring import score_file, write_score
+from lightning_m2pt.storage.adapter import declared_tensors
+from lightning_m2pt.system.console import say
+from lightning_m2pt.system.file_lock import locked, remove_if_free
+from lightning_m2pt.system.tensor_hashes import hash_tensors
+
+Toggles = Mapping[str, bool | int | str]
+NO_ADAPTER: Toggles = {"method": "frozen"}
+OnOther = Literal["refuse", "replace"]
+
+
+@dataclass(frozen=True)
+class AnsweringOptions:
+    """How an evaluation is made.
+
+    Attributes:
+        method: ``greedy``, or ``likelihood_sum`` or ``likelihood_mean`` over each set's candidate answers.
+        force: Answer again even if answers are there.
+        on_other: What to do with answers of another adapter, data or template: ``refuse`` them, or ``replace`` them,
+            as the evaluation that belongs to a training does.
+        shared_prefix: Compute prompts, system text and every picture once for all their questions, wherever the
+            attached method and the questions allow it. The same answers without in float32: every question by itself.
+    """
+
+    method: AnsweringMethod = "greedy"
+    force: bool = False
+    on_other: OnOther = "refuse"
+    shared_prefix: bool = True
+
+
+def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Answering:
+    """Returns how a set's questions are answered.
+
+    Raises:
+        BadInputError: If likelihoods are asked for and the set has no candidate answers.
+    """
+    if method == "greedy":
+        return GreedyAnswering(benchmark.processor, benchmark.max_new_tokens)
+    if not benchmark.candidates:
+        raise BadInputError(
+            f"{benchmark.name} has no fixed answers to choose from",
+            where="command line: --answer",
+            expected="sets with classes, or yes and no",
+            hint="leave it out with --benchmarks, or take --answer greedy",
+        )
+    return LikelihoodAnswering(
+        tokenised_candidates(benchmark.processor, benchmark.template, benchmark.candidates), method
+    )
+
+
+def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMethod = "greedy") -> None:
+    """Checks every set's data and looks whether it can be answered as asked for; needs no weights.
+
+    Args:
+        experiment: Its sets are connected; with ``shots`` they are asked with examples from now on.
+        shots: Examples of the training split before every question.
+        method: How questions are answered.
+
+    Raises:
+        BadInputError: If data are wrong or missing, a set has no training split or no candidate answers, or a question
+            becomes too long for the language model.
+    """
+    for benchmark in experiment.benchmarks:
+        benchmark.check()
+        answering = answering_of(benchmark, method)
+        if shots:
+            add_examples(benchmark, shots)
+        candidates = answering.candidates.lengths if isinstance(answering, LikelihoodAnswering) else []
+        check_question_lengths(experiment.model, benchmark, max(candidates, default=benchmark.max_new_tokens))
+
+
+def header_of(
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    adapter: str | None,
+    toggles: Toggles,
+    answering: Answering,
+    shared_prefix: bool = True,
+) -> dict[str, Any]:
+    """Returns the header of a set's prediction file; where rounding is coarse, batches belong to what decided it."""
+    decoding = {**answering.description(), "dtype": experiment.model.backbone.dtype_name}
+    if depends_on_batch(experiment.model.backbone.dtype_name):
+        decoding |= {"batch_size": benchmark.batch_size, "shared_prefix": shared_prefix}
+    return prediction_header(benchmark, adapter, toggles, decoding)
+
+
+def frozen_folder(experiment: Experiment, options: AnsweringOptions = AnsweringOptions()) -> Path:
+    """Returns where the untouched model's predictions stand: shared by all runs on the same questions."""
+    headers = [
+        header_of(
+            experiment, benchmark, None, NO_ADAPTER, answering_of(benchmark, options.method), options.shared_prefix
+        )
+        for benchmark in experiment.benchmarks
+    ]
+    for header in headers:
+        header.pop(OF_QUESTIONS, None)  # decides nothing
+    backbone = experiment.model.backbone
+    return present_or_first(
+        experiment.output_root / "frozen" / short_hash({"backbone": fingerprint, "questions": headers})
+        for fingerprint in (backbone.fingerprint(), backbone.former_fingerprint())
+    )
+
+
+def evaluate_frozen(
+    experiment: Experiment, options: AnsweringOptions = AnsweringOptions()
+) -> tuple[Path, dict[str, Score]]:
+    """Evaluates the untouched backbone; what is there is not answered again.
+
+    Returns:
+        The folder and the scores by set.
+    """
+    folder, method = frozen_folder(experiment, options), experiment.model.method
+    if experiment.model.backbone.is_loaded:
+        method.detach(experiment.model.backbone)
+    try:
+        return folder, answer_and_score(experiment, folder, None, NO_ADAPTER, frozenset(method.part_names()), options)
+    finally:
+        if experiment.model.backbone.is_loaded:
+            method.attach(experiment.model.backbone)
+
+
+def evaluate_tuned(
+    experiment: Experiment,
+    folder: Path,
+    knocked_out: AbstractSet[str] = frozenset(),
+    options: AnsweringOptions = AnsweringOptions(),
+) -> dict[str, Score]:
+    """Evaluates the loaded, attached method.
+
+    Args:
+        experiment: Its model is loaded and holds the adapter.
+        folder: Where predictions and scores go.
+        knocked_out: Parts that are left out.
+        options: How the evaluation is made.
+    """
+    model = experiment.model
+    model.method.attach(model.backbone, without=knocked_out)
+    toggles = {**model.method.toggles(), **dict.fromkeys(sorted(knocked_out), False)}
+    if knocked_out:
+        toggles["knocked_out"] = ", ".join(sorted(knocked_out))
+    adapter = hash_tensors(declared_tensors(model.method))
+    try:
+        return answer_and_score(experiment, folder, adapter, toggles, knocked_out, options)
+    finally:
+        model.method.attach(model.backbone)
+
+
+def answer_and_score(
+    experiment: Experiment,
+    folder: Path,
+    adapter: str | None,
+    toggles: Toggles,
+    knocked_out: AbstractSet[str],
+    options: AnsweringOptions,
+) -> dict[str, Score]:
+    """Answers what is not answered yet and scores every file.
+
+    Raises:
+        BadInputError: If answers are there that were made otherwise; before the first question is asked.
+    """
+    scores: dict[str, Score] = {}
+    waiting: list[tuple[BenchmarkDataModule, Answering, PartialPredictions]] = []
+    for benchmark in experiment.benchmarks:
+        answering = answering_of(benchmark, options.method)
+        header = header_of(experiment, benchmark, adapter, toggles, answering, options.shared_prefix)
+        partial = PartialPredictions(prediction_file(folder, benchmark.name), header)
+        if is_answered(partial, options):
+            say(f"already answered: {partial.path}")
+            remove_if_free(partial.path)
+        else:
+            waiting.append((benchmark, answering, partial))
+    for benchmark, answering, partial in waiting:
+        if not experiment.model.backbone.is_loaded:
+            experiment.model.configure_model()
+            experiment.model.method.attach(experiment.model.backbone, without=knocked_out)
+        answer_alone(experiment, benchmark, answering, partial, options)
+    for benchmark in experiment.benchmarks:
+        header, scored = score_file(prediction_file(folder, benchmark.name))
+        write_score(folder, header, scored)
+        scores[benchmark.name] = scored
+    return scores
+
+
+def is_answered(partial: PartialPredictions, options: AnsweringOptions) -> bool:
+    """Tells whether a set is answered already and need not be answered again.
+
+    Raises:
+        BadInputError: If answers that were made otherwise are there and are to be kept.
+    """
+    if options.force:
+        return False
+    try:
+        partial.answered()
+        if not partial.path.is_file():
+            return False
+        refuse_other_header(partial.path, read_predictions(partial.path).header, partial.header)
+    except BadInputError:
+        if options.on_other == "refuse":
+            raise
+        return False
+    return True
+
+
+def answer_alone(
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    answering: Answering,
+    partial: PartialPredictions,
+    options: AnsweringOptions,
+) -> None:
+    """Answers one set unless another process, which is waited for, has done so meanwhile.
+
+    Runs of several seeds that are started together share the untouched model's answers.
+    """
+    with locked(partial.path, on_wait=lambda: say(f"another process answers {benchmark.name}: waiting for it")) as lock:
+        if is_answered(partial, options):
+            say(f"already answered: {partial.path}")
+            return
+        if options.force or not goes_on(partial):
+            partial.remove()
+        # Asked of the backbone as it is: a knocked-out part may be the one that stood in the way.
+        benchmark.by_picture = options.shared_prefix and experiment.model.backbone.shares_prefix()
+        answer(experiment, benchmark, answering, partial, lock.check)
+
+
+def goes_on(partial: PartialPredictions) -> bool:
+    """Tells whether the answers under way, if there are any, are of this evaluation."""
+    try:
+        partial.answered()
+    except BadInputError:
+        return False
+    return True
+
+
+def answer(
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    answering: Answering,
+    partial: PartialPredictions,
+    still_alone: Callable[[], None],
+) -> None:
+    """Answers what is left of one set with the model as it is, unless another process has come to answer it, too."""
+    questions, model = benchmark.questions(), experiment.model
+    benchmark.answered = frozenset(partial.answered())
+    left = len(questions) - len(benchmark.answered)
+    say(
+        f"answering {left:,} questions of {benchmark.name}"
+        + " with the untouched model" * (partial.header["adapter"] is None)
+        + (f", {len(questions) - left:,} are answered" * (left < len(questions)))
+    )
+    model.answering = answering
+    if left:
+        writer = PredictionWriter(partial, questions)
+        trainer = answering_trainer(
+            experiment, [LockCheck(still_alone), writer, StopAfterBatch(), SampleProgressBar()], {}
+        )
+        try:
+            trainer.predict(model, datamodule=benchmark, return_predictions=False)
+        except SystemExit:  # a signal: StopAfterBatch
+            say(
+                f"stopped after {len(partial.answered()):,} of {len(questions):,} questions of {benchmark.name}: the "
+                "same command goes on, but for --force, which starts over"
+            )
+            raise
+    still_alone()
+    partial.finish([question.id for question in questions])
+    near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)
+    limit = near_tie_limit(model.backbone.dtype_name)
+    say(f"{near_ties:,} of {len(questions):,} answers hang on less than {limit:g}: rounding may change them")

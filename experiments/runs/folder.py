@@ -1,0 +1,201 @@
+"""Where a run lives: a readable name and a short hash of what decides its numbers, so the same command resumes."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from experiments.configuration.cli import Experiment
+from experiments.trainer.surface import configured_processes, deciding_settings, split_decides
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
+
+NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
+NOT_DECIDING_METHOD_KEYS = ("path",)
+NOT_DECIDING_BACKBONE_KEYS = ("activation_checkpointing", "compile_backend", "feature_cache", "feature_cache_bytes")
+PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "torchmetrics", "jsonargparse", "safetensors")
+
+
+def deciding(experiment: Experiment) -> dict[str, Any]:
+    """Returns what decides the numbers of a run: method, backbone, data, optimisation, seed and global batch.
+
+    Not devices, strategy, workers, paths or logging: the same experiment elsewhere has the same name. With
+    ``loss_average: micro_batch`` or dropout the split of a step does decide, and is included where there is one.
+    """
+    model, data = experiment.config["model"], experiment.config["data"]
+    not_deciding = set(NOT_DECIDING_DATA_KEYS)
+    if not data.get("init_args", {}).get("group_by_length"):
+        not_deciding.add("group_by_length")  # runs from before this key existed keep their names
+    means_of_means, splits = model["loss_average"] == "micro_batch", split_decides(experiment.config)
+    if means_of_means or (splits and data.get("init_args", {}).get("micro_batch_size") is not None):
+        not_deciding.remove("micro_batch_size")
+    processes = configured_processes(experiment.config["trainer"])
+    return {
+        "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "backbone": experiment.model.backbone.fingerprint(),
+        "dtype": model["backbone"].get("init_args", {}).get("dtype"),
+        "optimizer": model["optimizer"],
+        "schedule": model["schedule"],
+        "loss_average": model["loss_average"],
+        "data": without(data, not_deciding),
+        "data_fingerprint": experiment.data.fingerprint(),
+        "seed": experiment.seed,
+        "trainer": deciding_settings(experiment.config),
+        **({"processes": processes} if splits and processes > 1 else {}),
+    }
+
+
+def formerly_deciding(experiment: Experiment, decides: dict[str, Any]) -> dict[str, Any]:
+    """Returns what decided a run's name while backbones went by the first version of their fingerprint.
+
+    Args:
+        experiment: The experiment.
+        decides: What decides its name today.
+    """
+    return {**decides, "backbone": experiment.model.backbone.former_fingerprint()}
+
+
+def without(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Returns a component's class path and arguments, but for the keys that do not decide numbers, at any depth."""
+    return {
+        "class_path": component["class_path"],
+        "init_args": {
+            key: [without(item, keys) if is_component(item) else item for item in value]
+            if isinstance(value, list)
+            else value
+            for key, value in component.get("init_args", {}).items()
+            if key not in keys
+        },
+    }
+
+
+def is_component(value: Any) -> bool:
+    """Tells whether a value of a configuration is a component with arguments of its own."""
+    return isinstance(value, dict) and "class_path" in value
+
+
+def run_folder(experiment: Experiment) -> Path:
+    """Returns the folder of this experiment's run; the same deciding settings give the same folder.
+
+    A run that stands under its former name is found there and goes on.
+    """
+    decides = deciding(experiment)
+    return present_or_first(
+        experiment.output_root / experiment.name / f"{experiment.model.method.name}-seed{experiment.seed}-{name}"
+        for name in map(short_hash, (decides, formerly_deciding(experiment, decides)))
+    )
+
+
+def present_or_first(folders: Iterable[Path]) -> Path:
+    """Returns the first folder that is there, or the first of all: names of today first, then former ones."""
+    named = list(folders)
+    return next((folder for folder in named if folder.is_dir()), named[0])
+
+
+def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
+    """Compares a run's recorded settings with the experiment's.
+
+    Raises:
+        BadInputError: If a deciding one differs; the first is named with both values.
+    """
+    recorded = recorded_settings(folder, experiment)
+    if recorded is not None and recorded != (decides := deciding(experiment)):
+        key, was, now = first_difference(recorded, decides)
+        raise BadInputError(
+            f"{key} was {json.dumps(was)[:120]} in this run and is {json.dumps(now)[:120]} now",
+            where=str(folder),
+            expected="the settings the run was started with",
+        )
+
+
+def first_difference(was: Any, now: Any, key: str = "") -> tuple[str, Any, Any]:
+    """Returns the dotted key of the first setting that differs, and both values; ``init_args`` is left out of keys.
+
+    Args:
+        was: One tree of plain values.
+        now: Another that is not equal to it.
+        key: The dotted key of both.
+    """
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return key, was, now
+    name = next(name for name in {**now, **was} if was.get(name) != now.get(name))
+    inside = key if name == "init_args" else f"{key}.{name}".lstrip(".")
+    return first_difference(was.get(name), now.get(name), inside)
+
+
+def recorded_settings(folder: Path, experiment: Experiment) -> dict[str, Any] | None:
+    """Returns a run's recorded settings, its backbone by the name of today where the former one fits.
+
+    The former name leaves something out. A run of before that was started again since has recorded today's as well.
+    """
+    record = read_run_record(folder)
+    recorded: dict[str, Any] | None = record.get(DECIDING)
+    name, former = backbone_names(experiment)
+    if recorded is None or recorded.get("backbone") != former:
+        return recorded
+    known = [names[0] for start in record.get(MADE_WITH, []) if (names := start.get(BACKBONE_NAMES))]
+    return {**recorded, "backbone": known[0] if known else name}
+
+
+def backbone_names(experiment: Experiment) -> list[str]:
+    """Returns the backbone's fingerprint and the former one."""
+    return [experiment.model.backbone.fingerprint(), experiment.model.backbone.former_fingerprint()]
+
+
+def made_with(experiment: Experiment) -> dict[str, Any]:
+    """Returns versions, code revision, host and time, and the settings that decide nothing but the last bits.
+
+    The processor's instruction set is there because it decides the last bits too: with another one, or resumed with
+    other shortcuts, the same run ends elsewhere.
+    """
+    import torch
+
+    return {
+        "python": sys.version.split()[0],
+        "packages": {package: version(package) for package in PACKAGES},
+        "git_commit": git_commit(),
+        "host": platform.node(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "changes_last_bits": changes_last_bits(experiment),
+        BACKBONE_NAMES: backbone_names(experiment),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "allowed_imports": list(experiment.opened),  # what a later command on this run will have to open again
+    }
+
+
+def changes_last_bits(experiment: Experiment) -> dict[str, Any]:
+    """Returns the settings, and what ``auto`` became, that change nothing in a run but its rounding."""
+    model = experiment.config["model"]
+    arguments = {
+        **experiment.config["data"].get("init_args", {}),
+        **model["backbone"].get("init_args", {}),
+        **model["method"].get("init_args", {}),
+    }
+    return {
+        **{key: arguments.get(key) for key in ("path", "micro_batch_size", "compile_backend", "feature_cache")},
+        "shortcuts": model["shortcuts"],
+        "activation_checkpointing": experiment.model.backbone.activation_checkpointing,
+    }
+
+
+def git_commit() -> str | None:
+    """Returns the commit of the source tree, if it is one."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

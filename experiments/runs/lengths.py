@@ -1,0 +1,31 @@
+"""Whether everything that is tuned on or asked fits into the language model's positions; needs no weights."""
+
+from data_modules.benchmark import BenchmarkDataModule
+from data_modules.instruction import InstructionDataModule
+from lightning_m2pt.tuning.module import TuningModule
+from lightning_m2pt.tuning.positions import room_for_rows, rows_of_image
+
+
+def check_sample_lengths(model: TuningModule, data: InstructionDataModule) -> None:
+    """Looks at every sample of a tuning set.
+
+    Raises:
+        BadInputError: If one is too long.
+    """
+    shape, method = model.backbone.shape, model.method
+    data.check_lengths(rows_of_image(shape, method), room_for_rows(shape, method))
+
+
+def check_question_lengths(model: TuningModule, benchmark: BenchmarkDataModule, answer_tokens: int) -> None:
+    """Looks at every question of an evaluation set.
+
+    Args:
+        model: Its method's rows take positions.
+        benchmark: A connected set.
+        answer_tokens: The longest answer that may be given.
+
+    Raises:
+        BadInputError: If a question leaves too little room.
+    """
+    shape, method = model.backbone.shape, model.method
+    benchmark.check_lengths(rows_of_image(shape, method), room_for_rows(shape, method) - answer_tokens)

@@ -1,0 +1,122 @@
+"""A loaded run, or an untouched backbone, that answers any question about any picture: no data module, no Trainer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import torch
+
+from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.runs.loading import experiment_of_run, load_run
+from lightning_m2pt.answering.decoding import GreedyAnswering
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.collate import Collator, EncodedSample
+from lightning_m2pt.inputs.samples import Sample, Turn
+from lightning_m2pt.inputs.templates import ConversationTemplate, template_named
+from lightning_m2pt.tuning.losses import supervised_rows
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question: its text, its picture ((H, W, 3) uint8), and where it comes from, for errors."""
+
+    text: str
+    image: numpy.ndarray
+    source: str
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """How likely an answer is: the mean cross-entropy of its tokens, and whether greedy decoding would give them."""
+
+    mean: float
+    is_greedy: bool
+
+
+class LoadedModel:
+    """Answers questions with the weights of an experiment as they are.
+
+    Args:
+        experiment: Its model is loaded, with its method attached.
+        template: The conversation form that questions are put into.
+        device: Where it runs.
+    """
+
+    def __init__(self, experiment: Experiment, template: ConversationTemplate, device: torch.device) -> None:
+        self.backbone = experiment.model.to(device).eval().backbone
+        self.processor = self.backbone.processor()
+        self.template = template
+        self.device = device
+        for use in ("training", "answering"):  # likelihoods are the losses of training
+            experiment.model.compare_with_library(use)
+
+    def answers(self, questions: Sequence[Asked], max_new_tokens: int) -> list[str]:
+        """Returns the greedy answer to every question, all answered as one batch."""
+        batch = self.batch(questions, [""] * len(questions))
+        answers = GreedyAnswering(self.processor, max_new_tokens).answer(self.backbone, batch)
+        return [answer.text for answer in answers]
+
+    @torch.inference_mode()
+    def losses(self, questions: Sequence[Asked], answers: Sequence[str]) -> list[AnswerLoss]:
+        """Returns how likely each given answer is, its end token left out.
+
+        Raises:
+            BadInputError: If an answer is empty.
+        """
+        for question, answer in zip(questions, answers, strict=True):
+            if not answer:
+                raise BadInputError("an empty answer has no likelihood", where=question.source, expected="a text")
+        rows = supervised_rows(self.backbone, self.batch(questions, answers))
+        found = []
+        for sample in range(len(questions)):
+            of_answer = (rows.sample == sample).nonzero()[:-1, 0]
+            mean = float(rows.losses[of_answer].mean())
+            found.append(AnswerLoss(mean, bool(rows.right[of_answer].all())))
+        return found
+
+    def batch(self, questions: Sequence[Asked], answers: Sequence[str]) -> Batch:
+        """Returns questions as one batch on the device; without answers if they are empty."""
+        samples = [
+            Sample(str(place), asked.image, asked.source, (Turn(asked.text, answer),), ("",), asked.source)
+            for place, (asked, answer) in enumerate(zip(questions, answers, strict=True))
+        ]
+        texts = self.processor.encode_all(samples, self.template, with_answers=all(answers))
+        encoded = [
+            EncodedSample(text, self.processor.image(asked.image, asked.source), sample.id, sample.tasks)
+            for text, asked, sample in zip(texts, questions, samples, strict=True)
+        ]
+        batch = Collator(self.processor.pad_token_id)(encoded)
+        assert isinstance(batch, Batch)
+        return batch.to(self.device)
+
+
+def load_model(run: str, config: str, template: str, device: torch.device) -> LoadedModel:
+    """Loads a tuned run, or the untouched backbone of an experiment that tunes nothing.
+
+    Args:
+        run: A run's folder, or empty.
+        config: An experiment's file, or empty.
+        template: Name of the conversation template; empty takes that of the experiment's first evaluation set.
+        device: Where it runs.
+
+    Raises:
+        BadInputError: If not exactly one of ``run`` and ``config`` is given, or something is missing or does not fit;
+            known before weights are loaded.
+    """
+    if bool(run) == bool(config):
+        raise BadInputError(
+            "both are given" if run else "neither is given",
+            where="run, config",
+            expected="run=outputs/EXPERIMENT/RUN for a tuned model, or config=experiments/frozen.yaml",
+        )
+    experiment = experiment_of_run(Path(run)) if run else parse_experiment(["--config", config])
+    if config and experiment.model.method.part_names():
+        raise BadInputError("this experiment's method has to be tuned first", where=config, expected="run=DIR")
+    if not template and not experiment.benchmarks:
+        raise BadInputError("the experiment has no evaluation set", where="template", expected="template=NAME")
+    chosen = template_named(template) if template else experiment.benchmarks[0].template
+    experiment.model.backbone.check_files()
+    load_run(Path(run), experiment, [chosen.name])
+    return LoadedModel(experiment, chosen, device)

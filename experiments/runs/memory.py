@@ -1,0 +1,95 @@
+"""What training will take of the device's memory, said before weights load, and whether activations are recomputed."""
+
+import copy
+
+import torch
+
+from data_modules.instruction import InstructionDataModule
+from experiments.configuration.cli import Experiment
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.console import say
+from lightning_m2pt.tuning.memory_estimate import (
+    USABLE_SHARE,
+    MemoryEstimate,
+    MicroBatchSize,
+    device_memory,
+    estimated_memory,
+)
+from lightning_m2pt.tuning.module import TuningModule, build_on_meta
+from lightning_m2pt.tuning.parameter_table import summary
+
+GIGABYTE = 10**9
+
+
+def decide_recomputation(experiment: Experiment, device: torch.device, micro_batch: MicroBatchSize) -> None:
+    """Says what training will take, and settles ``activation_checkpointing: auto``; does nothing once weights are in.
+
+    Args:
+        experiment: Its backbone's setting becomes a decision.
+        device: Where it will train.
+        micro_batch: The largest one.
+    """
+    backbone = experiment.model.backbone
+    if backbone.is_loaded:
+        return
+    counted = copy.deepcopy(experiment.model)  # built without memory and thrown away
+    with torch.random.fork_rng(devices=[]):  # the run is seeded already
+        build_on_meta(counted)
+    estimate, memory = estimate_of(counted, micro_batch), device_memory(device)
+    if backbone.checkpointing_is_automatic:
+        too_large = estimate.total(recomputes=False) > USABLE_SHARE * memory
+        backbone.recompute_activations(too_large and can_recompute(experiment.model))
+    for line in lines(estimate, f"{device.type} has {in_gigabytes(memory)}", backbone.shape.recomputes_activations):
+        say(line)
+
+
+def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize) -> MemoryEstimate:
+    """Estimates a module that was built on the meta device."""
+    backbone, method = counted.backbone, counted.method
+    numbers = summary(counted.trainable_table(), backbone.base_parameters())
+    return estimated_memory(
+        backbone.shape,
+        method.attachment(frozenset()),
+        method.places(),
+        (numbers["base"], numbers["trained"]),
+        getattr(torch, backbone.dtype_name),
+        micro_batch,
+    )
+
+
+def can_recompute(model: TuningModule) -> bool:
+    """Tells whether the method works with activation checkpointing."""
+    shape = copy.copy(model.backbone.shape)
+    shape.recomputes_activations = True
+    try:
+        model.method.check(shape)
+    except BadInputError:
+        return False
+    return True
+
+
+def upper_bound(data: InstructionDataModule) -> MicroBatchSize:
+    """Returns the largest micro-batch that the settings allow on one device, without reading any data."""
+    samples = data.micro_batch_size or data.batch_size
+    rows = data.max_text_length - 1
+    return MicroBatchSize(samples, rows, samples * rows)
+
+
+def lines(estimate: MemoryEstimate, device: str, recomputes: bool) -> list[str]:
+    """Returns what people read: the sum and its parts, and the other choice."""
+    activations = estimate.recomputed_activations if recomputes else estimate.activations
+    parts = (
+        f"weights {in_gigabytes(estimate.weights)}, trained {in_gigabytes(estimate.trained)}, "
+        f"activations {in_gigabytes(activations)}, logits {in_gigabytes(estimate.logits)}"
+    )
+    chosen, other = ("recomputed", "kept") if recomputes else ("kept", "recomputed")
+    total, otherwise = (in_gigabytes(estimate.total(recomputes=each)) for each in (recomputes, not recomputes))
+    return [
+        f"memory       about {total} at most a device ({parts}); {device}",
+        f"             activations are {chosen}; {other}, it would be {otherwise}",
+    ]
+
+
+def in_gigabytes(size: int) -> str:
+    """Returns a size as people read it."""
+    return f"{size / GIGABYTE:.2f} GB"

@@ -1,0 +1,67 @@
+"""What every verb does before weights are loaded: files are there, testbed data are rendered."""
+
+from pathlib import Path
+
+from data_modules.instruction import InstructionDataModule
+from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
+from experiments.configuration.cli import Experiment
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.console import say
+from lightning_m2pt.system.file_lock import locked
+
+TESTBED_ROOT = Path("data/testbed")
+TESTBED_SEED = 0
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Looks for the backbone's files, renders the testbed if the experiment uses it, and connects the data modules.
+
+    Raises:
+        BadInputError: If files are missing, or an evaluation set asks what is tuned on.
+    """
+    connect_experiment(experiment)
+    refuse_tuned_benchmarks(experiment)
+
+
+def connect_experiment(experiment: Experiment) -> None:
+    """Does what ``check_experiment`` does before any annotation is read.
+
+    Raises:
+        BadInputError: If files of the backbone are missing.
+    """
+    experiment.model.backbone.check_files()
+    render_testbed_if_used(experiment)
+    experiment.connect()
+
+
+def render_testbed_if_used(experiment: Experiment) -> None:
+    """Renders the testbed's data if a data module reads them; does nothing if they are complete."""
+    roots = [data_module.root for data_module in [experiment.data, *experiment.benchmarks]]
+    if any(root.is_relative_to(TESTBED_ROOT) for root in roots):
+        from experiments.testbed import render as testbed
+
+        if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):
+            with locked(TESTBED_ROOT, lambda: say("waiting: another process is rendering the testbed")):
+                if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
+                    testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
+
+
+def refuse_tuned_benchmarks(experiment: Experiment) -> None:
+    """Looks for questions of a held-out set in the training part of the tuning set.
+
+    Raises:
+        BadInputError: If there are any.
+    """
+    held_out = [benchmark for benchmark in experiment.benchmarks if isinstance(benchmark, VisionFlanHeldOut)]
+    if held_out and isinstance(experiment.data, InstructionDataModule):
+        training, _ = experiment.data.read_once()
+        for benchmark in held_out:
+            refuse_tuned_questions(benchmark, training)
+
+
+def require_benchmarks(experiment: Experiment) -> None:
+    """Raises BadInputError if the experiment names no evaluation set."""
+    if not experiment.benchmarks:
+        raise BadInputError(
+            "no evaluation sets", where="benchmarks", expected="a list of data modules in the experiment's file"
+        )

@@ -1,0 +1,256 @@
+"""Builds the Trainer of a run: what the project always adds to the user's own Trainer settings."""
+
+import os
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, Timer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
+
+from callbacks.ablation_toggles import AblationToggles
+from callbacks.gradient_check import GradientCheck
+from callbacks.logged_once import LoggedOnce
+from callbacks.loggers import loggers_for
+from callbacks.padding_share import PaddingShare
+from callbacks.progress import SampleProgressBar
+from callbacks.prompt_statistics import PromptStatistics
+from callbacks.same_on_all_ranks import SameOnAllRanks
+from callbacks.step_checkpoint import StepCheckpoint
+from callbacks.stop_decision import StopDecision
+from callbacks.task_loss import TaskLosses
+from callbacks.time_limit import TimeLimit
+from callbacks.trainable_table import TrainableTable
+from data_modules.instruction import InstructionDataModule
+from experiments.configuration.cli import Experiment
+from experiments.trainer.accelerators import check_accelerator
+from experiments.trainer.components import acting, refuse_cluster
+from experiments.trainer.failures import refusals_named
+from experiments.trainer.proven_strategies import class_names, configured_names, refuse_unproven_strategy
+from experiments.trainer.surface import configured_processes, split_decides
+from experiments.trainer.whole_steps import check_limits, limit_validation
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
+from lightning_m2pt.system.launch import check_launch, check_node, check_variables
+
+PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
+IN_WHOLE_STEPS = ("limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval")
+"""Settings that count optimizer steps; a Trainer is told of them when it is known how a step is split."""
+
+
+def tuning_data(experiment: Experiment) -> InstructionDataModule:
+    """Returns the data module if it can be tuned on.
+
+    Raises:
+        BadInputError: If it is an evaluation set.
+    """
+    if not isinstance(experiment.data, InstructionDataModule):
+        raise BadInputError(
+            f"{type(experiment.data).__name__} is an evaluation set",
+            where="data",
+            expected="an instruction set such as data_modules.vision_flan.VisionFlan",
+        )
+    return experiment.data
+
+
+def checkpoints_folder(run: Path) -> Path:
+    """Returns where a run's checkpoints stand."""
+    return run / "checkpoints"
+
+
+def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Trainer:
+    """Seeds and returns a Trainer whose processes, steps and settings fit the experiment; writes nothing.
+
+    Raises:
+        BadInputError: If a Trainer setting, the launcher or the split of a step is wrong.
+    """
+    data, configured = tuning_data(experiment), experiment.config["trainer"]
+    check_variables(os.environ)
+    check_accelerator(configured.get("accelerator"))
+    refuse_unproven_strategy(configured_names(configured.get("strategy")))
+    check_limits(configured, data)
+    chosen = experiment.trainer_config
+    # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
+    seed_everything(experiment.seed, workers=True, verbose=False)
+    with refusals_named(configured):
+        try:
+            trainer = build_trainer(experiment, chosen, run, resumed_step)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise BadInputError(reason[:200], where="trainer", expected="settings this machine can run") from error
+    refuse_cluster(getattr(trainer.strategy, "cluster_environment", None))
+    check_processes(experiment, trainer.num_devices, trainer.num_nodes)
+    refuse_unproven_strategy(class_names(trainer.strategy))
+    check_node(trainer.num_nodes, os.environ)
+    check_split(experiment, trainer.world_size)
+    refuse_other_precision(configured.get("precision"), trainer.precision)
+    run_the_same_layers_on_all_ranks(experiment, trainer.strategy)
+    trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
+    limit_validation(configured, data, trainer)
+    return trainer
+
+
+def check_split(experiment: Experiment, processes: int) -> None:
+    """Looks whether the run's name says how many processes there are, where its numbers depend on that.
+
+    Raises:
+        BadInputError: If it does not.
+    """
+    if split_decides(experiment.config) and processes != configured_processes(experiment.config["trainer"]):
+        raise BadInputError(
+            f"{processes} devices, and with dropout or means of means their number is part of the run's name",
+            where="trainer.devices",
+            expected=f"--trainer.devices {processes}, or another number, in the configuration",
+        )
+
+
+def refuse_other_precision(configured: Any, taken: str) -> None:
+    """Refuses a precision that Lightning has changed for this machine.
+
+    Raises:
+        BadInputError: If float16 was asked for and bfloat16 is what it would be.
+    """
+    if str(configured) in ("16", "16-mixed") and taken != "16-mixed":
+        raise BadInputError(
+            f"this machine has no {configured}; Lightning would take {taken} without a word",
+            where="trainer.precision",
+            expected="bf16-mixed or 32-true here",
+        )
+
+
+def check_processes(experiment: Experiment, devices: int, num_nodes: int) -> None:
+    """Compares what a launcher started with the configuration.
+
+    Raises:
+        BadInputError: If they differ: each process would take itself for the first.
+    """
+    check_variables(os.environ)
+    settings = {key: experiment.config["trainer"].get(key) for key in ("accelerator", "strategy", "precision")}
+    configured = {key: str(value) for key, value in settings.items() if value is not None}
+    check_launch(devices, num_nodes, os.environ, configured)
+
+
+def run_the_same_layers_on_all_ranks(experiment: Experiment, strategy: Strategy) -> None:
+    """Switches off what makes ranks run other numbers of layers, where each run gathers weights from all ranks.
+
+    Whether a micro-batch has rows to share depends on its samples. A rank that has none would leave the others waiting
+    for its part of a gathering that it never makes.
+    """
+    if shares_out_weights(strategy):
+        experiment.model.shortcuts = replace(experiment.model.shortcuts, shared_rows_once=False)
+
+
+def shares_out_weights(strategy: Any) -> bool:
+    """Tells whether no rank has all weights: FSDP, its second form, or DeepSpeed's stage 3."""
+    return isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or bool(getattr(strategy, "zero_stage_3", False))
+
+
+def build_trainer(experiment: Experiment, chosen: dict[str, Any], run: Path, resumed_step: int) -> Trainer:
+    """Returns a Trainer with the run's loggers, checkpoints and callbacks.
+
+    Callbacks and loggers of the experiment's file come on top of the project's own, which are always there.
+
+    Args:
+        experiment: The experiment.
+        chosen: The Trainer's settings, instantiated.
+        run: The run's folder.
+        resumed_step: Optimizer steps done in the checkpoint that is resumed; 0 for a new run.
+    """
+    settings = {key: value for key, value in chosen.items() if key not in IN_WHOLE_STEPS}
+    callbacks = as_list(settings.pop("callbacks", None))
+    checkpoint = StepCheckpoint(checkpoints_folder(run), experiment.save_every_n_steps)
+    own: list[Callback] = [
+        LoggedOnce(),
+        TrainableTable(run, experiment.model.backbone.base_parameters),
+        AblationToggles(run),
+        SameOnAllRanks(),
+        GradientCheck(),  # after it, so that it finds the same on all ranks
+        PromptStatistics(),
+        TaskLosses(),
+        PaddingShare(),
+        checkpoint,
+    ]
+    if not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+        own.append(LearningRateMonitor(logging_interval="step"))
+    if settings.get("enable_progress_bar") is not False and not any(map(is_progress_bar, callbacks)):
+        own.append(SampleProgressBar())
+    if acting(experiment.config["trainer"]):
+        own.append(StopDecision())
+    own += time_limits(settings.pop("max_time", None), callbacks, checkpoint)
+    settings["callbacks"] = [*own, *(callback for callback in callbacks if type(callback) is not Timer)]
+    settings["logger"] = [*loggers_for(run, resumed_step), *chosen_loggers(settings.get("logger"), resumed_step)]
+    settings["plugins"] = [VerifiedCheckpointIO(), *as_list(settings.get("plugins"))]
+    settings["profiler"] = profiler_in(run, settings.get("profiler"))
+    settings["default_root_dir"] = str(run)
+    settings["use_distributed_sampler"] = False
+    settings["log_every_n_steps"] = 1  # one row per optimizer step in metrics.csv
+    settings["enable_model_summary"] = False
+    settings["num_sanity_val_steps"] = 0
+    return Trainer(**settings)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Returns a setting that takes one or several as a list."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def is_progress_bar(callback: Any) -> bool:
+    """Tells whether a callback is a progress bar, of which a Trainer takes one."""
+    return isinstance(callback, ProgressBar)
+
+
+def time_limits(max_time: Any, callbacks: list[Any], checkpoint: StepCheckpoint) -> list[Callback]:
+    """Returns what stops a run whose time is over: for ``max_time``, and in place of each of Lightning's Timers."""
+    timers = [callback.time_remaining() for callback in callbacks if type(callback) is Timer]
+    seconds = [timedelta(seconds=limit) for limit in timers if limit is not None]
+    return [TimeLimit(limit, checkpoint.stop) for limit in [*as_list(max_time), *seconds]]
+
+
+def chosen_loggers(value: Any, resumed_step: int) -> list[Logger]:
+    """Returns the user's own loggers, which log beside the run's.
+
+    Args:
+        value: The setting; True stands for the run's own.
+        resumed_step: From here on TensorBoard forgets what a stopped run has logged already.
+    """
+    loggers = [] if isinstance(value, bool) else as_list(value)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger) and logger._kwargs.get("purge_step") is None:
+            logger._kwargs["purge_step"] = resumed_step
+    return loggers
+
+
+def profiler_in(run: Path, profiler: Any) -> Profiler | None:
+    """Returns a profiler that writes into the run's folder: at its end what it says would be seen by nobody."""
+    made = PROFILERS[profiler.lower()]() if isinstance(profiler, str) else profiler
+    if made is not None:
+        made.dirpath = made.dirpath or str(run)
+        made.filename = made.filename or "profile"
+    return made
+
+
+def answering_trainer(experiment: Experiment, callbacks: list[Callback], settings_of: dict[str, Any]) -> Trainer:
+    """Returns a Trainer that only answers: one device, no loggers, no checkpoints.
+
+    Raises:
+        EnvironmentFailure: If the accelerator is not here.
+    """
+    check_accelerator(experiment.config["trainer"].get("accelerator"))
+    return Trainer(
+        accelerator=experiment.trainer_config.get("accelerator", "auto"),
+        devices=1,
+        logger=False,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **settings_of,
+    )

@@ -1,0 +1,183 @@
+"""The ``m2pt data testbed`` command: renders the testbed's data in the official on-disk formats."""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from data_modules.cifar10 import write_cifar10
+from data_modules.cifar100 import write_cifar100
+from data_modules.mme import write_mme
+from data_modules.mnist import write_mnist
+from data_modules.pope import write_pope
+from data_modules.reading.files import checked_object
+from data_modules.snli_ve import write_snli_ve
+from data_modules.text_vqa import write_text_vqa
+from data_modules.vision_flan import write_vision_flan
+from data_modules.vsr import write_vsr
+from experiments.testbed import evaluation_sets
+from experiments.testbed.example_splits import write_example_splits
+from experiments.testbed.sizes import TestbedSizes
+from experiments.testbed.tuning_set import (
+    TRAINING_PART,
+    VALIDATION_ANNOTATION,
+    VALIDATION_PART,
+    tuning_records,
+)
+from experiments.testbed.vocabulary import NAMES, SHAPES
+from experiments.testbed.world_version import WORLD_VERSION
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
+from lightning_m2pt.system.console import VerbParser
+from lightning_m2pt.system.strict_json import parse_json
+
+DEFAULT_ROOT = Path("data") / "testbed"
+MANIFEST = "testbed.json"
+
+
+def _write_tuning(root: Path, seed: int, sizes: TestbedSizes) -> None:
+    records = tuning_records(seed, TRAINING_PART, sizes.training_images, sizes.questions_per_image)
+    write_vision_flan(root / "vision_flan", list(records))
+
+
+def _write_validation(root: Path, seed: int, sizes: TestbedSizes) -> None:
+    records = tuning_records(seed, VALIDATION_PART, sizes.validation_images, sizes.questions_per_image)
+    write_vision_flan(root / "vision_flan", list(records), annotation_file=VALIDATION_ANNOTATION)
+
+
+def _write_cifar10(root: Path, seed: int, sizes: TestbedSizes) -> None:
+    pictures = evaluation_sets.cifar10_pictures(seed, sizes)
+    write_cifar10(root / "cifar10", pictures.images, pictures.labels, SHAPES)
+
+
+def _write_cifar100(root: Path, seed: int, sizes: TestbedSizes) -> None:
+    pictures = evaluation_sets.cifar100_pictures(seed, sizes)
+    coarse_labels = evaluation_sets.coarse_labels(pictures.labels)
+    write_cifar100(
+        root / "cifar100", pictures.images, pictures.labels, coarse_labels, evaluation_sets.FINE_CLASSES, NAMES
+    )
+
+
+def _write_mnist(root: Path, seed: int, sizes: TestbedSizes) -> None:
+    pictures = evaluation_sets.mnist_pictures(seed, sizes)
+    write_mnist(root / "mnist", pictures.images, pictures.labels)
+
+
+SETS: dict[str, Callable[[Path, int, TestbedSizes], None]] = {
+    "vision_flan": _write_tuning,
+    "vision_flan validation": _write_validation,
+    "mme": lambda root, seed, sizes: write_mme(root / "mme", evaluation_sets.mme_items(seed, sizes)),
+    "vsr": lambda root, seed, sizes: write_vsr(root / "vsr", evaluation_sets.vsr_items(seed, sizes)),
+    "pope": lambda root, seed, sizes: write_pope(root / "pope", evaluation_sets.pope_items(seed, sizes)),
+    "snli_ve": lambda root, seed, sizes: write_snli_ve(root / "snli_ve", evaluation_sets.snli_ve_items(seed, sizes)),
+    "text_vqa": lambda root, seed, sizes: write_text_vqa(
+        root / "text_vqa", evaluation_sets.text_vqa_items(seed, sizes)
+    ),
+    "cifar10": _write_cifar10,
+    "cifar100": _write_cifar100,
+    "mnist": _write_mnist,
+    "examples": write_example_splits,
+}
+"""What writes each set below the root; ``examples`` adds training splits to sets that are there."""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the command's argument parser."""
+    parser = VerbParser(
+        prog="m2pt data testbed",
+        description="Render the testbed's tuning and evaluation sets in the official formats. What is complete is "
+        "left as it is.",
+    )
+    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="folder to write to (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="render again, also over another seed's data")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Renders the testbed's data and returns the exit code.
+
+    Raises:
+        BadInputError: If the root is a file, the seed negative, or the root holds another seed's or version's data.
+        EnvironmentFailure: If a file cannot be written.
+    """
+    options = argument_parser().parse_args(arguments)
+    if options.seed < 0:
+        raise BadInputError("the seed is negative", where="command line: --seed", expected="0 or more")
+    if options.root.exists() and not options.root.is_dir():
+        raise BadInputError(f"{options.root} is not a folder", where="command line: --root", expected="a folder")
+    console = Console(stderr=True)
+    if not options.force and is_complete(options.root, options.seed):
+        console.print(f"complete: {options.root / MANIFEST} (seed {options.seed}); --force renders again")
+        return ExitCode.DONE
+    try:
+        write_testbed(options.root, options.seed, TestbedSizes(), console)
+    except OSError as error:
+        raise EnvironmentFailure(
+            error.strerror or str(error), where=str(error.filename or options.root), expected="a folder to write to"
+        ) from error
+    console.print(f"written: {options.root / MANIFEST} (seed {options.seed})")
+    return ExitCode.DONE
+
+
+def is_complete(root: Path, seed: int) -> bool:
+    """Returns whether the manifest is there and every file has the hash it states.
+
+    Raises:
+        BadInputError: If the data are of another seed or version.
+    """
+    path = root / MANIFEST
+    if not path.exists():
+        return False
+    manifest = checked_object(parse_json(path.read_bytes(), path), str(path))
+    found = {key: manifest.get(key) for key in ("seed", "world_version")}
+    wanted = {"seed": seed, "world_version": WORLD_VERSION}
+    if found != wanted:
+        raise BadInputError(
+            f"holds data of {found}",
+            where=str(path),
+            expected=str(wanted),
+            hint=f"`m2pt data testbed --root {root} --seed {seed} --force` renders again",
+        )
+    # Data of before a set was added are of the same world: what is there comes out the same again.
+    return manifest.get("sets") == list(SETS) and all(
+        (root / name).is_file() and file_sha256(root / name) == value for name, value in manifest["files"].items()
+    )
+
+
+def write_testbed(root: Path, seed: int, sizes: TestbedSizes, console: Console) -> None:
+    """Renders every set and writes the manifest last.
+
+    Args:
+        root: Folder to write to.
+        seed: Decides every byte.
+        sizes: How much of everything.
+        console: Where the progress bar goes.
+    """
+    (root / MANIFEST).unlink(missing_ok=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(SETS))
+        for name, write in SETS.items():
+            progress.update(task, description=name)
+            write(root, seed, sizes)
+            progress.advance(task)
+    files = sorted(path for folder in set_folders() for path in (root / folder).rglob("*") if path.is_file())
+    hashes = {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
+    manifest = {"seed": seed, "world_version": WORLD_VERSION, "sets": list(SETS), "files": hashes}
+    partial = root / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, root / MANIFEST)
+
+
+def set_folders() -> list[str]:
+    """Returns the names of the folders below the root."""
+    return sorted({name.split()[0] for name in SETS} - {"examples"})
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,126 @@
+"""The two ways to answer a question: greedy decoding, and the most likely of several candidate answers."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
+from lightning_m2pt.answering.shared_answers import candidate_log_probabilities_of_pictures, greedy_answers_of_pictures
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.errors import DivergedError
+from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.picture_batch import PictureBatch
+from lightning_m2pt.inputs.processing import Processor
+
+AnsweringMethod = Literal["greedy", "likelihood_sum", "likelihood_mean"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers to one question.
+
+    Attributes:
+        text: The answer.
+        margin: How far the second choice is behind: the smallest difference of logits of a decoded answer, the
+            difference of log-probabilities of a chosen candidate.
+        log_probabilities: The summed log-probability of every candidate; empty for a decoded answer.
+    """
+
+    text: str
+    margin: float
+    log_probabilities: Mapping[str, float] = field(default_factory=dict)
+
+
+def refuse_not_finite(values: Iterable[float]) -> None:
+    """Refuses what a model with numbers that are not finite computes.
+
+    Raises:
+        DivergedError: If a value is infinite or no number.
+    """
+    if not all(map(math.isfinite, values)):
+        raise DivergedError(
+            "the model computes infinite numbers, or what is no number",
+            where="model",
+            expected="finite logits",
+            hint="take a wider model.backbone.dtype, or another adapter",
+        )
+
+
+class Answering(Protocol):
+    """A way to answer a batch of questions."""
+
+    def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
+        """Returns one answer for each of the batch's ``sample_ids``.
+
+        Raises:
+            DivergedError: If the model's numbers are not finite: whatever it seems to answer means nothing.
+        """
+
+    def description(self) -> dict[str, Any]:
+        """Returns what decides the answers beside model and question, as prediction files carry it."""
+
+
+@dataclass(frozen=True)
+class GreedyAnswering:
+    """The most likely token at each step, until the end token or the limit.
+
+    Attributes:
+        processor: The backbone's tokenizer.
+        max_new_tokens: Limit on an answer's tokens, the end token included.
+    """
+
+    processor: Processor
+    max_new_tokens: int
+
+    def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
+        """Decodes one answer for each of the batch's ``sample_ids``; the same question is answered once."""
+        limits = self.max_new_tokens, self.processor.eos_token_id
+        if isinstance(batch, PictureBatch):
+            decoded = batch.of_every_name(greedy_answers_of_pictures(backbone, batch, *limits))
+        else:
+            decoded = greedy_answers(backbone, batch, *limits)
+        refuse_not_finite(one.margin for one in decoded)
+        return [Answer(self.processor.decode(one.token_ids), one.margin) for one in decoded]
+
+    def description(self) -> dict[str, Any]:
+        """Returns the method and the limit."""
+        return {"method": "greedy", "max_new_tokens": self.max_new_tokens}
+
+
+@dataclass(frozen=True)
+class LikelihoodAnswering:
+    """The candidate answer of the highest log-probability.
+
+    Attributes:
+        candidates: The answers to choose from.
+        method: ``likelihood_sum`` compares sums over a candidate's tokens, its end token included, which is how likely
+            the model is to answer exactly that; ``likelihood_mean`` means over them, which does not favour short ones.
+    """
+
+    candidates: Candidates
+    method: Literal["likelihood_sum", "likelihood_mean"]
+
+    def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
+        """Returns the best candidate for each of the batch's ``sample_ids``; of equal ones the first."""
+        if isinstance(batch, PictureBatch):
+            of_pictures = candidate_log_probabilities_of_pictures(backbone, batch, self.candidates)
+            sums = batch.of_every_name(of_pictures.tolist())
+        else:
+            sums = candidate_log_probabilities(backbone, batch, self.candidates).tolist()
+        refuse_not_finite(value for of_question in sums for value in of_question)
+        return [self._best(of_question) for of_question in sums]
+
+    def _best(self, sums: list[float]) -> Answer:
+        compared = sums
+        if self.method == "likelihood_mean":
+            compared = [total / tokens for total, tokens in zip(sums, self.candidates.lengths, strict=True)]
+        first, second = sorted(range(len(compared)), key=lambda number: -compared[number])[:2]
+        texts = self.candidates.texts
+        return Answer(texts[first], compared[first] - compared[second], dict(zip(texts, sums, strict=True)))
+
+    def description(self) -> dict[str, Any]:
+        """Returns the method, the candidates and their tokens."""
+        tokens = dict(zip(self.candidates.texts, self.candidates.lengths, strict=True))
+        return {"method": self.method, "candidate_tokens": tokens}

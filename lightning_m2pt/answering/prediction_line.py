@@ -1,0 +1,42 @@
+"""One line of a prediction file."""
+
+from typing import Any
+
+from lightning_m2pt.answering.decoding import Answer
+from lightning_m2pt.answering.near_ties import near_tie_limit
+from lightning_m2pt.inputs.samples import Question
+
+
+def answered_question(benchmark: str, question: Question, text: str) -> dict[str, Any]:
+    """Returns what scores need of a question and its answer; ``references`` only where the question has some."""
+    line: dict[str, Any] = {
+        "id": question.id,
+        "set": benchmark,
+        "subtask": question.subtask,
+        "question": question.text,
+        "answer": text,
+        "target": question.target,
+        "image_id": question.image_id,
+    }
+    if question.references:
+        line["references"] = list(question.references)
+    return line
+
+
+def prediction_line(benchmark: str, question: Question, answer: Answer, dtype: str = "float32") -> dict[str, Any]:
+    """Returns one question's line.
+
+    ``log_probabilities`` is there only where candidates were compared, ``near_tie`` only where rounding may decide.
+
+    Args:
+        benchmark: Name of the set.
+        question: The question.
+        answer: The answer.
+        dtype: Name of the type that the answer was computed in: its rounding decides what is a near tie.
+    """
+    line = answered_question(benchmark, question, answer.text)
+    if answer.log_probabilities:
+        line["log_probabilities"] = {text: round(value, 6) for text, value in answer.log_probabilities.items()}
+    if answer.margin < near_tie_limit(dtype):
+        line["near_tie"] = True
+    return line

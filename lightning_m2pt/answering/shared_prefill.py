@@ -1,0 +1,194 @@
+"""The shared-prefix engine: everything that does not depend on a question is computed once for all questions.
+
+Rows of a question's sequence, in order: learned keys and values, text before the picture, raw visual prompt rows, the
+picture, the question. The first three are run once for the batch at batch size 1. Every picture is one row, run once:
+behind it stand all its questions side by side, the words they all begin with once, under a mask that hides them from
+each other, each at the positions it would have alone. A causal decoder gives the same numbers as for every question by
+itself; ``Backbone.prefill`` is that reference.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.inputs.picture_batch import EVERYONE, NOBODY, PictureBatch
+from lightning_m2pt.prompts.decoder_stages import extend
+from lightning_m2pt.prompts.shared_prefix import cache_of
+
+
+@dataclass
+class PictureRows:
+    """What the decoder has seen of I pictures and their questions.
+
+    Attributes:
+        cache: Its keys and values, one sample a picture. Every feeding writes into it.
+        owners: (I, K) int64, which of its picture's questions each cached row belongs to; ``EVERYONE`` or ``NOBODY``.
+    """
+
+    cache: Any
+    owners: Tensor
+
+
+@dataclass
+class PictureState:
+    """Where the answers to Q questions about I pictures stand.
+
+    Attributes:
+        rows: What their next tokens can see.
+        pictures: (Q,) int64 the cache's sample of each question.
+        slots: (Q,) int64 the number of each question within its picture.
+        next_position: (Q,) int64 rotary position of each question's next token.
+        logits: (Q, V) for each question's next token.
+    """
+
+    rows: PictureRows
+    pictures: Tensor
+    slots: Tensor
+    next_position: Tensor
+    logits: Tensor
+
+
+def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> PictureState:
+    """Runs questions without answers, every shared row once.
+
+    Args:
+        backbone: A loaded backbone that can share prefixes as it is (``Backbone.shares_prefix``).
+        batch: I pictures and their Q distinct questions.
+    """
+    visual = backbone.visual_rows(batch.pixel_values)
+    connected, embed = backbone.connect(visual.rows), backbone.token_embedding()
+    raw = backbone.attachment.raw_prompt_rows()
+    before = torch.cat([embed(batch.before)[None], connected[:1, :raw]], dim=1)
+    rows = rows_before_pictures(backbone, before, len(connected))
+    begin = rows.owners.shape[1]
+    picture = connected[:, raw:]
+    behind = picture.shape[1]
+    owners = torch.nn.functional.pad(batch.owners, (behind, 0), value=EVERYONE)
+    inside = torch.arange(behind, device=owners.device).expand(len(owners), -1)
+    places = torch.cat([inside, batch.places + behind], dim=1)
+    among = seen_by(owners, owners) & (places[:, :, None] >= places[:, None])
+    lasts = grid(batch.pictures, batch.slots, batch.lasts + behind)
+    embeddings = torch.cat([picture, embed(batch.tokens)], dim=1)
+    states = feed(backbone, rows, embeddings, owners, places + begin, among, lasts)
+    logits = backbone.logits(states[batch.pictures, batch.slots])
+    next_position = places[batch.pictures, batch.lasts + behind] + begin + 1
+    return PictureState(rows, batch.pictures, batch.slots, next_position, logits)
+
+
+def rows_before_pictures(backbone: Backbone, before: Tensor, pictures: int) -> PictureRows:
+    """Runs rows (1, N, D) that are the same for all pictures behind the learned keys and values, once."""
+    decoder, learned, number = backbone.decoder(), backbone.attachment.rows_before_text(), before.shape[1]
+    shared = backbone.learned_keys_and_values()
+    if number:
+        cache = cache_of(decoder, shared, 1)
+        positions = torch.arange(learned, learned + number, device=before.device)[None]
+        visible = torch.ones(1, number, learned + number, dtype=torch.bool, device=before.device).tril(learned)
+        extend(decoder, cache, before, positions, visible, wanted=positions[:, :0])
+        shared = [(layer.keys, layer.values) for layer in cache.layers]
+    owners = torch.full((pictures, learned + number), EVERYONE, device=before.device)
+    return PictureRows(cache_of(decoder, shared, pictures), owners)
+
+
+def feed(
+    backbone: Backbone,
+    rows: PictureRows,
+    embeddings: Tensor,
+    owners: Tensor,
+    positions: Tensor,
+    among: Tensor,
+    wanted: Tensor | None = None,
+) -> Tensor:
+    """Appends N rows to every picture's; each sees what everyone sees and what its question has in the cache.
+
+    Args:
+        backbone: The backbone.
+        rows: They grow by the new ones.
+        embeddings: (I, N, D).
+        owners: (I, N) the question of each, or ``NOBODY``.
+        positions: (I, N) rotary positions.
+        among: (I or 1, N, N) bool, which of the N rows each of them sees.
+        wanted: (I, W) the rows whose output is needed; None: all.
+
+    Returns:
+        (I, W or N, D) after the final norm.
+
+    Raises:
+        BadInputError: If a row stands behind the language model's last position.
+    """
+    if rows.owners.shape[1] + owners.shape[1] > backbone.shape.maximum_positions:  # all questions': no row stands later
+        backbone.refuse_beyond_positions(int(positions.max()) + 1)
+    visible = torch.cat([seen_by(owners, rows.owners), among.expand(len(owners), -1, -1)], dim=2)
+    rows.owners = torch.cat([rows.owners, owners], dim=1)
+    return extend(backbone.decoder(), rows.cache, embeddings, positions, visible, wanted)
+
+
+def advance_pictures(backbone: Backbone, state: PictureState, going_on: Tensor, tokens: Tensor) -> PictureState:
+    """Feeds one token to each question that goes on; finished questions, and pictures without others, are left out.
+
+    Args:
+        backbone: The backbone.
+        state: It is used up.
+        going_on: (G,) int64 numbers of the questions that go on, ascending.
+        tokens: (G,) their tokens.
+
+    Returns:
+        The state of these G questions.
+    """
+    kept, pictures = state.pictures[going_on].unique_consecutive(return_inverse=True)
+    rows = state.rows
+    if len(kept) < len(rows.owners):
+        rows.cache.batch_select_indices(kept)
+        rows.owners = rows.owners[kept]
+    # A question's column among those that go on with its picture.
+    first = torch.searchsorted(pictures, pictures)
+    columns = torch.arange(len(pictures), device=pictures.device) - first
+    slots, next_position = state.slots[going_on], state.next_position[going_on]
+    owners = grid(pictures, columns, slots, fill=NOBODY)
+    among = torch.eye(owners.shape[1], dtype=torch.bool, device=owners.device)[None]
+    positions = grid(pictures, columns, next_position)
+    embeddings = backbone.token_embedding()(grid(pictures, columns, tokens))
+    states = feed(backbone, rows, embeddings, owners, positions, among)
+    logits = backbone.logits(states[pictures, columns])
+    return PictureState(rows, pictures, slots, next_position + 1, logits)
+
+
+def branch_pictures(backbone: Backbone, state: PictureState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
+    """Feeds the tokens of several continuations behind every question at once; afterwards the state is used up.
+
+    Args:
+        backbone: The backbone.
+        state: What ``prefill_pictures`` returned for Q questions.
+        tokens: (N,) the continuations' tokens, the same for every question.
+        depths: (N,) place of each within its continuation, from 0.
+        among: (N, N) bool, which of the N tokens each token sees; all of them see the question.
+
+    Returns:
+        (Q, N, D) after the final norm.
+    """
+    first = grid(state.pictures, state.slots, state.next_position)
+    slots = grid(state.pictures, state.slots, state.slots, fill=NOBODY)
+    (pictures, width), number = slots.shape, len(tokens)
+    alone = torch.eye(width, dtype=torch.bool, device=tokens.device)
+    states = feed(
+        backbone,
+        state.rows,
+        backbone.token_embedding()(tokens).repeat(width, 1).expand(pictures, -1, -1),
+        slots.repeat_interleave(number, dim=1),
+        (first[..., None] + depths).flatten(1),
+        (alone[:, None, :, None] & among[None, :, None]).reshape(1, width * number, -1),
+    )
+    return states.view(pictures, width, number, -1)[state.pictures, state.slots]
+
+
+def seen_by(owners: Tensor, keys: Tensor) -> Tensor:
+    """Returns (I, N, K) bool: whether rows of the owners (I, N) may see rows of the owners ``keys`` (I, K)."""
+    return (keys[:, None] == EVERYONE) | (keys[:, None] == owners[..., None])
+
+
+def grid(pictures: Tensor, columns: Tensor, values: Tensor, fill: int = 0) -> Tensor:
+    """Returns (I, W): every question's value (Q,) in its picture's row and in its column; ``fill`` elsewhere."""
+    shape = (int(pictures[-1]) + 1, int(columns.max()) + 1)
+    return values.new_full(shape, fill).index_put_((pictures, columns), values)

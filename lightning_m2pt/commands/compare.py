@@ -1,0 +1,137 @@
+"""``m2pt compare``: two runs on the same questions, set by set: difference, paired interval, McNemar's test, verdict.
+
+The verdict follows the paired 95% bootstrap interval of the difference; McNemar's test looks at the questions that only
+one of the two answered rightly, counts each once, and takes them as independent of each other; MME's points weigh them
+by subtask and picture. A folder may hold several seeds of one experiment: then means are compared, and seeds are
+resampled too.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_m2pt.commands.report import add_choices, read_group
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.metrics.statistics import RESAMPLES, RESAMPLES_BY_RULE, compare, mean_and_deviation
+from lightning_m2pt.report.tables.backbone_gates import missed_gate_notes
+from lightning_m2pt.report.tables.formats import FORMAT_NAMES, TERMINAL, Column, ReportTable, written
+from lightning_m2pt.report.tables.groups import (
+    check_comparable,
+    digits,
+    interval_text,
+    score_text,
+    set_text,
+    setting_notes,
+    unit_of,
+    zero_shot_notes,
+)
+from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.system.console import OUT, VerbParser, say
+
+LEAST_P = 1e-4
+"""Smaller p values are shown as less than this."""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Returns the verb's flags."""
+    parser = VerbParser(prog="m2pt compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("first", "second"):
+        parser.add_argument(name, type=Path, metavar=f"RUN_{name.upper()}", help="a folder as of `m2pt report`")
+    parser.add_argument("--format", choices=FORMAT_NAMES, default=TERMINAL)
+    add_choices(parser)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    own = argument_parser().parse_args(list(arguments))
+    first, second = (read_group(path, own.sets, own.rule) for path in (own.first, own.second))
+    if first.name == second.name:
+        first.name, second.name = str(own.first), str(own.second)
+    say(written([comparison(first, second)], own.format, OUT.width).rstrip("\n"))
+    return ExitCode.DONE
+
+
+def comparison(first: Group, second: Group) -> ReportTable:
+    """Returns one row for every set that both answered.
+
+    Raises:
+        BadInputError: If there is none, or rules, data or questions of one differ.
+    """
+    benchmarks = [name for name in first.benchmarks if name in second.benchmarks]
+    if not benchmarks:
+        raise BadInputError(
+            f"{first.name} answered {', '.join(first.benchmarks)}, {second.name} {', '.join(second.benchmarks)}",
+            where="predictions",
+            expected="a set that both answered",
+        )
+    rows, records = zip(*(set_row(benchmark, first, second) for benchmark in benchmarks), strict=True)
+    left_out = sorted(set(first.benchmarks) ^ set(second.benchmarks))
+    notes = [
+        f"second minus first; 95%: paired bootstrap, {RESAMPLES:,} resamples ({RESAMPLES_BY_RULE:,} where the rule is "
+        "no mean); p: McNemar's exact test"
+    ]
+    notes += [f"answered by one of the two only: {', '.join(left_out)}"] if left_out else []
+    notes += [*setting_notes(benchmarks, [first, second]), *missed_gate_notes([first, second])]
+    notes += zero_shot_notes([first, second])
+    columns = [Column("set"), Column(first.name, is_number=True), Column(second.name, is_number=True)]
+    columns += [Column(title, is_number=True) for title in ("difference", "95% interval", "p", "n", "unparsed")]
+    return ReportTable("", [*columns, Column("verdict"), Column("rule")], rows, records, notes)
+
+
+def set_row(benchmark: str, first: Group, second: Group) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Returns one set's row, for people and for programs.
+
+    Raises:
+        BadInputError: If rules, data or questions differ.
+    """
+    one, other = first.of_set(benchmark)[0], second.of_set(benchmark)[0]
+    check_comparable(benchmark, (first.name, one), (second.name, other))
+    scores = first.scores(benchmark), second.scores(benchmark)
+    result, unit = compare(one.answered, *scores), unit_of(one.score)
+    row = (
+        set_text(benchmark, one.score),
+        *map(score_text, scores),
+        digits(result.difference, unit, "+"),
+        interval_text(result.interval, unit, "+"),
+        p_text(result.p_value),
+        f"{one.score.n:,}",
+        ", ".join(map(unparsed_text, scores)),
+        result.verdict,
+        one.score.rule,
+    )
+    record = {
+        "set": benchmark,
+        "first": first.name,
+        "second": second.name,
+        "first_percents": [score.value for score in scores[0]],
+        "second_percents": [score.value for score in scores[1]],
+        "maximum": one.score.maximum,
+        "difference": result.difference,
+        "difference_low": result.interval.low,
+        "difference_high": result.interval.high,
+        "mcnemar_p": result.p_value,
+        "n": one.score.n,
+        "part": one.score.part,
+        "first_unparsed": [score.unparsed for score in scores[0]],
+        "second_unparsed": [score.unparsed for score in scores[1]],
+        "verdict": result.verdict,
+        "rule": one.score.rule,
+        "data_revision": one.settings["data_revision"],
+    }
+    return row, record
+
+
+def unparsed_text(scores: Sequence[Score]) -> str:
+    """Returns how many answers were not read, as a mean over seeds."""
+    mean, _ = mean_and_deviation([score.unparsed for score in scores])
+    return f"{mean:,.1f}".removesuffix(".0")
+
+
+def p_text(p_value: float | None) -> str:
+    """Returns a p value with four decimals; a dash where the test does not apply."""
+    if p_value is None:
+        return "-"
+    return f"< {LEAST_P:g}" if p_value < LEAST_P else f"{p_value:.4f}"

@@ -1,0 +1,301 @@
+"""From samples to what a model reads: token ids with labels and spans, and normalised pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Literal
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Span
+from lightning_m2pt.inputs.images import open_image
+from lightning_m2pt.inputs.mistakes import made_of_each, refuse
+from lightning_m2pt.inputs.samples import ImageSource, Sample, Turn
+from lightning_m2pt.inputs.templates import IMAGE_MARK, ConversationTemplate, Piece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Interpolation = Literal["bicubic", "bilinear"]
+ResizeRule = Literal["shortest_edge", "squash"]
+
+INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+SAMPLES_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """One conversation as tokens, without its images.
+
+    Attributes:
+        input_ids: (T,) int32, with an ``IMAGE_TOKEN_ID`` where each image goes.
+        spans: (T,) int8, the ``Span`` of every token.
+    """
+
+    input_ids: numpy.ndarray
+    spans: numpy.ndarray
+
+    @property
+    def labels(self) -> numpy.ndarray:
+        """(T,) int32: the token ids of answers and their end tokens, ``IGNORED_LABEL`` elsewhere."""
+        return numpy.where(self.spans == Span.ANSWER, self.input_ids, numpy.int32(IGNORED_LABEL))
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Number of labels that are not ignored."""
+        return int((self.spans == Span.ANSWER).sum())
+
+    def __len__(self) -> int:
+        """Returns the number of tokens, the image counted as one."""
+        return len(self.input_ids)
+
+
+class Processor:
+    """Prepares text and pictures for one backbone, which builds it from its own configuration files.
+
+    Args:
+        tokenizer: A fast tokenizer (it must give offsets) with an end token.
+        image_size: Side of the square picture the vision tower reads.
+        mean: Channel means that are subtracted from values in 0..1.
+        std: Channel deviations that they are divided by.
+        interpolation: How pictures are resized.
+        resize: ``shortest_edge``: the short side becomes ``image_size``, then the centre is cropped (CLIP);
+            ``squash``: both sides become ``image_size``.
+        vocabulary_size: Rows of the model's token embedding; None looks at no token id.
+
+    Raises:
+        BadInputError: If the tokenizer is not fast, has no end token, or begins or ends texts with a token that the
+            model does not have.
+    """
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerFast",
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        interpolation: Interpolation = "bicubic",
+        resize: ResizeRule = "shortest_edge",
+        vocabulary_size: int | None = None,
+    ) -> None:
+        if not tokenizer.is_fast or tokenizer.eos_token is None:
+            raise BadInputError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no offsets or no end token",
+                expected="a fast tokenizer (tokenizer.json) with an end token",
+            )
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
+        self.interpolation: Interpolation = interpolation
+        self.resize: ResizeRule = resize
+        self.vocabulary_size = vocabulary_size
+        self.bos_ids = self._bos_ids()
+        for token, numbers in ((tokenizer.bos_token, self.bos_ids), (tokenizer.eos_token, [self.eos_token_id])):
+            self._refuse_unknown_ids(numbers, f"the tokenizer's own {token!r:.40}", tokenizer.name_or_path)
+
+    @property
+    def eos_token_id(self) -> int:
+        """Id of the token that ends an answer."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id written where a shorter sequence is padded (no row of it is ever attended to).
+
+        A padding token that was added later may have no row in the model; the end token always has one.
+        """
+        number = self.tokenizer.pad_token_id
+        if number is None or (self.vocabulary_size is not None and number >= self.vocabulary_size):
+            return self.eos_token_id
+        return int(number)
+
+    def _refuse_unknown_ids(self, ids: Sequence[int] | numpy.ndarray, what: str, where: str) -> None:
+        """Refuses token ids beyond the model's vocabulary: on a GPU they would end in an assertion of the device."""
+        largest = int(numpy.max(ids, initial=0))
+        if self.vocabulary_size is not None and largest >= self.vocabulary_size:
+            raise BadInputError(
+                f"{what} has the token {self.tokenizer.convert_ids_to_tokens(largest)!r:.40}, id {largest}",
+                where=where,
+                expected=f"ids below {self.vocabulary_size}, as the model has; the tokenizer has {len(self.tokenizer)}",
+                hint="take the tokenizer that belongs to the model, or leave the text out",
+            )
+
+    def _bos_ids(self) -> list[int]:
+        """Returns the begin token's id if this tokenizer starts its texts with one, else nothing.
+
+        Asked of the tokenizer's behaviour, because neither ``bos_token`` nor ``add_bos_token`` tells: a post-processor
+        may add the token without the one and despite the other.
+        """
+        ids: list[int] = self.tokenizer("a")["input_ids"]
+        return ids[:1] if ids and ids[0] == self.tokenizer.bos_token_id else []
+
+    def encode(
+        self,
+        sample: Sample,
+        template: ConversationTemplate,
+        with_answers: bool = True,
+        max_text_length: int | None = None,
+    ) -> EncodedText:
+        """Encodes one sample; see ``encode_all``."""
+        return self.encode_all([sample], template, with_answers, max_text_length)[0]
+
+    def encode_all(
+        self,
+        samples: Sequence[Sample],
+        template: ConversationTemplate,
+        with_answers: bool = True,
+        max_text_length: int | None = None,
+    ) -> list[EncodedText]:
+        """Turns conversations into tokens as the published preprocessing does.
+
+        The conversation's text is split at its images, each part is tokenised in one go, and a begin token, where the
+        tokenizer uses one, comes first. A token belongs to the piece of text in which it ends; answers end with the
+        end token, so a token that overlaps an answer also ends in it. Special tokens written in a text are read as
+        special tokens, as in the published preprocessing.
+
+        Args:
+            samples: Conversations.
+            template: How they become text. Its end-of-answer text gives way to the tokenizer's own end token.
+            with_answers: False leaves the last answer out, for the model to give.
+            max_text_length: Limit on tokens, an image counted as one; nothing is ever cut off.
+
+        Raises:
+            BadInputError: If a question or an answer contains the image mark, or a sample is too long or has a token
+                that the model does not have.
+        """
+        refuse(mistakes_in_texts(samples, with_answers))
+        native = replace(template, end_of_answer=self.tokenizer.eos_token)
+        encoded: list[EncodedText] = []
+        for start in range(0, len(samples), SAMPLES_AT_ONCE):
+            encoded += self._encode_some(samples[start : start + SAMPLES_AT_ONCE], native, with_answers)
+
+        def check(encoded_sample: tuple[Sample, EncodedText]) -> None:
+            sample, text = encoded_sample
+            self._refuse_unknown_ids(text.input_ids, f"sample {sample.id}", sample.source)
+            if max_text_length is not None and len(text) > max_text_length:
+                raise BadInputError(
+                    f"sample {sample.id} has {len(text)} tokens",
+                    where=sample.source,
+                    expected=f"at most {max_text_length} (max_text_length); answers are never cut off",
+                    hint="raise max_text_length, or leave the sample out",
+                )
+
+        made_of_each(zip(samples, encoded, strict=True), check)
+        return encoded
+
+    def _encode_some(
+        self, samples: Sequence[Sample], template: ConversationTemplate, with_answers: bool
+    ) -> list[EncodedText]:
+        """Encodes a few hundred samples with one call of the tokenizer."""
+        parts = [self._parts(sample, template, with_answers) for sample in samples]
+        texts = [["".join(piece.text for piece in pieces) for pieces in of_sample] for of_sample in parts]
+        # The text before the image is mostly the same one: it is tokenised once.
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(chain.from_iterable(texts)))}
+        tokens = self.tokenizer(
+            list(distinct),
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        encoded = []
+        image_span = numpy.array([Span.IMAGE], numpy.int8)
+        for parts_of_sample, texts_of_sample in zip(parts, texts, strict=True):
+            ids = list(self.bos_ids)
+            spans = [numpy.full(len(self.bos_ids), Span.SYSTEM, numpy.int8)]
+            for number, (pieces, text) in enumerate(zip(parts_of_sample, texts_of_sample, strict=True)):
+                if number > 0:
+                    ids.append(IMAGE_TOKEN_ID)
+                    spans.append(image_span)
+                ids += tokens["input_ids"][distinct[text]]
+                spans.append(spans_of_tokens(pieces, tokens["offset_mapping"][distinct[text]]))
+            encoded.append(EncodedText(numpy.array(ids, numpy.int32), numpy.concatenate(spans)))
+        return encoded
+
+    def _parts(self, sample: Sample, template: ConversationTemplate, with_answers: bool) -> list[list[Piece]]:
+        """Returns the pieces of text before, between and after the images."""
+        turns = sample.turns
+        if not with_answers:
+            turns = (*turns[:-1], Turn(turns[-1].question))
+        parts: list[list[Piece]] = [[]]
+        for piece in template.pieces(turns, len(sample.images)):
+            if piece.span == Span.IMAGE:
+                parts.append([])
+            else:
+                parts[-1].append(piece)
+        return parts
+
+    def image(self, source: ImageSource, where: str = "") -> Tensor:
+        """Returns a picture as (3, image_size, image_size) float32, normalised.
+
+        Raises:
+            BadInputError: If it cannot be read.
+        """
+        image = open_image(source, where)
+        box = self.crop_box(*image.size) if self.resize == "shortest_edge" else None
+        size = (self.image_size, self.image_size)
+        resized = image.resize(size, INTERPOLATIONS[self.interpolation], box=box)
+        pixels = torch.from_numpy(numpy.array(resized, dtype=numpy.float32)).permute(2, 0, 1) / 255
+        return ((pixels - self.mean) / self.std).contiguous()
+
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Returns the part of a picture that resizing its short side and cropping the centre would keep.
+
+        Resizing only this part gives the same pixels, and a 20000 x 2 picture costs no more than any other.
+        """
+        short, size = min(width, height), self.image_size
+        edges = []
+        for side in (width, height):
+            resized = size if side == short else int(size * side / short)
+            offset = (resized - size) // 2
+            edges.append((offset * side / resized, (offset + size) * side / resized))
+        (left, right), (top, bottom) = edges
+        return left, top, right, bottom
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """Returns generated tokens as text up to the first end token, without special tokens and outer spaces."""
+        numbers = [int(token) for token in ids]
+        if self.eos_token_id in numbers:
+            numbers = numbers[: numbers.index(self.eos_token_id)]
+        text = self.tokenizer.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
+
+
+def mistakes_in_texts(samples: Sequence[Sample], with_answers: bool) -> list[BadInputError]:
+    """Returns the conversations that cannot be encoded: with the image mark in a text, or without an answer."""
+    mistakes = []
+    for sample in samples:
+        if any(IMAGE_MARK in turn.question + turn.answer for turn in sample.turns):
+            mistakes.append(BadInputError(f"sample {sample.id} has {IMAGE_MARK} inside its text", where=sample.source))
+        if with_answers and not all(turn.answer for turn in sample.turns):
+            sentence = f"sample {sample.id} has no answer"
+            mistakes.append(BadInputError(sentence, where=sample.source, expected="an answer"))
+    return mistakes
+
+
+def spans_of_tokens(pieces: Sequence[Piece], offsets: Sequence[tuple[int, int]]) -> numpy.ndarray:
+    """Returns the span of every token of a text.
+
+    Args:
+        pieces: What the text was joined from.
+        offsets: (start, end) of every token in the joined text.
+
+    Returns:
+        (T,) int8: the span of the piece that holds the token's last character.
+    """
+    if not offsets:
+        return numpy.empty(0, numpy.int8)
+    ends_of_pieces = numpy.cumsum([len(piece.text) for piece in pieces])
+    # Some tokenizers put an empty token (a lone word mark) at the front: it counts to where it stands.
+    starts, ends = numpy.array(offsets).T
+    last_characters = numpy.maximum(starts, ends - 1)
+    positions = numpy.searchsorted(ends_of_pieces, last_characters, side="right")
+    spans_of_pieces = numpy.array([piece.span for piece in pieces], numpy.int8)
+    spans: numpy.ndarray = spans_of_pieces[numpy.minimum(positions, len(pieces) - 1)]
+    return spans

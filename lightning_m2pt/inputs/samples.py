@@ -1,0 +1,74 @@
+"""Conversations about pictures, and questions of evaluation sets, before they are tokens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy
+
+from lightning_m2pt.inputs.stored_image import StoredImage
+
+ImageSource: TypeAlias = Path | StoredImage | numpy.ndarray
+"""A picture to open: a file, a place in a Parquet file, or an array (H, W, 3) or (H, W) of uint8 (CIFAR, MNIST)."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer; the answer is empty when the model shall give it."""
+
+    question: str
+    answer: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation about one image, or one with an image for every question.
+
+    Attributes:
+        id: Unique within its data set.
+        image: Where the picture is.
+        image_id: Name of the picture; samples that share a picture share it.
+        turns: Questions and answers, in order, without any ``<image>`` mark.
+        tasks: Task of every turn, for the loss of each task.
+        source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
+        earlier_images: The pictures of all turns but the last, one each, where these are examples about other pictures
+            than ``image``. Empty: every turn is about ``image``.
+    """
+
+    id: str
+    image: ImageSource
+    image_id: str
+    turns: tuple[Turn, ...]
+    tasks: tuple[str, ...]
+    source: str
+    earlier_images: tuple[ImageSource, ...] = ()
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """All pictures, in the order in which the conversation shows them."""
+        return (*self.earlier_images, self.image)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of an evaluation set.
+
+    Attributes:
+        id: Unique within its set.
+        subtask: MME subtask, POPE split, or empty.
+        text: The question as the model reads it.
+        target: The right answer in the set's own words.
+        image: Where the picture is.
+        image_id: Name of the picture.
+        source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
+        references: What several people answered, where a set has more than one accepted answer.
+    """
+
+    id: str
+    subtask: str
+    text: str
+    target: str
+    image: ImageSource
+    image_id: str
+    source: str
+    references: tuple[str, ...] = ()

@@ -1,0 +1,112 @@
+"""Conversation templates: pure strings, no tokenizer.
+
+A template turns questions and answers into pieces of text, each marked with what it is. Joined, the pieces are the
+exact string the published preprocessing builds (``vicuna_v1``: LLaVA's ``v1``, "curious user").
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.samples import Turn
+
+IMAGE_MARK = "<image>"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the conversation's text and what it is."""
+
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class ConversationTemplate:
+    """How questions and answers become one text.
+
+    Attributes:
+        name: The name users write.
+        system: What stands before everything else, its separator included.
+        before_question: What introduces a question.
+        before_answer: What introduces an answer, without the space before the answer itself.
+        end_of_answer: The text of the end token; it closes every answer and is supervised with it.
+        image_first: The image stands at the very front, before the system text, instead of in the first question.
+    """
+
+    name: str
+    system: str
+    before_question: str
+    before_answer: str
+    end_of_answer: str = "</s>"
+    image_first: bool = False
+
+    def pieces(self, turns: Sequence[Turn], images: int = 1) -> list[Piece]:
+        """Renders a conversation.
+
+        Args:
+            turns: Questions with their answers. The last answer may be empty: then the text ends where the model
+                has to go on.
+            images: 1: all turns are about one image, which stands in the first. As many as turns: one in each.
+
+        Returns:
+            Pieces in order; ``images`` of them are ``IMAGE_MARK`` with ``Span.IMAGE``. The published preprocessing
+            moves the image to the front of the first question and writes a newline behind it.
+
+        Raises:
+            BadInputError: If there is no turn, or an answer is missing anywhere but at the end.
+        """
+        if not turns:
+            raise BadInputError("a conversation without a question", expected="at least one question")
+        if images not in {1, len(turns)}:
+            raise ValueError(f"{images} images for {len(turns)} turns: it takes one, or one a turn")
+        pieces = [Piece(self.system, Span.SYSTEM)] if self.system else []
+        if self.image_first:
+            pieces.insert(0, Piece(IMAGE_MARK, Span.IMAGE))
+        for number, turn in enumerate(turns):
+            if 0 < number < images and self.image_first:
+                pieces.append(Piece(IMAGE_MARK, Span.IMAGE))
+            pieces.append(Piece(self.before_question, Span.QUESTION))
+            if number < images and not self.image_first:
+                pieces += [Piece(IMAGE_MARK, Span.IMAGE), Piece("\n", Span.QUESTION)]
+            pieces.append(Piece(f"{turn.question} {self.before_answer}", Span.QUESTION))
+            if turn.answer:
+                # The space is the answer's: a tokenizer that makes a token of its own of it (Llama's before a digit)
+                # leaves that token to the model, whose questions end without it.
+                pieces.append(Piece(f" {turn.answer}{self.end_of_answer}", Span.ANSWER))
+            elif number != len(turns) - 1:
+                raise BadInputError("an answer is missing before the last question", expected="one answer a question")
+        return pieces
+
+
+VICUNA_V1 = ConversationTemplate(
+    name="vicuna_v1",
+    system=(
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+    ),
+    before_question="USER: ",
+    before_answer="ASSISTANT:",
+)
+"""The template of M2PT's training and MME evaluation. Its separators are " " and "</s>"."""
+
+PLAIN = ConversationTemplate(
+    name="plain", system="", before_question="Question: ", before_answer="Answer:", image_first=True
+)
+"""No system text and plain words for the roles; the embedded backbone was pretrained with it."""
+
+TEMPLATES = {template.name: template for template in (VICUNA_V1, PLAIN)}
+
+
+def template_named(name: str) -> ConversationTemplate:
+    """Returns the template of that name.
+
+    Raises:
+        BadInputError: If there is none.
+    """
+    if name not in TEMPLATES:
+        raise BadInputError(
+            f"unknown conversation template {name!r}", where="template", expected=" or ".join(TEMPLATES)
+        )
+    return TEMPLATES[name]

@@ -1,0 +1,270 @@
+"""Attention probabilities of every layer, recomputed from the queries and keys of a pass on the token path.
+
+The fast kernels keep running and never hand out probabilities, so hooks read what enters each attention module and
+compute them again. On the token path prompt rows stand in the sequence, so that they have columns like any other row.
+Whatever a method adds, the recomputed probabilities must give back the output of the very module they were read from;
+where they do not, something else takes part in the attention, and nothing is shown.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import Batch, Span
+from lightning_m2pt.inspection.recompute import Recomputed, language_attention, refuse_other_output, vision_attention
+from lightning_m2pt.methods.lora import Borrowed
+
+READ_FIELDS = frozenset(
+    {
+        "visual_prompts",
+        "textual_prompts",
+        "visual_rows_to_text",
+        "visual_position",
+        "key_value_prefix",
+        "query_rows",
+        "decoder_dropout",
+        "connector",
+        "lm_head",
+        "path",
+    }
+)
+"""What an attachment may hold so that every column can be named. A connector or a head takes no part in attention."""
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """The attention of one layer for one sample.
+
+    Attributes:
+        layer: Its number, from 0.
+        probabilities: (H, R, C) on the CPU: for every head and query row how much each column gets; rows sum to 1.
+            Learned keys are columns without rows and stand in front: the rows are those of the last R columns.
+        spans: (C,) int64, the ``Span`` of every column.
+        prompts: How many prompt rows stand at the front; what the layer makes of them is replaced at the next layer,
+            but for shallow prompts, whose rows flow on.
+    """
+
+    layer: int
+    probabilities: Tensor
+    spans: Tensor
+    prompts: int
+
+
+@dataclass(frozen=True)
+class SampleAttention:
+    """All attention of one sample.
+
+    Attributes:
+        language: The decoder's layers: learned keys, textual prompts, then text with the image's rows in their place.
+        vision: For each of its pictures the tower's layers: visual prompts, CLS, patches. The tower's last block is
+            never computed (features are those of layer -2) and so is not among them.
+    """
+
+    language: tuple[LayerAttention, ...]
+    vision: tuple[tuple[LayerAttention, ...], ...]
+
+
+@torch.no_grad()
+def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] | None = None) -> list[SampleAttention]:
+    """Runs a batch once and returns the attention of every sample; afterwards the backbone is as it was.
+
+    Args:
+        backbone: A loaded backbone, with or without an attached method.
+        batch: B samples, padded on the right. Padding has neither rows nor columns in what is returned.
+        layers: Numbers of the layers to keep, of the decoder and of the tower alike; None keeps all.
+
+    Returns:
+        B items. A layer below the first one with prompts has no prompt rows.
+
+    Raises:
+        BadInputError: If the backbone or what is attached to it cannot be read, or a layer exists in neither.
+    """
+    blocks, decoder_layers = readable_layers(backbone)
+    refuse_unread(backbone.attachment)
+    wanted = set(range(max(len(blocks), len(decoder_layers)))) if layers is None else set(layers)
+    refuse_missing_layers(wanted, max(len(blocks), len(decoder_layers)))
+    found: dict[tuple[str, int], Tensor] = {}
+
+    def keep(part: str, layer: int, recomputed: Recomputed, output: Tensor) -> None:
+        refuse_other_output(recomputed.output, output, f"{part} layer {layer}")
+        found[part, layer] = recomputed.probabilities.cpu()
+
+    handles = []
+    for layer in sorted(wanted & set(range(len(blocks)))):
+        handles.append(first_hook(blocks[layer].attn, vision_hook(keep, layer)))
+    for layer in sorted(wanted & set(range(len(decoder_layers)))):
+        handles.append(first_hook(decoder_layers[layer].self_attn, language_hook(keep, layer)))
+    try:
+        with token_path(backbone):
+            spans = backbone(batch).spans.cpu()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return by_sample(found, spans, batch, backbone)
+
+
+def first_hook(module: nn.Module, hook: Any) -> RemovableHandle:  # noqa: ANN401
+    """Hooks a module in front of all others: what an adapter makes of the output is no part of the attention."""
+    return module.register_forward_hook(hook, with_kwargs=True, prepend=True)
+
+
+def readable_layers(backbone: Backbone) -> tuple[list[Any], list[Any]]:
+    """Returns the tower's computed blocks and the decoder's layers.
+
+    Raises:
+        BadInputError: If the backbone is not of the classes whose attention can be read.
+    """
+    if not isinstance(backbone, OpenClipLlama):
+        raise BadInputError(
+            f"attention of {type(backbone).__name__} cannot be read",
+            where="model.backbone",
+            expected="an open_clip tower with a Llama-form decoder (OpenClipLlama)",
+        )
+    return list(backbone.vision_tower.transformer.resblocks[:-1]), list(backbone.language_model.model.layers)
+
+
+def refuse_unread(attachment: Attachment) -> None:
+    """Refuses an attachment that holds something this file has no name for.
+
+    Raises:
+        BadInputError: Naming it.
+    """
+    empty = Attachment()
+    for field in fields(attachment):
+        if field.name not in READ_FIELDS and getattr(attachment, field.name) != getattr(empty, field.name, None):
+            raise BadInputError(
+                f"attention with {field.name} attached cannot be shown",
+                where="model.method",
+                expected="prompts that stand in the sequence, or a method that changes weights alone",
+            )
+
+
+def refuse_missing_layers(wanted: Collection[int], available: int) -> None:
+    """Refuses layers that neither decoder nor tower has.
+
+    Raises:
+        BadInputError: Naming the first one, or that there is none.
+    """
+    outside = sorted(layer for layer in wanted if not 0 <= layer < available)
+    if outside or not wanted:
+        raise BadInputError(
+            f"layer {outside[0]} does not exist" if outside else "no layer is named",
+            where="layers",
+            expected=f"numbers from 0 to {available - 1}",
+        )
+
+
+@contextmanager
+def token_path(backbone: Backbone) -> Iterator[None]:
+    """Puts prompt rows into the sequence, visual ones before CLS and without dropout, and gives everything back.
+
+    Where visual prompts stand makes no difference to the other rows, so that all methods are shown in one order.
+
+    What prompts had installed is released afterwards and comes back with the next forward pass, as after ``attach``.
+    """
+    attachment = backbone.attachment
+    held = [getattr(attachment, field.name) for field in fields(attachment)]
+    attached = [value for value in held if isinstance(value, nn.Module)]
+    lent = [module.lender for module in backbone.modules() if isinstance(module, Borrowed)]
+    modes = [(module, module.training) for root in (backbone, *attached, *lent) for module in root.modules()]
+    backbone.attachment = replace(attachment, path="token", visual_position="before_cls")
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
+        backbone.attachment = attachment
+        if attachment.visual_prompts is not None or attachment.textual_prompts is not None:
+            backbone.release_hooks()
+
+
+def vision_hook(keep: Any, layer: int) -> Any:  # noqa: ANN401  (torch's hook type is a union of call signatures)
+    """Returns the hook of one tower layer's ``nn.MultiheadAttention``."""
+
+    def hook(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+        rows = arguments[0] if arguments else keywords["query"]
+        keep("vision", layer, vision_attention(attention, rows), output[0])
+
+    return hook
+
+
+def language_hook(keep: Any, layer: int) -> Any:  # noqa: ANN401
+    """Returns the hook of one decoder layer's attention."""
+
+    def hook(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+        rows = arguments[0] if arguments else keywords["hidden_states"]
+        mask, positions = keywords.get("attention_mask"), keywords["position_embeddings"]
+        learned = learned_keys_and_values(keywords.get("past_key_values"), layer, rows.shape[1])
+        keep("language", layer, language_attention(attention, rows, positions, mask, learned), output[0])
+
+    return hook
+
+
+def learned_keys_and_values(cache: Any, layer: int, rows: int) -> tuple[Tensor, Tensor] | None:  # noqa: ANN401
+    """Returns what stood in a layer's cache before a pass wrote its own rows behind it, each (B, H_kv, P, D_head).
+
+    Args:
+        cache: The library's cache after the layer's attention, or None if the pass has none.
+        layer: Its number.
+        rows: How many rows the pass has.
+    """
+    if cache is None:
+        return None
+    return cache.layers[layer].keys[:, :, :-rows], cache.layers[layer].values[:, :, :-rows]
+
+
+def by_sample(
+    found: dict[tuple[str, int], Tensor], spans: Tensor, batch: Batch, backbone: Backbone
+) -> list[SampleAttention]:
+    """Cuts what the hooks kept into samples.
+
+    Args:
+        found: (B, H, R, C) by part and layer; R counts prompts, padding and, below the first layer with textual
+            prompts, the placeholders in whose place they will stand; C the learned keys in front as well.
+        spans: (B, S) of the rows behind the textual prompts.
+        batch: The B samples.
+        backbone: Its attachment says which layers have prompts.
+    """
+    images = len(batch.pixel_values) // len(batch)
+    patches = backbone.shape.patches
+    samples = []
+    for sample in range(len(batch)):
+        real = int((spans[sample] != Span.PADDING).sum())
+        language, vision = [], []
+        for (part, layer), maps in found.items():
+            if part == "language":
+                probabilities = without_placeholders(maps[sample], layer, spans.shape[1], backbone.attachment)
+                rows, columns = probabilities.shape[1:]
+                prompts, learned = rows - spans.shape[1], columns - rows
+                front = torch.tensor([Span.LEARNED_KEY] * learned + [Span.TEXTUAL_PROMPT] * prompts, dtype=torch.int64)
+                real_columns = probabilities[:, : prompts + real, : learned + prompts + real].clone()
+                language.append(LayerAttention(layer, real_columns, torch.cat([front, spans[sample, :real]]), prompts))
+        for image in range(sample * images, (sample + 1) * images):
+            of_image = []
+            for (part, layer), maps in found.items():
+                if part == "vision":
+                    prompts = maps.shape[-1] - 1 - patches
+                    names = [Span.VISUAL_PROMPT] * prompts + [Span.CLS] + [Span.PATCH] * patches
+                    of_image.append(LayerAttention(layer, maps[image], torch.tensor(names), prompts))
+            vision.append(tuple(of_image))
+        samples.append(SampleAttention(tuple(language), tuple(vision)))
+    return samples
+
+
+def without_placeholders(maps: Tensor, layer: int, rows: int, attachment: Attachment) -> Tensor:
+    """Drops the rows in whose place prompts will stand from the first layer that has some: nobody looks at them."""
+    prompts = attachment.textual_prompts
+    if prompts is None or layer >= prompts.layers[0]:
+        return maps
+    learned = maps.shape[-1] - maps.shape[-2]
+    return torch.cat([maps[:, -rows:, :learned], maps[:, -rows:, -rows:]], dim=-1)

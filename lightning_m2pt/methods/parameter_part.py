@@ -1,0 +1,22 @@
+"""One named part of what a method trains, as tables show it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ParameterPart:
+    """One named part of what a method trains, for the trainable table.
+
+    Attributes:
+        name: ``visual_prompts``, ``textual_prompts``, ``interaction``, ``lm_head``, ...
+        parameters: Trained numbers.
+        added: Those of them that the untouched model does not have (the others stand in for pretrained ones).
+        dead: Those that can never receive a gradient, by declaration.
+        dead_names: What the dead ones are.
+    """
+
+    name: str
+    parameters: int
+    added: int
+    dead: int = 0
+    dead_names: list[str] = field(default_factory=list)

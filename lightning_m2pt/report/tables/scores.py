@@ -1,0 +1,61 @@
+"""The table of scores; without numpy, so that scoring starts at once."""
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from lightning_m2pt.metrics.score import Score
+
+AT_CHANCE_ERRORS = 2.0
+"""A score less than this many standard errors above the chance line is said to be not above it."""
+
+
+def headline(scored: Score) -> str:
+    """Returns a score as its set is usually quoted: MME in points of its maximum, the others in percent."""
+    if scored.maximum == 1.0:
+        return f"{scored.value:.1f}"
+    return f"{scored.raw:.0f} / {scored.maximum:.0f}"
+
+
+def chance(scored: Score) -> str:
+    """Returns the chance line in the same unit as the headline."""
+    if scored.maximum == 1.0:
+        return f"{scored.chance:.1f}"
+    return f"{scored.chance * scored.maximum / 100:.0f}"
+
+
+def is_at_chance(scored: Score) -> bool:
+    """Tells whether a score is not clearly above the best constant answer (binomial standard error over n)."""
+    share = scored.chance / 100
+    error: float = 100 * (share * (1 - share) / scored.n) ** 0.5
+    return scored.value < scored.chance + AT_CHANCE_ERRORS * error
+
+
+def chance_corrected(value: float, chance_line: float) -> float:
+    """Returns (score - chance) / (maximum - chance) in percent: 0 is the best constant answer, 100 is perfect.
+
+    A set on which a constant answer is perfect tells nothing: 0.
+    """
+    return 100 * (value - chance_line) / (100 - chance_line) if chance_line < 100 else 0.0
+
+
+def score_table(scores: Sequence[Score]) -> Table:
+    """Returns one row per set and rule."""
+    shown = Table()
+    shown.add_column("set", overflow="fold")
+    shown.add_column("rule", overflow="fold")  # a rule whose name is cut may be another
+    for column in ("score", "% of max.", "chance", "n", "unparsed", "yes said"):
+        shown.add_column(column, justify="right")
+    for scored in scores:
+        shown.add_row(
+            escape(f"{scored.name} ({scored.headline})"),
+            scored.rule,
+            headline(scored),
+            f"{scored.value:.1f}",
+            chance(scored) + (" (not above)" if is_at_chance(scored) else ""),
+            f"{scored.n:,}",
+            f"{scored.unparsed:,}",
+            "" if scored.yes_ratio is None else f"{100 * scored.yes_ratio:.0f}%",
+        )
+    return shown

@@ -1,0 +1,96 @@
+"""Where people read: one console on standard output."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from typing_extensions import override
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.launch import is_first_process
+from lightning_m2pt.visible_text import visible
+
+WIDTH_WITHOUT_TERMINAL = 120
+"""A log file has no width; tables need one."""
+
+OUR_PACKAGES = ("callbacks", "data_modules", "experiments", "lightning_m2pt")
+
+LAYOUT = "\n\t"
+"""Control characters that texts for people may hold."""
+
+
+class VisibleConsole(Console):
+    """A console on which texts, whoever wrote them, appear as letters: only the console itself drives the terminal."""
+
+    @override
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text, LAYOUT), segment.style)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats log records in the same way, for the terminal and for files that a terminal will show."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), LAYOUT)
+
+
+OUT = VisibleConsole(
+    highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+)
+"""Without emoji, or rich writes another letter for the ``:b:`` of a name, in JSON too."""
+
+
+def is_main_process() -> bool:
+    """Tells whether this is the process that writes and talks, before any process group exists."""
+    return is_first_process(os.environ)
+
+
+class VerbParser(argparse.ArgumentParser):
+    """A verb's own flags, never shortened: ``--data`` is the experiment's, not a beginning of ``--data.root``."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{**settings, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print with its usage."""
+        raise BadInputError(message, where="command line", expected=f"see `{self.prog} --help`")
+
+
+@contextmanager
+def log_file(run: Path) -> Iterator[None]:
+    """Shows what the project's own loggers say, and keeps it in the run's ``log.txt``."""
+    if not is_main_process():
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    kept = logging.FileHandler(run / "log.txt", encoding="utf-8")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), kept]
+    handlers[0].setFormatter(VisibleFormatter("%(message)s"))
+    kept.setFormatter(VisibleFormatter("%(asctime)s %(message)s"))
+    loggers = [logging.getLogger(package) for package in OUR_PACKAGES]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        for handler in handlers:
+            logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            for handler in handlers:
+                logger.removeHandler(handler)
+        kept.close()
+
+
+def say(text: str) -> None:
+    """Writes one line for a person, once however many processes there are."""
+    if is_main_process():
+        OUT.print(visible(text, LAYOUT), markup=False)

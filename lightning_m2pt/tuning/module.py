@@ -1,0 +1,214 @@
+"""The LightningModule: a frozen backbone, a method, and the steps of training and answering."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torchmetrics import MeanMetric
+
+from lightning_m2pt.answering.decoding import Answer, Answering
+from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.picture_batch import PictureBatch
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.parameter_part import ParameterPart
+from lightning_m2pt.storage.checkpoint_content import check_content
+from lightning_m2pt.tuning.losses import SupervisedRows, TaskLoss, supervised_rows
+from lightning_m2pt.tuning.optimizer import AdamW, Schedule
+from lightning_m2pt.tuning.positions import refuse_without_room
+from lightning_m2pt.tuning.self_test import Use, refuse_unless_like_library
+from lightning_m2pt.tuning.trained_parameters import assert_same_set, freeze_all_but_declared, trained_parameters
+
+
+class TuningModule(LightningModule):
+    """Tunes a method on a frozen backbone.
+
+    The loss of an optimizer step is the sum over its supervised tokens divided by their number over all its
+    micro-batches and ranks so that splitting a step differently trains the same tensors.
+
+    Args:
+        backbone: The frozen model; its constructor has read configuration only.
+        method: What is trained.
+        optimizer: Learning rates and constants of AdamW.
+        schedule: Warm-up and decay.
+        loss_average: ``step`` as above; ``micro_batch`` takes each micro-batch's own mean, as the published script
+            does (numbers then depend on how a step is split).
+        shortcuts: Rows that are computed once or not at all because the loss cannot tell the difference.
+    """
+
+    strict_loading = False  # checkpoints hold the trained tensors only; on_load_checkpoint compares the names
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        optimizer: AdamW = AdamW(),  # noqa: B008  (a frozen-by-use settings object; the signature is the schema)
+        schedule: Schedule = Schedule(),  # noqa: B008
+        loss_average: Literal["step", "micro_batch"] = "step",
+        shortcuts: Shortcuts = Shortcuts(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        # The method comes first: a tensor that stands in both goes by its name in the method, attached or not.
+        self.method = method
+        self.backbone = backbone
+        self.optimizer_settings = optimizer
+        self.schedule_settings = schedule
+        self.loss_average = loss_average
+        self.shortcuts = shortcuts
+        self.validation_loss = MeanMetric()
+        self.validation_accuracy = MeanMetric()
+        self.answering: Answering | None = None
+        self._step_loss = 0.0
+        self._compared: tuple[Attachment | None, set[Use]] = None, set()
+
+    def check(self) -> None:
+        """Compares method, optimizer and backbone without loading weights.
+
+        Raises:
+            BadInputError: If they do not fit together.
+        """
+        self.method.check(self.backbone.shape)
+        refuse_without_room(self.backbone.shape, self.method)
+        self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts())
+
+    def configure_model(self) -> None:
+        """Loads the frozen weights, makes the method's tensors and attaches them; runs once per process.
+
+        Prompts are drawn from a generator of their own, seeded with the run's seed, so that they do not depend on
+        what else was random before.
+        """
+        if self.backbone.is_loaded:
+            return
+        self.backbone.load()
+        self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
+        self.method.built_shapes = {name: tuple(each.shape) for name, each in self.method.named_tensors().items()}
+        freeze_all_but_declared(self, self.method)
+        self.method.attach(self.backbone)
+
+    def compare_with_library(self, use: Use) -> None:
+        """Compares our forward passes with the libraries' own, on the device where they run; once for what is attached.
+
+        Raises:
+            BadInputError: If one differs: it would train or answer wrongly.
+        """
+        attachment, uses = self._compared
+        if attachment is not self.backbone.attachment:
+            uses = set()
+        if use not in uses and isinstance(self.backbone, OpenClipLlama):
+            refuse_unless_like_library(self.backbone, use, self.shortcuts)
+        self._compared = self.backbone.attachment, {*uses, use}
+
+    def on_fit_start(self) -> None:
+        """Puts the model into training mode, which Lightning does not, and loading leaves the backbone without.
+
+        A decoder layer recomputes its activations in training mode alone.
+        """
+        self.compare_with_library("training")
+        self.train()
+
+    def on_validation_start(self) -> None:
+        """A loss is measured with the passes of training."""
+        self.compare_with_library("training")
+
+    def on_predict_start(self) -> None:
+        """Nothing is answered by passes that were not compared."""
+        self.compare_with_library("answering")
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer over exactly the declared tensors."""
+        parts = self.method.parts()
+        if not parts:
+            raise BadInputError(
+                f"method {self.method.name} trains nothing",
+                where="model.method",
+                expected="a method with trained parts",
+                hint="use `m2pt evaluate` for the frozen model",
+            )
+        optimizer = self.optimizer_settings.build(parts)
+        optimised = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        assert_same_set("optimizer", optimised, trained_parameters(self).values())
+        schedule = self.schedule_settings.build(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the trained tensors only."""
+        trained = trained_parameters(self)
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other tensors."""
+        check_content(checkpoint, trained_parameters(self))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Computes one micro-batch's share of the optimizer step's loss.
+
+        Lightning divides the returned loss by the number of micro-batches, and DDP averages gradients over ranks:
+        both are multiplied in here, so that what remains is the sum over the whole step.
+        """
+        rows = supervised_rows(self.backbone, batch, self.shortcuts)
+        loss_sum = rows.losses.sum()
+        accumulate, world_size = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        if self.loss_average == "step":
+            share = loss_sum / batch.step_supervised_tokens
+            loss = share * (accumulate * world_size)
+        else:
+            loss = loss_sum / max(len(rows.losses), 1)
+            share = loss / (accumulate * world_size)
+        self._step_loss += float(share.detach())
+        if (batch_idx + 1) % accumulate == 0:
+            self.log("train/loss", self._step_loss, sync_dist=True, reduce_fx="sum", prog_bar=True)
+            self._step_loss = 0.0
+        return {"loss": loss, "task_losses": task_losses(batch, rows), "samples": len(batch)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates loss per supervised token and the share of samples whose every answer token is right."""
+        rows = supervised_rows(self.backbone, batch, self.shortcuts)
+        self.validation_loss.update(rows.losses.mean(), weight=len(rows.losses))
+        wrong = torch.zeros(len(batch), device=self.device).index_add(0, rows.sample, (~rows.right).float())
+        self.validation_accuracy.update((wrong == 0).float())
+        self.log("val/loss", self.validation_loss, prog_bar=True)
+        self.log("val/answer_accuracy", self.validation_accuracy, prog_bar=True)
+
+    def predict_step(self, batch: Batch | PictureBatch, batch_idx: int) -> list[tuple[str, Answer]]:
+        """Answers a batch of questions; returns (question id, answer) for each.
+
+        Raises:
+            RuntimeError: If ``answering`` was not set.
+        """
+        if self.answering is None:
+            raise RuntimeError("TuningModule.answering must be set before questions are answered")
+        return list(zip(batch.sample_ids, self.answering.answer(self.backbone, batch), strict=True))
+
+    def trainable_table(self) -> list[ParameterPart]:
+        """Returns what is trained, per part."""
+        return self.method.parameter_parts()
+
+
+def task_losses(batch: Batch, rows: SupervisedRows) -> list[TaskLoss]:
+    """Sums the loss by task; a conversation's answers may belong to different tasks.
+
+    Args:
+        batch: The micro-batch with the tasks of every sample's turns.
+        rows: Its supervised rows.
+    """
+    totals: dict[str, list[float]] = {}
+    places = zip(rows.sample.tolist(), rows.turn.tolist(), rows.losses.detach().tolist(), strict=True)
+    for sample, turn, loss in places:
+        total = totals.setdefault(batch.tasks[sample][turn], [0.0, 0.0])
+        total[0] += loss
+        total[1] += 1
+    return [TaskLoss(task, loss_sum, int(tokens)) for task, (loss_sum, tokens) in totals.items()]
+
+
+def build_on_meta(module: TuningModule) -> None:
+    """Builds backbone and method without memory, for counting at any size.
+
+    Raises:
+        ValueError: If the declared tensors are not part of the module.
+    """
+    module.backbone.build_on_meta()
+    module.method.build(module.backbone, torch.Generator())
+    freeze_all_but_declared(module, module.method)

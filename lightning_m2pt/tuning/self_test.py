@@ -1,0 +1,294 @@
+"""Our forward passes against the libraries' own, on a few rows, with the weights, prompts and type that will be used.
+
+The fast paths call parts of a language model one by one, and are right for models of Llama's form alone. Where a model
+does more (norms on keys, layers without rotation, multipliers, capped scores), nothing would fail: it would train and
+answer wrongly. So nothing trains or answers before this has passed.
+
+The rows are few: two invented pictures, of which the decoder sees a few rows, and three questions of a few tokens.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lightning_m2pt.answering.decoding import refuse_not_finite
+from lightning_m2pt.answering.shared_prefill import advance_pictures, branch_pictures, prefill_pictures
+from lightning_m2pt.backbones.base import VisualRows
+from lightning_m2pt.backbones.library_forward import library_decoder, library_tower
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
+from lightning_m2pt.inputs.processing import EncodedText
+
+Use: TypeAlias = Literal["training", "answering"]
+
+LIMITS = {torch.float64: (1e-5, 1e-4), torch.float32: (1e-4, 2e-3), torch.bfloat16: (2e-2, 2e-1)}
+"""The smallest and the largest limit, as a share of the size of the library's numbers: trained parts of a float64 base
+compute in float32, and rounding in float32 is 1e-5 at most, while what is left out of a model makes 1e-3 and more."""
+NOISE = 4.0
+"""Between the two, the limit is this many times what the library's own two attention functions differ by on the same
+rows: what rounding does depends on the model's depth and on the processor."""
+SEED = 7
+PICTURES_OF_QUESTIONS = (0, 1, 0)
+LENGTHS = (8, 7, 9)
+"""Tokens of the three questions, one of them the picture; the last two count as answer in training."""
+PICTURE_ROWS = 3
+"""Rows of a picture, besides those that all pictures have alike, that the decoder sees."""
+PICTURE_PLACE = 2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Three questions about two pictures, the two forms they are run in, and what follows them.
+
+    Attributes:
+        batch: Every question by itself. Its ``pixel_values`` are the numbers of the pictures.
+        by_picture: The same by picture; its questions are the batch's in the order ``order``.
+        order: (3,) int64.
+        following: (3,) int64 tokens that follow every question: the first two one after the other, or the third.
+    """
+
+    batch: Batch
+    by_picture: PictureBatch
+    order: Tensor
+    following: Tensor
+
+
+@torch.no_grad()
+def refuse_unless_like_library(backbone: OpenClipLlama, use: Use, shortcuts: Shortcuts) -> None:
+    """Compares the passes of training or of answering with the libraries' own.
+
+    Draws from no global generator, and leaves modes, hooks and caches as they were. Where a process does not have the
+    whole of the weights nothing can be compared, which is logged.
+
+    Args:
+        backbone: Loaded, with the method attached, on the device where it will run.
+        use: What comes next.
+        shortcuts: What the training step leaves out.
+
+    Raises:
+        BadInputError: If a pass differs; it is named, with the size of the difference.
+        DivergedError: If the library's own numbers are not finite.
+    """
+    if not has_whole_weights(backbone):
+        log.warning("the forward pass is not compared with the library's: this process has parts of the weights only")
+        return
+    generator = torch.Generator().manual_seed(SEED)
+    device = backbone.token_embedding().weight.device
+    with as_answering(backbone):
+        size = backbone.shape.image_size
+        pixels = torch.randn(2, 3, size, size, generator=generator).to(device)
+        rows = compared_tower(backbone, pixels)
+        questions = invented_questions(backbone.shape.vocabulary_size, generator, device)
+        with few_picture_rows(backbone, rows):
+            if use == "training":
+                compare_training(backbone, questions, shortcuts)
+            else:
+                compare_answering(backbone, questions)
+
+
+def has_whole_weights(backbone: OpenClipLlama) -> bool:
+    """Tells whether this process has every tensor as it is, none of them shared out or without memory."""
+    kinds = {type(module).__name__ for module in backbone.modules()}
+    if any(kind.startswith(("FullyShardedDataParallel", "FSDP")) for kind in kinds):
+        return False
+    return all(
+        not parameter.is_meta and parameter.numel() and not hasattr(parameter, "full_tensor")
+        for parameter in backbone.parameters()
+    )
+
+
+@contextmanager
+def as_answering(backbone: OpenClipLlama) -> Iterator[None]:
+    """Switches off, as long as it lasts, dropout, recomputation and compiling, in what is attached too."""
+    attachment = backbone.attachment
+    parts = (attachment.visual_prompts, attachment.textual_prompts, attachment.key_value_prefix)
+    attached = [part for part in (*parts, attachment.connector, attachment.lm_head, attachment.decoder_dropout) if part]
+    modes = {module: module.training for root in (backbone, *attached) for module in root.modules()}
+    backbone.release_hooks()
+    try:
+        for module in modes:
+            module.training = False
+        # The stance loads the compiler, which takes seconds: only where something is compiled.
+        with torch.compiler.set_stance("force_eager") if backbone.compile_backend else nullcontext():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        backbone.release_hooks()
+
+
+def invented_questions(vocabulary: int, generator: torch.Generator, device: torch.device) -> Questions:
+    """Returns questions of random tokens that begin alike, up to the picture."""
+    tokens = torch.randint(vocabulary, (len(LENGTHS), max(LENGTHS)), generator=generator)
+    tokens[:, :PICTURE_PLACE] = tokens[0, :PICTURE_PLACE]
+    tokens[:, PICTURE_PLACE] = IMAGE_TOKEN_ID
+    tokens[2, PICTURE_PLACE + 1] = tokens[0, PICTURE_PLACE + 1]  # a word that two questions of a picture begin with
+    places, lengths = torch.arange(max(LENGTHS)), torch.tensor(LENGTHS)[:, None]
+    spans = torch.where(places >= lengths - 2, int(Span.ANSWER), int(Span.QUESTION)).masked_fill(places >= lengths, 0)
+    spans[:, PICTURE_PLACE] = Span.IMAGE
+    labels = torch.where(spans == Span.ANSWER, tokens, IGNORED_LABEL)
+    names = [str(number) for number in range(len(LENGTHS))]
+    pictures = torch.tensor(PICTURES_OF_QUESTIONS, dtype=torch.float32)
+    batch = Batch(pictures, tokens, labels, spans, names, [("",)] * len(names)).to(device)
+    order = sorted(range(len(names)), key=lambda number: PICTURES_OF_QUESTIONS[number])
+    texts = [
+        EncodedText(tokens[number, : LENGTHS[number]].numpy(), numpy.zeros(LENGTHS[number], numpy.int8))
+        for number in order
+    ]
+    of_pictures = [[texts[0], texts[1]], [texts[2]]]
+    named = [[["0"], ["2"]], [["1"]]]
+    by_picture = picture_batch(torch.arange(2, dtype=torch.float32), of_pictures, named).to(device)
+    following = torch.randint(vocabulary, (3,), generator=generator).to(device)
+    return Questions(batch, by_picture, torch.tensor(order, device=device), following)
+
+
+def compared_tower(backbone: OpenClipLlama, pixels: Tensor) -> VisualRows:
+    """Compares the rows of two pictures; returns the first few, those that all pictures have alike included."""
+    attachment, prompts = backbone.attachment, backbone.attachment.visual_prompts
+    states = library_tower(backbone, pixels)
+    visual = backbone.visual_rows(pixels)
+    raw = attachment.raw_prompt_rows()
+    expected = [states[:, 1 - (attachment.rows_beside_patches() > raw) :]]
+    if prompts is not None and raw:
+        last = prompts.layer_rows()[-1]
+        assert last is not None
+        expected.insert(0, last[:, -raw:].to(states.dtype).expand(len(states), -1, -1))
+    _, limit = limits_of(backbone)
+    Comparison(backbone, limit).refuse_difference("the vision tower", visual.rows, torch.cat(expected, dim=1))
+    few = raw + PICTURE_ROWS
+    return VisualRows(visual.rows[:, :few], visual.spans[:few])
+
+
+@contextmanager
+def few_picture_rows(backbone: OpenClipLlama, rows: VisualRows) -> Iterator[None]:
+    """Lets the backbone take these rows for the pictures whose numbers it is given in the place of pixels."""
+
+    def by_number(numbers: Tensor) -> VisualRows:
+        return VisualRows(rows.rows[numbers.long()], rows.spans)
+
+    backbone.visual_rows = by_number  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del backbone.visual_rows
+
+
+def compare_training(backbone: OpenClipLlama, questions: Questions, shortcuts: Shortcuts) -> None:
+    """Compares the rows that predict a supervised token, and their logits."""
+    embeddings, labels, _ = backbone.assemble(questions.batch)
+    states, logits = library_decoder(backbone, embeddings)
+    compare = Comparison(backbone, limit_of(backbone, embeddings, (states, logits))).refuse_difference
+    predicts = labels[:, 1:] != IGNORED_LABEL
+    found, _ = backbone.supervised_states(questions.batch, shortcuts)
+    compare("the training step", found, states[:, :-1][predicts])
+    compare("the training step (logits)", backbone.logits(found), logits[:, :-1][predicts])
+
+
+def compare_answering(backbone: OpenClipLlama, questions: Questions) -> None:
+    """Compares decoding token by token and candidate answers side by side, from questions alone and by picture."""
+    batch, following = questions.batch, questions.following
+    embeddings, _, spans = backbone.assemble(batch)
+    lengths = (spans != Span.PADDING).sum(dim=1).tolist()
+    tokens = backbone.token_embedding()(following)
+    continued = [
+        torch.cat([embeddings[number, :length], behind])
+        for behind in (tokens[:2], tokens[2:])
+        for number, length in enumerate(lengths)
+    ]
+    rows = pad_sequence(continued, batch_first=True)
+    states, logits = library_decoder(backbone, rows)
+    compare = Comparison(backbone, limit_of(backbone, rows, (states, logits))).refuse_difference
+    numbers, ends = torch.arange(len(lengths), device=states.device), torch.tensor(lengths, device=states.device)
+    steps = [logits[numbers, ends + step] for step in (-1, 0, 1)]
+    beside = torch.stack([states[numbers, ends], states[numbers, ends + 1], states[len(lengths) + numbers, ends]], 1)
+    depths = torch.tensor([0, 1, 0], device=states.device)
+    among = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool, device=states.device)
+
+    state = backbone.prefill(batch)
+    compare("reading questions", state.logits, steps[0])
+    for step in (1, 2):
+        state = backbone.advance(state, following[step - 1].expand(len(lengths)))
+        compare("decoding token by token", state.logits, steps[step])
+    branches = backbone.branch(backbone.prefill(batch), following, depths, among)
+    compare("candidate answers side by side", branches, beside)
+    if not backbone.shares_prefix():
+        return
+    order, by_picture = questions.order, questions.by_picture
+    shared = prefill_pictures(backbone, by_picture)
+    compare("reading questions by picture", shared.logits, steps[0][order])
+    going_on = torch.tensor([0, 2], device=order.device)
+    for step, kept in ((1, going_on), (2, torch.arange(2, device=order.device))):
+        shared = advance_pictures(backbone, shared, kept, following[step - 1].expand(2))
+        compare("decoding by picture", shared.logits, steps[step][order[going_on]])
+    branches = branch_pictures(backbone, prefill_pictures(backbone, by_picture), following, depths, among)
+    compare("candidate answers by picture", branches, beside[order])
+
+
+def limit_of(backbone: OpenClipLlama, embeddings: Tensor, numbers: tuple[Tensor, Tensor]) -> float:
+    """Returns by how much our numbers may differ from the library's.
+
+    Args:
+        backbone: The backbone.
+        embeddings: What the library was given.
+        numbers: Its hidden states and logits.
+    """
+    smallest, largest = limits_of(backbone)
+    noise = [difference(*pair) for pair in zip(library_decoder(backbone, embeddings, "eager"), numbers, strict=True)]
+    return min(max(smallest, NOISE * max(noise)), largest)
+
+
+def limits_of(backbone: OpenClipLlama) -> tuple[float, float]:
+    """Returns the limits of the base's type; those of bfloat16 where float32 is multiplied in a shorter type."""
+    is_short = backbone.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return LIMITS[torch.bfloat16 if is_short else backbone.dtype]
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Returns the size of the difference as a share of the size of what is expected; infinite for other shapes."""
+    if found.shape != expected.shape:
+        return float("inf")
+    expected = expected.double()
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our numbers against the library's.
+
+    Attributes:
+        backbone: Whose they are.
+        limit: How much they may differ.
+    """
+
+    backbone: OpenClipLlama
+    limit: float
+
+    def refuse_difference(self, what: str, found: Tensor, expected: Tensor) -> None:
+        """Compares what one pass gives.
+
+        Raises:
+            BadInputError: If it differs by more than two ways to compute the same do.
+            DivergedError: If the library's own numbers are not finite.
+        """
+        refuse_not_finite([float(expected.double().norm())])
+        size = difference(found, expected)
+        if not size <= self.limit:  # NaN is no pass
+            raise BadInputError(
+                f"our forward pass is not that of {type(self.backbone.language_model).__name__}: "
+                f"{what} differs by {size:.2g} of the numbers' size",
+                where="model.backbone",
+                expected=f"at most {self.limit:.1g} in {self.backbone.dtype_name}, as the library's own pass gives it",
+                hint="lightning_m2pt/backbones/proven_forms.py lists the forms that the fast paths are right for",
+            )

@@ -1,0 +1,205 @@
+"""Every YAML below experiments/ is one of three kinds, is counted, parses, and does what it says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from experiments.commands.evaluate import main as evaluate
+from experiments.commands.params import count
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.evaluation import evaluate_frozen, evaluate_tuned
+from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.prepare import check_experiment
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.storage.adapter import declared_tensors
+from lightning_m2pt.system.tensor_hashes import hash_tensors
+from lightning_m2pt.tuning.trained_parameters import assert_same_set, trained_parameters
+from tests.backbones.test_rebuilt_backbone import SHIPPED
+from tests.support.small_experiment import BASE, checked, fitted, small_words
+
+FOLDER = Path("experiments")
+EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
+STRATEGIES = sorted(FOLDER.glob("strategies/*.yaml"))
+BACKBONES = sorted(FOLDER.glob("backbones/*.yaml"))
+SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
+TESTBED = [path for path in EXPERIMENTS if "testbed" in path.read_text()]
+
+
+def test_every_yaml_is_of_a_known_kind_and_counted():
+    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS])
+    assert len(EXPERIMENTS) == 26
+    assert len(STRATEGIES) == 4
+    assert len(BACKBONES) == 2
+    assert len(TESTBED) == 14
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_parse_and_count_without_weights(path):
+    experiment = parse_experiment(["--config", str(path)])
+    assert experiment.name == path.stem
+    assert len(experiment.benchmarks) == 8
+    assert {part["name"] for part in count(experiment.model)["parts"]} == set(experiment.model.method.part_names())
+
+
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.stem)
+def test_strategies_combine_with_any_experiment(path):
+    assert list(yaml.safe_load(path.read_text())) == ["trainer"]
+    for experiment in EXPERIMENTS:
+        parsed = parse_experiment(["--config", str(experiment), "--config", str(path)])
+        assert parsed.config["trainer"]["strategy"] != "auto"
+        assert parsed.config["trainer"]["max_steps"] == yaml.safe_load(experiment.read_text())["trainer"].get(
+            "max_steps", -1
+        )
+
+
+@pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
+def test_backbones_take_the_place_of_any_testbed_experiments(path):
+    chosen = yaml.safe_load(path.read_text())
+    assert list(chosen) == ["model"]
+    assert list(chosen["model"]) == ["backbone"]
+    assert f"lightning_m2pt/embedded/{path.stem}/" in json.dumps(chosen)
+    for experiment in TESTBED:
+        words = ["--config", str(experiment), "--config", str(path)]
+        if path.stem not in SHIPPED:
+            with pytest.raises(BadInputError, match=f"{path.stem}/README.md"):
+                parse_experiment(words)
+            continue
+        backbone = parse_experiment(words).config["model"]["backbone"]
+        wanted = chosen["model"]["backbone"]["init_args"]
+        assert {key: backbone["init_args"][key] for key in wanted} == wanted
+
+
+def test_files_that_repeat_each_other_agree():
+    """The testbed's files are complete on purpose; what they share is the same text."""
+    shared = [yaml.safe_load(path.read_text()) for path in TESTBED]
+    assert len({json.dumps([each["model"]["backbone"], each["data"], each["benchmarks"]]) for each in shared}) == 1
+
+
+@pytest.mark.parametrize("path", [path for path in TESTBED if path.stem != "frozen"], ids=lambda path: path.stem)
+def test_methods_train_exactly_their_tensors_save_and_reload(path, tmp_path):
+    words = small_words(tmp_path, str(path), steps=2)
+    experiment, run = fitted(words)
+    model = experiment.model
+    declared = [parameter for tensors in model.method.parts().values() for _, parameter in tensors]
+    assert_same_set("trained", trained_parameters(model).values(), declared)
+    assert_same_set("method", model.method.parameters(), declared)
+    assert count(parse_experiment(words).model)["trained"] == sum(parameter.numel() for parameter in declared)
+    again = experiment_of_run(run)
+    check_experiment(again)
+    load_run(run, again)
+    assert hash_tensors(declared_tensors(again.model.method)) == hash_tensors(declared_tensors(model.method))
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--model.method.visual_length", "0"], ["textual_prompts", "interaction"]),
+        (["--model.method.textual_length", "0"], ["visual_prompts", "interaction"]),
+        (["--model.method.interaction", "false"], ["visual_prompts", "textual_prompts"]),
+    ],
+    ids=["no visual prompts", "no textual prompts", "no interaction"],
+)
+def test_an_ablation_is_one_changed_argument(tmp_path, words, parts):
+    experiment, _ = fitted([*small_words(tmp_path, steps=1), *words])
+    assert list(experiment.model.method.parts()) == parts
+
+
+def test_an_adapter_of_other_lengths_or_another_backbone_is_refused(tmp_path):
+    words = small_words(tmp_path, steps=1)
+    _, run = fitted(words)
+    other = parse_experiment([*words, "--model.method.textual_length", "5"])
+    with pytest.raises(BadInputError, match="textual_length is 10 in the adapter and 5"):
+        load_run(run, other)
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    (run / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "base_fingerprint": "0" * 64}))
+    with pytest.raises(BadInputError, match="another backbone"):
+        load_run(run, parse_experiment(words))
+
+
+def test_a_damaged_adapter_is_refused(tmp_path):
+    words = small_words(tmp_path, steps=1)
+    _, run = fitted(words)
+    path = run / "adapter" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadInputError, match=r"adapter_model\.safetensors"):
+        load_run(run, parse_experiment(words))
+
+
+def benchmark_words(folder: Path) -> list[str]:
+    """Returns words for two small evaluation sets of invented questions."""
+    from data_modules.mnist import MNIST
+    from data_modules.vsr import VSR
+
+    MNIST.write_fake(folder / "mnist")
+    VSR.write_fake(folder / "vsr")
+    sets = [
+        {
+            "class_path": f"data_modules.{name.lower()}.{name}",
+            "init_args": {
+                "root": str(folder / name.lower()),
+                "template": "plain",
+                "batch_size": 3,
+                "max_new_tokens": 4,
+            },
+        }
+        for name in ("MNIST", "VSR")
+    ]
+    return ["--benchmarks", json.dumps(sets)]
+
+
+def test_reloaded_in_a_fresh_process_the_predictions_are_identical(tmp_path):
+    experiment, run = fitted([*small_words(tmp_path, steps=3), *benchmark_words(tmp_path)])
+    evaluate_tuned(experiment, run)
+    before = {path.name: path.read_bytes() for path in (run / "predictions").iterdir()}
+    subprocess.run([sys.executable, "-m", "lightning_m2pt.main", "evaluate", "--run", str(run), "--force"], check=True)
+    assert {path.name: path.read_bytes() for path in (run / "predictions").iterdir()} == before
+    assert set(before) == {"mnist.jsonl", "vsr.jsonl"}
+
+
+def raw_answers(folder: Path, name: str) -> list[str]:
+    """Returns what was answered to every question, in the set's order."""
+    lines = (folder / "predictions" / f"{name}.jsonl").read_text().splitlines()
+    return [json.loads(line)["answer"] for line in lines[1:]]
+
+
+def test_knocking_out_every_part_is_the_frozen_model(tmp_path):
+    experiment, run = fitted([*small_words(tmp_path, steps=3), *benchmark_words(tmp_path)])
+    parts = experiment.model.method.part_names()
+    untouched, frozen = evaluate_frozen(experiment)
+    assert evaluate(["--run", str(run), "--knock-out", *parts]) == 0
+    (folder,) = (run / "evaluations").iterdir()
+    for name, score in frozen.items():
+        scored = json.loads((folder / "scores" / f"{name}.json").read_text())
+        assert raw_answers(folder, name) == raw_answers(untouched, name)
+        assert scored["parsed"] == score.parsed
+        assert scored["toggles"]["knocked_out"] == ", ".join(sorted(parts))
+        assert all(scored["toggles"][part] is False for part in parts)
+
+
+def test_knocking_out_one_part_leaves_the_others(tmp_path):
+    experiment, _ = fitted(small_words(tmp_path, steps=1))
+    model = experiment.model
+    model.method.attach(model.backbone, without={"visual_prompts"})
+    assert model.backbone.attachment.visual_prompts is None
+    assert model.backbone.attachment.textual_prompts is model.method.textual_prompts
+    assert model.backbone.attachment.connector is model.method.interaction
+    with pytest.raises(BadInputError, match="no part 'prompts'"):
+        model.method.attach(model.backbone, without={"prompts"})
+
+
+def test_same_seed_same_prompts_whatever_came_before(tmp_path):
+    torch.manual_seed(99)
+    words = small_words(tmp_path, BASE, steps=1)
+    starts = []
+    for disturbance in (1, 2):
+        from lightning.pytorch import seed_everything
+
+        seed_everything(0, verbose=False)
+        torch.rand(disturbance)  # prompts have a generator of their own: this must not move them
+        starts.append(hash_tensors(declared_tensors(checked(words).model.method)))
+    assert starts[0] == starts[1]

@@ -1,0 +1,239 @@
+"""What holds for every benchmark: official layout to questions to loaders to scores."""
+
+import gzip
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from data_modules.benchmark import BenchmarkDataModule
+from data_modules.cifar10 import CIFAR10, write_cifar10
+from data_modules.cifar100 import CIFAR100
+from data_modules.mme import MME
+from data_modules.mnist import MNIST
+from data_modules.pope import POPE
+from data_modules.snli_ve import SNLIVE
+from data_modules.text_vqa import TextVQA
+from data_modules.vsr import VSR, VSRItem, write_vsr
+from lightning_m2pt.answering.decoding import Answer
+from lightning_m2pt.answering.prediction_line import prediction_line
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.inputs.samples import Question
+from lightning_m2pt.metrics.score import Score, score
+from tests.support.data_fixtures import fake_pictures, small_processor
+
+BENCHMARKS = [MME, VSR, SNLIVE, POPE, CIFAR10, CIFAR100, MNIST, TextVQA]
+QUESTIONS_IN_FAKE = dict.fromkeys(["vsr", "snli_ve", "cifar10", "cifar100", "mnist", "text_vqa"], 6) | {
+    "mme": 12,
+    "pope": 12,
+}
+
+
+@pytest.fixture(params=BENCHMARKS, ids=lambda benchmark: benchmark.__name__)
+def benchmark(request: pytest.FixtureRequest, tmp_path: Path) -> BenchmarkDataModule:
+    request.param.write_fake(tmp_path)
+    module = request.param(str(tmp_path), "vicuna_v1", batch_size=4)
+    module.connect(small_processor(8))
+    return module
+
+
+def answered(module: BenchmarkDataModule, answers: dict[str, str]) -> Score:
+    """Returns the score of given answers under the set's default rule."""
+    predictions = [
+        prediction_line(module.name, question, Answer(answers[question.id], margin=1.0))
+        for question in module.questions()
+    ]
+    return score({"benchmark": module.name, "classes": module.classes}, predictions, module.rules[0])
+
+
+def wrong_answer(module: BenchmarkDataModule, question: Question) -> str:
+    choices = module.classes or ["yes", "no"]
+    return next(choice for choice in choices if choice != question.target.lower())
+
+
+def test_questions_are_read_in_full(benchmark: BenchmarkDataModule) -> None:
+    benchmark.setup()
+    benchmark.check()
+    questions = benchmark.questions()
+    assert len(questions) == QUESTIONS_IN_FAKE[benchmark.name]
+    assert len({question.id for question in questions}) == len(questions)
+    assert all(question.text and question.target and question.source for question in questions)
+
+
+def test_loaders_ask_every_question_once_the_longest_first(benchmark: BenchmarkDataModule) -> None:
+    batches = list(benchmark.predict_dataloader())
+    asked = [name for batch in batches for name in batch.sample_ids]
+    assert sorted(asked) == sorted(question.id for question in benchmark.questions())
+    lengths = [int(row) for batch in batches for row in (batch.spans != Span.PADDING).sum(dim=1)]
+    assert lengths == sorted(lengths, reverse=True)
+    for batch in batches:
+        assert batch.pixel_values.shape == (len(batch), 3, 8, 8)
+        assert batch.pixel_values.dtype == torch.float32
+        assert ((batch.input_ids == IMAGE_TOKEN_ID).sum(dim=1) == 1).all()
+        assert ((batch.spans == Span.IMAGE).sum(dim=1) == 1).all()
+        assert (batch.labels < 0).all()
+        assert batch.step_supervised_tokens == 0
+    again = [name for batch in benchmark.test_dataloader() for name in batch.sample_ids]
+    assert again == asked
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5, 50])
+def test_ranks_share_the_questions_out_evenly(benchmark: BenchmarkDataModule, world_size: int) -> None:
+    shares = []
+    for rank in range(world_size):
+        benchmark.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        shares.append([name for batch in benchmark.predict_dataloader() for name in batch.sample_ids])
+    assert len({len(share) for share in shares}) == 1
+    assert {name for share in shares for name in share} == {question.id for question in benchmark.questions()}
+
+
+class Listener(LightningModule):
+    """Notes which questions it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.zeros(()))
+        self.asked: list[str] = []
+
+    def predict_step(self, batch: Batch, batch_index: int) -> None:
+        self.asked += batch.sample_ids
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self.asked += batch.sample_ids
+
+
+@pytest.mark.parametrize("command", ["predict", "test"])
+def test_lightning_takes_the_loaders_as_they_are(benchmark: BenchmarkDataModule, command: str) -> None:
+    module = Listener()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    getattr(trainer, command)(module, datamodule=benchmark)
+    assert module.asked == [name for batch in benchmark.predict_dataloader() for name in batch.sample_ids]
+
+
+def test_right_answers_score_the_maximum_and_wrong_ones_nothing(benchmark: BenchmarkDataModule) -> None:
+    questions = benchmark.questions()
+    best = answered(benchmark, {question.id: question.target for question in questions})
+    worst = answered(benchmark, {question.id: wrong_answer(benchmark, question) for question in questions})
+    assert best.value == 100
+    assert best.unparsed == worst.unparsed == 0
+    assert worst.value == 0
+    assert 0 < best.chance < 100
+    assert best.chance == worst.chance
+
+
+def test_the_fingerprint_follows_content_and_not_place(benchmark: BenchmarkDataModule, tmp_path: Path) -> None:
+    copy = tmp_path.with_name(tmp_path.name + "_copy")
+    type(benchmark).write_fake(copy)
+    same = type(benchmark)(str(copy), "plain", batch_size=1)
+    assert same.data_revision == benchmark.data_revision
+    fewer = type(benchmark)(str(copy), "plain", batch_size=1, limit=2)
+    assert fewer.data_revision != benchmark.data_revision
+
+
+def test_a_limit_takes_whole_groups_spread_over_the_set(benchmark: BenchmarkDataModule) -> None:
+    few = type(benchmark)(str(benchmark.root), "plain", batch_size=1, limit=5)
+    ids = [question.id for question in benchmark.questions()]
+    chosen = [question.id for question in few.questions()]
+    assert len(chosen) == 5 - 5 % benchmark.questions_per_group
+    assert [name for name in ids if name in chosen] == chosen
+    assert ids.index(chosen[-1]) >= len(ids) // 2
+    if benchmark.questions_per_group > 1:
+        with pytest.raises(BadInputError, match="at least 2"):
+            type(benchmark)(str(benchmark.root), "plain", batch_size=1, limit=1)
+
+
+def test_mme_reads_both_layouts_alike(tmp_path: Path) -> None:
+    MME.write_fake(tmp_path)
+    together = MME(str(tmp_path), "plain").questions()
+    folder = tmp_path / "count"
+    (folder / "images").mkdir()
+    (folder / "questions_answers_YN").mkdir()
+    for path in [*folder.glob("*.png"), *folder.glob("*.txt")]:
+        path.rename(folder / ("images" if path.suffix == ".png" else "questions_answers_YN") / path.name)
+    apart = MME(str(tmp_path), "plain").questions()
+    assert [(question.id, question.text) for question in apart] == [
+        (question.id, question.text) for question in together
+    ]
+
+
+def test_pope_reads_lists_and_restarting_numbers(tmp_path: Path) -> None:
+    POPE.write_fake(tmp_path)
+    lines = POPE(str(tmp_path), "plain").questions()
+    path = tmp_path / "coco_pope_random.json"
+    path.write_text("[" + ",\n".join(path.read_text().splitlines()) + "]")
+    listed = POPE(str(tmp_path), "plain").questions()
+    assert [question.id for question in listed] == [question.id for question in lines]
+    assert lines[0].id == "random/1"
+    assert lines[4].id == "popular/1"
+
+
+def test_cifar_pixels_are_planar_and_of_any_size(tmp_path: Path) -> None:
+    for side in (24, 32):
+        images = fake_pictures(5, side)
+        write_cifar10(tmp_path, images, [0, 1, 0, 1, 0], ["cat", "dog"], split="train")
+        write_cifar10(tmp_path, images[:1], [1], ["cat", "dog"])
+        questions = CIFAR10(str(tmp_path), "plain", split="train").questions()
+        assert all((question.image == image).all() for question, image in zip(questions, images, strict=True))
+        assert [question.target for question in questions] == ["cat", "dog", "cat", "dog", "cat"]
+        assert [question.target for question in CIFAR10(str(tmp_path), "plain").questions()] == ["dog"]
+
+
+def test_torchvision_reads_what_we_write(tmp_path: Path) -> None:
+    from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+
+    class AnyCIFAR10(TorchvisionCIFAR10):
+        test_list = [["test_batch", None]]
+        train_list = []
+        meta = TorchvisionCIFAR10.meta | {"md5": None}
+
+    images = fake_pictures(3, 32)
+    write_cifar10(tmp_path, images, [0, 1, 0], ["cat", "dog"])
+    theirs = AnyCIFAR10(str(tmp_path), train=False)
+    assert (theirs.data == images).all()
+    assert theirs.targets == [0, 1, 0]
+    assert theirs.classes == ["cat", "dog"]
+
+
+def test_mnist_reads_compressed_files(tmp_path: Path) -> None:
+    MNIST.write_fake(tmp_path)
+    plain = MNIST(str(tmp_path), "plain").data_revision
+    for path in list(tmp_path.iterdir()):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert MNIST(str(tmp_path), "plain").data_revision == plain
+
+
+def test_missing_images_are_counted_and_the_first_ten_named(tmp_path: Path) -> None:
+    items = [
+        VSRItem(f"{number:02d}.png", image, f"Caption {number}.", 1, "on", "a", "b")
+        for number, image in enumerate(fake_pictures(15, 4))
+    ]
+    write_vsr(tmp_path, items)
+    for number in range(12):
+        (tmp_path / "images" / f"{number:02d}.png").unlink()
+    for act in ("check", "setup", "fingerprint"):
+        with pytest.raises(BadInputError, match="12 of 15 images are missing") as caught:
+            getattr(VSR(str(tmp_path), "plain"), act)()
+        message = str(caught.value)
+        assert all(f"{number:02d}.png" in message for number in range(10))
+        assert "10.png" not in message
+        assert len(message.split("\n")) <= 3
+
+
+def test_check_reads_headers_and_ends_only(tmp_path: Path) -> None:
+    VSR.write_fake(tmp_path)
+    path = tmp_path / "images" / "fake_0.png"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 8] ^= 255
+    path.write_bytes(content)
+    VSR(str(tmp_path), "plain").check()
+    with pytest.raises(BadInputError, match=r"jsonl:1: .*fake_0.png: the image is damaged"):
+        VSR(str(tmp_path), "plain").check(decode=True)
+    path.write_bytes(b"<html>")
+    with pytest.raises(BadInputError, match="HTML page"):
+        VSR(str(tmp_path), "plain").check()
+    assert Image.open(tmp_path / "images" / "fake_1.png").size == (32, 32)

@@ -1,0 +1,110 @@
+"""``m2pt prompts``: nearest words, likeness of layers, lengths over training."""
+
+import csv
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from experiments.commands.prompts import norms_over_training
+from lightning_m2pt.inspection.prompt_rows import (
+    chance_of_nearest,
+    chance_of_similarity,
+    layer_similarity,
+    nearest_words,
+    row_norms,
+)
+from lightning_m2pt.main import main
+from lightning_m2pt.prompts.deep import DeepPrompts
+from tests.support.small_experiment import run_with_a_set
+
+WIDTH, LENGTH = 16, 3
+
+
+def random_table(rows: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def prompts_of(*tables: torch.Tensor) -> DeepPrompts:
+    prompts = DeepPrompts(range(len(tables)), len(tables), LENGTH, WIDTH, dropout=0.0)
+    with torch.no_grad():
+        for parameter, table in zip(prompts.rows.values(), tables, strict=True):
+            parameter.copy_(table[None])
+    return prompts
+
+
+def test_a_word_times_a_number_finds_itself():
+    vocabulary = random_table(40)
+    found = nearest_words(vocabulary[[5, 11]] * torch.tensor([[0.01], [300.0]]), vocabulary, count=4)
+    assert found.token_ids[:, 0].tolist() == [5, 11]
+    torch.testing.assert_close(found.cosines[:, 0], torch.ones(2, dtype=torch.float64))
+    cosines = torch.nn.functional.cosine_similarity(vocabulary[5], vocabulary).sort(descending=True).values[:4]
+    torch.testing.assert_close(found.cosines[0].float(), cosines)
+    assert nearest_words(vocabulary[:1], vocabulary[:2], count=9).token_ids.shape == (1, 2)
+
+
+def test_chance_is_what_random_rows_reach():
+    vocabulary = random_table(40)
+    chance = chance_of_nearest(vocabulary)
+    reached = nearest_words(random_table(2000, seed=3), vocabulary, 1).cosines[:, 0]
+    assert 0.03 < float((reached > chance).double().mean()) < 0.07
+
+
+def test_likeness_ignores_the_order_and_the_length_of_rows():
+    one, other = random_table(LENGTH), random_table(LENGTH, seed=1)
+    table = layer_similarity(prompts_of(one, one.flip(0) * 7.0, other))
+    assert table[0, 1] == pytest.approx(1.0)
+    torch.testing.assert_close(table, table.T)
+    torch.testing.assert_close(table.diagonal(), torch.ones(3, dtype=torch.float64))
+    assert float(table[0, 2]) < 0.9
+    random = torch.stack(
+        [
+            layer_similarity(prompts_of(random_table(LENGTH, 2 * n), random_table(LENGTH, 2 * n + 1)))[0, 1]
+            for n in range(90)
+        ]
+    )
+    assert chance_of_similarity(LENGTH, WIDTH) == pytest.approx(float(random.mean()), abs=0.05)
+
+
+def test_norms_are_lengths_of_rows():
+    table = torch.zeros(LENGTH, WIDTH)
+    table[1, :2] = torch.tensor([3.0, 4.0])
+    assert row_norms(prompts_of(table))[0] == [0.0, 5.0, 0.0]
+
+
+def test_the_command_shows_and_writes(tmp_path, capsys):
+    run = run_with_a_set(tmp_path, steps=10)
+    assert main(["prompts", "--run", str(run), "--words", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "nearest words (cosine)" in shown
+    assert "near word says little" in shown
+    found = json.loads((run / "figures" / "prompts" / "prompts.json").read_text())
+    layers = found["textual_prompts"]["layers"]
+    words = found["textual_prompts"]["nearest_words"]
+    assert [int(layer) for layer in words] == layers
+    assert all(len(row) == 2 and row[0][1] >= row[1][1] for rows in words.values() for row in rows)
+    assert len(found["visual_prompts"]["similarity"]) == len(found["visual_prompts"]["layers"])
+    with (run / "metrics.csv").open() as file:
+        logged = [row["train/row_norm/textual_prompts"] for row in csv.DictReader(file)]
+    assert found["norms"]["textual_prompts"] == [[10, float(logged[-1])]]
+    with Image.open(run / "figures" / "prompts" / "prompts.png") as picture:
+        assert picture.width > 1000
+
+
+def test_repeated_numbers_are_one_point(tmp_path):
+    rows = ["step,train/row_norm/x,val/loss", "1,,", "2,0.5,", "3,0.5,1.0", "4,0.75,"]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    assert norms_over_training(tmp_path / "metrics.csv") == {"x": [(2, 0.5), (4, 0.75)]}
+
+
+def test_a_run_without_metrics_has_no_curve(tmp_path):
+    assert norms_over_training(tmp_path / "metrics.csv") == {}
+
+
+def test_a_run_without_prompts_is_refused(tmp_path, capsys):
+    off = ["--model.method.visual_length", "0", "--model.method.textual_length", "0"]
+    rates = ["--model.optimizer.learning_rate", "1e-3"]
+    run = run_with_a_set(tmp_path, *off, "--model.method.visual_rows_to_text", "none", *rates)
+    assert main(["prompts", "--run", str(run)]) == 2
+    assert "has no prompts here" in capsys.readouterr().err

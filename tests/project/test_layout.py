@@ -1,0 +1,79 @@
+"""House rules a reviewer should not have to check: sizes, docstrings, no print, package files, import rules."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("lightning_m2pt", "data_modules", "callbacks", "experiments")
+PACKAGE_FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
+GUARD_LINE = (
+    "import lightning_m2pt.torchvision_guard"
+    "  # noqa: F401  (must run before the first Lightning import of any process)\n"
+)
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    docstring = function.body[0] if ast.get_docstring(function, clean=False) is not None else None
+    described = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
+    return function.end_lineno - function.lineno + 1 - described
+
+
+def public_definitions(tree: ast.Module) -> list[Definition]:
+    """Public classes and functions, and the public methods of public classes that override nothing we can see."""
+    found: list[Definition] = []
+    for node in tree.body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            found.append(node)
+            if isinstance(node, ast.ClassDef):
+                found += [inner for inner in node.body if isinstance(inner, Definition) and inner.name[0] != "_"]
+    return found
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES + TEST_FILES, ids=named)
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert code_lines(node) <= LONGEST_FUNCTION, f"{named(path)}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=named)
+def test_package_code_prints_nothing_and_documents_what_is_public(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{named(path)}:{node.lineno}"
+    for node in public_definitions(tree):
+        overrides = any(isinstance(mark, ast.Name) and mark.id == "override" for mark in node.decorator_list)
+        assert overrides or ast.get_docstring(node), f"{named(path)}:{node.lineno} {node.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE_FILES if path.name == "__init__.py"], ids=named)
+def test_package_files_install_the_guard_or_are_empty(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == (GUARD_LINE if path.parent.parent == ROOT else "")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_with_modules_is_a_package(package: str) -> None:
+    folders = {path.parent for path in PACKAGE_FILES if path.is_relative_to(ROOT / package)}
+    assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+def test_import_rules_hold() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    result = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout

@@ -1,0 +1,146 @@
+"""Two commands never tune in one folder: the second is refused, and a kill frees the folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback, Trainer
+
+from experiments.commands.fit import fit
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.folder import run_folder
+from experiments.runs.lock import alone_in
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.main import main
+from lightning_m2pt.system.file_lock import lock_file
+from tests.support.small_experiment import small_words
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from experiments.runs.lock import alone_in
+with alone_in(Path(sys.argv[1])):
+    if len(sys.argv) > 2 and os.fork() == 0:
+        time.sleep(float(sys.argv[2]))
+        os._exit(0)
+    sys.stdout.write("in\\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+"""
+
+
+def holder(run: Path, *more: str) -> subprocess.Popen[str]:
+    """Starts a process that is alone in a folder, and returns once it is."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run), *more],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    process.communicate("")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["fit", "train"])
+def test_a_second_command_is_refused_and_told_who_is_there(tmp_path, capfd, verb):
+    sets = json.dumps([{"class_path": "data_modules.mnist.MNIST", "init_args": fake_mnist(tmp_path)}])
+    words = [*small_words(tmp_path, steps=1), "--benchmarks", sets]
+    run = run_folder(parse_experiment(words))
+    process = holder(run)
+    assert main([verb, *words]) == ExitCode.BAD_INPUT
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) <= 3
+    assert f"{run.name}: process {process.pid} on " in lines[0]
+    assert lines[0].endswith("is training in this folder")
+    assert main([verb, *words, "--force"]) == ExitCode.BAD_INPUT
+    assert not run.exists()
+    let_go(process)
+    assert main([verb, *words]) == ExitCode.DONE
+    assert (run / "adapter").is_dir()
+    assert not lock_file(run).exists()
+
+
+def fake_mnist(folder: Path) -> dict[str, str | int]:
+    from data_modules.mnist import MNIST
+
+    MNIST.write_fake(folder / "mnist")
+    return {"root": str(folder / "mnist"), "template": "vicuna_v1", "batch_size": 4, "max_new_tokens": 2}
+
+
+class SecondCommand(Callback):
+    """Starts the same command again while the first one trains."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self.ended: list[subprocess.CompletedProcess[str]] = []
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if not self.ended:
+            command = [sys.executable, "-m", "lightning_m2pt.main", "fit", *self.words]
+            self.ended.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False))
+
+
+def test_the_folder_is_held_while_training_and_the_first_command_goes_on(tmp_path):
+    words = [*small_words(tmp_path, steps=3), "--run", str(tmp_path / "run")]
+    experiment = parse_experiment(words[:-2])
+    second = SecondCommand(words)
+    experiment.trainer_config["callbacks"] = [second]
+    run = fit(experiment, folder=tmp_path / "run")
+    assert second.ended[0].returncode == ExitCode.BAD_INPUT
+    assert f"process {os.getpid()} on " in second.ended[0].stderr
+    record = json.loads((run / "run.json").read_text())
+    assert record["completed"]["optimizer_steps"] == 3
+    assert len(record["made_with"]) == 1
+
+
+class Fails(Callback):
+    def on_train_start(self, trainer: Trainer, *_: object) -> None:
+        raise OSError("the disk is gone")
+
+
+def test_an_error_gives_the_folder_back(tmp_path):
+    experiment = parse_experiment(small_words(tmp_path, steps=1))
+    experiment.trainer_config["callbacks"] = [Fails()]
+    with pytest.raises(OSError, match="disk is gone"):
+        fit(experiment, folder=tmp_path / "run")
+    with alone_in(tmp_path / "run"):
+        pass
+    assert not lock_file(tmp_path / "run").exists()
+
+
+def test_a_killed_process_frees_the_folder(tmp_path):
+    process = holder(tmp_path / "run")
+    with pytest.raises(BadInputError, match="is training"), alone_in(tmp_path / "run"):
+        pass
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with alone_in(tmp_path / "run"):
+        assert str(os.getpid()) in lock_file(tmp_path / "run").read_text()
+
+
+def test_what_a_killed_process_leaves_behind_is_waited_for(tmp_path, capsys):
+    process = holder(tmp_path / "run", "2")
+    process.kill()
+    process.wait()
+    with alone_in(tmp_path / "run"):
+        assert f"of process {process.pid}, which was killed, are ending" in capsys.readouterr().out
+
+
+def test_other_ranks_lock_nothing(tmp_path, monkeypatch):
+    with alone_in(tmp_path / "run"):
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with alone_in(tmp_path / "run"):
+            pass
+        assert lock_file(tmp_path / "run").exists()

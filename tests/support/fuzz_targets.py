@@ -1,0 +1,255 @@
+"""What is fuzzed: for every kind of file that may come from strangers, whole files and the way they are read."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image
+
+from data_modules.base import DataModule
+from data_modules.vision_flan import VisionFlan
+from experiments.commands.prompts import norms_over_training
+from experiments.datasets.evaluation_sets import EVALUATION_SETS
+from experiments.datasets.fetched_files import FetchRecord, read_record, write_record
+from lightning_m2pt.answering.partial_predictions import PartialPredictions
+from lightning_m2pt.backbones.feature_cache import FeatureCache
+from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.inputs.images import check_image, image_size, open_image
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.metrics.score import score
+from lightning_m2pt.report.page.curves import metrics_of, series
+from lightning_m2pt.storage.adapter import check_adapter, load_adapter, save_adapter
+from lightning_m2pt.storage.checkpoint import MANIFEST_FILE, TENSOR_FILE, TEXT_FILE, read_checkpoint, write_checkpoint
+from lightning_m2pt.storage.run_record import read_run_record
+from tests.support.data_fixtures import fake_pictures, small_processor
+from tests.support.hub_files import picture, write_parquet
+from tests.support.prediction_files import mme_predictions
+from tests.support.random_backbones import random_backbone, write_configs
+
+
+@dataclass
+class Target:
+    """One kind of file.
+
+    Attributes:
+        name: What it is called in the table.
+        folder: Where its files are.
+        read: Reads them as the product does.
+        seal: Makes checksums fit what was changed; None where there are none.
+        files: The whole files.
+    """
+
+    name: str
+    folder: Path
+    read: Callable[[], object]
+    seal: Callable[[], object] | None = None
+    files: dict[Path, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.files = {path: path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.is_file()}
+        self.read()  # as they are they must be right
+
+
+def targets(folder: Path) -> list[Target]:
+    """Writes all files below a folder and returns what is fuzzed."""
+    return [
+        *data_sets(folder),
+        *hub_sets(folder),
+        *pictures(folder / "pictures"),
+        *training_state(folder),
+        adapter(folder / "adapter"),
+        *run_files(folder),
+        backbone_files(folder / "backbone"),
+        feature_cache(folder / "features"),
+    ]
+
+
+def data_sets(folder: Path) -> list[Target]:
+    found = []
+    processor = small_processor(8)
+
+    def reader(module: type[DataModule], root: Path, *arguments: int) -> Callable[[], object]:
+        def read() -> None:
+            data = module(str(root), "plain", *arguments)
+            data.connect(processor)
+            if isinstance(data, VisionFlan):
+                data.set_order_seed(1)
+            try:
+                data.check(decode=True)
+            finally:
+                data.items()
+
+        return read
+
+    for name, module in {**EVALUATION_SETS, "vision_flan": VisionFlan}.items():
+        root = folder / name
+        module.write_fake(root)
+        found.append(Target(name, root, reader(module, root, *([4] if module is VisionFlan else []))))
+    return found
+
+
+def hub_sets(folder: Path) -> list[Target]:
+    images = fake_pictures(5, 8)
+    mme = [
+        {"question_id": f"count/{n // 2}.jpg", "question": f"Is it {n}?", "answer": ("Yes", "No")[n % 2],
+         "category": "count", "image": picture(images[n // 2], f"{n // 2}.jpg")}
+        for n in range(6)
+    ]  # fmt: skip
+    small = [{"img": picture(image), "label": n} for n, image in enumerate(images)]
+    write_parquet(folder / "mme_hub" / "test.parquet", mme)
+    names = {"label": [f"class {n}" for n in range(5)]}
+    write_parquet(folder / "cifar10_hub" / "test.parquet", small, image_column="img", class_names=names)
+
+    def reader(name: str) -> Callable[[], object]:
+        return lambda: EVALUATION_SETS[name](str(folder / f"{name}_hub"), "plain").check(decode=True)
+
+    return [Target(f"{name}_hub", folder / f"{name}_hub", reader(name)) for name in ("mme", "cifar10")]
+
+
+def pictures(folder: Path) -> list[Target]:
+    noise = Image.effect_noise((24, 16), 60)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a picture"
+    exif.get_ifd(0x8769)[0x9286] = b"comment"
+    formats = {
+        "png": lambda: encoded(noise.convert("RGB"), "PNG", exif=exif),
+        "jpeg": lambda: encoded(noise.convert("RGB"), "JPEG", exif=exif),
+        "grey_jpeg": lambda: encoded(noise, "JPEG", progressive=True),
+        "cmyk_jpeg": lambda: encoded(noise.convert("CMYK"), "JPEG"),
+        "gif": lambda: encoded(noise.convert("P"), "GIF", save_all=True, append_images=[noise]),
+        "webp": lambda: encoded(noise.convert("RGBA"), "WEBP", exif=exif),
+        "bmp": lambda: encoded(noise.convert("RGB"), "BMP"),
+        "tiff": lambda: encoded(noise.convert("RGB"), "TIFF", compression="tiff_adobe_deflate", exif=exif),
+        "ppm": lambda: encoded(noise.convert("RGB"), "PPM"),
+        "wide_png": lambda: encoded(Image.fromarray(numpy.arange(64, dtype=numpy.uint16).reshape(8, 8)), "PNG"),
+        "palette_png": lambda: encoded(noise.convert("P"), "PNG", transparency=3),
+    }
+    found = []
+    for name, content in formats.items():
+        path = folder / name / "picture"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content())
+
+        def read(path: Path = path) -> None:
+            image_size(path, "record 1")
+            check_image(path, "record 1")
+            assert open_image(path, "record 1").mode == "RGB"
+
+        found.append(Target(f"picture_{name}", path.parent, read))
+    return found
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    content = BytesIO()
+    image.save(content, format=form, **options)
+    return content.getvalue()
+
+
+def training_state(folder: Path) -> list[Target]:
+    state = {
+        "state_dict": {"prompts": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}}, "betas": (0.9, 1)}],
+        "loops": {"epoch": 1, "loss": float("inf"), "note": None, "done": True, (1, 2): "tuple key"},
+    }
+    found = []
+    for name, seal in (("checkpoint", None), ("resealed_checkpoint", sealed)):
+        path = write_checkpoint(folder / name, 3, state)
+        found.append(
+            Target(
+                name,
+                path,
+                lambda path=path: read_checkpoint(path),
+                None if seal is None else lambda path=path: sealed(path),
+            )
+        )
+    # A resealed manifest is the manifest: only the two other files are changed.
+    del found[1].files[found[1].folder / MANIFEST_FILE]
+    return found
+
+
+def sealed(folder: Path) -> None:
+    """Writes the manifest of what is there."""
+    contents = {name: (folder / name).read_bytes() for name in (TENSOR_FILE, TEXT_FILE)}
+    files = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    (folder / MANIFEST_FILE).write_text(json.dumps({"format": 1, "step": 3, "files": files}))
+
+
+def adapter(folder: Path) -> Target:
+    folder.mkdir()
+    (folder.parent / "configs").mkdir(exist_ok=True)
+    backbone = random_backbone(folder.parent / "configs")
+    method = M2PT(2, 2)
+    method.check(backbone.shape)
+    method.build(backbone, torch.Generator().manual_seed(0))
+    save_adapter(folder, method, "random", "0" * 64, "a card")
+
+    def read() -> None:
+        check_adapter(folder, method, "0" * 64)
+        load_adapter(folder, method)
+
+    return Target("adapter", folder, read)
+
+
+def run_files(folder: Path) -> list[Target]:
+    roots = {name: folder / name for name in ("run_record", "predictions", "partial", "metrics", "source")}
+    for root in roots.values():
+        root.mkdir()
+    record = {"deciding": {"seed": 0}, "made_with": [{"command": ["m2pt", "fit"], "started": "2026-01-01"}]}
+    (roots["run_record"] / "run.json").write_text(json.dumps(record, indent=2))
+    content = mme_predictions(["Yes", "No", "perhaps"], images=1)
+    lines = [json.dumps(line) + "\n" for line in (content.header, *content.predictions)]
+    (roots["predictions"] / "mme.jsonl").write_text("".join(lines))
+    (roots["partial"] / "mme.jsonl.partial-0").write_text("".join(lines))
+    names = ("step", "train/loss", "val/loss", "train/row_norm/visual_prompts")
+    rows = [f"{step},{1 / step},,{step * 0.5}" for step in range(1, 6)]
+    (roots["metrics"] / "metrics.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
+    write_record(roots["source"], FetchRecord("vsr", "original", "a/b", "0" * 40, {"test.jsonl": "0" * 64}))
+
+    def scored() -> None:
+        found = read_predictions(roots["predictions"] / "mme.jsonl")
+        score(found.header, found.predictions, str(found.header["default_rule"]))
+
+    def curves() -> None:
+        series(metrics_of(roots["metrics"]), "train/loss")
+        norms_over_training(roots["metrics"] / "metrics.csv")
+
+    partial = PartialPredictions(roots["partial"] / "mme.jsonl", content.header)
+    readers: Sequence[tuple[str, Callable[[], object]]] = (
+        ("run_record", lambda: read_run_record(roots["run_record"])),
+        ("predictions", scored),
+        ("partial", partial.answered),
+        ("metrics", curves),
+        ("source", lambda: read_record(roots["source"])),
+    )
+    return [Target(name, roots[name], read) for name, read in readers]
+
+
+def backbone_files(folder: Path) -> Target:
+    folder.mkdir()
+    write_configs(folder)
+    return Target(
+        "backbone_json", folder, lambda: [read_json(path, "model.backbone") for path in sorted(folder.glob("*.json"))]
+    )
+
+
+def feature_cache(folder: Path) -> Target:
+    tower = torch.nn.Linear(2, 2)
+    pixels = torch.arange(3 * 4 * 4, dtype=torch.float32).reshape(1, 3, 4, 4)
+    right = torch.arange(10.0).reshape(1, 5, 2)
+    folder.mkdir()
+
+    def read() -> None:
+        cache = FeatureCache(folder, 10**9, "")
+        assert torch.equal(cache.features(tower, pixels, lambda missing: right[: len(missing)], (5, 2)), right)
+
+    read()
+    return Target("feature_cache", folder, read)

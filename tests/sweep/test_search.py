@@ -1,0 +1,213 @@
+"""The learning-rate search of a sweep: the same trials whatever happens, one budget for all, the best one's rates."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from experiments.sweep.file import read_sweep
+from experiments.sweep.jobs import Setting
+from experiments.sweep.search import plan_search, trial_rates
+from experiments.sweep.study import known_searches
+from lightning_m2pt.errors import BadInputError
+from tests.support.sweep_driver import main
+
+ROOT = Path(__file__).parents[2]
+RANGES = {"prompts": (1e-3, 1e-1), "interaction": (1e-4, 1e-2)}
+
+
+@pytest.fixture(autouse=True)
+def from_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def write_sweep(folder: Path, trials: int = 4, **config) -> Path:
+    """Writes a sweep of two experiments whose best rates differ."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, best in (("one", 0.03), ("two", 0.01)):
+        content = {"steps": 6, "seconds_a_step": 0.03, "best_rate": best, "rates": {"prompts": 0.01}} | config
+        (folder / f"{name}.yaml").write_text(json.dumps(content))
+    content = {
+        "seeds": [0],
+        "cells": [{"label": name, "config": str(folder / f"{name}.yaml")} for name in ("one", "two")],
+        "search": {"trials": trials, "share_of_steps": "1/3", "seed": 0, "ranges": {"prompt*": [0.001, 0.1]}},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(json.dumps(content, indent=1))
+    return path
+
+
+def words_for(path: Path, *more: str) -> list[str]:
+    return ["run", str(path), "--output_root", str(path.parent / "out"), "--jobs", "2", *more]
+
+
+def sweep_folder(path: Path) -> Path:
+    return path.parent / "out" / "sweeps" / "tiny"
+
+
+def found(path: Path) -> dict:
+    return json.loads((sweep_folder(path) / "search.json").read_text())["variants"]
+
+
+def ended_jobs(path: Path) -> int:
+    """Counts the jobs whose record says that they are done; a record is replaced as a whole."""
+    return sum(json.loads(job.read_text())["state"] == "done" for job in (sweep_folder(path) / "jobs").glob("*.json"))
+
+
+def comparable(path: Path) -> str:
+    """Returns the search without folders, whose names stand for theirs."""
+    variants = found(path)
+    for variant in variants.values():
+        variant.pop("fingerprint")
+        for trial in variant["trials"]:
+            trial.pop("run")
+    return json.dumps(variants)
+
+
+def test_the_first_trial_has_the_stated_rates_and_the_others_follow_from_their_number():
+    stated = {"prompts": 0.02, "interaction": 1e-3}
+    assert trial_rates(stated, RANGES, 0) == stated
+    # Halton: 1/2 and 1/3, 1/4 and 2/3, 3/4 and 1/9 of the logarithmic ranges.
+    assert trial_rates(stated, RANGES, 1) == {"prompts": 0.01, "interaction": 0.000464}
+    assert trial_rates(stated, RANGES, 2) == {"prompts": 0.00316, "interaction": 0.00215}
+    assert trial_rates(stated, RANGES, 3) == {"prompts": 0.0316, "interaction": 0.000167}
+
+
+def test_every_trial_is_an_ordinary_fit_of_a_third_of_the_steps_with_its_validation(tmp_path):
+    sweep = read_sweep(write_sweep(tmp_path))
+    assert sweep.search is not None
+    search = plan_search(sweep.search, sweep.variants[0], Setting(), {"prompts": 0.01}, max_steps=300)
+    assert search.steps == 100
+    (fit,) = search.trials[1].commands
+    assert fit[0] == "fit"
+    assert fit[-7:-2] == ("--seed_everything", "0", "--trainer.max_steps", "100", "--run")
+    assert fit[-1] == "--validate"
+    assert '--model.optimizer.learning_rate={"prompts": 0.01}' in fit
+    assert len({job.key for job in search.trials}) == len(search.trials)
+
+
+def test_a_part_without_a_range_and_an_experiment_without_steps_are_refused(tmp_path):
+    sweep = read_sweep(write_sweep(tmp_path))
+    assert sweep.search is not None
+    with pytest.raises(BadInputError, match="no range fits the part 'vision'"):
+        plan_search(sweep.search, sweep.variants[0], Setting(), {"vision": 0.01}, max_steps=300)
+    with pytest.raises(BadInputError, match="does not say its steps"):
+        plan_search(sweep.search, sweep.variants[0], Setting(), {"prompts": 0.01}, max_steps=-1)
+
+
+def test_the_best_trials_rates_go_into_the_final_commands(tmp_path, capfd):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path)) == 0
+    variants = found(path)
+    assert [trial["rates"]["prompts"] for trial in variants["one"]["trials"]] == [0.01, 0.01, 0.00316, 0.0316]
+    assert (variants["one"]["chosen"], variants["two"]["chosen"]) == (3, 0)
+    assert variants["one"]["steps"] == 2
+    capfd.readouterr()
+    assert main(words_for(path, "--dry-run")) == 0
+    shown = capfd.readouterr()
+    first, second = shown.out.splitlines()
+    assert '--model.optimizer.learning_rate={"prompts": 0.0316}' in first
+    assert "learning_rate" not in second
+    assert "2 cells after a search of 8 trials" in shown.err
+    assert main(words_for(path, "--dry-run", "--no-search")) == 0
+    shown = capfd.readouterr()
+    assert "learning_rate" not in shown.out
+    assert shown.err == "2 cells\n"
+    rows = json.loads((sweep_folder(path) / "table.json").read_text())["rows"]
+    assert {row["label"]: row["searched_rates"] for row in rows}["one"] == {"prompts": 0.0316}
+
+
+def test_what_is_chosen_needs_the_record_of_its_trials_no_more(tmp_path, capfd):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path, "--search-only")) == 0
+    before = found(path)
+    for entry in (sweep_folder(path) / "jobs").glob("*-trial_*"):
+        entry.unlink()
+    capfd.readouterr()
+    assert main(["status", str(path), "--output_root", str(tmp_path / "out")]) == 0
+    assert "2 waiting" in capfd.readouterr().out  # the cells
+    content = json.loads(path.read_text())
+    (tmp_path / "three.yaml").write_bytes((tmp_path / "one.yaml").read_bytes())
+    content["cells"].append({"label": "three", "config": str(tmp_path / "three.yaml")})
+    path.write_text(json.dumps(content))
+    assert main(words_for(path, "--search-only")) == 0
+    after = found(path)
+    assert after.pop("three")["chosen"] == 3
+    assert after == before
+    logs = list((sweep_folder(path) / "logs").glob("one-trial_0*"))
+    assert [log.read_text().count("$ m2pt fit") for log in logs] == [1]
+
+
+def test_optunas_own_tools_read_the_journal(tmp_path):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path, "--search-only")) == 0
+    assert not list((tmp_path / "out").glob("*/small*"))  # no cell was run
+    storage = JournalStorage(JournalFileBackend(str(sweep_folder(path) / "search.journal")))
+    studies = {name.split()[0]: optuna.load_study(study_name=name, storage=storage) for name in names(storage)}
+    assert studies["one"].best_params == {"prompts": 0.0316}
+    assert len(studies["two"].trials) == 4
+
+
+def names(storage: JournalStorage) -> list[str]:
+    return optuna.get_all_study_names(storage)
+
+
+def test_a_trial_that_diverges_is_not_chosen_and_not_repeated(tmp_path):
+    path = write_sweep(tmp_path, diverges_above=0.02)
+    assert main(words_for(path)) == 0
+    assert found(path)["one"]["chosen"] == 0  # of trials 0 and 1, which are equal, the first
+    assert "val/answer_accuracy" not in found(path)["one"]["trials"][3]
+    logs = sorted((sweep_folder(path) / "logs").glob("one-trial_3*"))
+    assert main(words_for(path)) == 0
+    assert logs[0].read_text().count("$ m2pt fit") == 1
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_ends_with_the_same_trials(tmp_path):
+    whole, cut = write_sweep(tmp_path / "whole"), write_sweep(tmp_path / "cut")
+    assert main(words_for(whole)) == 0
+    command = [sys.executable, "-m", "tests.support.sweep_driver", *words_for(cut)]
+    for several in (1, 4):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while ended_jobs(cut) < several:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    with (sweep_folder(cut) / "search.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 0, "wor')  # cut off in the middle of a line
+    os.symlink("search.journal", sweep_folder(cut) / "search.journal.lock")
+    assert main(words_for(cut)) == 0
+    assert comparable(cut) == comparable(whole)
+
+
+@pytest.mark.parametrize("content", ["", '{"format": 1, "vari', "[]", '{"format": 1}', '{"format": 2, "variants": {}}'])
+def test_a_damaged_search_file_counts_as_none(tmp_path, content):
+    path = write_sweep(tmp_path)
+    sweep_folder(path).mkdir(parents=True)
+    (sweep_folder(path) / "search.json").write_text(content)
+    assert known_searches(read_sweep(path), Setting("", tmp_path / "out"), sweep_folder(path)) == ({}, {})
+
+
+def test_searching_only_needs_a_search(tmp_path, capfd):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path, "--search-only", "--no-search")) == 2
+    assert "there is no search to run" in capfd.readouterr().err
+
+
+def test_other_settings_are_another_search(tmp_path):
+    path = write_sweep(tmp_path, trials=2)
+    assert main(words_for(path)) == 0
+    write_sweep(tmp_path, trials=3)
+    assert main(words_for(path)) == 0
+    assert len(found(path)["one"]["trials"]) == 3

@@ -1,0 +1,85 @@
+"""The strategy fragments hold a trainer section and nothing else, and the job script is valid bash."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+
+from experiments.commands import check
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.training import prepared_trainer
+from experiments.trainer.proven_strategies import class_names, configured_names, refuse_unproven_strategy
+from lightning_m2pt.errors import BadInputError
+from tests.support.small_experiment import small_words
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+FRAGMENTS = sorted((EXPERIMENTS / "strategies").glob("*.yaml"))
+
+
+def test_the_strategies_there_shall_be_are_there() -> None:
+    assert [path.stem for path in FRAGMENTS] == ["ddp", "deepspeed_stage_2", "deepspeed_stage_3", "fsdp"]
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.stem)
+def test_a_fragment_sets_strategy_and_devices_only(path: Path) -> None:
+    fragment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(fragment) == {"trainer"}
+    assert set(fragment["trainer"]) == {"strategy", "devices"}
+
+
+@pytest.mark.parametrize("script", sorted((EXPERIMENTS / "slurm").glob("*.sbatch")), ids=lambda path: path.name)
+def test_job_scripts_are_valid_and_refuse_to_run_without_an_experiment(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+    result = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: command line")
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.stem)
+def test_strategies_that_share_out_weights_are_refused_as_configured(path: Path) -> None:
+    """Without the package they need, and before a Trainer or weights."""
+    names = configured_names(yaml.safe_load(path.read_text(encoding="utf-8"))["trainer"]["strategy"])
+    if path.stem == "ddp":
+        refuse_unproven_strategy(names)
+        return
+    with pytest.raises(BadInputError, match="is not supported") as refused:
+        refuse_unproven_strategy(names)
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_fsdp_as_configured_is_parsed_so_that_its_own_refusal_is_heard() -> None:
+    """Its sharding_strategy is an enumeration of numbers."""
+    words = ["--config", "experiments/m2pt_base.yaml", "--config", "experiments/strategies/fsdp.yaml"]
+    strategy = parse_experiment(words).config["trainer"]["strategy"]
+    assert strategy["init_args"]["sharding_strategy"] == "FULL_SHARD"
+    with pytest.raises(BadInputError, match="FSDPStrategy is not supported"):
+        refuse_unproven_strategy(configured_names(strategy))
+
+
+class OwnParallelStrategy(ModelParallelStrategy):
+    """A user's class: its own name says nothing."""
+
+
+@pytest.mark.parametrize("name", ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_3_offload", "deepspeed"])
+def test_their_short_names_are_refused_too(name: str) -> None:
+    with pytest.raises(BadInputError, match=name):
+        refuse_unproven_strategy(configured_names(name))
+
+
+def test_a_class_derived_from_one_is_refused_and_replicas_are_not() -> None:
+    with pytest.raises(BadInputError, match="ModelParallelStrategy is not supported: FSDP2"):
+        refuse_unproven_strategy(class_names(OwnParallelStrategy()))
+    for strategy in (DDPStrategy(), SingleDeviceStrategy()):
+        refuse_unproven_strategy(class_names(strategy))
+    for name in (None, "auto", "ddp", "ddp_find_unused_parameters_true"):
+        refuse_unproven_strategy(configured_names(name))
+
+
+def test_fit_and_check_refuse_them_before_anything_is_loaded(tmp_path: Path) -> None:
+    words = [*small_words(tmp_path), "--config", str(EXPERIMENTS / "strategies" / "deepspeed_stage_3.yaml")]
+    with pytest.raises(BadInputError, match="DeepSpeedStrategy is not supported"):
+        prepared_trainer(parse_experiment(words), tmp_path / "run", resumed_step=0)
+    with pytest.raises(BadInputError, match="DeepSpeedStrategy is not supported"):
+        check.main(words)

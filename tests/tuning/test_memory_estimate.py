@@ -1,0 +1,163 @@
+"""The memory estimate against what autograd really keeps, and what is decided with it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_modules.vision_flan import VisionFlan
+from experiments.configuration.cli import parse_experiment
+from experiments.runs import memory
+from experiments.runs.memory import decide_recomputation, upper_bound
+from lightning_m2pt.backbones.base import Attachment
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW
+from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.methods.adapter import Adapter
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.full import Full
+from lightning_m2pt.methods.layer_norm import LayerNormTuning
+from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.memory_estimate import MicroBatchSize, available_memory, estimated_memory, text_layer_bytes
+from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
+from tests.support import random_backbones
+from tests.support.data_fixtures import small_processor
+from tests.support.random_backbones import random_backbone, random_batch
+from tests.support.small_experiment import small_words
+
+SAMPLES, TEXT, ANSWER = 6, 40, 8
+SMALLEST_WIDTH = 128
+"""Below it, numbers kept once a row and head or norm, which the estimate leaves out, are no longer small."""
+
+
+def kept_bytes(backbone: OpenClipLlama, batch: Batch) -> int:
+    """Returns the bytes of all storages that autograd keeps for the backward pass, without the model's tensors."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # held, so that no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        supervised_rows(backbone, batch, EVERY_ROW).losses.sum()
+    return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
+
+
+def estimate_and_truth(folder: Path, method: Method, dtype: torch.dtype) -> float:
+    backbone = random_backbone(folder, dtype)
+    method.build(backbone, torch.Generator().manual_seed(0))
+    method.attach(backbone)
+    freeze_all_but_declared(torch.nn.ModuleList([method, backbone]), method)
+    method.train()
+    size = MicroBatchSize(SAMPLES, TEXT - 1, SAMPLES * ANSWER)
+    estimate = estimated_memory(backbone.shape, backbone.attachment, method.places(), (0, 0), dtype, size)
+    return estimate.activations / kept_bytes(backbone, random_batch(SAMPLES, TEXT, ANSWER, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("make", "lowest", "highest"),
+    [
+        (lambda: M2PT(0, 0), 0.9, 1.1),
+        (lambda: M2PT(4, 0), 0.9, 1.1),
+        (lambda: M2PT(4, 5, path="token"), 0.9, 1.2),
+        (lambda: M2PT(4, 5), 0.9, 1.2),
+        (lambda: Adapter(4), 0.9, 1.1),
+        (lambda: LayerNormTuning(vision=True), 0.9, 1.15),
+        (lambda: Lora(2, vision=True), 0.85, 1.2),
+        (lambda: Full(), 0.9, 2.0),  # the bound for adapted linear layers is twice what a trained one keeps
+    ],
+    ids=["projector", "visual", "token path", "prefix path", "adapter", "norms", "lora", "full"],
+)
+def test_the_estimate_is_near_what_autograd_keeps(tmp_path, monkeypatch, make, lowest, highest, dtype):
+    monkeypatch.setattr(random_backbones, "WIDTH", SMALLEST_WIDTH)
+    assert lowest < estimate_and_truth(tmp_path, make(), dtype) < highest
+
+
+def vicuna() -> OpenClipLlama:
+    folder = Path("lightning_m2pt/embedded/vicuna7b")
+    return OpenClipLlama(
+        str(folder / "vision/open_clip_config.json"), "none", str(folder / "language"), "none", "none", "bfloat16"
+    )
+
+
+def test_a_frozen_llama_layer_keeps_sixteen_widths_a_row():
+    shape = vicuna().shape
+    kept = text_layer_bytes(shape, Attachment(), {"projector"}, torch.bfloat16.itemsize)
+    assert kept / (2 * shape.text_width) == pytest.approx(4 + 4 + 3 * 11008 / 4096)
+
+
+def test_what_nothing_is_trained_in_keeps_nothing():
+    shape, size = vicuna().shape, MicroBatchSize(16, 300, 480)
+    sums = {
+        place: estimated_memory(shape, Attachment(), {place}, (0, 0), torch.bfloat16, size).activations
+        for place in ("head", "projector", "vision tower's norms")
+    }
+    assert sums["head"] == 0 < sums["projector"] < sums["vision tower's norms"]
+    estimate = estimated_memory(shape, Attachment(), {"projector"}, (10, 3), torch.bfloat16, size)
+    assert (estimate.weights, estimate.trained) == (20, 48)
+    assert estimate.logits == 480 * 32000 * (2 + 4 + 4 + 4 + 2)
+    assert estimate.recomputed_activations < estimate.activations / 10
+    assert estimate.total(recomputes=True) < estimate.total(recomputes=False)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "setting", "memory_bytes", "expected"),
+    [
+        ("m2pt_base", "auto", 10**12, False),
+        ("m2pt_base", "auto", 10**6, True),
+        ("m2pt_base", "true", 10**12, True),
+        ("m2pt_base", "false", 10**6, False),
+    ],
+)
+def test_auto_recomputes_where_training_would_not_fit(
+    tmp_path, monkeypatch, capsys, experiment, setting, memory_bytes, expected
+):
+    monkeypatch.setattr(memory, "device_memory", lambda device: memory_bytes)
+    words = small_words(tmp_path, f"experiments/{experiment}.yaml")
+    parsed = parse_experiment([*words, "--model.backbone.activation_checkpointing", setting])
+    before = torch.get_rng_state()
+    decide_recomputation(parsed, torch.device("cpu"), upper_bound(parsed.data))
+    assert torch.equal(torch.get_rng_state(), before)
+    backbone = parsed.model.backbone
+    assert backbone.activation_checkpointing is backbone.shape.recomputes_activations is expected
+    said = capsys.readouterr().out
+    assert said.count("\n") == 2
+    assert f"activations are {'recomputed' if expected else 'kept'}" in said
+    assert not hasattr(backbone, "language_model")  # what was built for counting is gone
+
+
+def test_auto_leaves_a_method_alone_that_cannot_be_recomputed(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "device_memory", lambda device: 10**6)
+    monkeypatch.setattr(memory, "can_recompute", lambda model: False)
+    parsed = parse_experiment(small_words(tmp_path))
+    decide_recomputation(parsed, torch.device("cpu"), upper_bound(parsed.data))
+    assert not parsed.model.backbone.activation_checkpointing
+
+
+@pytest.mark.parametrize("group_by_length", [0, 2])
+def test_the_largest_micro_batch_is_that_of_the_loader(tmp_path, group_by_length):
+    VisionFlan.write_fake(tmp_path)
+    data = VisionFlan(str(tmp_path), "plain", 4, 2, order_seed=5, group_by_length=group_by_length)
+    data.connect(small_processor(8))
+    batches = list(data.train_dataloader())
+    assert data.largest_micro_batch(1) == MicroBatchSize(
+        samples=2,
+        text_rows=max(batch.input_ids.shape[1] for batch in batches) - 1,
+        supervised_rows=max(int((batch.labels >= 0).sum()) for batch in batches),
+    )
+
+
+def test_available_memory_is_what_the_kernel_says(tmp_path):
+    information = tmp_path / "meminfo"
+    information.write_text("MemTotal:  99 kB\nMemAvailable:   7 kB\n")
+    assert available_memory(information, tmp_path / "missing") == 7 * 1024
+    container = tmp_path / "memory.max"
+    for limit, expected in (("max\n", 7 * 1024), ("4096\n", 4096), ("99999999\n", 7 * 1024)):
+        container.write_text(limit)
+        assert available_memory(information, container) == expected
+    assert available_memory(tmp_path / "missing") > 7 * 1024
