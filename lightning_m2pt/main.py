@@ -77,7 +77,7 @@ VERBS = {
         "fetch a set (data fetch), see its pictures and questions (data show), render the testbed",
     ),
     "backbone": ("experiments.commands.backbone", "rebuild the embedded backbone from its recipe"),
-    "chaos": ("experiments.commands.chaos", "kill a small training on this disk again and again; compare every file"),
+    "chaos": ("experiments.chaos.command", "kill a small training on this disk again and again; compare every file"),
     "doctor": ("lightning_m2pt.commands.doctor", "say what this machine has and what does not fit together"),
 }
 
