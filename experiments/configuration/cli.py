@@ -26,24 +26,24 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
-from experiments.configuration.allowed_imports import (
+from experiments.configuration.composition import compose, read_words
+from experiments.configuration.environment import refuse_trainer_variables
+from experiments.configuration.errors import as_bad_input, check_top_level
+from experiments.configuration.schema import accepted_names, check_nulls
+from experiments.configuration.values import check_read, check_values
+from experiments.trainer.components import write_enums_as_text
+from experiments.trainer.failures import cannot_be_made
+from experiments.trainer.surface import check_trainer
+from lightning_m2pt.configuration.allowed_imports import (
     check_class_paths,
     check_opened,
     is_allowed,
     only_allowed_imports,
     refuse_functions,
 )
-from experiments.configuration.composition import compose, read_words
-from experiments.configuration.environment import refuse_trainer_variables
-from experiments.configuration.errors import as_bad_input, check_top_level
-from experiments.configuration.interpolation import interpolated
-from experiments.configuration.schema import accepted_names, check_nulls
-from experiments.configuration.values import check_read, check_values
-from experiments.trainer.components import write_enums_as_text
-from experiments.trainer.failures import cannot_be_made
-from experiments.trainer.surface import check_trainer
+from lightning_m2pt.configuration.interpolation import interpolated
+from lightning_m2pt.configuration.strict_yaml import plain, read_mapping, value_of
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.strict_yaml import plain, read_mapping, value_of
 from lightning_m2pt.tuning.module import TuningModule
 
 STRICT_YAML = "strict_yaml"

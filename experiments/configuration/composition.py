@@ -6,15 +6,17 @@ are replaced; ``--KEY+=ITEM`` adds to one. ``init_args`` is left out of keys.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightning_m2pt.configuration.allowed_imports import IMPORT_FLAG
+from lightning_m2pt.configuration.strict_yaml import value_of
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_NAME, CLASS_PATH
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.strict_yaml import value_of
 
 Accepts = Callable[[str, str], bool]
 """Tells whether a class, given by its path, takes an argument of a name."""
@@ -25,10 +27,8 @@ LISTS = ("benchmarks", "trainer.callbacks", "trainer.plugins")
 """Lists of components; one by itself is a list of one."""
 
 EVALUATION_SETS = "benchmarks"
-CLASS_PATH, ARGUMENTS = "class_path", "init_args"
-CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Z]\w*")
 KEY = re.compile(r"--([A-Za-z_]\w*(?:[.-]\w+)*)(\+?)")
-IMPORT_FLAG, CONFIG_FLAGS = "--allow-import", ("--config", "-c")
+CONFIG_FLAGS = ("--config", "-c")
 
 
 @dataclass(frozen=True)
@@ -269,26 +269,3 @@ def items(value: Any) -> list[Any]:
     """Returns a list of components; one by itself, named or spelt out, is a list of one."""
     listed = value if isinstance(value, list) else [] if value is None else [value]
     return [(as_component(item) or item) if isinstance(item, str) else item for item in listed]
-
-
-def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every scalar of a tree with its dotted key; items of a list go by their class's name."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from leaves(inner, key_inside(key, name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from leaves(item, key_of_item(key, item))
-    else:
-        yield key, value
-
-
-def key_inside(key: str, name: str) -> str:
-    """Returns the dotted key of a value inside another; ``init_args`` is left out."""
-    return key if name == ARGUMENTS else f"{key}.{name}".lstrip(".")
-
-
-def key_of_item(key: str, item: Any) -> str:
-    """Returns the dotted key of an item of a list: it goes by its class's name, if it has one."""
-    name = str(item.get(CLASS_PATH, "")).rpartition(".")[2] if isinstance(item, Mapping) else ""
-    return f"{key}.{name}".rstrip(".")

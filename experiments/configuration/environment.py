@@ -1,4 +1,4 @@
-"""What is read from the environment, and what must not be there."""
+"""What must not be in the environment."""
 
 import inspect
 from collections.abc import Mapping
@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from lightning.pytorch import Trainer
 
 from lightning_m2pt.errors import BadInputError
-
-FOR_CONFIGURATIONS = ("M2PT_MODELS", "M2PT_DATA")
-"""Where models and data are; all that a configuration may ask for."""
 
 TRAINER_PREFIX = "PL_TRAINER_"
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import yaml
 
-from experiments.configuration.allowed_imports import not_allowed
-from experiments.configuration.composition import ARGUMENTS, CLASS_PATH, LISTS
+from experiments.configuration.composition import LISTS
 from experiments.configuration.schema import GROUPS, TOP_LEVEL_KEYS, accepted_names
+from lightning_m2pt.configuration.allowed_imports import not_allowed
+from lightning_m2pt.configuration.strict_yaml import read_mapping
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.strict_yaml import read_mapping
 
 KEYS_LISTED = 16
 NO_TYPE_OF_SEVERAL = re.compile(

@@ -14,8 +14,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from experiments.configuration.composition import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
 from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule

@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from experiments.configuration.composition import CLASS_PATH, key_inside, key_of_item, leaves
 from experiments.configuration.schema import OUR_PACKAGES
+from lightning_m2pt.configuration.strict_yaml import value_of
+from lightning_m2pt.configuration.tree import CLASS_PATH, key_inside, key_of_item, leaves
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.strict_yaml import value_of
 
 MOST_DIGITS = 18
 LARGEST = 2**63 - 1

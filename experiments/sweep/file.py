@@ -26,7 +26,8 @@ from pathlib import Path
 
 import yaml
 
-from experiments.configuration.yaml_nodes import (
+from lightning_m2pt.configuration.strict_yaml import read_mapping
+from lightning_m2pt.configuration.yaml_nodes import (
     items_of,
     keys_of,
     number_of,
@@ -37,7 +38,6 @@ from experiments.configuration.yaml_nodes import (
     word_of,
 )
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.strict_yaml import read_mapping
 
 SWEEPS = Path("experiments/sweeps")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.,=+-]{0,79}")

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lightning_m2pt.configuration.strict_yaml import plain, read_mapping
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import PredictionFile, check_paired, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import Floats, mean_of_runs, resampled_scores
 from lightning_m2pt.runs.scoring import score_content
 from lightning_m2pt.storage.run_record import CONFIG_FILE, DECIDING, is_unfinished, read_run_record
-from lightning_m2pt.system.strict_yaml import plain, read_mapping
 
 PREDICTIONS, EVALUATIONS = "predictions", "evaluations"
 ORDER_OF_SETS = ("mme", "vsr", "snli_ve", "pope", "cifar10", "cifar100", "mnist", "text_vqa")

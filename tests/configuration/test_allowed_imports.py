@@ -7,8 +7,8 @@ import pytest
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import Callback
 
-from experiments.configuration.allowed_imports import check_class_paths, only_allowed_imports, refuse_functions
 from experiments.configuration.cli import parse_experiment
+from lightning_m2pt.configuration.allowed_imports import check_class_paths, only_allowed_imports, refuse_functions
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from tests.support.small_experiment import small_words

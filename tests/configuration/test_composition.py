@@ -4,7 +4,7 @@ import pytest
 
 from experiments.configuration.cli import parse_experiment
 from experiments.configuration.composition import compose, read_words
-from experiments.configuration.interpolation import interpolated
+from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.errors import BadInputError
 
 BASE = ["--config", "experiments/m2pt_base.yaml"]

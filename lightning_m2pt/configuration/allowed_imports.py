@@ -15,9 +15,10 @@ from typing import Any
 
 from jsonargparse import Namespace, set_parsing_settings
 
-from experiments.configuration.composition import CLASS_NAME, CLASS_PATH, IMPORT_FLAG, key_inside
+from lightning_m2pt.configuration.tree import CLASS_NAME, CLASS_PATH, key_inside
 from lightning_m2pt.errors import BadInputError
 
+IMPORT_FLAG = "--allow-import"
 ALLOWED = ("lightning_m2pt", "data_modules", "callbacks", "lightning", "torch", "torchmetrics")
 CALLS_FUNCTIONS = ("lightning.pytorch.callbacks.LambdaCallback", "lightning.pytorch.callbacks.lambda_function")
 EVERYTHING = "*"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from lightning_m2pt.configuration.strict_yaml import plain
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.strict_yaml import plain
 
 
 def keys_of(node: yaml.Node, path: Path, accepted: Sequence[str], required: Sequence[str]) -> dict[str, yaml.Node]:
@@ -39,14 +39,14 @@ def pairs_of(node: yaml.Node, path: Path) -> list[tuple[yaml.ScalarNode, yaml.No
     """Returns a mapping's keys and values."""
     if not isinstance(node, yaml.MappingNode):
         raise BadInputError("this is no mapping", where=place(path, node), expected="key: value")
-    return node.value
+    return list(node.value)
 
 
 def items_of(node: yaml.Node, path: Path) -> list[yaml.Node]:
     """Returns a list's items; there is at least one."""
     if not isinstance(node, yaml.SequenceNode) or not node.value:
         raise BadInputError("this is no list with items", where=place(path, node), expected="[one, or, more]")
-    return node.value
+    return list(node.value)
 
 
 def text_of(node: yaml.Node, path: Path) -> str:

@@ -14,9 +14,11 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.configuration.composition import CLASS_PATH, leaves
-from experiments.configuration.environment import FOR_CONFIGURATIONS
+from lightning_m2pt.configuration.tree import CLASS_PATH, leaves
 from lightning_m2pt.errors import BadInputError
+
+FOR_CONFIGURATIONS = ("M2PT_MODELS", "M2PT_DATA")
+"""Where models and data are; all that a configuration may ask the environment for."""
 
 INTERPOLATION = re.compile(r"\\\$\{|\$\{([^${}]*)\}|\$\{")
 VARIABLE = re.compile(rf"oc\.env:\s*({'|'.join(FOR_CONFIGURATIONS)})\s*(,[^,]*)?")

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from lightning_m2pt.configuration.strict_yaml import MOST_BYTES, plain, read_mapping, value_of
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.strict_yaml import MOST_BYTES, plain, read_mapping, value_of
 
 
 def test_byte_order_marks_and_line_ends_change_nothing(tmp_path):

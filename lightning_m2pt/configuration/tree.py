@@ -1,0 +1,31 @@
+"""A configuration as a tree of plain values: components, and the dotted keys that messages name."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CLASS_PATH, ARGUMENTS = "class_path", "init_args"
+CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Z]\w*")
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every scalar of a tree with its dotted key; items of a list go by their class's name."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from leaves(inner, key_inside(key, name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from leaves(item, key_of_item(key, item))
+    else:
+        yield key, value
+
+
+def key_inside(key: str, name: str) -> str:
+    """Returns the dotted key of a value inside another; ``init_args`` is left out."""
+    return key if name == ARGUMENTS else f"{key}.{name}".lstrip(".")
+
+
+def key_of_item(key: str, item: Any) -> str:
+    """Returns the dotted key of an item of a list: it goes by its class's name, if it has one."""
+    name = str(item.get(CLASS_PATH, "")).rpartition(".")[2] if isinstance(item, Mapping) else ""
+    return f"{key}.{name}".rstrip(".")
