@@ -149,7 +149,6 @@ def measure(
         side: Of the matrices whose product sets the floor.
         asked: Questions of the evaluation.
     """
-    torch.backends.cuda.matmul.allow_tf32 = True
     backbone = random_backbone(size, device, "bfloat16")
     rate = matmul_rate(device, side)
     cells = []
@@ -187,6 +186,7 @@ def main() -> None:
         raise BadInputError(
             "no GPU", where="benchmarks.training.gpu", expected="a CUDA device with about 80 GB of memory"
         )
+    torch.backends.cuda.matmul.allow_tf32 = True  # of this process alone: tests call ``measure``
     content = measure(VICUNA_7B, tuple(own.batches), "cuda", own.repeats, MATMUL_SIDE, QuestionSet())
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(RESULTS, (json.dumps(content, indent=1) + "\n").encode())

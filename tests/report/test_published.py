@@ -3,12 +3,12 @@
 import json
 
 import pytest
-import yaml
 
+from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.mme import SUBTASKS
-from lightning_m2pt.report.tables.published import FOLDER, published_results
+from lightning_m2pt.report.tables.published import published_results
 from tests.support.evaluated_folders import mme_questions, vsr_questions, write_predictions, write_run
 
 OFFICIAL = published_results()["setting"]["sets"]["mme"]["questions"]
@@ -16,8 +16,8 @@ PICTURES = {subtask: questions // 2 for subtask, questions in OFFICIAL.items()}
 
 
 def paper_config() -> dict:
-    text = (FOLDER / "m2pt_vicuna7b.yaml").read_text()
-    return yaml.safe_load(text.replace("${oc.env:M2PT_MODELS,models}", "/weights").replace("${oc.env:", "${"))
+    shipped = parse_experiment(["--config", "experiments/m2pt_vicuna7b.yaml"]).config
+    return {key: shipped[key] for key in ("model", "data", "benchmarks")}
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """The paper's numbers beside ours, where they measure the same; ``?`` is a number we do not know.
 
-Source: ``published_results.json``, with a source for every number. Comparable is a run on the paper's backbone (as
-``experiments/m2pt_vicuna7b.yaml`` names it), on all questions of the official set, under the rule of the paper's code:
-``mme_m2pt`` for MME; a language model judged all other sets (rule ``judge``), so no score by text rules stands beside
-them. What differs otherwise is said below the table: the paper sampled its answers (temperature 0.2, no seed), and its
+Source: ``published_results.json``, with a source for every number. Comparable is a run on the paper's backbone (the
+shipped experiment ``m2pt_vicuna7b`` names the same files), on all questions of the official set, under the rule of the
+paper's code: ``mme_m2pt`` for MME; a language model judged all other sets (rule ``judge``), so no score by text rules
+stands beside them. What differs otherwise is said below the table: the paper sampled its answers (temperature 0.2, no seed), and its
 question files for the judged sets are not public.
 """
 
@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS, benchmark_mean
@@ -24,18 +22,9 @@ from lightning_m2pt.report.tables.groups import interval_text, unit_of, zero_sho
 from lightning_m2pt.runs.evaluated_runs import EvaluatedRun, EvaluatedSet, Group
 
 PAPER = "paper"
-FOLDER = Path(__file__).parent
-RESULTS_FILE = FOLDER / "published_results.json"
+RESULTS_FILE = Path(__file__).with_name("published_results.json")
 UNKNOWN, NOT_COMPARABLE, NOT_MEASURED = "?", "not comparable", ""
 TRAINED = "trained_percent"
-SAME_FILES = (
-    "vision_config",
-    "vision_weights",
-    "language_config",
-    "language_model",
-    "projector_weights",
-)
-"""Arguments of the backbone that name its files."""
 
 
 def published_results() -> dict[str, Any]:
@@ -97,7 +86,7 @@ def comparable_sets(group: Group, setting: Mapping[str, Any]) -> tuple[list[str]
         raise BadInputError(
             f"{group.name} and the paper did not measure the same; " + "; ".join(dict.fromkeys(differing)),
             where="--against paper",
-            expected=f"the backbone of experiments/{setting['experiment']}, complete official sets, the paper's rules",
+            expected=f"the backbone of {setting['experiment']}, complete official sets, the paper's rules",
             hint="--rule mme=mme_m2pt scores MME as the paper's code does; the other sets need the rule judge",
         )
     return kept, excluded
@@ -105,28 +94,21 @@ def comparable_sets(group: Group, setting: Mapping[str, Any]) -> tuple[list[str]
 
 def other_model(run: EvaluatedRun, setting: Mapping[str, Any]) -> list[str]:
     """Returns how a run's backbone and tuning data differ from the paper's; nothing if they do not."""
-    model, paper = run.config.get("model"), published_experiment(setting)
+    model = run.config.get("model")
     if not isinstance(model, dict):
         return ["its backbone is not recorded (no config.yaml)"]
-    own, theirs = (arguments(config.get("backbone")) for config in (model, paper["model"]))
+    own = arguments(model.get("backbone"))
     reasons = [
         f"backbone {key} is {own.get(key)} (the paper's: {ending})"
-        for key in SAME_FILES
-        if not str(own.get(key)).endswith(ending := str(theirs[key]).split("}/")[-1])
+        for key, ending in setting["backbone"].items()
+        if not str(own.get(key)).endswith(ending)
     ][:1]
     tasks, data = recorded_tasks(run.record), run.config.get("data")
-    if run.is_tuned and isinstance(data, dict) and data.get("class_path") != paper["data"]["class_path"]:
-        reasons.append(f"tuned on {data.get('class_path')} (the paper: {paper['data']['class_path']})")
+    if run.is_tuned and isinstance(data, dict) and data.get("class_path") != setting["data"]:
+        reasons.append(f"tuned on {data.get('class_path')} (the paper: {setting['data']})")
     elif run.is_tuned and tasks is not None and len(tasks) != setting["tuning_tasks"]:
         reasons.append(f"tuned on {len(tasks)} tasks (the paper: {setting['tuning_tasks']})")
     return reasons
-
-
-def published_experiment(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the shipped experiment of the paper's setting as plain values."""
-    text = (FOLDER / setting["experiment"]).read_text(encoding="utf-8")
-    experiment: dict[str, Any] = yaml.safe_load(text)
-    return experiment
 
 
 def arguments(component: Any) -> dict[str, Any]:
