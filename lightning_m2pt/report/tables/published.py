@@ -3,8 +3,8 @@
 Source: ``published_results.json``, with a source for every number. Comparable is a run on the paper's backbone (the
 shipped experiment ``m2pt_vicuna7b`` names the same files), on all questions of the official set, under the rule of the
 paper's code: ``mme_m2pt`` for MME; a language model judged all other sets (rule ``judge``), so no score by text rules
-stands beside them. What differs otherwise is said below the table: the paper sampled its answers (temperature 0.2, no seed), and its
-question files for the judged sets are not public.
+stands beside them. What differs otherwise is said below the table: the paper sampled its answers (temperature 0.2, no
+seed), and its question files for the judged sets are not public.
 """
 
 import json
