@@ -1,7 +1,8 @@
 """The ``m2pt`` command: a small dispatcher that imports nothing heavy.
 
-Every verb is a module of this package with ``main(arguments) -> int``. A user's mistake ends in three lines on
-standard error and exit code 2; the other codes are in ``lightning_m2pt.errors``.
+Every verb is a module with ``main(arguments) -> int``, of this package or of a checkout of the project, where
+experiments, data modules and callbacks are. A user's mistake ends in three lines on standard error and exit code 2; the
+other codes are in ``lightning_m2pt.errors``.
 """
 
 import errno
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
+from lightning_m2pt.system.checkout import checkout_module, version_text
 from lightning_m2pt.system.launch import check_ranks
 from lightning_m2pt.system.stop_signals import ended_by_signals
 from lightning_m2pt.system.worker_death import worker_death
@@ -81,16 +83,30 @@ VERBS = {
     "doctor": ("lightning_m2pt.commands.doctor", "say what this machine has and what does not fit together"),
 }
 
+CHECKOUT = "experiments."
+"""Beginning of the modules that are in a checkout and not in this package."""
+
+
+def needs_checkout(verb: str) -> bool:
+    """Tells whether a verb's module is in a checkout of the project."""
+    return VERBS[verb][0].startswith(CHECKOUT)
+
 
 def help_text() -> str:
     """Returns what ``m2pt --help`` shows."""
     width = max(map(len, VERBS))
-    lines = [
+    lines = {verb: f"  {verb.ljust(width)}  {summary}" for verb, (_, summary) in VERBS.items()}
+    lines_of_help = [
         "usage: m2pt VERB [arguments]        m2pt VERB --help tells about one verb",
+        "       m2pt --version",
         "",
         "Tune, evaluate, ablate and compare prompt tuning of frozen vision-language models.",
         "",
-        *(f"  {verb.ljust(width)}  {summary}" for verb, (_, summary) in VERBS.items()),
+        "verbs that need a checkout of the project, whose experiments, data modules and callbacks they use:",
+        *(line for verb, line in lines.items() if needs_checkout(verb)),
+        "",
+        "verbs that run anywhere:",
+        *(line for verb, line in lines.items() if not needs_checkout(verb)),
         "",
         "examples:",
         "  m2pt train --config experiments/m2pt_base.yaml",
@@ -98,7 +114,7 @@ def help_text() -> str:
         "  m2pt evaluate --run outputs/m2pt_base/<run> --knock-out visual_prompts",
         "  m2pt params --config experiments/m2pt_vicuna7b.yaml",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines_of_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in {"-h", "--help", "help"}:
         sys.stdout.write(help_text() + "\n")
+        return ExitCode.DONE
+    if words == ["--version"]:
+        sys.stdout.write(version_text() + "\n")
         return ExitCode.DONE
     quieten_libraries()
     try:
@@ -130,7 +149,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     """Imports the verb's module and runs it.
 
     Raises:
-        BadInputError: If there is no such verb, or a launcher's variable is no number.
+        BadInputError: If there is no such verb, a launcher's variable is no number, or the verb needs a checkout and
+            there is none.
     """
     if verb not in VERBS:
         import difflib
@@ -143,10 +163,11 @@ def run_verb(verb: str, arguments: list[str]) -> int:
             hint=f"did you mean `m2pt {near[0]}`?" if near else "m2pt --help lists them",
         )
     check_ranks(os.environ)
-    module = importlib.import_module(VERBS[verb][0])
+    name = VERBS[verb][0]
+    module = checkout_module(name, f"m2pt {verb}") if needs_checkout(verb) else importlib.import_module(name)
     quieten_libraries()  # again: Lightning sets its loggers' levels when it is imported
     # `test` and `predict` are one module: it is told which of the two it is.
-    return int(module.main([verb, *arguments] if VERBS[verb][0] == "experiments.commands.answer" else arguments))
+    return int(module.main([verb, *arguments] if name == "experiments.commands.answer" else arguments))
 
 
 def quieten_libraries() -> None:

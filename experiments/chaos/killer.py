@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from experiments.chaos.killable import AIM, HOOK, WRITE, Start, as_argument, run
 from lightning_m2pt.errors import EnvironmentFailure
+from lightning_m2pt.system.checkout import child_environment
 
 LONGEST_START = 600.0
 """Seconds after which a start that has not ended counts as one that hangs."""
@@ -84,7 +85,9 @@ class FreshProcess:
 
     def __init__(self, start: Start, pipe: int, log: Path) -> None:
         words = [sys.executable, "-m", "experiments.chaos.killable", as_argument(start), str(pipe), str(log)]
-        self._process = subprocess.Popen(words, pass_fds=(pipe,), stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            words, pass_fds=(pipe,), stdin=subprocess.DEVNULL, env=child_environment("m2pt chaos")
+        )
         self.pid: int | None = self._process.pid
 
     def ended(self) -> int | None:

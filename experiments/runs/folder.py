@@ -2,7 +2,6 @@
 
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from experiments.configuration.cli import Experiment
 from experiments.trainer.surface import configured_processes, deciding_settings, split_decides
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
+from lightning_m2pt.system.checkout import commit_of
 
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
 NOT_DECIDING_METHOD_KEYS = ("path",)
@@ -158,7 +158,7 @@ def made_with(experiment: Experiment) -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "packages": {package: version(package) for package in PACKAGES},
-        "git_commit": git_commit(),
+        "git_commit": commit_of(Path(__file__).parents[2]),
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}",
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
@@ -183,19 +183,3 @@ def changes_last_bits(experiment: Experiment) -> dict[str, Any]:
         "shortcuts": model["shortcuts"],
         "activation_checkpointing": experiment.model.backbone.activation_checkpointing,
     }
-
-
-def git_commit() -> str | None:
-    """Returns the commit of the source tree, if it is one."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()

@@ -21,6 +21,7 @@ from typing import Any
 from experiments.sweep.jobs import Job, shell_line
 from experiments.sweep.record import Entry, State, SweepRecord, is_complete, why_incomplete
 from lightning_m2pt.storage.run_record import MADE_WITH, read_run_record
+from lightning_m2pt.system.checkout import child_environment
 
 M2PT = (sys.executable, "-m", "lightning_m2pt.main")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -192,7 +193,7 @@ class SweepRunner:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **ONE_THREAD},
+                env={**child_environment("m2pt sweep"), **ONE_THREAD},
                 start_new_session=True,
                 pass_fds=[lock],
             )

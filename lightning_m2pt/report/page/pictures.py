@@ -4,7 +4,6 @@ A question's picture comes from the run's own evaluation set, and only if it sti
 revision as in the prediction file.
 """
 
-import importlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,10 @@ from PIL import Image
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.runs.evaluated_runs import EvaluatedRun, Group
+from lightning_m2pt.system.checkout import checkout_module
+
+EVALUATION_SETS = "experiments.datasets.evaluation_sets"
+"""The module that knows every set's data module; a report without a checkout has no pictures of questions."""
 
 SMALL = 160
 """Pictures of at most so many pixels a side are kept as they are; the page enlarges them."""
@@ -77,10 +80,7 @@ def pictures_of_set(
     # They import torch: only where there are pictures.
     from lightning_m2pt.inputs.images import open_image
 
-    try:
-        known = importlib.import_module("experiments.datasets.evaluation_sets").EVALUATION_SETS
-    except ModuleNotFoundError as error:
-        raise BadInputError("the sets' data modules are not installed", where=benchmark) from error
+    known = checkout_module(EVALUATION_SETS, benchmark).EVALUATION_SETS
     if benchmark not in known:
         raise BadInputError("not one of the evaluation sets", where=benchmark)
     data = known[benchmark](**{**arguments, "root": str(root)})
