@@ -1,0 +1,64 @@
+"""What shipped experiments resolve to and what decides their runs' names, kept from before the files were shortened.
+
+``python -m tests.support.golden_configurations`` writes the file again; a change in it is a change of every run's name.
+"""
+
+import hashlib
+import json
+from pathlib import Path, PurePath
+from typing import Any
+from unittest.mock import patch
+
+from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.runs.folder import deciding
+
+GOLDEN = Path(__file__).with_name("golden_configurations.json")
+BACKBONES = (None, "testbed_patch12")
+
+
+def golden_words() -> dict[str, list[str]]:
+    """Returns the words of every shipped experiment, those of the testbed with the second backbone too."""
+    found = {}
+    for path in sorted(Path("experiments").glob("*.yaml")):
+        for backbone in BACKBONES if "vicuna7b" not in path.stem else BACKBONES[:1]:
+            name = path.stem if backbone is None else f"{path.stem}@{backbone}"
+            more = [] if backbone is None else ["--config", f"experiments/backbones/{backbone}.yaml"]
+            found[name] = ["--config", str(path), *more]
+    return found
+
+
+def golden_of(experiment: Experiment) -> dict[str, Any]:
+    """Returns what decides a run but for its data's content, and a hash of everything but where files lie."""
+    decides: dict[str, Any] = {}
+    if experiment.model.method.part_names() and "testbed" in str(experiment.data.root):
+        with patch.object(type(experiment.data), "fingerprint", lambda _: ""):
+            decides = deciding(experiment)
+    return golden_entry(experiment.config, decides)
+
+
+def golden_entry(config: dict[str, Any], decides: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry of the file from a resolved configuration and what decides its run's name."""
+    text = json.dumps(without_folders(config), sort_keys=True)
+    return {
+        "decides": {key: value for key, value in decides.items() if key != "data_fingerprint"},
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def without_folders(value: Any) -> Any:
+    """Returns a tree whose paths are their last parts."""
+    if isinstance(value, dict):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    return PurePath(value).name if isinstance(value, str) and "/" in value else value
+
+
+def main() -> None:
+    """Writes the file."""
+    entries = {name: golden_of(parse_experiment(words)) for name, words in golden_words().items()}
+    GOLDEN.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
