@@ -156,7 +156,7 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) ->
     save_adapter(
         run / ADAPTER,
         method,
-        backbone_name(experiment),
+        backbone.readable_name(),
         backbone.fingerprint(),
         model_card(experiment, steps),
         base_dtype=backbone.dtype_name,
@@ -179,8 +179,3 @@ def stop_reason(trainer: Trainer) -> str | None:
     """Returns why a callback has ended the run before its last step; None if none has."""
     decisions = [callback for callback in trainer.callbacks if isinstance(callback, StopDecision)]  # type: ignore[attr-defined]
     return decisions[0].reason() if decisions else None
-
-
-def backbone_name(experiment: Experiment) -> str:
-    """Returns a readable name of the frozen base: the folder its language model's configuration lies in."""
-    return Path(experiment.config["model"]["backbone"]["init_args"]["language_config"]).as_posix()

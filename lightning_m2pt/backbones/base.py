@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.model_output import ModelOutput
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch, Span
 from lightning_m2pt.inputs.processing import Interpolation, Processor, ResizeRule
+from lightning_m2pt.inputs.splice import splice_order
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
 from lightning_m2pt.prompts.shared_prefix import KeysAndValues
@@ -142,6 +143,7 @@ class Backbone(nn.Module, ABC):
         is_loaded: Whether the weights are in.
         activation_checkpointing: Whether activations are computed again in the backward pass.
         checkpointing_is_automatic: Whether that is for an estimate of the memory to decide, before weights load.
+        compile_backend: What ``torch.compile`` is called with for every layer; None compiles nothing.
     """
 
     shape: BackboneShape
@@ -149,6 +151,7 @@ class Backbone(nn.Module, ABC):
     is_loaded: bool = False
     activation_checkpointing: bool = False
     checkpointing_is_automatic: bool = False
+    compile_backend: str | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,13 +177,51 @@ class Backbone(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Returns what names the frozen model: a version and the SHA-256 over all that it is built from."""
 
-    @abstractmethod
     def former_fingerprint(self) -> str:
-        """Returns the fingerprint by which adapters and runs of the version before name the same model."""
+        """Returns the fingerprint by which adapters and runs of an earlier version name the same model, if one was."""
+        return self.fingerprint()
+
+    def readable_name(self) -> str:
+        """Returns what an adapter's configuration calls the frozen model; a fingerprint, not this, decides anything."""
+        return type(self).__name__
 
     @abstractmethod
     def verify_files(self) -> None:
         """Reads the weights again; raises BadInputError if they are not what the fingerprint is known to be of."""
+
+    def library_visual_rows(self, pixel_values: Tensor) -> Tensor | None:
+        """Returns what ``visual_rows`` must equal, (B, N, D), made by the library's own tower with hooks of its own.
+
+        Before anything trains or answers the two are compared. None: there is no such pass, which is said each time.
+        """
+        return None
+
+    def library_decoder(
+        self, embeddings: Tensor, attention: Literal["eager"] | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Returns what our passes of the decoder must equal, made by the library's whole model, prompts put in.
+
+        Args:
+            embeddings: (B, S, D).
+            attention: The library's attention function; None takes the one that our passes are built upon.
+
+        Returns:
+            Hidden states (B, S, D) after the final norm and logits (B, S, V). None: there is no such pass, which is
+            said before anything trains or answers.
+        """
+        return None
+
+    def attention_layers(self) -> tuple[list[Any], list[Any]]:
+        """Returns the tower's computed blocks, of open_clip's form, and the decoder's layers, of Llama's.
+
+        Raises:
+            BadInputError: If the layers are of other forms, so that their attention cannot be read.
+        """
+        raise BadInputError(
+            f"attention of {type(self).__name__} cannot be read",
+            where="model.backbone",
+            expected="a backbone with open_clip's blocks and Llama's layers, such as OpenClipLlama",
+        )
 
     @abstractmethod
     def base_parameters(self) -> int:
@@ -333,30 +374,3 @@ class Backbone(nn.Module, ABC):
         """
         output = self(batch)
         return output.hidden_states[:, :-1][output.labels[:, 1:] != IGNORED_LABEL], output.labels
-
-
-def splice_order(input_ids: Tensor, image_rows: int, images: int = 1) -> Tensor:
-    """Returns (B, T - I + I N): for every output position the row of [T text rows, I N image rows] that goes there.
-
-    Args:
-        input_ids: (B, T) with exactly I times ``IMAGE_TOKEN_ID`` a row.
-        image_rows: N.
-        images: I.
-
-    Raises:
-        ValueError: If a row has another number of placeholders.
-    """
-    marks = input_ids == IMAGE_TOKEN_ID
-    if not bool((marks.sum(dim=1) == images).all()):
-        raise ValueError(f"every sample needs exactly {images} image placeholder(s)")
-    samples, length = input_ids.shape
-    device = input_ids.device
-    # A text row moves on by N - 1 for every image before it; an image begins where its placeholder moves to.
-    moved = torch.arange(length, device=device) + (marks.cumsum(dim=1) - marks.long()) * (image_rows - 1)
-    order = torch.empty(samples, length - images + images * image_rows, dtype=torch.long, device=device)
-    order.scatter_(1, moved, torch.arange(length, device=device).expand(samples, -1))
-    begins = moved[marks].view(samples, images, 1)
-    inside = (begins + torch.arange(image_rows, device=device)).view(samples, -1)
-    return order.scatter_(
-        1, inside, torch.arange(length, length + images * image_rows, device=device).expand_as(inside)
-    )

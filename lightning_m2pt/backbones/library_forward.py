@@ -6,14 +6,17 @@ with its head runs the sequence, open_clip's whole tower the picture.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.prompts.key_value_prefix import learned_prefix
 from lightning_m2pt.prompts.shared_prefix import SDPA_BEHIND_PREFIX
+
+if TYPE_CHECKING:  # the backbones call this file
+    from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
+    from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 
 
 class RowsRead(Exception):
@@ -25,7 +28,7 @@ class RowsRead(Exception):
 
 
 def library_decoder(
-    backbone: OpenClipLlama, embeddings: Tensor, attention: Literal["eager"] | None = None
+    backbone: "LlamaDecoding", embeddings: Tensor, attention: Literal["eager"] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Runs the language model over (B, S, D) rows behind the attached prompts.
 
@@ -66,7 +69,20 @@ def library_decoder(
     return states[0][:, length:], output.logits[:, length:]
 
 
-def library_tower(backbone: OpenClipLlama, pixel_values: Tensor) -> Tensor:
+def library_rows(backbone: "OpenClipLlama", pixel_values: Tensor) -> Tensor:
+    """Returns (B, N, D): the rows for the connector, of open_clip's own tower, raw prompt rows in front."""
+    attachment, prompts = backbone.attachment, backbone.attachment.visual_prompts
+    states = library_tower(backbone, pixel_values)
+    raw = attachment.raw_prompt_rows()
+    rows = [states[:, 1 - (attachment.rows_beside_patches() > raw) :]]
+    if prompts is not None and raw:
+        last = prompts.layer_rows()[-1]
+        assert last is not None
+        rows.insert(0, last[:, -raw:].to(states.dtype).expand(len(states), -1, -1))
+    return torch.cat(rows, dim=1)
+
+
+def library_tower(backbone: "OpenClipLlama", pixel_values: Tensor) -> Tensor:
     """Returns (B, 1 + N, D): CLS and patches as open_clip's own tower hands them to its last block."""
     tower, prompts = backbone.vision_tower, backbone.attachment.visual_prompts
     *blocks, last = tower.transformer.resblocks
@@ -84,7 +100,7 @@ def library_tower(backbone: OpenClipLlama, pixel_values: Tensor) -> Tensor:
     raise RuntimeError("the tower's last block was not called")
 
 
-def cache_with(backbone: OpenClipLlama, samples: int) -> Any:  # noqa: ANN401  (the library's cache)
+def cache_with(backbone: "LlamaDecoding", samples: int) -> Any:  # noqa: ANN401  (the library's cache)
     """Returns the library's cache with the learned keys and values in front."""
     from transformers import DynamicCache
 

@@ -6,19 +6,26 @@ backbone that pairs such a model with another vision tower inherits all of it.
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone, DecodingState
+from lightning_m2pt.backbones.library_forward import library_decoder
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.prompts.decoder_stages import additive
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
 from lightning_m2pt.prompts.prefix_path import prompt_prefix
-from lightning_m2pt.prompts.shared_prefix import KeysAndValues, cache_of, refuse_recomputing, takes_prefixes
+from lightning_m2pt.prompts.shared_prefix import (
+    KeysAndValues,
+    cache_of,
+    refuse_recomputing,
+    takes_prefixes,
+    use_prefix_attention,
+)
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, prepend_placeholders
 
 
@@ -36,6 +43,27 @@ class LlamaDecoding(Backbone, ABC):
         self._language_token_path = LanguageTokenPath()
         self._query_rows = QueryRows()
         self._language_hooked = False
+
+    def ready_language_model(self) -> None:
+        """Lets the built model take keys and values in front of all rows, recompute and compile as the settings say."""
+        use_prefix_attention(self.language_model)
+        if self.activation_checkpointing:
+            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.compile_backend is not None:
+            for block in self.language_model.model.layers:
+                block.compile(backend=self.compile_backend)
+
+    def train(self, mode: bool = True) -> Self:
+        """Keeps the frozen modules in evaluation mode.
+
+        A decoder layer that shall recompute its activations has to say it is in training mode; what is inside it stays
+        in evaluation mode, or a configuration with ``attention_dropout`` would drop only where memory is short.
+        """
+        super().train(False)
+        if self.activation_checkpointing and self.is_loaded:
+            for block in self.language_model.model.layers:
+                block.training = mode
+        return self
 
     def token_embedding(self) -> nn.Embedding:
         """Returns the frozen token embedding, (V, D)."""
@@ -116,6 +144,12 @@ class LlamaDecoding(Backbone, ABC):
     def decoder(self) -> Any:  # noqa: ANN401
         """Returns transformers' model without its head."""
         return self.language_model.model
+
+    def library_decoder(
+        self, embeddings: Tensor, attention: Literal["eager"] | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Runs transformers' whole model, with hooks of its own for what is attached."""
+        return library_decoder(self, embeddings, attention)
 
     def shares_prefix(self) -> bool:
         """Prompt rows, or queries, that stand in the sequence take ``prefill``."""

@@ -6,7 +6,7 @@ the vision tower's last block, which is therefore never computed (LLaVA-v1 and t
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from lightning_m2pt.backbones.base_files import BaseFiles
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
+from lightning_m2pt.backbones.library_forward import library_rows
 from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
@@ -25,7 +26,6 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable
-from lightning_m2pt.prompts.shared_prefix import use_prefix_attention
 from lightning_m2pt.prompts.token_path import VisionTokenPath, put_rows_first
 
 
@@ -161,26 +161,13 @@ class OpenClipLlama(LlamaDecoding):
         """Puts the built modules into their frozen state; also called by tests that build random weights."""
         self.eval()
         self._base_parameters = self._count_parameters()
-        use_prefix_attention(self.language_model)
+        self.ready_language_model()
         if self.activation_checkpointing:
             self.vision_tower.set_grad_checkpointing(True)
-            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.compile_backend is not None:
-            for block in [*self.vision_tower.transformer.resblocks[:-1], *self.language_model.model.layers]:
+            for block in self.vision_tower.transformer.resblocks[:-1]:
                 block.compile(backend=self.compile_backend)
         self.is_loaded = True
-
-    def train(self, mode: bool = True) -> "OpenClipLlama":
-        """Keeps the frozen modules in evaluation mode.
-
-        A decoder layer that shall recompute its activations has to say it is in training mode; what is inside it stays
-        in evaluation mode, or a configuration with ``attention_dropout`` would drop only where memory is short.
-        """
-        super().train(False)
-        if self.activation_checkpointing and self.is_loaded:
-            for block in self.language_model.model.layers:
-                block.training = mode
-        return self
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over what the model is built from, independent of where the files lie."""
@@ -189,6 +176,10 @@ class OpenClipLlama(LlamaDecoding):
     def former_fingerprint(self) -> str:
         """Returns the first version, which leaves out the configuration the model is built from and the tokenizer."""
         return self.files.former_fingerprint()
+
+    def readable_name(self) -> str:
+        """Returns the folder of the language model's configuration."""
+        return self.language_config.as_posix()
 
     def verify_files(self) -> None:
         """Raises BadInputError if a weight file changed though its size and times are what they were."""
@@ -273,6 +264,14 @@ class OpenClipLlama(LlamaDecoding):
             return VisualRows(rows, [Span.VISUAL_PROMPT] * raw_prompt.shape[1] + patches)
         rows = put_rows_first(raw_prompt[:, 1:], states, 0)
         return VisualRows(rows, [Span.VISUAL_PROMPT] * (raw_prompt.shape[1] - 1) + [Span.CLS] + patches)
+
+    def library_visual_rows(self, pixel_values: Tensor) -> Tensor:
+        """Runs open_clip's whole tower, with hooks of its own for what is attached."""
+        return library_rows(self, pixel_values)
+
+    def attention_layers(self) -> tuple[list[Any], list[Any]]:
+        """Returns the blocks whose output is used, and the decoder's layers."""
+        return list(self.vision_tower.transformer.resblocks[:-1]), list(self.language_model.model.layers)
 
     def release_hooks(self) -> None:
         """Takes every hook and shadowed method away; called when a method detaches."""

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_m2pt.backbones.base import Attachment, Backbone
-from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inspection.recompute import Recomputed, language_attention, refuse_other_output, vision_attention
@@ -87,7 +86,7 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
     Raises:
         BadInputError: If the backbone or what is attached to it cannot be read, or a layer exists in neither.
     """
-    blocks, decoder_layers = readable_layers(backbone)
+    blocks, decoder_layers = backbone.attention_layers()
     refuse_unread(backbone.attachment)
     wanted = set(range(max(len(blocks), len(decoder_layers)))) if layers is None else set(layers)
     refuse_missing_layers(wanted, max(len(blocks), len(decoder_layers)))
@@ -114,21 +113,6 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
 def first_hook(module: nn.Module, hook: Any) -> RemovableHandle:  # noqa: ANN401
     """Hooks a module in front of all others: what an adapter makes of the output is no part of the attention."""
     return module.register_forward_hook(hook, with_kwargs=True, prepend=True)
-
-
-def readable_layers(backbone: Backbone) -> tuple[list[Any], list[Any]]:
-    """Returns the tower's computed blocks and the decoder's layers.
-
-    Raises:
-        BadInputError: If the backbone is not of the classes whose attention can be read.
-    """
-    if not isinstance(backbone, OpenClipLlama):
-        raise BadInputError(
-            f"attention of {type(backbone).__name__} cannot be read",
-            where="model.backbone",
-            expected="an open_clip tower with a Llama-form decoder (OpenClipLlama)",
-        )
-    return list(backbone.vision_tower.transformer.resblocks[:-1]), list(backbone.language_model.model.layers)
 
 
 def refuse_unread(attachment: Attachment) -> None:

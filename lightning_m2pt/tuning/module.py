@@ -8,7 +8,6 @@ from torchmetrics import MeanMetric
 
 from lightning_m2pt.answering.decoding import Answer, Answering
 from lightning_m2pt.backbones.base import Attachment, Backbone
-from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
@@ -97,7 +96,7 @@ class TuningModule(LightningModule):
         attachment, uses = self._compared
         if attachment is not self.backbone.attachment:
             uses = set()
-        if use not in uses and isinstance(self.backbone, OpenClipLlama):
+        if use not in uses:
             refuse_unless_like_library(self.backbone, use, self.shortcuts)
         self._compared = self.backbone.attachment, {*uses, use}
 

@@ -20,9 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_m2pt.answering.decoding import refuse_not_finite
 from lightning_m2pt.answering.shared_prefill import advance_pictures, branch_pictures, prefill_pictures
-from lightning_m2pt.backbones.base import VisualRows
-from lightning_m2pt.backbones.library_forward import library_decoder, library_tower
-from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.base import Backbone, VisualRows
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
@@ -66,7 +64,7 @@ class Questions:
 
 
 @torch.no_grad()
-def refuse_unless_like_library(backbone: OpenClipLlama, use: Use, shortcuts: Shortcuts) -> None:
+def refuse_unless_like_library(backbone: Backbone, use: Use, shortcuts: Shortcuts) -> None:
     """Compares the passes of training or of answering with the libraries' own.
 
     Draws from no global generator, and leaves modes, hooks and caches as they were. Where a process does not have the
@@ -84,13 +82,16 @@ def refuse_unless_like_library(backbone: OpenClipLlama, use: Use, shortcuts: Sho
     if not has_whole_weights(backbone):
         log.warning("the forward pass is not compared with the library's: this process has parts of the weights only")
         return
-    generator = torch.Generator().manual_seed(SEED)
+    generator, kind = torch.Generator().manual_seed(SEED), type(backbone).__name__
     device = backbone.token_embedding().weight.device
     with as_answering(backbone):
         size = backbone.shape.image_size
         pixels = torch.randn(2, 3, size, size, generator=generator).to(device)
         rows = compared_tower(backbone, pixels)
         questions = invented_questions(backbone.shape.vocabulary_size, generator, device)
+        if backbone.library_decoder(backbone.token_embedding()(questions.following)[None]) is None:
+            log.warning("the decoder's passes are not compared: %s offers no pass of its library", kind)
+            return
         with few_picture_rows(backbone, rows):
             if use == "training":
                 compare_training(backbone, questions, shortcuts)
@@ -98,7 +99,7 @@ def refuse_unless_like_library(backbone: OpenClipLlama, use: Use, shortcuts: Sho
                 compare_answering(backbone, questions)
 
 
-def has_whole_weights(backbone: OpenClipLlama) -> bool:
+def has_whole_weights(backbone: Backbone) -> bool:
     """Tells whether this process has every tensor as it is, none of them shared out or without memory."""
     kinds = {type(module).__name__ for module in backbone.modules()}
     if any(kind.startswith(("FullyShardedDataParallel", "FSDP")) for kind in kinds):
@@ -110,7 +111,7 @@ def has_whole_weights(backbone: OpenClipLlama) -> bool:
 
 
 @contextmanager
-def as_answering(backbone: OpenClipLlama) -> Iterator[None]:
+def as_answering(backbone: Backbone) -> Iterator[None]:
     """Switches off, as long as it lasts, dropout, recomputation and compiling, in what is attached too."""
     attachment = backbone.attachment
     parts = (attachment.visual_prompts, attachment.textual_prompts, attachment.key_value_prefix)
@@ -154,25 +155,20 @@ def invented_questions(vocabulary: int, generator: torch.Generator, device: torc
     return Questions(batch, by_picture, torch.tensor(order, device=device), following)
 
 
-def compared_tower(backbone: OpenClipLlama, pixels: Tensor) -> VisualRows:
+def compared_tower(backbone: Backbone, pixels: Tensor) -> VisualRows:
     """Compares the rows of two pictures; returns the first few, those that all pictures have alike included."""
-    attachment, prompts = backbone.attachment, backbone.attachment.visual_prompts
-    states = library_tower(backbone, pixels)
-    visual = backbone.visual_rows(pixels)
-    raw = attachment.raw_prompt_rows()
-    expected = [states[:, 1 - (attachment.rows_beside_patches() > raw) :]]
-    if prompts is not None and raw:
-        last = prompts.layer_rows()[-1]
-        assert last is not None
-        expected.insert(0, last[:, -raw:].to(states.dtype).expand(len(states), -1, -1))
-    _, limit = limits_of(backbone)
-    Comparison(backbone, limit).refuse_difference("the vision tower", visual.rows, torch.cat(expected, dim=1))
-    few = raw + PICTURE_ROWS
+    expected, visual = backbone.library_visual_rows(pixels), backbone.visual_rows(pixels)
+    if expected is None:
+        log.warning("the vision tower is not compared: %s offers no pass of its library", type(backbone).__name__)
+    else:
+        _, limit = limits_of(backbone)
+        Comparison(backbone, limit).refuse_difference("the vision tower", visual.rows, expected)
+    few = backbone.attachment.raw_prompt_rows() + PICTURE_ROWS
     return VisualRows(visual.rows[:, :few], visual.spans[:few])
 
 
 @contextmanager
-def few_picture_rows(backbone: OpenClipLlama, rows: VisualRows) -> Iterator[None]:
+def few_picture_rows(backbone: Backbone, rows: VisualRows) -> Iterator[None]:
     """Lets the backbone take these rows for the pictures whose numbers it is given in the place of pixels."""
 
     def by_number(numbers: Tensor) -> VisualRows:
@@ -185,10 +181,10 @@ def few_picture_rows(backbone: OpenClipLlama, rows: VisualRows) -> Iterator[None
         del backbone.visual_rows
 
 
-def compare_training(backbone: OpenClipLlama, questions: Questions, shortcuts: Shortcuts) -> None:
+def compare_training(backbone: Backbone, questions: Questions, shortcuts: Shortcuts) -> None:
     """Compares the rows that predict a supervised token, and their logits."""
     embeddings, labels, _ = backbone.assemble(questions.batch)
-    states, logits = library_decoder(backbone, embeddings)
+    states, logits = library_passes(backbone, embeddings)
     compare = Comparison(backbone, limit_of(backbone, embeddings, (states, logits))).refuse_difference
     predicts = labels[:, 1:] != IGNORED_LABEL
     found, _ = backbone.supervised_states(questions.batch, shortcuts)
@@ -196,7 +192,7 @@ def compare_training(backbone: OpenClipLlama, questions: Questions, shortcuts: S
     compare("the training step (logits)", backbone.logits(found), logits[:, :-1][predicts])
 
 
-def compare_answering(backbone: OpenClipLlama, questions: Questions) -> None:
+def compare_answering(backbone: Backbone, questions: Questions) -> None:
     """Compares decoding token by token and candidate answers side by side, from questions alone and by picture."""
     batch, following = questions.batch, questions.following
     embeddings, _, spans = backbone.assemble(batch)
@@ -208,7 +204,7 @@ def compare_answering(backbone: OpenClipLlama, questions: Questions) -> None:
         for number, length in enumerate(lengths)
     ]
     rows = pad_sequence(continued, batch_first=True)
-    states, logits = library_decoder(backbone, rows)
+    states, logits = library_passes(backbone, rows)
     compare = Comparison(backbone, limit_of(backbone, rows, (states, logits))).refuse_difference
     numbers, ends = torch.arange(len(lengths), device=states.device), torch.tensor(lengths, device=states.device)
     steps = [logits[numbers, ends + step] for step in (-1, 0, 1)]
@@ -236,7 +232,16 @@ def compare_answering(backbone: OpenClipLlama, questions: Questions) -> None:
     compare("candidate answers by picture", branches, beside[order])
 
 
-def limit_of(backbone: OpenClipLlama, embeddings: Tensor, numbers: tuple[Tensor, Tensor]) -> float:
+def library_passes(
+    backbone: Backbone, embeddings: Tensor, attention: Literal["eager"] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns hidden states and logits as the library makes them, of a backbone that offers its library's pass."""
+    passes = backbone.library_decoder(embeddings, attention)
+    assert passes is not None
+    return passes
+
+
+def limit_of(backbone: Backbone, embeddings: Tensor, numbers: tuple[Tensor, Tensor]) -> float:
     """Returns by how much our numbers may differ from the library's.
 
     Args:
@@ -245,14 +250,15 @@ def limit_of(backbone: OpenClipLlama, embeddings: Tensor, numbers: tuple[Tensor,
         numbers: Its hidden states and logits.
     """
     smallest, largest = limits_of(backbone)
-    noise = [difference(*pair) for pair in zip(library_decoder(backbone, embeddings, "eager"), numbers, strict=True)]
+    noise = [difference(*pair) for pair in zip(library_passes(backbone, embeddings, "eager"), numbers, strict=True)]
     return min(max(smallest, NOISE * max(noise)), largest)
 
 
-def limits_of(backbone: OpenClipLlama) -> tuple[float, float]:
+def limits_of(backbone: Backbone) -> tuple[float, float]:
     """Returns the limits of the base's type; those of bfloat16 where float32 is multiplied in a shorter type."""
-    is_short = backbone.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    return LIMITS[torch.bfloat16 if is_short else backbone.dtype]
+    dtype: torch.dtype = getattr(torch, backbone.dtype_name)
+    is_short = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return LIMITS[torch.bfloat16 if is_short else dtype]
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
@@ -272,7 +278,7 @@ class Comparison:
         limit: How much they may differ.
     """
 
-    backbone: OpenClipLlama
+    backbone: Backbone
     limit: float
 
     def refuse_difference(self, what: str, found: Tensor, expected: Tensor) -> None:
@@ -286,7 +292,7 @@ class Comparison:
         size = difference(found, expected)
         if not size <= self.limit:  # NaN is no pass
             raise BadInputError(
-                f"our forward pass is not that of {type(self.backbone.language_model).__name__}: "
+                f"our forward pass is not that of {type(self.backbone.decoder()).__name__}: "
                 f"{what} differs by {size:.2g} of the numbers' size",
                 where="model.backbone",
                 expected=f"at most {self.limit:.1g} in {self.backbone.dtype_name}, as the library's own pass gives it",

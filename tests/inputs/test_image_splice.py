@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lightning_m2pt.backbones.base import splice_order
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.inputs.splice import splice_order
 from tests.support.random_backbones import PATCHES, random_backbone, random_batch
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError, DivergedError
@@ -225,7 +226,7 @@ def test_a_fault_planted_in_our_own_passes_is_refused(
     plant, uses = FAULTS_OF_OURS[what]
     plant(monkeypatch)
     for use in uses.split():
-        with pytest.raises(BadInputError, match="our forward pass is not that of LlamaForCausalLM"):
+        with pytest.raises(BadInputError, match="our forward pass is not that of LlamaModel"):
             refuse_unless_like_library(backbone, use, Shortcuts())  # type: ignore[arg-type]
 
 
@@ -246,10 +247,24 @@ def test_parts_of_weights_are_not_compared_and_said(
 ) -> None:
     backbone = random_backbone(tmp_path)
     with_prompts(backbone)
-    monkeypatch.setattr(self_test, "library_tower", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr(OpenClipLlama, "library_visual_rows", lambda *_: pytest.fail("compared"))
     backbone.projector.weight.data = torch.zeros(0)
     refuse_unless_like_library(backbone, "training", Shortcuts())
     assert "not compared with the library's" in caplog.text
+
+
+def test_what_a_backbone_offers_no_pass_for_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = random_backbone(tmp_path)
+    with_prompts(backbone)
+    monkeypatch.setattr(OpenClipLlama, "library_visual_rows", Backbone.library_visual_rows)
+    refuse_unless_like_library(backbone, "training", Shortcuts())
+    assert "the vision tower is not compared: OpenClipLlama" in caplog.text
+    assert "decoder" not in caplog.text
+    monkeypatch.setattr(OpenClipLlama, "library_decoder", Backbone.library_decoder)
+    refuse_unless_like_library(backbone, "answering", Shortcuts())
+    assert "the decoder's passes are not compared: OpenClipLlama" in caplog.text
 
 
 def test_nothing_is_trained_or_answered_that_was_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,9 @@ def origin_notes(comparison: Comparison) -> list[str]:
     notes = [f"{len(tuned)} tuned runs, {len(runs) - len(tuned)} of an untuned model"]
     if comparison.backbone:
         arguments = comparison.backbone.get("init_args") or {}
-        notes.append(
-            f"backbone: {str(comparison.backbone.get('class_path')).split('.')[-1]}, {backbone_folder(arguments)}"
-        )
+        folder = backbone_folder(arguments)
+        name = str(comparison.backbone.get("class_path")).split(".")[-1]
+        notes.append(f"backbone: {name}" + (f", {folder}" if folder is not None else ""))
     if days:
         notes.append(f"started: {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
     if commits:
