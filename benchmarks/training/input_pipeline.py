@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.report.machine import machine
 from benchmarks.training.steps import TrainingSteps
+from lightning_m2pt.testing.small_processor import small_processor
 from lightning_m2pt.tuning.sample_order import SampleLoader, samples_of_steps
-from tests.support.data_fixtures import small_processor
 
 WIDTH, HEIGHT = 640, 480
 JPEG_QUALITY = 90

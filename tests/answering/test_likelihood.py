@@ -11,8 +11,8 @@ from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.templates import template_named
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from tests.prompts.test_parity import built_method
-from tests.support.random_backbones import random_backbone, random_batch
 
 CANDIDATES = Candidates(("a", "b", "c", "d"), ((5, 0), (6, 7, 8, 0), (6, 7, 9, 0), (10,)))
 

@@ -14,7 +14,7 @@ from lightning_m2pt.backbones.base_files import BaseFiles
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system import file_hashes
-from tests.support.random_backbones import write_configs
+from lightning_m2pt.testing.random_backbone import write_configs
 
 PARTS = ("vision_config.json", "vision.safetensors", "projector.safetensors")
 

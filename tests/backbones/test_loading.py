@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_m2pt.errors import BadInputError
-from tests.support.random_backbones import random_batch
+from lightning_m2pt.testing.random_backbone import random_batch
 from tests.support.stored_backbone import PROJECTOR, TOWER, WEIGHTS, change_tensors, put, shard, store_backbone, stored
 
 

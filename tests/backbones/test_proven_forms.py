@@ -13,8 +13,8 @@ from lightning_m2pt.backbones.proven_forms import INSTALLED_CODE_ONLY, ROTATIONS
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch, write_configs
 from lightning_m2pt.tuning.losses import supervised_rows
-from tests.support.random_backbones import random_backbone, random_batch, write_configs
 
 MISTRAL = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
 LINEAR = {"type": "linear", "factor": 4.0}

@@ -20,10 +20,10 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.prompts.prefix_decoder import shared_rows
 from lightning_m2pt.prompts.shared_prefix import takes_prefixes
+from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, random_backbone, random_batch
 from lightning_m2pt.tuning.losses import SupervisedRows, supervised_rows
 from tests.methods.test_every_method import METHODS, built
 from tests.prompts.test_parity import float64_islands as float64_norms_and_angles
-from tests.support.random_backbones import PATCHES, TEXT_LAYERS, random_backbone, random_batch
 
 
 @contextmanager

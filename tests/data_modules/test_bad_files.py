@@ -22,7 +22,7 @@ from data_modules.text_vqa import TextVQA
 from data_modules.vision_flan import VisionFlan
 from data_modules.vsr import VSR
 from lightning_m2pt.errors import BadInputError
-from tests.support.data_fixtures import small_processor
+from lightning_m2pt.testing.small_processor import small_processor
 
 ANNOTATIONS = "annotation_191-task_1k.json"
 IMAGES = "images_191task_1k"

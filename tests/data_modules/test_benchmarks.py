@@ -24,7 +24,8 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.metrics.score import Score, score
-from tests.support.data_fixtures import fake_pictures, small_processor
+from lightning_m2pt.testing.small_processor import small_processor
+from tests.support.data_fixtures import fake_pictures
 
 BENCHMARKS = [MME, VSR, SNLIVE, POPE, CIFAR10, CIFAR100, MNIST, TextVQA]
 QUESTIONS_IN_FAKE = dict.fromkeys(["vsr", "snli_ve", "cifar10", "cifar100", "mnist", "text_vqa"], 6) | {

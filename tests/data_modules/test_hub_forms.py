@@ -22,7 +22,8 @@ from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.inputs.stored_image import RowGroups, StoredImage
-from tests.support.data_fixtures import fake_pictures, small_processor
+from lightning_m2pt.testing.small_processor import small_processor
+from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, png, write_parquet, write_shards
 
 

@@ -13,7 +13,8 @@ from data_modules.reading.files import write_image, write_text
 from data_modules.vsr import VSR
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.stored_image import ROW_GROUPS
-from tests.support.data_fixtures import fake_pictures, small_processor
+from lightning_m2pt.testing.small_processor import small_processor
+from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, write_parquet, write_shards
 
 COCO = "http://images.cocodataset.org/{part}/{name}"

@@ -15,8 +15,9 @@ from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import EVERYONE, NOBODY, PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.testing.small_processor import small_processor
 from tests.runs.test_evaluation import frozen_experiment, rows_of
-from tests.support.data_fixtures import fake_pictures, small_processor
+from tests.support.data_fixtures import fake_pictures
 
 SPLITS = ("random", "popular", "adversarial")
 TEXTS = ("Is there a red it?", "Is there a blue it?", "Is it a A?", "the color?")

@@ -9,7 +9,8 @@ from data_modules.vision_flan import VisionFlan, VisionFlanRecord, write_vision_
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID
 from lightning_m2pt.inputs.samples import Turn
-from tests.support.data_fixtures import fake_pictures, small_processor
+from lightning_m2pt.testing.small_processor import small_processor
+from tests.support.data_fixtures import fake_pictures
 
 
 def module(root: Path, **options: object) -> VisionFlan:

@@ -8,7 +8,8 @@ from data_modules.vision_flan import VisionFlan, VisionFlanRecord, write_vision_
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, VisionFlanWithoutTasks, refuse_tuned_questions
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
-from tests.support.data_fixtures import fake_pictures, small_processor
+from lightning_m2pt.testing.small_processor import small_processor
+from tests.support.data_fixtures import fake_pictures
 from tests.support.small_experiment import small_words
 
 

@@ -5,7 +5,7 @@ import torch
 
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.splice import splice_order
-from tests.support.random_backbones import PATCHES, random_backbone, random_batch
+from lightning_m2pt.testing.random_backbone import PATCHES, random_backbone, random_batch
 
 
 def spliced(tokens: list[str], image_rows: int) -> list[str]:

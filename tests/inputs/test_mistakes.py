@@ -25,7 +25,7 @@ from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.images import check_image
 from lightning_m2pt.inputs.mistakes import SeveralMistakesError, collecting, made_of_each, mistakes_of, refuse
 from lightning_m2pt.main import main
-from tests.support.data_fixtures import small_processor
+from lightning_m2pt.testing.small_processor import small_processor
 from tests.support.small_experiment import small_words
 
 ANNOTATIONS, IMAGES = "annotation_191-task_1k.json", "images_191task_1k"

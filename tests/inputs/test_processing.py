@@ -13,7 +13,7 @@ from lightning_m2pt.inputs.collate import Collator, EncodedSample
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.templates import PLAIN, VICUNA_V1
-from tests.support.data_fixtures import CLIP_MEAN, CLIP_STD, small_processor, word_tokenizer
+from lightning_m2pt.testing.small_processor import CLIP_MEAN, CLIP_STD, small_processor, word_tokenizer
 
 BOS, EOS, UNKNOWN, PADDING_ID = 1, 2, 0, 3
 

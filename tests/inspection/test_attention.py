@@ -15,8 +15,8 @@ from lightning_m2pt.inspection.activation import activations, column_activation,
 from lightning_m2pt.inspection.attention import capture_attention
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.system.tensor_hashes import hash_tensors
+from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 from tests.prompts.test_parity import TEXTUAL_LENGTH, VISUAL_LENGTH, built_method, overwritten
-from tests.support.random_backbones import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 
 METHODS = [
     {},

@@ -12,9 +12,9 @@ from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inspection.activation import activations, column_activation
 from lightning_m2pt.inspection.attention import capture_attention, token_path
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, random_backbone, random_batch
 from tests.methods.test_every_method import METHODS, built
 from tests.methods.test_methods_resume import WITH_DROPOUT
-from tests.support.random_backbones import PATCHES, TEXT_LAYERS, random_backbone, random_batch
 
 LEARNED_KEYS = {"ptum prefix": 4, "ptum prefix reparameterised": 4, "aprompt": 4, "aprompt without query prompts": 4}
 LEARNED_KEYS |= {"aprompt and visual prompts": 4}

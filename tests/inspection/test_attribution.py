@@ -9,8 +9,8 @@ from PIL import Image
 from experiments.inspection.attribution_methods import answer_probability, patch_attribution
 from lightning_m2pt.inspection.deletion import blank, deletion_check, deletion_curve
 from lightning_m2pt.main import main
+from lightning_m2pt.testing.random_backbone import IMAGE_SIZE, random_backbone, random_batch
 from tests.prompts.test_parity import built_method
-from tests.support.random_backbones import IMAGE_SIZE, random_backbone, random_batch
 from tests.support.small_experiment import run_with_a_set
 
 EDGE = 4

@@ -21,10 +21,10 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.system.tensor_hashes import hash_tensors
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared, trained_parameters
-from tests.support.random_backbones import random_backbone, random_batch
 
 METHODS: dict[str, Callable[[], Method]] = {
     "m2pt": lambda: M2PT(5, 4),

@@ -11,8 +11,8 @@ from lightning_m2pt.methods.layer_norm import Float32Norm
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.prompts.deep import DeepPrompts
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.module import TuningModule
-from tests.support.random_backbones import random_backbone, random_batch
 from tests.support.stored_backbone import store_backbone, stored
 
 LENGTH, WIDTH = 40, 512

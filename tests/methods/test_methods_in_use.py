@@ -11,10 +11,10 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from tests.answering.test_likelihood import CANDIDATES, one_by_one, questions_of_many_lengths
 from tests.methods.test_every_method import METHODS, built
-from tests.support.random_backbones import random_backbone, random_batch
 
 RECOMPUTABLE = [name for name in METHODS if "aprompt" not in name]
 

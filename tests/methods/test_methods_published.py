@@ -21,8 +21,8 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.prompts.prefix_path import prompt_prefix
 from lightning_m2pt.prompts.token_path import VisionTokenPath
+from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, VISION_LAYERS, WIDTH, random_backbone, random_batch
 from lightning_m2pt.tuning.module import TuningModule
-from tests.support.random_backbones import TEXT_LAYERS, VISION_LAYERS, WIDTH, random_backbone, random_batch
 
 FOLDER = "lightning_m2pt/embedded/vicuna7b"
 PROJECTOR = 4_198_400

@@ -30,13 +30,13 @@ from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.storage.adapter import check_adapter, declared_tensors, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
 from lightning_m2pt.tuning.sample_order import OrderedSampler, ResumableLoader
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.callbacks.test_step_checkpoint import assert_same, final_state
 from tests.methods.test_every_method import METHODS
-from tests.support.random_backbones import random_backbone, random_batch
 from tests.support.small_experiment import checked, small_words
 from tests.tuning.test_training import StopAtStep
 

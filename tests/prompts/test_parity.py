@@ -17,8 +17,8 @@ from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.system.tensor_hashes import hash_tensors
+from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
-from tests.support.random_backbones import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 
 VISUAL_LENGTH, TEXTUAL_LENGTH = 5, 4
 

@@ -14,9 +14,9 @@ from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.prompts.token_path import put_rows_first
+from lightning_m2pt.testing.random_backbone import PATCHES, random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.optimizer import AdamW
-from tests.support.random_backbones import PATCHES, random_backbone, random_batch
 from tests.support.small_training import Gradients, loader_of, module_with, one_step, small_trainer
 
 EVERY_ROW = Shortcuts(shared_rows_once=False, supervised_rows_only=False)

@@ -17,9 +17,9 @@ from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.collate import padded
 from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import EncodedText
+from lightning_m2pt.testing.random_backbone import IMAGE_SIZE, VOCABULARY, random_backbone
 from tests.methods.test_every_method import METHODS, built
 from tests.prompts.test_parity import built_method, float64_islands
-from tests.support.random_backbones import IMAGE_SIZE, VOCABULARY, random_backbone
 
 TOLERANCE = 1e-10
 QUESTIONS = (3, 1, 2)

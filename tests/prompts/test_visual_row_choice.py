@@ -9,7 +9,7 @@ from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.methods.m2pt import M2PT
-from tests.support.random_backbones import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
+from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 
 LENGTH, LAST = 3, VISION_LAYERS - 1
 LAYER_LISTS = ["all", [LAST], [0], [1, LAST], [0, 1, 2], [2], [0, 1, 2, LAST]]

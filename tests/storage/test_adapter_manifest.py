@@ -24,7 +24,7 @@ from lightning_m2pt.storage.adapter import (
     save_adapter,
 )
 from lightning_m2pt.storage.run_record import read_run_record
-from tests.support.random_backbones import random_backbone
+from lightning_m2pt.testing.random_backbone import random_backbone
 from tests.support.small_experiment import fitted, small_words
 
 V1, V2 = "1" * 64, "v2:" + "2" * 64

@@ -27,10 +27,11 @@ from lightning_m2pt.report.page.curves import metrics_of, series
 from lightning_m2pt.storage.adapter import check_adapter, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import MANIFEST_FILE, TENSOR_FILE, TEXT_FILE, read_checkpoint, write_checkpoint
 from lightning_m2pt.storage.run_record import read_run_record
-from tests.support.data_fixtures import fake_pictures, small_processor
+from lightning_m2pt.testing.random_backbone import random_backbone, write_configs
+from lightning_m2pt.testing.small_processor import small_processor
+from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, write_parquet
 from tests.support.prediction_files import mme_predictions
-from tests.support.random_backbones import random_backbone, write_configs
 
 
 @dataclass

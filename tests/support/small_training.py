@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.testing.random_backbone import random_backbone
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared, trained_parameters
-from tests.support.random_backbones import random_backbone
 
 
 def module_with(folder: Path, method: Method, **settings: Any) -> TuningModule:

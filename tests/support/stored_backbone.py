@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
-from tests.support.data_fixtures import word_tokenizer
-from tests.support.random_backbones import random_backbone
+from lightning_m2pt.testing.random_backbone import random_backbone
+from lightning_m2pt.testing.small_processor import word_tokenizer
 
 TOWER_CONFIG, TOWER, PROJECTOR = "vision/open_clip_config.json", "vision/tower.safetensors", "projector.safetensors"
 CONFIG, WEIGHTS = "language/config.json", "language/model.safetensors"

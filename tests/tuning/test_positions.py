@@ -21,10 +21,10 @@ from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.testing.random_backbone import PATCHES, random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.positions import room_for_rows, rows_of_image
-from tests.support.random_backbones import PATCHES, random_backbone, random_batch
 from tests.support.small_experiment import small_words
 
 POSITIONS = 128

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from data_modules.vision_flan import VisionFlan
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.testing.small_processor import small_processor
 from lightning_m2pt.tuning.sample_order import (
     LengthGroups,
     OrderedSampler,
@@ -20,7 +21,6 @@ from lightning_m2pt.tuning.sample_order import (
     epoch_order,
     samples_of_steps,
 )
-from tests.support.data_fixtures import small_processor
 
 
 @given(seed=st.integers(0, 2**64), epoch=st.integers(0, 1000), size=st.integers(1, 200))

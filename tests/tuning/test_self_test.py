@@ -18,12 +18,12 @@ from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.prompts import prefix_decoder, prefix_path
+from lightning_m2pt.testing.random_backbone import VISION_LAYERS, VOCABULARY, WIDTH, random_backbone
 from lightning_m2pt.tuning import self_test
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.self_test import Comparison, refuse_unless_like_library
 from tests.methods.test_every_method import METHODS, everything_of
 from tests.methods.test_methods_resume import WITH_DROPOUT
-from tests.support.random_backbones import VISION_LAYERS, VOCABULARY, WIDTH, random_backbone
 from tests.support.small_experiment import small_words
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]

@@ -1,4 +1,4 @@
-"""Small backbones of the real classes with random weights, and batches for them."""
+"""A small backbone of the real classes with random weights, and batches for it."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,15 @@ def random_backbone(
     language: dict[str, Any] | None = None,
     tower: dict[str, Any] | None = None,
 ) -> OpenClipLlama:
-    """Builds a loaded backbone of the stock classes with random weights; see ``write_configs``."""
+    """Builds a loaded backbone of the stock classes with random weights.
+
+    Args:
+        folder: Where its configuration files are written; it must stay as long as the backbone is built again.
+        dtype: Type of the weights.
+        seed: Of the weights.
+        language: Keys of the language model's configuration; see ``write_configs``.
+        tower: Keys of the tower's.
+    """
     import open_clip
     from transformers import AutoConfig, AutoModelForCausalLM
 
