@@ -1,15 +1,13 @@
-"""From stored scores of the learning runs to the table and the picture: means, deviations, bounds, comparisons."""
+"""From stored scores of the learning runs to the tables of both backbones: means, bounds, comparisons."""
 
 import itertools
 import json
 import math
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
+from benchmarks.report.cells import CONFIDENCE, Cell, Table, difference
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.coverage import set_name
 from lightning_m2pt.metrics.means import benchmark_mean
@@ -24,87 +22,19 @@ LABELS = {
     "m2pt_patches": "M2PT, patches only",
     "full": "full tuning",
 }
-COLOURS = {  # told apart by the colour-blind
-    FROZEN: "#999999",
-    "projector": "#56b4e9",
-    MEASURED: "#d55e00",
-    "m2pt_patches": "#e69f00",
-    "full": "#009e73",
-}
 BACKBONE_FOLDER = Path("lightning_m2pt/embedded")
-FIGURE = Path("docs/figures/learning.png")
 INTRODUCTION = (
+    "Both embedded backbones, with the rates that the experiments' files state. These runs came before the",
+    "[comparison](../../docs/methods.md#the-comparison), which gives every method the same search and is the README's",
+    "table; they stay because only they cover the second backbone.",
+    "",
     "Percent of each set's maximum, mean ± standard deviation over seeds. MMAvg is the published mean of seven sets,",
     "MME not among them. Chance is the best constant answer; chance-corrected is the mean over all sets, MME included,",
     "of (score - chance) / (100 - chance).",
 )
 CORRECTED = "chance-corrected"
-CONFIDENCE = 0.95
 CEILING = 95.0
 """A set is of no use where every method is above this percentage."""
-GROUP_WIDTH = 0.8
-"""Part of the room between two sets that their bars take."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A method's figures in one column, one for each seed."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """The mean over seeds."""
-        return statistics.mean(self.values)
-
-    @property
-    def deviation(self) -> float:
-        """The standard deviation over seeds; 0 of a single value."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
-
-    @property
-    def error(self) -> float:
-        """The standard error of the mean over seeds."""
-        return self.deviation / len(self.values) ** 0.5
-
-    @property
-    def degrees(self) -> int:
-        """Degrees of freedom of the deviation."""
-        return len(self.values) - 1
-
-    def lower_bound(self, questions: int) -> float:
-        """The lower end of the two-sided 95% interval of the mean.
-
-        Two variances are added: that over seeds, and the binomial one of a set of so many questions.
-        """
-        binomial = self.mean * (100 - self.mean) / questions
-        return self.mean - quantile(self.degrees) * (self.error**2 + binomial) ** 0.5 if self.degrees else math.nan
-
-    def __str__(self) -> str:
-        """Mean and deviation."""
-        return f"{self.mean:.1f}" + (f" ± {self.deviation:.1f}" if len(self.values) > 1 else "")
-
-
-def quantile(degrees: float) -> float:
-    """Returns Student's quantile of the two-sided 95% interval."""
-    return float(student.ppf((1 + CONFIDENCE) / 2, degrees))
-
-
-def difference(better: Cell, other: Cell) -> tuple[float, float]:
-    """Returns the difference of two means and half of its 95% interval over seeds (Welch); NaN of single seeds.
-
-    The untouched model has no seeds: it counts as a constant where the other has several.
-    """
-    errors = [(cell.error**2, cell.degrees) for cell in (better, other) if cell.degrees]
-    variance = sum(square for square, _ in errors)
-    if not variance:
-        return better.mean - other.mean, math.nan
-    degrees = variance**2 / sum(square**2 / count for square, count in errors)
-    return better.mean - other.mean, quantile(degrees) * variance**0.5
-
-
-Row = dict[str, Cell]
-Table = dict[str, Row]
 
 
 def columns_of(scores: dict[str, Any]) -> dict[str, float]:
@@ -216,42 +146,8 @@ def comparison_lines(tables: dict[str, Table]) -> list[str]:
     return [*lines, ""]
 
 
-def draw(table: Table, chance: dict[str, float]) -> None:
-    """Draws one group of bars per set, with deviations and chance lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    columns = list(table[FROZEN])[:-1]
-    figure, axes = pyplot.subplots(figsize=(10, 3.6), dpi=150)
-    width = GROUP_WIDTH / len(table)
-    for position, (method, row) in enumerate(table.items()):
-        axes.bar(
-            [index + position * width for index in range(len(columns))],
-            [row[column].mean for column in columns],
-            width,
-            yerr=[row[column].deviation for column in columns],
-            label=LABELS[method],
-            color=COLOURS[method],
-            capsize=2,
-        )
-    for index, column in enumerate(columns):
-        if column in chance:
-            start = index - width / 2
-            axes.hlines(chance[column], start, start + GROUP_WIDTH, colors="black", linestyles="dotted")
-    axes.set_xticks([index + GROUP_WIDTH / 2 - width / 2 for index in range(len(columns))], columns)
-    axes.set_ylabel("percent of maximum")
-    axes.set_ylim(0, 100)
-    axes.legend(frameon=False, ncols=5, loc="upper left", bbox_to_anchor=(0, 1.14))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FIGURE)
-
-
 def write_report(folder: Path) -> None:
-    """Writes ``learning.md`` and the picture from the stored scores of both backbones, as far as they are there."""
+    """Writes ``learning.md`` from the stored scores of both backbones, as far as they are there."""
     paths = {name: folder / f"learning_{name}.json" for name in BACKBONES}
     contents = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     if not contents:
@@ -270,5 +166,3 @@ def write_report(folder: Path) -> None:
             "",
         ]
     (folder / "learning.md").write_text("\n".join(lines))
-    first = next(iter(contents))
-    draw(tables[first], chances_of(contents[first]))

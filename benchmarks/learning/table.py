@@ -5,8 +5,7 @@
 
 Every cell is an ordinary ``m2pt train``; this script only reads the runs' ``results.json``. The first form runs cells
 (finished ones are found again) and stores their scores in ``benchmarks/results/learning_BACKBONE.json`` in the place of
-what is there; the second writes ``learning.md`` and the README's picture ``docs/figures/learning.png`` from what is
-stored.
+what is there; the second writes ``learning.md`` from what is stored.
 """
 
 import argparse
@@ -85,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=BACKBONES, default=BACKBONES[0])
     parser.add_argument("--seeds", nargs="+", default=["m2pt_base=0,1,2,3,4", "projector=0,1,2", "full=0,1,2"])
-    parser.add_argument("--report", action="store_true", help="write table and picture from what is stored")
+    parser.add_argument("--report", action="store_true", help="write the tables from what is stored")
     own = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if not own.report:

@@ -1,15 +1,15 @@
 """Tables and chart of ``docs/speed.md``, from the stored results and nothing else."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.machine import made_with_line
-from benchmarks.report.markdown import table
+from benchmarks.report.markdown import table, with_block
 from benchmarks.report.other_speeds import NOT_MEASURED as NOT_YET
 from benchmarks.report.other_speeds import SECTIONS
+from benchmarks.report.stored import RESULTS, stored
 from benchmarks.training.own_step import RUNGS
 from benchmarks.training.peers import CHARITABLE, EAGER, PUBLISHED
 from benchmarks.training.sizes import CPU_CELLS
@@ -20,7 +20,6 @@ from lightning_m2pt.system.atomic_files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESULTS = Path("benchmarks/results")
 PAGE = Path("docs/speed.md")
 CHART = Path("docs/figures/speed.png")
 TRAINING, GPU, RUNG_CHANGES = "training_speed", "gpu", "rungs"
@@ -40,12 +39,6 @@ MEGA, GIGA, PERCENT = 1e6, 1e9, 100
 RESOLUTION = 200
 
 Content = Mapping[str, Any]
-
-
-def stored(name: str, folder: Path = RESULTS) -> dict[str, Any]:
-    """Returns stored results; empty if there are none."""
-    path = folder / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def cell_lines(name: str, cell: Content) -> list[str]:
@@ -157,20 +150,6 @@ def gpu_lines(content: Content) -> list[str]:
         f"{answered['questions']} answers differ."
     )
     return [*table(header, rows), "", f"{rate} {evaluation} {made_with_line(content['made_with'])}", ""]
-
-
-def with_block(page: str, name: str, lines: Sequence[str]) -> str:
-    """Returns the page with the lines in the marked place of that name.
-
-    Raises:
-        BadInputError: If the page has no such place.
-    """
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise BadInputError(f"no place {begin.strip()} ... {end.strip()}", where=str(PAGE))
-    return before + begin + "\n" + "\n".join(lines) + end + after
 
 
 def page_of(page: str, folder: Path = RESULTS) -> str:

@@ -1,0 +1,101 @@
+"""Writes every number of README.md and of the pages on methods, runs and the testbed from the stored results.
+
+    python -m benchmarks.report.front           # fills the marked places, draws docs/figures/methods.png
+
+A marked place begins with ``<!-- name -->`` and ends with ``<!-- end of name -->``. ``docs/speed.md`` has a command of
+its own (``make bench``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.report import findings
+from benchmarks.report.markdown import with_block, wrapped
+from benchmarks.report.methods_chart import draw_methods
+from benchmarks.report.parameter_table import parameter_lines
+from benchmarks.report.stored import stored
+from benchmarks.report.sweep_tables import ablation_lines, chances_of, comparison_lines, front_lines, trial_lines
+from benchmarks.training.own_step import RUNGS
+from lightning_m2pt.system.atomic_files import write_atomically
+
+README, METHODS, RUNS, TESTBED = (
+    Path(name) for name in ("README.md", "docs/methods.md", "docs/runs.md", "docs/testbed.md")
+)
+CHART = Path("docs/figures/methods.png")
+COMPARISON, ABLATION, LEARNING, SECOND, LOGGED = (
+    "comparison",
+    "ablation",
+    "learning_testbed",
+    "learning_testbed_patch12",
+    "from_logs",
+)
+
+
+def results_lines() -> list[str]:
+    """Returns the README's table and what it says."""
+    comparison = stored(COMPARISON)
+    sentences = [
+        *findings.comparison_sentences(comparison),
+        findings.ablation_sentence(stored(ABLATION)),
+        findings.second_backbone_sentence(stored(SECOND)),
+    ]
+    return [*front_lines(comparison, chances_of(stored(LEARNING))), *bullets(sentences)]
+
+
+def bullets(sentences: Sequence[str]) -> list[str]:
+    """Returns the lines of a list."""
+    return [*(line for sentence in sentences for line in wrapped(sentence, "- ")), ""]
+
+
+def speed_lines() -> list[str]:
+    """Returns the README's sentences on speed."""
+    sentence = findings.speed_sentence(stored("training_speed"), stored("evaluation_speed"), RUNGS[-1].name)
+    return [*wrapped(sentence), ""]
+
+
+def belief_lines() -> list[str]:
+    """Returns what the page on the testbed says about signal and the second backbone."""
+    return bullets([findings.signal_sentence(stored(COMPARISON)), findings.second_backbone_sentence(stored(SECOND))])
+
+
+def machine_lines() -> list[str]:
+    """Returns what the page on runs says about other machines."""
+    return [*wrapped(findings.instruction_set_sentence(stored(LEARNING), stored(LOGGED))), ""]
+
+
+def patches_lines() -> list[str]:
+    """Returns what the page on the testbed says about M2PT with patches only."""
+    return [*wrapped(findings.patches_sentence(stored(LEARNING), stored(LOGGED))), ""]
+
+
+BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
+    README: {"results": results_lines, "speed": speed_lines},
+    METHODS: {
+        "parameters": lambda: parameter_lines(stored("parameters")),
+        "rates": lambda: trial_lines(stored("comparison_search")),
+        "comparison": lambda: comparison_lines(stored(COMPARISON)),
+        "ablation": lambda: ablation_lines(stored(ABLATION)),
+    },
+    RUNS: {"machines": machine_lines},
+    TESTBED: {"belief": belief_lines, "patches": patches_lines},
+}
+"""The marked places of each page, and what fills them."""
+
+
+def page_of(path: Path) -> str:
+    """Returns a page with all its marked places made anew."""
+    page = path.read_text(encoding="utf-8")
+    for name, lines in BLOCKS[path].items():
+        page = with_block(page, name, lines())
+    return page
+
+
+def main() -> None:
+    """Writes the pages and the picture."""
+    for path in BLOCKS:
+        write_atomically(path, page_of(path).encode())
+    draw_methods(stored(COMPARISON), chances_of(stored(LEARNING)), CHART)
+
+
+if __name__ == "__main__":
+    main()

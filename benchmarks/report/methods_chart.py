@@ -1,0 +1,81 @@
+"""The README's picture: the comparison's methods by their mean, and five of them set by set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.report.sweep_tables import FROZEN, LEAD, SETS, Sweep, name_of, sweep_of
+from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
+from lightning_m2pt.report.page.figures import FROZEN_COLOUR, LEAD_COLOUR, OTHER_COLOURS, STYLE, UNDATED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN = (FROZEN, "lora", "vpt", LEAD, "full")
+"""The methods that are shown set by set."""
+COLOURS = {FROZEN: FROZEN_COLOUR, LEAD: LEAD_COLOUR} | dict(zip(("full", "vpt", "lora"), OTHER_COLOURS, strict=False))
+REST_COLOUR = "#c9c9c9"
+GROUP_WIDTH = 0.8
+"""Part of the room between two sets that their bars take."""
+RESOLUTION = 200
+
+
+def draw_means(axes: "Axes", sweep: Sweep, chance: float) -> None:
+    """Draws MMAvg of every method, the best on top, with deviations over seeds."""
+    labels = sweep.ranking
+    cells = [sweep.rows[label][MMAVG] for label in labels]
+    bars = axes.barh(
+        [name_of(label) for label in labels],
+        [cell.mean for cell in cells],
+        xerr=[cell.deviation for cell in cells],
+        color=[COLOURS.get(label, REST_COLOUR) for label in labels],
+        error_kw={"elinewidth": 0.8, "capsize": 2, "capthick": 0.8},
+    )
+    axes.bar_label(bars, [f"{cell.mean:.1f}" for cell in cells], padding=8, fontsize=7)
+    axes.axvline(chance, color="black", linestyle=":", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 85)
+    axes.set_title(f"{MMAVG}, mean of seven sets (%)")
+
+
+def draw_sets(axes: "Axes", sweep: Sweep, chances: Mapping[str, float]) -> None:
+    """Draws one group of bars a set, with deviations over seeds and chance lines."""
+    width = GROUP_WIDTH / len(SHOWN)
+    for position, label in enumerate(SHOWN):
+        cells = [sweep.rows[label][name] for name in SETS]
+        axes.bar(
+            [index + position * width for index in range(len(cells))],
+            [cell.mean for cell in cells],
+            width,
+            yerr=[cell.deviation for cell in cells],
+            label=name_of(label),
+            color=COLOURS[label],
+            error_kw={"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8},
+        )
+    for index, name in enumerate(SETS):
+        axes.hlines(chances[name], index - width / 2, index - width / 2 + GROUP_WIDTH, colors="black", linestyles=":")
+    axes.set_xticks([index + GROUP_WIDTH / 2 - width / 2 for index in range(len(SETS))], list(SETS.values()))
+    axes.set_ylim(0, 100)
+    axes.set_title("% of each set's maximum; dotted: the best constant answer")
+    axes.legend(ncols=len(SHOWN), loc="upper center", bbox_to_anchor=(0.5, -0.08))
+
+
+def figure_of(content: Mapping[str, Any], chances: Mapping[str, float]) -> "Figure":
+    """Returns the picture of a stored comparison."""
+    from matplotlib.figure import Figure
+
+    sweep = sweep_of(content)
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 2.2))
+    draw_means(left, sweep, benchmark_mean(chances)[1])
+    draw_sets(right, sweep, chances)
+    return figure
+
+
+def draw_methods(content: Mapping[str, Any], chances: Mapping[str, float], path: Path) -> None:
+    """Writes the picture."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure_of(content, chances).savefig(path, dpi=RESOLUTION, metadata=UNDATED["png"], facecolor="white")
