@@ -15,10 +15,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
+from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP
 from lightning_m2pt.system.atomic_files import write_atomically
 
-METRICS_FILE = "metrics.csv"
-STEP, EPOCH = "step", "epoch"
+EPOCH = "epoch"
 
 log = logging.getLogger(__name__)
 

@@ -58,15 +58,15 @@ VERBS = {
         "two runs on the same questions: paired intervals, McNemar's test, verdicts",
     ),
     "attention": (
-        "experiments.commands.attention",
+        "lightning_m2pt.commands.attention",
         "where a run's model looks, and the frozen one: pictures, arrays, a page",
     ),
     "prompts": (
-        "experiments.commands.prompts",
+        "lightning_m2pt.commands.prompts",
         "a run's prompts: nearest words, likeness of layers, norms over training",
     ),
     "attribution": (
-        "experiments.commands.attribution",
+        "lightning_m2pt.commands.attribution",
         "which patches an answer hangs on, checked by deleting them (captum)",
     ),
     "params": ("experiments.commands.params", "count what a method trains, on the meta device, without weights"),

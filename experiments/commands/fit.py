@@ -16,7 +16,7 @@ from experiments.commands.validate import require_validation_split, validate
 from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
 from experiments.runs.folder import refuse_other_settings, run_folder
 from experiments.runs.lengths import check_sample_lengths
-from experiments.runs.loading import ADAPTER, load_run
+from experiments.runs.loading import load_run
 from experiments.runs.lock import alone_in
 from experiments.runs.memory import decide_recomputation
 from experiments.runs.model_card import model_card
@@ -29,6 +29,7 @@ from experiments.trainer.proven_strategies import configured_names, refuse_unpro
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.contamination import TASKS
+from lightning_m2pt.runs.loading import ADAPTER
 from lightning_m2pt.storage.adapter import refuse_unless_saved, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record, update_run_record

@@ -15,13 +15,12 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lightning_m2pt.backbones.shortcuts import Shortcuts
-from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 
 OUR_PACKAGES = ("lightning_m2pt", "data_modules", "callbacks")
-TOP_LEVEL_KEYS = ("seed_everything", "trainer", "model", "data", "benchmarks", "save_every_n_steps", "output_root")
 GROUPS: dict[str, Any] = {
     "trainer": Trainer,
     "model": TuningModule,

@@ -5,6 +5,10 @@ from pathlib import Path
 
 from lightning_m2pt.errors import BadInputError
 
+METRICS_FILE = "metrics.csv"
+STEP = "step"
+"""The column that counts optimizer steps."""
+
 
 def read_metrics(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Returns (``FILE:LINE``, row) of a run's metrics; none if there is no such file.

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.commands.answer import decides
-from experiments.commands.attention import say_missing_words
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import short_hash
+from lightning_m2pt.commands.attention import say_missing_words
 from lightning_m2pt.errors import BadInputError
 from tests.support.small_experiment import BASE, small_words
 

@@ -16,21 +16,23 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from experiments.inspection.attention_page import MEAN_OF_HEADS, MOST_BYTES, attention_page
-from experiments.inspection.attention_pictures import (
+from experiments.runs.loading import experiment_of_run
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inspection.activation import Activations
+from lightning_m2pt.inspection.attention import LayerAttention, SampleAttention
+from lightning_m2pt.inspection.page import MEAN_OF_HEADS, MOST_BYTES, attention_page
+from lightning_m2pt.inspection.pictures import (
     activation_figure,
     aligned_columns,
     chosen_rows,
     overlay_figure,
     patch_attention,
 )
-from experiments.inspection.attention_samples import ShownSample, Side
-from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import Span
-from lightning_m2pt.inputs.samples import Question
-from lightning_m2pt.inspection.activation import Activations
-from lightning_m2pt.inspection.attention import LayerAttention, SampleAttention
+from lightning_m2pt.inspection.samples import InspectedQuestion, ShownSample, Side
 from lightning_m2pt.main import main
+from lightning_m2pt.system import checkout
+from tests.support.random_backbones import random_batch
 from tests.support.small_experiment import run_with_a_set
 
 LANGUAGE = [Span.TEXTUAL_PROMPT] * 2 + [Span.SYSTEM] + [Span.PATCH] * 4 + [Span.QUESTION] * 2 + [Span.ANSWER]
@@ -52,8 +54,8 @@ def shown(heads: int = 3, text: str = "Is it red?", layers: int = 2) -> ShownSam
         )
         tokens = tuple(f"word{number}" for number in range(len(spans)))
         sides.append(Side(name, "yes", attention, tokens, ("p",) * len(tower), {len(spans) - 2: "yes"}))
-    question = Question("one", "", text, "yes", numpy.zeros((8, 8, 3), numpy.uint8), "i", "file:1")
-    return ShownSample("pope", question, numpy.zeros((8, 8, 3), numpy.uint8), tuple(sides))
+    question = InspectedQuestion("pope", "one", text, "yes", "plain", random_batch(size=1), 5)
+    return ShownSample(question, numpy.zeros((8, 8, 3), numpy.uint8), tuple(sides))
 
 
 def data_of(page: str) -> dict:
@@ -245,16 +247,44 @@ def test_chosen_layers_and_questions(run, tmp_path):
     assert all(torch.equal(tensor, everything[key]) for key, tensor in tensors.items())
 
 
+def test_an_own_picture_needs_no_checkout_and_no_data_and_is_seen_as_a_sets_is(run, tmp_path, monkeypatch):
+    some = next(path for path in (run / "figures" / "attention").glob("*.json"))
+    named = json.loads(some.read_text())
+    picture = run.parents[2] / "vsr" / "images" / picture_of(run, named["id"])
+    monkeypatch.setattr(checkout, "find_checkout", lambda: None)
+    words = ["--image", str(picture), "--question", named["question"], "--output", str(tmp_path)]
+    assert main(["attention", "--run", str(run), *words]) == 0
+    written = json.loads((tmp_path / f"own-{picture.stem}.json").read_text())
+    assert written == {**named, "set": "own", "id": picture.stem, "target": "", "sides": written["sides"]}
+    assert sorted(written["sides"]) == ["frozen", "tuned"]
+    of_set, own = load_file(some.with_suffix(".safetensors")), load_file(tmp_path / f"own-{picture.stem}.safetensors")
+    for name in ("tuned.vision.0", "frozen.vision.0"):
+        assert torch.equal(own[name], of_set[name])
+    rows = of_set["tuned.language.0"].shape[1]  # the set's limit may have cut its answer off
+    torch.testing.assert_close(own["tuned.language.0"][:, :rows, :rows], of_set["tuned.language.0"])
+
+
+def picture_of(run: Path, question: str) -> str:
+    """Returns the file name of a question's picture."""
+    (benchmark,) = experiment_of_run(run).benchmarks
+    return next(one.image_id for one in benchmark.read() if one.id == question)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--image", "x.png"], "a picture and a question belong together"),
+        (["--question", "What is this?"], "a picture and a question belong together"),
+        (["--image", "x.png", "--question", "a", "--sample", "vsr"], "an own picture is of no set"),
+        (["--image", "no/such.png", "--question", "a"], "no/such.png"),
+        (["--image", "x.png", "--question", "a", "--data.batch_size", "3"], "'--data.batch_size' is not known here"),
         (["--sample", "nothing:1"], "the run has no set 'nothing'"),
         (["--sample", "SET:nobody"], "has no question 'nobody'"),
         (["--layer", "9"], "layer 9 does not exist"),
     ],
 )
 def test_mistakes_end_in_three_lines_before_weights_load(run, capsys, monkeypatch, words, message):
-    monkeypatch.setattr("experiments.commands.attention.load_run", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("lightning_m2pt.commands.attention.load_weights", lambda *_: pytest.fail("weights were loaded"))
     named = json.loads(next((run / "figures" / "attention").glob("*.json")).read_text())
     words = [word.replace("SET", named["set"]) for word in words]
     assert main(["attention", "--run", str(run), *words]) == 2

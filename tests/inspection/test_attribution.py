@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.inspection.attribution_methods import answer_probability, patch_attribution
+from lightning_m2pt.inspection.attribution import answer_probability, patch_attribution
 from lightning_m2pt.inspection.deletion import blank, deletion_check, deletion_curve
 from lightning_m2pt.main import main
 from lightning_m2pt.testing.random_backbone import IMAGE_SIZE, random_backbone, random_batch

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.commands.prompts import norms_over_training
+from lightning_m2pt.commands.prompts import norms_over_training
 from lightning_m2pt.inspection.prompt_rows import (
     chance_of_nearest,
     chance_of_similarity,

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from callbacks.step_checkpoint import StepCheckpoint
 from experiments.commands.fit import fit
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.loaded_model import AnswerLoss, Asked, LoadedModel
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.answering.greedy import GreedyAnswer, greedy_answers
@@ -27,6 +26,7 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.runs.loaded_model import AnswerLoss, Asked, LoadedModel
 from lightning_m2pt.storage.adapter import check_adapter, declared_tensors, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
@@ -184,7 +184,7 @@ def test_a_run_read_back_from_its_folder_answers_like_the_model_that_trained_it(
 
 def answers_and_losses(experiment: Experiment) -> tuple[list[str], list[AnswerLoss]]:
     """Returns greedy answers to questions about invented pictures, and how likely other answers are."""
-    model = LoadedModel(experiment, VICUNA_V1, torch.device("cpu"))
+    model = LoadedModel(experiment.model, VICUNA_V1, torch.device("cpu"))
     pictures = numpy.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=numpy.uint8)
     questions = [Asked(f"What is number {place}?", picture, "a test") for place, picture in enumerate(pictures)]
     return model.answers(questions, max_new_tokens=6), model.losses(questions, ["yes", "no", "a red circle"])

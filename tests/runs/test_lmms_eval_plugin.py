@@ -16,13 +16,13 @@ from PIL import Image
 
 from data_modules.mme import MME
 from experiments.configuration.cli import parse_experiment
-from experiments.runs import lmms_eval_manifest
 from experiments.runs.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Question, Sample, Turn
 from lightning_m2pt.metrics.peer_formats.formats import export_files
 from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.runs import lmms_eval_manifest
 from tests.configuration.test_experiments import benchmark_words
 from tests.support.lmms_eval_requests import Request, documents, install_stand_in, pictures, requests_of
 from tests.support.small_experiment import fitted, small_words
@@ -41,10 +41,10 @@ def plugin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     if request.param == "stand-in":
         install_stand_in(monkeypatch)
     else:
-        monkeypatch.delitem(sys.modules, "experiments.runs.lmms_eval_model", raising=False)
-    module = importlib.import_module("experiments.runs.lmms_eval_model")
+        monkeypatch.delitem(sys.modules, "lightning_m2pt.runs.lmms_eval_model", raising=False)
+    module = importlib.import_module("lightning_m2pt.runs.lmms_eval_model")
     yield module
-    sys.modules.pop("experiments.runs.lmms_eval_model", None)
+    sys.modules.pop("lightning_m2pt.runs.lmms_eval_model", None)
 
 
 def frozen_model(plugin, docs: list[dict], **words):

@@ -13,12 +13,12 @@ from PIL import Image
 
 from data_modules.base import DataModule
 from data_modules.vision_flan import VisionFlan
-from experiments.commands.prompts import norms_over_training
 from experiments.datasets.evaluation_sets import EVALUATION_SETS
 from experiments.datasets.fetched_files import FetchRecord, read_record, write_record
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.commands.prompts import norms_over_training
 from lightning_m2pt.inputs.images import check_image, image_size, open_image
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.metrics.predictions import read_predictions

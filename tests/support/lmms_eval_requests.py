@@ -51,7 +51,7 @@ def install_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     model.lmms = BaseModel
     for module in (package, api, model):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.delitem(sys.modules, "experiments.runs.lmms_eval_model", raising=False)
+    monkeypatch.delitem(sys.modules, "lightning_m2pt.runs.lmms_eval_model", raising=False)
 
 
 def documents(number: int) -> list[dict]:

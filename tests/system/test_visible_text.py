@@ -8,7 +8,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from experiments.commands.prompts import words_table
+from lightning_m2pt.commands.prompts import words_table
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main
 from lightning_m2pt.report.page.html import escape, table_html

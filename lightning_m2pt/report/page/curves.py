@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.runs.evaluated_runs import Group
-from lightning_m2pt.runs.metrics_file import read_metrics
+from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
 
-METRICS_FILE = "metrics.csv"
-STEP = "step"
 QUANTITIES = {
     "train/loss": "training loss",
     "val/loss": "validation loss",

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.inspection.attention_samples import ShownSample, Side
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inspection.attention import LayerAttention
+from lightning_m2pt.inspection.samples import ShownSample, Side
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS, SPAN_WORDS
 from lightning_m2pt.visible_text import visible
 
-TEMPLATE = Path(__file__).with_name("attention_page.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 PLACE_OF_DATA = "__DATA__"
 MOST_BYTES = 5_000_000
 QUERY_SPANS = (Span.QUESTION, Span.ANSWER)
@@ -68,7 +68,7 @@ def page_data(samples: Sequence[ShownSample], with_heads: bool) -> dict[str, Any
         "prompts": [int(span) for span in PROMPT_SPANS],
         "samples": [
             {
-                "set": sample.set_name,
+                "set": sample.question.set_name,
                 "id": sample.question.id,
                 "question": visible(sample.question.text),
                 "target": visible(sample.question.target),

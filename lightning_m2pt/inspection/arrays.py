@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from experiments.inspection.attention_samples import ShownSample, Side
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inspection.activation import column_activation
 from lightning_m2pt.inspection.attention import LayerAttention
+from lightning_m2pt.inspection.samples import ShownSample, Side
 
 
 def attention_arrays(sample: ShownSample) -> bytes:
@@ -28,7 +28,8 @@ def attention_arrays(sample: ShownSample) -> bytes:
                 tensors[name] = layer.probabilities.contiguous()
                 tensors[f"{name}.activation"] = column_activation(layer)
                 tensors[f"{name}.activation_without_prompt_rows"] = column_activation(layer, "content")
-    return save(tensors)
+    content: bytes = save(tensors)
+    return content
 
 
 def attention_names(sample: ShownSample) -> str:
@@ -40,7 +41,7 @@ def attention_names(sample: ShownSample) -> str:
             words = side.tokens if part == "language" else side.vision_tokens
             sides[side.name][part] = {str(layer.layer): columns_of(layer, words) for layer in layers}
     question = sample.question
-    head = {"set": sample.set_name, "id": question.id, "question": question.text, "target": question.target}
+    head = {"set": sample.question.set_name, "id": question.id, "question": question.text, "target": question.target}
     return json.dumps({**head, "sides": sides}, indent=1) + "\n"
 
 

@@ -7,7 +7,7 @@ imports neither torch nor Lightning. Read in lmms-eval 0.7.3: ``models/registry_
 from typing import Any
 
 MODEL_ID = "m2pt"
-CLASS_PATH = "experiments.runs.lmms_eval_model.M2PTModel"
+CLASS_PATH = "lightning_m2pt.runs.lmms_eval_model.M2PTModel"
 
 
 def manifest() -> Any:

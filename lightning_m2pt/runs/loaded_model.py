@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy
 import torch
 
-from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.loading import experiment_of_run, load_run
 from lightning_m2pt.answering.decoding import GreedyAnswering
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.collate import Collator, EncodedSample
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.templates import ConversationTemplate, template_named
+from lightning_m2pt.runs.loading import load_weights
+from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.module import TuningModule
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,21 @@ class AnswerLoss:
 
 
 class LoadedModel:
-    """Answers questions with the weights of an experiment as they are.
+    """Answers questions with a model's weights as they are.
 
     Args:
-        experiment: Its model is loaded, with its method attached.
+        model: It is loaded, with its method attached.
         template: The conversation form that questions are put into.
         device: Where it runs.
     """
 
-    def __init__(self, experiment: Experiment, template: ConversationTemplate, device: torch.device) -> None:
-        self.backbone = experiment.model.to(device).eval().backbone
+    def __init__(self, model: TuningModule, template: ConversationTemplate, device: torch.device) -> None:
+        self.backbone = model.to(device).eval().backbone
         self.processor = self.backbone.processor()
         self.template = template
         self.device = device
         for use in ("training", "answering"):  # likelihoods are the losses of training
-            experiment.model.compare_with_library(use)
+            model.compare_with_library(use)
 
     def answers(self, questions: Sequence[Asked], max_new_tokens: int) -> list[str]:
         """Returns the greedy answer to every question, all answered as one batch."""
@@ -97,8 +99,9 @@ def load_model(run: str, config: str, template: str, device: torch.device) -> Lo
 
     Args:
         run: A run's folder, or empty.
-        config: An experiment's file, or empty.
-        template: Name of the conversation template; empty takes that of the experiment's first evaluation set.
+        config: An experiment's file, or empty; it needs a checkout of the project.
+        template: Name of the conversation template; empty takes that of the first evaluation set, or the one that a
+            run without sets was tuned with.
         device: Where it runs.
 
     Raises:
@@ -111,12 +114,27 @@ def load_model(run: str, config: str, template: str, device: torch.device) -> Lo
             where="run, config",
             expected="run=outputs/EXPERIMENT/RUN for a tuned model, or config=experiments/frozen.yaml",
         )
-    experiment = experiment_of_run(Path(run)) if run else parse_experiment(["--config", config])
-    if config and experiment.model.method.part_names():
-        raise BadInputError("this experiment's method has to be tuned first", where=config, expected="run=DIR")
-    if not template and not experiment.benchmarks:
+    if run:
+        model, own = model_of_run(Path(run)), template or template_of_run(Path(run))
+    else:
+        model, own = untouched_model(config)
+    if not template and not own:
         raise BadInputError("the experiment has no evaluation set", where="template", expected="template=NAME")
-    chosen = template_named(template) if template else experiment.benchmarks[0].template
-    experiment.model.backbone.check_files()
-    load_run(Path(run), experiment, [chosen.name])
-    return LoadedModel(experiment, chosen, device)
+    chosen = template_named(template or own)
+    model.backbone.check_files()
+    load_weights(Path(run), model, [chosen.name])
+    return LoadedModel(model, chosen, device)
+
+
+def untouched_model(config: str) -> tuple[TuningModule, str]:
+    """Returns the model of an experiment that tunes nothing, and the template of its first set; empty without sets.
+
+    Raises:
+        BadInputError: If there is no checkout to read the file with, or the experiment's method has to be tuned first.
+    """
+    experiment = checkout_module("experiments.configuration.cli", f"config={config}").parse_experiment(
+        ["--config", config]
+    )
+    if experiment.model.method.part_names():
+        raise BadInputError("this experiment's method has to be tuned first", where=config, expected="run=DIR")
+    return experiment.model, experiment.benchmarks[0].template.name if experiment.benchmarks else ""

@@ -10,36 +10,35 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.commands.evaluate import choose_benchmarks
-from experiments.configuration.cli import split_arguments
-from experiments.inspection.attention_arrays import attention_arrays, attention_names
-from experiments.inspection.attention_page import attention_page
-from experiments.inspection.attention_pictures import activation_figure, overlay_figure
-from experiments.inspection.attention_samples import QUESTIONS_BY_DEFAULT, ShownSample, chosen_questions, shown_sample
-from experiments.runs.loading import experiment_of_run, load_run
-from experiments.runs.prepare import check_experiment, require_benchmarks
+from lightning_m2pt.commands.questions import (
+    MORE_FLAGS,
+    QUESTIONS_BY_DEFAULT,
+    add_question_flags,
+    model_and_questions,
+)
 from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.inspection.arrays import attention_arrays, attention_names
 from lightning_m2pt.inspection.attention import refuse_missing_layers
+from lightning_m2pt.inspection.page import attention_page
+from lightning_m2pt.inspection.pictures import activation_figure, overlay_figure
+from lightning_m2pt.inspection.samples import ShownSample, shown_sample
+from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.tuning.module import TuningModule
 
 PAGE = "attention.html"
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
+    """Returns the verb's own flags."""
     parser = VerbParser(
-        prog="m2pt attention", description=__doc__, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="m2pt attention",
+        description=f"{__doc__}{MORE_FLAGS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
-    parser.add_argument(
-        "--sample",
-        nargs="+",
-        default=[],
-        metavar="SET[:ID]",
-        help=f"questions, such as vsr:test/1 (default: the first {QUESTIONS_BY_DEFAULT} of the run's first set)",
-    )
+    add_question_flags(parser, f"default: the first {QUESTIONS_BY_DEFAULT} of the run's first set")
     parser.add_argument("--layer", nargs="+", type=int, metavar="N", help="layers to keep (default: all)")
     parser.add_argument(
         "--token",
@@ -49,35 +48,34 @@ def argument_parser() -> argparse.ArgumentParser:
         help="question or answer tokens whose patch attention is laid over the picture (default: the rows that chose "
         "the answer's tokens)",
     )
-    parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/attention)")
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    own, rest = split_arguments(argument_parser(), arguments)
-    experiment = experiment_of_run(own.run, rest)
-    require_benchmarks(experiment)
-    choose_benchmarks(experiment, None, own.data_root)
-    shape = experiment.model.backbone.shape
-    if own.layer is not None:
-        refuse_missing_layers(own.layer, max(shape.text_layers, shape.vision_layers - 1))
-    check_experiment(experiment)
-    chosen = chosen_questions(experiment.benchmarks, own.sample)
-    load_run(own.run, experiment)
-    experiment.model.eval()
-    experiment.model.compare_with_library("answering")
+    own, rest = argument_parser().parse_known_args(list(arguments))
+
+    def check_layers(model: TuningModule) -> None:
+        shape = model.backbone.shape
+        if own.layer is not None:
+            refuse_missing_layers(own.layer, max(shape.text_layers, shape.vision_layers - 1))
+
+    model, questions = model_and_questions(own, rest, "m2pt attention", check_layers)
+    load_weights(own.run, model, [question.template for question in questions])
+    model.eval()
+    model.compare_with_library("answering")
     folder = own.output or own.run / "figures" / "attention"
     folder.mkdir(parents=True, exist_ok=True)
+    processor = model.backbone.processor()
     samples = []
-    for benchmark, question in chosen:
-        sample = shown_sample(experiment, benchmark, question, own.layer)
+    for question in questions:
+        sample = shown_sample(model, processor, question, own.layer)
         samples.append(sample)
         write_sample(folder, sample, own.token)
         say_missing_words(sample, own.token)
         answers = ", ".join(f"{side.name}: {side.answer}" for side in sample.sides)
-        say(f"{benchmark.name} {question.id}: {question.text} ({answers})")
+        say(f"{question.set_name} {question.id}: {question.text} ({answers})")
     if all(side.attention.language for sample in samples for side in sample.sides):
         write_atomically(folder / PAGE, attention_page(samples).encode())
         say(f"page:     {folder / PAGE}")
@@ -87,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_sample(folder: Path, sample: ShownSample, words: Sequence[str]) -> None:
     """Writes the pictures and arrays of one sample."""
-    name = NOT_IN_NAMES.sub("-", f"{sample.set_name}-{sample.question.id}")
+    name = NOT_IN_NAMES.sub("-", f"{sample.question.set_name}-{sample.question.id}")
     write_atomically(folder / f"{name}.safetensors", attention_arrays(sample))
     write_atomically(folder / f"{name}.json", attention_names(sample).encode())
     if sample.sides[0].attention.language:

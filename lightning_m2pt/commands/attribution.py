@@ -8,35 +8,28 @@ RUN/figures/attribution.
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from torch import Tensor
 
-from data_modules.benchmark import BenchmarkDataModule
-from experiments.commands.attention import NOT_IN_NAMES
-from experiments.commands.evaluate import choose_benchmarks
-from experiments.configuration.cli import Experiment, split_arguments
-from experiments.inspection.attention_pictures import draw_overlay, png, quiet_pyplot, shortened, without_formulas
-from experiments.inspection.attention_samples import (
-    chosen_questions,
-    picture_of,
-    question_batch,
-    token_text,
-    with_answer,
-)
-from experiments.inspection.attribution_methods import (
+from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.commands.attention import NOT_IN_NAMES
+from lightning_m2pt.commands.questions import MORE_FLAGS, add_question_flags, model_and_questions
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.inspection.attribution import (
     AttributionMethod,
     answer_probability,
     patch_attribution,
     require_captum,
 )
-from experiments.runs.loading import experiment_of_run, load_run
-from experiments.runs.prepare import check_experiment, require_benchmarks
-from lightning_m2pt.answering.greedy import greedy_answers
-from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.inspection.deletion import DeletionCheck, deletion_check
+from lightning_m2pt.inspection.pictures import draw_overlay, png, quiet_pyplot, shortened, without_formulas
+from lightning_m2pt.inspection.samples import InspectedQuestion, picture_of, token_text, with_answer
+from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import VerbParser, say
 
@@ -44,50 +37,47 @@ RANDOM_ORDERS = 20
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
+    """Returns the verb's own flags."""
     parser = VerbParser(
         prog="m2pt attribution",
-        description=__doc__,
-        add_help=False,
+        description=f"{__doc__}{MORE_FLAGS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
-    parser.add_argument("--sample", nargs="+", required=True, metavar="SET[:ID]", help="questions, such as vsr:test/1")
+    add_question_flags(parser, "required without --image")
     parser.add_argument(
         "--method", choices=get_args(AttributionMethod), default="occlusion", help="default: %(default)s"
     )
     parser.add_argument(
         "--answer-token", type=int, default=0, metavar="N", help="which token of the answer, from 0 (default)"
     )
-    parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/attribution)")
     return parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    own, rest = split_arguments(argument_parser(), arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     require_captum()
-    experiment = experiment_of_run(own.run, rest)
-    require_benchmarks(experiment)
-    choose_benchmarks(experiment, None, own.data_root)
-    check_experiment(experiment)
-    chosen = chosen_questions(experiment.benchmarks, own.sample)
-    load_run(own.run, experiment)
-    experiment.model.eval()
-    experiment.model.compare_with_library("answering")
+    if own.image is None and not own.sample:
+        raise BadInputError("no question is named", where="command line", expected="--sample SET[:ID], or --image FILE")
+    model, questions = model_and_questions(own, rest, "m2pt attribution", lambda _: None)
+    load_weights(own.run, model, [question.template for question in questions])
+    model.eval()
+    model.compare_with_library("answering")
     folder = own.output or own.run / "figures" / "attribution"
     folder.mkdir(parents=True, exist_ok=True)
-    for benchmark, question in chosen:
-        attribute(experiment, benchmark, question, own.method, own.answer_token, folder)
+    processor = model.backbone.processor()
+    for question in questions:
+        asked = replace(question, batch=question.batch.to(model.device))
+        attribute(model.backbone, processor, asked, own.method, own.answer_token, folder)
     say(f"pictures and numbers: {folder}")
     return ExitCode.DONE
 
 
 def attribute(
-    experiment: Experiment,
-    benchmark: BenchmarkDataModule,
-    question: Question,
+    backbone: Backbone,
+    processor: Processor,
+    question: InspectedQuestion,
     method: AttributionMethod,
     place: int,
     folder: Path,
@@ -97,9 +87,8 @@ def attribute(
     Raises:
         BadInputError: If the answer has no such token.
     """
-    backbone, processor = experiment.model.backbone, benchmark.processor
-    batch = question_batch(benchmark, question).to(experiment.model.device)
-    answer = greedy_answers(backbone, batch, benchmark.max_new_tokens, processor.eos_token_id)[0].token_ids
+    batch = question.batch
+    answer = greedy_answers(backbone, batch, question.max_new_tokens, processor.eos_token_id)[0].token_ids
     if not 0 <= place < len(answer):
         raise BadInputError(
             f"the answer to {question.id} has {len(answer)} tokens",
@@ -113,20 +102,20 @@ def attribute(
     check = deletion_check(probability, pixels, attribution, RANDOM_ORDERS)
     token = token_text(processor, answer[place]).strip()
     facts = {
-        "set": benchmark.name,
+        "set": question.set_name,
         "id": question.id,
         "question": question.text,
         "answer": processor.decode(answer),
         "token": token,
         "method": method,
     }
-    name = NOT_IN_NAMES.sub("-", f"{benchmark.name}-{question.id}-{method}")
+    name = NOT_IN_NAMES.sub("-", f"{question.set_name}-{question.id}-{method}")
     numbers = json.dumps({**facts, **numbers_of(attribution, check)}, indent=1) + "\n"
     write_atomically(folder / f"{name}.json", numbers.encode())
     write_atomically(
         folder / f"{name}.png", attribution_figure(facts, picture_of(pixels, processor), attribution, check)
     )
-    say(f"{benchmark.name} {question.id}: “{token}”, {verdict(check)}")
+    say(f"{question.set_name} {question.id}: “{token}”, {verdict(check)}")
 
 
 def numbers_of(attribution: Tensor, check: DeletionCheck) -> dict[str, Any]:

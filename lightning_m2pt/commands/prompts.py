@@ -2,7 +2,8 @@
 
 Shows the words nearest to the textual prompts of each layer (cosine against the token embedding), and writes into
 RUN/figures/prompts: prompts.json with all numbers, and a picture of how alike the layers' prompts are and of how long
-rows were over training.
+rows were over training. ``--model.KEY VALUE`` sets a key of the run's model; ``--allow-import PACKAGE`` opens a
+package.
 """
 
 import argparse
@@ -14,12 +15,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.loggers import METRICS_FILE, STEP
-from experiments.configuration.cli import Experiment, split_arguments
-from experiments.inspection.attention_samples import token_text
-from experiments.inspection.prompt_pictures import prompts_figure
-from experiments.runs.loading import experiment_of_run, load_run
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inspection.prompt_pictures import prompts_figure
 from lightning_m2pt.inspection.prompt_rows import (
     chance_of_nearest,
     chance_of_similarity,
@@ -27,10 +24,14 @@ from lightning_m2pt.inspection.prompt_rows import (
     nearest_words,
     row_norms,
 )
+from lightning_m2pt.inspection.samples import token_text
 from lightning_m2pt.prompts.deep import DeepPrompts
-from lightning_m2pt.runs.metrics_file import read_metrics
+from lightning_m2pt.runs.loading import load_weights
+from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
+from lightning_m2pt.runs.model_of_run import model_of_run
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.tuning.module import TuningModule
 
 NORM = "train/row_norm/"
 VISUAL, TEXTUAL = "visual_prompts", "textual_prompts"
@@ -38,10 +39,8 @@ WORDS_SHOWN = 3
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(
-        prog="m2pt prompts", description=__doc__, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Returns the verb's own flags."""
+    parser = VerbParser(prog="m2pt prompts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
     parser.add_argument("--words", type=int, default=5, metavar="N", help="words a row (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/prompts)")
@@ -50,22 +49,22 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    own, rest = split_arguments(argument_parser(), arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     if own.words < 1:
         raise BadInputError(f"{own.words} is too few", where="command line: --words", expected="at least 1")
-    experiment = experiment_of_run(own.run, rest)
-    experiment.model.backbone.check_files()
-    load_run(own.run, experiment)
-    tables = prompt_tables(experiment)
+    model = model_of_run(own.run, rest)
+    model.backbone.check_files()
+    load_weights(own.run, model)
+    tables = prompt_tables(model)
     if not tables:
         raise BadInputError(
-            f"method {experiment.model.method.name} has no prompts here",
+            f"method {model.method.name} has no prompts here",
             where=str(own.run),
             expected="a run with visual_prompts or textual_prompts",
         )
     folder = own.output or own.run / "figures" / "prompts"
     folder.mkdir(parents=True, exist_ok=True)
-    found = inspected(experiment, tables, own.words)
+    found = inspected(model, tables, own.words)
     norms = norms_over_training(own.run / METRICS_FILE)
     write_atomically(folder / "prompts.json", (json.dumps({**found, "norms": norms}, indent=1) + "\n").encode())
     write_atomically(folder / "prompts.png", prompts_figure(found, norms))
@@ -80,14 +79,14 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def prompt_tables(experiment: Experiment) -> dict[str, DeepPrompts]:
+def prompt_tables(model: TuningModule) -> dict[str, DeepPrompts]:
     """Returns the attached prompts that are there."""
-    attachment = experiment.model.backbone.attachment
+    attachment = model.backbone.attachment
     tables = {VISUAL: attachment.visual_prompts, TEXTUAL: attachment.textual_prompts}
     return {name: prompts for name, prompts in tables.items() if prompts is not None}
 
 
-def inspected(experiment: Experiment, tables: dict[str, DeepPrompts], words: int) -> dict[str, Any]:
+def inspected(model: TuningModule, tables: dict[str, DeepPrompts], words: int) -> dict[str, Any]:
     """Returns for each kind of prompts norms and likeness by layer, and for textual ones the nearest words."""
     found: dict[str, Any] = {}
     for name, prompts in tables.items():
@@ -99,7 +98,7 @@ def inspected(experiment: Experiment, tables: dict[str, DeepPrompts], words: int
             "row_norms": row_norms(prompts),
         }
     if TEXTUAL in tables:
-        backbone, prompts = experiment.model.backbone, tables[TEXTUAL]
+        backbone, prompts = model.backbone, tables[TEXTUAL]
         vocabulary, processor = backbone.token_embedding().weight.detach(), backbone.processor()
         found[TEXTUAL]["chance_of_nearest"] = chance_of_nearest(vocabulary)
         of_layers = {layer: nearest_words(prompts.rows[str(layer)][0], vocabulary, words) for layer in prompts.layers}

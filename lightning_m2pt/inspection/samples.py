@@ -1,4 +1,4 @@
-"""The questions whose attention is shown: chosen from a run's sets, answered, and run once more with the answer."""
+"""The questions whose attention is shown: answered, and run once more with the answer."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -7,19 +7,16 @@ import numpy
 import torch
 from torch import Tensor
 
-from data_modules.base import as_sample
-from data_modules.benchmark import BenchmarkDataModule
-from experiments.configuration.cli import Experiment
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.collate import Collator, EncodedSample
 from lightning_m2pt.inputs.processing import Processor
-from lightning_m2pt.inputs.samples import Question
+from lightning_m2pt.inputs.samples import Sample
+from lightning_m2pt.inputs.templates import ConversationTemplate
 from lightning_m2pt.inspection.attention import SampleAttention, capture_attention
+from lightning_m2pt.tuning.module import TuningModule
 
-QUESTIONS_BY_DEFAULT = 3
 SPACE_MARKS = {"▁": " ", "Ġ": " ", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
 """How tokenizers write a space or a line break inside a token, and how it is shown."""
 PROMPT_NAMES = {
@@ -28,6 +25,29 @@ PROMPT_NAMES = {
     Span.VISUAL_PROMPT: "visual prompt",
     Span.PATCH: "patch",
 }
+
+
+@dataclass(frozen=True)
+class InspectedQuestion:
+    """One question that a model is looked at with.
+
+    Attributes:
+        set_name: Its evaluation set, or what questions of no set go by.
+        id: Unique within its set.
+        text: The question.
+        target: The right answer; empty if nobody says it.
+        template: Name of the template it is asked in.
+        batch: The question alone, without an answer, as a batch of one.
+        max_new_tokens: How long its answer may become.
+    """
+
+    set_name: str
+    id: str
+    text: str
+    target: str
+    template: str
+    batch: Batch
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -56,88 +76,58 @@ class ShownSample:
     """One question with both models' attention.
 
     Attributes:
-        set_name: Its evaluation set.
-        question: As the set asks it.
+        question: The question.
         picture: (H, W, 3) uint8, exactly the pixels that the vision tower reads.
         sides: The tuned and the frozen model, or the frozen one alone.
     """
 
-    set_name: str
-    question: Question
+    question: InspectedQuestion
     picture: numpy.ndarray
     sides: tuple[Side, ...]
 
 
-def chosen_questions(
-    benchmarks: Sequence[BenchmarkDataModule], names: Sequence[str]
-) -> list[tuple[BenchmarkDataModule, Question]]:
-    """Returns the questions that ``SET:ID`` or ``SET`` (its first few) name; without any, the first set's first few.
-
-    Raises:
-        BadInputError: If there is no such set or question; near ones are named.
-    """
-    by_name = {benchmark.name: benchmark for benchmark in benchmarks}
-    chosen = []
-    for name in names or [next(iter(by_name))]:
-        set_name, has_id, question_id = name.partition(":")
-        if set_name not in by_name:
-            raise BadInputError(
-                f"the run has no set {set_name!r:.40}", where="command line: --sample", expected=", ".join(by_name)
-            )
-        questions = by_name[set_name].questions()
-        found = [one for one in questions if one.id == question_id] if has_id else questions[:QUESTIONS_BY_DEFAULT]
-        if not found:
-            examples = ", ".join(question.id for question in questions[:QUESTIONS_BY_DEFAULT])
-            raise BadInputError(
-                f"{set_name} has no question {question_id!r:.60}",
-                where="command line: --sample",
-                expected=f"SET:ID, with ids such as {examples}",
-                hint=f"`m2pt data show --set {set_name}` shows pictures and questions",
-            )
-        chosen += [(by_name[set_name], question) for question in found]
-    return chosen
-
-
 def shown_sample(
-    experiment: Experiment, benchmark: BenchmarkDataModule, question: Question, layers: Collection[int] | None
+    model: TuningModule, processor: Processor, question: InspectedQuestion, layers: Collection[int] | None
 ) -> ShownSample:
     """Answers one question with the tuned and with the frozen model and reads their attention.
 
     Args:
-        experiment: Its model is loaded, with the method attached, in evaluation mode; it is so again afterwards.
-        benchmark: The question's set.
+        model: It is loaded, with the method attached, in evaluation mode; it is so again afterwards.
+        processor: Its tokenizer and image transform.
         question: The question.
         layers: Numbers of the layers to keep; None keeps all.
     """
-    model = experiment.model
-    batch = question_batch(benchmark, question).to(model.device)
+    asked = replace(question, batch=question.batch.to(model.device))
     sides = []
     if model.method.part_names():
-        sides.append(side("tuned", model.backbone, benchmark, batch, layers))
+        sides.append(side("tuned", model.backbone, processor, asked, layers))
     model.method.detach(model.backbone)
     try:
-        sides.append(side("frozen", model.backbone, benchmark, batch, layers))
+        sides.append(side("frozen", model.backbone, processor, asked, layers))
     finally:
         model.method.attach(model.backbone)
-    return ShownSample(benchmark.name, question, picture_of(batch.pixel_values[0], benchmark.processor), tuple(sides))
+    return ShownSample(question, picture_of(asked.batch.pixel_values[0], processor), tuple(sides))
 
 
-def question_batch(benchmark: BenchmarkDataModule, question: Question) -> Batch:
-    """Returns one question without its answer as a batch."""
-    processor, sample = benchmark.processor, as_sample(question)
-    text = processor.encode(sample, benchmark.template, with_answers=False)
-    encoded = EncodedSample(text, processor.image(question.image, question.source), question.id, sample.tasks)
+def question_batch(sample: Sample, template: ConversationTemplate, processor: Processor) -> Batch:
+    """Returns one question without its answer as a batch.
+
+    Raises:
+        BadInputError: If its picture cannot be read.
+    """
+    text = processor.encode(sample, template, with_answers=False)
+    encoded = EncodedSample(text, processor.image(sample.image, sample.source), sample.id, sample.tasks)
     batch = Collator(processor.pad_token_id)([encoded])
     assert isinstance(batch, Batch)
     return batch
 
 
 def side(
-    name: str, backbone: Backbone, benchmark: BenchmarkDataModule, batch: Batch, layers: Collection[int] | None
+    name: str, backbone: Backbone, processor: Processor, question: InspectedQuestion, layers: Collection[int] | None
 ) -> Side:
-    """Answers a batch of one question with the backbone as it is, and reads its attention."""
-    processor = benchmark.processor
-    answer = greedy_answers(backbone, batch, benchmark.max_new_tokens, processor.eos_token_id)[0].token_ids
+    """Answers one question with the backbone as it is, and reads its attention."""
+    batch = question.batch
+    answer = greedy_answers(backbone, batch, question.max_new_tokens, processor.eos_token_id)[0].token_ids
     answered = with_answer(batch, answer)
     attention = capture_attention(backbone, answered, layers)[0]
     fullest = max(attention.language, key=lambda layer: len(layer.spans), default=None)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy
 
-from experiments.inspection.attention_pictures import png, quiet_pyplot
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inspection.pictures import png, quiet_pyplot
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS
 
 COLOURS = {"visual_prompts": SPAN_COLOURS[Span.VISUAL_PROMPT], "textual_prompts": SPAN_COLOURS[Span.TEXTUAL_PROMPT]}
@@ -46,7 +46,7 @@ def prompts_figure(found: dict[str, Any], norms: dict[str, list[tuple[int, float
     return png(figure)
 
 
-def label_lengths(axes: Any) -> None:
+def label_lengths(axes: Any) -> None:  # noqa: ANN401
     """Finishes a panel of lengths, which start at 0."""
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=7, frameon=False)
@@ -54,7 +54,7 @@ def label_lengths(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_similarity(axes: Any, name: str, of_kind: dict[str, Any]) -> None:
+def draw_similarity(axes: Any, name: str, of_kind: dict[str, Any]) -> None:  # noqa: ANN401
     """Draws how alike the layers' rows are."""
     table, layers = numpy.array(of_kind["similarity"]), of_kind["layers"]
     axes.imshow(table, cmap="cividis", vmin=0, vmax=1)

@@ -21,20 +21,20 @@ import torch
 from lmms_eval.api.model import lmms
 from typing_extensions import override
 
-from experiments.runs.loaded_model import Asked, load_model
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.templates import IMAGE_MARK
+from lightning_m2pt.runs.loaded_model import Asked, load_model
 
 DEFAULT_MAX_NEW_TOKENS = 128
 
 
-class M2PTModel(lmms):
+class M2PTModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
     """A tuned run, or the untouched backbone, as lmms-eval asks for it.
 
     Args:
         run: A tuned run's folder.
         config: In its place, the file of an experiment that tunes nothing.
-        template: Name of the conversation template; empty takes that of the experiment's first evaluation set.
+        template: Name of the conversation template; empty takes that of the first evaluation set.
         batch_size: Questions answered at once.
         device: Where the model runs; None takes this process's GPU if there is one.
     """

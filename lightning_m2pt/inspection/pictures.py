@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy
 import torch
 
-from experiments.inspection.attention_samples import ShownSample, Side
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inspection.activation import Activations, activations, span_means
 from lightning_m2pt.inspection.attention import LayerAttention
+from lightning_m2pt.inspection.samples import ShownSample, Side
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS, SPAN_WORDS
 
 Part = Literal["language", "vision"]
@@ -81,11 +81,11 @@ def activation_figure(sample: ShownSample, part: Part) -> bytes:
         draw_bars(bars, activation, columns, tallest)
         label_words(bars, activation, columns, words_of(side, part))
         figure.colorbar(image, ax=heat, extend="max", pad=0.01, aspect=12).ax.tick_params(labelsize=7)
-    figure.suptitle(f"{sample.set_name} {sample.question.id}: {shortened(sample.question.text)}", fontsize=11)
+    figure.suptitle(f"{sample.question.set_name} {sample.question.id}: {shortened(sample.question.text)}", fontsize=11)
     return png(figure)
 
 
-def draw_heat(axes: Any, activation: Activations, columns: list[int | None], highest: float) -> Any:
+def draw_heat(axes: Any, activation: Activations, columns: list[int | None], highest: float) -> Any:  # noqa: ANN401
     """Draws layers and, below a gap, their mean; grey where a side has no such column."""
     values = torch.cat([activation.values, torch.full_like(activation.values[:1], float("nan"))])
     table = rearranged(torch.cat([values, activation.average[None]]), columns)
@@ -98,7 +98,7 @@ def draw_heat(axes: Any, activation: Activations, columns: list[int | None], hig
     return image
 
 
-def draw_bars(axes: Any, activation: Activations, columns: list[int | None], tallest: float) -> None:
+def draw_bars(axes: Any, activation: Activations, columns: list[int | None], tallest: float) -> None:  # noqa: ANN401
     """Draws the mean over layers as bars in their spans' colours, with each span's name and mean per token above."""
     means = span_means(activation.average, activation.spans)
     spans = [None if column is None else Span(int(activation.spans[column])) for column in columns]
@@ -122,7 +122,7 @@ def draw_bars(axes: Any, activation: Activations, columns: list[int | None], tal
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def label_words(axes: Any, activation: Activations, columns: list[int | None], words: Sequence[str]) -> None:
+def label_words(axes: Any, activation: Activations, columns: list[int | None], words: Sequence[str]) -> None:  # noqa: ANN401
     """Writes question and answer tokens below the bars, if they are few enough to be read."""
     shown = [
         (place, without_formulas(words[column].strip()))
@@ -216,12 +216,12 @@ def overlay_figure(sample: ShownSample, words: Sequence[str] = ()) -> bytes:
             cell.set_yticks([])
         for cell in of_side[1 + len(cells) :]:
             cell.set_axis_off()
-    title = f"{sample.set_name} {sample.question.id}: {shortened(sample.question.text, 30 * columns)}"
+    title = f"{sample.question.set_name} {sample.question.id}: {shortened(sample.question.text, 30 * columns)}"
     figure.suptitle(f"{title}\n(each overlay is scaled to its own highest patch)", fontsize=9)
     return png(figure)
 
 
-def draw_overlay(axes: Any, picture: numpy.ndarray, patches: numpy.ndarray) -> None:
+def draw_overlay(axes: Any, picture: numpy.ndarray, patches: numpy.ndarray) -> None:  # noqa: ANN401
     """Draws the picture in grey under the patches' attention; the more of it, the brighter and the less transparent."""
     height, width = picture.shape[:2]
     axes.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -248,7 +248,7 @@ def without_formulas(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def quiet_pyplot() -> Any:
+def quiet_pyplot() -> Any:  # noqa: ANN401
     """Returns matplotlib's pyplot, drawing to memory."""
     import matplotlib
 
@@ -258,7 +258,7 @@ def quiet_pyplot() -> Any:
     return pyplot
 
 
-def png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:  # noqa: ANN401
     """Returns a figure as PNG and lets it go."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=RESOLUTION, facecolor="white")

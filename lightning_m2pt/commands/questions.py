@@ -1,0 +1,106 @@
+"""What a run's model is looked at with: questions of its sets, or one about a picture of the user's own.
+
+Sets are read by data modules, which are in a checkout; an own question needs none.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.samples import Sample, Turn
+from lightning_m2pt.inputs.templates import template_named
+from lightning_m2pt.inspection.samples import InspectedQuestion, question_batch
+from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.system.checkout import checkout_module
+from lightning_m2pt.tuning.module import TuningModule
+
+QUESTIONS_OF_SETS = "experiments.commands.questions_of_sets"
+OWN = "own"
+"""What stands in place of a set's name."""
+MOST_ANSWER_TOKENS = 32
+QUESTIONS_BY_DEFAULT = 3
+MORE_FLAGS = """
+--model.KEY VALUE sets a key of the run's model; with questions of its sets, --KEY VALUE sets any key of the run.
+"""
+
+
+def add_question_flags(parser: argparse.ArgumentParser, without_sample: str) -> None:
+    """Adds the flags that say which questions are meant.
+
+    Args:
+        parser: The verb's parser.
+        without_sample: What the verb does without any of them.
+    """
+    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
+    parser.add_argument(
+        "--sample",
+        nargs="+",
+        default=[],
+        metavar="SET[:ID]",
+        help=f"questions of the run's sets, such as vsr:test/1 ({without_sample})",
+    )
+    parser.add_argument("--image", type=Path, metavar="FILE", help="in place of --sample: a picture of your own")
+    parser.add_argument("--question", metavar="TEXT", help="the question about --image")
+    parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
+
+
+def model_and_questions(
+    own: argparse.Namespace, rest: Sequence[str], verb: str, check_model: Callable[[TuningModule], None]
+) -> tuple[TuningModule, list[InspectedQuestion]]:
+    """Returns a run's model, without weights, and the questions that are asked of it.
+
+    Args:
+        own: The flags of ``add_question_flags``.
+        rest: The words that are none of the verb's flags.
+        verb: The verb's name, for messages.
+        check_model: Called before any data are read.
+
+    Raises:
+        BadInputError: If flags do not go together, a question's set needs a checkout and there is none, or run, set,
+            question or picture are missing or damaged.
+    """
+    refuse_both(own)
+    if own.image is None:
+        sets = checkout_module(QUESTIONS_OF_SETS, f"{verb} without --image")
+        experiment = sets.run_with_sets(own.run, rest, own.data_root)
+        check_model(experiment.model)
+        return experiment.model, sets.questions_of_sets(experiment, own.sample, QUESTIONS_BY_DEFAULT)
+    model = model_of_run(own.run, rest)
+    check_model(model)
+    model.backbone.check_files()
+    return model, [own_question(own.image, own.question, template_of_run(own.run), model)]
+
+
+def refuse_both(own: argparse.Namespace) -> None:
+    """Refuses half of an own question, and one together with questions of sets.
+
+    Raises:
+        BadInputError: If there is either.
+    """
+    if (own.image is None) != (own.question is None):
+        missing = "--question TEXT" if own.question is None else "--image FILE"
+        raise BadInputError("a picture and a question belong together", where="command line", expected=missing)
+    if own.image is not None and (own.sample or own.data_root is not None):
+        raise BadInputError(
+            "an own picture is of no set",
+            where="command line: --image",
+            expected="either --image and --question, or --sample",
+        )
+
+
+def own_question(image: Path, text: str, template: str, model: TuningModule) -> InspectedQuestion:
+    """Returns a question about a picture file.
+
+    Args:
+        image: The file.
+        text: The question.
+        template: Name of the template it is asked in.
+        model: Its backbone's tokenizer and image transform are used.
+
+    Raises:
+        BadInputError: If the picture or the text cannot be read.
+    """
+    sample = Sample(image.stem, image, str(image), (Turn(text),), (OWN,), str(image))
+    batch = question_batch(sample, template_named(template), model.backbone.processor())
+    return InspectedQuestion(OWN, image.stem, text, "", template, batch, MOST_ANSWER_TOKENS)

@@ -1,0 +1,52 @@
+"""The weights of a run: frozen ones and its adapter, into a model that has read configuration only."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_m2pt.storage.adapter import check_adapter, load_adapter, read_adapter_config
+from lightning_m2pt.storage.run_record import is_unfinished, read_run_record
+from lightning_m2pt.system.console import say
+from lightning_m2pt.tuning.module import TuningModule
+
+ADAPTER = "adapter"
+
+
+def load_weights(run: Path, model: TuningModule, templates: Sequence[str] = ()) -> None:
+    """Loads the frozen weights and the run's adapter.
+
+    Args:
+        run: The run's folder.
+        model: Not loaded yet.
+        templates: Names of the templates it will be asked in; none if it will not be asked.
+
+    Raises:
+        BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
+            before any weight is loaded.
+    """
+    if not model.method.part_names():
+        model.configure_model()
+        return
+    check_adapter(run / ADAPTER, model.method, model.backbone.fingerprint(), model.backbone.former_fingerprint())
+    say_differences(run, model, templates)
+    model.configure_model()
+    load_adapter(run / ADAPTER, model.method)
+
+
+def say_differences(run: Path, model: TuningModule, templates: Sequence[str]) -> None:
+    """Says so where a model is asked otherwise than it was tuned, or before it is, which is allowed.
+
+    Before format 2 an adapter says nothing of this.
+
+    Args:
+        run: The run's folder, with its adapter.
+        model: What it is loaded into.
+        templates: Names of the templates it will be asked in.
+    """
+    config, dtype = read_adapter_config(run / ADAPTER), model.backbone.dtype_name
+    others = sorted({template for template in templates if template != config.get("template")})
+    if is_unfinished(read_run_record(run)):
+        say("note: tuning was stopped before its last step: the command that began it goes on with it")
+    if config.get("base_dtype") not in (None, dtype):
+        say(f"note: tuned on a base in {config['base_dtype']}, which is in {dtype} now")
+    if config.get("template") is not None and others:
+        say(f"note: tuned with the template {config['template']}, asked in {', '.join(others)} now")
