@@ -32,7 +32,7 @@ from lightning_m2pt.inspection.pictures import (
 from lightning_m2pt.inspection.samples import InspectedQuestion, ShownSample, Side
 from lightning_m2pt.main import main
 from lightning_m2pt.system import checkout
-from tests.support.random_backbones import random_batch
+from lightning_m2pt.testing.random_backbone import random_batch
 from tests.support.small_experiment import run_with_a_set
 
 LANGUAGE = [Span.TEXTUAL_PROMPT] * 2 + [Span.SYSTEM] + [Span.PATCH] * 4 + [Span.QUESTION] * 2 + [Span.ANSWER]
