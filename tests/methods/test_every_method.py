@@ -8,23 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from experiments.commands.params import count
-from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
-from lightning_m2pt.system.tensor_hashes import hash_tensors
+from lightning_m2pt.testing.method_contract import method_contract, moved
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
-from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared, trained_parameters
 
 METHODS: dict[str, Callable[[], Method]] = {
     "m2pt": lambda: M2PT(5, 4),
@@ -65,177 +64,33 @@ START_AS_FROZEN = [
 ]
 
 
-def built(name: str, backbone: OpenClipLlama, *, moved: bool = True) -> Method:
+def built(name: str, backbone: Backbone) -> Method:
     """Returns a method whose tensors have moved away from where they start."""
-    method, generator = METHODS[name](), torch.Generator().manual_seed(5)
-    method.check(backbone.shape)
-    method.build(backbone, generator)
-    if moved:
-        with torch.no_grad():
-            for _, parameter in (named for tensors in method.parts().values() for named in tensors):
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return method.eval()
+    return moved(METHODS[name], backbone)
 
 
-def logits_of(backbone: OpenClipLlama, dtype: torch.dtype = torch.float32, **arguments: int) -> Tensor:
+def logits_of(backbone: Backbone) -> Tensor:
     with torch.no_grad():
-        return backbone.logits(backbone(random_batch(dtype=dtype, **arguments)).hidden_states)
-
-
-def everything_of(backbone: OpenClipLlama) -> tuple[str, list[int], list[str]]:
-    """Returns weights, identities of tensors, and hooks and shadowed methods of every module."""
-    hooks = [
-        f"{name} {len(module._forward_hooks)} {len(module._forward_pre_hooks)} {'attention' in vars(module)}"
-        for name, module in backbone.named_modules()
-    ]
-    return hash_tensors(backbone.state_dict()), [id(tensor) for tensor in backbone.parameters()], hooks
+        return backbone.logits(backbone(random_batch()).hidden_states)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_detaching_gives_the_very_backbone_back(tmp_path: Path, name: str) -> None:
+def test_every_method_keeps_the_contract(name: str) -> None:
+    method_contract(METHODS[name], starts_as_frozen=name in START_AS_FROZEN)
+
+
+def test_the_untouched_model_keeps_the_contract_of_methods() -> None:
+    method_contract(Frozen, starts_as_frozen=True)
+
+
+@pytest.mark.parametrize("name", ["m2pt", "full", "lora with tower"])
+def test_what_is_trained_is_counted_as_params_does(tmp_path: Path, name: str) -> None:
     backbone = random_backbone(tmp_path)
-    before, logits = everything_of(backbone), logits_of(backbone)
-    method = built(name, backbone)
-    method.attach(backbone)
-    attached = logits_of(backbone)
-    assert attached.shape != logits.shape or not torch.allclose(attached, logits, atol=1e-4)
-    greedy_answers(backbone, random_batch(), max_new_tokens=3, end_token_id=0)
-    method.attach(backbone)
-    method.detach(backbone)
-    assert everything_of(backbone) == before
-    assert torch.equal(logits_of(backbone), logits)
-
-
-@pytest.mark.parametrize("name", START_AS_FROZEN)
-def test_methods_that_start_at_zero_start_as_the_frozen_model(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    logits = logits_of(backbone)
-    built(name, backbone, moved=False).attach(backbone)
-    assert torch.equal(logits_of(backbone), logits)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_trained_is_declared_whatever_is_attached(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    method = built(name, backbone)
-    module = TuningModule(backbone, method)
-    freeze_all_but_declared(module, method)
-    names = [f"method.{tensor}" for tensors in method.parts().values() for tensor, _ in tensors]
-    assert sorted(trained_parameters(module)) == sorted(names)
-    method.attach(backbone)
-    assert sorted(trained_parameters(module)) == sorted(names)
-    assert list(method.parts()) == method.part_names()
-    assert set(method.part_names()) <= set(method.possible_parts())
-    assert set(method.added_parameters()) == set(method.part_names())
-    assert {parameter.dtype for tensors in method.parts().values() for _, parameter in tensors} == {torch.float32}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_gradients_reach_what_is_declared_and_nothing_else(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    method = built(name, backbone)
-    module = TuningModule(backbone, method)
-    freeze_all_but_declared(module, method)
-    method.attach(backbone)
-    supervised_rows(backbone, random_batch()).losses.sum().backward()
-    dead = method.dead_rows()
-    for tensor_name, parameter in (named for tensors in method.parts().values() for named in tensors):
-        assert parameter.grad is not None, tensor_name
-        rows = parameter.grad.reshape(-1, parameter.shape[-1]).ne(0).any(dim=-1)
-        if "embed_tokens" not in tensor_name:
-            assert (~rows).nonzero().flatten().tolist() == dead.get(tensor_name, []), tensor_name
-    assert {id(p) for p in module.parameters() if p.grad is not None} == {
-        id(p) for tensors in method.parts().values() for _, p in tensors
-    }
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_late_starters_are_declared(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    method = built(name, backbone, moved=False)
-    module = TuningModule(backbone, method)
-    freeze_all_but_declared(module, method)
-    method.attach(backbone)
-    supervised_rows(backbone, random_batch()).losses.sum().backward()
-    zero = {
-        tensor_name
-        for tensors in method.parts().values()
-        for tensor_name, parameter in tensors
-        if parameter.grad is not None and not parameter.grad.any()
-    }
-    declared = {tensor for tensor in method.may_start_without_gradient() if "embed_tokens" not in tensor}
-    assert zero == declared
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_cached_decoding_is_an_argmax_loop(tmp_path: Path, name: str) -> None:
-    """Positions, masks and caches with rows and keys in front: each token again from the whole sequence."""
-    backbone = random_backbone(tmp_path, torch.float64)
-    built(name, backbone).attach(backbone)
-    batch = random_batch(size=2, answer=0, dtype=torch.float64)
-    with torch.no_grad():
-        embeddings, _, spans = backbone.assemble(batch)
-        state = backbone.prefill(batch)
-        rows = [embeddings[sample, : int((spans[sample] > 0).sum())] for sample in range(2)]
-        for _ in range(3):
-            whole = torch.stack([backbone.logits(backbone.decode_rows(row[None]))[0, -1] for row in rows])
-            assert torch.allclose(state.logits, whole, atol=1e-6)
-            tokens = whole.argmax(dim=-1)
-            embedded = backbone.token_embedding()(tokens)
-            rows = [torch.cat([row, embedded[sample : sample + 1]]) for sample, row in enumerate(rows)]
-            state = backbone.advance(state, tokens)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_knocking_everything_out_is_the_frozen_model(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    logits = logits_of(backbone)
-    method = built(name, backbone)
-    method.attach(backbone)
-    method.attach(backbone, without=set(method.part_names()))
-    assert torch.equal(logits_of(backbone), logits)
-    with pytest.raises(BadInputError, match="no part 'nonsense'"):
-        method.attach(backbone, without={"nonsense"})
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
-def test_any_frozen_type(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
-    backbone = random_backbone(tmp_path, dtype)
-    method = built(name, backbone)
-    method.attach(backbone)
-    supervised_rows(backbone, random_batch(dtype=dtype)).losses.sum().backward()
-    greedy_answers(backbone, random_batch(dtype=dtype), max_new_tokens=3, end_token_id=0)
-    assert {parameter.dtype for tensors in method.parts().values() for _, parameter in tensors} == {torch.float32}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_counted_on_meta_is_what_is_built(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    trained = sum(p.numel() for tensors in built(name, backbone).parts().values() for _, p in tensors)
+    trained = sum(tensor.numel() for tensor in built(name, backbone).named_tensors().values())
+    base = sum(p.numel() for n, p in backbone.named_parameters() if n != "vision_tower.proj")
+    assert backbone.base_parameters() == base
     unbuilt = OpenClipLlama(str(tmp_path / "open_clip_config.json"), "none", str(tmp_path), "none", "none")
     assert count(TuningModule(unbuilt, METHODS[name]()))["trained"] == trained
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_the_base_is_counted_without_what_is_attached(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    untouched = backbone.base_parameters()
-    assert untouched == sum(p.numel() for n, p in backbone.named_parameters() if n != "vision_tower.proj")
-    built(name, backbone).attach(backbone)
-    assert backbone.base_parameters() == untouched
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_same_generator_same_tensors_whatever_came_before(tmp_path: Path, name: str) -> None:
-    backbone, hashes = random_backbone(tmp_path), []
-    for disturbance in (1, 2):
-        torch.manual_seed(disturbance)
-        state = torch.random.get_rng_state()
-        method = built(name, backbone, moved=False)
-        assert torch.equal(torch.random.get_rng_state(), state)
-        hashes.append(hash_tensors({n: p for tensors in method.parts().values() for n, p in tensors}))
-    assert hashes[0] == hashes[1]
 
 
 def test_merged_low_rank_updates_equal_attached_ones(tmp_path: Path) -> None:
