@@ -30,8 +30,7 @@ from tests.support.hub_files import picture, png, write_parquet, write_shards
 def said(question: Question) -> tuple:
     """What a question says, its picture decoded, without where it lies."""
     pixels = numpy.asarray(open_image(question.image)).tobytes()
-    facts = (question.id, question.subtask, question.text, question.target, question.image_id, question.references)
-    return (*facts, pixels)
+    return (question.id, question.subtask, question.text, question.target, question.image_id, question.references, pixels)
 
 
 def assert_the_same(hub: BenchmarkDataModule, original: BenchmarkDataModule) -> None:
