@@ -6,90 +6,18 @@ other codes are in ``lightning_m2pt.errors``.
 """
 
 import errno
-import importlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
+from lightning_m2pt.commands.verbs import VERBS, module_of, needs_checkout, parser_of
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
-from lightning_m2pt.system.checkout import checkout_module, version_text
+from lightning_m2pt.system.checkout import version_text
 from lightning_m2pt.system.launch import check_ranks
 from lightning_m2pt.system.stop_signals import ended_by_signals
 from lightning_m2pt.system.worker_death import worker_death
-
-VERBS = {
-    "train": (
-        "experiments.commands.train",
-        "fit, evaluate and compare with the frozen model; what is there is not redone",
-    ),
-    "fit": ("experiments.commands.fit", "tune a method; the same command resumes where it stopped"),
-    "sweep": (
-        "experiments.commands.sweep",
-        "many runs from one file: what is complete is skipped, what was cut off goes on",
-    ),
-    "validate": (
-        "experiments.commands.validate",
-        "loss and answer accuracy on the validation split of the tuned tasks",
-    ),
-    "test": ("experiments.commands.answer", "answer one evaluation set (--data) and score it"),
-    "predict": ("experiments.commands.answer", "answer one evaluation set (--data) to a prediction file"),
-    "evaluate": (
-        "experiments.commands.evaluate",
-        "answer and score every benchmark of an experiment, or of a run (--run DIR)",
-    ),
-    "score": ("lightning_m2pt.commands.score", "score prediction files under named rules; needs no model and no torch"),
-    "judge": ("lightning_m2pt.commands.judge", "let a local language model judge the answers of a prediction file"),
-    "export": (
-        "lightning_m2pt.commands.export",
-        "write answers in the formats of other tools' scorers (export predictions)",
-    ),
-    "report": (
-        "lightning_m2pt.commands.report",
-        "tables of evaluated runs with intervals: terminal, Markdown, LaTeX, CSV, JSON",
-    ),
-    "report-page": (
-        "lightning_m2pt.commands.report_page",
-        "one HTML page of all that has run, and figures and tables for a paper",
-    ),
-    "compare": (
-        "lightning_m2pt.commands.compare",
-        "two runs on the same questions: paired intervals, McNemar's test, verdicts",
-    ),
-    "attention": (
-        "lightning_m2pt.commands.attention",
-        "where a run's model looks, and the frozen one: pictures, arrays, a page",
-    ),
-    "prompts": (
-        "lightning_m2pt.commands.prompts",
-        "a run's prompts: nearest words, likeness of layers, norms over training",
-    ),
-    "attribution": (
-        "lightning_m2pt.commands.attribution",
-        "which patches an answer hangs on, checked by deleting them (captum)",
-    ),
-    "params": ("experiments.commands.params", "count what a method trains, on the meta device, without weights"),
-    "check": (
-        "experiments.commands.check",
-        "list all mistakes in configuration, annotations and pictures; load nothing",
-    ),
-    "data": (
-        "experiments.commands.data",
-        "fetch a set (data fetch), see its pictures and questions (data show), render the testbed",
-    ),
-    "backbone": ("experiments.commands.backbone", "rebuild the embedded backbone from its recipe"),
-    "chaos": ("experiments.chaos.command", "kill a small training on this disk again and again; compare every file"),
-    "doctor": ("lightning_m2pt.commands.doctor", "say what this machine has and what does not fit together"),
-}
-
-CHECKOUT = "experiments."
-"""Beginning of the modules that are in a checkout and not in this package."""
-
-
-def needs_checkout(verb: str) -> bool:
-    """Tells whether a verb's module is in a checkout of the project."""
-    return VERBS[verb][0].startswith(CHECKOUT)
 
 
 def help_text() -> str:
@@ -146,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:
-    """Imports the verb's module and runs it.
+    """Checks a verb's words, then imports its module and runs it.
 
     Raises:
         BadInputError: If there is no such verb, a launcher's variable is no number, or the verb needs a checkout and
@@ -163,11 +91,11 @@ def run_verb(verb: str, arguments: list[str]) -> int:
             hint=f"did you mean `m2pt {near[0]}`?" if near else "m2pt --help lists them",
         )
     check_ranks(os.environ)
-    name = VERBS[verb][0]
-    module = checkout_module(name, f"m2pt {verb}") if needs_checkout(verb) else importlib.import_module(name)
+    parser_of(verb).check(arguments)  # --help ends here; torch is not imported for a mistyped flag either
+    module = module_of(verb, VERBS[verb][0])
     quieten_libraries()  # again: Lightning sets its loggers' levels when it is imported
     # `test` and `predict` are one module: it is told which of the two it is.
-    return int(module.main([verb, *arguments] if name == "experiments.commands.answer" else arguments))
+    return int(module.main([verb, *arguments] if VERBS[verb][0] == "experiments.commands.answer" else arguments))
 
 
 def quieten_libraries() -> None:

@@ -1,4 +1,4 @@
-"""``m2pt predict`` and ``m2pt test``: one evaluation set (``--data``) to a prediction file; ``test`` also scores it."""
+"""Runs ``m2pt predict`` and ``m2pt test``; their flags and what they are for are in ``parsers``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.commands.evaluate import answers_come_from, recorded_config
-from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.commands.parsers.predict import answering_parser
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import short_hash
 from experiments.runs.loading import experiment_of_run, load_run
@@ -15,15 +16,13 @@ from experiments.runs.training import check_processes
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.scores import score_table
-from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.console import OUT, say
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb; the first word says which."""
     verb, *words = arguments
-    parser = VerbParser(prog=f"m2pt {verb}", description=__doc__, add_help=False)
-    parser.add_argument("--run", type=Path, help="a tuned run's folder; without it the untouched model answers")
-    own, rest = split_arguments(parser, words)
+    own, rest = answering_parser(verb, None).parse_known_args(words)
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
     if not isinstance(experiment.data, BenchmarkDataModule):
         raise BadInputError(

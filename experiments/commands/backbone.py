@@ -1,6 +1,5 @@
-"""The ``m2pt backbone`` command: rebuilds the embedded backbone from nothing, stage by stage."""
+"""Runs ``m2pt backbone``; its flags and what it is for are in ``parsers``."""
 
-import argparse
 import logging
 import multiprocessing
 import os
@@ -22,40 +21,13 @@ from experiments.backbone_recipe.settings import RECIPES, RecipeSettings
 from experiments.backbone_recipe.stage_files import StageRecord
 from experiments.backbone_recipe.tokenizer import build_tokenizer
 from experiments.backbone_recipe.training_loop import ProgressReport, StageProgress, load_part, use_one_thread
+from experiments.commands.parsers.backbone import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.system.console import VerbParser
 
-DEFAULT_NAME = "testbed"
 OUTPUT_FOLDER = Path(__file__).parents[2] / "lightning_m2pt" / "embedded"
-DEFAULT_WORK = Path("outputs") / "backbone"
 QUEUE_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the command's argument parser."""
-    parser = VerbParser(
-        prog="m2pt backbone",
-        description="Pretrain an embedded testbed backbone and write it as ordinary files. An interrupted call goes "
-        "on where it stopped; finished stages are not repeated.",
-    )
-    parser.add_argument(
-        "--name", choices=tuple(RECIPES), default=DEFAULT_NAME, help="which of the recipes (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=None, help="folder of the files (default: lightning_m2pt/embedded/NAME)"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=DEFAULT_WORK, help="checkpoints are in WORK/NAME (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=None, help="(default: the recipe's own)")
-    parser.add_argument(
-        "--shortened",
-        action="store_true",
-        help="a few dozen steps of every stage, about a minute; writes files only where --output is given",
-    )
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,20 +1,13 @@
-"""``m2pt check``: reads configuration, annotations and image headers of an experiment; loads no weights.
-
-All mistakes of all sets are listed, kind by kind. ``--decode`` decodes every picture; without it only those that do not
-end as their format does.
-
-With ``--benchmarks all`` or names (``--benchmarks mme,pope``) and no ``--config``: reads the evaluation sets below
-``--data.root`` instead and says what was found there, how many questions, and whether that is the official number.
-"""
+"""Runs ``m2pt check``; its flags and what it is for are in ``parsers``."""
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
-from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.commands.parsers.check import DECODE, VERIFY, argument_parser
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.datasets.check_report import mistakes_in, report_lines
 from experiments.datasets.check_sets import check_sets
 from experiments.datasets.evaluation_sets import default_data_root
@@ -26,21 +19,15 @@ from experiments.trainer.whole_steps import check_limits
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
-from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.system.console import say
 
-VERIFY, DECODE = "--verify", "--decode"
 OWN_FLAGS = {VERIFY, DECODE}
 NAMES = re.compile(r"\w+(,\w+)*")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = VerbParser(prog="m2pt check", description=__doc__, add_help=False, allow_abbrev=False)
-    parser.add_argument("--benchmarks", metavar="NAMES", help="evaluation sets by name, separated by commas, or all")
-    parser.add_argument(DECODE, action="store_true", help="decode every picture, to find the damaged ones")
-    parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help="folder of the sets' folders")
-    parser.add_argument(VERIFY, action="store_true", help="read the weights again, whatever is known of their hashes")
-    own, rest = split_arguments(parser, arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     has_file = any(word.startswith(("--config", "-c")) for word in rest)
     if own.benchmarks is not None and NAMES.fullmatch(own.benchmarks) and not has_file:
         if rest:

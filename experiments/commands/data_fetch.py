@@ -1,17 +1,11 @@
-"""``m2pt data fetch``: brings a set to this machine, as far as its terms allow, and says what is left to do by hand.
+"""Runs ``m2pt data fetch``; its flags and what it is for are in ``parsers``."""
 
-The first fetch resolves the source's newest revision to a commit and records it in ``source.json`` beside the files,
-with the SHA-256 of each. From then on the set is that commit: the same command checks the files, repairs what is
-missing or changed, and refuses anything else. ``--revision`` moves to another one. Files become visible whole. After an
-interrupted fetch the same command keeps the files that are whole; one that was cut off starts again.
-"""
-
-import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.commands.parsers.data_fetch import argument_parser
 from experiments.datasets.evaluation_sets import EVALUATION_SETS, default_data_root
 from experiments.datasets.fetched_files import RECORD_FILE, FetchRecord, differing_files, put_in_place, read_record
 from experiments.datasets.hub_download import (
@@ -23,25 +17,9 @@ from experiments.datasets.hub_download import (
 )
 from experiments.datasets.sources import SOURCES, Form, HubRepository, Source, TorchvisionArchive
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.system.console import say
 
 LETTERS_OF_REVISION = 12
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the command's flags."""
-    parser = VerbParser(
-        prog="m2pt data fetch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", choices=SOURCES, help="the set")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of all sets (default: M2PT_DATA, or data)")
-    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of the hub's repository")
-    parser.add_argument("--repository", metavar="OWNER/NAME", help="another copy of the hub's repository")
-    parser.add_argument("--form", choices=["original", "hub"], help="the set's own files, or the hub's Parquet files")
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,10 +1,5 @@
-"""``m2pt data show``: what the pictures, questions and right answers of a set look like.
+"""Runs ``m2pt data show``; its flags and what it is for are in ``parsers``."""
 
-Reads a set through its data module and writes a contact sheet: pictures spread over the set (of a tuning set the
-first), enlarged, with their questions and right answers below. Loads no weights.
-"""
-
-import argparse
 import difflib
 from collections.abc import Sequence
 from io import BytesIO
@@ -17,6 +12,15 @@ from rich.text import Text
 from data_modules.base import DataModule, image_key
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
+from experiments.commands.parsers.data_show import (
+    DEFAULT_CONFIG,
+    EVERY_SET,
+    PICTURES_OF_EVERY_SET,
+    PICTURES_OF_ONE_SET,
+    QUESTIONS_OF_A_PICTURE,
+    TUNING_SET,
+    argument_parser,
+)
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.datasets.contact_sheet import (
     ELLIPSIS,
@@ -32,57 +36,13 @@ from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.inputs.samples import Question, Sample
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.console import OUT, say
 
-DEFAULT_CONFIG = "experiments/m2pt_base.yaml"
-TUNING_SET = "vision_flan"
-EVERY_SET = "all"
-PICTURES_OF_ONE_SET = 12
-PICTURES_OF_EVERY_SET = 4
 MOST_PICTURES = 200
-QUESTIONS_OF_A_PICTURE = 3
 LETTERS_IN_TABLE = 240
 LETTERS_OF_ID = 60
 GOLDEN_RATIO = 0.6180339887498949
 LETTERS_OF_REVISION = 12
-
-EXAMPLES = f"""\
-The set is named as in the experiment's list of benchmarks; {TUNING_SET} is the tuning set (its first training
-samples, each with all its turns); {EVERY_SET} puts a row of every set on one sheet. A picture that is asked several
-questions appears once, with up to {QUESTIONS_OF_A_PICTURE} of them. Any key of the experiment can be given too.
-
-examples:
-  m2pt data show --set mme
-  m2pt data show --set {TUNING_SET} --count 24
-  m2pt data show --config experiments/m2pt_vicuna7b.yaml --set pope --output sheet.png
-  m2pt data show --set {EVERY_SET} --output every_set.png
-"""
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(
-        prog="m2pt data show",
-        usage="m2pt data show --set NAME [--config FILE] [--count N] [--output FILE.png] [experiment keys]",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--set", required=True, metavar="NAME", help=f"a set of the experiment, or {EVERY_SET}")
-    parser.add_argument(
-        "--count",
-        type=int,
-        metavar="N",
-        help=f"pictures to show (default: {PICTURES_OF_ONE_SET}; {PICTURES_OF_EVERY_SET} of each with {EVERY_SET})",
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE.png", help="the contact sheet (default: outputs/data_show/NAME.png)"
-    )
-    parser.add_argument(
-        "-c", "--config", action="append", metavar="FILE", help=f"the experiment (default: {DEFAULT_CONFIG})"
-    )
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

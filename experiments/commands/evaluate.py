@@ -1,16 +1,11 @@
-"""``m2pt evaluate``: answer and score every benchmark of an experiment, or of a tuned run.
+"""Runs ``m2pt evaluate``; its flags and what it is for are in ``parsers``."""
 
-With ``--run DIR`` the run's adapter answers; ``--knock-out PART`` leaves a component out. With ``--config`` alone the
-experiment's own run answers if it was tuned, and the untouched model if its method trains nothing. An evaluation that
-was cut off goes on where it stopped.
-"""
-
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.commands.parsers.evaluate import argument_parser
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import (
     NOT_DECIDING_BACKBONE_KEYS,
@@ -28,59 +23,15 @@ from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.storage.run_record import CONFIG_FILE
-from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.system.strict_json import parse_json
 
 ALL = "all"
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(
-        prog="m2pt evaluate", description=__doc__, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, help="a tuned run's folder")
-    parser.add_argument(
-        "--benchmarks",
-        metavar="NAMES",
-        help="which of the experiment's sets, such as mme,pope,vsr (default: all); or the whole list as JSON",
-    )
-    parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
-    parser.add_argument(
-        "--knock-out",
-        nargs="+",
-        default=[],
-        metavar="PART",
-        help="visual_prompts, textual_prompts, interaction, lm_head",
-    )
-    parser.add_argument(
-        "--answer",
-        choices=get_args(AnsweringMethod),
-        default="greedy",
-        help="decode answers, or choose the candidate answer of the highest log-probability, summed or averaged over "
-        "its tokens (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--shots",
-        type=whole_number,
-        default=0,
-        metavar="K",
-        help="put K examples of the set's training split, with picture and answer, before every question",
-    )
-    parser.add_argument(
-        "--shared-prefix",
-        choices=("true", "false"),
-        default="true",
-        help="compute prompts, system text and every picture once for all their questions; false answers every "
-        "question by itself, with the same answers in float32 (default: %(default)s)",
-    )
-    parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
-    return parser
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    own, rest = split_arguments(argument_parser(), arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     names = own.benchmarks
     if names is not None and names.lstrip().startswith("["):
         rest, names = [*rest, "--benchmarks", names], None
@@ -134,18 +85,6 @@ def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | No
         for benchmark, config in chosen:
             benchmark.root = root / benchmark.name
             config["init_args"]["root"] = str(benchmark.root)
-
-
-def whole_number(text: str) -> int:
-    """Returns a number of 0 or more.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    number = int(text)
-    if number < 0:
-        raise ValueError(f"{number} is less than 0")
-    return number
 
 
 def evaluation_folder(

@@ -1,6 +1,5 @@
-"""``m2pt fit``: tune a method on an experiment's data; the same command resumes and never repeats what is complete."""
+"""Runs ``m2pt fit``; its flags and what it is for are in ``parsers``."""
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +11,9 @@ from lightning.pytorch import Trainer
 from callbacks.lock_check import LockCheck
 from callbacks.stop_decision import StopDecision
 from callbacks.time_limit import OutOfTime
+from experiments.commands.parsers.fit import argument_parser
 from experiments.commands.validate import require_validation_split, validate
-from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.folder import refuse_other_settings, run_folder
 from experiments.runs.lengths import check_sample_lengths
 from experiments.runs.loading import load_run
@@ -33,23 +33,14 @@ from lightning_m2pt.runs.loading import ADAPTER
 from lightning_m2pt.storage.adapter import refuse_unless_saved, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record, update_run_record
-from lightning_m2pt.system.console import VerbParser, is_main_process, log_file, say
+from lightning_m2pt.system.console import is_main_process, log_file, say
 
 MEMORY = "peak_memory_bytes"
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(prog="m2pt fit", description=__doc__, add_help=False)
-    parser.add_argument("--force", action="store_true", help="start this run over; its folder is emptied first")
-    parser.add_argument("--run", type=Path, help="use this run folder; differing settings are refused by name")
-    parser.add_argument("--validate", action="store_true", help="then do what `m2pt validate` does with the run")
-    return parser
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    own, rest = split_arguments(argument_parser(), arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     experiment = parse_experiment(rest)
     if own.validate:
         check_experiment(experiment)

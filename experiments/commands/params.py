@@ -1,33 +1,23 @@
-"""``m2pt params``: what is trained, per part and in percent, counted on the meta device without any weight."""
+"""Runs ``m2pt params``; its flags and what it is for are in ``parsers``."""
 
-import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from data_modules.instruction import InstructionDataModule
-from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.commands.parsers.params import argument_parser
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.memory import estimate_of, lines, upper_bound
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta
 from lightning_m2pt.tuning.parameter_table import summary, table
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(prog="m2pt params", description=__doc__, add_help=False)
-    parser.add_argument(
-        "--output", type=Path, help="where to store the table (default: outputs/EXPERIMENT/params.json)"
-    )
-    return parser
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    own, rest = split_arguments(argument_parser(), arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     experiment = parse_experiment(rest)
     counted = count(experiment.model)
     OUT.print(table(counted))

@@ -1,13 +1,13 @@
-"""``m2pt train``: tune, evaluate and compare with the untouched model; what is complete is not done again."""
+"""Runs ``m2pt train``; its flags and what it is for are in ``parsers``."""
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.commands.fit import MEMORY, check_tuning, check_tuning_settings, tune
-from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.commands.parsers.train import argument_parser
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import run_folder
 from experiments.runs.loading import load_run
@@ -22,22 +22,13 @@ from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import OUT, VerbParser, is_main_process, say
+from lightning_m2pt.system.console import OUT, is_main_process, say
 from lightning_m2pt.tuning.parameter_table import summary
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(prog="m2pt train", description=__doc__, add_help=False)
-    parser.add_argument(
-        "--force", action="store_true", help="tune and evaluate again; the run's folder is emptied first"
-    )
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    own, rest = split_arguments(argument_parser(), arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     started = time.monotonic()
     experiment = parse_experiment(rest)
     require_benchmarks(experiment)

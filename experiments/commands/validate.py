@@ -1,25 +1,20 @@
-"""``m2pt validate``: loss and answer accuracy on the validation split of the tuned tasks.
-
-Learning rates are chosen by these two numbers, never by the held-out sets.
-"""
+"""Runs ``m2pt validate``; its flags and what it is for are in ``parsers``."""
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.configuration.cli import Experiment, parse_experiment, split_arguments
+from experiments.commands.parsers.validate import argument_parser
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import answering_trainer, check_processes, tuning_data
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.system.console import say
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = VerbParser(prog="m2pt validate", description=__doc__, add_help=False)
-    parser.add_argument("--run", type=Path, help="a tuned run; without it the experiment's untuned model is validated")
-    own, rest = split_arguments(parser, arguments)
+    own, rest = argument_parser().parse_known_args(list(arguments))
     experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
     check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)

@@ -6,9 +6,7 @@ tokenizer and image transform go to the data modules, the seed to the sample ord
 YAML, so writing one is an unknown-key error.
 """
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -267,24 +265,6 @@ def plain_config(dumped: str) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(dumped)
     config.pop("config", None)
     return config
-
-
-def split_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Splits a verb's own flags from the experiment's; ``--help`` shows both.
-
-    Args:
-        parser: The verb's own flags; made with ``add_help=False``.
-        arguments: Everything behind the verb.
-    """
-    words = list(arguments)
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(parser.format_help() + "\nAnd everything an experiment's file may hold:\n\n")
-        show_experiment_help(["--help"])
-    about = next((place for place, word in enumerate(words) if word.partition("=")[0].endswith(".help")), None)
-    if about is not None:
-        show_experiment_help(words[about : about + 2])
-    own, rest = parser.parse_known_args(words)
-    return own, rest
 
 
 def show_experiment_help(words: list[str]) -> NoReturn:

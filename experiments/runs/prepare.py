@@ -43,7 +43,7 @@ def render_testbed_if_used(experiment: Experiment) -> None:
         if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):
             with locked(TESTBED_ROOT, lambda: say("waiting: another process is rendering the testbed")):
                 if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
-                    testbed.main(["--root", str(TESTBED_ROOT), "--seed", str(TESTBED_SEED)])
+                    testbed.render_testbed(TESTBED_ROOT, TESTBED_SEED)
 
 
 def refuse_tuned_benchmarks(experiment: Experiment) -> None:

@@ -1,10 +1,9 @@
-"""The ``m2pt data testbed`` command: renders the testbed's data in the official on-disk formats."""
+"""Renders the testbed's data in the official on-disk formats: ``m2pt data testbed``."""
 
-import argparse
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -31,11 +30,9 @@ from experiments.testbed.tuning_set import (
 )
 from experiments.testbed.vocabulary import NAMES, SHAPES
 from experiments.testbed.world_version import WORLD_VERSION
-from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
-from lightning_m2pt.system.console import VerbParser
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.system.strict_json import parse_json
 
-DEFAULT_ROOT = Path("data") / "testbed"
 MANIFEST = "testbed.json"
 
 
@@ -85,43 +82,24 @@ SETS: dict[str, Callable[[Path, int, TestbedSizes], None]] = {
 """What writes each set below the root; ``examples`` adds training splits to sets that are there."""
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the command's argument parser."""
-    parser = VerbParser(
-        prog="m2pt data testbed",
-        description="Render the testbed's tuning and evaluation sets in the official formats. What is complete is "
-        "left as it is.",
-    )
-    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="folder to write to (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="render again, also over another seed's data")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Renders the testbed's data and returns the exit code.
+def render_testbed(root: Path, seed: int, *, force: bool = False) -> None:
+    """Renders the testbed's data unless they are complete, and says so.
 
     Raises:
-        BadInputError: If the root is a file, the seed negative, or the root holds another seed's or version's data.
+        BadInputError: If the root holds another seed's or version's data.
         EnvironmentFailure: If a file cannot be written.
     """
-    options = argument_parser().parse_args(arguments)
-    if options.seed < 0:
-        raise BadInputError("the seed is negative", where="command line: --seed", expected="0 or more")
-    if options.root.exists() and not options.root.is_dir():
-        raise BadInputError(f"{options.root} is not a folder", where="command line: --root", expected="a folder")
     console = Console(stderr=True)
-    if not options.force and is_complete(options.root, options.seed):
-        console.print(f"complete: {options.root / MANIFEST} (seed {options.seed}); --force renders again")
-        return ExitCode.DONE
+    if not force and is_complete(root, seed):
+        console.print(f"complete: {root / MANIFEST} (seed {seed}); --force renders again")
+        return
     try:
-        write_testbed(options.root, options.seed, TestbedSizes(), console)
+        write_testbed(root, seed, TestbedSizes(), console)
     except OSError as error:
         raise EnvironmentFailure(
-            error.strerror or str(error), where=str(error.filename or options.root), expected="a folder to write to"
+            error.strerror or str(error), where=str(error.filename or root), expected="a folder to write to"
         ) from error
-    console.print(f"written: {options.root / MANIFEST} (seed {options.seed})")
-    return ExitCode.DONE
+    console.print(f"written: {root / MANIFEST} (seed {seed})")
 
 
 def is_complete(root: Path, seed: int) -> bool:

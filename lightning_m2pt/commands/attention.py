@@ -1,19 +1,11 @@
-"""``m2pt attention``: where a tuned run's model looks, beside the frozen model, for chosen questions of its sets.
+"""Runs ``m2pt attention``; its flags and what it is for are in ``parsers``."""
 
-Writes into RUN/figures/attention: for every question pictures (activation of all columns by layer, patch attention laid
-over the picture), all probabilities as safetensors with a JSON file of their names, and one page, attention.html, on
-which layer, head and token are picked.
-"""
-
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.attention import argument_parser
 from lightning_m2pt.commands.questions import (
-    MORE_FLAGS,
-    QUESTIONS_BY_DEFAULT,
-    add_question_flags,
     model_and_questions,
 )
 from lightning_m2pt.errors import ExitCode
@@ -24,32 +16,11 @@ from lightning_m2pt.inspection.pictures import activation_figure, overlay_figure
 from lightning_m2pt.inspection.samples import ShownSample, shown_sample
 from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.module import TuningModule
 
 PAGE = "attention.html"
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the verb's own flags."""
-    parser = VerbParser(
-        prog="m2pt attention",
-        description=f"{__doc__}{MORE_FLAGS}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_question_flags(parser, f"default: the first {QUESTIONS_BY_DEFAULT} of the run's first set")
-    parser.add_argument("--layer", nargs="+", type=int, metavar="N", help="layers to keep (default: all)")
-    parser.add_argument(
-        "--token",
-        nargs="+",
-        default=[],
-        metavar="WORD",
-        help="question or answer tokens whose patch attention is laid over the picture (default: the rows that chose "
-        "the answer's tokens)",
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/attention)")
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,23 +1,18 @@
-"""``m2pt attribution``: which patches a tuned run's answer hangs on, and a check of that.
+"""Runs ``m2pt attribution``; its flags and what it is for are in ``parsers``."""
 
-Attributes the probability of a token of the greedy answer to the picture's patches with captum, then deletes patches:
-the most attributed first must lower the probability sooner than random orders do. Writes a picture and all numbers into
-RUN/figures/attribution.
-"""
-
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from torch import Tensor
 
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.commands.attention import NOT_IN_NAMES
-from lightning_m2pt.commands.questions import MORE_FLAGS, add_question_flags, model_and_questions
+from lightning_m2pt.commands.parsers.attribution import argument_parser
+from lightning_m2pt.commands.questions import model_and_questions
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inspection.attribution import (
@@ -31,27 +26,9 @@ from lightning_m2pt.inspection.pictures import draw_overlay, png, quiet_pyplot, 
 from lightning_m2pt.inspection.samples import InspectedQuestion, picture_of, token_text, with_answer
 from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.system.console import say
 
 RANDOM_ORDERS = 20
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the verb's own flags."""
-    parser = VerbParser(
-        prog="m2pt attribution",
-        description=f"{__doc__}{MORE_FLAGS}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_question_flags(parser, "required without --image")
-    parser.add_argument(
-        "--method", choices=get_args(AttributionMethod), default="occlusion", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--answer-token", type=int, default=0, metavar="N", help="which token of the answer, from 0 (default)"
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/attribution)")
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,22 +1,15 @@
-"""``m2pt compare``: two runs on the same questions, set by set: difference, paired interval, McNemar's test, verdict.
+"""Runs ``m2pt compare``; its flags and what it is for are in ``parsers``."""
 
-The verdict follows the paired 95% bootstrap interval of the difference; McNemar's test looks at the questions that only
-one of the two answered rightly, counts each once, and takes them as independent of each other; MME's points weigh them
-by subtask and picture. A folder may hold several seeds of one experiment: then means are compared, and seeds are
-resampled too.
-"""
-
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from lightning_m2pt.commands.report import add_choices, read_group
+from lightning_m2pt.commands.parsers.compare import argument_parser
+from lightning_m2pt.commands.report import read_group
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import RESAMPLES, RESAMPLES_BY_RULE, compare, mean_and_deviation
 from lightning_m2pt.report.tables.backbone_gates import missed_gate_notes
-from lightning_m2pt.report.tables.formats import FORMAT_NAMES, TERMINAL, Column, ReportTable, written
+from lightning_m2pt.report.tables.formats import Column, ReportTable, written
 from lightning_m2pt.report.tables.groups import (
     check_comparable,
     digits,
@@ -28,20 +21,10 @@ from lightning_m2pt.report.tables.groups import (
     zero_shot_notes,
 )
 from lightning_m2pt.runs.evaluated_runs import Group
-from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.console import OUT, say
 
 LEAST_P = 1e-4
 """Smaller p values are shown as less than this."""
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the verb's flags."""
-    parser = VerbParser(prog="m2pt compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("first", "second"):
-        parser.add_argument(name, type=Path, metavar=f"RUN_{name.upper()}", help="a folder as of `m2pt report`")
-    parser.add_argument("--format", choices=FORMAT_NAMES, default=TERMINAL)
-    add_choices(parser)
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""``m2pt doctor``: what this machine has, and what does not fit together, each line with its remedy."""
+"""Runs ``m2pt doctor``; its flags and what it is for are in ``parsers``."""
 
 import os
 import shutil
@@ -9,8 +9,9 @@ from pathlib import Path
 from packaging.version import Version
 from rich.table import Table
 
+from lightning_m2pt.commands.parsers.doctor import argument_parser
 from lightning_m2pt.errors import ExitCode
-from lightning_m2pt.system.console import OUT, VerbParser
+from lightning_m2pt.system.console import OUT
 
 FLOORS = {
     "torch": ("2.10", "older versions let weights-only loading be bypassed or corrupt memory"),
@@ -24,7 +25,7 @@ FREE_GIGABYTES = 2
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb; exit code 3 if something fails."""
-    VerbParser(prog="m2pt doctor", description=__doc__).parse_args(list(arguments))
+    argument_parser().parse_args(list(arguments))
     lines = [*package_lines(), torchvision_line(), device_line(), disk_line(Path.cwd())]
     shown = Table(show_header=False, box=None)
     for verdict, subject, detail in lines:

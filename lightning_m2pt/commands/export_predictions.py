@@ -1,29 +1,20 @@
-"""``m2pt export predictions``: write our answers in a peer's format, so that its own tool can score them."""
+"""Runs ``m2pt export predictions``; its flags and what it is for are in ``parsers``."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.export_predictions import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.peer_formats.common import Export
-from lightning_m2pt.metrics.peer_formats.formats import FORMATS, export_files
+from lightning_m2pt.metrics.peer_formats.formats import export_files
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.system.console import say
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
-    parser = VerbParser(
-        prog="m2pt export predictions", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    width = max(map(len, FORMATS))
-    listed = "\n".join(f"{name.ljust(width)}  {peer.reader} ({', '.join(peer.sets)})" for name, peer in FORMATS.items())
-    parser.add_argument("predictions", type=Path, help="a prediction file (predictions/<set>.jsonl)")
-    parser.add_argument("--format", choices=FORMATS, required=True, help=listed)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the peer's files")
-    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
-    own = parser.parse_args(list(arguments))
+    own = argument_parser().parse_args(list(arguments))
     try:
         export = export_files(read_predictions(own.predictions), own.format)
     except BadInputError as error:

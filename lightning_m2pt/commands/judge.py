@@ -1,10 +1,5 @@
-"""``m2pt judge``: let a local language model say which answers of a prediction file are right.
+"""Runs ``m2pt judge``; its flags and what it is for are in ``parsers``."""
 
-Writes ``verdicts/<set>.json`` beside ``predictions/``: every verdict and reply, the judge's fingerprint and prompt, the
-score, and how far the verdicts agree with the rule ``exact`` (equal texts in any case, without punctuation).
-"""
-
-import argparse
 import hashlib
 import json
 from collections import Counter
@@ -24,6 +19,7 @@ from lightning_m2pt.answering.judge import (
     judge_prompt,
     read_verdict,
 )
+from lightning_m2pt.commands.parsers.judge import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.agreement import Agreement, agreement
 from lightning_m2pt.metrics.coverage import part_answered
@@ -33,7 +29,7 @@ from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.word_matching import exact
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.console import OUT, say
 
 RULE = "judge"
 VERDICT_NAMES = {True: "right", False: "wrong", None: None}
@@ -82,26 +78,6 @@ def main(arguments: Sequence[str]) -> int:
     say(agreement_sentence(agreed))
     say(f"verdicts: {path}")
     return ExitCode.DONE
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the verb's flags."""
-    parser = VerbParser(prog="m2pt judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("predictions", type=Path, help="a prediction file (predictions/<set>.jsonl)")
-    parser.add_argument(
-        "--model", type=Path, required=True, help="folder of a causal language model: safetensors and a tokenizer"
-    )
-    parser.add_argument("--batch-size", type=positive, default=8, help="answers judged at once (default 8)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
-    parser.add_argument("--force", action="store_true", help="judge again even if verdicts are there")
-    return parser
-
-
-def positive(text: str) -> int:
-    """Returns a number of at least 1; argparse names the flag if it is none."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
-    return int(text)
 
 
 def checked_device(name: str | None) -> torch.device:

@@ -1,12 +1,5 @@
-"""``m2pt prompts``: what a tuned run's prompts are near to.
+"""Runs ``m2pt prompts``; its flags and what it is for are in ``parsers``."""
 
-Shows the words nearest to the textual prompts of each layer (cosine against the token embedding), and writes into
-RUN/figures/prompts: prompts.json with all numbers, and a picture of how alike the layers' prompts are and of how long
-rows were over training. ``--model.KEY VALUE`` sets a key of the run's model; ``--allow-import PACKAGE`` opens a
-package.
-"""
-
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from lightning_m2pt.commands.parsers.prompts import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inspection.prompt_pictures import prompts_figure
 from lightning_m2pt.inspection.prompt_rows import (
@@ -30,21 +24,12 @@ from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
 from lightning_m2pt.runs.model_of_run import model_of_run
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import OUT, VerbParser, say
+from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule
 
 NORM = "train/row_norm/"
 VISUAL, TEXTUAL = "visual_prompts", "textual_prompts"
 WORDS_SHOWN = 3
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the verb's own flags."""
-    parser = VerbParser(prog="m2pt prompts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
-    parser.add_argument("--words", type=int, default=5, metavar="N", help="words a row (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/prompts)")
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.questions import QUESTIONS_BY_DEFAULT
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.templates import template_named
@@ -19,30 +20,6 @@ QUESTIONS_OF_SETS = "experiments.commands.questions_of_sets"
 OWN = "own"
 """What stands in place of a set's name."""
 MOST_ANSWER_TOKENS = 32
-QUESTIONS_BY_DEFAULT = 3
-MORE_FLAGS = """
---model.KEY VALUE sets a key of the run's model; with questions of its sets, --KEY VALUE sets any key of the run.
-"""
-
-
-def add_question_flags(parser: argparse.ArgumentParser, without_sample: str) -> None:
-    """Adds the flags that say which questions are meant.
-
-    Args:
-        parser: The verb's parser.
-        without_sample: What the verb does without any of them.
-    """
-    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
-    parser.add_argument(
-        "--sample",
-        nargs="+",
-        default=[],
-        metavar="SET[:ID]",
-        help=f"questions of the run's sets, such as vsr:test/1 ({without_sample})",
-    )
-    parser.add_argument("--image", type=Path, metavar="FILE", help="in place of --sample: a picture of your own")
-    parser.add_argument("--question", metavar="TEXT", help="the question about --image")
-    parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
 
 
 def model_and_questions(

@@ -1,55 +1,17 @@
-"""``m2pt report``: scores of evaluated runs as a table for the terminal, Markdown, LaTeX, spreadsheets or programs.
+"""Runs ``m2pt report``; its flags and what it is for are in ``parsers``."""
 
-Scores the prediction files anew; score files are not read. Runs of one experiment with different seeds become one row:
-mean, deviation, number.
-"""
-
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.report import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.score import named_rule
-from lightning_m2pt.report.tables.formats import FORMAT_NAMES, TERMINAL, written
+from lightning_m2pt.report.tables.formats import written
 from lightning_m2pt.report.tables.groups import detail_tables, score_report
 from lightning_m2pt.report.tables.published import PAPER, paper_report
 from lightning_m2pt.runs.evaluated_runs import Group, find_run_folders, grouped, read_run
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import OUT, VerbParser, say
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the verb's flags."""
-    parser = VerbParser(prog="m2pt report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="a run's folder, one of its evaluations, outputs/frozen/HASH, or a folder of these",
-    )
-    parser.add_argument("--format", choices=FORMAT_NAMES, default=TERMINAL)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
-    parser.add_argument("--details", action="store_true", help="MME per subtask, POPE per split and overall")
-    parser.add_argument(
-        "--against",
-        metavar="paper|RUN",
-        help="the published numbers, or another run: differences, marked where they are inside the noise",
-    )
-    add_choices(parser)
-    return parser
-
-
-def add_choices(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that choose sets and rules."""
-    parser.add_argument("--sets", nargs="+", default=[], metavar="SET", help="only these sets")
-    parser.add_argument(
-        "--rule",
-        nargs="+",
-        default=[],
-        metavar="RULE|SET=RULE",
-        help="a scoring rule for all sets, or for one (`m2pt score --help` lists them); without it each file's default",
-    )
+from lightning_m2pt.system.console import OUT, say
 
 
 def main(arguments: Sequence[str]) -> int:

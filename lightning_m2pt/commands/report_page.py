@@ -1,15 +1,10 @@
-"""``m2pt report-page``: one HTML page with the paper's tables and figures from all that has run.
+"""Runs ``m2pt report-page``; its flags and what it is for are in ``parsers``."""
 
-Beside the page stand the pieces for a paper: every figure as PDF and PNG at the width of a column and of a page, with
-its data as CSV, and every table as LaTeX (booktabs), Markdown and CSV. Read are prediction files and run folders alone,
-no model; the numbers are those of `m2pt report`. What has not run is left out and named.
-"""
-
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.report_page import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.page.header import origin_notes, reservations, set_table
 from lightning_m2pt.report.page.html import notes_html, page, part_html, section, table_html
@@ -18,33 +13,13 @@ from lightning_m2pt.report.page.parts import Part, parts_of
 from lightning_m2pt.report.page.variants import lead_of
 from lightning_m2pt.report.tables.formats import FORMATS
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import VerbParser, say
+from lightning_m2pt.system.console import say
 
 TITLE = "M2PT: what has run"
 PAGE, FILES = "index.html", "files.txt"
 TABLE_ENDINGS = {"latex": "tex", "markdown": "md", "csv": "csv"}
 DATA_ENDING = "-table"
 """A part that has a figure has two sets of data: the table's is named so."""
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns the verb's flags."""
-    parser = VerbParser(
-        prog="m2pt report-page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "runs",
-        type=Path,
-        nargs="*",
-        default=[Path("outputs")],
-        metavar="DIR",
-        help="folders of runs (default: outputs)",
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the report (default: report in DIR)")
-    parser.add_argument(
-        "--cases", type=int, default=1, metavar="N", help="won and lost questions of every set, at most (default: 1)"
-    )
-    return parser
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,47 +1,13 @@
-"""``m2pt score``: score prediction files under named rules; no model, no torch."""
+"""Runs ``m2pt score``; its flags and what it is for are in ``parsers``."""
 
-import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
+from lightning_m2pt.commands.parsers.score import argument_parser
 from lightning_m2pt.errors import ExitCode
-from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.report.tables.scores import score_table
-from lightning_m2pt.runs.scoring import EVERY_FITTING_RULE, check_rules, score_under
-from lightning_m2pt.system.console import OUT, VerbParser, say
-
-
-def argument_parser() -> VerbParser:
-    """Returns the verb's flags; its help lists every rule."""
-    parser = VerbParser(
-        prog="m2pt score",
-        description=__doc__,
-        epilog=rules_text(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("predictions", type=Path, nargs="+", help="prediction files (predictions/<set>.jsonl)")
-    parser.add_argument(
-        "--rule",
-        nargs="+",
-        default=[],
-        help=f"names of rules, or {EVERY_FITTING_RULE} for every rule that fits a file; without it each file's default",
-    )
-    parser.add_argument(
-        "--against", type=Path, metavar="FILE", help="refuse files that do not answer the same questions as this one"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON for programs instead of a table")
-    return parser
-
-
-def rules_text() -> str:
-    """Returns one line a rule: its name, what it does, and the sets it is the default of."""
-    width = max(map(len, RULES))
-    lines = ["rules:"]
-    for name, rule in RULES.items():
-        default = f" [default of {', '.join(rule.default_of)}]" if rule.default_of else ""
-        lines.append(f"  {name.ljust(width)}  {rule.about}{default}")
-    return "\n".join(lines)
+from lightning_m2pt.runs.scoring import check_rules, score_under
+from lightning_m2pt.system.console import OUT, say
 
 
 def main(arguments: Sequence[str]) -> int:

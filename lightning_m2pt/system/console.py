@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,10 +55,39 @@ def is_main_process() -> bool:
 
 
 class VerbParser(argparse.ArgumentParser):
-    """A verb's own flags, never shortened: ``--data`` is the experiment's, not a beginning of ``--data.root``."""
+    """A verb's own flags, never shortened: ``--data`` is the experiment's, not a beginning of ``--data.root``.
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    Args:
+        takes_settings: Whether words that it does not know are settings of an experiment, and not mistakes.
+    """
+
+    def __init__(self, *args: Any, takes_settings: bool = False, **settings: Any) -> None:
         super().__init__(*args, **{**settings, "allow_abbrev": False})
+        self.takes_settings = takes_settings
+
+    def add_commands(self, name: str, commands: Mapping[str, tuple[Callable[[], "VerbParser"], str]]) -> None:
+        """Adds commands with parsers of their own.
+
+        Args:
+            name: What the chosen command is called among the parsed words.
+            commands: How to make each command's parser, and what it is for, in a line.
+        """
+        # argparse makes a command's parser by calling this with what `add_parser` is given.
+        made: Any = lambda make, **_: make()  # noqa: E731
+        chosen: Any = self.add_subparsers(dest=name, metavar=name.upper(), required=True, parser_class=made)
+        for command, (make, summary) in commands.items():
+            chosen.add_parser(command, help=summary, make=make)
+
+    def check(self, words: Sequence[str]) -> None:
+        """Looks at a verb's words before anything heavy is imported; ``--help`` ends here.
+
+        Raises:
+            BadInputError: If a word is wrong, or one is missing.
+        """
+        if self.takes_settings:
+            self.parse_known_args(list(words))
+        else:
+            self.parse_args(list(words))
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print with its usage."""

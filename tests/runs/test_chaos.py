@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from experiments.chaos import killer
-from experiments.chaos.command import argument_parser
 from experiments.chaos.comparison import compare
 from experiments.chaos.killer import place_of
 from experiments.chaos.rounds import Rounds
+from experiments.commands.parsers.chaos import argument_parser
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 

@@ -9,6 +9,7 @@ import numpy
 import pytest
 from rich.console import Console
 
+from experiments.commands.data_testbed import main
 from experiments.testbed import evaluation_sets
 from experiments.testbed.asking import Use, ask_questions
 from experiments.testbed.facts import colour_hypothesis
@@ -20,7 +21,7 @@ from experiments.testbed.questions import (
     TUNED_TYPES,
     question_type_named,
 )
-from experiments.testbed.render import MANIFEST, is_complete, main, write_testbed
+from experiments.testbed.render import MANIFEST, is_complete, write_testbed
 from experiments.testbed.rendering import Domain, ScanSplit, digit_scans, render, render_grey
 from experiments.testbed.scenes import Scene, SceneKind, SceneObject, random_generator, sample_scene
 from experiments.testbed.sizes import TestbedSizes

@@ -1,0 +1,65 @@
+"""``m2pt data show``: what the pictures, questions and right answers of a set look like.
+
+Reads a set through its data module and writes a contact sheet: pictures spread over the set (of a tuning set the
+first), enlarged, with their questions and right answers below. Loads no weights.
+"""
+
+import argparse
+from pathlib import Path
+
+from lightning_m2pt.system.console import VerbParser
+
+DEFAULT_CONFIG = "experiments/m2pt_base.yaml"
+
+
+TUNING_SET = "vision_flan"
+
+
+EVERY_SET = "all"
+
+
+PICTURES_OF_ONE_SET = 12
+
+
+PICTURES_OF_EVERY_SET = 4
+
+
+QUESTIONS_OF_A_PICTURE = 3
+
+
+EXAMPLES = f"""\
+The set is named as in the experiment's list of benchmarks; {TUNING_SET} is the tuning set (its first training
+samples, each with all its turns); {EVERY_SET} puts a row of every set on one sheet. A picture that is asked several
+questions appears once, with up to {QUESTIONS_OF_A_PICTURE} of them. Any key of the experiment can be given too.
+
+examples:
+  m2pt data show --set mme
+  m2pt data show --set {TUNING_SET} --count 24
+  m2pt data show --config experiments/m2pt_vicuna7b.yaml --set pope --output sheet.png
+  m2pt data show --set {EVERY_SET} --output every_set.png
+"""
+
+
+def argument_parser() -> VerbParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = VerbParser(
+        prog="m2pt data show",
+        usage="m2pt data show --set NAME [--config FILE] [--count N] [--output FILE.png] [experiment keys]",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--set", required=True, metavar="NAME", help=f"a set of the experiment, or {EVERY_SET}")
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help=f"pictures to show (default: {PICTURES_OF_ONE_SET}; {PICTURES_OF_EVERY_SET} of each with {EVERY_SET})",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.png", help="the contact sheet (default: outputs/data_show/NAME.png)"
+    )
+    parser.add_argument(
+        "-c", "--config", action="append", metavar="FILE", help=f"the experiment (default: {DEFAULT_CONFIG})"
+    )
+    return parser

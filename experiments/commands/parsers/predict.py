@@ -1,0 +1,19 @@
+"""``m2pt predict``: one evaluation set (``--data``) to a prediction file."""
+
+from pathlib import Path
+
+from experiments.configuration.help import ExperimentVerbParser
+
+EXAMPLE = "m2pt {verb} --config experiments/m2pt_base.yaml --data data_modules.mme.MME --data.root data/testbed/mme"
+
+
+def argument_parser() -> ExperimentVerbParser:
+    """Returns the flags that are not part of an experiment."""
+    return answering_parser("predict", __doc__)
+
+
+def answering_parser(verb: str, description: str | None) -> ExperimentVerbParser:
+    """Returns the flags that ``predict`` and ``test`` share."""
+    parser = ExperimentVerbParser(verb, description, [EXAMPLE.format(verb=verb)])
+    parser.add_argument("--run", type=Path, help="a tuned run's folder; without it the untouched model answers")
+    return parser

@@ -1,0 +1,17 @@
+"""``m2pt validate``: loss and answer accuracy on the validation split of the tuned tasks.
+
+Learning rates are chosen by these two numbers, never by the held-out sets.
+"""
+
+from pathlib import Path
+
+from experiments.configuration.help import ExperimentVerbParser
+
+EXAMPLES = ("m2pt validate --run outputs/m2pt_base/<run>",)
+
+
+def argument_parser() -> ExperimentVerbParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = ExperimentVerbParser("validate", __doc__, EXAMPLES)
+    parser.add_argument("--run", type=Path, help="a tuned run; without it the experiment's untuned model is validated")
+    return parser

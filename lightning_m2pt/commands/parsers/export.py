@@ -1,0 +1,15 @@
+"""``m2pt export``: write what other tools read (predictions)."""
+
+from lightning_m2pt.commands.parsers import export_predictions
+from lightning_m2pt.system.console import VerbParser
+
+COMMANDS = {"predictions": (export_predictions.argument_parser, "our answers, for a peer's own scorer")}
+
+
+def argument_parser() -> VerbParser:
+    """Returns the verb's flags: those of its commands."""
+    parser = VerbParser(
+        prog="m2pt export", description=__doc__, epilog="m2pt export NAME --help tells about one of them"
+    )
+    parser.add_commands("name", COMMANDS)
+    return parser

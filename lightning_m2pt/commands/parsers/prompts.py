@@ -1,0 +1,26 @@
+"""``m2pt prompts``: what a tuned run's prompts are near to.
+
+Shows the words nearest to the textual prompts of each layer (cosine against the token embedding), and writes into
+RUN/figures/prompts: prompts.json with all numbers, and a picture of how alike the layers' prompts are and of how long
+rows were over training. ``--model.KEY VALUE`` sets a key of the run's model; ``--allow-import PACKAGE`` opens a
+package.
+"""
+
+import argparse
+from pathlib import Path
+
+from lightning_m2pt.system.console import VerbParser
+
+
+def argument_parser() -> VerbParser:
+    """Returns the verb's own flags."""
+    parser = VerbParser(
+        prog="m2pt prompts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        takes_settings=True,
+    )
+    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
+    parser.add_argument("--words", type=int, default=5, metavar="N", help="words a row (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/prompts)")
+    return parser

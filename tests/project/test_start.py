@@ -1,0 +1,121 @@
+"""Help, mistyped flags and what comes with the project are there at once: nothing heavy is imported for them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from experiments.backbone_recipe.settings import RECIPES
+from experiments.commands.parsers import backbone, evaluate
+from experiments.configuration import catalogue
+from experiments.configuration.help import KEYS, ExperimentVerbParser
+from experiments.configuration.schema import GROUPS, TOP_LEVEL_KEYS
+from lightning_m2pt.answering.decoding import AnsweringMethod
+from lightning_m2pt.commands.parsers import attribution
+from lightning_m2pt.commands.verbs import VERBS, parser_of
+from lightning_m2pt.inspection.attribution import AttributionMethod
+from lightning_m2pt.main import main
+
+MISTYPED = ["sweep", "run", "ablation", "--jbos", "2"]
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "lightning", "transformers", "torchvision", "open_clip", "torchmetrics", "sklearn", "matplotlib")
+COMMANDS = [[verb] for verb in VERBS] + [["data", name] for name in ("fetch", "show", "testbed")]
+COMMANDS += [["export", "predictions"], ["sweep", "run"], ["sweep", "status"], ["sweep", "list"]]
+READS_AN_EXPERIMENT = [verb for verb in VERBS if isinstance(parser_of(verb), ExperimentVerbParser)]
+
+# In one child, because a process costs more than all helps together.
+ASK_EVERY_HELP = f"""
+import contextlib, io, json, sys
+from lightning_m2pt.main import main
+loaded = dict()
+for words in [["--help"], *([*words, "--help"] for words in {COMMANDS!r}), {MISTYPED!r}]:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+    loaded[" ".join(words)] = [code, shown.getvalue(), sorted(set({HEAVY!r}) & set(sys.modules))]
+print(json.dumps(loaded))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, tuple[int, str, list[str]]]:
+    child = subprocess.run([sys.executable, "-c", ASK_EVERY_HELP], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {words: tuple(answer) for words, answer in json.loads(child.stdout).items()}
+
+
+@pytest.mark.parametrize("words", [" ".join(words) for words in COMMANDS])
+def test_every_help_is_there_without_torch(answers, words):
+    code, shown, heavy = answers[f"{words} --help"]
+    assert code == 0
+    assert shown.startswith(f"usage: m2pt {words}")
+    assert heavy == []
+
+
+def test_a_mistyped_flag_is_refused_without_torch(answers):
+    code, shown, heavy = answers[" ".join(MISTYPED)]
+    assert code == 2
+    assert len(shown.splitlines()) <= 3
+    assert shown.startswith("error: command line: ")
+    assert heavy == []
+
+
+@pytest.mark.parametrize("verb", READS_AN_EXPERIMENT)
+def test_help_names_keys_and_what_comes_with_the_project(answers, verb):
+    shown = answers[f"{verb} --help"][1]
+    for key, _ in KEYS:
+        assert f"\n  {key} " in shown
+    for entries in (catalogue.methods(), catalogue.sets(), catalogue.backbones()):
+        for entry in entries:
+            assert f"{entry.name} " in shown
+            assert entry.about in shown
+    names = shown[shown.index("experiments that come") :].replace(",", " ").split()
+    assert {entry.name for entry in catalogue.experiments()} <= set(names)
+    assert f"  m2pt {verb} " in shown[shown.index("examples:") :]
+
+
+def test_verbs_that_read_an_experiment():
+    expected = {"train", "fit", "validate", "test", "predict", "evaluate", "check", "params"}
+    assert set(READS_AN_EXPERIMENT) >= expected
+    assert {verb for verb in VERBS if parser_of(verb).takes_settings} == {
+        *READS_AN_EXPERIMENT,
+        "data",
+        "attention",
+        "attribution",
+        "prompts",
+    }
+
+
+def test_the_keys_of_help_are_those_of_an_experiment():
+    listed = [key for key, _ in KEYS]
+    assert {key.partition(".")[0] for key in listed} == set(TOP_LEVEL_KEYS)
+    assert set(GROUPS) - {"model"} <= set(listed)
+
+
+def test_names_that_stand_apart_from_torch_are_those_beside_it():
+    assert get_args(AnsweringMethod) == evaluate.ANSWERING_METHODS
+    assert tuple(RECIPES) == backbone.NAMES
+    assert get_args(AttributionMethod) == attribution.METHODS
+
+
+def test_help_all_shows_every_key(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--help-all"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "--force" in shown
+    assert "--trainer.gradient_clip_val" in shown
+    assert "methods (model.method" not in shown
+
+
+@pytest.mark.parametrize("verb", ["train", "validate"])
+def test_help_of_a_class(capsys, verb):
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--model.method.help", "lightning_m2pt.methods.m2pt.M2PT"])
+    assert end.value.code in (0, None)
+    assert "visual_length" in capsys.readouterr().out
