@@ -74,7 +74,7 @@ class VerbParser(argparse.ArgumentParser):
         """
         # argparse makes a command's parser by calling this with what `add_parser` is given.
         made: Any = lambda make, **_: make()  # noqa: E731
-        chosen: Any = self.add_subparsers(dest=name, metavar=name.upper(), required=True, parser_class=made)
+        chosen: Any = self.add_subparsers(dest=name, metavar="NAME", required=True, parser_class=made)
         for command, (make, summary) in commands.items():
             chosen.add_parser(command, help=summary, make=make)
 

@@ -24,5 +24,5 @@ def argument_parser() -> VerbParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         takes_settings=True,  # of `data show`; the other commands refuse what they do not know themselves
     )
-    parser.add_commands("name", COMMANDS)
+    parser.add_commands("command", COMMANDS)
     return parser

@@ -11,5 +11,5 @@ def argument_parser() -> VerbParser:
     parser = VerbParser(
         prog="m2pt export", description=__doc__, epilog="m2pt export NAME --help tells about one of them"
     )
-    parser.add_commands("name", COMMANDS)
+    parser.add_commands("command", COMMANDS)
     return parser
