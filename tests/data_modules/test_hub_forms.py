@@ -29,8 +29,8 @@ from tests.support.hub_files import picture, png, write_parquet, write_shards
 
 def said(question: Question) -> tuple:
     """What a question says, its picture decoded, without where it lies."""
-    pixels = numpy.asarray(open_image(question.image)).tobytes()
-    return (question.id, question.subtask, question.text, question.target, question.image_id, question.references, pixels)
+    names, pixels = (question.id, question.subtask, question.image_id), numpy.asarray(open_image(question.image))
+    return (*names, question.text, question.target, question.references, pixels.tobytes())
 
 
 def assert_the_same(hub: BenchmarkDataModule, original: BenchmarkDataModule) -> None:
