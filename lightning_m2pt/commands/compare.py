@@ -20,7 +20,7 @@ from lightning_m2pt.report.tables.groups import (
     unit_of,
     zero_shot_notes,
 )
-from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.runs.evaluated import Group
 from lightning_m2pt.system.console import OUT, say
 
 LEAST_P = 1e-4

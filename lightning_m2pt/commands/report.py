@@ -9,7 +9,7 @@ from lightning_m2pt.metrics.score import named_rule
 from lightning_m2pt.report.tables.formats import written
 from lightning_m2pt.report.tables.groups import detail_tables, score_report
 from lightning_m2pt.report.tables.published import PAPER, paper_report
-from lightning_m2pt.runs.evaluated_runs import Group, find_run_folders, grouped, read_run
+from lightning_m2pt.runs.evaluated import Group, find_run_folders, grouped, read_run
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, say
 

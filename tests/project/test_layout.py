@@ -1,8 +1,9 @@
-"""House rules a reviewer should not have to check: sizes, docstrings, no print, package files, import rules."""
+"""House rules a reviewer should not have to check: sizes, names, docstrings, no print, package files, import rules."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ GUARD_LINE = (
 )
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
+MOST_FILES = 26
+MOST_ROOMS = 16
+GROWING = ("benchmarks/results",)
+"""Folders of data, one file a measurement."""
+ROOMS_OF_TESTS_ALONE = {"bad_inputs", "project", "support"}
+LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -71,6 +78,33 @@ def test_package_files_install_the_guard_or_are_empty(path: Path) -> None:
 def test_every_folder_with_modules_is_a_package(package: str) -> None:
     folders = {path.parent for path in PACKAGE_FILES if path.is_relative_to(ROOT / package)}
     assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+def test_no_folder_is_full() -> None:
+    """Package files, which say nothing, do not count."""
+    folders = Counter(str(Path(path).parent) for path in LISTED if Path(path).name != "__init__.py")
+    assert not {folder for folder, count in folders.items() if count > MOST_FILES} - set(GROWING)
+
+
+@pytest.mark.parametrize("package", ["lightning_m2pt", "experiments"])
+def test_a_newcomer_sees_few_rooms(package: str) -> None:
+    parts = [Path(path).parts for path in LISTED if path.startswith(f"{package}/")]
+    assert len({path[1] for path in parts if len(path) > 2}) <= MOST_ROOMS
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE_FILES if path.parent.parent != ROOT], ids=named)
+def test_a_file_does_not_repeat_its_rooms_name(path: Path) -> None:
+    room, words = path.parent.name, path.stem.split("_")
+    assert room not in words
+    assert words[0] != room.rstrip("s")
+
+
+def test_tests_stand_in_the_rooms_of_what_they_test() -> None:
+    rooms = {path.parent.name for path in PACKAGE_FILES} | {"benchmarks"}
+    tested = {Path(path).parts[1] for path in LISTED if path.startswith("tests/") and len(Path(path).parts) > 2}
+    assert tested <= rooms | ROOMS_OF_TESTS_ALONE
+    loose = {Path(path).name for path in LISTED if Path(path).parent == Path("tests")}
+    assert loose <= {"__init__.py", "conftest.py"}
 
 
 def test_import_rules_hold() -> None:

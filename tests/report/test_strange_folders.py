@@ -14,7 +14,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.report.page.material import Group, fingerprint_of
-from lightning_m2pt.runs.evaluated_runs import find_run_folders, grouped, read_run
+from lightning_m2pt.runs.evaluated import find_run_folders, grouped, read_run
 from lightning_m2pt.storage.run_record import read_run_record, short_hash
 from tests.support.evaluated_folders import pope_questions, vsr_questions, write_predictions, write_run
 

@@ -14,7 +14,7 @@ from lightning_m2pt.metrics.means import MMAVG_MEMBERS
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
-from lightning_m2pt.runs.evaluated_runs import grouped, read_run
+from lightning_m2pt.runs.evaluated import grouped, read_run
 from tests.support.evaluated_folders import (
     mme_questions,
     mnist_questions,

@@ -14,7 +14,7 @@ from experiments.runs.prepare import check_experiment
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.report.page.material import fingerprint_of
-from lightning_m2pt.runs.evaluated_runs import EvaluatedRun, Group
+from lightning_m2pt.runs.evaluated import EvaluatedRun, Group
 from lightning_m2pt.storage.run_record import DECIDING, MADE_WITH, read_run_record, short_hash, update_run_record
 from tests.storage.test_adapter_manifest import as_format_1
 from tests.support.small_experiment import small_words

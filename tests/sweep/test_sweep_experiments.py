@@ -18,7 +18,7 @@ from experiments.testbed import render as testbed
 from lightning_m2pt.commands.report import read_groups
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
-from lightning_m2pt.runs.evaluated_runs import find_run_folders
+from lightning_m2pt.runs.evaluated import find_run_folders
 from tests.support.small_sweep import write_experiment, write_sweep
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from typing import Any
 from lightning_m2pt.metrics.statistics import right_answers
 from lightning_m2pt.report.page.comparison import MEAN, Scores
 from lightning_m2pt.report.tables.formats import Column, ReportTable
-from lightning_m2pt.runs.evaluated_runs import EvaluatedSet, Group
+from lightning_m2pt.runs.evaluated import EvaluatedSet, Group
 from lightning_m2pt.visible_text import visible
 
 RULE = (

@@ -15,7 +15,7 @@ from lightning_m2pt.metrics.means import MMAVG
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.frozen_and_tuned import IN_NOISE, members_of
 from lightning_m2pt.report.tables.groups import AT_CHANCE, Gain, digits, gain_over, mean_gain, score_report
-from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.runs.evaluated import Group
 
 NOT_M2PT = "†"
 MEAN, MEAN_OF = "mean", "mean of "

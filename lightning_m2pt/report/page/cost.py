@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_m2pt.report.page.curves import logged_gpu_memory
 from lightning_m2pt.report.tables.formats import Column, ReportTable
-from lightning_m2pt.runs.evaluated_runs import EvaluatedRun, Group
+from lightning_m2pt.runs.evaluated import EvaluatedRun, Group
 from lightning_m2pt.storage.run_record import COMPLETED, MADE_WITH, TRAINABLE
 
 MEMORY, PROCESS, GPU = "peak_memory_bytes", "process", "gpu"

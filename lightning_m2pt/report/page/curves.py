@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.runs.evaluated import Group
 from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
 
 QUANTITIES = {

@@ -8,7 +8,7 @@ from lightning_m2pt.report.page.material import Comparison
 from lightning_m2pt.report.tables.backbone_gates import backbone_folder, gate_notes
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.groups import zero_shot_notes
-from lightning_m2pt.runs.evaluated_runs import short
+from lightning_m2pt.runs.evaluated import short
 from lightning_m2pt.storage.run_record import MADE_WITH
 
 SHOWN_COMMIT = 8

@@ -13,7 +13,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import OF_QUESTIONS
 from lightning_m2pt.report.tables.backbone_gates import backbone_folder
 from lightning_m2pt.report.tables.sweeps import Sweep, found_sweeps
-from lightning_m2pt.runs.evaluated_runs import (
+from lightning_m2pt.runs.evaluated import (
     PREDICTIONS,
     SETTINGS,
     EvaluatedRun,

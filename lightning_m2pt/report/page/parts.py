@@ -15,7 +15,7 @@ from lightning_m2pt.report.page.pictures import attention_maps, question_picture
 from lightning_m2pt.report.page.variants import LENGTHS, WHOLE, Variants, ablation, arguments_of, length_grid
 from lightning_m2pt.report.tables.formats import ReportTable
 from lightning_m2pt.report.tables.sweeps import Sweep, search_table
-from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.runs.evaluated import Group
 
 MOST_IN_RADAR = 8
 FEWEST_AXES = 3

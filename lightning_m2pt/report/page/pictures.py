@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.runs.evaluated_runs import EvaluatedRun, Group
+from lightning_m2pt.runs.evaluated import EvaluatedRun, Group
 from lightning_m2pt.system.checkout import checkout_module
 
 EVALUATION_SETS = "experiments.datasets.evaluation_sets"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_m2pt.report.tables.sweeps import Sweep
-from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.runs.evaluated import Group
 from lightning_m2pt.storage.run_record import DECIDING
 
 VISUAL, TEXTUAL, INTERACTION = "visual_length", "textual_length", "interaction"

@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lightning_m2pt.report.tables.sweeps import read_json
-from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.runs.evaluated import Group
 from lightning_m2pt.system.console import say
 
 TRAINING_FILE = "training.json"

@@ -23,7 +23,7 @@ from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.frozen_and_tuned import IN_NOISE, mean_of_sets, members_of
 from lightning_m2pt.report.tables.scores import headline
 from lightning_m2pt.report.tables.size_notes import size_notes
-from lightning_m2pt.runs.evaluated_runs import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
+from lightning_m2pt.runs.evaluated import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
 
 AT_CHANCE = " *"
 DETAILED_SETS = ("mme", "pope")

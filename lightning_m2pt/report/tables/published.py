@@ -19,7 +19,7 @@ from lightning_m2pt.metrics.statistics import mean_and_deviation, percentile_int
 from lightning_m2pt.report.tables.contamination import recorded_tasks
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.groups import interval_text, unit_of, zero_shot_notes
-from lightning_m2pt.runs.evaluated_runs import EvaluatedRun, EvaluatedSet, Group
+from lightning_m2pt.runs.evaluated import EvaluatedRun, EvaluatedSet, Group
 
 PAPER = "paper"
 RESULTS_FILE = Path(__file__).with_name("published_results.json")

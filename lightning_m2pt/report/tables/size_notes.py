@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lightning_m2pt.metrics.known_sizes import published_size
 from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS
-from lightning_m2pt.runs.evaluated_runs import Group
+from lightning_m2pt.runs.evaluated import Group
 
 
 def size_notes(groups: Sequence[Group]) -> list[str]:
