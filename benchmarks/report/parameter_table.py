@@ -7,6 +7,7 @@ from benchmarks.report.markdown import table
 
 METHODS = {
     "M2PT": ("m2pt_base", "m2pt_vicuna7b"),
+    "M2PT, patches only go on to the language model": ("m2pt_patches", ""),
     "VPT-deep": ("vpt_base", "vpt_vicuna7b"),
     "VPT-shallow": ("vpt_shallow_base", "vpt_shallow_vicuna7b"),
     "PTUM, rows": ("ptum_base", "ptum_vicuna7b"),
