@@ -1,4 +1,4 @@
-"""Writes every number of README.md and of the pages on methods, runs and the testbed from the stored results.
+"""Writes every number of README.md and of the pages on methods, runs, testbed and design from the stored results.
 
     python -m benchmarks.report.front           # fills the marked places, draws docs/figures/methods.png
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.report import findings
 from benchmarks.report.markdown import with_block, wrapped
+from benchmarks.report.measured_tables import domain_lines, parity_lines
 from benchmarks.report.methods_chart import draw_methods
 from benchmarks.report.parameter_table import parameter_lines
 from benchmarks.report.stored import stored
@@ -18,8 +19,8 @@ from benchmarks.report.sweep_tables import ablation_lines, chances_of, compariso
 from benchmarks.training.own_step import RUNGS
 from lightning_m2pt.system.atomic_files import write_atomically
 
-README, METHODS, RUNS, TESTBED = (
-    Path(name) for name in ("README.md", "docs/methods.md", "docs/runs.md", "docs/testbed.md")
+README, METHODS, RUNS, TESTBED, DESIGN = (
+    Path(name) for name in ("README.md", "docs/methods.md", "docs/runs.md", "docs/testbed.md", "docs/design.md")
 )
 CHART = Path("docs/figures/methods.png")
 COMPARISON, ABLATION, LEARNING, SECOND, LOGGED = (
@@ -76,8 +77,9 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "comparison": lambda: comparison_lines(stored(COMPARISON)),
         "ablation": lambda: ablation_lines(stored(ABLATION)),
     },
+    DESIGN: {"parity": lambda: parity_lines(stored("parity"))},
     RUNS: {"machines": machine_lines},
-    TESTBED: {"belief": belief_lines, "patches": patches_lines},
+    TESTBED: {"domain": lambda: domain_lines(stored("domain")), "belief": belief_lines, "patches": patches_lines},
 }
 """The marked places of each page, and what fills them."""
 
