@@ -171,6 +171,7 @@ class VisionFlan(InstructionDataModule):
         path = self.root / name
         folder = image_folder_of(self.root, self.image_folder)
         positions = count()
+        pictures: dict[str, Path] = {}  # many records are about one picture
 
         def sample_of(place_and_record: Record) -> Sample | None:
             where, record = place_and_record
@@ -186,9 +187,11 @@ class VisionFlan(InstructionDataModule):
                     hint="repair the record, or set skip_empty_answers",
                 )
             image_name = text_field(record, "image", where)
+            if image_name not in pictures:
+                pictures[image_name] = resolve_inside(folder, image_name, f"{where}: image")
             return Sample(
                 id=name + text_field(record, "id", where),
-                image=resolve_inside(folder, image_name, f"{where}: image"),
+                image=pictures[image_name],
                 image_id=image_name,
                 turns=turns,
                 tasks=(text_field(record, "task_name", where),) * len(turns),

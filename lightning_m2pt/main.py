@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from lightning_m2pt.commands.verbs import VERBS, module_of, needs_checkout, parser_of
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
 from lightning_m2pt.system.checkout import version_text
+from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.launch import check_ranks
 from lightning_m2pt.system.stop_signals import ended_by_signals
 from lightning_m2pt.system.worker_death import worker_death
@@ -92,7 +93,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         )
     check_ranks(os.environ)
     parser_of(verb).check(arguments)  # --help ends here; torch is not imported for a mistyped flag either
-    module = module_of(verb, VERBS[verb][0])
+    with without_collector():
+        module = module_of(verb, VERBS[verb][0])
     quieten_libraries()  # again: Lightning sets its loggers' levels when it is imported
     # `test` and `predict` are one module: it is told which of the two it is.
     return int(module.main([verb, *arguments] if VERBS[verb][0] == "experiments.commands.answer" else arguments))

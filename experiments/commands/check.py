@@ -19,12 +19,14 @@ from experiments.trainer.whole_steps import check_limits
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
+from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import say
 
 OWN_FLAGS = {VERIFY, DECODE}
 NAMES = re.compile(r"\w+(,\w+)*")
 
 
+@without_collector()
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))

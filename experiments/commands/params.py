@@ -10,11 +10,13 @@ from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.memory import estimate_of, lines, upper_bound
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta
 from lightning_m2pt.tuning.parameter_table import summary, table
 
 
+@without_collector()
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))

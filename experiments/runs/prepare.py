@@ -5,6 +5,7 @@ from pathlib import Path
 from data_modules.instruction import InstructionDataModule
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.configuration.cli import Experiment
+from experiments.testbed.manifest import is_complete
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_lock import locked
@@ -37,13 +38,12 @@ def connect_experiment(experiment: Experiment) -> None:
 def render_testbed_if_used(experiment: Experiment) -> None:
     """Renders the testbed's data if a data module reads them; does nothing if they are complete."""
     roots = [data_module.root for data_module in [experiment.data, *experiment.benchmarks]]
-    if any(root.is_relative_to(TESTBED_ROOT) for root in roots):
-        from experiments.testbed import render as testbed
+    if any(root.is_relative_to(TESTBED_ROOT) for root in roots) and not is_complete(TESTBED_ROOT, TESTBED_SEED):
+        from experiments.testbed import render as testbed  # what draws is imported where something is drawn
 
-        if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):
-            with locked(TESTBED_ROOT, lambda: say("waiting: another process is rendering the testbed")):
-                if not testbed.is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
-                    testbed.render_testbed(TESTBED_ROOT, TESTBED_SEED)
+        with locked(TESTBED_ROOT, lambda: say("waiting: another process is rendering the testbed")):
+            if not is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
+                testbed.render_testbed(TESTBED_ROOT, TESTBED_SEED)
 
 
 def refuse_tuned_benchmarks(experiment: Experiment) -> None:

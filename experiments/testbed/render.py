@@ -1,6 +1,5 @@
 """Renders the testbed's data in the official on-disk formats: ``m2pt data testbed``."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -14,13 +13,13 @@ from data_modules.cifar100 import write_cifar100
 from data_modules.mme import write_mme
 from data_modules.mnist import write_mnist
 from data_modules.pope import write_pope
-from data_modules.reading.files import checked_object
 from data_modules.snli_ve import write_snli_ve
 from data_modules.text_vqa import write_text_vqa
 from data_modules.vision_flan import write_vision_flan
 from data_modules.vsr import write_vsr
 from experiments.testbed import evaluation_sets
 from experiments.testbed.example_splits import write_example_splits
+from experiments.testbed.manifest import MANIFEST, SET_NAMES, file_sha256, is_complete
 from experiments.testbed.sizes import TestbedSizes
 from experiments.testbed.tuning_set import (
     TRAINING_PART,
@@ -30,10 +29,7 @@ from experiments.testbed.tuning_set import (
 )
 from experiments.testbed.vocabulary import NAMES, SHAPES
 from experiments.testbed.world_version import WORLD_VERSION
-from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.system.strict_json import parse_json
-
-MANIFEST = "testbed.json"
+from lightning_m2pt.errors import EnvironmentFailure
 
 
 def _write_tuning(root: Path, seed: int, sizes: TestbedSizes) -> None:
@@ -102,31 +98,6 @@ def render_testbed(root: Path, seed: int, *, force: bool = False) -> None:
     console.print(f"written: {root / MANIFEST} (seed {seed})")
 
 
-def is_complete(root: Path, seed: int) -> bool:
-    """Returns whether the manifest is there and every file has the hash it states.
-
-    Raises:
-        BadInputError: If the data are of another seed or version.
-    """
-    path = root / MANIFEST
-    if not path.exists():
-        return False
-    manifest = checked_object(parse_json(path.read_bytes(), path), str(path))
-    found = {key: manifest.get(key) for key in ("seed", "world_version")}
-    wanted = {"seed": seed, "world_version": WORLD_VERSION}
-    if found != wanted:
-        raise BadInputError(
-            f"holds data of {found}",
-            where=str(path),
-            expected=str(wanted),
-            hint=f"`m2pt data testbed --root {root} --seed {seed} --force` renders again",
-        )
-    # Data of before a set was added are of the same world: what is there comes out the same again.
-    return manifest.get("sets") == list(SETS) and all(
-        (root / name).is_file() and file_sha256(root / name) == value for name, value in manifest["files"].items()
-    )
-
-
 def write_testbed(root: Path, seed: int, sizes: TestbedSizes, console: Console) -> None:
     """Renders every set and writes the manifest last.
 
@@ -145,7 +116,7 @@ def write_testbed(root: Path, seed: int, sizes: TestbedSizes, console: Console) 
             progress.advance(task)
     files = sorted(path for folder in set_folders() for path in (root / folder).rglob("*") if path.is_file())
     hashes = {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
-    manifest = {"seed": seed, "world_version": WORLD_VERSION, "sets": list(SETS), "files": hashes}
+    manifest = {"seed": seed, "world_version": WORLD_VERSION, "sets": list(SET_NAMES), "files": hashes}
     partial = root / f"{MANIFEST}.partial"
     partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, root / MANIFEST)
@@ -154,8 +125,3 @@ def write_testbed(root: Path, seed: int, sizes: TestbedSizes, console: Console) 
 def set_folders() -> list[str]:
     """Returns the names of the folders below the root."""
     return sorted({name.split()[0] for name in SETS} - {"examples"})
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -205,6 +205,7 @@ class Processor:
             verbose=False,
         )
         encoded = []
+        spans_of: dict[tuple[Piece, ...], numpy.ndarray] = {}
         image_span = numpy.array([Span.IMAGE], numpy.int8)
         for parts_of_sample, texts_of_sample in zip(parts, texts, strict=True):
             ids = list(self.bos_ids)
@@ -214,7 +215,10 @@ class Processor:
                     ids.append(IMAGE_TOKEN_ID)
                     spans.append(image_span)
                 ids += tokens["input_ids"][distinct[text]]
-                spans.append(spans_of_tokens(pieces, tokens["offset_mapping"][distinct[text]]))
+                key = tuple(pieces)
+                if key not in spans_of:
+                    spans_of[key] = spans_of_tokens(pieces, tokens["offset_mapping"][distinct[text]])
+                spans.append(spans_of[key])
             encoded.append(EncodedText(numpy.array(ids, numpy.int32), numpy.concatenate(spans)))
         return encoded
 

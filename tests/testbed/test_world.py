@@ -13,6 +13,7 @@ from experiments.commands.data_testbed import main
 from experiments.testbed import evaluation_sets
 from experiments.testbed.asking import Use, ask_questions
 from experiments.testbed.facts import colour_hypothesis
+from experiments.testbed.manifest import MANIFEST, SET_NAMES, is_complete
 from experiments.testbed.pretraining_images import picture_generator
 from experiments.testbed.questions import (
     HELD_OUT_TYPES,
@@ -21,7 +22,7 @@ from experiments.testbed.questions import (
     TUNED_TYPES,
     question_type_named,
 )
-from experiments.testbed.render import MANIFEST, is_complete, write_testbed
+from experiments.testbed.render import SETS, write_testbed
 from experiments.testbed.rendering import Domain, ScanSplit, digit_scans, render, render_grey
 from experiments.testbed.scenes import Scene, SceneKind, SceneObject, random_generator, sample_scene
 from experiments.testbed.sizes import TestbedSizes
@@ -287,3 +288,7 @@ def test_every_colour_has_a_value() -> None:
     for colour in COLOURS:
         scene = Scene((SceneObject("square", colour, "large", "middle", "center"),))
         assert render(scene, picture_generator(colour)).std() > 5
+
+
+def test_the_manifest_names_what_is_rendered() -> None:
+    assert list(SETS) == list(SET_NAMES)

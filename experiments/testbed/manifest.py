@@ -1,0 +1,55 @@
+"""The testbed's manifest: whether its data are there and whole; nothing that draws is imported for the question."""
+
+import hashlib
+from pathlib import Path
+
+from data_modules.reading.files import checked_object
+from experiments.testbed.world_version import WORLD_VERSION
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.strict_json import parse_json
+
+MANIFEST = "testbed.json"
+SET_NAMES = (
+    "vision_flan",
+    "vision_flan validation",
+    "mme",
+    "vsr",
+    "pope",
+    "snli_ve",
+    "text_vqa",
+    "cifar10",
+    "cifar100",
+    "mnist",
+    "examples",
+)
+"""What is rendered, in this order; ``examples`` adds training splits to sets that are there."""
+
+
+def is_complete(root: Path, seed: int) -> bool:
+    """Returns whether the manifest is there and every file has the hash it states.
+
+    Raises:
+        BadInputError: If the data are of another seed or version.
+    """
+    path = root / MANIFEST
+    if not path.exists():
+        return False
+    manifest = checked_object(parse_json(path.read_bytes(), path), str(path))
+    found = {key: manifest.get(key) for key in ("seed", "world_version")}
+    wanted = {"seed": seed, "world_version": WORLD_VERSION}
+    if found != wanted:
+        raise BadInputError(
+            f"holds data of {found}",
+            where=str(path),
+            expected=str(wanted),
+            hint=f"`m2pt data testbed --root {root} --seed {seed} --force` renders again",
+        )
+    # Data of before a set was added are of the same world: what is there comes out the same again.
+    return manifest.get("sets") == list(SET_NAMES) and all(
+        (root / name).is_file() and file_sha256(root / name) == value for name, value in manifest["files"].items()
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
