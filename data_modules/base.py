@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy
 from lightning.pytorch import LightningDataModule
 
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.collate import Collator
 from lightning_m2pt.inputs.images import check_image
@@ -40,7 +41,7 @@ class DataModule(LightningDataModule, ABC):
         BadInputError: If there is no such template.
     """
 
-    def __init__(self, root: str, template: str) -> None:
+    def __init__(self, root: FilePath, template: str) -> None:
         super().__init__()
         self.root = Path(root)
         self.template = template_named(template)

@@ -12,6 +12,7 @@ from typing_extensions import override
 from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
 from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, names_of, planned_batches
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import are_collected, refuse
 from lightning_m2pt.inputs.samples import Question, Sample
@@ -48,7 +49,7 @@ class BenchmarkDataModule(DataModule):
     fixed_answers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, root: str, template: TemplateName, batch_size: int, max_new_tokens: int, limit: int | None
+        self, root: FilePath, template: TemplateName, batch_size: int, max_new_tokens: int, limit: int | None
     ) -> None:
         super().__init__(root, template)
         least = self.questions_per_group

@@ -34,6 +34,7 @@ from data_modules.reading.hub_files import (
     refuse_two_forms,
 )
 from data_modules.reading.restricted_pickle import BatchValue, WritableValue, python2_pickle, read_batch
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import refuse
 from lightning_m2pt.inputs.samples import Question
@@ -65,7 +66,7 @@ class CIFAR10(BenchmarkDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int = 32,
         max_new_tokens: int = 50,

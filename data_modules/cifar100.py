@@ -38,6 +38,7 @@ from data_modules.reading.hub_files import (
     refuse_two_forms,
 )
 from data_modules.reading.restricted_pickle import WritableValue, python2_pickle, read_batch
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Question
 
@@ -66,7 +67,7 @@ class CIFAR100(BenchmarkDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int = 32,
         max_new_tokens: int = 50,

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from data_modules.base import DataModule, OnPicture, image_bytes, nobody_asks, unique_ids
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.inputs.collate import EncodedSample
 from lightning_m2pt.inputs.processing import EncodedText, Processor
@@ -87,7 +88,7 @@ class InstructionDataModule(DataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int,
         micro_batch_size: int | None = None,

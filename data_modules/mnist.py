@@ -30,6 +30,7 @@ import numpy
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.reading.files import fake_image
 from data_modules.reading.hub_files import hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import refuse
 from lightning_m2pt.inputs.samples import Question
@@ -66,7 +67,7 @@ class MNIST(BenchmarkDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int = 32,
         max_new_tokens: int = 50,

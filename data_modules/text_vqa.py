@@ -43,6 +43,7 @@ from data_modules.reading.files import (
 )
 from data_modules.reading.hub_files import hub_files, hub_rows, refuse_neither_form, refuse_two_forms
 from data_modules.reading.picture_files import picture_named
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import made_of_each
 from lightning_m2pt.inputs.samples import ImageSource, Question
@@ -80,7 +81,7 @@ class TextVQA(BenchmarkDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int = 32,
         max_new_tokens: int = 50,

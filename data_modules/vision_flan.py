@@ -42,6 +42,7 @@ from data_modules.reading.files import (
     write_image,
     write_text,
 )
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.images import resolve_inside
 from lightning_m2pt.inputs.mistakes import are_collected, made_of_each
@@ -78,7 +79,7 @@ class VisionFlan(InstructionDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int,
         micro_batch_size: int | None = None,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan, unit_hash
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Question, Sample
 
@@ -48,7 +49,7 @@ class VisionFlanWithoutTasks(VisionFlan):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int,
         held_out_tasks: list[str],
@@ -126,7 +127,7 @@ class VisionFlanHeldOut(BenchmarkDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int = 32,
         max_new_tokens: int = 128,

@@ -51,6 +51,6 @@ def main(arguments: Sequence[str]) -> int:
 def decides(run: Path, experiment: Experiment) -> dict[str, Any]:
     """Returns what tells an answered set from others of a run: the set, and the model where it is not the run's own."""
     data: dict[str, Any] = experiment.config["data"]
-    model, recorded = answers_come_from(experiment.config["model"]), recorded_config(run)
+    model, recorded = answers_come_from(experiment.config["model"]), recorded_config(run, experiment.opened)
     same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
     return data if same_model else {"data": data, "model": model}

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.commands.parsers.evaluate import argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.configuration.path_settings import absolute_paths
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import (
     NOT_DECIDING_BACKBONE_KEYS,
@@ -19,12 +20,12 @@ from experiments.runs.prepare import check_experiment, require_benchmarks
 from experiments.runs.training import check_processes
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.answering.near_ties import depends_on_batch
+from lightning_m2pt.configuration.recorded import recorded_configuration
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.storage.run_record import CONFIG_FILE
 from lightning_m2pt.system.console import OUT, say
-from lightning_m2pt.system.strict_json import parse_json
 
 ALL = "all"
 
@@ -106,7 +107,7 @@ def evaluation_folder(
         shared_prefix: Whether questions about one picture are computed together; a folder of its own only where that
             may change answers.
     """
-    recorded = recorded_config(run)
+    recorded = recorded_config(run, experiment.opened)
     model, benchmarks = answers_come_from(experiment.config["model"]), experiment.config["benchmarks"]
     own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
     words: list[str] = [method] if method != "greedy" else []
@@ -127,11 +128,15 @@ def evaluation_folder(
     return run / "evaluations" / f"{'-'.join(words or ['changed'])}-{short_hash(decides)}"
 
 
-def recorded_config(run: Path) -> dict[str, Any]:
-    """Returns a run's resolved configuration; empty if there is none."""
+def recorded_config(run: Path, opened: Sequence[str]) -> dict[str, Any]:
+    """Returns a run's resolved configuration; empty if there is none.
+
+    Args:
+        run: The run's folder.
+        opened: Packages whose classes it may name.
+    """
     path = run / CONFIG_FILE
-    config: dict[str, Any] = parse_json(path.read_bytes(), path) if path.is_file() else {}
-    return config
+    return absolute_paths(recorded_configuration(path), opened) if path.is_file() else {}
 
 
 def answers_come_from(model: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from data_modules.instruction import InstructionDataModule
 from experiments.configuration.composition import compose, read_words
 from experiments.configuration.environment import refuse_trainer_variables
 from experiments.configuration.errors import as_bad_input, check_top_level
+from experiments.configuration.path_settings import absolute_paths, paths_beside_files
 from experiments.configuration.schema import accepted_names, check_nulls
 from experiments.configuration.values import check_read, check_values
 from experiments.trainer.components import write_enums_as_text
@@ -40,7 +41,9 @@ from lightning_m2pt.configuration.allowed_imports import (
     refuse_functions,
 )
 from lightning_m2pt.configuration.interpolation import interpolated
-from lightning_m2pt.configuration.strict_yaml import plain, read_mapping, value_of
+from lightning_m2pt.configuration.paths import texts_of_file
+from lightning_m2pt.configuration.recorded import recorded_tree
+from lightning_m2pt.configuration.strict_yaml import value_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -200,16 +203,17 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
     refuse_trainer_variables(os.environ)
     command = read_words(arguments)
     files, words = list(command.files), list(arguments)
-    trees = [plain(read_mapping(path)) for path in files]
+    trees = [recorded_tree(path) if was_run and path == files[0] else texts_of_file(path) for path in files]
     try:
         check_opened(command.opened)
         tree = compose(trees, command.settings, accepts=partial(accepts, command.opened))
         check_top_level(tree)
         check_class_paths(tree, command.opened)
-        tree = interpolated(tree)
+        tree = interpolated(paths_beside_files(tree, command.opened))
         check_class_paths(tree, command.opened)
         check_values(tree)
         check_nulls(tree)
+        tree = absolute_paths(tree, command.opened)
         with only_allowed_imports(command.opened):
             cli = ExperimentCLI(tree)
             check_read(tree, cli.config)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from experiments.configuration.cli import Experiment
+from experiments.configuration.path_settings import portable_paths
 from experiments.runs.folder import deciding, made_with
 from experiments.runs.training import checkpoints_folder
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
@@ -103,5 +104,5 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
         record[DECIDING] = deciding(experiment)
     record[MADE_WITH] = [*record.get(MADE_WITH, []), made_with(experiment)]
     write_atomically(folder / RECORD_FILE, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-    config = json.dumps(experiment.config, indent=2) + "\n"
+    config = json.dumps(portable_paths(experiment.config, experiment.opened), indent=2) + "\n"
     write_atomically(folder / CONFIG_FILE, config.encode())  # JSON is YAML, and numbers keep their digits

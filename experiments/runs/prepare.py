@@ -10,7 +10,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_lock import locked
 
-TESTBED_ROOT = Path("data/testbed")
+TESTBED_ROOT = Path(__file__).resolve().parents[2] / "data" / "testbed"
 TESTBED_SEED = 0
 
 
@@ -38,12 +38,17 @@ def connect_experiment(experiment: Experiment) -> None:
 def render_testbed_if_used(experiment: Experiment) -> None:
     """Renders the testbed's data if a data module reads them; does nothing if they are complete."""
     roots = [data_module.root for data_module in [experiment.data, *experiment.benchmarks]]
-    if any(root.is_relative_to(TESTBED_ROOT) for root in roots) and not is_complete(TESTBED_ROOT, TESTBED_SEED):
+    if any(is_of_testbed(root) for root in roots) and not is_complete(TESTBED_ROOT, TESTBED_SEED):
         from experiments.testbed import render as testbed  # what draws is imported where something is drawn
 
         with locked(TESTBED_ROOT, lambda: say("waiting: another process is rendering the testbed")):
             if not is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
                 testbed.render_testbed(TESTBED_ROOT, TESTBED_SEED)
+
+
+def is_of_testbed(root: Path) -> bool:
+    """Tells whether a set's folder is one of the testbed's, whatever links lead there."""
+    return root.resolve().is_relative_to(TESTBED_ROOT.resolve())
 
 
 def refuse_tuned_benchmarks(experiment: Experiment) -> None:

@@ -22,6 +22,7 @@ from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
 from lightning_m2pt.backbones.weight_files import Shape, Stored, compare, read_tensors, stored_tensors
+from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.processing import Processor
@@ -50,15 +51,15 @@ class OpenClipLlama(LlamaDecoding):
 
     def __init__(
         self,
-        vision_config: str,
-        vision_weights: str,
-        language_config: str,
-        language_model: str,
-        projector_weights: str,
+        vision_config: FilePath,
+        vision_weights: FilePath,
+        language_config: FilePath,
+        language_model: FilePath,
+        projector_weights: FilePath,
         dtype: Literal["float32", "bfloat16", "float64"] = "float32",
         activation_checkpointing: bool | Literal["auto"] = "auto",
         compile_backend: Literal["inductor", "aot_eager"] | None = None,
-        feature_cache: str | None = None,
+        feature_cache: FilePath | None = None,
         feature_cache_bytes: int = 100_000_000_000,
     ) -> None:
         super().__init__()
@@ -179,7 +180,7 @@ class OpenClipLlama(LlamaDecoding):
 
     def readable_name(self) -> str:
         """Returns the folder of the language model's configuration."""
-        return self.language_config.as_posix()
+        return readable(str(self.language_config))
 
     def verify_files(self) -> None:
         """Raises BadInputError if a weight file changed though its size and times are what they were."""

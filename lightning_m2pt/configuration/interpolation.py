@@ -2,9 +2,9 @@
 
 OmegaConf resolves. Before it does, everything is looked through: ``${data.init_args.root}`` takes another setting's
 value, with its type where it stands alone; ``${oc.env:M2PT_DATA,data}`` takes one of two environment variables, or what
-follows the comma. No other variable is read, no other resolver called, and none is put together from parts: a
-configuration may come from a stranger. The text ``${`` itself has no place in a setting: a run keeps its settings
-resolved, and reading them again would resolve it.
+follows the comma; ``${embedded:NAME}`` is the folder of weights that come with the package. No other variable is read,
+no other resolver called, and none is put together from parts: a configuration may come from a stranger. The text ``${``
+itself has no place in a setting: a run keeps its settings resolved, and reading them again would resolve it.
 """
 
 import re
@@ -14,16 +14,17 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_m2pt.configuration.paths import EMBEDDED, FOR_CONFIGURATIONS, embedded_names
 from lightning_m2pt.configuration.tree import CLASS_PATH, leaves
 from lightning_m2pt.errors import BadInputError
 
-FOR_CONFIGURATIONS = ("M2PT_MODELS", "M2PT_DATA")
-"""Where models and data are; all that a configuration may ask the environment for."""
-
 INTERPOLATION = re.compile(r"\\\$\{|\$\{([^${}]*)\}|\$\{")
 VARIABLE = re.compile(rf"oc\.env:\s*({'|'.join(FOR_CONFIGURATIONS)})\s*(,[^,]*)?")
+COMES_WITH_THE_PACKAGE = re.compile(r"embedded:\s*(\w+)")
 SETTING = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
 NUMBERED = re.compile(r"\[(\d+)\]")
+
+OmegaConf.register_resolver("embedded", lambda name: str(EMBEDDED / name), replace=True)
 
 
 def interpolated(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,11 +66,20 @@ def check_text(text: str, key: str) -> None:
             raise BadInputError("the text ${ cannot stand in a setting", where=key, expected="${KEY}, or no ${")
         if asked is None:
             raise BadInputError("this ${ is not closed, or holds another one", where=key, expected="${KEY}")
-        if ":" in asked and not VARIABLE.fullmatch(asked.strip()):
+        named = COMES_WITH_THE_PACKAGE.fullmatch(asked.strip())
+        if named is not None and named[1] not in embedded_names():
+            raise BadInputError(
+                f"there is nothing embedded that is called {named[1][:60]}",
+                where=key,
+                expected=" or ".join(f"${{embedded:{name}}}" for name in embedded_names()),
+            )
+        if ":" in asked and named is None and not VARIABLE.fullmatch(asked.strip()):
             raise BadInputError(
                 f"${{{asked[:60]}}} is not read: a configuration may not ask for it",
                 where=key,
-                expected=" or ".join(f"${{oc.env:{variable},DEFAULT}}" for variable in FOR_CONFIGURATIONS),
+                expected=" or ".join(
+                    [*(f"${{oc.env:{variable},DEFAULT}}" for variable in FOR_CONFIGURATIONS), "${embedded:NAME}"]
+                ),
                 hint="write the value itself, here or on the command line",
             )
         if ":" not in asked and not SETTING.fullmatch(asked.strip()):

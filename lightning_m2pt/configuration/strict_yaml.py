@@ -7,6 +7,7 @@ Aliases, tags and deep nesting are refused before anything is built.
 import math
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,22 @@ def refuse_tricks(text: str) -> None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
-def plain(node: yaml.Node) -> Any:
-    """Returns a tree's values; every key is text."""
+def text_of_scalar(node: yaml.Node) -> str:
+    """Returns a scalar's text."""
+    return str(node.value)
+
+
+def plain(node: yaml.Node, text_of: Callable[[yaml.Node], str] = text_of_scalar) -> Any:
+    """Returns a tree's values; every key is text.
+
+    Args:
+        node: The tree.
+        text_of: Makes the value of a scalar that is text.
+    """
     if isinstance(node, yaml.MappingNode):
-        return {key.value: plain(value) for key, value in node.value}
+        return {key.value: plain(value, text_of) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):
-        return [plain(item) for item in node.value]
+        return [plain(item, text_of) for item in node.value]
     if node.tag == CORE + "null":
         return None
     if node.tag == CORE + "bool":
@@ -75,8 +86,8 @@ def plain(node: yaml.Node) -> Any:
     try:
         number = {CORE + "int": int, CORE + "float": float}[node.tag](node.value)
     except (KeyError, ValueError):  # text, or a number of thousands of digits
-        return str(node.value)
-    return number if math.isfinite(number) else str(node.value)
+        return text_of(node)
+    return number if math.isfinite(number) else text_of(node)
 
 
 def value_of(text: str) -> Any:
@@ -90,8 +101,34 @@ def value_of(text: str) -> Any:
     return None if node is None else plain(node)
 
 
+def composed(text: str, name: str) -> yaml.Node | None:
+    """Returns a text's tree; every node's marks name the file.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML.
+    """
+    loader = StrictLoader(text)
+    loader.name = name  # otherwise "<unicode string>"
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
 def read_mapping(path: Path) -> yaml.MappingNode:
     """Reads a YAML file of keys and plain values as a tree.
+
+    Raises:
+        BadInputError: Naming file and line of what is not allowed, and of a key that is written twice.
+    """
+    node = read_tree(path)
+    if not isinstance(node, yaml.MappingNode):
+        raise BadInputError("no keys in here", where=str(path), expected="an experiment's YAML file")
+    return node
+
+
+def read_tree(path: Path) -> yaml.Node | None:
+    """Reads a YAML file of plain values as a tree; None if nothing is in it.
 
     Raises:
         BadInputError: Naming file and line of what is not allowed, and of a key that is written twice.
@@ -99,15 +136,14 @@ def read_mapping(path: Path) -> yaml.MappingNode:
     try:
         text = read_text(path)
         refuse_tricks(text)
-        node = yaml.compose(text, Loader=StrictLoader)
+        node = composed(text, str(path))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadInputError(str(error.problem), where=f"{path}:{line}", expected="YAML of plain values") from error
     except yaml.YAMLError as error:
         raise BadInputError(" ".join(str(error).split())[:200], where=str(path), expected="YAML") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise BadInputError("no keys in here", where=str(path), expected="an experiment's YAML file")
-    check_keys(node, path)
+    if node is not None:
+        check_keys(node, path)
     return node
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_m2pt.configuration.strict_yaml import plain, read_mapping
+from lightning_m2pt.configuration.recorded import recorded_configuration
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import PredictionFile, check_paired, read_predictions
 from lightning_m2pt.metrics.score import Score
@@ -78,11 +78,10 @@ class EvaluatedRun:
         """The run's resolved configuration; empty if there is none.
 
         Raises:
-            BadInputError: If the file is no YAML of keys and plain values.
+            BadInputError: If the file is no YAML of keys and plain values, or asks for what no run has.
         """
         path = self.home / CONFIG_FILE
-        config: dict[str, Any] = plain(read_mapping(path)) if path.is_file() else {}
-        return config
+        return recorded_configuration(path) if path.is_file() else {}
 
     @property
     def is_tuned(self) -> bool:

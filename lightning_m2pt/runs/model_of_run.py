@@ -19,7 +19,7 @@ from lightning_m2pt.configuration.allowed_imports import (
 )
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.configuration.parser_settings import PARSER
-from lightning_m2pt.configuration.strict_yaml import plain, read_mapping
+from lightning_m2pt.configuration.recorded import recorded_tree
 from lightning_m2pt.configuration.tree import ARGUMENTS, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs.loading import ADAPTER
@@ -51,8 +51,7 @@ def config_of_run(run: Path) -> dict[str, Any]:
     Raises:
         BadInputError: If the folder is no run, or the file is not YAML of plain values.
     """
-    config: dict[str, Any] = plain(read_mapping(config_file(run)))
-    return config
+    return recorded_tree(config_file(run))
 
 
 def model_of_run(run: Path, words: Sequence[str] = ()) -> TuningModule:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.backbones.base_files import BaseFiles
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
@@ -74,8 +74,7 @@ def test_what_reaches_no_number_is_not_in_it(base: BaseFiles, tmp_path: Path) ->
 
 def test_the_former_fingerprint_is_what_it_was() -> None:
     """Of the embedded backbone at the last version that computed it; adapters and runs of then go by it."""
-    words = yaml.safe_load(Path("experiments/m2pt_base.yaml").read_text())["model"]["backbone"]["init_args"]
-    backbone = OpenClipLlama(**words)
+    backbone = parse_experiment(["--config", "experiments/m2pt_base.yaml"]).model.backbone
     assert backbone.former_fingerprint() == "e44c762854a0b39f872a155aad694d83f8f3ab815834bfbeaa285f19927d63b8"
 
 

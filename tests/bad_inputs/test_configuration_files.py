@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from experiments.runs.prepare import TESTBED_ROOT
 from lightning_m2pt.main import main
 from tests.bad_inputs.refusal import assert_refused
 from tests.support.small_experiment import small_words
 
-SHIPPED = Path("experiments/m2pt_base.yaml")
+COMPLETE = Path("tests/support/complete_experiment.yaml")
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
 
 
 def replaced(old: str, new: str) -> Callable[[str], str]:
-    """Returns what changes one place of the shipped file."""
+    """Returns what changes one place of the file."""
 
     def change(text: str) -> str:
         assert text.count(old) >= 1, old
@@ -26,7 +27,7 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
 
 
 def content(text: str | bytes) -> Callable[[str], str | bytes]:
-    """Returns what puts other content in the shipped file's place."""
+    """Returns what puts other content in the file's place."""
     return lambda _: text
 
 
@@ -38,7 +39,7 @@ def behind(more: str) -> Callable[[str], str]:
 FILE = "own.yaml"
 CASES: dict[str, tuple[Callable[[str], str | bytes], tuple[str, ...]]] = {
     # No YAML.
-    "a tab": (replaced("  optimizer:", "\toptimizer:"), (FILE + ":20",)),
+    "a tab": (replaced("  optimizer:", "\toptimizer:"), (FILE + ":19",)),
     "bad indent": (behind("  x: 1\n a: 2\n"), (FILE,)),
     "unclosed quote": (replaced("init: normal", 'init: "normal'), (FILE,)),
     "unclosed list": (behind("benchmarks: [1, 2\n"), (FILE,)),
@@ -148,16 +149,17 @@ PLACES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture(scope="module")
-def shipped() -> str:
-    return SHIPPED.read_text()
+def complete() -> str:
+    return COMPLETE.read_text()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_bad_file_is_refused_by_its_place(shipped, tmp_path, capfd, monkeypatch, name):
+def test_a_bad_file_is_refused_by_its_place(complete, tmp_path, capfd, monkeypatch, name):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     change, named = CASES[name]
-    changed, path = change(shipped), tmp_path / FILE
-    path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+    changed, path = change(complete), tmp_path / FILE
+    absolute = changed if isinstance(changed, bytes) else changed.replace("data/testbed", str(TESTBED_ROOT)).encode()
+    path.write_bytes(absolute)
     (tmp_path / "beside.py").write_text("raise SystemExit(99)")
     monkeypatch.syspath_prepend(tmp_path)
     words = (
@@ -179,7 +181,7 @@ def test_what_is_no_file_is_refused(tmp_path, capfd, name):
 @pytest.mark.parametrize("spoil", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n")])
 def test_a_mark_at_the_front_and_windows_lines_are_no_mistake(tmp_path, capfd, spoil):
     path = tmp_path / FILE
-    path.write_bytes(spoil(SHIPPED.read_bytes()))
+    path.write_bytes(spoil(COMPLETE.read_bytes()))
     words = small_words(tmp_path)
     words[1] = str(path)
     assert main(["params", *words]) == 0

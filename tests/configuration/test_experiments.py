@@ -15,6 +15,7 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
+from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.adapter import declared_tensors
 from lightning_m2pt.system.tensor_hashes import hash_tensors
@@ -62,7 +63,7 @@ def test_backbones_take_the_place_of_any_testbed_experiments(path):
     chosen = yaml.safe_load(path.read_text())
     assert list(chosen) == ["model"]
     assert list(chosen["model"]) == ["backbone"]
-    assert f"lightning_m2pt/embedded/{path.stem}/" in json.dumps(chosen)
+    assert f"${{embedded:{path.stem}}}/" in json.dumps(chosen)
     for experiment in TESTBED:
         words = ["--config", str(experiment), "--config", str(path)]
         if path.stem not in SHIPPED:
@@ -70,7 +71,7 @@ def test_backbones_take_the_place_of_any_testbed_experiments(path):
                 parse_experiment(words)
             continue
         backbone = parse_experiment(words).config["model"]["backbone"]
-        wanted = chosen["model"]["backbone"]["init_args"]
+        wanted = interpolated(chosen)["model"]["backbone"]["init_args"]
         assert {key: backbone["init_args"][key] for key in wanted} == wanted
 
 

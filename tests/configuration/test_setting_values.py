@@ -83,8 +83,18 @@ def test_wrong_values(tmp_path, key, value, in_file):
 
 RIGHT = [
     {LENGTH: ("7", 7), RATE: ("1e-3", 0.001), SEED: ("0", 0), "model.method.init_std": ("1e-3", 0.001)},
-    {LENGTH: ("'7'", 7), RATE: (".5", 0.5), SEED: ("4294967295", 2**32 - 1), "data.root": ("2024_01", "2024_01")},
-    {LENGTH: ("+7", 7), RATE: ("0", 0.0), "data.validation_file": ("null", None), "data.root": ("'007'", "007")},
+    {
+        LENGTH: ("'7'", 7),
+        RATE: (".5", 0.5),
+        SEED: ("4294967295", 2**32 - 1),
+        "data.image_folder": ("2024_01", "2024_01"),
+    },
+    {
+        LENGTH: ("+7", 7),
+        RATE: ("0", 0.0),
+        "data.validation_file": ("null", None),
+        "data.image_folder": ("'007'", "007"),
+    },
     {
         RATE: ("1.", 1.0),
         "trainer.max_time": ("'00:01:30:00'", "00:01:30:00"),

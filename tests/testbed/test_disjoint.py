@@ -4,16 +4,15 @@ import hashlib
 import itertools
 import re
 from collections import Counter, defaultdict
-from pathlib import Path
 from string import Formatter
 
 import numpy
 import pytest
-import yaml
 
 from data_modules import cifar10, mnist, snli_ve, vsr
 from experiments.backbone_recipe.joint_stage import caption_of
 from experiments.backbone_recipe.settings import RECIPES, RecipeSettings
+from experiments.configuration.cli import parse_experiment
 from experiments.testbed import evaluation_questions, evaluation_sets
 from experiments.testbed.asking import QuestionType
 from experiments.testbed.facts import CHOICES, OPPOSITES
@@ -119,7 +118,7 @@ def test_the_evaluation_sets_ask_only_the_evaluation_phrasings(evaluation_questi
 
 
 def test_the_data_modules_ask_in_evaluations_words() -> None:
-    base = yaml.safe_load(Path("experiments/m2pt_base.yaml").read_text())
+    base = parse_experiment(["--config", "experiments/m2pt_base.yaml"]).config
     (cifar100,) = [each for each in base["benchmarks"] if each["class_path"].endswith("CIFAR100")]
     assert cifar100["init_args"]["question"] == evaluation_questions.COLOURED_OBJECT
     assert snli_ve.QUESTION_TEMPLATE.format(hypothesis=evaluation_questions.HYPOTHESIS) == (

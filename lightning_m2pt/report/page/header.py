@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_m2pt.configuration.paths import readable
 from lightning_m2pt.report.page.comparison import Scores
 from lightning_m2pt.report.page.material import Comparison
 from lightning_m2pt.report.tables.backbone_gates import backbone_folder, gate_notes
@@ -50,7 +51,7 @@ def origin_notes(comparison: Comparison) -> list[str]:
         arguments = comparison.backbone.get("init_args") or {}
         folder = backbone_folder(arguments)
         name = str(comparison.backbone.get("class_path")).split(".")[-1]
-        notes.append(f"backbone: {name}" + (f", {folder}" if folder is not None else ""))
+        notes.append(f"backbone: {name}" + (f", {readable(str(folder))}" if folder is not None else ""))
     if days:
         notes.append(f"started: {days[0]}" + (f" to {days[-1]}" if len(days) > 1 else ""))
     if commits:

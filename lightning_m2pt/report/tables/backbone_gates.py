@@ -60,12 +60,14 @@ def gate_notes(backbone: dict[str, Any], roots: Sequence[Path]) -> list[str]:
 
 
 def backbone_folder(arguments: dict[str, Any]) -> Path | None:
-    """Returns the folder that holds all files of a backbone; the language model's if they lie apart."""
-    files = [value for value in arguments.values() if isinstance(value, str) and "/" in value]
-    together = (
-        Path(os.path.commonpath(files)) if files and len({PurePath(f).is_absolute() for f in files}) == 1 else None
-    )
-    if together is not None and together.name:
-        return together
+    """Returns the folder that holds all files of a backbone; the language model's if they lie apart.
+
+    Files that lie together are in it or in folders of it. Absolute paths have a common folder wherever they lie.
+    """
+    files = [PurePath(value) for value in arguments.values() if isinstance(value, str) and "/" in value]
+    if files and len({file.is_absolute() for file in files}) == 1:
+        together = Path(os.path.commonpath(files))
+        if together.name and all(len(file.relative_to(together).parts) <= 2 for file in files):
+            return together
     language = arguments.get("language_model")
     return Path(language) if isinstance(language, str) else None

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_m2pt.configuration.paths import readable
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS, benchmark_mean
 from lightning_m2pt.metrics.statistics import mean_and_deviation, percentile_interval
@@ -99,7 +100,7 @@ def other_model(run: EvaluatedRun, setting: Mapping[str, Any]) -> list[str]:
         return ["its backbone is not recorded (no config.yaml)"]
     own = arguments(model.get("backbone"))
     reasons = [
-        f"backbone {key} is {own.get(key)} (the paper's: {ending})"
+        f"backbone {key} is {readable(str(own.get(key)))} (the paper's: {ending})"
         for key, ending in setting["backbone"].items()
         if not str(own.get(key)).endswith(ending)
     ][:1]

@@ -1,0 +1,245 @@
+"""Where a path stands: beside the file that names it, in the working directory, or at a place that goes by a name."""
+
+import json
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from data_modules.mme import MME
+from data_modules.vision_flan_held_out import VisionFlanHeldOut
+from experiments.commands.evaluate import evaluation_folder, recorded_config
+from experiments.configuration.cli import parse_experiment
+from experiments.configuration.path_settings import portable_paths
+from experiments.runs.loading import experiment_of_run
+from experiments.runs.opening import open_run_folder
+from experiments.runs.prepare import TESTBED_ROOT
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.configuration.interpolation import interpolated
+from lightning_m2pt.configuration.paths import (
+    EMBEDDED,
+    FileText,
+    absolute,
+    beside_its_file,
+    path_arguments,
+    portable,
+    readable,
+)
+from lightning_m2pt.configuration.recorded import recorded_configuration, recorded_tree
+from lightning_m2pt.errors import BadInputError
+from tests.support.small_experiment import small_words
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = str(ROOT / "experiments" / "m2pt_base.yaml")
+
+
+class PassesOn(MME):
+    """A set of a user's own that passes arguments on."""
+
+    def __init__(self, more: "Path | None" = None, words: str = "", **arguments):
+        super().__init__(**arguments)
+
+
+class Alone(MME):
+    """One that does not."""
+
+    def __init__(self, folders: list[Path], root: str = ""):
+        super().__init__(root, "plain", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("owner", "named"),
+    [
+        (Trainer, {"default_root_dir"}),
+        (ModelCheckpoint, {"dirpath"}),
+        (TensorBoardLogger, {"save_dir", "root_dir"}),
+        (WandbLogger, {"save_dir", "dir"}),
+        (MME, {"root"}),
+        (VisionFlanHeldOut, {"root"}),
+        (PassesOn, {"root", "more"}),
+        (Alone, {"folders"}),
+        (
+            OpenClipLlama,
+            {"vision_config", "vision_weights", "language_config", "language_model", "projector_weights"}
+            | {"feature_cache"},
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_signatures_say_which_arguments_are_paths(owner, named):
+    assert path_arguments(owner) == named
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data/x", "/files/data/x"),
+        ("../data/./x", "/data/x"),
+        ("/a/../b", "/b"),
+        ("${oc.env:M2PT_DATA,../data}/x", "/data/x"),
+        ("${oc.env: M2PT_DATA , ../d (a), b}/x", "${oc.env: M2PT_DATA , ../d (a), b}/x"),
+        ("${oc.env:M2PT_MODELS,../m}/x", "${oc.env:M2PT_MODELS,../m}/x"),
+        ("${embedded:testbed}/x", "${embedded:testbed}/x"),
+        ("${data.init_args.root}/x", "${data.init_args.root}/x"),
+    ],
+)
+def test_a_path_of_a_file_stands_beside_it(monkeypatch, text, expected):
+    monkeypatch.delenv("M2PT_DATA", raising=False)
+    monkeypatch.setenv("M2PT_MODELS", "/weights")
+    assert beside_its_file(FileText(text, Path("/files"))) == expected
+    assert beside_its_file(text) == text  # of the command line
+
+
+def written(folder: Path, **arguments: object) -> list[str]:
+    """Returns words that put a file of data arguments over the shipped experiment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "own.yaml").write_text(json.dumps({"data": {"init_args": arguments}}))
+    return ["--config", SHIPPED, "--config", str(folder / "own.yaml")]
+
+
+def test_files_and_words_name_paths_each_from_where_it_stands(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    of_file = parse_experiment(written(tmp_path / "files", root="../sets"))
+    assert of_file.data.root == tmp_path / "sets"
+    of_words = parse_experiment(["--config", SHIPPED, "--data.root", "sets", "--model.backbone.feature_cache=c"])
+    assert of_words.data.root == tmp_path / "here" / "sets"
+    assert of_words.benchmarks[0].root == TESTBED_ROOT / "mme" == ROOT / "data" / "testbed" / "mme"
+    assert of_words.output_root == Path("outputs")
+    arguments = of_words.config["model"]["backbone"]["init_args"]
+    assert arguments["feature_cache"] == str(tmp_path / "here" / "c")
+
+
+def test_a_variable_stands_in_the_working_directory_and_its_default_beside_the_file(tmp_path, monkeypatch):
+    words = written(tmp_path / "files, (with) ümlaut", root="${oc.env:M2PT_DATA,../data}/x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("M2PT_DATA", raising=False)
+    assert parse_experiment(words).data.root == tmp_path / "data" / "x"
+    monkeypatch.setenv("M2PT_DATA", "sets")
+    assert parse_experiment(words).data.root == tmp_path / "sets" / "x"
+
+
+def test_a_path_goes_on_from_another_setting_wherever_that_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = written(tmp_path / "files", root="sets")
+    cache = {"feature_cache": "${data.init_args.root}/cache"}
+    (tmp_path / "more.yaml").write_text(json.dumps({"model": {"backbone": {"init_args": cache}}}))
+    arguments = parse_experiment([*words, "--config", "more.yaml"]).config["model"]["backbone"]["init_args"]
+    assert arguments["feature_cache"] == str(tmp_path / "files" / "sets" / "cache")
+
+
+def test_short_names_and_lightnings_classes_have_paths_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "own.yaml").write_text(
+        "trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: logs, prefix: a/b}}}\n"
+    )
+    config = parse_experiment(["--config", SHIPPED, "--config", "files/own.yaml"]).config
+    assert config["trainer"]["logger"]["init_args"]["save_dir"] == str(tmp_path / "files" / "logs")
+    assert config["trainer"]["logger"]["init_args"]["prefix"] == "a/b"
+
+
+def test_a_path_that_only_the_working_directory_has_is_refused_with_the_way_there(tmp_path, monkeypatch):
+    (tmp_path / "sets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = written(tmp_path / "files", root="sets")
+    with pytest.raises(BadInputError) as error:
+        parse_experiment(words)
+    assert error.value.message().splitlines() == [
+        f"error: {tmp_path}/files/own.yaml:1: data.root: there is no {tmp_path}/files/sets",
+        "  expected: a path as seen from the file that names it",
+        "  hint: it is there as seen from the working directory: write ../sets",
+    ]
+
+
+@pytest.mark.parametrize("text", ["${embedded:nothing}", "${embedded:..}", "${embedded:}", "${embedded:testbed,x}"])
+def test_nothing_but_what_comes_with_the_package_is_embedded(text):
+    with pytest.raises(BadInputError, match="embedded"):
+        interpolated({"a": text})
+
+
+def test_embedded_weights_go_by_their_name_anywhere(tmp_path, monkeypatch):
+    assert interpolated({"a": "${embedded: testbed}/language"}) == {"a": str(EMBEDDED / "testbed" / "language")}
+    assert portable(str(EMBEDDED / "testbed" / "language")) == "${embedded:testbed}/language"
+    assert portable(str(EMBEDDED / "nothing" / "x")) == str(EMBEDDED / "nothing" / "x")
+    assert readable(str(EMBEDDED / "testbed" / "language")) == "lightning_m2pt/embedded/testbed/language"
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [("sets", "${{oc.env:M2PT_DATA,{0}/sets}}/mme/a"), ("ümlaut", "{0}/ümlaut/mme/a"), ("a{b", "{0}/a{{b/mme/a")],
+)
+def test_what_lies_below_a_variable_goes_by_the_variable(tmp_path, monkeypatch, folder, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("M2PT_DATA", folder)
+    path = str(tmp_path / folder / "mme" / "a")
+    kept = portable(path)
+    assert kept == expected.format(tmp_path)
+    assert interpolated({"a": kept}) == {"a": absolute(path)} if "${" not in kept else True
+    monkeypatch.delenv("M2PT_DATA")
+    assert interpolated({"a": kept}) == {"a": path}
+    assert portable(path) == path
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Returns a run's folder with its record, made with data below M2PT_DATA."""
+    monkeypatch.setenv("M2PT_DATA", str(tmp_path / "a"))
+    words = small_words(tmp_path / "a", SHIPPED)
+    experiment = parse_experiment(words)
+    folder = tmp_path / "outputs" / "small" / "run"
+    open_run_folder(folder, experiment)
+    return folder
+
+
+def test_a_run_keeps_names_of_places_and_is_read_where_they_are_now(run, tmp_path, monkeypatch):
+    kept = json.loads((run / "config.yaml").read_text())
+    assert kept["data"]["init_args"]["root"] == f"${{oc.env:M2PT_DATA,{tmp_path}/a}}/vision_flan"
+    assert kept["model"]["backbone"]["init_args"]["language_model"] == "${embedded:testbed}/language"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("M2PT_DATA", "b")
+    again = experiment_of_run(run)
+    assert again.data.root == tmp_path / "b" / "vision_flan"
+    assert again.config["model"]["backbone"]["init_args"]["language_model"] == str(EMBEDDED / "testbed" / "language")
+    assert evaluation_folder(run, again, frozenset(), "greedy", 0) == run
+    monkeypatch.delenv("M2PT_DATA")
+    assert experiment_of_run(run).data.root == tmp_path / "a" / "vision_flan"
+
+
+def test_runs_of_before_are_read_from_the_working_directory(run, tmp_path, monkeypatch):
+    path = run / "config.yaml"
+    former = json.loads(path.read_text())
+    former["data"]["init_args"]["root"] = "data/vision_flan"
+    arguments = former["model"]["backbone"]["init_args"]
+    arguments |= {
+        "language_model": "experiments/backbones/testbed/language",
+        "vision_config": "lightning_m2pt/embedded/testbed/vision/open_clip_config.json",
+        "projector_weights": "experiments/backbones/others/projector",
+    }
+    path.write_text(json.dumps(former))
+    monkeypatch.chdir(tmp_path)
+    recorded = recorded_config(run, ())
+    assert recorded["data"]["init_args"]["root"] == str(tmp_path / "data" / "vision_flan")
+    found = recorded["model"]["backbone"]["init_args"]
+    assert found["language_model"] == str(EMBEDDED / "testbed" / "language")
+    assert found["vision_config"] == str(EMBEDDED / "testbed" / "vision" / "open_clip_config.json")
+    assert found["projector_weights"] == str(tmp_path / "experiments/backbones/others/projector")
+    assert recorded_configuration(path)["data"]["init_args"]["root"] == "data/vision_flan"
+
+
+def test_a_runs_configuration_asks_for_nothing_else(run, monkeypatch):
+    path = run / "config.yaml"
+    text = path.read_text().replace('"normal"', '"${oc.env:HF_TOKEN}"')
+    path.write_text(text)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(BadInputError, match="HF_TOKEN") as error:
+        recorded_configuration(path)
+    assert "hf_secret" not in error.value.message()
+    assert "${oc.env:HF_TOKEN}" in str(recorded_tree(path))
+
+
+def test_a_configuration_that_was_kept_is_the_one_that_was_resolved(run):
+    experiment = experiment_of_run(run)
+    assert portable_paths(experiment.config, ()) == json.loads((run / "config.yaml").read_text())
