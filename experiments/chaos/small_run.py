@@ -6,7 +6,7 @@ from pathlib import Path
 from data_modules.vision_flan import VisionFlan
 from data_modules.vsr import VSR
 
-CONFIG = Path("experiments") / "m2pt_base.yaml"
+CONFIG = Path(__file__).resolve().parents[1] / "m2pt_base.yaml"
 
 
 def write_records(folder: Path) -> None:

@@ -14,8 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-from jsonargparse import ArgumentError, Namespace, set_loader
+from jsonargparse import ArgumentError, Namespace
 from jsonargparse.typing import PositiveInt, register_type, restricted_number_type, timedelta_deserializer
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -41,20 +40,11 @@ from lightning_m2pt.configuration.allowed_imports import (
     refuse_functions,
 )
 from lightning_m2pt.configuration.interpolation import interpolated
+from lightning_m2pt.configuration.parser_settings import PARSER
 from lightning_m2pt.configuration.paths import texts_of_file
 from lightning_m2pt.configuration.recorded import recorded_tree
-from lightning_m2pt.configuration.strict_yaml import value_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.module import TuningModule
-
-STRICT_YAML = "strict_yaml"
-set_loader(STRICT_YAML, value_of, (yaml.YAMLError, RecursionError))
-PARSER: dict[str, Any] = {
-    "parser_mode": STRICT_YAML,
-    "exit_on_error": False,
-    "default_env": False,
-    "print_config": None,
-}
 
 
 def time_as_text(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning_m2pt.system.console import VerbParser
 
-DEFAULT_CONFIG = "experiments/m2pt_base.yaml"
+DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "m2pt_base.yaml")
 
 
 TUNING_SET = "vision_flan"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning_m2pt.system.console import VerbParser
 
-DEFAULT_ROOT = Path("data") / "testbed"
+DEFAULT_ROOT = Path(__file__).resolve().parents[3] / "data" / "testbed"
 
 
 def argument_parser() -> VerbParser:
