@@ -60,7 +60,7 @@ def refuse_others(folder: Path) -> None:
                 "code in here is not run: it belongs to another user",
                 where=str(part),
                 expected="a checkout that belongs to you or to root",
-                hint="give the command in a clone of your own",
+                hint="clone it yourself, or, if you trust it, install the package from it: pip install -e .",
             )
     described = description_of(folder)
     wanted = (PROJECT, installed_version())

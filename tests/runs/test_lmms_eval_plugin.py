@@ -161,6 +161,18 @@ def test_tasks_that_are_not_about_one_picture_are_refused(plugin):
         model.generate_until_multi_round([])
 
 
+def test_a_run_needs_no_checkout_and_an_experiments_file_says_that_it_does(plugin, tmp_path, monkeypatch):
+    _, run = fitted(small_words(tmp_path, steps=1))
+    monkeypatch.setattr("lightning_m2pt.system.checkout.find_checkout", lambda: None)
+    model = plugin.M2PTModel(run=str(run), device="cpu")
+    assert model.loaded.template.name == "vicuna_v1"  # there is no set: that of the adapter
+    docs = documents(2)
+    model.task_dict["shapes"] = {"test": docs}
+    assert len(model.generate_until(requests_of(docs, lambda document: [GREEDY]))) == 2
+    with pytest.raises(BadInputError, match=f"config={FROZEN}: this needs a checkout of the project"):
+        plugin.M2PTModel(config=FROZEN, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
