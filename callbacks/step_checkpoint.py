@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure
 from lightning_m2pt.storage.checkpoint import step_folder
-from lightning_m2pt.storage.checkpoint_content import unfit
+from lightning_m2pt.storage.checkpoint_content import bad_checkpoint
 from lightning_m2pt.system.stop_signals import StopSignals
 from lightning_m2pt.tuning.loop_counters import recount_micro_batches, repeat_what_follows_the_step
 from lightning_m2pt.tuning.rng import restore_rng, rng_state
@@ -66,7 +66,7 @@ class StepCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get(RNG_KEY)
         if not isinstance(states, list):
-            raise unfit(f"{RNG_KEY} is {states!r:.40}", "a list of states, one a rank")
+            raise bad_checkpoint(f"{RNG_KEY} is {states!r:.40}", "a list of states, one a rank")
         self._saved_step = checkpoint["global_step"]
         recount_micro_batches(checkpoint, trainer.accumulate_grad_batches)
         if trainer.global_rank < len(states):  # a run resumed on more devices has no state for the new ones
@@ -150,7 +150,7 @@ class StepCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if self._boundary is None or self._saved_step == self._boundary_step or not self._is_logged(trainer):
             return
-        checkpoint = self._boundary | {RNG_KEY: gathered(self._boundary[RNG_KEY], trainer.world_size)}
+        checkpoint = self._boundary | {RNG_KEY: gather_states(self._boundary[RNG_KEY], trainer.world_size)}
         trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
         self._saved_step = self._boundary_step
         trainer.strategy.barrier("StepCheckpoint")
@@ -173,7 +173,7 @@ def noted_state(trainer: Trainer) -> dict[str, Any]:
     return state
 
 
-def gathered(state: dict[str, Any], world_size: int) -> list[dict[str, Any]]:
+def gather_states(state: dict[str, Any], world_size: int) -> list[dict[str, Any]]:
     """Returns the states of all ranks, in order of rank; every rank has to call it."""
     if world_size == 1:
         return [state]

@@ -48,7 +48,7 @@ class TaskLosses(Callback):
         self._step_sums = {}
         if self._step % self.every_n_steps:
             return
-        for task, (loss_sum, tokens) in total(self._window).items():
+        for task, (loss_sum, tokens) in sum_by_task(self._window).items():
             if tokens:
                 pl_module.log(f"train/loss_of_task/{task}", loss_sum / tokens, rank_zero_only=True)
 
@@ -61,7 +61,7 @@ class TaskLosses(Callback):
         self._window.extend(state_dict["window"])
 
 
-def total(window: deque[Sums]) -> Sums:
+def sum_by_task(window: deque[Sums]) -> Sums:
     """Adds up the steps of a window, task by task."""
     added: Sums = {}
     for sums in window:

@@ -142,7 +142,7 @@ class InstructionDataModule(DataModule):
         if self.train_samples is None or self.validation_samples is None:
             train, validation = self.read()
             unique_ids([*train, *validation], key=lambda item: item.id)
-            self.train_samples = joined(train, self.questions_per_sample)
+            self.train_samples = join_conversations(train, self.questions_per_sample)
             self.validation_samples = validation
         return self.train_samples, self.validation_samples
 
@@ -293,7 +293,7 @@ class InstructionDataModule(DataModule):
     def tokens_of_step(self, epoch: int, step_in_epoch: int) -> int:
         """Returns the supervised tokens of one optimizer step of one epoch."""
         size = len(self.tokens_of_samples)
-        epoch = epoch if self.epoch_limit is None else self.epoch_limit.drawn(epoch)
+        epoch = epoch if self.epoch_limit is None else self.epoch_limit.order_epoch(epoch)
         steps = samples_of_steps(self.seed(), epoch, size, self.batch_size, self.length_groups)
         return int(self.tokens_of_samples[steps[step_in_epoch]].sum())
 
@@ -326,7 +326,7 @@ class InstructionDataModule(DataModule):
         return [SampleLoader(dataset, batch_size, self.collator, num_workers=self.num_workers)]
 
 
-def joined(samples: Sequence[Sample], questions_per_sample: int) -> list[Sample]:
+def join_conversations(samples: Sequence[Sample], questions_per_sample: int) -> list[Sample]:
     """Joins samples of one picture, in file order, to conversations of at most so many questions."""
     if questions_per_sample == 1:
         return list(samples)

@@ -138,7 +138,7 @@ def unused_parameter_names(tower: VisionTransformer) -> tuple[str, ...]:
 
 
 @dataclass
-class Backbone:
+class RecipeModel:
     """The three parts and the tokenizer."""
 
     vision: VisionTransformer

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from experiments.backbone_recipe.architecture import Backbone, open_clip_configuration
+from experiments.backbone_recipe.architecture import RecipeModel, open_clip_configuration
 from experiments.backbone_recipe.gates import GateReport
 from experiments.backbone_recipe.model_card import model_card
 from experiments.backbone_recipe.settings import RECIPE_VERSION, RecipeSettings
@@ -55,7 +55,7 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def write_weights(backbone: Backbone, folder: Path, settings: RecipeSettings) -> None:
+def write_weights(backbone: RecipeModel, folder: Path, settings: RecipeSettings) -> None:
     """Writes the three parts and the tokenizer in their libraries' own forms."""
     vision, language, projector = folder / "vision", folder / "language", folder / "projector"
     for part in (vision, projector):
@@ -88,7 +88,7 @@ def training_record(result: RecipeResult, files: Mapping[str, str]) -> dict[str,
     }
 
 
-def export_backbone(backbone: Backbone, result: RecipeResult, output: Path) -> None:
+def export_backbone(backbone: RecipeModel, result: RecipeResult, output: Path) -> None:
     """Writes everything into a folder: first beside it, then moved file by file, the training record last."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f"{output.name}.partial-") as name:

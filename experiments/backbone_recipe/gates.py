@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from experiments.backbone_recipe.architecture import Backbone, normalise_pixels
+from experiments.backbone_recipe.architecture import RecipeModel, normalise_pixels
 from experiments.backbone_recipe.conversations import ConversationTokenizer, pad_texts
 from experiments.backbone_recipe.settings import RecipeSettings
 from experiments.backbone_recipe.slots import slot_ids, slot_rows
@@ -58,7 +58,7 @@ class GateReport:
 
 @torch.no_grad()
 def whole_answers_right(
-    backbone: Backbone, conversations: ConversationTokenizer, rows: Tensor, questions: Sequence[AskedQuestion]
+    backbone: RecipeModel, conversations: ConversationTokenizer, rows: Tensor, questions: Sequence[AskedQuestion]
 ) -> list[bool]:
     """Returns whether greedy decoding gives each whole answer and then stops.
 
@@ -74,7 +74,7 @@ def whole_answers_right(
 class GateMeasurement:
     """Asks a backbone questions about slots and about pictures."""
 
-    def __init__(self, backbone: Backbone, settings: RecipeSettings) -> None:
+    def __init__(self, backbone: RecipeModel, settings: RecipeSettings) -> None:
         self.backbone = backbone
         self.settings = settings
         self.conversations = ConversationTokenizer(backbone.tokenizer)
@@ -117,7 +117,7 @@ class GateMeasurement:
         return {kind.name: self.accuracy(kind, self.scenes, self.picture_rows) for kind in QUESTION_TYPES}
 
 
-def measure_gates(backbone: Backbone, settings: RecipeSettings) -> GateReport:
+def measure_gates(backbone: RecipeModel, settings: RecipeSettings) -> GateReport:
     """Measures all gates on a finished backbone."""
     measurement = GateMeasurement(backbone, settings)
     text, images = measurement.on_text(), measurement.on_images()

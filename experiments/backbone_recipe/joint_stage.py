@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from experiments.backbone_recipe.architecture import (
     EMBEDDING_NAME,
-    Backbone,
+    RecipeModel,
     build_language_model,
     build_vision_tower,
     normalise_pixels,
@@ -39,12 +39,12 @@ def caption_of(scene: Scene, seed: int, step: int, index: int) -> AskedQuestion:
     return asked
 
 
-def build_backbone(settings: RecipeSettings, tokenizer: PreTrainedTokenizerFast) -> Backbone:
+def build_backbone(settings: RecipeSettings, tokenizer: PreTrainedTokenizerFast) -> RecipeModel:
     """Builds the three parts with initial values decided by the seed."""
     architecture = settings.architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return Backbone(
+        return RecipeModel(
             vision=build_vision_tower(architecture),
             projector=nn.Linear(architecture.vision_width, architecture.language_width),
             language=build_language_model(architecture, tokenizer),

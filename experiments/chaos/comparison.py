@@ -43,7 +43,10 @@ def compare(whole: Path, cut: Path) -> list[Compared]:
     files = [{path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} for folder in (whole, cut)]
     boards = [{path.parent for path in named if path.name.startswith(EVENTS)} for named in files]
     compared = [
-        Compared(label(path / EVENTS), "" if board(whole / path) == board(cut / path) else "other events")
+        Compared(
+            label(path / EVENTS),
+            "" if tensorboard_steps(whole / path) == tensorboard_steps(cut / path) else "other events",
+        )
         for path in sorted(boards[0] | boards[1])
     ]
     for path in sorted(files[0] | files[1]):
@@ -66,7 +69,7 @@ def difference(whole: Path, cut: Path) -> str:
     """Returns what differs between two files of one name, exceptions left out; empty if nothing does."""
     left, right = whole.read_bytes(), cut.read_bytes()
     if whole.name in (RECORD_FILE, RESULTS):
-        return "" if lasting(json.loads(left)) == lasting(json.loads(right)) else "other values"
+        return "" if lasting_fields(json.loads(left)) == lasting_fields(json.loads(right)) else "other values"
     if left == right:
         return ""
     lines = [content.split(b"\n") for content in (left, right)]
@@ -74,17 +77,17 @@ def difference(whole: Path, cut: Path) -> str:
     return f"{len(left):,} and {len(right):,} bytes, line {first} is the first that differs"
 
 
-def lasting(record: dict[str, Any]) -> dict[str, Any]:
+def lasting_fields(record: dict[str, Any]) -> dict[str, Any]:
     """Returns what a record says of a run whenever and wherever it ran."""
     left = {key: value for key, value in record.items() if key not in OF_A_MACHINES_STATE}
     if MADE_WITH in left:
         left[MADE_WITH] = {key: value for key, value in left[MADE_WITH][-1].items() if key not in OF_A_START}
     if isinstance(left.get("completed"), dict):
-        left["completed"] = lasting(left["completed"])
+        left["completed"] = lasting_fields(left["completed"])
     return left
 
 
-def board(folder: Path) -> Counter[tuple[str, int, bytes]]:
+def tensorboard_steps(folder: Path) -> Counter[tuple[str, int, bytes]]:
     """Returns how often TensorBoard shows every (tag, step, value) of a folder, as its reader purges them."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.compat.proto.event_pb2 import SessionLog

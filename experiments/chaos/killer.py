@@ -23,7 +23,7 @@ CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class KillPlan:
     """When a start is killed.
 
     Attributes:
@@ -120,7 +120,7 @@ class _Followed:
                     self.aim = text
 
 
-def follow(words: list[str], outputs: Path, plan: Plan, log: Path, *, fresh: bool) -> Outcome:
+def follow(words: list[str], outputs: Path, plan: KillPlan, log: Path, *, fresh: bool) -> Outcome:
     """Runs the command once and kills it as planned, with its loader workers.
 
     Args:

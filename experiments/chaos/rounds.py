@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.chaos.comparison import compare
-from experiments.chaos.killer import Outcome, Plan, follow
+from experiments.chaos.killer import KillPlan, Outcome, follow
 from lightning_m2pt.errors import EnvironmentFailure, ExitCode
 from lightning_m2pt.system.console import say
 
@@ -83,7 +83,7 @@ class Rounds:
 
     def undisturbed(self, workers: int) -> tuple[float, int]:
         """Runs the command once without a kill; returns its seconds and its writes."""
-        outcome = self.start(workers, Plan())
+        outcome = self.start(workers, KillPlan())
         if outcome.code != ExitCode.DONE:
             raise EnvironmentFailure(
                 f"the undisturbed command ended with exit code {outcome.code}",
@@ -106,7 +106,7 @@ class Rounds:
                 break
             self.tally.places[outcome.place] += 1
             self.tally.inside_writes += outcome.inside_write
-        if (outcome := self.start(workers, Plan())).code == ExitCode.DONE:
+        if (outcome := self.start(workers, KillPlan())).code == ExitCode.DONE:
             compared = compare(self.reference(workers), self.outputs)
             self.tally.equal.update(one.name for one in compared if not one.problem)
             differences = [(one.name, one.problem) for one in compared if one.problem]
@@ -118,16 +118,16 @@ class Rounds:
             shutil.rmtree(kept)
         self.tally.runs += 1
 
-    def plans(self, kills: int, seconds: float, writes: int) -> Iterator[Plan]:
+    def plans(self, kills: int, seconds: float, writes: int) -> Iterator[KillPlan]:
         """Yields when to kill: inside a write until half of all kills were, else at an instant."""
         for _ in range(kills):
             if 2 * self.tally.inside_writes > self.tally.kills:
-                yield Plan(after=self.chance.random() * seconds)
+                yield KillPlan(after=self.chance.random() * seconds)
             else:
                 delay = self.chance.choice((None, self.chance.random() * LONGEST_DELAY))
-                yield Plan(aimed_at=self.chance.randint(1, writes), delay=delay)
+                yield KillPlan(aimed_at=self.chance.randint(1, writes), delay=delay)
 
-    def start(self, workers: int, plan: Plan) -> Outcome:
+    def start(self, workers: int, plan: KillPlan) -> Outcome:
         """Gives the command once."""
         from experiments.chaos.small_run import command_words
 

@@ -11,7 +11,7 @@ from queue import Empty, Queue
 
 from rich.console import Console
 
-from experiments.backbone_recipe.architecture import Backbone
+from experiments.backbone_recipe.architecture import RecipeModel
 from experiments.backbone_recipe.export import RecipeResult, export_backbone
 from experiments.backbone_recipe.gates import GateReport, measure_gates
 from experiments.backbone_recipe.joint_stage import build_backbone
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.DONE
 
 
-def run_full_recipe(settings: RecipeSettings, work: Path, report: ProgressReport) -> tuple[RecipeResult, Backbone]:
+def run_full_recipe(settings: RecipeSettings, work: Path, report: ProgressReport) -> tuple[RecipeResult, RecipeModel]:
     """Runs the recipe, then its shortened form, whose losses are recorded for others to compare theirs with."""
     result, backbone = run_recipe(settings, work, report)
     shortened, _ = run_recipe(settings.shortened(), work / "shortened", report)
@@ -68,7 +68,7 @@ def run_full_recipe(settings: RecipeSettings, work: Path, report: ProgressReport
     return RecipeResult(settings, result.stages, result.gates, losses), backbone
 
 
-def run_recipe(settings: RecipeSettings, work: Path, report: ProgressReport) -> tuple[RecipeResult, Backbone]:
+def run_recipe(settings: RecipeSettings, work: Path, report: ProgressReport) -> tuple[RecipeResult, RecipeModel]:
     """Runs all stages that are not finished in the work folder, and measures the gates.
 
     Args:
@@ -106,7 +106,7 @@ def run_independent_chains(settings: RecipeSettings, work: Path, report: Progres
         return [record for future in futures for record in future.result()]
 
 
-def load_finished_backbone(settings: RecipeSettings, work: Path) -> Backbone:
+def load_finished_backbone(settings: RecipeSettings, work: Path) -> RecipeModel:
     """Returns the backbone that the last stage left in the work folder, ready for use."""
     backbone = build_backbone(settings, build_tokenizer(settings.architecture.maximum_positions))
     tensors = stage_files(LAST_CHAIN[-1], settings, work).weights()

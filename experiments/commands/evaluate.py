@@ -13,7 +13,7 @@ from experiments.runs.folder import (
     NOT_DECIDING_METHOD_KEYS,
     run_folder,
     short_hash,
-    without,
+    without_keys,
 )
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment, require_benchmarks
@@ -146,6 +146,6 @@ def answers_come_from(model: dict[str, Any]) -> dict[str, Any]:
     such a run is still that of its own evaluation.
     """
     return {
-        "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
-        "backbone": without(model["backbone"], NOT_DECIDING_BACKBONE_KEYS),
+        "method": without_keys(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "backbone": without_keys(model["backbone"], NOT_DECIDING_BACKBONE_KEYS),
     }

@@ -30,7 +30,7 @@ from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER
-from lightning_m2pt.storage.adapter import refuse_unless_saved, save_adapter
+from lightning_m2pt.storage.adapter_folder import refuse_unless_saved, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record, update_run_record
 from lightning_m2pt.system.console import is_main_process, log_file, say

@@ -13,7 +13,7 @@ from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta
-from lightning_m2pt.tuning.parameter_table import summary, table
+from lightning_m2pt.tuning.parameter_counts import counts_table, parameter_counts
 
 
 @without_collector()
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     own, rest = argument_parser().parse_known_args(list(arguments))
     experiment = parse_experiment(rest)
     counted = count(experiment.model)
-    OUT.print(table(counted))
+    OUT.print(counts_table(counted))
     say_memory(experiment)
     path = own.output or experiment.output_root / experiment.name / "params.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,4 +44,4 @@ def say_memory(experiment: Experiment) -> None:
 def count(model: TuningModule) -> dict[str, Any]:
     """Counts base and trained numbers; builds the module on the meta device."""
     build_on_meta(model)
-    return summary(model.trainable_table(), model.backbone.base_parameters())
+    return parameter_counts(model.method.parameter_parts(), model.backbone.base_parameters())

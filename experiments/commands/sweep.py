@@ -13,7 +13,7 @@ from experiments.sweep.file import SweepFile, Variant, find_sweep, read_sweep, s
 from experiments.sweep.jobs import (
     Job,
     Rates,
-    Setting,
+    SweepSettings,
     cells,
     check_backbone,
     command_lines,
@@ -26,7 +26,7 @@ from experiments.sweep.status import status_table, statuses, summary_line
 from experiments.sweep.study import conclude, known_searches, require_packages
 from experiments.sweep.table import results_table, sweep_rows, write_table
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.report.tables.formats import TERMINAL, ReportTable, written
+from lightning_m2pt.report.tables.formats import TERMINAL, ReportTable, formatted
 from lightning_m2pt.system.console import OUT, say
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         return list_sweeps()
     check_backbone(own.backbone)
     sweep = read_sweep(find_sweep(own.file))
-    setting = Setting(own.backbone, own.output_root, tuple(own.opened))
+    setting = SweepSettings(own.backbone, own.output_root, tuple(own.opened))
     session = Session(sweep, setting, with_search=sweep.search is not None and not own.no_search)
     if own.action == "status":
         session.show_status()
@@ -82,7 +82,7 @@ class Session:
     """
 
     sweep: SweepFile
-    setting: Setting
+    setting: SweepSettings
     with_search: bool
     at_most: int = 1
 
@@ -226,10 +226,10 @@ class Session:
 def say_table(table: ReportTable) -> None:
     """Shows a table of results if it has rows."""
     if table.rows:
-        say(written([table], TERMINAL, OUT.width).rstrip("\n"))
+        say(formatted([table], TERMINAL, OUT.width).rstrip("\n"))
 
 
-def parsed(variant: Variant, setting: Setting) -> "Experiment":
+def parsed(variant: Variant, setting: SweepSettings) -> "Experiment":
     """Parses a variant's experiment as its cells will; loads no weights.
 
     Raises:

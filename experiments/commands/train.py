@@ -23,7 +23,7 @@ from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, is_main_process, say
-from lightning_m2pt.tuning.parameter_table import summary
+from lightning_m2pt.tuning.parameter_counts import parameter_counts
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def report(
 ) -> None:
     """Shows the table, what was trained, how long it took and where everything is; stores it as ``results.json``."""
     method, completed = experiment.model.method, read_run_record(run)[COMPLETED]
-    counted = summary(method.parameter_parts(), experiment.model.backbone.base_parameters())
+    counted = parameter_counts(method.parameter_parts(), experiment.model.backbone.base_parameters())
     answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
     OUT.print(comparison_table(frozen, tuned, method.name, answered))
     say_missed_gates(experiment.config)

@@ -19,7 +19,7 @@ REPOSITORY_TYPE = "dataset"
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """What a repository has at one commit.
 
     Attributes:
@@ -52,7 +52,7 @@ def refuse_offline() -> None:
             )
 
 
-def planned(repository: HubRepository, revision: str | None) -> Plan:
+def planned(repository: HubRepository, revision: str | None) -> DownloadPlan:
     """Returns what would be fetched, after asking the hub.
 
     Args:
@@ -82,7 +82,7 @@ def planned(repository: HubRepository, revision: str | None) -> Plan:
             expected=" and ".join(repository.patterns),
             hint="the repository may have been rearranged; name an older commit with --revision",
         )
-    return Plan(
+    return DownloadPlan(
         info.sha,
         {file.rfilename: file.size for file in files},
         {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None},
@@ -90,7 +90,7 @@ def planned(repository: HubRepository, revision: str | None) -> Plan:
     )
 
 
-def download_from_hub(repository: HubRepository, plan: Plan, staging: Path) -> dict[str, str]:
+def download_from_hub(repository: HubRepository, plan: DownloadPlan, staging: Path) -> dict[str, str]:
     """Fetches the planned files, but for those an earlier try fetched whole, and returns their SHA-256.
 
     Args:
@@ -119,7 +119,7 @@ def download_from_hub(repository: HubRepository, plan: Plan, staging: Path) -> d
     return {name: checked_hash(staging, name, plan) for name in plan.sizes}
 
 
-def checked_hash(staging: Path, name: str, plan: Plan) -> str:
+def checked_hash(staging: Path, name: str, plan: DownloadPlan) -> str:
     """Returns the SHA-256 of a fetched file.
 
     Raises:

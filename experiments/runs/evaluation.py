@@ -24,7 +24,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import OF_QUESTIONS, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.runs.scoring import score_file, write_score
-from lightning_m2pt.storage.adapter import declared_tensors
+from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_lock import locked, remove_if_free
 from lightning_m2pt.system.tensor_hashes import hash_tensors

@@ -36,13 +36,13 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         not_deciding.remove("micro_batch_size")
     processes = configured_processes(experiment.config["trainer"])
     return {
-        "method": without(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "method": without_keys(model["method"], NOT_DECIDING_METHOD_KEYS),
         "backbone": experiment.model.backbone.fingerprint(),
         "dtype": model["backbone"].get("init_args", {}).get("dtype"),
         "optimizer": model["optimizer"],
         "schedule": model["schedule"],
         "loss_average": model["loss_average"],
-        "data": without(data, not_deciding),
+        "data": without_keys(data, not_deciding),
         "data_fingerprint": experiment.data.fingerprint(),
         "seed": experiment.seed,
         "trainer": deciding_settings(experiment.config),
@@ -60,12 +60,12 @@ def formerly_deciding(experiment: Experiment, decides: dict[str, Any]) -> dict[s
     return {**decides, "backbone": experiment.model.backbone.former_fingerprint()}
 
 
-def without(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+def without_keys(component: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     """Returns a component's class path and arguments, but for the keys that do not decide numbers, at any depth."""
     return {
         "class_path": component["class_path"],
         "init_args": {
-            key: [without(item, keys) if is_component(item) else item for item in value]
+            key: [without_keys(item, keys) if is_component(item) else item for item in value]
             if isinstance(value, list)
             else value
             for key, value in component.get("init_args", {}).items()

@@ -16,7 +16,7 @@ from lightning_m2pt.tuning.memory_estimate import (
     estimated_memory,
 )
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta
-from lightning_m2pt.tuning.parameter_table import summary
+from lightning_m2pt.tuning.parameter_counts import parameter_counts
 
 GIGABYTE = 10**9
 
@@ -46,7 +46,7 @@ def decide_recomputation(experiment: Experiment, device: torch.device, micro_bat
 def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize) -> MemoryEstimate:
     """Estimates a module that was built on the meta device."""
     backbone, method = counted.backbone, counted.method
-    numbers = summary(counted.trainable_table(), backbone.base_parameters())
+    numbers = parameter_counts(counted.method.parameter_parts(), backbone.base_parameters())
     return estimated_memory(
         backbone.shape,
         method.attachment(frozenset()),

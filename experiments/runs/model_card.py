@@ -29,7 +29,7 @@ def model_card(experiment: Experiment, steps: int) -> str:
     """
     rows = [
         f"| {part.name} | {part.parameters:,} | {part.added:,} | {', '.join(part.dead_names) or 'none'} |"
-        for part in experiment.model.trainable_table()
+        for part in experiment.model.method.parameter_parts()
     ]
     return CARD.format(
         method=experiment.model.method.name,

@@ -13,7 +13,7 @@ from experiments.configuration.path_settings import portable_paths
 from experiments.runs.folder import deciding, made_with
 from experiments.runs.training import checkpoints_folder
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.storage.checkpoint import tidy
+from lightning_m2pt.storage.checkpoint import recover_checkpoints
 from lightning_m2pt.storage.run_record import CONFIG_FILE, DECIDING, MADE_WITH, RECORD_FILE, read_run_record
 from lightning_m2pt.system.atomic_files import DRAFT, remove_dead_drafts, write_atomically
 from lightning_m2pt.system.strict_json import parse_json
@@ -94,7 +94,7 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for inside in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
             remove_dead_drafts(inside)
-        tidy(checkpoints_folder(folder))
+        recover_checkpoints(checkpoints_folder(folder))
     except OSError as error:
         raise EnvironmentFailure(
             f"cannot be made: {error.strerror}", where=str(folder), expected="a folder this user may write to"

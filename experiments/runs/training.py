@@ -17,6 +17,7 @@ from callbacks.gradient_check import GradientCheck
 from callbacks.logged_once import LoggedOnce
 from callbacks.loggers import loggers_for
 from callbacks.padding_share import PaddingShare
+from callbacks.parameter_table import ParameterTable
 from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics
 from callbacks.same_on_all_ranks import SameOnAllRanks
@@ -24,11 +25,10 @@ from callbacks.step_checkpoint import StepCheckpoint
 from callbacks.stop_decision import StopDecision
 from callbacks.task_loss import TaskLosses
 from callbacks.time_limit import TimeLimit
-from callbacks.trainable_table import TrainableTable
 from data_modules.instruction import InstructionDataModule
 from experiments.configuration.cli import Experiment
 from experiments.trainer.accelerators import check_accelerator
-from experiments.trainer.components import acting, refuse_cluster
+from experiments.trainer.components import acting_components, refuse_cluster
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 from experiments.trainer.surface import configured_processes, split_decides
@@ -169,7 +169,7 @@ def build_trainer(experiment: Experiment, chosen: dict[str, Any], run: Path, res
     checkpoint = StepCheckpoint(checkpoints_folder(run), experiment.save_every_n_steps)
     own: list[Callback] = [
         LoggedOnce(),
-        TrainableTable(run, experiment.model.backbone.base_parameters),
+        ParameterTable(run, experiment.model.backbone.base_parameters),
         AblationToggles(run),
         SameOnAllRanks(),
         GradientCheck(),  # after it, so that it finds the same on all ranks
@@ -182,7 +182,7 @@ def build_trainer(experiment: Experiment, chosen: dict[str, Any], run: Path, res
         own.append(LearningRateMonitor(logging_interval="step"))
     if settings.get("enable_progress_bar") is not False and not any(map(is_progress_bar, callbacks)):
         own.append(SampleProgressBar())
-    if acting(experiment.config["trainer"]):
+    if acting_components(experiment.config["trainer"]):
         own.append(StopDecision())
     own += time_limits(settings.pop("max_time", None), callbacks, checkpoint)
     settings["callbacks"] = [*own, *(callback for callback in callbacks if type(callback) is not Timer)]

@@ -24,7 +24,7 @@ Rates = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Setting:
+class SweepSettings:
     """What the command line adds to a sweep's file.
 
     Attributes:
@@ -99,7 +99,7 @@ def command_lines(jobs: Sequence[Job]) -> list[str]:
     return [shell_line(words) for job in jobs for words in job.commands]
 
 
-def cells(sweep: SweepFile, setting: Setting, rates: Mapping[str, Rates] | None = None) -> list[Job]:
+def cells(sweep: SweepFile, setting: SweepSettings, rates: Mapping[str, Rates] | None = None) -> list[Job]:
     """Returns one training with its evaluation for every variant and seed.
 
     Every variant's first seed comes first: a sweep that was stopped early still compares all of them.
@@ -133,7 +133,7 @@ def in_rounds(variants: Sequence[Variant]) -> list[tuple[Variant, int]]:
     ]
 
 
-def experiment_words(variant: Variant, setting: Setting, rates: Rates) -> list[str]:
+def experiment_words(variant: Variant, setting: SweepSettings, rates: Rates) -> list[str]:
     """Returns the words that name a variant's experiment, all but its seed."""
     words = [word for path in setting.configs(variant) for word in ("--config", path.as_posix())]
     words += variant.arguments

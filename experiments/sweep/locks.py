@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from lightning_m2pt.system.file_lock import reported, try_flock
+from lightning_m2pt.system.file_lock import lock_failures, try_flock
 
 
 def try_lock(path: Path) -> int | None:
@@ -21,7 +21,7 @@ def try_lock(path: Path) -> int | None:
     Raises:
         EnvironmentFailure: If the file system has no locks, or the file cannot be written.
     """
-    with reported(path):
+    with lock_failures(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:

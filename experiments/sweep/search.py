@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from experiments.sweep.file import SearchPlan, Variant
-from experiments.sweep.jobs import Job, Setting, experiment_words, seed_words
+from experiments.sweep.jobs import Job, SweepSettings, experiment_words, seed_words
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 FINAL_FAILURES = (ExitCode.DIVERGED,)
@@ -42,7 +42,7 @@ class VariantSearch:
     trials: list[Job]
 
 
-def fingerprint(plan: SearchPlan, variant: Variant, setting: Setting) -> str:
+def fingerprint(plan: SearchPlan, variant: Variant, setting: SweepSettings) -> str:
     """Returns what stands for all that decides a variant's trials; needs no experiment parsed."""
     decides = [asdict(replace(plan, where="")), experiment_words(variant, setting, {})]
     digest = hashlib.sha256(json.dumps(decides).encode())
@@ -93,7 +93,7 @@ def ranges_of(plan: SearchPlan, variant: Variant, parts: Sequence[str]) -> dict[
 
 
 def plan_search(
-    plan: SearchPlan, variant: Variant, setting: Setting, stated: Mapping[str, float], max_steps: int
+    plan: SearchPlan, variant: Variant, setting: SweepSettings, stated: Mapping[str, float], max_steps: int
 ) -> VariantSearch:
     """Returns a variant's trials.
 
@@ -122,7 +122,7 @@ def plan_search(
 def with_jobs(
     plan: SearchPlan,
     variant: Variant,
-    setting: Setting,
+    setting: SweepSettings,
     stated: dict[str, float],
     steps: int,
     rates: list[dict[str, float]],
@@ -133,7 +133,7 @@ def with_jobs(
 
 
 def trial_job(
-    plan: SearchPlan, variant: Variant, setting: Setting, number: int, steps: int, rates: Mapping[str, float]
+    plan: SearchPlan, variant: Variant, setting: SweepSettings, number: int, steps: int, rates: Mapping[str, float]
 ) -> Job:
     """Returns one trial: a short tuning into a folder of its own, and its validation in the same process."""
     words = ("fit", *experiment_words(variant, setting, rates), *seed_words(plan.seed))

@@ -80,21 +80,21 @@ def time_left(found: Sequence[JobStatus], at_a_time: int | None, now: float) -> 
     measured: dict[tuple[str, tuple[Path, ...]], list[float]] = defaultdict(list)
     for status in found:
         if status.state == State.DONE and status.entry is not None and status.entry.whole:
-            measured[like(status.job)].append(status.entry.ended - status.entry.started)
+            measured[similarity_key(status.job)].append(status.entry.ended - status.entry.started)
     seconds, unknown = 0.0, []
     for status in found:
         if status.state in ENDED:
             continue
-        if like(status.job) not in measured:
+        if similarity_key(status.job) not in measured:
             unknown.append(status.job.label)
             continue
         gone = now - status.entry.started if status.state == State.RUNNING and status.entry is not None else 0.0
-        seconds += max(0.0, statistics.fmean(measured[like(status.job)]) - gone)
+        seconds += max(0.0, statistics.fmean(measured[similarity_key(status.job)]) - gone)
     together = at_a_time or max(1, sum(status.state == State.RUNNING for status in found))
     return TimeLeft(seconds / together / 60, tuple(dict.fromkeys(unknown)))
 
 
-def like(job: Job) -> tuple[str, tuple[Path, ...]]:
+def similarity_key(job: Job) -> tuple[str, tuple[Path, ...]]:
     """Returns what jobs of about the same length have in common."""
     return job.kind, job.configs
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.sweep.file import SweepFile
-from experiments.sweep.jobs import Setting
+from experiments.sweep.jobs import SweepSettings
 from experiments.sweep.record import Entry, State, SweepRecord, is_complete
 from experiments.sweep.runner import ACCURACY, trial_folder
 from experiments.sweep.search import FINAL_FAILURES, VariantSearch, fingerprint, with_jobs
@@ -49,7 +49,9 @@ def require_packages() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def known_searches(sweep: SweepFile, setting: Setting, folder: Path) -> tuple[dict[str, VariantSearch], dict[str, int]]:
+def known_searches(
+    sweep: SweepFile, setting: SweepSettings, folder: Path
+) -> tuple[dict[str, VariantSearch], dict[str, int]]:
     """Returns what ``search.json`` holds and is still so: searches and best trials' numbers by variant's label."""
     searches: dict[str, VariantSearch] = {}
     chosen: dict[str, int] = {}

@@ -211,7 +211,7 @@ def refuse_strategy(strategy: Any) -> None:
                 )
 
 
-def acting(trainer: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def acting_components(trainer: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Returns the callbacks and plug-ins that a run's name covers, by setting; empty if none acts."""
     named: dict[str, list[dict[str, Any]]] = {}
     for key in ("callbacks", "plugins"):

@@ -30,7 +30,7 @@ def cannot_be_made(error: BaseException, trainer: dict[str, Any]) -> M2PTError:
         error: What its constructor, or the parser around it, raised.
         trainer: The Trainer's settings as plain values.
     """
-    key, name = blamed(error, trainer)
+    key, name = origin_of(error, trainer)
     where = f"trainer.{key}" if key else "trainer"
     lines = [line.strip(" -") for line in str(error).splitlines()]
     reasons = [line for line in lines if "installed" in line or "requires" in line or "No module named" in line]
@@ -57,7 +57,7 @@ def cannot_be_made(error: BaseException, trainer: dict[str, Any]) -> M2PTError:
     )
 
 
-def blamed(error: BaseException, trainer: dict[str, Any]) -> tuple[str, str]:
+def origin_of(error: BaseException, trainer: dict[str, Any]) -> tuple[str, str]:
     """Returns the setting and the class that an error comes from; empty texts if none is to be seen."""
     named = {
         component["class_path"].rpartition(".")[2]: key for key in KEYS for component in components(trainer.get(key))
@@ -66,14 +66,14 @@ def blamed(error: BaseException, trainer: dict[str, Any]) -> tuple[str, str]:
     said = ""
     while seen is not None:
         said += str(seen)
-        for owner in owners(seen.__traceback__):
+        for owner in objects_of(seen.__traceback__):
             if type(owner).__name__ in named:
                 return named[type(owner).__name__], type(owner).__name__
         seen = seen.__cause__ or seen.__context__
     return next(((key, name) for name, key in named.items() if name in said), ("", ""))
 
 
-def owners(traceback: TracebackType | None) -> Iterator[Any]:
+def objects_of(traceback: TracebackType | None) -> Iterator[Any]:
     """Yields the objects whose methods an error went through, the innermost first."""
     frames = []
     while traceback is not None:
@@ -102,8 +102,8 @@ def refusals_named(trainer: dict[str, Any]) -> Iterator[None]:
     except (MisconfigurationException, ImportError) as error:
         raise refused(error, trainer) from error
     except (RuntimeError, TypeError, ValueError) as error:
-        innermost = next(owners(error.__traceback__), None)
-        key, name = blamed(error, trainer)
+        innermost = next(objects_of(error.__traceback__), None)
+        key, name = origin_of(error, trainer)
         theirs = [item for item in components(trainer.get(key)) if item["class_path"].endswith(f".{name}")]
         if not theirs or is_own(theirs[0]) or type(innermost).__name__ != name:
             raise
@@ -114,7 +114,7 @@ def refused(error: Exception, trainer: dict[str, Any]) -> M2PTError:
     """Returns the error in three lines."""
     if isinstance(error, ImportError):
         return cannot_be_made(error, trainer)
-    key, name = blamed(error, trainer)
+    key, name = origin_of(error, trainer)
     return BadInputError(
         f"{name}: {in_one_line(error)}" if name else in_one_line(error),
         where=f"trainer.{key}" if key else "trainer",

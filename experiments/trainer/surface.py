@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from experiments.trainer.components import acting, refuse_components
+from experiments.trainer.components import acting_components, refuse_components
 from experiments.trainer.early_stopping import check_early_stopping
 from lightning_m2pt.errors import BadInputError
 
@@ -340,7 +340,7 @@ def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:
     limit = trainer.get("limit_val_batches")
     if limit and not (isinstance(limit, float) and limit == 1.0):
         named["limit_val_batches"] = limit
-    acts = acting(trainer)
+    acts = acting_components(trainer)
     if acts:
         conditional = [key for key, role in ROLES.items() if role is Role.DECIDES_IF_SOMETHING_ACTS]
         set_here = {key: trainer.get(key) for key in conditional}

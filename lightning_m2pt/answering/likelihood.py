@@ -87,17 +87,17 @@ def candidate_log_probabilities(backbone: Backbone, batch: Batch, candidates: Ca
     """
     state = backbone.prefill(batch)
     device = state.logits.device
-    fed, depths, among, targets, owners = side_by_side(candidates, device)
+    fed, depths, tree_mask, targets, candidate_of_token = side_by_side(candidates, device)
     first = torch.tensor([ids[0] for ids in candidates.token_ids], device=device)
     log_probabilities = state.logits.float().log_softmax(dim=-1)[:, first]
     if len(fed):
-        states = backbone.branch(state, fed, depths, among)
-        log_probabilities = add_later_tokens(backbone, log_probabilities, states, targets, owners)
+        states = backbone.branch(state, fed, depths, tree_mask)
+        log_probabilities = add_later_tokens(backbone, log_probabilities, states, targets, candidate_of_token)
     return log_probabilities
 
 
 def add_later_tokens(
-    backbone: Backbone, log_probabilities: Tensor, states: Tensor, targets: Tensor, owners: Tensor
+    backbone: Backbone, log_probabilities: Tensor, states: Tensor, targets: Tensor, candidate_of_token: Tensor
 ) -> Tensor:
     """Returns (B, C): the log-probabilities of the first tokens with those of all later ones added.
 
@@ -106,13 +106,15 @@ def add_later_tokens(
         log_probabilities: (B, C) of every candidate's first token.
         states: (B, N, D) of the candidates' tokens, side by side.
         targets: (N,) the token that follows each.
-        owners: (N,) the candidate of each.
+        candidate_of_token: (N,) the candidate of each.
     """
     for start in range(0, len(targets), ROWS_PER_LOGITS):
         rows = slice(start, start + ROWS_PER_LOGITS)
         logits = backbone.logits(states[:, rows]).float()
         at_target = logits.gather(2, targets[rows].expand(len(states), -1)[..., None])[..., 0]
-        log_probabilities = log_probabilities.index_add(1, owners[rows], at_target - logits.logsumexp(dim=-1))
+        log_probabilities = log_probabilities.index_add(
+            1, candidate_of_token[rows], at_target - logits.logsumexp(dim=-1)
+        )
     return log_probabilities
 
 
@@ -126,14 +128,14 @@ def side_by_side(candidates: Candidates, device: torch.device) -> tuple[Tensor, 
     fed: list[int] = []
     depths: list[int] = []
     targets: list[int] = []
-    owners: list[int] = []
+    candidate_of_token: list[int] = []
     for number, ids in enumerate(candidates.token_ids):
         fed += ids[:-1]
         targets += ids[1:]
         depths += range(len(ids) - 1)
-        owners += [number] * (len(ids) - 1)
-    tokens, places, following, owner = (
-        torch.tensor(values, dtype=torch.long, device=device) for values in (fed, depths, targets, owners)
+        candidate_of_token += [number] * (len(ids) - 1)
+    tokens, places, following, candidate = (
+        torch.tensor(values, dtype=torch.long, device=device) for values in (fed, depths, targets, candidate_of_token)
     )
-    among = (owner[:, None] == owner[None]) & (places[:, None] >= places[None])
-    return tokens, places, among, following, owner
+    tree_mask = (candidate[:, None] == candidate[None]) & (places[:, None] >= places[None])
+    return tokens, places, tree_mask, following, candidate

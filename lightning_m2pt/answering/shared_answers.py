@@ -63,10 +63,10 @@ def candidate_log_probabilities_of_pictures(backbone: Backbone, batch: PictureBa
     """
     state = prefill_pictures(backbone, batch)
     device = state.logits.device
-    fed, depths, among, targets, owners = side_by_side(candidates, device)
+    fed, depths, tree_mask, targets, candidate_of_token = side_by_side(candidates, device)
     first = torch.tensor([ids[0] for ids in candidates.token_ids], device=device)
     log_probabilities = state.logits.float().log_softmax(dim=-1)[:, first]
     if len(fed):
-        states = branch_pictures(backbone, state, fed, depths, among)
-        log_probabilities = add_later_tokens(backbone, log_probabilities, states, targets, owners)
+        states = branch_pictures(backbone, state, fed, depths, tree_mask)
+        log_probabilities = add_later_tokens(backbone, log_probabilities, states, targets, candidate_of_token)
     return log_probabilities

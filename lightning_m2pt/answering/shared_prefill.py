@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.inputs.picture_batch import EVERYONE, NOBODY, PictureBatch
-from lightning_m2pt.prompts.decoder_stages import extend
-from lightning_m2pt.prompts.shared_prefix import cache_of
+from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT, PictureBatch
+from lightning_m2pt.prompts.decoder_stages import append_rows
+from lightning_m2pt.prompts.shared_prefix import cache_with_prefix
 
 
 @dataclass
@@ -25,11 +25,12 @@ class PictureRows:
 
     Attributes:
         cache: Its keys and values, one sample a picture. Every feeding writes into it.
-        owners: (I, K) int64, which of its picture's questions each cached row belongs to; ``EVERYONE`` or ``NOBODY``.
+        segment_ids: (I, K) int64, which of its picture's questions each cached row belongs to; ``SHARED_SEGMENT`` or
+            ``PADDING_SEGMENT``.
     """
 
     cache: Any
-    owners: Tensor
+    segment_ids: Tensor
 
 
 @dataclass
@@ -63,16 +64,16 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> PictureState:
     raw = backbone.attachment.raw_prompt_rows()
     before = torch.cat([embed(batch.before)[None], connected[:1, :raw]], dim=1)
     rows = rows_before_pictures(backbone, before, len(connected))
-    begin = rows.owners.shape[1]
+    begin = rows.segment_ids.shape[1]
     picture = connected[:, raw:]
     behind = picture.shape[1]
-    owners = torch.nn.functional.pad(batch.owners, (behind, 0), value=EVERYONE)
-    inside = torch.arange(behind, device=owners.device).expand(len(owners), -1)
+    segment_ids = torch.nn.functional.pad(batch.segment_ids, (behind, 0), value=SHARED_SEGMENT)
+    inside = torch.arange(behind, device=segment_ids.device).expand(len(segment_ids), -1)
     places = torch.cat([inside, batch.places + behind], dim=1)
-    among = seen_by(owners, owners) & (places[:, :, None] >= places[:, None])
-    lasts = grid(batch.pictures, batch.slots, batch.lasts + behind)
+    tree_mask = seen_by(segment_ids, segment_ids) & (places[:, :, None] >= places[:, None])
+    lasts = table_by_picture(batch.pictures, batch.slots, batch.lasts + behind)
     embeddings = torch.cat([picture, embed(batch.tokens)], dim=1)
-    states = feed(backbone, rows, embeddings, owners, places + begin, among, lasts)
+    states = append_to_pictures(backbone, rows, embeddings, segment_ids, places + begin, tree_mask, lasts)
     logits = backbone.logits(states[batch.pictures, batch.slots])
     next_position = places[batch.pictures, batch.lasts + behind] + begin + 1
     return PictureState(rows, batch.pictures, batch.slots, next_position, logits)
@@ -83,22 +84,22 @@ def rows_before_pictures(backbone: Backbone, before: Tensor, pictures: int) -> P
     decoder, learned, number = backbone.decoder(), backbone.attachment.rows_before_text(), before.shape[1]
     shared = backbone.learned_keys_and_values()
     if number:
-        cache = cache_of(decoder, shared, 1)
+        cache = cache_with_prefix(decoder, shared, 1)
         positions = torch.arange(learned, learned + number, device=before.device)[None]
         visible = torch.ones(1, number, learned + number, dtype=torch.bool, device=before.device).tril(learned)
-        extend(decoder, cache, before, positions, visible, wanted=positions[:, :0])
+        append_rows(decoder, cache, before, positions, visible, wanted=positions[:, :0])
         shared = [(layer.keys, layer.values) for layer in cache.layers]
-    owners = torch.full((pictures, learned + number), EVERYONE, device=before.device)
-    return PictureRows(cache_of(decoder, shared, pictures), owners)
+    segment_ids = torch.full((pictures, learned + number), SHARED_SEGMENT, device=before.device)
+    return PictureRows(cache_with_prefix(decoder, shared, pictures), segment_ids)
 
 
-def feed(
+def append_to_pictures(
     backbone: Backbone,
     rows: PictureRows,
     embeddings: Tensor,
-    owners: Tensor,
+    segment_ids: Tensor,
     positions: Tensor,
-    among: Tensor,
+    tree_mask: Tensor,
     wanted: Tensor | None = None,
 ) -> Tensor:
     """Appends N rows to every picture's; each sees what everyone sees and what its question has in the cache.
@@ -107,9 +108,9 @@ def feed(
         backbone: The backbone.
         rows: They grow by the new ones.
         embeddings: (I, N, D).
-        owners: (I, N) the question of each, or ``NOBODY``.
+        segment_ids: (I, N) the question of each, or ``PADDING_SEGMENT``.
         positions: (I, N) rotary positions.
-        among: (I or 1, N, N) bool, which of the N rows each of them sees.
+        tree_mask: (I or 1, N, N) bool, which of the N rows each of them sees.
         wanted: (I, W) the rows whose output is needed; None: all.
 
     Returns:
@@ -118,11 +119,13 @@ def feed(
     Raises:
         BadInputError: If a row stands behind the language model's last position.
     """
-    if rows.owners.shape[1] + owners.shape[1] > backbone.shape.maximum_positions:  # all questions': no row stands later
+    if (
+        rows.segment_ids.shape[1] + segment_ids.shape[1] > backbone.shape.maximum_positions
+    ):  # all questions': no row stands later
         backbone.refuse_beyond_positions(int(positions.max()) + 1)
-    visible = torch.cat([seen_by(owners, rows.owners), among.expand(len(owners), -1, -1)], dim=2)
-    rows.owners = torch.cat([rows.owners, owners], dim=1)
-    return extend(backbone.decoder(), rows.cache, embeddings, positions, visible, wanted)
+    visible = torch.cat([seen_by(segment_ids, rows.segment_ids), tree_mask.expand(len(segment_ids), -1, -1)], dim=2)
+    rows.segment_ids = torch.cat([rows.segment_ids, segment_ids], dim=1)
+    return append_rows(backbone.decoder(), rows.cache, embeddings, positions, visible, wanted)
 
 
 def advance_pictures(backbone: Backbone, state: PictureState, going_on: Tensor, tokens: Tensor) -> PictureState:
@@ -139,23 +142,25 @@ def advance_pictures(backbone: Backbone, state: PictureState, going_on: Tensor, 
     """
     kept, pictures = state.pictures[going_on].unique_consecutive(return_inverse=True)
     rows = state.rows
-    if len(kept) < len(rows.owners):
+    if len(kept) < len(rows.segment_ids):
         rows.cache.batch_select_indices(kept)
-        rows.owners = rows.owners[kept]
+        rows.segment_ids = rows.segment_ids[kept]
     # A question's column among those that go on with its picture.
     first = torch.searchsorted(pictures, pictures)
     columns = torch.arange(len(pictures), device=pictures.device) - first
     slots, next_position = state.slots[going_on], state.next_position[going_on]
-    owners = grid(pictures, columns, slots, fill=NOBODY)
-    among = torch.eye(owners.shape[1], dtype=torch.bool, device=owners.device)[None]
-    positions = grid(pictures, columns, next_position)
-    embeddings = backbone.token_embedding()(grid(pictures, columns, tokens))
-    states = feed(backbone, rows, embeddings, owners, positions, among)
+    segment_ids = table_by_picture(pictures, columns, slots, fill=PADDING_SEGMENT)
+    tree_mask = torch.eye(segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device)[None]
+    positions = table_by_picture(pictures, columns, next_position)
+    embeddings = backbone.token_embedding()(table_by_picture(pictures, columns, tokens))
+    states = append_to_pictures(backbone, rows, embeddings, segment_ids, positions, tree_mask)
     logits = backbone.logits(states[pictures, columns])
     return PictureState(rows, pictures, slots, next_position + 1, logits)
 
 
-def branch_pictures(backbone: Backbone, state: PictureState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
+def branch_pictures(
+    backbone: Backbone, state: PictureState, tokens: Tensor, depths: Tensor, tree_mask: Tensor
+) -> Tensor:
     """Feeds the tokens of several continuations behind every question at once; afterwards the state is used up.
 
     Args:
@@ -163,32 +168,32 @@ def branch_pictures(backbone: Backbone, state: PictureState, tokens: Tensor, dep
         state: What ``prefill_pictures`` returned for Q questions.
         tokens: (N,) the continuations' tokens, the same for every question.
         depths: (N,) place of each within its continuation, from 0.
-        among: (N, N) bool, which of the N tokens each token sees; all of them see the question.
+        tree_mask: (N, N) bool, which of the N tokens each token sees; all of them see the question.
 
     Returns:
         (Q, N, D) after the final norm.
     """
-    first = grid(state.pictures, state.slots, state.next_position)
-    slots = grid(state.pictures, state.slots, state.slots, fill=NOBODY)
+    first = table_by_picture(state.pictures, state.slots, state.next_position)
+    slots = table_by_picture(state.pictures, state.slots, state.slots, fill=PADDING_SEGMENT)
     (pictures, width), number = slots.shape, len(tokens)
     alone = torch.eye(width, dtype=torch.bool, device=tokens.device)
-    states = feed(
+    states = append_to_pictures(
         backbone,
         state.rows,
         backbone.token_embedding()(tokens).repeat(width, 1).expand(pictures, -1, -1),
         slots.repeat_interleave(number, dim=1),
         (first[..., None] + depths).flatten(1),
-        (alone[:, None, :, None] & among[None, :, None]).reshape(1, width * number, -1),
+        (alone[:, None, :, None] & tree_mask[None, :, None]).reshape(1, width * number, -1),
     )
     return states.view(pictures, width, number, -1)[state.pictures, state.slots]
 
 
-def seen_by(owners: Tensor, keys: Tensor) -> Tensor:
-    """Returns (I, N, K) bool: whether rows of the owners (I, N) may see rows of the owners ``keys`` (I, K)."""
-    return (keys[:, None] == EVERYONE) | (keys[:, None] == owners[..., None])
+def seen_by(segment_ids: Tensor, keys: Tensor) -> Tensor:
+    """Returns (I, N, K) bool: whether rows of segments (I, N) may see rows of the segments ``keys`` (I, K)."""
+    return (keys[:, None] == SHARED_SEGMENT) | (keys[:, None] == segment_ids[..., None])
 
 
-def grid(pictures: Tensor, columns: Tensor, values: Tensor, fill: int = 0) -> Tensor:
+def table_by_picture(pictures: Tensor, columns: Tensor, values: Tensor, fill: int = 0) -> Tensor:
     """Returns (I, W): every question's value (Q,) in its picture's row and in its column; ``fill`` elsewhere."""
     shape = (int(pictures[-1]) + 1, int(columns.max()) + 1)
     return values.new_full(shape, fill).index_put_((pictures, columns), values)

@@ -244,14 +244,14 @@ class Backbone(nn.Module, ABC):
         """Feeds one token (B,) to every row and returns the next state."""
 
     @abstractmethod
-    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
+    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, tree_mask: Tensor) -> Tensor:
         """Feeds the tokens of several continuations at once, side by side; afterwards the state is used up.
 
         Args:
             state: What ``prefill`` returned for B questions.
             tokens: (N,) the continuations' tokens, the same for every question.
             depths: (N,) place of each within its continuation, from 0.
-            among: (N, N) bool, which of the N tokens each token sees; all of them see the question.
+            tree_mask: (N, N) bool, which of the N tokens each token sees; all of them see the question.
 
         Returns:
             (B, N, D) after the final norm.

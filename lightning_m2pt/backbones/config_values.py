@@ -14,12 +14,12 @@ SHOWN = 60
 """Characters of a wrong value that a message shows."""
 
 
-def shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """Returns a value as messages show it: on one line, short, without control characters."""
     return f"{value!r:.{SHOWN}}"
 
 
-def refuse(path: Path, key: str, what: str, expected: str, hint: str = "") -> BadInputError:
+def bad_key(path: Path, key: str, what: str, expected: str, hint: str = "") -> BadInputError:
     """Returns the refusal of one key of a configuration file."""
     return BadInputError(what, where=f"{path}: {key}", expected=expected, hint=hint)
 
@@ -32,8 +32,8 @@ def mapping(content: Mapping[str, Any], key: str, path: Path, within: str = "") 
     """
     value = content.get(key)
     if not isinstance(value, dict):
-        what = "this key is missing" if key not in content else f"{shown(value)} is no JSON object"
-        raise refuse(path, within + key, what, "a JSON object")
+        what = "this key is missing" if key not in content else f"{shown_value(value)} is no JSON object"
+        raise bad_key(path, within + key, what, "a JSON object")
     return value
 
 
@@ -59,9 +59,9 @@ def whole_number(
         return default
     expected = f"a whole number from {least:,} to {most:,}"
     if name not in content:
-        raise refuse(path, key, "this key is missing", expected)
+        raise bad_key(path, key, "this key is missing", expected)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise refuse(path, key, f"{shown(value)} does not fit", expected)
+        raise bad_key(path, key, f"{shown_value(value)} does not fit", expected)
     return value
 
 
@@ -78,8 +78,8 @@ def real_number(
     if value is None and default is not None:
         return default
     if not is_real(value) or not least < value <= most:
-        what = "this key is missing" if name not in content else f"{shown(value)} does not fit"
-        raise refuse(path, key, what, f"a number above {least:g} and at most {most:g}")
+        what = "this key is missing" if name not in content else f"{shown_value(value)} does not fit"
+        raise bad_key(path, key, what, f"a number above {least:g} and at most {most:g}")
     return float(value)
 
 
@@ -95,7 +95,7 @@ def divisible(path: Path, key: str, number: int, by_key: str, by: int) -> int:
         BadInputError: If it does not divide.
     """
     if number % by:
-        raise refuse(path, key, f"{number} is no multiple of {by_key}, {by}", "sizes that divide")
+        raise bad_key(path, key, f"{number} is no multiple of {by_key}, {by}", "sizes that divide")
     return number // by
 
 
@@ -106,11 +106,11 @@ def one_of(content: Mapping[str, Any], key: str, path: Path, accepted: Sequence[
         BadInputError: Naming the value, what is accepted, and the reason.
     """
     name = key.rpartition(".")[2]
-    if name in content and not any(same(content[name], value) for value in accepted):
-        listed = " or ".join("null" if value is None else shown(value) for value in accepted)
-        raise refuse(path, key, f"{shown(content[name])} is not supported", listed, reason)
+    if name in content and not any(equal_json(content[name], value) for value in accepted):
+        listed = " or ".join("null" if value is None else shown_value(value) for value in accepted)
+        raise bad_key(path, key, f"{shown_value(content[name])} is not supported", listed, reason)
 
 
-def same(value: object, accepted: object) -> bool:
+def equal_json(value: object, accepted: object) -> bool:
     """Tells whether two JSON values are equal; ``true`` is not 1, but 1 is 1.0."""
     return value == accepted and isinstance(value, bool) == isinstance(accepted, bool)

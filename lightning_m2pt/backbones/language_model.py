@@ -8,7 +8,7 @@ import torch
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.proven_forms import check_language_config
-from lightning_m2pt.backbones.weight_files import Stored, compare, read_tensors, shapes_of, stored_in_folder
+from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, read_tensors, shapes_of, stored_in_folder
 from lightning_m2pt.errors import BadInputError
 
 KEY = "model.backbone.language_model"
@@ -86,7 +86,7 @@ def stored_language_model(folder: Path, model: Any) -> Stored:  # noqa: ANN401
     wanted = shapes_of(model)
     if model.config.tie_word_embeddings and HEAD not in stored:
         del wanted[HEAD]
-    compare(wanted, stored, folder)
+    compare_tensors(wanted, stored, folder)
     return stored
 
 

@@ -53,14 +53,16 @@ def library_decoder(
         first = next((number for number, candidate in enumerate(rows) if candidate is not None), 0)
         for number, block in enumerate(model.model.layers):
             own = rows[number] if rows else None
-            hidden = unseen(length, learned, embeddings) if number < first else None
-            hook = block.register_forward_pre_hook(put_in(own, hidden), with_kwargs=True)
+            hidden = mask_of_placeholders(length, learned, embeddings) if number < first else None
+            hook = block.register_forward_pre_hook(replaced_rows_hook(own, hidden), with_kwargs=True)
             stack.callback(hook.remove)
             queries = attachment.query_rows[number] if attachment.query_rows else None
             if queries is not None:
-                stack.callback(block.self_attn.q_proj.register_forward_hook(put_in_front(queries)).remove)
+                stack.callback(block.self_attn.q_proj.register_forward_hook(replaced_queries_hook(queries)).remove)
         if attachment.lm_head is not None:
-            stack.callback(backbone.pretrained_lm_head().register_forward_hook(instead(attachment.lm_head)).remove)
+            stack.callback(
+                backbone.pretrained_lm_head().register_forward_hook(replaced_head_hook(attachment.lm_head)).remove
+            )
         keep = model.model.register_forward_hook(lambda _, __, output: states.append(output.last_hidden_state))
         stack.callback(keep.remove)
         output = model(
@@ -124,7 +126,7 @@ def library_attention(model: Any, wanted: str | None) -> Iterator[None]:  # noqa
         config._attn_implementation = chosen
 
 
-def unseen(length: int, learned: int, embeddings: Tensor) -> Tensor:
+def mask_of_placeholders(length: int, learned: int, embeddings: Tensor) -> Tensor:
     """Returns a (1, 1, Q, K) mask to add: causal, and no real row sees the rows that are not there yet."""
     queries = length + embeddings.shape[1]
     seen = torch.ones(queries, learned + queries, dtype=torch.bool, device=embeddings.device).tril(learned)
@@ -133,7 +135,7 @@ def unseen(length: int, learned: int, embeddings: Tensor) -> Tensor:
     return mask.masked_fill(~seen, torch.finfo(embeddings.dtype).min)[None, None]
 
 
-def put_in(rows: Tensor | None, mask: Tensor | None) -> Callable[..., Any]:
+def replaced_rows_hook(rows: Tensor | None, mask: Tensor | None) -> Callable[..., Any]:
     """Returns a decoder layer's pre-hook: rows in the place of the first ones, a mask in the place of its own."""
 
     def hook(_block: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -145,7 +147,7 @@ def put_in(rows: Tensor | None, mask: Tensor | None) -> Callable[..., Any]:
     return hook
 
 
-def put_in_front(rows: Tensor) -> Callable[..., Tensor]:
+def replaced_queries_hook(rows: Tensor) -> Callable[..., Tensor]:
     """Returns a hook: what a projection makes of the first rows is replaced."""
     return lambda _projection, _given, output: over_first(output, rows)
 
@@ -168,7 +170,7 @@ def over_first(states: Tensor, rows: Tensor) -> Tensor:
     return changed
 
 
-def instead(head: nn.Module) -> Callable[..., Tensor]:
+def replaced_head_hook(head: nn.Module) -> Callable[..., Tensor]:
     """Returns a hook: the head's output is that of another head."""
     weight: Tensor = next(head.parameters())
     return lambda _head, given, _output: head(given[0].to(weight.dtype))

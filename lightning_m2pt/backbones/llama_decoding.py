@@ -15,13 +15,13 @@ from lightning_m2pt.backbones.base import Backbone, DecodingState
 from lightning_m2pt.backbones.library_forward import library_decoder
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
-from lightning_m2pt.prompts.decoder_stages import additive
+from lightning_m2pt.prompts.decoder_stages import additive_mask
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
 from lightning_m2pt.prompts.prefix_path import prompt_prefix
 from lightning_m2pt.prompts.shared_prefix import (
     KeysAndValues,
-    cache_of,
+    cache_with_prefix,
     refuse_recomputing,
     takes_prefixes,
     use_prefix_attention,
@@ -123,18 +123,18 @@ class LlamaDecoding(Backbone, ABC):
         logits = self.logits(output.last_hidden_state[:, 0])
         return DecodingState(output.past_key_values, visible, state.next_position + 1, logits)
 
-    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
+    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, tree_mask: Tensor) -> Tensor:
         """Feeds all tokens in one forward pass under a mask of their own; (B, N, D)."""
         self._begin_decoding()
         questions, number = state.visible.shape[0], len(tokens)
         if state.visible.shape[1] + number > self.shape.maximum_positions:
             self.refuse_beyond_positions(int(state.next_position.max()) + int(depths.max()) + 1)
         of_question = state.visible[:, None].expand(-1, number, -1)
-        seen = torch.cat([of_question, among.expand(questions, -1, -1)], dim=2)
+        seen = torch.cat([of_question, tree_mask.expand(questions, -1, -1)], dim=2)
         embeddings = self.token_embedding()(tokens).expand(questions, -1, -1)
         output = self.language_model.model(
             inputs_embeds=embeddings,
-            attention_mask=additive(seen, embeddings.dtype),
+            attention_mask=additive_mask(seen, embeddings.dtype),
             position_ids=state.next_position[:, None] + depths,
             past_key_values=state.cache,
             use_cache=True,
@@ -182,7 +182,7 @@ class LlamaDecoding(Backbone, ABC):
             embeddings = prepend_placeholders(embeddings, rows)
         if use_cache:
             refuse_recomputing(decoder)
-        cache = cache_of(decoder, prefix, embeddings.shape[0]) if prefix else None
+        cache = cache_with_prefix(decoder, prefix, embeddings.shape[0]) if prefix else None
         output = decoder(inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache or cache is not None)
         return output.last_hidden_state[:, length:], output.past_key_values
 

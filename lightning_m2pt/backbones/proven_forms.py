@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.backbones.config_values import (
+    bad_key,
     divisible,
+    equal_json,
     is_real,
     one_of,
     real_number,
-    refuse,
-    same,
-    shown,
+    shown_value,
     whole_number,
 )
 from lightning_m2pt.backbones.foreign_code import INSTALLED_CODE_ONLY
@@ -138,12 +138,14 @@ def check_language_config(config: Mapping[str, Any], path: Path) -> None:
     positions = config["max_position_embeddings"]
     window = config.get("sliding_window", form.sliding_window)
     if window is not None and (not is_real(window) or window < positions):
-        raise refuse(
-            path, "sliding_window", f"{shown(window)} is shorter than the {positions} positions", "null", WINDOW
+        raise bad_key(
+            path, "sliding_window", f"{shown_value(window)} is shorter than the {positions} positions", "null", WINDOW
         )
     layer_types = config.get("layer_types")
     if layer_types is not None and layer_types != ["full_attention"] * config["num_hidden_layers"]:
-        raise refuse(path, "layer_types", f"{shown(layer_types)} is not supported", "full_attention a layer", WINDOW)
+        raise bad_key(
+            path, "layer_types", f"{shown_value(layer_types)} is not supported", "full_attention a layer", WINDOW
+        )
 
 
 def proven_form(config: Mapping[str, Any], path: Path) -> ProvenForm:
@@ -157,10 +159,10 @@ def proven_form(config: Mapping[str, Any], path: Path) -> ProvenForm:
     listed = " or ".join(each.architecture for each in PROVEN_FORMS.values())
     hint = "other models would train and answer wrongly on the fast paths"
     if form is None:
-        what = "this key is missing" if "model_type" not in config else f"{shown(kind)} is not a proven form"
-        raise refuse(path, "model_type", what, f"{' or '.join(PROVEN_FORMS)}: {listed}", hint)
+        what = "this key is missing" if "model_type" not in config else f"{shown_value(kind)} is not a proven form"
+        raise bad_key(path, "model_type", what, f"{' or '.join(PROVEN_FORMS)}: {listed}", hint)
     if named is not None and named != [form.architecture]:
-        raise refuse(path, "architectures", f"{shown(named)} is not a proven form", form.architecture, hint)
+        raise bad_key(path, "architectures", f"{shown_value(named)} is not a proven form", form.architecture, hint)
     return form
 
 
@@ -192,7 +194,7 @@ def check_sizes(config: Mapping[str, Any], path: Path) -> None:
     divisible(path, "num_attention_heads", heads, "num_key_value_heads", groups)
     head_width = whole_number(config, "head_dim", path, MOST_WIDTH, default=head_width)
     if head_width % 2:
-        raise refuse(
+        raise bad_key(
             path, "head_dim", f"{head_width} numbers a head are odd", "an even number: they are rotated in pairs"
         )
     real_number(config, "rms_norm_eps", path, 0.1, default=1e-6)
@@ -207,26 +209,31 @@ def check_rotation(config: Mapping[str, Any], path: Path) -> None:
     key = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     rotation = config.get(key) or {}
     if not isinstance(rotation, dict):
-        raise refuse(path, key, f"{shown(rotation)} is no JSON object", "a JSON object")
+        raise bad_key(path, key, f"{shown_value(rotation)} is no JSON object", "a JSON object")
     other = config.get("rope_parameters")
     if key == "rope_scaling" and other and other != rotation:
-        raise refuse(path, key, "rope_parameters says something else", "one of the two")
+        raise bad_key(path, key, "rope_parameters says something else", "one of the two")
     kind = rotation.get("rope_type", rotation.get("type", "default"))
     if "type" in rotation and rotation["type"] != kind:
-        raise refuse(path, f"{key}.type", f"rope_type says {shown(kind)}", "one of the two")
+        raise bad_key(path, f"{key}.type", f"rope_type says {shown_value(kind)}", "one of the two")
     if not isinstance(kind, str) or kind not in ROTATIONS:
         reason = "a rotation that depends on the length" if kind in LENGTH_DEPENDENT else "this rotation"
-        raise refuse(
+        raise bad_key(
             path,
             f"{key}.rope_type",
-            f"{shown(kind)} is not supported",
+            f"{shown_value(kind)} is not supported",
             " or ".join(ROTATIONS),
             f"{reason} is not proven",
         )
     outer = {name: config[name] for name in ("rope_theta", "original_max_position_embeddings") if name in config}
     for name, value in outer.items():
-        if name in rotation and not same(rotation[name], value):
-            raise refuse(path, f"{key}.{name}", f"{shown(rotation[name])}, but {name} is {shown(value)}", "one number")
+        if name in rotation and not equal_json(rotation[name], value):
+            raise bad_key(
+                path,
+                f"{key}.{name}",
+                f"{shown_value(rotation[name])}, but {name} is {shown_value(value)}",
+                "one number",
+            )
     numbers = {**outer, **rotation}
     real_number(numbers, f"{key}.rope_theta", path, 1e15, default=10_000.0)
     one_of(rotation, f"{key}.partial_rotary_factor", path, (None, 1), ROTATION)
@@ -235,11 +242,11 @@ def check_rotation(config: Mapping[str, Any], path: Path) -> None:
     known = {"type", "rope_type", "rope_theta", "partial_rotary_factor", *ROTATIONS[kind]}
     unknown = sorted(set(rotation) - known)
     if unknown:
-        raise refuse(
+        raise bad_key(
             path,
             f"{key}.{unknown[0]!s:.40}",
             f"unknown to the rotation {kind}",
             ", ".join(ROTATIONS[kind]) or "nothing more",
         )
     if kind == "llama3" and not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
-        raise refuse(path, f"{key}.high_freq_factor", "it is not above low_freq_factor", "a larger number")
+        raise bad_key(path, f"{key}.high_freq_factor", "it is not above low_freq_factor", "a larger number")

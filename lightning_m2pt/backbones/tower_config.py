@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.backbones.config_values import (
+    bad_key,
     divisible,
     is_real,
     mapping,
     one_of,
     real_number,
-    refuse,
-    shown,
+    shown_value,
     whole_number,
 )
 from lightning_m2pt.visible_text import counted
@@ -92,7 +92,7 @@ def check_vision(vision: Mapping[str, Any], path: Path) -> None:
     whole_number(vision, f"{VISION}patch_size", path, image)
     ratio = real_number(vision, f"{VISION}mlp_ratio", path, MOST_RATIO, default=4.0)
     if int(width * ratio) < 1:
-        raise refuse(path, f"{VISION}mlp_ratio", f"{ratio:g} leaves no row in the MLP", "a larger number")
+        raise bad_key(path, f"{VISION}mlp_ratio", f"{ratio:g} leaves no row in the MLP", "a larger number")
     if vision.get("ls_init_value") is not None:
         real_number(vision, f"{VISION}ls_init_value", path, 1e6)
     if vision.get("norm_kwargs"):
@@ -112,8 +112,8 @@ def check_pictures(pictures: Mapping[str, Any], image_size: int, path: Path) -> 
         values = pictures.get(key)
         fits = isinstance(values, list) and len(values) == 3 and all(is_real(value) for value in values)
         if not fits or (key == "std" and min(values) <= 0):  # type: ignore[arg-type]
-            what = "this key is missing" if key not in pictures else f"{shown(values)} does not fit"
-            raise refuse(path, PICTURES + key, what, "three numbers" + " above 0" * (key == "std"))
+            what = "this key is missing" if key not in pictures else f"{shown_value(values)} does not fit"
+            raise bad_key(path, PICTURES + key, what, "three numbers" + " above 0" * (key == "std"))
     one_of(pictures, f"{PICTURES}interpolation", path, ("bicubic", "bilinear"), "")
     one_of(pictures, f"{PICTURES}resize_mode", path, (None, "shortest", "squash"), "pictures are not padded here")
     one_of(pictures, f"{PICTURES}mode", path, (None, "RGB"), "")
@@ -129,4 +129,4 @@ def refuse_unknown(content: Mapping[str, Any], known: Collection[str], path: Pat
     """
     unknown = sorted(set(content) - set(known))
     if unknown:
-        raise refuse(path, within.rstrip("."), f"unknown {counted(unknown)}", "keys of a plain vision transformer")
+        raise bad_key(path, within.rstrip("."), f"unknown {counted(unknown)}", "keys of a plain vision transformer")

@@ -6,7 +6,14 @@ from typing import Any
 
 import torch
 
-from lightning_m2pt.backbones.weight_files import Stored, StoredTensor, compare, read_tensors, shapes_of, stored_tensors
+from lightning_m2pt.backbones.weight_files import (
+    Stored,
+    StoredTensor,
+    compare_tensors,
+    read_tensors,
+    shapes_of,
+    stored_tensors,
+)
 
 VISION_PREFIX_IN_FILE = "visual."
 """open_clip's checkpoints hold the whole CLIP model; the tower's keys start with this."""
@@ -34,7 +41,7 @@ def stored_tower(path: Path, tower: Any) -> Stored:  # noqa: ANN401
     of_tower: dict[str, StoredTensor] = {
         name: one for name, one in stored.items() if name.startswith(VISION_PREFIX_IN_FILE)
     }
-    compare({VISION_PREFIX_IN_FILE + name: shape for name, shape in shapes_of(tower).items()}, of_tower, path)
+    compare_tensors({VISION_PREFIX_IN_FILE + name: shape for name, shape in shapes_of(tower).items()}, of_tower, path)
     return of_tower
 
 

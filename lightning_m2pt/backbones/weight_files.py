@@ -64,11 +64,11 @@ def opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise BadInputError("the file is missing", where=str(path), expected="a safetensors file") from error
     except (SafetensorError, OSError) as error:
-        what, hint = appearance(path, str(error))
+        what, hint = diagnosis(path, str(error))
         raise BadInputError(what, where=str(path), expected="a complete safetensors file", hint=hint) from error
 
 
-def appearance(path: Path, reason: str) -> tuple[str, str]:
+def diagnosis(path: Path, reason: str) -> tuple[str, str]:
     """Returns what an unreadable weight file seems to be, and what to do about it.
 
     Args:
@@ -174,7 +174,7 @@ def is_file_name(name: object) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
 
 
-def compare(wanted: Mapping[str, Shape], stored: Mapping[str, StoredTensor], place: Path) -> None:
+def compare_tensors(wanted: Mapping[str, Shape], stored: Mapping[str, StoredTensor], place: Path) -> None:
     """Compares stored tensors with those a model has.
 
     Args:

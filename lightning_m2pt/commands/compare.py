@@ -9,7 +9,7 @@ from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import RESAMPLES, RESAMPLES_BY_RULE, compare, mean_and_deviation
 from lightning_m2pt.report.tables.backbone_gates import missed_gate_notes
-from lightning_m2pt.report.tables.formats import Column, ReportTable, written
+from lightning_m2pt.report.tables.formats import Column, ReportTable, formatted
 from lightning_m2pt.report.tables.groups import (
     check_comparable,
     digits,
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     first, second = (read_group(path, own.sets, own.rule) for path in (own.first, own.second))
     if first.name == second.name:
         first.name, second.name = str(own.first), str(own.second)
-    say(written([comparison(first, second)], own.format, OUT.width).rstrip("\n"))
+    say(formatted([comparison(first, second)], own.format, OUT.width).rstrip("\n"))
     return ExitCode.DONE
 
 

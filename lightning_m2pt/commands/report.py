@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning_m2pt.commands.parsers.report import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.score import named_rule
-from lightning_m2pt.report.tables.formats import written
+from lightning_m2pt.report.tables.formats import formatted
 from lightning_m2pt.report.tables.groups import detail_tables, score_report
 from lightning_m2pt.report.tables.published import PAPER, paper_report
 from lightning_m2pt.runs.evaluated import Group, find_run_folders, grouped, read_run
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         tables = [score_report(groups, baseline_of(groups, own.against, own.sets, own.rule) if own.against else None)]
     if own.details:
         tables += detail_tables(groups)
-    text = written(tables, own.format, OUT.width)
+    text = formatted(tables, own.format, OUT.width)
     if own.output is None:
         say(text.rstrip("\n"))
     else:

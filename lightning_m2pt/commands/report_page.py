@@ -8,7 +8,7 @@ from lightning_m2pt.commands.parsers.report_page import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.page.header import origin_notes, reservations, set_table
 from lightning_m2pt.report.page.html import notes_html, page, part_html, section, table_html
-from lightning_m2pt.report.page.material import Comparison, Material, read_material
+from lightning_m2pt.report.page.material import ComparedGroups, Material, read_material
 from lightning_m2pt.report.page.parts import Part, parts_of
 from lightning_m2pt.report.page.variants import lead_of
 from lightning_m2pt.report.tables.formats import FORMATS
@@ -80,7 +80,7 @@ def write_report(material: Material, folder: Path, roots: Sequence[Path], count:
     return missing
 
 
-def introduction_of(comparisons: Sequence[Comparison]) -> str:
+def introduction_of(comparisons: Sequence[ComparedGroups]) -> str:
     """Returns what the page is, in two sentences."""
     runs = sum(len(group.runs) for comparison in comparisons for group in comparison.groups)
     apart = f", in {len(comparisons)} comparisons that must not be mixed" if len(comparisons) > 1 else ""

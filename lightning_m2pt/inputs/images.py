@@ -91,7 +91,9 @@ def decoded(file: BinaryIO, place: str, maximum_pixels: int, *, keep_grey: bool 
         raise
     except Exception as error:  # a damaged file can raise anything: struct.error, zlib.error, SyntaxError, IndexError
         raise BadInputError(
-            f"the image is damaged or cut off: {said(error)}", where=place, hint="copy or download the file again"
+            f"the image is damaged or cut off: {pillow_message(error)}",
+            where=place,
+            hint="copy or download the file again",
         ) from error
 
 
@@ -222,13 +224,13 @@ def open_header(file: BinaryIO, place: str, maximum_pixels: int) -> Image.Image:
             expected="one of " + ", ".join(READABLE_FORMATS),
         ) from error
     except Exception as error:  # as above
-        raise BadInputError(f"the image's header is damaged: {said(error)}", where=place) from error
+        raise BadInputError(f"the image's header is damaged: {pillow_message(error)}", where=place) from error
     if image.width * image.height > maximum_pixels:
         raise too_large
     return image
 
 
-def said(error: Exception) -> str:
+def pillow_message(error: Exception) -> str:
     """Returns what Pillow said of a file, not at any length."""
     return f"{type(error).__name__}: {error}"[:LONGEST_REASON]
 

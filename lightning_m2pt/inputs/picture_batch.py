@@ -18,11 +18,11 @@ from lightning_m2pt.inputs.processing import EncodedText
 
 T = TypeVar("T")
 
-EVERYONE = -1
-"""Owner of a row that all questions of a picture see: prompts, system text, the picture, the words they begin with."""
+SHARED_SEGMENT = -1
+"""Segment of a row that all questions of a picture see: prompts, system text, the picture, words they begin with."""
 
-NOBODY = -2
-"""Owner of padding."""
+PADDING_SEGMENT = -2
+"""Segment of padding."""
 
 
 @dataclass
@@ -33,8 +33,8 @@ class PictureBatch:
         pixel_values: (I, 3, H, W) float32, normalised for the vision tower.
         before: (T,) int64 tokens before the picture, the same for all.
         tokens: (I, M) int64 the tokens behind the picture: common ones, then those of one question after another's.
-        owners: (I, M) int64 the question of each token, counted within its picture; ``EVERYONE`` for common ones,
-            ``NOBODY`` for padding.
+        segment_ids: (I, M) int64 the question of each token, counted within its picture; ``SHARED_SEGMENT`` for common
+            ones, ``PADDING_SEGMENT`` for padding.
         places: (I, M) int64 how many tokens of its question stand between the picture and each token.
         pictures: (Q,) int64 the picture of each question.
         slots: (Q,) int64 the number of each question within its picture.
@@ -46,7 +46,7 @@ class PictureBatch:
     pixel_values: Tensor
     before: Tensor
     tokens: Tensor
-    owners: Tensor
+    segment_ids: Tensor
     places: Tensor
     pictures: Tensor
     slots: Tensor
@@ -89,17 +89,19 @@ def picture_batch(
     of_part = iter(parts)
     rows = [common_first([next(of_part) for _ in of_picture]) for of_picture in texts]
     longest = max(sum(map(len, row)) for row in rows)
-    tokens, owners, places = (numpy.full((len(rows), longest), fill, numpy.int64) for fill in (0, NOBODY, 0))
+    tokens, segment_ids, places = (
+        numpy.full((len(rows), longest), fill, numpy.int64) for fill in (0, PADDING_SEGMENT, 0)
+    )
     questions: list[tuple[int, int, int]] = []
     for picture, (common, *own) in enumerate(rows):
         end = 0
-        for slot, ids in enumerate([common, *own], start=EVERYONE):
+        for slot, ids in enumerate([common, *own], start=SHARED_SEGMENT):
             begin, end = end, end + len(ids)
-            first = 0 if slot == EVERYONE else len(common)
+            first = 0 if slot == SHARED_SEGMENT else len(common)
             tokens[picture, begin:end] = ids
-            owners[picture, begin:end] = slot
+            segment_ids[picture, begin:end] = slot
             places[picture, begin:end] = range(first, first + len(ids))
-            if slot != EVERYONE:
+            if slot != SHARED_SEGMENT:
                 questions.append((picture, slot, end - 1))
     pictures, slots, lasts = torch.tensor(questions).unbind(1)
     of_question = [of_text for of_picture in names for of_text in of_picture]
@@ -107,7 +109,7 @@ def picture_batch(
         pixel_values=pixel_values,
         before=torch.from_numpy(before.astype(numpy.int64)),
         tokens=torch.from_numpy(tokens),
-        owners=torch.from_numpy(owners),
+        segment_ids=torch.from_numpy(segment_ids),
         places=torch.from_numpy(places),
         pictures=pictures,
         slots=slots,

@@ -19,7 +19,7 @@ from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inspection.recompute import Recomputed, language_attention, refuse_other_output, vision_attention
-from lightning_m2pt.methods.lora import Borrowed
+from lightning_m2pt.methods.lora import ModuleReference
 
 READ_FIELDS = frozenset(
     {
@@ -157,7 +157,7 @@ def token_path(backbone: Backbone) -> Iterator[None]:
     attachment = backbone.attachment
     held = [getattr(attachment, field.name) for field in fields(attachment)]
     attached = [value for value in held if isinstance(value, nn.Module)]
-    lent = [module.lender for module in backbone.modules() if isinstance(module, Borrowed)]
+    lent = [reference.module for reference in backbone.modules() if isinstance(reference, ModuleReference)]
     modes = [(module, module.training) for root in (backbone, *attached, *lent) for module in root.modules()]
     backbone.attachment = replace(attachment, path="token", visual_position="before_cls")
     try:

@@ -98,17 +98,17 @@ class Adapter(WithInteraction):
         """Returns everything in front of ``up``: while that is zero, nothing reaches it."""
         return {name for name, _ in self.parts().get(ADAPTERS, []) if ".down." in name}
 
-    def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
+    def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
         """Hooks the outputs of the sublayers."""
-        self.take_out(backbone)
+        self.restore(backbone)
         if self.adapters is None or ADAPTERS in without:
             return
         for name, bottleneck in self.adapters.items():
             layer, _, sublayer = name.partition("_")
             place = backbone.sublayer(int(layer), "attention" if sublayer == "attention" else "mlp")
-            self._handles.append(place.register_forward_hook(adapted(bottleneck)))
+            self._handles.append(place.register_forward_hook(adapter_hook(bottleneck)))
 
-    def take_out(self, backbone: Backbone) -> None:
+    def restore(self, backbone: Backbone) -> None:
         """Takes the hooks away."""
         for handle in self._handles:
             handle.remove()
@@ -132,7 +132,7 @@ class Adapter(WithInteraction):
         return {"size": self.size, "placement": self.placement, "interaction": self.train_interaction}
 
 
-def adapted(bottleneck: nn.Module) -> Any:  # noqa: ANN401  (torch's hook type is a union of call signatures)
+def adapter_hook(bottleneck: nn.Module) -> Any:  # noqa: ANN401  (torch's hook type is a union of call signatures)
     """Returns a forward hook that sends a module's output, or the first of its outputs, through an adapter."""
 
     def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:  # noqa: ANN401

@@ -30,7 +30,7 @@ Place: TypeAlias = Literal[
 class Method(nn.Module, ABC):
     """Base class of everything that adapts a frozen backbone.
 
-    What is trained = saved = counted = optimised = exported is exactly ``parts()``; ``trainable.py`` enforces it.
+    What is trained = saved = counted = optimised = exported is exactly ``parts()``; ``trained_parameters`` enforces it.
     Constructors take configuration only; ``build`` makes tensors once the backbone's modules exist.
 
     Attributes:
@@ -113,15 +113,15 @@ class Method(nn.Module, ABC):
         """
         self.check_knock_out(without)
         backbone.release_hooks()  # a part that is knocked out must not live on in the hooks of an earlier pass
-        self.put_in(backbone, without)
+        self.inject(backbone, without)
         backbone.attachment = self.attachment(without)
 
-    def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
-        """Puts in what stands inside the library's own modules; calling it again with other parts is allowed."""
+    def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
+        """Changes the library's own modules: replacements, hooks; calling it again with other parts is allowed."""
         return
 
-    def take_out(self, backbone: Backbone) -> None:
-        """Undoes ``put_in``."""
+    def restore(self, backbone: Backbone) -> None:
+        """Gives the library's modules back as they were: undoes ``inject``."""
         return
 
     def check_knock_out(self, without: AbstractSet[str]) -> None:
@@ -142,10 +142,10 @@ class Method(nn.Module, ABC):
         """Takes the method away: afterwards the backbone is bit-identical to before."""
         backbone.attachment = Attachment()
         backbone.release_hooks()
-        self.take_out(backbone)
+        self.restore(backbone)
 
     def parameter_parts(self) -> list[ParameterPart]:
-        """Returns the rows of the trainable table."""
+        """Returns what is trained, counted part by part."""
         dead_rows, added, table = self.dead_rows(), self.added_parameters(), []
         for part, tensors in self.parts().items():
             dead = [(name, row, parameter) for name, parameter in tensors for row in dead_rows.get(name, [])]

@@ -94,15 +94,15 @@ class Combined(Method):
                     setattr(merged, field.name, value)
         return merged
 
-    def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
+    def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
         """Puts every method in."""
         for method in self.methods():
-            method.put_in(backbone, without)
+            method.inject(backbone, without)
 
-    def take_out(self, backbone: Backbone) -> None:
+    def restore(self, backbone: Backbone) -> None:
         """Takes every method out, the last first."""
         for method in reversed(self.methods()):
-            method.take_out(backbone)
+            method.restore(backbone)
 
     def places(self) -> set[Place]:
         """Returns the places of all methods."""

@@ -6,7 +6,7 @@ from torch import nn
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Place
-from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
+from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
 from lightning_m2pt.methods.with_interaction import INTERACTION
 
 VISION, LANGUAGE = "vision", "language"
@@ -61,7 +61,7 @@ class Full(WithStandIns):
                     copy = nn.Parameter(original.detach().to(torch.float32, copy=True))
                     copies[id(original)] = copy
                     name = place.partition(".")[2]
-                    hold(holder, name, copy)
+                    register_parameter_at(holder, name, copy)
                     if original is word_embedding:
                         self._word_embedding.add(f"{part}.{name}")
                 self._stand_ins.append(StandIn(part, place, original, copies[id(original)]))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Place
-from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
+from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
 from lightning_m2pt.methods.with_interaction import INTERACTION
 
 LANGUAGE_NORMS, VISION_NORMS = "language_norms", "vision_norms"
@@ -58,7 +58,7 @@ class LayerNormTuning(WithStandIns):
             for place, norm in norms_of(backbone, component).items():
                 stand_in = Float32Norm(norm)
                 for name, parameter in stand_in.norm.named_parameters():
-                    hold(holder, f"{place.partition('.')[2]}.{name}", parameter)
+                    register_parameter_at(holder, f"{place.partition('.')[2]}.{name}", parameter)
                 self._stand_ins.append(StandIn(part, place, norm, stand_in))
         self.build_interaction(backbone)
 

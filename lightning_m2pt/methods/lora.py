@@ -14,7 +14,7 @@ from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import EnvironmentFailure
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
-from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, hold
+from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
 from lightning_m2pt.methods.with_interaction import INTERACTION
 
 LANGUAGE, VISION = "language_low_rank", "vision_low_rank"
@@ -94,7 +94,7 @@ class Lora(WithStandIns):
                     weight = getattr(layer, factor)[ADAPTER].weight
                     if factor == "lora_A" and not weight.is_meta:
                         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
-                    hold(holder, f"{name}.{factor}.weight", weight)
+                    register_parameter_at(holder, f"{name}.{factor}.weight", weight)
                 self._stand_ins.append(StandIn(part, place, linear, layer))
         self.build_interaction(backbone)
 
@@ -145,24 +145,24 @@ def linear_layers(backbone: Backbone, component: str) -> dict[str, nn.Linear]:
     }
 
 
-class Borrowed(nn.Module):
+class ModuleReference(nn.Module):
     """Calls a module that belongs to somebody else, and so does not follow the mode of the place it stands in.
 
     A backbone is always in evaluation mode; dropout has to follow the method's.
     """
 
-    def __init__(self, lender: nn.Module) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self._lender = (lender,)  # a tuple: not registered as a child
+        self._module = (module,)  # a tuple: not registered as a child
 
     @property
-    def lender(self) -> nn.Module:
+    def module(self) -> nn.Module:
         """The other module."""
-        return self._lender[0]
+        return self._module[0]
 
     def forward(self, states: Tensor) -> Tensor:
         """Returns what the other module makes of it."""
-        return self.lender(states)  # type: ignore[no-any-return]
+        return self.module(states)  # type: ignore[no-any-return]
 
 
 def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Module) -> Any:  # noqa: ANN401
@@ -175,6 +175,6 @@ def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Modul
         layer = Linear(linear, ADAPTER, config, r=rank, lora_alpha=alpha)
     layer.lora_A.float()  # peft gives them the frozen layer's type
     layer.lora_B.float()
-    layer.lora_dropout[ADAPTER] = Borrowed(dropout)
+    layer.lora_dropout[ADAPTER] = ModuleReference(dropout)
     nn.init.zeros_(layer.lora_B[ADAPTER].weight)
     return layer

@@ -1,11 +1,11 @@
-"""One named part of what a method trains, as tables show it."""
+"""One named part of what a method trains, and how many numbers it has."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class ParameterPart:
-    """One named part of what a method trains, for the trainable table.
+    """One named part of what a method trains, counted.
 
     Attributes:
         name: ``visual_prompts``, ``textual_prompts``, ``interaction``, ``lm_head``, ...

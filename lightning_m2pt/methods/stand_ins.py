@@ -33,27 +33,27 @@ class WithStandIns(WithInteraction):
         super().__init__(interaction)
         self._stand_ins: list[StandIn] = []
 
-    def put_in(self, backbone: Backbone, without: AbstractSet[str]) -> None:
+    def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
         """Puts the replacements in; where a part is knocked out the originals return."""
         for stand_in in self._stand_ins:
             if stand_in.part in without:
-                put_back(backbone, stand_in)
+                restore_original(backbone, stand_in)
             else:
-                put(backbone, stand_in.place, stand_in.replacement)
+                replace_at(backbone, stand_in.place, stand_in.replacement)
 
-    def take_out(self, backbone: Backbone) -> None:
+    def restore(self, backbone: Backbone) -> None:
         """Puts the originals back."""
         for stand_in in self._stand_ins:
-            put_back(backbone, stand_in)
+            restore_original(backbone, stand_in)
 
 
-def put(backbone: Backbone, place: str, what: nn.Parameter | nn.Module) -> None:
+def replace_at(backbone: Backbone, place: str, what: nn.Parameter | nn.Module) -> None:
     """Lets a tensor or a module stand at a place of the backbone."""
     parent, _, name = place.rpartition(".")
     setattr(backbone.get_submodule(parent), name, what)
 
 
-def put_back(backbone: Backbone, stand_in: StandIn) -> None:
+def restore_original(backbone: Backbone, stand_in: StandIn) -> None:
     """Lets the original stand at its place again.
 
     It is no part of any module while the replacement stands there, so moves to another device pass it by: it follows
@@ -65,10 +65,10 @@ def put_back(backbone: Backbone, stand_in: StandIn) -> None:
         original.to(device)
     elif original.device != device:
         original.data = original.data.to(device)
-    put(backbone, stand_in.place, original)
+    replace_at(backbone, stand_in.place, original)
 
 
-def hold(holder: nn.Module, name: str, parameter: nn.Parameter) -> None:
+def register_parameter_at(holder: nn.Module, name: str, parameter: nn.Parameter) -> None:
     """Registers a parameter under a dotted name, with an empty module for every step of it.
 
     Args:

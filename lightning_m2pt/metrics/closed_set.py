@@ -77,21 +77,21 @@ def class_names(classes: tuple[str, ...]) -> tuple[re.Pattern[str], Mapping[str,
     The name is the pattern's first group; with hyphens as spaces it is a key of the second value.
     """
     own = {name: " ".join(name.lower().replace("_", " ").replace("-", " ").split()) for name in classes}
-    owners: dict[str, set[str]] = {}
+    classes_of_form: dict[str, set[str]] = {}
     for name, readable in own.items():
-        owners.setdefault(readable, set()).add(name)
-    taken = set(owners)
+        classes_of_form.setdefault(readable, set()).add(name)
+    official_forms = set(classes_of_form)
     for name, readable in own.items():
         for other in (readable, *SYNONYMS.get(readable, ())):
-            for form in {other, plural(other)} - taken:
-                owners.setdefault(form, set()).add(name)
+            for form in {other, plural(other)} - official_forms:
+                classes_of_form.setdefault(form, set()).add(name)
     for phrase in NO_CLASS:
         for form in (phrase, plural(phrase)):
-            owners.setdefault(form, set())
-    longest_first = sorted(owners, key=len, reverse=True)
+            classes_of_form.setdefault(form, set())
+    longest_first = sorted(classes_of_form, key=len, reverse=True)
     names = "|".join("[ -]".join(map(re.escape, form.split(" "))) for form in longest_first)
     pattern = re.compile(rf"(?<!\w)(?<!\d\.)(?=({names})(?!\w)(?!\.\d))")
-    return pattern, {form: frozenset(of_form) for form, of_form in owners.items()}
+    return pattern, {form: frozenset(of_form) for form, of_form in classes_of_form.items()}
 
 
 def denied_stretches(text: str) -> tuple[list[int], list[bool]]:
@@ -109,7 +109,7 @@ def closed_set(answer: str, classes: Sequence[str]) -> str | None:
     if asserted is None:
         return None
     flat = " ".join(asserted.replace("_", " ").split())
-    pattern, owners = class_names(tuple(classes))
+    pattern, classes_of_form = class_names(tuple(classes))
     places, denied = denied_stretches(flat)
     named: set[str] = set()
     furthest, others = 0, []
@@ -118,7 +118,7 @@ def closed_set(answer: str, classes: Sequence[str]) -> str | None:
         if end <= furthest:
             continue
         others.append(flat[furthest:start])
-        furthest, found = end, owners[match.group(1).replace("-", " ")]
+        furthest, found = end, classes_of_form[match.group(1).replace("-", " ")]
         other_thing = OTHER_THING.match(flat, end)
         if other_thing:
             furthest = other_thing.end()

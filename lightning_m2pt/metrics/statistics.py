@@ -101,7 +101,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Marked:
+class ScoredUnits:
     """Rows as a rule sees them, the answers of every run in their order, and the rows' numbers of unit and block.
 
     Attributes:
@@ -122,19 +122,19 @@ class Marked:
     units: Sequence[Sequence[int]]
     blocks: Sequence[Integers]
 
-    def drawn(self, generator: numpy.random.Generator) -> Integers:
+    def resampled_units(self, generator: numpy.random.Generator) -> Integers:
         """Returns the numbers of as many units as there are, drawn with replacement within their blocks."""
         return numpy.concatenate([generator.choice(block, size=len(block)) for block in self.blocks])
 
     def percents(self, units: Integers) -> list[float]:
         """Returns what the rule makes of some units for every run; a unit drawn twice counts as two."""
         copies: Counter[int] = Counter()
-        drawn = []
+        positions = []
         for unit in units.tolist():
-            drawn += [(copies[unit], position) for position in self.units[unit]]
+            positions += [(copies[unit], position) for position in self.units[unit]]
             copies[unit] += 1
-        rows = [renamed(self.rows[position], copy) if copy else self.rows[position] for copy, position in drawn]
-        return [self.percent(rows, [answers[position] for _, position in drawn]) for answers in self.parsed]
+        rows = [renamed(self.rows[position], copy) if copy else self.rows[position] for copy, position in positions]
+        return [self.percent(rows, [answers[position] for _, position in positions]) for answers in self.parsed]
 
     def percent(self, rows: Predictions, answers: Parsed) -> float:
         """Returns the rule's number in percent of the whole set's maximum."""
@@ -199,16 +199,16 @@ def resampled_scores(
     Raises:
         BadInputError: If the rules differ, or a run has not answered exactly these questions.
     """
-    marked = marked_rows(answered, scores)
+    scored = scored_units(answered, scores)
     generator = numpy.random.default_rng([seed, *scores[0].benchmark.encode()])
-    everything = numpy.arange(len(marked.units))
-    checks = [everything, *(marked.drawn(generator) for _ in range(CHECKED_RESAMPLES))]
-    percents = [marked.percents(units) for units in checks]
-    for form in short_forms(marked, DESIGNS.get(scores[0].benchmark, PICTURES)):
+    everything = numpy.arange(len(scored.units))
+    checks = [everything, *(scored.resampled_units(generator) for _ in range(CHECKED_RESAMPLES))]
+    percents = [scored.percents(units) for units in checks]
+    for form in short_forms(scored, DESIGNS.get(scores[0].benchmark, PICTURES)):
         if all(form.agrees(units, expected) for units, expected in zip(checks, percents, strict=True)):
-            return form.resampled(marked.blocks, resamples, generator)
+            return form.resampled(scored.blocks, resamples, generator)
     fewer = min(resamples, RESAMPLES_BY_RULE)
-    return numpy.array([marked.percents(marked.drawn(generator)) for _ in range(fewer)])
+    return numpy.array([scored.percents(scored.resampled_units(generator)) for _ in range(fewer)])
 
 
 def mean_of_runs(resampled: Floats, seed: int = SEED) -> Floats:
@@ -282,11 +282,11 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 def right_answers(answered: PredictionFile, scores: Sequence[Score]) -> list[list[bool]]:
     """Returns for every run which questions it answered rightly; nothing for a rule that gives parts of a point."""
-    marked = marked_rows(answered, scores)
-    if not marked.answers:
+    scored = scored_units(answered, scores)
+    if not scored.answers:
         return []
-    targets = [row["target"] for row in marked.rows]
-    return [[accepts(*pair) for pair in zip(parsed, targets, strict=True)] for parsed in marked.parsed]
+    targets = [row["target"] for row in scored.rows]
+    return [[accepts(*pair) for pair in zip(parsed, targets, strict=True)] for parsed in scored.parsed]
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -294,7 +294,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def marked_rows(answered: PredictionFile, scores: Sequence[Score]) -> Marked:
+def scored_units(answered: PredictionFile, scores: Sequence[Score]) -> ScoredUnits:
     """Returns predictions with their units and blocks.
 
     Raises:
@@ -313,7 +313,7 @@ def marked_rows(answered: PredictionFile, scores: Sequence[Score]) -> Marked:
     blocks = positions_by([rows[unit[0]] for unit in units], design.block).values()
     parsed = [[score.parsed[row["id"]] for row in rows] for score in scores]
     numbers = [numpy.array(block) for block in blocks]
-    return Marked(RULES[rules[0]], answers, rows, parsed, scores[0].maximum, units, numbers)
+    return ScoredUnits(RULES[rules[0]], answers, rows, parsed, scores[0].maximum, units, numbers)
 
 
 def positions_by(rows: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> dict[Hashable, list[int]]:
@@ -329,21 +329,21 @@ def renamed(row: Mapping[str, Any], copy: int) -> Mapping[str, Any]:
     return {**row, "id": f"{copy} {row['id']}", "image_id": f"{copy} {row['image_id']}"}
 
 
-def short_forms(marked: Marked, design: Design) -> list[ShortForm]:
+def short_forms(scored: ScoredUnits, design: Design) -> list[ShortForm]:
     """Returns what a score could be: the mean over items, the mean over subtasks of their means, or their sum."""
-    items = list(positions_by(marked.rows, design.item).values())
+    items = list(positions_by(scored.rows, design.item).values())
     values = numpy.array(
         [
             [
-                marked.percent([marked.rows[at] for at in item], [answers[at] for at in item])
-                for answers in marked.parsed
+                scored.percent([scored.rows[at] for at in item], [answers[at] for at in item])
+                for answers in scored.parsed
             ]
             for item in items
         ]
     )
-    unit_of_row = {position: number for number, unit in enumerate(marked.units) for position in unit}
+    unit_of_row = {position: number for number, unit in enumerate(scored.units) for position in unit}
     unit_of_item = numpy.array([unit_of_row[item[0]] for item in items])
-    names = [marked.rows[item[0]]["subtask"] for item in items]
+    names = [scored.rows[item[0]]["subtask"] for item in items]
     subtasks = {name: number for number, name in enumerate(dict.fromkeys(names))}
     forms = []
     for strata, weight in (
@@ -351,10 +351,10 @@ def short_forms(marked: Marked, design: Design) -> list[ShortForm]:
         ([subtasks[name] for name in names], 1 / len(subtasks)),
         ([subtasks[name] for name in names], 1.0),
     ):
-        sums = numpy.zeros((len(marked.units), max(strata) + 1, len(marked.parsed)))
+        sums = numpy.zeros((len(scored.units), max(strata) + 1, len(scored.parsed)))
         numbers = numpy.zeros(sums.shape[:2])
         cells = unit_of_item * sums.shape[1] + numpy.array(strata)
-        numpy.add.at(sums.reshape(-1, len(marked.parsed)), cells, values)
+        numpy.add.at(sums.reshape(-1, len(scored.parsed)), cells, values)
         numpy.add.at(numbers.reshape(-1), cells, 1.0)
         forms.append(ShortForm(sums, numbers, weight))
     return forms

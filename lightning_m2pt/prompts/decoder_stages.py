@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_m2pt.prompts.shared_prefix import keys_and_values, rotary
+from lightning_m2pt.prompts.shared_prefix import keys_and_values, rotary_embedding
 
 
-def extend(
+def append_rows(
     decoder: Any,  # noqa: ANN401  (a Llama-form decoder of transformers)
     cache: Any,  # noqa: ANN401
     embeddings: Tensor,
@@ -34,8 +34,8 @@ def extend(
     Returns:
         (B, W or N, D) after the final norm.
     """
-    mask = additive(visible, embeddings.dtype)
-    rotation = rotary(decoder, embeddings, positions)
+    mask = additive_mask(visible, embeddings.dtype)
+    rotation = rotary_embedding(decoder, embeddings, positions)
     *blocks, last = decoder.layers
     states = embeddings
     for block in blocks:
@@ -47,7 +47,7 @@ def extend(
     return decoder.norm(states)  # type: ignore[no-any-return]
 
 
-def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns (B or 1, 1, N, K + N): 0 where a row is seen, the type's lowest number where it is not.
 
     The library takes a mask of four dimensions as it is, and every attention kernel that takes masks at all takes one

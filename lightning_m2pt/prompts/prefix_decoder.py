@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.prompts.shared_prefix import KeysAndValues, joined, keys_and_values, rotary
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues, concatenated, keys_and_values, rotary_embedding
 
 
 def run_behind_prefix(
@@ -41,13 +41,16 @@ def run_behind_prefix(
         length = 1 + int((wanted.any(dim=0) * places).max())
         rows, wanted, positions = rows[:, :length], wanted[:, shared:length], positions[:, :length]
     common, own = rows[:1, :shared], rows[:, shared:]
-    of_common, of_own = rotary(decoder, rows, positions[:, :shared]), rotary(decoder, rows, positions[:, shared:])
+    of_common, of_own = (
+        rotary_embedding(decoder, rows, positions[:, :shared]),
+        rotary_embedding(decoder, rows, positions[:, shared:]),
+    )
     *blocks, last = decoder.layers
     for block, in_front in zip(blocks, prefix, strict=False):
-        behind = joined(in_front, keys_and_values(block, common, of_common)) if shared else in_front
+        behind = concatenated(in_front, keys_and_values(block, common, of_common)) if shared else in_front
         common = block(common, position_embeddings=of_common, prefix=in_front) if shared else common
         own = block(own, position_embeddings=of_own, prefix=behind)
-    behind = joined(prefix[-1], keys_and_values(last, common, of_common)) if shared else prefix[-1]
+    behind = concatenated(prefix[-1], keys_and_values(last, common, of_common)) if shared else prefix[-1]
     if wanted is None:
         return decoder.norm(last(own, position_embeddings=of_own, prefix=behind))  # type: ignore[no-any-return]
     return decoder.norm(wanted_rows(last, behind, own, of_own, wanted))  # type: ignore[no-any-return]
@@ -72,7 +75,7 @@ def wanted_rows(
     Returns:
         (N, D), sample by sample.
     """
-    everything = joined(prefix, keys_and_values(block, rows, position_embeddings))
+    everything = concatenated(prefix, keys_and_values(block, rows, position_embeddings))
     counts = wanted.sum(dim=1)
     # Wanted rows first and in order; samples with fewer are filled up with others, which are dropped again.
     places = wanted.long().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from lightning_m2pt.prompts.shared_prefix import KeysAndValues, keys_and_values, rotary
+from lightning_m2pt.prompts.shared_prefix import KeysAndValues, keys_and_values, rotary_embedding
 
 
 def is_foldable(rows: Sequence[Tensor | None]) -> bool:
@@ -34,7 +34,7 @@ def prompt_prefix(decoder: Any, rows: Sequence[Tensor | None]) -> list[KeysAndVa
             raise ValueError(f"layer {layer} has no prompt: only the token path can run this")
         states = prompt.to(block.self_attn.k_proj.weight.dtype)
         positions = torch.arange(prompt.shape[1], device=prompt.device)[None]
-        prefix.append(keys_and_values(block, states, rotary(decoder, states, positions)))
+        prefix.append(keys_and_values(block, states, rotary_embedding(decoder, states, positions)))
     return prefix
 
 

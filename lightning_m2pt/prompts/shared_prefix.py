@@ -63,7 +63,7 @@ def sdpa_behind_prefix(
     if attention_mask is not None:
         keys, values = (states.expand(len(query), -1, -1, -1) for states in prefix)
         return sdpa_attention_forward(module, query, keys, values, attention_mask, **keywords)  # type: ignore[no-any-return]
-    keys, values = joined(prefix, (key, value))
+    keys, values = concatenated(prefix, (key, value))
     # The kernels' causal triangle begins at the upper left: empty queries in front move it to the lower right. They
     # cost less than a mask, which no kernel can skip blocks by.
     length = prefix[0].shape[2]
@@ -71,7 +71,7 @@ def sdpa_behind_prefix(
     return output[:, length:], None
 
 
-def joined(first: KeysAndValues | None, second: KeysAndValues) -> KeysAndValues:
+def concatenated(first: KeysAndValues | None, second: KeysAndValues) -> KeysAndValues:
     """Returns the keys and values of both, in this order, for as many samples as the second has."""
     if first is None:
         return second
@@ -104,7 +104,7 @@ def keys_and_values(block: Any, rows: Tensor, position_embeddings: tuple[Tensor,
     return keys, values
 
 
-def rotary(decoder: Any, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+def rotary_embedding(decoder: Any, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     """Returns rotary cosine and sine, in the rows' dtype, at positions (1 or B, S)."""
     cosine, sine = decoder.rotary_emb(rows, position_ids=positions)
     return cosine, sine
@@ -121,7 +121,7 @@ def refuse_recomputing(decoder: Any) -> None:  # noqa: ANN401
         raise RuntimeError("layers that recompute their activations drop the cache: call eval() first")
 
 
-def cache_of(decoder: Any, prefix: Sequence[KeysAndValues], batch_size: int) -> Any:  # noqa: ANN401
+def cache_with_prefix(decoder: Any, prefix: Sequence[KeysAndValues], batch_size: int) -> Any:  # noqa: ANN401
     """Returns a fresh cache of the library that begins with a prefix.
 
     Args:

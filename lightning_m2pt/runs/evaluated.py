@@ -273,17 +273,18 @@ def refuse_incomparable(benchmark: str, first: tuple[str, EvaluatedSet], second:
         BadInputError: Naming what differs, with both values.
     """
     for key in MUST_AGREE:
-        values = [one.settings[key] for _, one in (first, second)]
+        values = [answered.settings[key] for _, answered in (first, second)]
         if values[0] != values[1]:
+            one, other = map(short_value, values)
             raise BadInputError(
-                f"{SETTINGS[key]} of {benchmark}: {short(values[0])} in {first[0]}, {short(values[1])} in {second[0]}",
+                f"{SETTINGS[key]} of {benchmark}: {one} in {first[0]}, {other} in {second[0]}",
                 where="scores",
                 expected=f"the same {SETTINGS[key]} in both",
                 hint="--rule names one rule for both" if key == "rule" else "evaluate both on the same data",
             )
 
 
-def short(value: Any) -> str:
+def short_value(value: Any) -> str:
     """Returns a setting as tables show it: decoding in words, a fingerprint by its first digits."""
     if isinstance(value, dict):
         return decoding_text(value)

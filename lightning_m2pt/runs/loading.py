@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_m2pt.storage.adapter import check_adapter, load_adapter, read_adapter_config
+from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, read_adapter_config
 from lightning_m2pt.storage.run_record import is_unfinished, read_run_record
 from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.module import TuningModule

@@ -23,7 +23,7 @@ from lightning_m2pt.configuration.recorded import recorded_tree
 from lightning_m2pt.configuration.tree import ARGUMENTS, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs.loading import ADAPTER
-from lightning_m2pt.storage.adapter import read_adapter_config
+from lightning_m2pt.storage.adapter_folder import read_adapter_config
 from lightning_m2pt.storage.run_record import CONFIG_FILE
 from lightning_m2pt.tuning.module import TuningModule
 

@@ -53,9 +53,9 @@ def check_tensor_file(path: Path, config: Mapping[str, Any]) -> None:
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
             raise BadInputError(
-                f"tensor {name} is {worded(found.get(name))}",
+                f"tensor {name} is {type_and_shape(found.get(name))}",
                 where=str(path),
-                expected=f"{worded(expected.get(name))}, as the adapter's configuration says",
+                expected=f"{type_and_shape(expected.get(name))}, as the adapter's configuration says",
                 hint="get the adapter again from where it comes, or tune again",
             )
     digest = read_and_hash(path)
@@ -68,7 +68,7 @@ def check_tensor_file(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def worded(entry: tuple[Any, Any] | None) -> str:
+def type_and_shape(entry: tuple[Any, Any] | None) -> str:
     """Returns type and shape in words."""
     return "missing" if entry is None else f"{entry[0]} {entry[1]}"
 

@@ -138,7 +138,7 @@ def latest_checkpoint(checkpoints_dir: Path) -> Path | None:
     return None
 
 
-def tidy(checkpoints_dir: Path) -> None:
+def recover_checkpoints(checkpoints_dir: Path) -> None:
     """Finishes what a stop has cut off in a folder of checkpoints; nobody may be writing there.
 
     Raises:

@@ -40,7 +40,7 @@ def sha256_of_file(path: Path) -> str:
         known = read_and_hash(place)
         # Asked again: what was written while it was read belongs to no stamp.
         if stamp_of(path) == stamp and is_settled(stamp):
-            keep(place, stamp, known)
+            keep_hash(place, stamp, known)
     if is_settled(stamp):
         _known[place, stamp] = known
     return known
@@ -59,7 +59,7 @@ def has_changed_unseen(path: Path) -> bool:
     found = read_and_hash(place)
     if is_settled(stamp):
         _known[place, stamp] = found
-        keep(place, stamp, found)
+        keep_hash(place, stamp, found)
     return known is not None and known != found and stamp_of(path) == stamp
 
 
@@ -104,7 +104,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "m2pt" / "sha256"
 
 
-def record_of(path: Path) -> Path:
+def record_path(path: Path) -> Path:
     """Returns where a file's hash is kept; every file has a record of its own, so that nobody overwrites another's."""
     return cache_folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
 
@@ -114,7 +114,7 @@ def read_kept(path: Path, stamp: Stamp) -> str | None:
     if stamp[0] < KEPT_FROM_BYTES:
         return None
     try:
-        record = json.loads(record_of(path).read_text(encoding="utf-8"))
+        record = json.loads(record_path(path).read_text(encoding="utf-8"))
         is_ours = record["path"] == str(path) and record["stamp"] == list(stamp)
         digest = record["sha256"]
         is_digest = isinstance(digest, str) and len(digest) == 64 and int(digest, 16) >= 0
@@ -123,11 +123,11 @@ def read_kept(path: Path, stamp: Stamp) -> str | None:
     return digest if is_ours and is_digest else None
 
 
-def keep(path: Path, stamp: Stamp, digest: str) -> None:
+def keep_hash(path: Path, stamp: Stamp, digest: str) -> None:
     """Keeps a large file's hash; what the disk refuses costs a second reading, and nothing else."""
     if stamp[0] < KEPT_FROM_BYTES:
         return
     content = json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}) + "\n"
     with contextlib.suppress(OSError, EnvironmentFailure, RuntimeError):  # RuntimeError: there is no home folder
         cache_folder().mkdir(parents=True, exist_ok=True)
-        write_atomically(record_of(path), content.encode())
+        write_atomically(record_path(path), content.encode())

@@ -33,7 +33,7 @@ class HeldLock:
 
     def write(self, text: str) -> None:
         """Writes what those who find the lock held are told."""
-        with reported(self.path):
+        with lock_failures(self.path):
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, text.encode(), 0)
 
@@ -48,7 +48,7 @@ class HeldLock:
         """
         if is_still_there(self.path, self.descriptor):
             return
-        with reported(self.path):
+        with lock_failures(self.path):
             descriptor = os.open(self.path, OPENED)
             if not try_flock(descriptor) or not is_still_there(self.path, descriptor):
                 os.close(descriptor)
@@ -84,7 +84,7 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[HeldLock]:
         EnvironmentFailure: If the lock's file cannot be written, or the file system has no locks.
     """
     lock = lock_file(path)
-    held = HeldLock(lock, taken(lock, on_wait))
+    held = HeldLock(lock, acquired(lock, on_wait))
     try:
         yield held
     finally:
@@ -103,14 +103,14 @@ def remove_if_free(path: Path) -> None:
             os.close(descriptor)
 
 
-def taken(lock: Path, on_wait: Callable[[], None]) -> int:
+def acquired(lock: Path, on_wait: Callable[[], None]) -> int:
     """Returns a descriptor of a lock's file once it is locked."""
     while True:
-        with reported(lock):
+        with lock_failures(lock):
             lock.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(lock, OPENED)
         try:
-            with reported(lock):
+            with lock_failures(lock):
                 is_ours = try_flock(descriptor)
             if not is_ours:
                 on_wait()
@@ -133,7 +133,7 @@ def try_flock(descriptor: int) -> bool:
 
 
 @contextlib.contextmanager
-def reported(lock: Path) -> Iterator[None]:
+def lock_failures(lock: Path) -> Iterator[None]:
     """Turns what the system says about a lock's file into an error of ours."""
     try:
         yield

@@ -40,7 +40,7 @@ class StopSignals:
         """Handles the signals from now on."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python lets only the main thread handle signals
-        for number in heeded():
+        for number in signals_to_handle():
             self._previous[number] = signal.signal(number, self._note)
 
     def give_back(self) -> None:
@@ -63,7 +63,7 @@ def ended_by_signals() -> Iterator[None]:
     """
     previous: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        previous = {number: signal.signal(number, _end) for number in heeded()}
+        previous = {number: signal.signal(number, _end) for number in signals_to_handle()}
     try:
         yield
     finally:
@@ -71,7 +71,7 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def heeded() -> list[signal.Signals]:
+def signals_to_handle() -> list[signal.Signals]:
     """Returns the signals that are not to be ignored."""
     hang_up_is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in STOP_SIGNALS if not (number == signal.SIGHUP and hang_up_is_ignored)]

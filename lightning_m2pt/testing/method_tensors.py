@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method, Place
-from lightning_m2pt.storage.adapter import TENSOR_FILE, check_adapter, load_adapter, refuse_unless_saved, save_adapter
+from lightning_m2pt.storage.adapter_folder import (
+    TENSOR_FILE,
+    check_adapter,
+    load_adapter,
+    refuse_unless_saved,
+    save_adapter,
+)
 from lightning_m2pt.testing.claims import claim, claim_accepted
 from lightning_m2pt.testing.passes import batch_for, only
 from lightning_m2pt.tuning.losses import supervised_rows

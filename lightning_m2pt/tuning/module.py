@@ -13,7 +13,6 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
-from lightning_m2pt.methods.parameter_part import ParameterPart
 from lightning_m2pt.storage.checkpoint_content import check_content
 from lightning_m2pt.tuning.losses import SupervisedRows, TaskLoss, supervised_rows
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
@@ -180,10 +179,6 @@ class TuningModule(LightningModule):
         if self.answering is None:
             raise RuntimeError("TuningModule.answering must be set before questions are answered")
         return list(zip(batch.sample_ids, self.answering.answer(self.backbone, batch), strict=True))
-
-    def trainable_table(self) -> list[ParameterPart]:
-        """Returns what is trained, per part."""
-        return self.method.parameter_parts()
 
 
 def task_losses(batch: Batch, rows: SupervisedRows) -> list[TaskLoss]:

@@ -61,7 +61,7 @@ class EpochLimit:
     steps: int
     always_the_same: bool = False
 
-    def drawn(self, epoch: int) -> int:
+    def order_epoch(self, epoch: int) -> int:
         """Returns the number of the epoch whose order is taken."""
         return 0 if self.always_the_same else epoch
 
@@ -177,7 +177,7 @@ class OrderedSampler(Sampler[int]):
 
     def positions(self) -> numpy.ndarray:
         """Returns this rank's sample positions of the whole epoch, (micro-batches, micro-batch size) int64."""
-        epoch = self.epochs.drawn(self.epoch)
+        epoch = self.epochs.order_epoch(self.epoch)
         order = samples_of_steps(self.seed, epoch, self.size, self.batch_size, self.groups)[: self.steps_per_epoch]
         shape = (self.steps_per_epoch * self.micro_batches_per_step, self.world_size, self.micro_batch_size)
         return order.reshape(shape)[:, self.rank]

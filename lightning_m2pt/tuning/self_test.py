@@ -210,14 +210,14 @@ def compare_answering(backbone: Backbone, questions: Questions) -> None:
     steps = [logits[numbers, ends + step] for step in (-1, 0, 1)]
     beside = torch.stack([states[numbers, ends], states[numbers, ends + 1], states[len(lengths) + numbers, ends]], 1)
     depths = torch.tensor([0, 1, 0], device=states.device)
-    among = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool, device=states.device)
+    tree_mask = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool, device=states.device)
 
     state = backbone.prefill(batch)
     compare("reading questions", state.logits, steps[0])
     for step in (1, 2):
         state = backbone.advance(state, following[step - 1].expand(len(lengths)))
         compare("decoding token by token", state.logits, steps[step])
-    branches = backbone.branch(backbone.prefill(batch), following, depths, among)
+    branches = backbone.branch(backbone.prefill(batch), following, depths, tree_mask)
     compare("candidate answers side by side", branches, beside)
     if not backbone.shares_prefix():
         return
@@ -228,7 +228,7 @@ def compare_answering(backbone: Backbone, questions: Questions) -> None:
     for step, kept in ((1, going_on), (2, torch.arange(2, device=order.device))):
         shared = advance_pictures(backbone, shared, kept, following[step - 1].expand(2))
         compare("decoding by picture", shared.logits, steps[step][order[going_on]])
-    branches = branch_pictures(backbone, prefill_pictures(backbone, by_picture), following, depths, among)
+    branches = branch_pictures(backbone, prefill_pictures(backbone, by_picture), following, depths, tree_mask)
     compare("candidate answers by picture", branches, beside[order])
 
 

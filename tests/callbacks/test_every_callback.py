@@ -15,11 +15,11 @@ from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck, without_gradient
 from callbacks.loggers import METRICS_FILE, StepMetrics
 from callbacks.padding_share import PaddingShare
+from callbacks.parameter_table import ParameterTable
 from callbacks.predictions import PredictionWriter, prediction_file, prediction_header
 from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics, mean_row_norm
 from callbacks.task_loss import TaskLosses
-from callbacks.trainable_table import TrainableTable
 from lightning_m2pt.answering.decoding import Answer
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.backbones.base import Attachment
@@ -53,6 +53,9 @@ class ToyMethod(nn.Module):
     def may_start_without_gradient(self) -> set[str]:
         return set()
 
+    def parameter_parts(self) -> list[ParameterPart]:
+        return [ParameterPart("visual_prompts", 10, 10, 5, ["prompts row 0"])]
+
     def toggles(self) -> dict[str, bool | int | str]:
         return {"interaction": True, "visual_length": 2}
 
@@ -76,9 +79,6 @@ class MethodToy(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD([self.method.prompts], lr=0.1)
-
-    def trainable_table(self) -> list[ParameterPart]:
-        return [ParameterPart("visual_prompts", 10, 10, 5, ["prompts row 0"])]
 
 
 def fit(toy: LightningModule, callbacks: list[Callback], steps: int = 3, folder: Path | None = None) -> Trainer:
@@ -220,7 +220,7 @@ def test_the_window_of_task_losses_survives_a_checkpoint() -> None:
 
 def test_table_and_toggles_stand_in_the_runs_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        fit(MethodToy(), [TrainableTable(tmp_path, lambda: 990), AblationToggles(tmp_path)], folder=tmp_path)
+        fit(MethodToy(), [ParameterTable(tmp_path, lambda: 990), AblationToggles(tmp_path)], folder=tmp_path)
     record = read_run_record(tmp_path)
     trainable = record["trainable"]
     assert record["toggles"] == {"method": "toy", "interaction": True, "visual_length": 2}

@@ -13,7 +13,7 @@ from data_modules.picture_plan import asked_pictures, names_of, planned_batches
 from data_modules.pope import POPE, POPEItem, write_pope
 from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
 from lightning_m2pt.inputs.batch import Batch
-from lightning_m2pt.inputs.picture_batch import EVERYONE, NOBODY, PictureBatch, picture_batch
+from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT, PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.testing.small_processor import small_processor
 from tests.runs.test_evaluation import frozen_experiment, rows_of
@@ -109,14 +109,14 @@ def test_rows_are_common_words_then_each_question_s_own(tmp_path):
     }
     for name, number in zip(batch.sample_ids, batch.question_of_sample, strict=True):
         row = batch.pictures[number]
-        seen = (batch.owners[row] == EVERYONE) | (batch.owners[row] == batch.slots[number])
+        seen = (batch.segment_ids[row] == SHARED_SEGMENT) | (batch.segment_ids[row] == batch.slots[number])
         laid_out = torch.cat([batch.before, torch.tensor([-200]), batch.tokens[row][seen]])
         assert laid_out.tolist() == texts[name].tolist()
         assert batch.places[row][seen].tolist() == list(range(int(seen.sum())))
         assert batch.tokens[row, batch.lasts[number]] == texts[name][-1]
     # The picture with the most questions has one that begins otherwise than all the others.
-    assert (batch.owners == EVERYONE).any(dim=1).tolist() == [False, True, True]
-    assert (batch.owners == NOBODY).any()
+    assert (batch.segment_ids == SHARED_SEGMENT).any(dim=1).tolist() == [False, True, True]
+    assert (batch.segment_ids == PADDING_SEGMENT).any()
 
 
 def test_texts_that_share_no_beginning_are_refused(tmp_path):

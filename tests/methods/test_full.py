@@ -19,7 +19,7 @@ from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.full import Full
-from lightning_m2pt.storage.adapter import declared_tensors
+from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint, step_of
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.testing.random_backbone import VISION_LAYERS, random_backbone, random_batch
@@ -231,7 +231,7 @@ import sys
 from pathlib import Path
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
-from lightning_m2pt.storage.adapter import declared_tensors
+from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 
 run = Path(sys.argv[1])

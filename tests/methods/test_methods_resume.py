@@ -27,7 +27,7 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.runs.loaded_model import AnswerLoss, Asked, LoadedModel
-from lightning_m2pt.storage.adapter import check_adapter, declared_tensors, load_adapter, save_adapter
+from lightning_m2pt.storage.adapter_folder import check_adapter, declared_tensors, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch

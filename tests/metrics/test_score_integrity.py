@@ -24,7 +24,7 @@ from lightning_m2pt.metrics.predictions import PredictionFile, check_paired, rea
 from lightning_m2pt.metrics.score import Score, score
 from lightning_m2pt.report.page.comparison import Scores
 from lightning_m2pt.report.tables.formats import FORMAT_NAMES
-from lightning_m2pt.report.tables.formats import written as written_table
+from lightning_m2pt.report.tables.formats import formatted as written_table
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.report.tables.groups import score_report
 from lightning_m2pt.runs.scoring import score_under

@@ -18,7 +18,7 @@ from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.commands.report_page import write_report
 from lightning_m2pt.report.page.cases import LONGEST, one_line
 from lightning_m2pt.report.page.comparison import MEAN, Scores
-from lightning_m2pt.report.page.figures import STYLE, WIDTHS, ReportFigure, looks
+from lightning_m2pt.report.page.figures import STYLE, WIDTHS, ReportFigure, styles_of_methods
 from lightning_m2pt.report.page.html import table_html
 from lightning_m2pt.report.page.material import read_material
 from lightning_m2pt.report.page.parts import MOST_IN_RADAR, looks_of, parts_of
@@ -207,7 +207,7 @@ def test_figures_have_the_papers_widths_and_fonts(figures, tmp_path):
 
 def test_methods_are_told_apart_by_more_than_colour():
     names = [f"method {number}" for number in range(12)]
-    found = looks(["frozen", "m2pt", *names], "m2pt", ["frozen"])
+    found = styles_of_methods(["frozen", "m2pt", *names], "m2pt", ["frozen"])
     assert len({(look.marker, look.dash) for look in found.values()}) == len(found)
 
 

@@ -110,7 +110,7 @@ def test_nothing_is_killed_by_a_number_that_was_given_back(tmp_path, monkeypatch
     monkeypatch.setattr(killer.os, "killpg", lambda *_: happened.append("killed"))
     monkeypatch.setattr(killer.os, "kill", lambda *given: happened.append("killed") or kill(*given))
     monkeypatch.setattr(killer.ForkedProcess, "ended", lambda self: happened.append("ended") or wait(self))
-    outcome = killer.follow([], tmp_path, killer.Plan(), tmp_path / "log.txt", fresh=False)
+    outcome = killer.follow([], tmp_path, killer.KillPlan(), tmp_path / "log.txt", fresh=False)
     assert outcome.code == 0
     assert happened == ["killed", "ended"]
 

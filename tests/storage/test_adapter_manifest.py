@@ -14,7 +14,7 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs.loading import load_run
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.methods.m2pt import M2PT
-from lightning_m2pt.storage.adapter import (
+from lightning_m2pt.storage.adapter_folder import (
     CONFIG_FILE,
     TENSOR_FILE,
     check_adapter,

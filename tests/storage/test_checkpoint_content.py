@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.storage.adapter import declared_tensors
+from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 from lightning_m2pt.storage.checkpoint_content import check_content
 from lightning_m2pt.tuning.rng import restore_rng, rng_state

@@ -24,7 +24,7 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.report.page.curves import metrics_of, series
-from lightning_m2pt.storage.adapter import check_adapter, load_adapter, save_adapter
+from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import MANIFEST_FILE, TENSOR_FILE, TEXT_FILE, read_checkpoint, write_checkpoint
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.testing.random_backbone import random_backbone, write_configs

@@ -8,13 +8,13 @@ from unittest import mock
 from experiments.commands import sweep
 from experiments.sweep import runner as sweep_runner
 from experiments.sweep.file import Variant
-from experiments.sweep.jobs import Setting
+from experiments.sweep.jobs import SweepSettings
 from lightning_m2pt.errors import M2PTError
 
 PROGRAM = (sys.executable, "-m", "tests.support.sweep_program")
 
 
-def parsed(variant: Variant, _setting: Setting) -> SimpleNamespace:
+def parsed(variant: Variant, _setting: SweepSettings) -> SimpleNamespace:
     """Returns as much of an experiment as a sweep looks at."""
     config = json.loads(variant.configs[0].read_text())
     rates = config.get("rates", {"prompts": 0.01})

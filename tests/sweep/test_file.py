@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.sweep.file import read_sweep, shipped_sweeps
-from experiments.sweep.jobs import Setting, cells, command_lines
+from experiments.sweep.jobs import SweepSettings, cells, command_lines
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 
@@ -44,7 +44,7 @@ grid:
         "textual_length=5,learning_rate=1e-3",
         "textual_length=5,learning_rate=5.0e-4",
     ]
-    lines = command_lines(cells(sweep, Setting()))
+    lines = command_lines(cells(sweep, SweepSettings()))
     assert len(lines) == 8
     assert [line.split()[-1] for line in lines] == ["3"] * 4 + ["4"] * 4  # stopped early, all are still compared
     assert lines[6] == (
@@ -65,7 +65,7 @@ cells:
     seeds: [1, 2]
 """
     sweep = read_sweep(written(tmp_path, text))
-    setting = Setting("testbed_patch12", Path("elsewhere"), ("mine",))
+    setting = SweepSettings("testbed_patch12", Path("elsewhere"), ("mine",))
     assert setting.folder(sweep) == Path("elsewhere/sweeps/named-testbed_patch12")
     lines = command_lines(cells(sweep, setting, {"plain": {"interaction": 0.01}}))
     assert shlex.split(lines[0])[4:] == [
@@ -160,7 +160,7 @@ def test_the_shipped_sweeps_say_their_true_size(capfd):
             assert "there is no file experiments/" in error.what  # noqa: PT017
             continue
         first = path.read_text().splitlines()[0]
-        assert f"({len(cells(sweep, Setting()))} cells" in first
+        assert f"({len(cells(sweep, SweepSettings()))} cells" in first
         if sweep.search is not None:
             assert f"{len(sweep.variants) * sweep.search.trials} trials" in first
     assert main(["sweep", "list"]) == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.sweep.file import read_sweep
-from experiments.sweep.jobs import Setting, cells
+from experiments.sweep.jobs import SweepSettings, cells
 from experiments.sweep.record import Entry, State, SweepRecord
 from experiments.sweep.status import JobStatus, time_left
 from tests.support.sweep_driver import main
@@ -73,7 +73,7 @@ def record(path: Path) -> SweepRecord:
 
 
 def jobs_of(path: Path):
-    return cells(read_sweep(path), Setting(output_root=path.parent / "out"))
+    return cells(read_sweep(path), SweepSettings(output_root=path.parent / "out"))
 
 
 def test_a_sweep_runs_every_cell_once_and_ends_with_a_table(tmp_path, capfd):

@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from experiments.sweep.file import read_sweep
-from experiments.sweep.jobs import Setting
+from experiments.sweep.jobs import SweepSettings
 from experiments.sweep.search import plan_search, trial_rates
 from experiments.sweep.study import known_searches
 from lightning_m2pt.errors import BadInputError
@@ -85,7 +85,7 @@ def test_the_first_trial_has_the_stated_rates_and_the_others_follow_from_their_n
 def test_every_trial_is_an_ordinary_fit_of_a_third_of_the_steps_with_its_validation(tmp_path):
     sweep = read_sweep(write_sweep(tmp_path))
     assert sweep.search is not None
-    search = plan_search(sweep.search, sweep.variants[0], Setting(), {"prompts": 0.01}, max_steps=300)
+    search = plan_search(sweep.search, sweep.variants[0], SweepSettings(), {"prompts": 0.01}, max_steps=300)
     assert search.steps == 100
     (fit,) = search.trials[1].commands
     assert fit[0] == "fit"
@@ -99,9 +99,9 @@ def test_a_part_without_a_range_and_an_experiment_without_steps_are_refused(tmp_
     sweep = read_sweep(write_sweep(tmp_path))
     assert sweep.search is not None
     with pytest.raises(BadInputError, match="no range fits the part 'vision'"):
-        plan_search(sweep.search, sweep.variants[0], Setting(), {"vision": 0.01}, max_steps=300)
+        plan_search(sweep.search, sweep.variants[0], SweepSettings(), {"vision": 0.01}, max_steps=300)
     with pytest.raises(BadInputError, match="does not say its steps"):
-        plan_search(sweep.search, sweep.variants[0], Setting(), {"prompts": 0.01}, max_steps=-1)
+        plan_search(sweep.search, sweep.variants[0], SweepSettings(), {"prompts": 0.01}, max_steps=-1)
 
 
 def test_the_best_trials_rates_go_into_the_final_commands(tmp_path, capfd):
@@ -196,7 +196,7 @@ def test_a_damaged_search_file_counts_as_none(tmp_path, content):
     path = write_sweep(tmp_path)
     sweep_folder(path).mkdir(parents=True)
     (sweep_folder(path) / "search.json").write_text(content)
-    assert known_searches(read_sweep(path), Setting("", tmp_path / "out"), sweep_folder(path)) == ({}, {})
+    assert known_searches(read_sweep(path), SweepSettings("", tmp_path / "out"), sweep_folder(path)) == ({}, {})
 
 
 def test_searching_only_needs_a_search(tmp_path, capfd):

@@ -10,7 +10,7 @@ import pytest
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system import file_hashes
-from lightning_m2pt.system.file_hashes import cache_folder, has_changed_unseen, record_of, sha256_of_file
+from lightning_m2pt.system.file_hashes import cache_folder, has_changed_unseen, record_path, sha256_of_file
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_file_that_changed_under_its_size_and_mtime_is_read_again(
 def test_a_damaged_record_is_overlooked(
     readings: list[Path], forget: Callable[[], None], weights: Path, damage: Callable[[Path, dict[str, object]], None]
 ) -> None:
-    expected, record = sha256_of_file(weights), record_of(weights.resolve())
+    expected, record = sha256_of_file(weights), record_path(weights.resolve())
     damage(record, json.loads(record.read_text()))
     forget()
     assert sha256_of_file(weights) == expected
@@ -93,7 +93,7 @@ def test_a_damaged_record_is_overlooked(
 def test_a_reading_on_request_tells_what_no_time_tells(
     readings: list[Path], forget: Callable[[], None], weights: Path
 ) -> None:
-    true, record = sha256_of_file(weights), record_of(weights.resolve())
+    true, record = sha256_of_file(weights), record_path(weights.resolve())
     assert not has_changed_unseen(weights)
     record.write_text(json.dumps({**json.loads(record.read_text()), "sha256": "0" * 64}))
     forget()

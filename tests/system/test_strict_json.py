@@ -14,7 +14,7 @@ from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import made_of_each
 from lightning_m2pt.metrics.predictions import read_predictions
-from lightning_m2pt.storage.adapter import read_adapter_config
+from lightning_m2pt.storage.adapter_folder import read_adapter_config
 from lightning_m2pt.storage.checkpoint import damage
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.storage.state_codec import decode_state

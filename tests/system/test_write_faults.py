@@ -12,7 +12,7 @@ import torch
 
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint, tidy, write_checkpoint
+from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint, recover_checkpoints, write_checkpoint
 from lightning_m2pt.system import atomic_files
 from lightning_m2pt.system.atomic_files import cannot_write, draft_of, free_bytes, remove_dead_drafts, write_atomically
 from tests.support.prediction_files import row_of
@@ -70,7 +70,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_other(fresh: Callable[[], 
             assert isinstance(raised, EnvironmentFailure | Killed), tried
             assert found in ("old", "new") if before else found in (None, "new"), tried
         write(folder)  # the same command goes on
-        tidy(folder)
+        recover_checkpoints(folder)
         assert read_checkpoint(folder / "step=000003")["mark"] == "new"
         names = sorted(path.name for path in folder.iterdir())
         assert names == [f"step={step:06d}" for step in sorted({*before, 3})[-2:]], tried
@@ -86,7 +86,7 @@ def test_tidying_up_finishes_what_a_stop_cut_off(fresh: Callable[[], Path]) -> N
     for tried, folder, _ in every_fault(
         prepared, lambda at: write_checkpoint(at, 3, state(3, "new")), [(Killed, True)]
     ):
-        tidy(folder)
+        recover_checkpoints(folder)
         names = sorted(path.name for path in folder.iterdir())
         assert names in (["step=000001", "step=000002"], ["step=000002", "step=000003"]), tried
 

@@ -26,7 +26,7 @@ LONGEST = 300
 
 
 @dataclass(frozen=True)
-class Answer:
+class MethodAnswer:
     """What one method answered."""
 
     method: str
@@ -48,7 +48,7 @@ class Case:
     benchmark: str
     outcome: str
     row: Mapping[str, Any]
-    answers: Sequence[Answer]
+    answers: Sequence[MethodAnswer]
 
 
 @dataclass
@@ -116,7 +116,7 @@ def add_cases(cases: Cases, benchmark: str, answered: Mapping[str, EvaluatedSet]
     for outcome, places in ((WON, won[:shown]), (LOST, lost[:shown])):
         for at in places:
             answers = [
-                Answer(name, of[rows[at]["id"]], of_right[at])
+                MethodAnswer(name, of[rows[at]["id"]], of_right[at])
                 for name, of, of_right in zip(answered, texts, right, strict=True)
             ]
             cases.chosen.append(Case(benchmark, outcome, rows[at], answers))
@@ -140,7 +140,8 @@ def case_table(cases: Cases, rule: str) -> ReportTable:
     for case in cases.chosen:
         answers = {answer.method: answer for answer in case.answers}
         texts = [
-            f"{one_line(answers[name].text)} ({mark(answers[name])})" if name in answers else "" for name in methods
+            f"{one_line(answers[name].text)} ({right_or_wrong(answers[name])})" if name in answers else ""
+            for name in methods
         ]
         rows.append(
             (case.benchmark, case.outcome, one_line(case.row["question"]), one_line(case.row["target"]), *texts)
@@ -160,7 +161,7 @@ def case_table(cases: Cases, rule: str) -> ReportTable:
     return ReportTable("", columns, rows, records, [rule, *cases.notes])
 
 
-def mark(answer: Answer) -> str:
+def right_or_wrong(answer: MethodAnswer) -> str:
     """Returns whether an answer is right, in a word."""
     return "right" if answer.is_right else "wrong"
 

@@ -88,7 +88,7 @@ class Scores:
         if self.record(baseline, MEAN) is None or self.record(group, MEAN) is None:
             return None
         names = self.members(self.mean_name)
-        first, second = (complete(one, names) for one in (baseline, group))
+        first, second = (complete_runs(one, names) for one in (baseline, group))
         gains = [self.gain(first, second, name) for name in names]
         found = [gain for gain in gains if gain is not None]
         return mean_gain(found).interval.holds_zero if len(found) == len(gains) else None
@@ -106,7 +106,7 @@ class Scores:
         return {}
 
 
-def complete(group: Group, names: Sequence[str]) -> Group:
+def complete_runs(group: Group, names: Sequence[str]) -> Group:
     """Returns a group's runs that answered all of some sets: the group itself if all have."""
     runs = [run for run in group.runs if all(name in run.sets for name in names)]
     return group if len(runs) == len(group.runs) else Group(group.name, runs)

@@ -23,10 +23,10 @@ def cost_table(groups: Sequence[Group]) -> ReportTable:
     for group in (one for one in groups if any(run.is_tuned for run in one.runs)):
         resumed = [run for run in group.runs if len(run.record.get(MADE_WITH) or []) > 1]
         in_one_go = Group(group.name, [run for run in group.runs if run not in resumed])
-        minutes = numbers(in_one_go, COMPLETED, "seconds", 60)
-        steps = numbers(group, COMPLETED, "optimizer_steps")
-        trained = numbers(group, TRAINABLE, "trained")
-        percent = numbers(group, TRAINABLE, "percent")
+        minutes = recorded_numbers(in_one_go, COMPLETED, "seconds", 60)
+        steps = recorded_numbers(group, COMPLETED, "optimizer_steps")
+        trained = recorded_numbers(group, TRAINABLE, "trained")
+        percent = recorded_numbers(group, TRAINABLE, "percent")
         memory = [memory_of(run) for run in group.runs]
         process, gpu = ([found[place] / GIB for found in memory if place in found] for place in (PROCESS, GPU))
         texts = (
@@ -74,7 +74,7 @@ def memory_of(run: EvaluatedRun) -> dict[str, float]:
     return found if GPU in found or logged is None else {**found, GPU: logged}
 
 
-def numbers(group: Group, section: str, key: str, divisor: float = 1) -> list[float]:
+def recorded_numbers(group: Group, section: str, key: str, divisor: float = 1) -> list[float]:
     """Returns what the runs' records hold under a key of a section, where they do."""
     found: list[Any] = [(run.record.get(section) or {}).get(key) for run in group.runs]
     return [value / divisor for value in found if isinstance(value, int | float)]

@@ -115,7 +115,7 @@ class Look:
     width: float
 
 
-def looks(names: Sequence[str], lead: str | None, frozen: Sequence[str]) -> dict[str, Look]:
+def styles_of_methods(names: Sequence[str], lead: str | None, frozen: Sequence[str]) -> dict[str, Look]:
     """Returns a look for every method: never two that differ in colour alone.
 
     Args:

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape as escape_html
 
-from lightning_m2pt.report.page.cases import LOST, WON, Case, mark, one_line
+from lightning_m2pt.report.page.cases import LOST, WON, Case, one_line, right_or_wrong
 from lightning_m2pt.report.page.figures import WIDTHS, ReportFigure
 from lightning_m2pt.report.page.parts import Part
 from lightning_m2pt.report.page.style import STYLE_SHEET
@@ -135,8 +135,8 @@ def case_html(case: Case, picture: bytes | None) -> str:
     image = f'<img class="asked" src="{data_address(picture, "png")}" alt="the picture">' if picture else ""
     question, target, name = (escape(one_line(case.row[key])) for key in ("question", "target", "id"))
     answers = "".join(
-        f'<tr class="{mark(answer)}"><th scope="row">{escape(answer.method)}</th>'
-        f"<td>{escape(one_line(answer.text))}</td><td>{mark(answer)}</td></tr>"
+        f'<tr class="{right_or_wrong(answer)}"><th scope="row">{escape(answer.method)}</th>'
+        f"<td>{escape(one_line(answer.text))}</td><td>{right_or_wrong(answer)}</td></tr>"
         for answer in case.answers
     )
     return (

@@ -34,7 +34,7 @@ RECORDS = (RECORD_FILE, f"*/{RECORD_FILE}", f"*/*/{RECORD_FILE}")
 
 
 @dataclass
-class Comparison:
+class ComparedGroups:
     """Groups of seeds that can stand in one table.
 
     Attributes:
@@ -63,7 +63,7 @@ class Material:
         left_out: What could not be read, a sentence each.
     """
 
-    comparisons: list[Comparison]
+    comparisons: list[ComparedGroups]
     sweeps: list[Sweep]
     left_out: list[str]
 
@@ -84,7 +84,7 @@ def read_material(outputs: Sequence[Path]) -> Material:
         try:
             runs.append(read_run(folder))
         except BadInputError as error:
-            left_out.append(f"{shown(folder)}: {error.what} ({error.where})")
+            left_out.append(f"{run_label(folder)}: {error.what} ({error.where})")
     if not runs:
         raise BadInputError("none of the runs can be read", where=str(outputs[0]), expected=left_out[-1])
     return Material(comparisons_of(grouped(runs), sweeps), sweeps, left_out)
@@ -99,29 +99,33 @@ def unanswered(outputs: Sequence[Path]) -> list[str]:
         for path in sorted(root.glob(pattern))
         if not any((path.parent / PREDICTIONS).glob("*.jsonl"))
     ]
-    return [f"{shown(path.parent)}: no predictions (`m2pt evaluate --run` answers its sets)" for path in records]
+    return [f"{run_label(path.parent)}: no predictions (`m2pt evaluate --run` answers its sets)" for path in records]
 
 
-def shown(folder: Path) -> str:
+def run_label(folder: Path) -> str:
     """Returns how a run's folder is named for people: experiment and run."""
     return "/".join(folder.parts[-2:])
 
 
-def comparisons_of(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> list[Comparison]:
+def comparisons_of(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> list[ComparedGroups]:
     """Returns groups by what they can be compared with, each under a label of its own."""
     found: list[tuple[str | None, list[Group]]] = []
     recorded = [group for group in groups if fingerprint_of(group, []) is not None]
     for group in sorted(groups, key=lambda group: group not in recorded):
         fingerprint = fingerprint_of(group, recorded)
         place = next(
-            (members for other, members in found if other == fingerprint and all(agree(group, one) for one in members)),
+            (
+                members
+                for other, members in found
+                if other == fingerprint and all(have_same_settings(group, one) for one in members)
+            ),
             None,
         )
         if place is None:
             found.append((fingerprint, [group]))
         else:
             place.append(group)
-    comparisons: list[Comparison] = []
+    comparisons: list[ComparedGroups] = []
     for fingerprint, members in found:
         relabel(members, sweeps)
         members.sort(key=lambda group: (any(run.is_tuned for run in group.runs), group.name))
@@ -131,7 +135,7 @@ def comparisons_of(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> list[Com
             name = f"{name}-{fingerprint[:8]}" if fingerprint and f"{name}-{fingerprint[:8]}" not in names else name
         if name in names:
             name = f"{name}-{len(names) + 1}"
-        comparisons.append(Comparison(name, members, backbone))
+        comparisons.append(ComparedGroups(name, members, backbone))
     return comparisons
 
 
@@ -173,7 +177,7 @@ def set_names(run: EvaluatedRun) -> list[str]:
     return [path.split(".")[-2] for path in paths if isinstance(path, str) and "." in path]
 
 
-def agree(first: Group, second: Group) -> bool:
+def have_same_settings(first: Group, second: Group) -> bool:
     """Tells whether two groups answered their common sets under the same settings, on the same questions."""
     common = [name for name in first.benchmarks if name in second.benchmarks]
     pairs = [(first.of_set(name)[0], second.of_set(name)[0]) for name in common]
@@ -202,7 +206,7 @@ def relabel(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> None:
     plain = [own_label(group, groups) for group in groups]
     labels = [found[0] if found else own for found, own in zip(in_sweeps, plain, strict=True)]
     with_sweep = [f"{found[0]} ({found[1]})" if found else own for found, own in zip(in_sweeps, plain, strict=True)]
-    for other in (with_sweep, [shown(group.runs[0].folder) for group in groups]):
+    for other in (with_sweep, [run_label(group.runs[0].folder) for group in groups]):
         labels = [one if labels.count(one) == 1 else two for one, two in zip(labels, other, strict=True)]
     for group, label in zip(groups, labels, strict=True):
         group.name = label
@@ -210,7 +214,7 @@ def relabel(groups: Sequence[Group], sweeps: Sequence[Sweep]) -> None:
 
 def sweep_label(group: Group, sweeps: Sequence[Sweep]) -> tuple[str, str] | None:
     """Returns the shortest label that a sweep gives to a group, and the sweep's name."""
-    keys = {shown(folder) for folder in group.folders}
+    keys = {run_label(folder) for folder in group.folders}
     found = [(label, sweep.name) for sweep in sweeps for label, runs in sweep.runs.items() if keys & runs]
     return min(found, key=lambda one: (len(one[0]), one), default=None)
 
@@ -226,7 +230,7 @@ def own_label(group: Group, groups: Sequence[Group]) -> str:
     own = settings[alike.index(group)]
     keys = [key for key in own if key != "seed" and len({repr(one.get(key)) for one in settings}) > 1]
     if not keys or len(keys) > MOST_DIFFERENCES:
-        return shown(group.runs[0].folder)
+        return run_label(group.runs[0].folder)
     differing = [f"{key.rpartition('.')[2]} {own[key]}" for key in keys]
     return ", ".join([name, *differing])
 

@@ -9,8 +9,8 @@ from lightning_m2pt.report.page.comparison import MEAN, Scores, column_title, me
 from lightning_m2pt.report.page.cost import cost_table
 from lightning_m2pt.report.page.curves import curve_records
 from lightning_m2pt.report.page.drawings import MOST_BANDS, curves, grouped_bars, length_map, radar
-from lightning_m2pt.report.page.figures import Look, ReportFigure, looks
-from lightning_m2pt.report.page.material import Comparison
+from lightning_m2pt.report.page.figures import Look, ReportFigure, styles_of_methods
+from lightning_m2pt.report.page.material import ComparedGroups
 from lightning_m2pt.report.page.pictures import attention_maps, question_pictures
 from lightning_m2pt.report.page.variants import LENGTHS, WHOLE, Variants, ablation, arguments_of, length_grid
 from lightning_m2pt.report.tables.formats import ReportTable
@@ -49,7 +49,7 @@ class Part:
 
 
 def parts_of(
-    comparison: Comparison, lead: Group | None, sweeps: Sequence[Sweep], roots: Sequence[Path], count: int
+    comparison: ComparedGroups, lead: Group | None, sweeps: Sequence[Sweep], roots: Sequence[Path], count: int
 ) -> tuple[list[Part], Scores]:
     """Returns all parts of a comparison, and the scores of its Table 1.
 
@@ -82,7 +82,7 @@ def looks_of(scores: Scores) -> dict[str, Look]:
     """Returns how every method is drawn: those with the highest means, which the radar chart shows, share no colour."""
     ranked = sorted(scores.groups, key=lambda group: -mean_percent(scores, group))
     untuned = [group.name for group in ranked if not any(run.is_tuned for run in group.runs)]
-    return looks([group.name for group in ranked], scores.lead.name if scores.lead else None, untuned)
+    return styles_of_methods([group.name for group in ranked], scores.lead.name if scores.lead else None, untuned)
 
 
 def radar_part(scores: Scores, of_method: dict[str, Look]) -> Part:
@@ -254,7 +254,7 @@ def cost_part(groups: Sequence[Group]) -> Part:
     return part
 
 
-def search_part(sweeps: Sequence[Sweep], comparison: Comparison) -> Part:
+def search_part(sweeps: Sequence[Sweep], comparison: ComparedGroups) -> Part:
     """Returns the searched learning rates of the sweeps whose runs are in a comparison, and of those without runs."""
     part = Part("rates", "Searched learning rates")
     keys = {"/".join(folder.parts[-2:]) for group in comparison.groups for folder in group.folders}

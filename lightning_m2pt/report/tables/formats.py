@@ -220,6 +220,6 @@ TERMINAL = "terminal"
 FORMAT_NAMES = (TERMINAL, *FORMATS)
 
 
-def written(tables: Sequence[ReportTable], form: str, width: int) -> str:
+def formatted(tables: Sequence[ReportTable], form: str, width: int) -> str:
     """Returns tables in one of ``FORMAT_NAMES``; only a terminal has a width."""
     return terminal(tables, width) if form == TERMINAL else FORMATS[form](tables)

@@ -9,14 +9,14 @@ from rich.console import Console
 from typing_extensions import override
 
 from lightning_m2pt.storage.run_record import update_run_record
-from lightning_m2pt.tuning.parameter_table import summary, table
+from lightning_m2pt.tuning.parameter_counts import counts_table, parameter_counts
 
 TEXT_WIDTH = 120
 
 log = logging.getLogger(__name__)
 
 
-class TrainableTable(Callback):
+class ParameterTable(Callback):
     """Logs what is trained when a fit starts, and writes it into the run's record.
 
     Args:
@@ -32,7 +32,7 @@ class TrainableTable(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        counted = summary(pl_module.trainable_table(), self.base_parameters())
+        counted = parameter_counts(pl_module.method.parameter_parts(), self.base_parameters())
         log.info("%s", as_text(counted))
         update_run_record(self.run_folder, "trainable", counted)
 
@@ -40,5 +40,5 @@ class TrainableTable(Callback):
 def as_text(counted: dict[str, Any]) -> str:
     """Returns the table as text."""
     text = io.StringIO()
-    Console(file=text, width=TEXT_WIDTH).print(table(counted))
+    Console(file=text, width=TEXT_WIDTH).print(counts_table(counted))
     return text.getvalue().rstrip()

@@ -7,7 +7,7 @@ from rich.table import Table
 from lightning_m2pt.methods.parameter_part import ParameterPart
 
 
-def summary(parts: list[ParameterPart], base: int) -> dict[str, Any]:
+def parameter_counts(parts: list[ParameterPart], base: int) -> dict[str, Any]:
     """Returns the counts as JSON values; percent = trained / (base + added), as the paper's 0.08 and 0.09 are."""
     trained, added = sum(part.parameters for part in parts), sum(part.added for part in parts)
     return {
@@ -34,7 +34,7 @@ def percent(count: int, whole: int) -> float:
     return round(100 * count / whole, 4)
 
 
-def table(counted: dict[str, Any]) -> Table:
+def counts_table(counted: dict[str, Any]) -> Table:
     """Returns the table people read."""
     shown = Table(title="what is trained", title_justify="left")
     shown.add_column("part")
