@@ -174,11 +174,13 @@ def without_input_norm(block: Any, rows: Tensor, position_embeddings: Any) -> An
 ORIGINAL_KEYS = prefix_path.keys_and_values
 FAULTS_OF_OURS: dict[str, tuple[Callable[[pytest.MonkeyPatch], object], str]] = {
     "rotation of prompt keys": (
-        lambda patch: patch.setattr(prefix_path, "rotary_embedding", rotated_one_further(prefix_path.rotary)),
+        lambda patch: patch.setattr(prefix_path, "rotary_embedding", rotated_one_further(prefix_path.rotary_embedding)),
         "training answering",
     ),
     "rotation of real rows": (
-        lambda patch: patch.setattr(prefix_decoder, "rotary_embedding", rotated_one_further(prefix_decoder.rotary)),
+        lambda patch: patch.setattr(
+            prefix_decoder, "rotary_embedding", rotated_one_further(prefix_decoder.rotary_embedding)
+        ),
         "training",
     ),
     "norm in front of prompt keys": (
