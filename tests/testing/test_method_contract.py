@@ -17,15 +17,15 @@ from lightning_m2pt.testing.method_contract import method_contract
 class LeavesHooks(Adapter):
     """Detaching takes nothing away."""
 
-    def take_out(self, backbone: Backbone) -> None:
+    def restore(self, backbone: Backbone) -> None:
         self._handles.clear()
 
 
 class ChangesWeights(Adapter):
     """What is frozen is written to."""
 
-    def put_in(self, backbone: Backbone, without: Any) -> None:
-        super().put_in(backbone, without)
+    def inject(self, backbone: Backbone, without: Any) -> None:
+        super().inject(backbone, without)
         with torch.no_grad():
             backbone.token_embedding().weight.mul_(1.001)
 
@@ -44,9 +44,9 @@ class DeclaresWhatIsNotUsed(Adapter):
         super().build(backbone, generator)
         self.adapters.unused = nn.LayerNorm(2)
 
-    def put_in(self, backbone: Backbone, without: Any) -> None:
+    def inject(self, backbone: Backbone, without: Any) -> None:
         unused = self.adapters._modules.pop("unused")
-        super().put_in(backbone, without)
+        super().inject(backbone, without)
         self.adapters.unused = unused
 
 
@@ -140,8 +140,8 @@ class OnOutputs(Adapter):
     def change(self, states: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def put_in(self, backbone: Backbone, without: Any) -> None:
-        super().put_in(backbone, without)
+    def inject(self, backbone: Backbone, without: Any) -> None:
+        super().inject(backbone, without)
         if "adapters" not in without:
             mlp = backbone.sublayer(1, "mlp")
             self._handles.append(mlp.register_forward_hook(lambda _module, _given, output: self.change(output)))
