@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning_m2pt.configuration.paths import readable
 from lightning_m2pt.report.page.comparison import Scores
-from lightning_m2pt.report.page.material import Comparison
+from lightning_m2pt.report.page.material import ComparedGroups
 from lightning_m2pt.report.tables.backbone_gates import backbone_folder, gate_notes
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.groups import zero_shot_notes
@@ -29,7 +29,7 @@ def set_table(scores: Scores) -> ReportTable:
     return ReportTable("", columns, rows, records, ["chance: the best constant answer, percent of the maximum"])
 
 
-def reservations(comparison: Comparison, scores: Scores, roots: Sequence[Path]) -> list[str]:
+def reservations(comparison: ComparedGroups, scores: Scores, roots: Sequence[Path]) -> list[str]:
     """Returns what has to be known before any number is believed: missed gates, shared data, few seeds."""
     notes = gate_notes(comparison.backbone, roots)
     notes += zero_shot_notes(scores.groups)
@@ -39,7 +39,7 @@ def reservations(comparison: Comparison, scores: Scores, roots: Sequence[Path]) 
     return notes
 
 
-def origin_notes(comparison: Comparison) -> list[str]:
+def origin_notes(comparison: ComparedGroups) -> list[str]:
     """Returns what the runs were made with: backbone, code and days."""
     runs = [run for group in comparison.groups for run in group.runs]
     starts = [start for run in runs for start in run.record.get(MADE_WITH) or [] if isinstance(start, dict)]
