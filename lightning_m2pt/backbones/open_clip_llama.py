@@ -21,7 +21,7 @@ from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
-from lightning_m2pt.backbones.weight_files import Shape, Stored, compare, read_tensors, stored_tensors
+from lightning_m2pt.backbones.weight_files import Shape, Stored, compare_tensors, read_tensors, stored_tensors
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
@@ -155,7 +155,7 @@ class OpenClipLlama(LlamaDecoding):
             "weight": (self.shape.text_width, self.shape.vision_width),
             "bias": (self.shape.text_width,),
         }
-        compare(shapes, stored, self.projector_weights)
+        compare_tensors(shapes, stored, self.projector_weights)
         return stored
 
     def finish(self) -> None:
