@@ -147,8 +147,8 @@ class SeesPadding(OpenClipLlama):
 class CandidatesInARow(OpenClipLlama):
     """Candidates stand one behind the other."""
 
-    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, among: Tensor) -> Tensor:
-        return super().branch(state, tokens, torch.arange(len(tokens)), among)
+    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, tree_mask: Tensor) -> Tensor:
+        return super().branch(state, tokens, torch.arange(len(tokens)), tree_mask)
 
 
 class ScalesLogits(OpenClipLlama):
