@@ -275,7 +275,7 @@ def refuse_incomparable(benchmark: str, first: tuple[str, EvaluatedSet], second:
     for key in MUST_AGREE:
         values = [answered.settings[key] for _, answered in (first, second)]
         if values[0] != values[1]:
-            one, other = map(short_value, values)
+            one, other = map(short, values)
             raise BadInputError(
                 f"{SETTINGS[key]} of {benchmark}: {one} in {first[0]}, {other} in {second[0]}",
                 where="scores",
@@ -284,7 +284,7 @@ def refuse_incomparable(benchmark: str, first: tuple[str, EvaluatedSet], second:
             )
 
 
-def short_value(value: Any) -> str:
+def short(value: Any) -> str:
     """Returns a setting as tables show it: decoding in words, a fingerprint by its first digits."""
     if isinstance(value, dict):
         return decoding_text(value)

@@ -9,7 +9,7 @@ from lightning_m2pt.report.page.material import ComparedGroups
 from lightning_m2pt.report.tables.backbone_gates import backbone_folder, gate_notes
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.groups import zero_shot_notes
-from lightning_m2pt.runs.evaluated import short_value
+from lightning_m2pt.runs.evaluated import short
 from lightning_m2pt.storage.run_record import MADE_WITH
 
 SHOWN_COMMIT = 8
@@ -21,7 +21,7 @@ def set_table(scores: Scores) -> ReportTable:
     for benchmark in scores.benchmarks:
         group = next(group for group in scores.groups if group.scores(benchmark))
         scored, settings = group.scores(benchmark)[0], group.of_set(benchmark)[0].settings
-        setting = [short_value(settings[key]) for key in ("rule", "template", "decoding", "shots", "data_revision")]
+        setting = [short(settings[key]) for key in ("rule", "template", "decoding", "shots", "data_revision")]
         rows.append((benchmark, f"{scored.n:,}", f"{scored.chance:.1f}", *setting))
         records.append({"set": benchmark, "n": scored.n, "chance_percent": scored.chance, **settings})
     columns = [Column("set"), Column("questions", is_number=True), Column("chance %", is_number=True), Column("rule")]

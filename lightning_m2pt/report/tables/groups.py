@@ -23,7 +23,7 @@ from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.frozen_and_tuned import IN_NOISE, mean_of_sets, members_of
 from lightning_m2pt.report.tables.scores import headline
 from lightning_m2pt.report.tables.size_notes import size_notes
-from lightning_m2pt.runs.evaluated import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short_value
+from lightning_m2pt.runs.evaluated import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
 
 AT_CHANCE = " *"
 DETAILED_SETS = ("mme", "pope")
@@ -137,7 +137,7 @@ def set_line(benchmark: str, group: Group, gain: Gain | None) -> Line:
         f"{scored.n:,}",
         f"{unparsed:.1f}".removesuffix(".0"),
         "" if yes_ratio is None else f"{100 * yes_ratio:.0f}%",
-        *(short_value(settings[key]) for key in ("rule", "template", "decoding", "shots", "data_revision")),
+        *(short(settings[key]) for key in ("rule", "template", "decoding", "shots", "data_revision")),
     )
     record = score_record(benchmark, group, [score.value for score in scores], interval, gain)
     record |= {
@@ -313,9 +313,7 @@ def setting_notes(benchmarks: Sequence[str], groups: Sequence[Group]) -> list[st
     notes = []
     for benchmark in benchmarks:
         for key, name in SETTINGS.items():
-            values = [
-                (group.name, short_value(of[0].settings[key])) for group in groups if (of := group.of_set(benchmark))
-            ]
+            values = [(group.name, short(of[0].settings[key])) for group in groups if (of := group.of_set(benchmark))]
             if len({value for _, value in values}) > 1:
                 shown = ", ".join(f"{value} ({run})" for run, value in values)
                 notes.append(f"{benchmark} is not the same measurement in all rows, the {name} differs: {shown}")
