@@ -28,6 +28,7 @@ from experiments.configuration.environment import refuse_trainer_variables
 from experiments.configuration.errors import as_bad_input, check_top_level
 from experiments.configuration.path_settings import absolute_paths, paths_beside_files
 from experiments.configuration.schema import accepted_names, check_nulls
+from experiments.configuration.stored_description import keep_schema
 from experiments.configuration.values import check_read, check_values
 from experiments.trainer.components import write_enums_as_text
 from experiments.trainer.failures import cannot_be_made
@@ -190,6 +191,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
     Raises:
         BadInputError: If a key, value or combination is wrong; it names file and line, or the command line.
     """
+    keep_schema()
     refuse_trainer_variables(os.environ)
     command = read_words(arguments)
     files, words = list(command.files), list(arguments)

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from experiments.configuration.composition import LISTS
-from experiments.configuration.schema import GROUPS, TOP_LEVEL_KEYS, accepted_names
+from experiments.configuration.composition import GROUPS, LISTS
 from lightning_m2pt.configuration.allowed_imports import not_allowed
 from lightning_m2pt.configuration.strict_yaml import read_mapping
-from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import BadInputError
 
 KEYS_LISTED = 16
@@ -67,6 +66,11 @@ def as_bad_input(error: Exception, files: list[Path], words: list[str]) -> BadIn
         if isinstance(own, BadInputError)
         else complaint_of(str(error))
     )
+    return refusal_of(complaint, files, words)
+
+
+def refusal_of(complaint: "Complaint", files: list[Path], words: list[str]) -> BadInputError:
+    """Returns the error of a complaint, with the file and line of its key, or the command line."""
     return BadInputError(
         complaint.what,
         where=place_of(complaint.key, files, words),
@@ -168,8 +172,20 @@ def check_top_level(names: Iterable[str]) -> None:
 
 def unknown_key(parts: list[str], class_path: str) -> Complaint:
     """Returns the complaint about a key that does not exist, with the nearest one that does."""
+    from experiments.configuration.schema import accepted_names  # reads signatures, and needs torch for it
+
     *groups, leaf = ".".join(parts).replace(".init_args", "").split(".")
-    accepted = accepted_names(".".join(groups), class_path)
+    return unknown_key_among(groups, leaf, accepted_names(".".join(groups), class_path))
+
+
+def unknown_key_among(groups: list[str], leaf: str, accepted: list[str]) -> Complaint:
+    """Returns the complaint about a key that does not exist.
+
+    Args:
+        groups: What it stands in.
+        leaf: Its name.
+        accepted: The keys that exist there.
+    """
     near = difflib.get_close_matches(leaf, accepted, n=1)
     listed = ", ".join(accepted) if len(accepted) <= KEYS_LISTED else f"one of its {len(accepted)} keys"
     listed = listed or "a key that it accepts"

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from experiments.configuration import catalogue
 from experiments.configuration.catalogue import Entry
+from experiments.configuration.early import refuse_wrong_key
 from lightning_m2pt.configuration.tree import CLASS_PATH
 from lightning_m2pt.system.console import VerbParser
 
@@ -60,6 +61,13 @@ class ExperimentVerbParser(VerbParser):
         )
         self.examples = examples
         self.add_argument("--help-all", action=FullHelp, nargs=0, help="show every key with its type and default")
+
+    @override
+    def check(self, words: Sequence[str]) -> None:
+        """Looks at the verb's words, and for a mistyped key of the experiment's."""
+        own, rest = self.parse_known_args(list(words))
+        if getattr(own, "run", None) is None:  # or its configuration comes first
+            refuse_wrong_key(rest)
 
     @override
     def format_help(self) -> str:

@@ -65,6 +65,7 @@ VERBS = {
         "experiments.commands.check",
         "list all mistakes in configuration, annotations and pictures; load nothing",
     ),
+    "schema": ("experiments.commands.schema", "write the JSON schema of experiment files, for editors"),
     "data": (
         "experiments.commands.data",
         "fetch a set (data fetch), see its pictures and questions (data show), render the testbed",

@@ -12,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("lightning_m2pt", "data_modules", "callbacks", "experiments")
-NEEDS_LMMS_EVAL = "experiments.runs.lmms_eval_model"
+NEEDS_LMMS_EVAL = "lightning_m2pt.runs.lmms_eval_model"
 ALL_MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in PACKAGES
