@@ -1,6 +1,7 @@
 """The wheel: one package, and what scores, reports and inspects in an empty environment and an empty folder."""
 
 import json
+import re
 import shutil
 import zipfile
 from importlib.metadata import version
@@ -86,6 +87,12 @@ def test_a_checkout_of_the_same_version_is_used_from_any_folder_inside(programs)
     done = called(programs, ROOT / "docs", "m2pt", "params", "--help")
     assert done.returncode == 0, done.stderr
     assert "m2pt params" in done.stdout
+
+
+def test_the_page_on_installing_names_the_verbs_that_run_anywhere():
+    row = next(line for line in (ROOT / "docs" / "install.md").read_text().splitlines() if "in any folder" in line)
+    named = {word for word in re.findall(r"`([a-z-]+)`", row) if word in VERBS}
+    assert named == {verb for verb in VERBS if not needs_checkout(verb)}
 
 
 @pytest.mark.slow
