@@ -27,7 +27,7 @@ def help_text() -> str:
     lines = {verb: f"  {verb.ljust(width)}  {summary}" for verb, (_, summary) in VERBS.items()}
     lines_of_help = [
         "usage: m2pt VERB [arguments]        m2pt VERB --help tells about one verb",
-        "       m2pt --version",
+        "       m2pt --version                      m2pt completion bash: let the shell complete them",
         "",
         "Tune, evaluate, ablate and compare prompt tuning of frozen vision-language models.",
         "",

@@ -72,6 +72,10 @@ VERBS = {
     ),
     "backbone": ("experiments.commands.backbone", "rebuild the embedded backbone from its recipe"),
     "chaos": ("experiments.chaos.command", "kill a small training on this disk again and again; compare every file"),
+    "completion": (
+        "lightning_m2pt.commands.completion",
+        "write a script that lets bash, zsh or fish complete verbs, flags and keys",
+    ),
     "doctor": ("lightning_m2pt.commands.doctor", "say what this machine has and what does not fit together"),
 }
 
