@@ -127,7 +127,7 @@ def items_fingerprint(items: Sequence[Sample | Question]) -> str:
         texts = (
             [[turn.question, turn.answer] for turn in item.turns]
             if isinstance(item, Sample)
-            else [item.subtask, item.text, item.target, *item.references]
+            else [item.subtask, item.text, item.target, *item.references, *([item.choices] if item.choices else [])]
         )
         line = json.dumps([item.id, item.image_id, texts, sizes[image_key(item)]])
         digest.update(line.encode() + b"\n")

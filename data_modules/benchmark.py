@@ -17,6 +17,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import are_collected, refuse
 from lightning_m2pt.inputs.samples import Question, Sample
 from lightning_m2pt.inputs.templates import IMAGE_MARK
+from lightning_m2pt.metrics.choice_letter import MOST_CHOICES, letters_of, plain
 from lightning_m2pt.tuning.sample_order import SampleLoader
 
 TemplateName = Literal["vicuna_v1", "plain"]
@@ -84,6 +85,10 @@ class BenchmarkDataModule(DataModule):
         """The answers whose likelihood can be compared: the classes as people write them, or the fixed answers."""
         return [name.replace("_", " ") for name in self.classes] or list(self.fixed_answers)
 
+    def candidates_of(self, question: Question) -> tuple[str, ...]:
+        """Returns the answers whose likelihood is compared for a question: its options' letters, or the set's."""
+        return letters_of(question.choices) or tuple(self.candidates)
+
     @property
     def data_revision(self) -> str:
         """The fingerprint of the questions and pictures asked, as prediction files carry it."""
@@ -108,7 +113,7 @@ class BenchmarkDataModule(DataModule):
             if not questions and not are_collected():
                 raise BadInputError("the set has no questions", where=str(self.root), expected="at least one")
             unique_ids(questions, key=lambda item: item.id)
-            refuse(mistakes_in_texts(questions))
+            refuse([*mistakes_in_texts(questions), *mistakes_in_choices(questions)])
             refuse(mistakes_in_classes(self.classes, str(self.root)))
             self.number_of_all_questions = len(questions)
             self.read_questions = evenly_spread(questions, self.limit, self.questions_per_group)
@@ -213,13 +218,32 @@ def mistakes_in_texts(questions: Sequence[Question]) -> list[BadInputError]:
     for question in questions:
         if not question.text.strip():
             mistakes.append(BadInputError("the question is empty", where=question.source, expected="a text"))
-        if any(IMAGE_MARK in text for text in (question.text, question.target, *question.references)):
+        texts = (question.text, question.target, *question.references, *question.choices)
+        if any(IMAGE_MARK in text for text in texts):
             mistakes.append(
                 BadInputError(
                     f"{IMAGE_MARK} stands in the question or its answer",
                     where=question.source,
                     expected="texts without it: the template says where the picture goes",
                 )
+            )
+    return mistakes
+
+
+def mistakes_in_choices(questions: Sequence[Question]) -> list[BadInputError]:
+    """Returns the multiple-choice questions whose options cannot be told apart, or without a right one."""
+    mistakes = []
+    for question in questions:
+        if not question.choices:
+            continue
+        names = [plain(choice) for choice in question.choices]
+        if not 2 <= len(names) <= MOST_CHOICES or len(set(names)) != len(names) or not all(names):
+            expected, found = f"2 to {MOST_CHOICES} that differ", question.choices
+            mistakes.append(BadInputError(f"the options are {found!r:.80}", where=question.source, expected=expected))
+        elif question.target not in letters_of(question.choices):
+            letters = " or ".join(letters_of(question.choices))
+            mistakes.append(
+                BadInputError(f"the right option is {question.target!r:.40}", where=question.source, expected=letters)
             )
     return mistakes
 

@@ -19,6 +19,7 @@ from experiments.runs.training import answering_trainer
 from lightning_m2pt.answering.decoding import Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.answering.likelihood import tokenised_candidates
 from lightning_m2pt.answering.near_ties import depends_on_batch, near_tie_limit
+from lightning_m2pt.answering.own_candidates import OwnCandidateAnswering
 from lightning_m2pt.answering.partial_predictions import PartialPredictions, refuse_other_header
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import OF_QUESTIONS, read_predictions
@@ -61,16 +62,23 @@ def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Ans
     """
     if method == "greedy":
         return GreedyAnswering(benchmark.processor, benchmark.max_new_tokens)
-    if not benchmark.candidates:
+    questions = benchmark.questions()
+    of_each = {question.id: benchmark.candidates_of(question) for question in questions}
+    lacking = next((question for question in questions if not of_each[question.id]), None)
+    if lacking is not None:
         raise BadInputError(
             f"{benchmark.name} has no fixed answers to choose from",
             where="command line: --answer",
             expected="sets with classes, or yes and no",
             hint="leave it out with --benchmarks, or take --answer greedy",
         )
-    return LikelihoodAnswering(
-        tokenised_candidates(benchmark.processor, benchmark.template, benchmark.candidates), method
-    )
+    distinct = {
+        texts: tokenised_candidates(benchmark.processor, benchmark.template, texts)
+        for texts in dict.fromkeys(of_each.values())
+    }
+    if len(distinct) == 1 and not questions[0].choices:
+        return LikelihoodAnswering(next(iter(distinct.values())), method)
+    return OwnCandidateAnswering({name: distinct[texts] for name, texts in of_each.items()}, method)
 
 
 def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMethod = "greedy") -> None:
@@ -90,8 +98,7 @@ def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMe
         answering = answering_of(benchmark, method)
         if shots:
             add_examples(benchmark, shots)
-        candidates = answering.candidates.lengths if isinstance(answering, LikelihoodAnswering) else []
-        check_question_lengths(experiment.model, benchmark, max(candidates, default=benchmark.max_new_tokens))
+        check_question_lengths(experiment.model, benchmark, answering.most_tokens)
 
 
 def header_of(

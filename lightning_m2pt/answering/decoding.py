@@ -1,7 +1,7 @@
 """The two ways to answer a question: greedy decoding, and the most likely of several candidate answers."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -58,6 +58,10 @@ class Answering(Protocol):
             DivergedError: If the model's numbers are not finite: whatever it seems to answer means nothing.
         """
 
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens that an answer takes."""
+
     def description(self) -> dict[str, Any]:
         """Returns what decides the answers beside model and question, as prediction files carry it."""
 
@@ -83,6 +87,11 @@ class GreedyAnswering:
             decoded = greedy_answers(backbone, batch, *limits)
         refuse_not_finite(one.margin for one in decoded)
         return [Answer(self.processor.decode(one.token_ids), one.margin) for one in decoded]
+
+    @property
+    def most_tokens(self) -> int:
+        """The limit."""
+        return self.max_new_tokens
 
     def description(self) -> dict[str, Any]:
         """Returns the method and the limit."""
@@ -110,17 +119,30 @@ class LikelihoodAnswering:
         else:
             sums = candidate_log_probabilities(backbone, batch, self.candidates).tolist()
         refuse_not_finite(value for of_question in sums for value in of_question)
-        return [self._best(of_question) for of_question in sums]
+        return [best_candidate(self.candidates, of_question, self.method) for of_question in sums]
 
-    def _best(self, sums: list[float]) -> Answer:
-        compared = sums
-        if self.method == "likelihood_mean":
-            compared = [total / tokens for total, tokens in zip(sums, self.candidates.lengths, strict=True)]
-        first, second = sorted(range(len(compared)), key=lambda number: -compared[number])[:2]
-        texts = self.candidates.texts
-        return Answer(texts[first], compared[first] - compared[second], dict(zip(texts, sums, strict=True)))
+    @property
+    def most_tokens(self) -> int:
+        """The longest candidate's tokens."""
+        return max(self.candidates.lengths)
 
     def description(self) -> dict[str, Any]:
         """Returns the method, the candidates and their tokens."""
         tokens = dict(zip(self.candidates.texts, self.candidates.lengths, strict=True))
         return {"method": self.method, "candidate_tokens": tokens}
+
+
+def best_candidate(candidates: Candidates, sums: Sequence[float], method: AnsweringMethod) -> Answer:
+    """Returns the candidate of the highest log-probability; of equal ones the first.
+
+    Args:
+        candidates: C answers.
+        sums: The summed log-probability of each.
+        method: ``likelihood_sum`` or ``likelihood_mean``, what is compared.
+    """
+    compared = list(sums)
+    if method == "likelihood_mean":
+        compared = [total / tokens for total, tokens in zip(sums, candidates.lengths, strict=True)]
+    first, second = sorted(range(len(compared)), key=lambda number: -compared[number])[:2]
+    texts = candidates.texts
+    return Answer(texts[first], compared[first] - compared[second], dict(zip(texts, sums, strict=True)))

@@ -8,7 +8,7 @@ from lightning_m2pt.inputs.samples import Question
 
 
 def answered_question(benchmark: str, question: Question, text: str) -> dict[str, Any]:
-    """Returns what scores need of a question and its answer; ``references`` only where the question has some."""
+    """Returns what scores need of a question and its answer; references and choices only where it has some."""
     line: dict[str, Any] = {
         "id": question.id,
         "set": benchmark,
@@ -20,6 +20,8 @@ def answered_question(benchmark: str, question: Question, text: str) -> dict[str
     }
     if question.references:
         line["references"] = list(question.references)
+    if question.choices:
+        line["choices"] = list(question.choices)
     return line
 
 

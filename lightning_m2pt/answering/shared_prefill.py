@@ -166,24 +166,36 @@ def branch_pictures(
     Args:
         backbone: The backbone.
         state: What ``prefill_pictures`` returned for Q questions.
-        tokens: (N,) the continuations' tokens, the same for every question.
-        depths: (N,) place of each within its continuation, from 0.
-        tree_mask: (N, N) bool, which of the N tokens each token sees; all of them see the question.
+        tokens: (N,) the continuations' tokens, the same for every question, or (Q, N), each question's own.
+        depths: (N,) or (Q, N) place of each within its continuation, from 0.
+        tree_mask: (N, N) or (Q, N, N) bool, which of the N tokens each token sees; all of them see the question.
 
     Returns:
         (Q, N, D) after the final norm.
     """
     first = table_by_picture(state.pictures, state.slots, state.next_position)
     slots = table_by_picture(state.pictures, state.slots, state.slots, fill=PADDING_SEGMENT)
-    (pictures, width), number = slots.shape, len(tokens)
+    (pictures, width), number = slots.shape, tokens.shape[-1]
     alone = torch.eye(width, dtype=torch.bool, device=tokens.device)
+
+    def of_each(values: Tensor, own: bool) -> Tensor:
+        """Returns (I, W, ...), or (1, 1, ...) of what is the same for all questions."""
+        if not own:
+            return values[None, None]
+        laid = values.new_zeros(pictures, width, *values.shape[1:])
+        return laid.index_put_((state.pictures, state.slots), values)
+
+    tokens, depths, tree_mask = (
+        of_each(values, values.dim() > shared) for values, shared in ((tokens, 1), (depths, 1), (tree_mask, 2))
+    )
+    seen = alone[None, :, None, :, None] & tree_mask[:, :, :, None]
     states = append_to_pictures(
         backbone,
         state.rows,
-        backbone.token_embedding()(tokens).repeat(width, 1).expand(pictures, -1, -1),
+        backbone.token_embedding()(tokens.expand(pictures, width, -1)).flatten(1, 2),
         slots.repeat_interleave(number, dim=1),
         (first[..., None] + depths).flatten(1),
-        (alone[:, None, :, None] & tree_mask[None, :, None]).reshape(1, width * number, -1),
+        seen.reshape(len(seen), width * number, -1),
     )
     return states.view(pictures, width, number, -1)[state.pictures, state.slots]
 

@@ -249,9 +249,9 @@ class Backbone(nn.Module, ABC):
 
         Args:
             state: What ``prefill`` returned for B questions.
-            tokens: (N,) the continuations' tokens, the same for every question.
-            depths: (N,) place of each within its continuation, from 0.
-            tree_mask: (N, N) bool, which of the N tokens each token sees; all of them see the question.
+            tokens: (N,) the continuations' tokens, the same for every question, or (B, N), each question's own.
+            depths: (N,) or (B, N) place of each within its continuation, from 0.
+            tree_mask: (N, N) or (B, N, N) bool, which of the N tokens each token sees; all of them see the question.
 
         Returns:
             (B, N, D) after the final norm.

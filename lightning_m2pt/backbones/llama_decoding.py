@@ -126,7 +126,7 @@ class LlamaDecoding(Backbone, ABC):
     def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, tree_mask: Tensor) -> Tensor:
         """Feeds all tokens in one forward pass under a mask of their own; (B, N, D)."""
         self._begin_decoding()
-        questions, number = state.visible.shape[0], len(tokens)
+        questions, number = state.visible.shape[0], tokens.shape[-1]
         if state.visible.shape[1] + number > self.shape.maximum_positions:
             self.refuse_beyond_positions(int(state.next_position.max()) + int(depths.max()) + 1)
         of_question = state.visible[:, None].expand(-1, number, -1)

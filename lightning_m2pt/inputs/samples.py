@@ -62,6 +62,8 @@ class Question:
         image_id: Name of the picture.
         source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
         references: What several people answered, where a set has more than one accepted answer.
+        choices: The options of a multiple-choice question, as they stand in its text; the target is the letter of the
+            right one, A for the first.
     """
 
     id: str
@@ -72,3 +74,4 @@ class Question:
     image_id: str
     source: str
     references: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()

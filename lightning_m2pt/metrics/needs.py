@@ -7,6 +7,7 @@ question that does not fit.
 from collections.abc import Sequence
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.choice_letter import letters_of
 from lightning_m2pt.metrics.mme import position_of
 from lightning_m2pt.metrics.rule import Header, Predictions
 
@@ -60,6 +61,19 @@ def references(header: Header, predictions: Predictions) -> tuple[str, ...]:
                 expected="all answers that people gave",
             )
     return ()
+
+
+def choices(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for options in every question, and for targets that are the letter of one of them."""
+    for row in predictions:
+        if "choices" not in row:
+            raise BadInputError(
+                f"the prediction {row['id']!r:.80} names no choices",
+                where="predictions: choices",
+                expected="the options of every question",
+            )
+        check_targets([row], letters_of(row["choices"]))
+    return letters_of(max((row["choices"] for row in predictions), key=len, default=()))
 
 
 def check_targets(predictions: Predictions, answers: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.choice_letter import MOST_CHOICES
 from lightning_m2pt.system.strict_json import parse_json
 
 PREDICTION_FORMAT = 1
@@ -18,7 +19,7 @@ MOST_QUESTIONS = 10**9
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
 SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
-QUESTION_KEYS = ("set", "subtask", "question", "target", "image_id", "references")
+QUESTION_KEYS = ("set", "subtask", "question", "target", "image_id", "references", "choices")
 """What makes a question the same one beside its id."""
 
 
@@ -31,7 +32,8 @@ class PredictionFile:
             ``default_rule``, ``toggles``, ``classes``, and ``questions``, the number of lines that follow, in all but
             older files; ``of_questions``, how many the set has, where not all of them were asked.
         predictions: ``id``, ``set``, ``subtask``, ``question``, ``answer``, ``target``, ``image_id`` of every question,
-            and ``references``, a list of texts, of those with several accepted answers.
+            and ``references``, a list of texts, of those with several accepted answers, and ``choices``, the options,
+            of multiple-choice questions.
     """
 
     header: Mapping[str, Any]
@@ -164,6 +166,19 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
         raise BadInputError(
             f"the value is {references!r:.40}", where=f"{where}: references", expected="a list of one text or more"
         )
+    choices = prediction.get("choices", ["yes", "no"])
+    if not isinstance(choices, list) or not 2 <= len(choices) <= MOST_CHOICES or not are_different_texts(choices):
+        raise BadInputError(
+            f"the value is {choices!r:.40}",
+            where=f"{where}: choices",
+            expected=f"a list of 2 to {MOST_CHOICES} different texts",
+        )
+
+
+def are_different_texts(values: Sequence[Any]) -> bool:
+    """Tells whether JSON values are texts, none of them empty or there twice."""
+    texts = [value for value in values if isinstance(value, str) and value.strip()]
+    return len(set(texts)) == len(values)
 
 
 def is_number(value: Any) -> bool:  # noqa: ANN401  (any JSON value)

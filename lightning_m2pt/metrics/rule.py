@@ -44,6 +44,7 @@ class Rule:
         default_of: Names of the sets it is the default of.
         best_constant: From predictions and every answer's reading to the highest number that one answer to all
             questions would get; None tries every answer with ``summarise``.
+        own_answers: From a prediction to what ``parse`` is given for it; None gives every one what ``needs`` returned.
         says_nothing: For a rule that reads something into any text: whether an answer says nothing. None counts the
             answers that were parsed as None.
     """
@@ -55,6 +56,17 @@ class Rule:
     default_of: tuple[str, ...] = ()
     best_constant: Callable[[Predictions, Parsed], float] | None = None
     says_nothing: Callable[[str], bool] | None = None
+    own_answers: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+
+    def read(self, predictions: Predictions, answers: Sequence[str]) -> list[str | None]:
+        """Returns what every answer says.
+
+        Args:
+            predictions: A prediction file's lines.
+            answers: What ``needs`` returned for them.
+        """
+        own = self.own_answers or (lambda _row: answers)
+        return [self.parse(row["answer"], own(row)) for row in predictions]
 
 
 def accepts(parsed: str | None, answer: str) -> bool:

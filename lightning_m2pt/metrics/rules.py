@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics import needs
+from lightning_m2pt.metrics.choice_letter import choice_letter
 from lightning_m2pt.metrics.closed_set import closed_set
 from lightning_m2pt.metrics.entailment import entailment_words
 from lightning_m2pt.metrics.mme_readings import mme_answer, mme_lmms_answer, mme_m2pt_answer, says_neither_word
@@ -141,6 +142,15 @@ RULES: Mapping[str, Rule] = {
         exact,
         summarise_accuracy,
         best_constant=best_constant_accuracy,
+    ),
+    "choice_letter": Rule(
+        "ours, after LLaVA's ScienceQA: the letter of one of the question's options, or the option's text exactly",
+        needs.choices,
+        choice_letter,
+        summarise_accuracy,
+        default_of=("multiple_choice",),
+        best_constant=best_constant_accuracy,
+        own_answers=lambda row: row["choices"],
     ),
     "vqa_accuracy": Rule(
         "TextVQA's: soft accuracy over what ten people answered",

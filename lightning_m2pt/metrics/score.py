@@ -11,6 +11,7 @@
 | ``entailment_words`` | snli_ve | accuracy | 1 |
 | ``closed_set`` | cifar10, cifar100, mnist | accuracy | 1 |
 | ``has_word``, ``exact_ehub``, ``vqa_words``, ``vqa_normalised``, ``exact`` | | accuracy | 1 |
+| ``choice_letter`` | multiple_choice | accuracy | 1 |
 | ``vqa_accuracy`` | text_vqa | mean soft accuracy over what ten people answered | 1 |
 
 Chance is what the best constant answer would get, computed from the targets, or from all that people answered.
@@ -97,7 +98,7 @@ def score(header: Mapping[str, Any], predictions: Predictions, rule: str) -> Sco
     check_ids(predictions, "predictions")
     answers = possible_answers(rule, header, predictions)
     predictions = with_known_targets(predictions, answers)
-    parsed = [named.parse(row["answer"], answers) for row in predictions]
+    parsed = named.read(predictions, answers)
     summary = named.summarise(predictions, parsed)
     return Score(
         benchmark=str(header["benchmark"]),

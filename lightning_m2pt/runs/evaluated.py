@@ -300,6 +300,8 @@ def decoding_text(decoding: Mapping[str, Any]) -> str:
         words.append(f"{rest.pop('max_new_tokens')} tokens")
     if isinstance(rest.get("candidate_tokens"), dict):
         words.append(f"{len(rest.pop('candidate_tokens'))} candidates")
+    if rest.pop("own_candidates_sha256", None) is not None:
+        words.append("candidates of each question")
     if "dtype" in rest:
         words.append(str(rest.pop("dtype")))
     return ", ".join([*words, *(f"{key} {json.dumps(value)}" for key, value in rest.items())])

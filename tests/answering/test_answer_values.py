@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_m2pt.answering import likelihood, shared_answers
-from lightning_m2pt.answering.decoding import LikelihoodAnswering
+from lightning_m2pt.answering.decoding import best_candidate
 from lightning_m2pt.answering.greedy import GreedyAnswer, greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates
 from lightning_m2pt.answering.shared_answers import greedy_answers_of_pictures
@@ -68,8 +68,8 @@ def test_answers_from_shared_prefixes_are_the_same(monkeypatch, limit):
     ],
 )
 def test_the_best_candidate_and_its_lead(method, sums, text, margin):
-    answering = LikelihoodAnswering(Candidates(("a", "b", "c"), ((1,), (1, 2), (1, 2, 3))), method)
-    answer = answering._best(sums)
+    candidates = Candidates(("a", "b", "c"), ((1,), (1, 2), (1, 2, 3)))
+    answer = best_candidate(candidates, sums, method)
     assert (answer.text, answer.margin) == (text, margin)
     assert dict(answer.log_probabilities) == dict(zip("abc", sums, strict=True))
 

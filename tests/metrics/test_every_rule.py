@@ -15,6 +15,7 @@ from data_modules.cifar10 import CIFAR10
 from data_modules.cifar100 import CIFAR100
 from data_modules.mme import MME
 from data_modules.mnist import MNIST
+from data_modules.multiple_choice import MultipleChoice
 from data_modules.pope import POPE
 from data_modules.snli_ve import SNLIVE
 from data_modules.text_vqa import TextVQA
@@ -51,6 +52,10 @@ SETS = {
     "snli_ve": rows("snli_ve", [("", f"{n}.jpg", ("yes", "not sure", "no")[n % 3]) for n in range(8)]),
     "cifar10": rows("cifar10", [("", f"{n}", CIFAR_NAMES[n]) for n in range(len(CIFAR_NAMES))]),
     "mnist": rows("mnist", [("", f"{n}", str(n)) for n in range(10)]),
+    "multiple_choice": [
+        row | {"choices": ["stop", "7", "a cat", "no sign"][: 2 + number % 3]}
+        for number, row in enumerate(rows("multiple_choice", [("", f"{n}", "AB"[n % 2]) for n in range(6)]))
+    ],
     "text_vqa": rows("text_vqa", [("", f"{n}", "stop") for n in range(5)], references=["stop"] * 7 + ["go"] * 3),
 }
 CLASSES = {"cifar10": list(CIFAR_NAMES), "mnist": [str(number) for number in range(10)]}
@@ -154,7 +159,7 @@ def test_a_rule_fits_or_says_which_rules_do(rule: str, name: str) -> None:
 
 
 def test_the_sets_and_the_rules_agree_on_defaults_and_every_rule_has_a_line_of_help() -> None:
-    modules = (CIFAR10, CIFAR100, MME, MNIST, POPE, SNLIVE, TextVQA, VSR)
+    modules = (CIFAR10, CIFAR100, MME, MNIST, MultipleChoice, POPE, SNLIVE, TextVQA, VSR)
     defaults = {name: rule for rule, named in RULES.items() for name in named.default_of}
     assert {module.name: module.rules[0] for module in modules} == defaults
     assert all(rule.about and "\n" not in rule.about for rule in RULES.values())

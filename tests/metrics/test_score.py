@@ -188,9 +188,10 @@ def test_what_cannot_be_scored_is_refused(predictions: list, rule: str, header: 
 @settings(max_examples=60, deadline=None)
 def test_any_answers_give_a_finite_score_that_json_can_hold(answers: list[str], rule: str) -> None:
     predictions = [
-        prediction(2 * number + place, target, answer, "count", f"{number}.png") | {"references": [target] * 10}
+        prediction(2 * number + place, target, answer, "count", f"{number}.png")
+        | {"references": [target] * 10, "choices": ["Yes", "No"]}
         for number, answer in enumerate(answers)
-        for place, target in enumerate(("Yes", "No"))
+        for place, target in enumerate("AB" if rule == "choice_letter" else ("Yes", "No"))
     ]
     result = scored(predictions, rule, classes=["Yes", "No"])
     assert 0 <= result.value <= 100
