@@ -38,6 +38,7 @@ def questions(name: str) -> list[Question]:
             image_id=row["image_id"],
             source="",
             references=tuple(row.get("references", ())),
+            choices=tuple(row.get("choices", ())),
         )
         for row in SETS[name]
     ]

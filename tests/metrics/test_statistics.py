@@ -189,6 +189,8 @@ def test_every_rule_but_f1_has_a_short_form(rule):
     benchmark = rule.split("_")[0]
     rows = mme_rows(6) if benchmark == "mme" else questions(60, ("random", "popular"), pictures=10)
     header = {"benchmark": benchmark, "classes": ["yes", "no"]}
+    if benchmark == "choice":
+        rows = [{**row, "target": "AB"[row["target"] == "no"], "choices": ["yes", "no"]} for row in rows]
     lines = [{**row, "answer": row["target"] if index % 3 else "perhaps"} for index, row in enumerate(rows)]
     scored = score(header, lines, rule)
     resampled = resampled_scores(PredictionFile(header, lines), [scored])
