@@ -58,10 +58,7 @@ def ablation_sentence(content: Content) -> str:
     """Returns what the textual prompts are worth."""
     value, half = textual_prompts(content)
     words = "changes the mean" if is_clear(value, half) else "changes nothing clear in the mean"
-    return (
-        f"**Leaving the textual prompts out {words}** ({value:+.1f} ± {half:.1f} points, paired by seed, in the "
-        "ablation)."
-    )
+    return f"**Leaving the textual prompts out {words}** ({value:+.1f} ± {half:.1f} points, paired by seed)."
 
 
 def second_backbone(content: Content) -> tuple[float, float]:
@@ -75,12 +72,12 @@ def second_backbone_sentence(content: Content) -> str:
     rows = {name: row[MMAVG] for name, row in table_of(dict(content)).items()}
     value, half = second_backbone(content)
     words = "M2PT's lead over the projector holds" if is_clear(value, half) and value > 0 else "M2PT's lead is gone"
-    named = ((MEASURED, "M2PT"), (PROJECTOR, "the projector"), (FULL, "full tuning"))
+    named = ((MEASURED, "M2PT"), (PROJECTOR, "projector"), (FULL, "full"))
     counts = ", ".join(f"{name} {len(rows[key].values)}" for key, name in named)
     return (
         f"**On the second embedded backbone {words}**: {MMAVG} {rows[MEASURED]} against the projector's "
         f"{rows[PROJECTOR]}, the untouched model's {rows[FROZEN]} and full tuning's {rows[FULL]} (seeds: {counts}; "
-        "rates were searched on the first only)."
+        "rates searched on the first)."
     )
 
 

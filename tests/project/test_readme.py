@@ -44,6 +44,10 @@ def test_exceptions_name_commands_of_the_readme():
     assert set(NOT_AS_THEY_STAND) <= set(commands())
 
 
+def test_the_front_door_is_short():
+    assert len(README.read_text().splitlines()) <= 175
+
+
 def test_the_two_commands_stand_first():
     assert commands()[:2] == ["make train EXP=m2pt_base", "make test"]
 
