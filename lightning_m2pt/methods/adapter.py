@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_m2pt.backbones.base import Backbone, BackboneShape
 from lightning_m2pt.methods.argument_checks import require_size
 from lightning_m2pt.methods.base import Place
+from lightning_m2pt.methods.new_tensors import new_tensors
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 
 ADAPTERS = "adapters"
@@ -80,8 +81,7 @@ class Adapter(WithInteraction):
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes the adapters of every layer in float32."""
         shape, sublayers = backbone.shape, ["attention", "mlp"] if self.placement == "attention_and_mlp" else ["mlp"]
-        is_meta = next(backbone.parameters()).is_meta
-        with torch.device("meta" if is_meta else "cpu"), torch.random.fork_rng(devices=[]):
+        with new_tensors(backbone) as is_meta:
             self.adapters = nn.ModuleDict(
                 {
                     f"{layer}_{sublayer}": Bottleneck(shape.text_width, self.size)

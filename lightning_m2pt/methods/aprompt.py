@@ -17,6 +17,7 @@ from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.argument_checks import require_positive, require_size
 from lightning_m2pt.methods.base import Place
+from lightning_m2pt.methods.new_tensors import new_tensors
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction, refuse_recomputation
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValueTable
@@ -82,8 +83,7 @@ class APrompt(WithInteraction):
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes all prompts in float32."""
         shape = backbone.shape
-        is_meta = next(backbone.parameters()).is_meta
-        with torch.device("meta" if is_meta else "cpu"):
+        with new_tensors(backbone) as is_meta:
             self.input_prompts = DeepPrompts([0], shape.text_layers, self.input_length, shape.text_width, dropout=0.0)
             if self.train_query_prompts:
                 width = shape.text_heads * shape.text_head_width
@@ -117,12 +117,11 @@ class APrompt(WithInteraction):
 
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns the lengths and which components are trained."""
-        trained = {part: part in self.part_names() for part in self.possible_parts()}
         return {
             "method": self.name,
             "input_length": self.input_length,
             "attention_length": self.attention_length,
-            **trained,
+            **self.switches(),
         }
 
     def adapter_config(self) -> dict[str, object]:

@@ -53,6 +53,10 @@ class Method(nn.Module, ABC):
         """Returns the parts the method could train with other arguments."""
         return self.part_names()
 
+    def switches(self) -> dict[str, bool]:
+        """Returns for every possible part whether it is trained, as it is configured."""
+        return {part: part in self.part_names() for part in self.possible_parts()}
+
     @abstractmethod
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes the method's tensors; on meta backbones they are meta tensors."""

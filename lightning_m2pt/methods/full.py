@@ -22,6 +22,7 @@ class Full(WithStandIns):
     """
 
     name = "full"
+    pretrained_parts = frozenset({VISION, INTERACTION, LANGUAGE})
 
     def __init__(self, vision: bool = True, interaction: bool = True, language: bool = True) -> None:
         super().__init__(interaction)
@@ -53,8 +54,7 @@ class Full(WithStandIns):
             if part == INTERACTION:
                 self.build_interaction(backbone)
                 continue
-            holder = nn.Module()
-            self.add_module(part, holder)
+            holder = self.new_holder(part)
             copies: dict[int, nn.Parameter] = {}
             for place, original in used[part].items():
                 if id(original) not in copies:  # a head tied to the word embeddings stays tied
@@ -65,10 +65,6 @@ class Full(WithStandIns):
                     if original is word_embedding:
                         self._word_embedding.add(f"{part}.{name}")
                 self._stand_ins.append(StandIn(part, place, original, copies[id(original)]))
-
-    def added_parameters(self) -> dict[str, int]:
-        """Nothing is added: every copy stands in for a pretrained tensor of the same size."""
-        return dict.fromkeys(self.parts(), 0)
 
     def may_start_without_gradient(self) -> set[str]:
         """Returns the word embeddings, if trained: only rows of words that occur in the first step have a gradient."""

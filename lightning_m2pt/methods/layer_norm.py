@@ -24,6 +24,7 @@ class LayerNormTuning(WithStandIns):
     """
 
     name = "layernorm"
+    pretrained_parts = frozenset({LANGUAGE_NORMS, VISION_NORMS, INTERACTION})
 
     def __init__(self, language: bool = True, vision: bool = False, interaction: bool = True) -> None:
         super().__init__(interaction)
@@ -53,18 +54,13 @@ class LayerNormTuning(WithStandIns):
         for part, component in ((LANGUAGE_NORMS, "language"), (VISION_NORMS, "vision")):
             if part not in self.part_names():
                 continue
-            holder = nn.Module()
-            self.add_module(part, holder)
+            holder = self.new_holder(part)
             for place, norm in norms_of(backbone, component).items():
                 stand_in = Float32Norm(norm)
                 for name, parameter in stand_in.norm.named_parameters():
                     register_parameter_at(holder, f"{place.partition('.')[2]}.{name}", parameter)
                 self._stand_ins.append(StandIn(part, place, norm, stand_in))
         self.build_interaction(backbone)
-
-    def added_parameters(self) -> dict[str, int]:
-        """Nothing is added: every copy stands in for a pretrained tensor of the same size."""
-        return dict.fromkeys(self.parts(), 0)
 
     def places(self) -> set[Place]:
         """Returns the places of the components that are switched on."""
@@ -77,7 +73,7 @@ class LayerNormTuning(WithStandIns):
 
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns which components are trained."""
-        return {"method": self.name, **{part: part in self.part_names() for part in self.possible_parts()}}
+        return {"method": self.name, **self.switches()}
 
     def adapter_config(self) -> dict[str, object]:
         """Returns the constructor's arguments."""

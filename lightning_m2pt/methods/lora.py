@@ -85,8 +85,7 @@ class Lora(WithStandIns):
         for part, component in ((LANGUAGE, "language"), (VISION, "vision")):
             if part not in self.part_names():
                 continue
-            holder = nn.Module()
-            self.add_module(part, holder)
+            holder = self.new_holder(part)
             for place, linear in linear_layers(backbone, component).items():
                 layer = low_rank_layer(linear, self.rank, self.alpha, self.input_dropout)
                 name = place.partition(".")[2]
@@ -115,8 +114,7 @@ class Lora(WithStandIns):
 
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns the rank and which components are trained."""
-        trained = {part: part in self.part_names() for part in self.possible_parts()}
-        return {"method": self.name, "rank": self.rank, **trained}
+        return {"method": self.name, "rank": self.rank, **self.switches()}
 
     def adapter_config(self) -> dict[str, object]:
         """Returns the constructor's arguments that decide the tensors and the numbers."""

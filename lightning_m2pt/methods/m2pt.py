@@ -13,14 +13,16 @@ from torch import nn
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape, InjectionPath, VisualRowsToText
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
-from lightning_m2pt.methods.base import Method, Place
+from lightning_m2pt.methods.base import Place
+from lightning_m2pt.methods.new_tensors import new_tensors
+from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 from lightning_m2pt.prompts.deep import DeepPrompts, Depth, Initialisation, LayerChoice, choose_layers
 from lightning_m2pt.prompts.token_path import VisualPosition
 
-VISUAL_PROMPTS, TEXTUAL_PROMPTS, INTERACTION, LM_HEAD = "visual_prompts", "textual_prompts", "interaction", "lm_head"
+VISUAL_PROMPTS, TEXTUAL_PROMPTS, LM_HEAD = "visual_prompts", "textual_prompts", "lm_head"
 
 
-class M2PT(Method):
+class M2PT(WithInteraction):
     """Deep visual prompts, deep textual prompts and a trained interaction layer over a frozen backbone.
 
     Args:
@@ -46,6 +48,7 @@ class M2PT(Method):
     """
 
     name = "m2pt"
+    pretrained_parts = frozenset({INTERACTION, LM_HEAD})
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class M2PT(Method):
         dropout: float = 0.0,
         path: InjectionPath = "auto",
     ) -> None:
-        super().__init__()
+        super().__init__(interaction)
         require_size("visual_length", visual_length, 0)
         require_size("textual_length", textual_length, 0)
         require_dropout(dropout)
@@ -75,13 +78,12 @@ class M2PT(Method):
         self.textual_depth: Depth = textual_depth
         self.visual_rows_to_text: VisualRowsToText = visual_rows_to_text
         self.visual_position: VisualPosition = visual_position
-        self.train_interaction, self.train_lm_head = interaction, lm_head
+        self.train_lm_head = lm_head
         self.init: Initialisation = init
         self.init_std, self.dropout = init_std, dropout
         self.path: InjectionPath = path
         self.visual_prompts: DeepPrompts | None = None
         self.textual_prompts: DeepPrompts | None = None
-        self.interaction: nn.Module | None = None
         self.lm_head: nn.Module | None = None
 
     def check(self, shape: BackboneShape) -> None:
@@ -114,9 +116,8 @@ class M2PT(Method):
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes prompts and copies of the trained pretrained parts, in float32."""
         shape = backbone.shape
-        is_meta = next(backbone.parameters()).is_meta
-        vocabulary = None if is_meta else backbone.token_embedding().weight.detach()
-        with torch.device("meta" if is_meta else "cpu"):
+        with new_tensors(backbone) as is_meta:
+            vocabulary = None if is_meta else backbone.token_embedding().weight.detach()
             if self.visual_length:
                 self.visual_prompts = DeepPrompts(
                     self._chosen_visual_layers(shape),
@@ -135,31 +136,9 @@ class M2PT(Method):
                     self.dropout,
                 )
                 self.textual_prompts.initialise(self.init, self.init_std, generator, vocabulary)
-        if self.train_interaction:
-            self.interaction = copy.deepcopy(backbone.projector).float()
+        self.build_interaction(backbone)
         if self.train_lm_head:
             self.lm_head = copy.deepcopy(backbone.pretrained_lm_head()).float()
-
-    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Returns the trained tensors of the components that are on."""
-        modules = {
-            VISUAL_PROMPTS: self.visual_prompts,
-            TEXTUAL_PROMPTS: self.textual_prompts,
-            INTERACTION: self.interaction,
-            LM_HEAD: self.lm_head,
-        }
-        return {
-            part: [(f"{part}.{name}", parameter) for name, parameter in module.named_parameters()]
-            for part, module in modules.items()
-            if module is not None
-        }
-
-    def added_parameters(self) -> dict[str, int]:
-        """Prompts are added; interaction and head stand in for pretrained tensors of the same size."""
-        return {
-            part: sum(parameter.numel() for _, parameter in tensors) if part in (VISUAL_PROMPTS, TEXTUAL_PROMPTS) else 0
-            for part, tensors in self.parts().items()
-        }
 
     def dead_rows(self) -> dict[str, list[int]]:
         """With ``official`` rows, row 0 of the last visual prompt reaches nothing: the published slice."""
@@ -169,16 +148,13 @@ class M2PT(Method):
 
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Leaves out what is knocked out; without visual prompts the connector sees patches only."""
-        visual_on = self.visual_prompts is not None and VISUAL_PROMPTS not in without
-        return Attachment(
-            visual_prompts=self.visual_prompts if visual_on else None,
-            textual_prompts=None if TEXTUAL_PROMPTS in without else self.textual_prompts,
-            visual_rows_to_text=self.visual_rows_to_text if visual_on else "none",
-            connector=None if INTERACTION in without else self.interaction,
-            lm_head=None if LM_HEAD in without else self.lm_head,
-            path=self.path,
-            visual_position=self.visual_position,
-        )
+        attachment = super().attachment(without)
+        if self.visual_prompts is not None and VISUAL_PROMPTS not in without:
+            attachment.visual_prompts, attachment.visual_rows_to_text = self.visual_prompts, self.visual_rows_to_text
+        attachment.textual_prompts = None if TEXTUAL_PROMPTS in without else self.textual_prompts
+        attachment.lm_head = None if LM_HEAD in without else self.lm_head
+        attachment.path, attachment.visual_position = self.path, self.visual_position
+        return attachment
 
     def rows_before_text(self) -> int:
         """Returns the textual prompts' length."""
@@ -202,7 +178,7 @@ class M2PT(Method):
         """Returns the paper's ablation components and the choices that change the sequence."""
         return {
             "method": self.name,
-            **{part: part in self.part_names() for part in self.possible_parts()},
+            **self.switches(),
             "visual_length": self.visual_length,
             "textual_length": self.textual_length,
             "visual_depth": self.visual_depth,

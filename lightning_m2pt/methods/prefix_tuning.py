@@ -12,6 +12,7 @@ import torch
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
+from lightning_m2pt.methods.new_tensors import new_tensors
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 from lightning_m2pt.prompts.key_value_prefix import PrefixEmbedding
 
@@ -64,8 +65,7 @@ class PrefixTuning(WithInteraction):
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes the embedding, and the layers behind it if there are some, in float32."""
         shape = backbone.shape
-        is_meta = next(backbone.parameters()).is_meta
-        with torch.device("meta" if is_meta else "cpu"), torch.random.fork_rng(devices=[]):
+        with new_tensors(backbone) as is_meta:
             self.prefix = PrefixEmbedding(
                 shape.text_layers,
                 self.length,

@@ -33,6 +33,12 @@ class WithStandIns(WithInteraction):
         super().__init__(interaction)
         self._stand_ins: list[StandIn] = []
 
+    def new_holder(self, part: str) -> nn.Module:
+        """Makes the module that holds a part's tensors under the names they have in their library's modules."""
+        holder = nn.Module()
+        self.add_module(part, holder)
+        return holder
+
     def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
         """Puts the replacements in; where a part is knocked out the originals return."""
         for stand_in in self._stand_ins:

@@ -17,7 +17,12 @@ class WithInteraction(Method):
 
     Args:
         interaction: Train the projector between vision and language (a copy; the pretrained one stays).
+
+    Attributes:
+        pretrained_parts: Parts that stand in for pretrained tensors of the same size, and so add no number.
     """
+
+    pretrained_parts: frozenset[str] = frozenset({INTERACTION})
 
     def __init__(self, interaction: bool) -> None:
         super().__init__()
@@ -47,9 +52,9 @@ class WithInteraction(Method):
         }
 
     def added_parameters(self) -> dict[str, int]:
-        """Returns all numbers but those of the interaction layer, which stands in for the pretrained projector."""
+        """Returns all numbers but those of parts that stand in for pretrained ones."""
         return {
-            part: 0 if part == INTERACTION else sum(parameter.numel() for _, parameter in tensors)
+            part: 0 if part in self.pretrained_parts else sum(parameter.numel() for _, parameter in tensors)
             for part, tensors in self.parts().items()
         }
 
