@@ -26,6 +26,7 @@ from data_modules.instruction import InstructionDataModule
 from experiments.configuration.composition import compose, read_words
 from experiments.configuration.environment import refuse_trainer_variables
 from experiments.configuration.errors import as_bad_input, check_top_level
+from experiments.configuration.parts import experiment_file, read_sources
 from experiments.configuration.path_settings import absolute_paths, paths_beside_files
 from experiments.configuration.schema import accepted_names, check_nulls
 from experiments.configuration.stored_description import keep_schema
@@ -42,8 +43,6 @@ from lightning_m2pt.configuration.allowed_imports import (
 )
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.configuration.parser_settings import PARSER
-from lightning_m2pt.configuration.paths import texts_of_file
-from lightning_m2pt.configuration.recorded import recorded_tree
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -194,11 +193,10 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
     keep_schema()
     refuse_trainer_variables(os.environ)
     command = read_words(arguments)
-    files, words = list(command.files), list(arguments)
-    trees = [recorded_tree(path) if was_run and path == files[0] else texts_of_file(path) for path in files]
+    words, sources = list(arguments), read_sources(command, was_run=was_run)
     try:
         check_opened(command.opened)
-        tree = compose(trees, command.settings, accepts=partial(accepts, command.opened))
+        tree = compose(sources.trees, sources.settings, accepts=partial(accepts, command.opened))
         check_top_level(tree)
         check_class_paths(tree, command.opened)
         tree = interpolated(paths_beside_files(tree, command.opened))
@@ -212,7 +210,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
             write_enums_as_text(cli.config)
             config = cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False)
         experiment = Experiment(
-            name=name or (files[0].stem if files else "command_line"),
+            name=name or (experiment_file(command.files[0]).stem if command.files else "command_line"),
             config=plain_config(config),
             model=cli.model,
             data=cli.datamodule,
@@ -228,7 +226,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
         experiment.model.check()
         refuse_same_names(experiment.benchmarks)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
-        raise as_bad_input(error, files, words) from error
+        raise as_bad_input(error, sources.written, words) from error
     return experiment
 
 

@@ -8,13 +8,12 @@ are replaced; ``--KEY+=ITEM`` adds to one. ``init_args`` is left out of keys.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_m2pt.configuration.allowed_imports import IMPORT_FLAG
-from lightning_m2pt.configuration.strict_yaml import value_of
+from lightning_m2pt.configuration.paths import values_of_files
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_NAME, CLASS_PATH
 from lightning_m2pt.errors import BadInputError
 
@@ -33,18 +32,26 @@ CONFIG_FLAGS = ("--config", "-c")
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the command line: its dotted key, its text, and whether it adds to a list."""
+    """One setting of the command line.
+
+    Attributes:
+        key: Its dotted key.
+        text: What is written.
+        appends: Whether it adds to a list.
+        node: The tree of the part that it names, or of a mapping or list that it is written as; None for other text.
+    """
 
     key: str
     text: str
     appends: bool = False
+    node: yaml.Node | None = None
 
 
 @dataclass(frozen=True)
 class CommandLine:
     """A command line's words, sorted by what they are."""
 
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     opened: tuple[str, ...]
     settings: tuple[Setting, ...]
 
@@ -68,7 +75,7 @@ def read_words(words: Sequence[str]) -> CommandLine:
                 raise BadInputError("a value is missing", where=f"command line: {flag}", expected=f"{flag} VALUE")
             text = following
         if flag in CONFIG_FLAGS:
-            files.append(Path(text))
+            files.append(text)
         elif flag == IMPORT_FLAG:
             opened.append(text)
         elif key is not None:
@@ -117,21 +124,14 @@ def compose(trees: Sequence[Mapping[str, Any]], settings: Sequence[Setting], acc
 
 def value_is_one(setting: Setting) -> bool:
     """Tells whether a setting names one component, to which later keys of its list belong."""
-    return not setting.text.lstrip().startswith("[")
+    return not isinstance(setting.node, yaml.SequenceNode)
 
 
 def value_of_text(setting: Setting) -> Any:
-    """Returns a mapping or list as such, and null; any other text stays text, the parser knows the type wanted.
-
-    Raises:
-        BadInputError: If a mapping or list is no YAML of plain values.
-    """
-    if not setting.text.lstrip().startswith(("{", "[")):
-        return None if setting.text == "null" else setting.text
-    try:
-        return value_of(setting.text)
-    except yaml.MarkedYAMLError as error:
-        raise BadInputError(str(error.problem), where=setting.key, expected="YAML or JSON of plain values") from error
+    """Returns a mapping, list or part as such, and null; other text stays text, the parser knows the type wanted."""
+    if setting.node is not None:
+        return values_of_files(setting.node)
+    return None if setting.text == "null" else setting.text
 
 
 def merged(old: Any, new: Any, key: str) -> Any:

@@ -19,6 +19,7 @@ from callbacks import __path__ as callback_folders
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.configuration import catalogue
+from experiments.configuration.parts import INCLUDE
 from experiments.configuration.schema import GROUPS
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS
@@ -68,6 +69,10 @@ def experiment_schema() -> Schema:
         "description": "Files may hold some of the keys; what several files and the command line give is put together.",
         "type": "object",
         "properties": {
+            INCLUDE: {
+                "anyOf": [PART, {"type": "array", "items": PART}],
+                "description": "Experiments' files that are read first; this file's own keys go on top.",
+            },
             **{key: {} for key in TOP_LEVEL_KEYS},
             "seed_everything": with_interpolation(TOP_LEVEL["seed_everything"]),
             "trainer": {"anyOf": [PART, {"$ref": "#/$defs/trainer"}]},

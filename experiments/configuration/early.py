@@ -10,8 +10,8 @@ from typing import Any
 
 from experiments.configuration.composition import GROUPS, compose, read_words, value_at
 from experiments.configuration.errors import refusal_of, unknown_key_among
+from experiments.configuration.parts import read_sources
 from experiments.configuration.stored_description import stored_schema
-from lightning_m2pt.configuration.strict_yaml import plain, read_mapping
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import M2PTError
 
@@ -38,14 +38,14 @@ def refuse_wrong_key(words: Sequence[str]) -> None:
         return
     try:
         command = read_words(words)
-        trees = [plain(read_mapping(path)) for path in command.files]
-        tree = compose(trees, command.settings, lambda class_path, name: name in names_of(schema, class_path))
+        sources = read_sources(command)
+        tree = compose(sources.trees, sources.settings, lambda class_path, name: name in names_of(schema, class_path))
         found = list(wrong_keys(tree, schema)) if set(tree) <= set(TOP_LEVEL_KEYS) else []
     except (M2PTError, DoubtError, AttributeError, LookupError, TypeError, ValueError):
         return  # the full parse meets it, too, and says what it is
     if len(found) == 1:
         groups, name, accepted = found[0]
-        raise refusal_of(unknown_key_among(groups, name, accepted), list(command.files), list(words))
+        raise refusal_of(unknown_key_among(groups, name, accepted), sources.written, list(words))
 
 
 def names_of(schema: Mapping[str, Any], owner: str) -> list[str]:

@@ -6,15 +6,13 @@ meant.
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 
-from experiments.configuration.composition import GROUPS, LISTS
+from experiments.configuration.composition import GROUPS, LISTS, list_of
 from lightning_m2pt.configuration.allowed_imports import not_allowed
-from lightning_m2pt.configuration.strict_yaml import read_mapping
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import BadInputError
 
@@ -27,20 +25,28 @@ NO_TYPE_OF_SEVERAL = re.compile(
 A_COMPONENT = "class_path: package.module.Class with init_args, as in the shipped files"
 
 
-def keys_with_lines(path: Path) -> Iterator[tuple[str, int]]:
-    """Yields every dotted key of a file with its line, ``init_args`` left out as on the command line."""
+def keys_with_places(tree: yaml.Node, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yields every dotted key of a tree with its ``FILE:LINE``, ``init_args`` left out as on the command line.
 
-    def walk(node: yaml.Node, prefix: str) -> Iterator[tuple[str, int]]:
+    Args:
+        tree: The tree; what a part brought in names the part.
+        key: The tree's own key.
+    """
+
+    def walk(node: yaml.Node, prefix: str) -> Iterator[tuple[str, str]]:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 name = prefix if key.value == "init_args" else f"{prefix}.{key.value}".lstrip(".")
-                yield name, key.start_mark.line + 1
+                yield name, f"{key.start_mark.name}:{key.start_mark.line + 1}"
                 yield from walk(value, name)
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
-                yield from walk(item, f"{prefix}.{class_name(item)}".rstrip("."))
+                name = f"{prefix}.{class_name(item)}".rstrip(".")
+                if name != prefix:
+                    yield name, f"{item.start_mark.name}:{item.start_mark.line + 1}"
+                yield from walk(item, name)
 
-    yield from walk(read_mapping(path), "")
+    yield from walk(tree, key)
 
 
 def class_name(node: yaml.Node) -> str:
@@ -52,12 +58,13 @@ def class_name(node: yaml.Node) -> str:
     return ""
 
 
-def as_bad_input(error: Exception, files: list[Path], words: list[str]) -> BadInputError:
+def as_bad_input(error: Exception, trees: Sequence[tuple[str, yaml.Node]], words: list[str]) -> BadInputError:
     """Returns the three-line form of a parser's or constructor's error.
 
     Args:
         error: What was raised.
-        files: Configuration files, later ones win.
+        trees: What files hold, later ones win, each with the key that it is the value of; and what words are written
+            as mappings, lists or names of parts, which no mark gives a file.
         words: The command line.
     """
     own = innermost(error)
@@ -66,14 +73,14 @@ def as_bad_input(error: Exception, files: list[Path], words: list[str]) -> BadIn
         if isinstance(own, BadInputError)
         else complaint_of(str(error))
     )
-    return refusal_of(complaint, files, words)
+    return refusal_of(complaint, trees, words)
 
 
-def refusal_of(complaint: "Complaint", files: list[Path], words: list[str]) -> BadInputError:
+def refusal_of(complaint: "Complaint", trees: Sequence[tuple[str, yaml.Node]], words: list[str]) -> BadInputError:
     """Returns the error of a complaint, with the file and line of its key, or the command line."""
     return BadInputError(
         complaint.what,
-        where=place_of(complaint.key, files, words),
+        where=place_of(complaint.key, trees, words),
         expected=complaint.expected or "a value this key accepts",
         hint=complaint.hint,
     )
@@ -204,7 +211,7 @@ def readable_type(text: str) -> str:
     return named.group(1) if named else " or ".join(literal.group(1).split(", ")) if literal else text
 
 
-def place_of(key: str, files: list[Path], words: list[str]) -> str:
+def place_of(key: str, trees: Sequence[tuple[str, yaml.Node]], words: list[str]) -> str:
     """Returns where the nearest key that was written stands: ``FILE:LINE: key``, or ``command line: key``.
 
     Of two that are as near, the later one decided: the command line after the files, and those in order.
@@ -213,9 +220,17 @@ def place_of(key: str, files: list[Path], words: list[str]) -> str:
     first, _, rest = plain.partition(".")
     of_every_item = f"{first}.{rest.partition('.')[2]}"  # --benchmarks.batch_size stands for benchmarks.MME.batch_size
     places: list[tuple[int, str]] = []
-    for path in files:
-        lines = dict(keys_with_lines(path)).items()
-        places += [(name.count("."), f"{path}:{line}: {plain}") for name, line in lines if leads_to(name, plain)]
+    of_words: list[tuple[int, str]] = []  # what stands in parts that words name
+    for own_key, tree in trees:
+        found = dict(keys_with_places(tree, own_key))
+        inside = [(name, place) for name, place in found.items() if leads_to(name, plain) and not place.startswith(":")]
+        if own_key:
+            depths = [plain.count(".") if own_key in LISTS else name.count(".") for name, _ in inside]
+            of_words += [(depth, f"{place}: {plain}") for depth, (_, place) in zip(depths, inside, strict=True)]
+            continue
+        if list_of(plain) in found:  # a later list takes the place of an earlier one
+            places.clear()
+        places += [(name.count("."), f"{place}: {plain}") for name, place in inside]
     for word in words:
         flag = word.partition("=")[0].removeprefix("--").replace(f".{ARGUMENTS}", "").removesuffix(f".{CLASS_PATH}")
         if not word.startswith("--") or not plain or flag == "config":
@@ -224,6 +239,7 @@ def place_of(key: str, files: list[Path], words: list[str]) -> str:
             return f"command line: {flag.rstrip('+')}"
         if leads_to(flag.rstrip("+"), plain):  # a list is replaced as a whole
             places.append((plain.count(".") if flag in LISTS else flag.count("."), f"command line: {plain}"))
+    places += of_words
     nearest = max((depth for depth, _ in places), default=0)
     return next((place for depth, place in reversed(places) if depth == nearest), plain or "command line")
 

@@ -2,7 +2,7 @@
 
     name: lengths                                the folder outputs/sweeps/NAME; without it the file's name
     seeds: [0, 1, 2]
-    config: experiments/m2pt_base.yaml           a grid: every combination of values on one experiment
+    config: m2pt_base                            a grid: every combination of values on one experiment
     grid:
       model.method.visual_length: [0, 5, 10]
       model.method.textual_length: [0, 5, 10]
@@ -10,14 +10,17 @@
 or, in the place of ``config`` and ``grid``, a list:
 
     cells:
-      - {label: LoRA, config: experiments/lora_base.yaml, seeds: [0, 1, 2, 3, 4]}
+      - {label: LoRA, config: my_lora.yaml, seeds: [0, 1, 2, 3, 4]}
       - label: no textual prompts
-        config: experiments/m2pt_base.yaml
+        config: m2pt_base
         arguments: {model.method.textual_length: 0}
+
+An experiment is a file, named as seen from the sweep's, or goes by the name under which it comes with the project.
 """
 
 import difflib
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,6 +29,9 @@ from pathlib import Path
 
 import yaml
 
+from experiments.configuration.catalogue import EXPERIMENTS
+from experiments.configuration.parts import experiment_file
+from lightning_m2pt.configuration.paths import from_here
 from lightning_m2pt.configuration.strict_yaml import read_mapping
 from lightning_m2pt.configuration.yaml_nodes import (
     items_of,
@@ -39,7 +45,7 @@ from lightning_m2pt.configuration.yaml_nodes import (
 )
 from lightning_m2pt.errors import BadInputError
 
-SWEEPS = Path("experiments/sweeps")
+SWEEPS = EXPERIMENTS / "sweeps"
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.,=+-]{0,79}")
 """A label is part of file names."""
 DOTTED_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
@@ -61,7 +67,7 @@ class Variant:
 
     Attributes:
         label: What the table calls it.
-        configs: Configuration files; later ones win.
+        configs: Configuration files, as seen from the working directory; later ones win.
         arguments: Further command-line words, ``--key=value``.
         seeds: One run each.
         where: ``FILE:LINE``, for errors.
@@ -260,16 +266,34 @@ def check_label(label: str, where: str) -> None:
 def configs_of(node: yaml.Node, path: Path) -> tuple[Path, ...]:
     """Returns one configuration file or several, all of which are there."""
     nodes = items_of(node, path) if isinstance(node, yaml.SequenceNode) else [node]
-    for one in nodes:
-        if not Path(text_of(one, path)).is_file():
-            near = difflib.get_close_matches(one.value, map(str, Path("experiments").glob("*.yaml")), n=1)
-            raise BadInputError(
-                f"there is no file {one.value}",
-                where=place(path, one),
-                expected="an experiment's YAML file, as seen from the folder the command runs in",
-                hint=f"did you mean {near[0]}?" if near else "",
-            )
-    return tuple(Path(one.value) for one in nodes)
+    return tuple(config_of(text_of(one, path), path, place(path, one)) for one in nodes)
+
+
+def config_of(word: str, path: Path, where: str) -> Path:
+    """Returns the configuration file that a word names, as seen from the working directory.
+
+    Args:
+        word: A path as seen from the sweep's file, or the name of an experiment that comes with the project.
+        path: The sweep's file.
+        where: Its line, for errors.
+
+    Raises:
+        BadInputError: If there is no such file.
+    """
+    beside, shipped = path.parent / word, experiment_file(word)
+    found = shipped if shipped != Path(word) and not beside.exists() else beside
+    if found.is_file():
+        return from_here(found)
+    near = difflib.get_close_matches(Path(word).stem, sorted(other.stem for other in EXPERIMENTS.glob("*.yaml")), n=1)
+    hint = f"did you mean {near[0]}?" if near else ""
+    if Path(word).is_file():
+        hint = f"it is there as seen from the working directory: write {os.path.relpath(word, path.parent)}"
+    raise BadInputError(
+        f"there is no file {word}",
+        where=where,
+        expected="an experiment's YAML file, as seen from this one, or the name of one that comes with the project",
+        hint=hint,
+    )
 
 
 def arguments_of(node: yaml.Node, path: Path) -> tuple[str, ...]:

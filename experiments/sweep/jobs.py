@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from experiments.configuration.catalogue import EXPERIMENTS
+from experiments.configuration.parts import files_of
 from experiments.sweep.file import SweepFile, Variant
+from lightning_m2pt.configuration.paths import from_here
 from lightning_m2pt.errors import BadInputError
 
-BACKBONES = Path("experiments/backbones")
+BACKBONES = EXPERIMENTS / "backbones"
 DEFAULT_OUTPUT_ROOT = Path("outputs")
 KEY_LENGTH = 8
 
@@ -43,7 +46,7 @@ class SweepSettings:
 
     def configs(self, variant: Variant) -> tuple[Path, ...]:
         """Returns a variant's configuration files, the backbone's last."""
-        return (*variant.configs, *([BACKBONES / f"{self.backbone}.yaml"] if self.backbone else []))
+        return (*variant.configs, *([from_here(BACKBONES / f"{self.backbone}.yaml")] if self.backbone else []))
 
 
 @dataclass(frozen=True)
@@ -73,20 +76,31 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Stands for the commands and the content of their configuration files: another key is another job."""
+        """Stands for the commands and the content of their files, parts included: another key is another job."""
         return self.key_now()
 
     def key_now(self) -> str:
-        """Returns the key as it is with the configuration files' present content."""
-        digest = hashlib.sha256(json.dumps(self.commands).encode())
-        for path in self.configs:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:KEY_LENGTH]
+        """Returns the key as it is with the files' present content."""
+        return digest_of([by_name(words, self.configs) for words in self.commands], self.configs)[:KEY_LENGTH]
 
     @property
     def file_stem(self) -> str:
         """Name of its record and of its log."""
         return f"{self.label}-{self.name}".replace(" ", "_") + f"-{self.key}"
+
+
+def by_name(words: Sequence[str], configs: Sequence[Path]) -> list[str]:
+    """Returns a command's words with configuration files by their names, the same from whatever folder it is given."""
+    names = {path.as_posix(): path.name for path in configs}
+    return [names.get(word, word) for word in words]
+
+
+def digest_of(decides: Any, configs: Sequence[Path]) -> str:
+    """Returns a hash of a JSON value and of what configuration files and their parts hold at present."""
+    digest = hashlib.sha256(json.dumps(decides).encode())
+    for path in (part for config in configs for part in files_of(config)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def shell_line(words: Sequence[str]) -> str:

@@ -6,14 +6,12 @@ searches that run in parallel, or were cut off, give the same trials.
 """
 
 import fnmatch
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from experiments.sweep.file import SearchPlan, Variant
-from experiments.sweep.jobs import Job, SweepSettings, experiment_words, seed_words
+from experiments.sweep.jobs import Job, SweepSettings, by_name, digest_of, experiment_words, seed_words
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 FINAL_FAILURES = (ExitCode.DIVERGED,)
@@ -44,11 +42,10 @@ class VariantSearch:
 
 def fingerprint(plan: SearchPlan, variant: Variant, setting: SweepSettings) -> str:
     """Returns what stands for all that decides a variant's trials; needs no experiment parsed."""
-    decides = [asdict(replace(plan, where="")), experiment_words(variant, setting, {})]
-    digest = hashlib.sha256(json.dumps(decides).encode())
-    for path in setting.configs(variant):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    configs = setting.configs(variant)
+    return digest_of(
+        [asdict(replace(plan, where="")), by_name(experiment_words(variant, setting, {}), configs)], configs
+    )
 
 
 def trial_rates(

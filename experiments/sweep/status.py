@@ -141,7 +141,13 @@ def run_of(job: Job) -> Path | None:
     if job.kind == "trial":
         return Path(trial_folder(job))
     runs = (job.output_root / job.configs[0].stem).glob(f"*/{RECORD_FILE}")
-    return next((path.parent for path in runs if latest_command(path) == list(job.commands[0])), None)
+    wanted = without_folders(job.commands[0])
+    return next((path.parent for path in runs if without_folders(latest_command(path)) == wanted), None)
+
+
+def without_folders(words: Sequence[str]) -> list[str]:
+    """Returns a command's words with files by their names: the folder it was given in does not count."""
+    return [Path(word).name if word.endswith(".yaml") else word for word in words]
 
 
 def latest_command(path: Path) -> list[str]:

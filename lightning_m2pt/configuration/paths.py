@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-from lightning_m2pt.configuration.strict_yaml import plain, read_mapping
+import yaml
+
+from lightning_m2pt.configuration.strict_yaml import plain
 
 
 class PathMark:
@@ -62,15 +64,15 @@ class FileText(str):
         return made
 
 
-def texts_of_file(path: Path) -> dict[str, Any]:
-    """Returns a YAML file's plain values; every text knows the file's folder.
+def values_of_files(node: yaml.Node) -> Any:
+    """Returns a tree's plain values; every text that stands in a file knows the file's folder."""
+    return plain(node, text_of_file)
 
-    Raises:
-        BadInputError: If the file is no YAML of keys and plain values.
-    """
-    folder = Path(absolute(str(path.parent)))
-    values: dict[str, Any] = plain(read_mapping(path), lambda node: FileText(str(node.value), folder))
-    return values
+
+def text_of_file(node: yaml.Node) -> str:
+    """Returns a scalar's text with the folder of the file that its mark names; without one it is just text."""
+    name = node.start_mark.name if node.start_mark is not None else ""
+    return FileText(str(node.value), Path(absolute(str(Path(name).parent)))) if name else str(node.value)
 
 
 def embedded_names() -> list[str]:
@@ -143,6 +145,12 @@ def absolute(text: str, folder: Path | None = None) -> str:
         folder: What a relative one stands in; None for the working directory.
     """
     return os.path.normpath((folder or Path.cwd()) / text)
+
+
+def from_here(path: Path) -> Path:
+    """Returns a path as seen from the working directory if it lies in there, and the absolute one otherwise."""
+    whole, here = Path(absolute(str(path))), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
 def portable(text: str) -> str:

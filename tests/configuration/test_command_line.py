@@ -56,7 +56,7 @@ def assert_three_lines(code: int, lines: list[str], *named: str) -> None:
 def test_wrong_arguments(capfd, tmp_path, words, named):
     code, lines = run(capfd, "params", "--config", PUBLISHED, "--output_root", str(tmp_path / "out"), *words)
     assert_three_lines(code, lines, *named)
-    assert "command line: " in lines[0] or f"{PUBLISHED}:" in lines[0]
+    assert any(place in lines[0] for place in ("command line: ", f"{PUBLISHED}:", "experiments/parts/vicuna7b.yaml:"))
     assert not (tmp_path / "out").exists()
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from experiments.configuration.cli import parse_experiment
 from experiments.configuration.composition import compose, read_words
+from experiments.configuration.parts import PartReader
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.errors import BadInputError
 
@@ -14,7 +15,8 @@ SETS = {"benchmarks": [{"class_path": "a.One", "init_args": {"limit": 1}}, {"cla
 
 def put_together(*words, files=()):
     """Composes trees and words; the class ``a.Two`` alone takes the argument ``question``."""
-    return compose(files, read_words(words).settings, accepts=lambda path, name: name != "question" or path == "a.Two")
+    settings = PartReader().of_words(read_words(words).settings)
+    return compose(files, settings, accepts=lambda path, name: name != "question" or path == "a.Two")
 
 
 def method(class_path, **arguments):

@@ -1,4 +1,4 @@
-"""Every YAML below experiments/ is one of three kinds, is counted, parses, and does what it says."""
+"""Every YAML below experiments/ is one of five kinds, is counted, parses, and does what it says."""
 
 import json
 import subprocess
@@ -28,15 +28,30 @@ EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 STRATEGIES = sorted(FOLDER.glob("strategies/*.yaml"))
 BACKBONES = sorted(FOLDER.glob("backbones/*.yaml"))
 SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
-TESTBED = [path for path in EXPERIMENTS if "testbed" in path.read_text()]
+PARTS = sorted(FOLDER.glob("parts/*.yaml"))
+TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
 
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
-    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS])
+    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PARTS])
     assert len(EXPERIMENTS) == 26
     assert len(STRATEGIES) == 4
     assert len(BACKBONES) == 2
     assert len(TESTBED) == 14
+    assert len(PARTS) == 4
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_says_its_method_and_leaves_the_rest_to_a_part(path):
+    lines = path.read_text().splitlines()
+    head = [line for line in lines if line.startswith("#")]
+    assert lines[: len(head)] == head
+    assert path.stem in " ".join(head)  # the command
+    assert len(lines) <= 20
+    said = yaml.safe_load(path.read_text())
+    assert list(said) == ["include", "model"]
+    assert set(said["model"]) <= {"backbone", "method", "optimizer"}
+    assert set(said["model"].get("backbone", {}).get("init_args", {})) <= {"activation_checkpointing"}
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -53,9 +68,7 @@ def test_strategies_combine_with_any_experiment(path):
     for experiment in EXPERIMENTS:
         parsed = parse_experiment(["--config", str(experiment), "--config", str(path)])
         assert parsed.config["trainer"]["strategy"] != "auto"
-        assert parsed.config["trainer"]["max_steps"] == yaml.safe_load(experiment.read_text())["trainer"].get(
-            "max_steps", -1
-        )
+        assert parsed.config["trainer"]["max_steps"] == (300 if experiment in TESTBED else -1)
 
 
 @pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
@@ -73,12 +86,6 @@ def test_backbones_take_the_place_of_any_testbed_experiments(path):
         backbone = parse_experiment(words).config["model"]["backbone"]
         wanted = interpolated(chosen)["model"]["backbone"]["init_args"]
         assert {key: backbone["init_args"][key] for key in wanted} == wanted
-
-
-def test_files_that_repeat_each_other_agree():
-    """The testbed's files are complete on purpose; what they share is the same text."""
-    shared = [yaml.safe_load(path.read_text()) for path in TESTBED]
-    assert len({json.dumps([each["model"]["backbone"], each["data"], each["benchmarks"]]) for each in shared}) == 1
 
 
 @pytest.mark.parametrize("path", [path for path in TESTBED if path.stem != "frozen"], ids=lambda path: path.stem)

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_modules.mnist import MNIST
 from data_modules.vision_flan import VisionFlan
 from data_modules.vsr import VSR
@@ -16,19 +14,27 @@ def write_experiment(folder: Path, name: str = "small", steps: int = 4, source: 
     for module, data in ((VisionFlan, "vision_flan"), (VSR, "vsr"), (MNIST, "mnist")):
         if not (folder / data).exists():
             module.write_fake(folder / data)
-    config = yaml.safe_load(Path(f"experiments/{source}.yaml").read_text(encoding="utf-8"))
-    config["data"]["init_args"] |= {
-        "root": str(folder / "vision_flan"),
-        "validation_file": None,
-        "validation_fraction": 0.5,
-        "questions_per_sample": 1,
-        "batch_size": 8,
+    settings = {"template": "vicuna_v1", "batch_size": 100, "max_new_tokens": 8}
+    config = {
+        "include": [str(Path("experiments", f"{source}.yaml").absolute())],
+        "data": {
+            "init_args": {
+                "root": str(folder / "vision_flan"),
+                "validation_file": None,
+                "validation_fraction": 0.5,
+                "questions_per_sample": 1,
+                "batch_size": 8,
+            }
+        },
+        "benchmarks": [
+            {
+                "class_path": f"data_modules.{each.name}.{each.__name__}",
+                "init_args": {"root": str(folder / each.name), **settings},
+            }
+            for each in (VSR, MNIST)
+        ],
+        "trainer": {"max_steps": steps},
     }
-    sets = [item for item in config["benchmarks"] if item["class_path"].split(".")[1] in ("vsr", "mnist")]
-    for item in sets:
-        item["init_args"]["root"] = str(folder / item["class_path"].split(".")[1])
-    config["benchmarks"] = sets
-    config["trainer"]["max_steps"] = steps
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps(config | top, indent=1))
     return path

@@ -44,13 +44,13 @@ def test_the_names_that_are_read_are_those_that_are_written():
     [
         ({"arguments": {"model.method.visual_lenght": 0}}, "did you mean visual_length?"),
         ({"arguments": {"model.method.visual_length": -4}}, "-4 is negative"),
-        ({"config": "experiments/frozen.yaml"}, "trains nothing"),
+        ({"config": "frozen"}, "trains nothing"),
     ],
     ids=["misspelt key", "wrong value", "frozen"],
 )
 def test_what_an_experiment_refuses_ends_the_sweep_before_anything_runs(tmp_path, capfd, cell, named):
     small = {"label": "small", "config": str(write_experiment(tmp_path))}
-    wrong = {"label": "wrong", "config": "experiments/m2pt_base.yaml"} | cell
+    wrong = {"label": "wrong", "config": "m2pt_base"} | cell
     path = write_sweep(tmp_path, seeds=[0], cells=[small, wrong])
     assert main(words_for(path)) == ExitCode.BAD_INPUT
     lines = capfd.readouterr().err.splitlines()
@@ -63,13 +63,13 @@ def test_what_an_experiment_refuses_ends_the_sweep_before_anything_runs(tmp_path
 def test_the_testbed_is_rendered_once_when_several_need_it(tmp_path, monkeypatch):
     rendered: list[Path] = []
 
-    def render(_words: list[str]) -> None:
+    def render(_root: Path, _seed: int) -> None:
         time.sleep(0.2)
         rendered.append(tmp_path)
 
     monkeypatch.setattr(prepare, "TESTBED_ROOT", tmp_path / "testbed")
-    monkeypatch.setattr(testbed, "is_complete", lambda *_: bool(rendered))
-    monkeypatch.setattr(testbed, "main", render)
+    monkeypatch.setattr(prepare, "is_complete", lambda *_: bool(rendered))
+    monkeypatch.setattr(testbed, "render_testbed", render)
     experiment = SimpleNamespace(data=SimpleNamespace(root=tmp_path / "testbed" / "vision_flan"), benchmarks=[])
     threads = [threading.Thread(target=prepare.render_testbed_if_used, args=(experiment,)) for _ in range(3)]
     for thread in threads:
