@@ -1,0 +1,188 @@
+"""The contract of evaluation sets finds what is planted: one bug a set, each of which would give a wrong number."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_modules.multiple_choice import MultipleChoice, fake_record, write_multiple_choice
+from data_modules.vsr import VSR
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.samples import Question
+from lightning_m2pt.testing.set_contract import set_contract
+
+
+class SameIds(VSR):
+    """Questions are named after their pictures."""
+
+    def read(self) -> list[Question]:
+        return [replace(each, id=each.image_id) for each in super().read()]
+
+
+class NoSource(VSR):
+    """Mistakes could not be found in the files."""
+
+    def read(self) -> list[Question]:
+        return [replace(each, source="") for each in super().read()]
+
+
+class WrongTargets(VSR):
+    """The targets are words that no rule reads."""
+
+    def read(self) -> list[Question]:
+        return [replace(each, target="correct" if each.target == "yes" else "wrong") for each in super().read()]
+
+
+class OneTarget(VSR):
+    """A model that always says yes looks perfect."""
+
+    def read(self) -> list[Question]:
+        return [replace(each, target="yes") for each in super().read()]
+
+
+class UnknownRule(VSR):
+    """A rule is misspelt."""
+
+    rules = ("yes_no_word",)
+
+
+class RuleForOthers(VSR):
+    """A rule of another kind of set."""
+
+    rules = ("choice_letter",)
+
+
+class CandidatesNobodyAsksFor(VSR):
+    """Likelihoods are compared of answers that are all wrong."""
+
+    fixed_answers = ("Left", "Right")
+
+
+class OptionsShifted(MultipleChoice):
+    """The letters start at the second option."""
+
+    def candidates_of(self, question: Question) -> tuple[str, ...]:
+        return tuple("BCDE"[: len(question.choices)])
+
+
+class OtherEachTime(VSR):
+    """What is asked depends on what was read before."""
+
+    times = 0
+
+    def read(self) -> list[Question]:
+        type(self).times += 1
+        return [replace(each, text=f"{each.text} {self.times}") for each in super().read()]
+
+
+class DependsOnThePlace(VSR):
+    """The same data have another name in another folder."""
+
+    def read(self) -> list[Question]:
+        return [replace(each, text=f"{each.text} {self.root}") for each in super().read()]
+
+
+class NamedByNumber(VSR):
+    """A part of the set passes for the whole."""
+
+    def fingerprint(self) -> str:
+        return "0" * 64
+
+
+class AsksTwice(VSR):
+    """The last question is asked twice."""
+
+    def asked_samples(self) -> list[Any]:
+        samples = super().asked_samples()
+        return [*samples, samples[-1]]
+
+
+class TellsTheAnswer(VSR):
+    """The answer stands behind the question."""
+
+    def asked_samples(self) -> list[Any]:
+        answer = "yes"
+        return [
+            replace(each, turns=(replace(each.turns[0], question=each.turns[0].question, answer=answer),) * 2)
+            for each in super().asked_samples()
+        ]
+
+
+class PassesOverMistakes(MultipleChoice):
+    """A file that cannot be read counts as none."""
+
+    def read(self) -> list[Question]:
+        try:
+            return super().read()
+        except BadInputError:
+            write_multiple_choice(self.root, [fake_record(number) for number in range(4)])
+            return super().read()
+
+
+class LeavesPicturesOut(MultipleChoice):
+    """Questions without a picture are passed over, and the score is over the others."""
+
+    def read(self) -> list[Question]:
+        return [each for each in super().read() if isinstance(each.image, Path) and each.image.exists()]
+
+
+class Crashes(VSR):
+    """A file that is missing ends in a traceback."""
+
+    def read(self) -> list[Question]:
+        for line in self.annotation_file.read_text(encoding="utf-8").splitlines():
+            json.loads(line)
+        return super().read()
+
+
+class ReadsNothing(VSR):
+    """What is invented is not what is read."""
+
+    def read(self) -> list[Question]:
+        other = self.root.parent / "other"
+        if not other.exists():
+            VSR.write_fake(other)
+        self.root, here = other, self.root
+        try:
+            return super().read()
+        finally:
+            self.root = here
+
+
+class BreaksItsLimit(VSR):
+    """A limit is no limit."""
+
+    def questions(self) -> list[Question]:
+        self.limit = None
+        return super().questions()
+
+
+BUGS: dict[type, str] = {
+    SameIds: r"fake_0.png' is there twice",
+    NoSource: "test/1 has no source",
+    WrongTargets: "its rule yes_no_words does not fit",
+    OneTarget: "one answer to all questions scores 100",
+    UnknownRule: "there is no rule yes_no_word",
+    RuleForOthers: "its rule choice_letter does not fit",
+    CandidatesNobodyAsksFor: "0 of the candidates .* are right for test/1",
+    OptionsShifted: "0 of the candidates",
+    OtherEachTime: "reading again gives other questions",
+    DependsOnThePlace: "another fingerprint in another folder",
+    NamedByNumber: "a part of the set has the fingerprint of the whole",
+    AsksTwice: "a question is asked twice",
+    TellsTheAnswer: "answer",
+    PassesOverMistakes: "is read as if that were a smaller set",
+    LeavesPicturesOut: "images/0.png is missing, and the set is read as if that were a smaller set",
+    Crashes: "test.jsonl is missing, which ends in FileNotFoundError",
+    ReadsNothing: "none of the files that write_fake writes is read",
+    BreaksItsLimit: "with the limit 2 there are 6 questions",
+}
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_a_planted_bug_is_found_and_named(bug: type) -> None:
+    with pytest.raises(AssertionError, match=BUGS[bug]) as caught:
+        set_contract(lambda root: bug(root, "plain", batch_size=2))
+    assert str(caught.value).startswith(bug.__name__)
