@@ -32,6 +32,9 @@ ARGS ?=
 # One thread each: workers of a test run and kernels of a small model would only fight for the cores.
 RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
+# The names that come near a word, for a hint: $(call nearest,word,names).
+nearest = $$($(PYTHON) -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' '$(1)' $(2))
+
 .PHONY: help
 help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,11 +71,15 @@ check-exp:
 	@test -n '$(EXP)' -a -f 'experiments/$(EXP).yaml' || { \
 	  echo "error: EXP: there is no experiment '$(EXP)'"; \
 	  echo "  expected: one of $(EXPERIMENTS)"; \
-	  echo "  hint: make train EXP=$(firstword $(EXPERIMENTS))"; exit 2; } >&2
+	  near=$(call nearest,$(EXP),$(EXPERIMENTS)); \
+	  near=$${near:+did you mean EXP=$$near?}; \
+	  echo "  hint: $${near:-make train EXP=$(firstword $(EXPERIMENTS))}"; exit 2; } >&2
 	@test -z '$(BACKBONE)' -o -f 'experiments/backbones/$(BACKBONE).yaml' || { \
 	  echo "error: BACKBONE: there is no backbone '$(BACKBONE)'"; \
 	  echo "  expected: nothing, or one of $(BACKBONES)"; \
-	  echo "  hint: make train EXP=$(firstword $(EXPERIMENTS)) BACKBONE=$(firstword $(BACKBONES))"; exit 2; } >&2
+	  near=$(call nearest,$(BACKBONE),$(BACKBONES)); \
+	  near=$${near:+did you mean BACKBONE=$$near?}; \
+	  echo "  hint: $${near:-make train EXP=$(firstword $(EXPERIMENTS)) BACKBONE=$(firstword $(BACKBONES))}"; exit 2; } >&2
 
 .PHONY: train
 train: check-exp $(INSTALLED) ## Train and evaluate an experiment: EXP=name; FORCE=1 starts over.
@@ -83,7 +90,9 @@ check-sweep:
 	@test -n '$(SWEEP)' -a -f 'experiments/sweeps/$(SWEEP).yaml' || { \
 	  echo "error: SWEEP: there is no sweep '$(SWEEP)'"; \
 	  echo "  expected: one of $(SWEEPS)"; \
-	  echo "  hint: make sweep SWEEP=$(firstword $(SWEEPS))"; exit 2; } >&2
+	  near=$(call nearest,$(SWEEP),$(SWEEPS)); \
+	  near=$${near:+did you mean SWEEP=$$near?}; \
+	  echo "  hint: $${near:-make sweep SWEEP=$(firstword $(SWEEPS))}"; exit 2; } >&2
 
 .PHONY: sweep
 sweep: check-sweep $(INSTALLED) ## Run a sweep, or go on with it: SWEEP=name; JOBS=2 runs at a time.

@@ -82,6 +82,11 @@ def experiments() -> list[Entry]:
     return files_of(EXPERIMENTS)
 
 
+def backbone_files() -> list[Entry]:
+    """Returns the files of ``experiments/backbones``, which put another backbone in the place of an experiment's."""
+    return files_of(EXPERIMENTS / "backbones")
+
+
 def sweeps() -> list[Entry]:
     """Returns the sweeps of ``experiments/sweeps``."""
     return files_of(EXPERIMENTS / "sweeps")

@@ -65,6 +65,7 @@ VERBS = {
         "experiments.commands.check",
         "list all mistakes in configuration, annotations and pictures; load nothing",
     ),
+    "list": ("experiments.commands.list", "name what comes with the project: experiments, methods, sets, rules, ..."),
     "schema": ("experiments.commands.schema", "write the JSON schema of experiment files, for editors"),
     "data": (
         "experiments.commands.data",
