@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lightning_m2pt.commands.parsers.doctor import argument_parser
 from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import OUT
 
 FLOORS = {
@@ -23,6 +24,7 @@ FLOORS = {
 FREE_GIGABYTES = 2
 
 
+@without_collector()
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb; exit code 3 if something fails."""
     argument_parser().parse_args(list(arguments))

@@ -13,13 +13,17 @@ from experiments.commands.parsers import backbone, evaluate
 from experiments.configuration import catalogue
 from experiments.configuration.help import KEYS, ExperimentVerbParser
 from experiments.configuration.schema import GROUPS, TOP_LEVEL_KEYS
+from experiments.configuration.stored_description import keep_schema
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.commands.parsers import attribution
 from lightning_m2pt.commands.verbs import VERBS, parser_of
 from lightning_m2pt.inspection.attribution import AttributionMethod
 from lightning_m2pt.main import main
 
-MISTYPED = ["sweep", "run", "ablation", "--jbos", "2"]
+MISTYPED = [
+    ["sweep", "run", "ablation", "--jbos", "2"],
+    ["train", "--config", "experiments/m2pt_base.yaml", "--trainer.max_stepz", "3"],
+]
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "transformers", "torchvision", "open_clip", "torchmetrics", "sklearn", "matplotlib")
 COMMANDS = [[verb] for verb in VERBS] + [["data", name] for name in ("fetch", "show", "testbed")]
@@ -31,7 +35,7 @@ ASK_EVERY_HELP = f"""
 import contextlib, io, json, sys
 from lightning_m2pt.main import main
 loaded = dict()
-for words in [["--help"], *([*words, "--help"] for words in {COMMANDS!r}), {MISTYPED!r}]:
+for words in [["--help"], *([*words, "--help"] for words in {COMMANDS!r}), *{MISTYPED!r}]:
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
         try:
@@ -43,9 +47,29 @@ print(json.dumps(loaded))
 """
 
 
+LATER = ("transformers", "open_clip", "timm", "torchvision", "sklearn", "scipy", "peft", "optuna", "captum")
+"""What a verb imports where it uses it: a mistake in a configuration or a file is found before."""
+DRAWS_OR_BUILDS = {"backbone", "data"}
+IMPORT_EVERY_VERB = f"""
+import importlib, json, sys
+loaded = dict()
+for verb, module in {[(verb, VERBS[verb][0]) for verb in VERBS if verb not in DRAWS_OR_BUILDS]!r}:
+    importlib.import_module(module)
+    loaded[verb] = sorted(set({LATER!r}) & set(sys.modules))
+print(json.dumps(loaded))
+"""
+
+
 @pytest.fixture(scope="module")
-def answers() -> dict[str, tuple[int, str, list[str]]]:
-    child = subprocess.run([sys.executable, "-c", ASK_EVERY_HELP], cwd=ROOT, capture_output=True, text=True, check=True)
+def answers(tmp_path_factory) -> dict[str, tuple[int, str, list[str]]]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        keep_schema.cache_clear()
+        keep_schema()
+        child = subprocess.run(
+            [sys.executable, "-c", ASK_EVERY_HELP], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        keep_schema.cache_clear()
     return {words: tuple(answer) for words, answer in json.loads(child.stdout).items()}
 
 
@@ -57,12 +81,20 @@ def test_every_help_is_there_without_torch(answers, words):
     assert heavy == []
 
 
-def test_a_mistyped_flag_is_refused_without_torch(answers):
-    code, shown, heavy = answers[" ".join(MISTYPED)]
+@pytest.mark.parametrize("words", MISTYPED, ids=lambda words: words[0])
+def test_a_mistyped_flag_or_key_is_refused_without_torch(answers, words):
+    code, shown, heavy = answers[" ".join(words)]
     assert code == 2
     assert len(shown.splitlines()) <= 3
     assert shown.startswith("error: command line: ")
     assert heavy == []
+
+
+def test_a_verbs_module_imports_no_model_library():
+    child = subprocess.run(
+        [sys.executable, "-c", IMPORT_EVERY_VERB], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {verb: loaded for verb, loaded in json.loads(child.stdout).items() if loaded} == {}
 
 
 @pytest.mark.parametrize("verb", READS_AN_EXPERIMENT)
