@@ -13,6 +13,7 @@ from lightning_m2pt.inputs.collate import EncodedSample
 from lightning_m2pt.inspection.activation import Activations, activations, span_means
 from lightning_m2pt.inspection.attention import LayerAttention, SampleAttention, capture_attention
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS
+from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 CELL_HEIGHT, CELL_WIDTH, GAP = 16, 8, 4
 WHITE = 255
@@ -42,24 +43,23 @@ class AttentionMaps(Callback):
         self.every_n_steps = every_n_steps
         self.samples = samples
         self._batch: Batch | None = None
-        self._logged_step = -1
+        self._steps = StepBoundary()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batch = first_samples(trainer.datamodule, self.samples)  # type: ignore[attr-defined]
+        self._steps.begin(trainer)
         self._log(trainer, pl_module)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Also called after micro-batches that end no optimizer step.
-        if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._logged_step:
+        if self._steps.is_reached(trainer) and trainer.global_step % self.every_n_steps == 0:
             self._log(trainer, pl_module)
 
     def _log(self, trainer: Trainer, pl_module: Any) -> None:
         assert self._batch is not None
-        self._logged_step = trainer.global_step
         captured = capture_attention(pl_module.backbone, self._batch.to(pl_module.device))
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if trainer.is_global_zero:

@@ -5,6 +5,7 @@ from typing_extensions import override
 
 from lightning_m2pt.answering.decoding import GreedyAnswering
 from lightning_m2pt.answering.score_metric import ScoreMetric
+from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 
 class BenchmarkScores(Callback):
@@ -27,11 +28,11 @@ class BenchmarkScores(Callback):
             raise ValueError(f"every_n_steps is {every_n_steps}: it must be 1 or more")
         self.benchmarks: list[Any] = list(benchmarks)
         self.every_n_steps = every_n_steps
-        self._last_step = 0
+        self._steps = StepBoundary()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._last_step = trainer.global_step
+        self._steps.begin(trainer)
         for benchmark in self.benchmarks:
             benchmark.trainer = trainer  # each process asks its share
             benchmark.connect(trainer.datamodule.processor)  # type: ignore[attr-defined]
@@ -39,9 +40,8 @@ class BenchmarkScores(Callback):
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self._last_step or trainer.global_step % self.every_n_steps:
+        if not self._steps.is_reached(trainer) or trainer.global_step % self.every_n_steps:
             return
-        self._last_step = trainer.global_step
         pl_module.eval()  # no dropout, and none of its draws: tuning goes on as if nobody had looked
         for benchmark in self.benchmarks:
             header = {

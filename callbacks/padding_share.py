@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_m2pt.inputs.batch import Batch, Span
+from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 
 class PaddingShare(Callback):
@@ -19,11 +20,11 @@ class PaddingShare(Callback):
 
     def __init__(self) -> None:
         self._rows: Tensor | None = None
-        self._step = 0
+        self._steps = StepBoundary()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
+        self._steps.begin(trainer)
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -31,9 +32,8 @@ class PaddingShare(Callback):
         rows_of_image = backbone.shape.patches + backbone.attachment.rows_beside_patches()
         rows = padded_and_all_rows(batch, rows_of_image)
         self._rows = rows if self._rows is None else self._rows + rows
-        if trainer.global_step == self._step:
-            return  # inside an accumulation window
-        self._step = trainer.global_step
+        if not self._steps.is_reached(trainer):
+            return
         padded, total = trainer.strategy.reduce(self._rows, reduce_op="sum")
         self._rows = None
         pl_module.log("train/padding", padded / total, rank_zero_only=True)

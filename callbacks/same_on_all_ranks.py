@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.tensor_hashes import hash_tensors
+from lightning_m2pt.tuning.step_boundary import StepBoundary
 from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from lightning_m2pt.visible_text import counted
 
@@ -28,11 +29,11 @@ class SameOnAllRanks(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self._gradients_are_proven = False
-        self._compared_step = 0
+        self._steps = StepBoundary()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._compared_step = trainer.global_step
+        self._steps.begin(trainer)
         if trainer.world_size > 1:
             require_same(trainer, "trained tensors", trained_parameters(pl_module))
 
@@ -52,10 +53,8 @@ class SameOnAllRanks(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if trainer.world_size == 1 or step == self._compared_step or step % self.every_n_steps:
+        if not self._steps.is_reached(trainer) or trainer.world_size == 1 or trainer.global_step % self.every_n_steps:
             return
-        self._compared_step = step
         require_same(trainer, "trained tensors", trained_parameters(pl_module))
 
     @override

@@ -16,6 +16,7 @@ from lightning_m2pt.storage.checkpoint_content import bad_checkpoint
 from lightning_m2pt.system.stop_signals import StopSignals
 from lightning_m2pt.tuning.loop_counters import recount_micro_batches, repeat_what_follows_the_step
 from lightning_m2pt.tuning.rng import restore_rng, rng_state
+from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 RNG_KEY = "rng_of_each_rank"
 STATE_ALREADY_LOST = (DivergedError, EnvironmentFailure)
@@ -48,8 +49,8 @@ class StepCheckpoint(Checkpoint):
             raise BadInputError(f"the interval is {every_n_steps} steps", where="every_n_steps", expected="at least 1")
         self.checkpoints_dir = Path(checkpoints_dir)
         self.every_n_steps = every_n_steps
-        self._boundary: dict[str, Any] | None = None
-        self._boundary_step = 0
+        self._steps = StepBoundary()
+        self._noted: dict[str, Any] | None = None
         self._saved_step = 0
         self._may_validate_again = False
         self._rng_to_restore: dict[str, Any] | None = None
@@ -74,7 +75,7 @@ class StepCheckpoint(Checkpoint):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._boundary_step = trainer.global_step
+        self._steps.begin(trainer)
         self._signals.take_over()
         # Here and nowhere else: earlier, making the loader's iterator would draw from the restored generator; later,
         # in on_train_batch_start, the first draws of a new epoch would be over.
@@ -88,16 +89,15 @@ class StepCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._boundary_step:
-            return  # inside an accumulation window
-        self._boundary_step = trainer.global_step
-        self._boundary = noted_state(trainer)
+        if not self._steps.is_reached(trainer):
+            return
+        self._noted = noted_state(trainer)
         self._may_validate_again = False
         if trainer.strategy.reduce_boolean_decision(bool(self._signals.received), all=False):
             self._stopping = True
             self._raised_when_saved = None
         self._stopping = self._stopping or self._raised_when_saved is not None
-        self._due = self._stopping or self._boundary_step % self.every_n_steps == 0
+        self._due = self._stopping or self._steps.step % self.every_n_steps == 0
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -113,7 +113,7 @@ class StepCheckpoint(Checkpoint):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         # From here on tensors change: the note no longer holds until the next boundary. Whatever refuses the update
         # (the gradient check) does so in this hook of an earlier callback.
-        self._boundary = None
+        self._noted = None
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,22 +143,22 @@ class StepCheckpoint(Checkpoint):
         log.warning(
             "stopped by %s after step %d, state saved: the same command goes on",
             signal.Signals(number).name,
-            self._boundary_step,
+            self._steps.step,
         )
         raise SystemExit(self._signals.exit_code)
 
     def _save(self, trainer: Trainer) -> None:
-        if self._boundary is None or self._saved_step == self._boundary_step or not self._is_logged(trainer):
+        if self._noted is None or self._saved_step == self._steps.step or not self._is_logged(trainer):
             return
-        checkpoint = self._boundary | {RNG_KEY: gather_states(self._boundary[RNG_KEY], trainer.world_size)}
-        trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._boundary_step))
-        self._saved_step = self._boundary_step
+        checkpoint = self._noted | {RNG_KEY: gather_states(self._noted[RNG_KEY], trainer.world_size)}
+        trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._steps.step))
+        self._saved_step = self._steps.step
         trainer.strategy.barrier("StepCheckpoint")
 
     def _is_logged(self, trainer: Trainer) -> bool:
         # What a checkpoint counts as done is in the loggers, too. Lightning counts a step here once it has logged the
         # step's metrics and made its validation.
-        return self._may_validate_again or trainer.fit_loop.epoch_loop._batches_that_stepped == self._boundary_step
+        return self._may_validate_again or trainer.fit_loop.epoch_loop._batches_that_stepped == self._steps.step
 
 
 def noted_state(trainer: Trainer) -> dict[str, Any]:

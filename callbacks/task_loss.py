@@ -5,6 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 Sums = dict[str, tuple[float, int]]
 
@@ -28,11 +29,11 @@ class TaskLosses(Callback):
         self.every_n_steps = every_n_steps
         self._window: deque[Sums] = deque(maxlen=steps)
         self._step_sums: Sums = {}
-        self._step = 0
+        self._steps = StepBoundary()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
+        self._steps.begin(trainer)
 
     @override
     def on_train_batch_end(
@@ -41,12 +42,11 @@ class TaskLosses(Callback):
         for loss in outputs["task_losses"]:
             loss_sum, tokens = self._step_sums.get(loss.task, (0.0, 0))
             self._step_sums[loss.task] = (loss_sum + loss.loss_sum, tokens + loss.tokens)
-        if trainer.global_step == self._step:
-            return  # inside an accumulation window
-        self._step = trainer.global_step
+        if not self._steps.is_reached(trainer):
+            return
         self._window.append(self._step_sums)
         self._step_sums = {}
-        if self._step % self.every_n_steps:
+        if self._steps.step % self.every_n_steps:
             return
         for task, (loss_sum, tokens) in sum_by_task(self._window).items():
             if tokens:

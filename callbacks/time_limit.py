@@ -7,6 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 from typing_extensions import override
 
+from lightning_m2pt.tuning.step_boundary import StepBoundary
+
 
 class OutOfTime(Exception):
     """A run has had the time it was given; its last whole step is saved."""
@@ -30,20 +32,19 @@ class TimeLimit(Callback):
         self.seconds = Timer(duration=duration).time_remaining() or 0.0
         self.stop = stop
         self._began = time.monotonic()
-        self._step = 0
+        self._steps = StepBoundary()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
-        self._step = trainer.global_step
+        self._steps.begin(trainer)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._step:
-            return  # inside an accumulation window
-        self._step = trainer.global_step
+        if not self._steps.is_reached(trainer):
+            return
         # One clock for all processes: they have to stop after the same step.
         if trainer.strategy.broadcast(time.monotonic() - self._began >= self.seconds):
-            self.stop(OutOfTime(f"out of time after step {self._step}, state saved: the same command goes on"))
+            self.stop(OutOfTime(f"out of time after step {self._steps.step}, state saved: the same command goes on"))

@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,14 +21,14 @@ from experiments.sweep.jobs import Job, shell_line
 from experiments.sweep.record import Entry, State, SweepRecord, is_complete, why_incomplete
 from lightning_m2pt.storage.run_record import MADE_WITH, read_run_record
 from lightning_m2pt.system.checkout import child_environment
+from lightning_m2pt.system.stop_signals import EXIT_CODE_BASE, stop_signals_handled_by
 
 M2PT = (sys.executable, "-m", "lightning_m2pt.main")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """The same numbers whatever else runs beside, and as fast: the cores are taken by other cells."""
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_REFRESHES = 1.0
-SIGNAL_BASE = 128
-STOPPED_CODES = {-signal.SIGINT, -signal.SIGTERM, SIGNAL_BASE + signal.SIGINT, SIGNAL_BASE + signal.SIGTERM}
+STOPPED_CODES = {-signal.SIGINT, -signal.SIGTERM, EXIT_CODE_BASE + signal.SIGINT, EXIT_CODE_BASE + signal.SIGTERM}
 ACCURACY, LOSS = "val/answer_accuracy", "val/loss"
 LONGEST_ERROR = 200
 
@@ -66,18 +65,8 @@ class StopRequests:
     def __init__(self) -> None:
         self.number, self.count = 0, 0
 
-    @contextmanager
-    def noted(self) -> Iterator["StopRequests"]:
-        """Takes SIGINT, SIGTERM and SIGHUP over while the block runs."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        previous = {number: signal.signal(number, self._note) for number in numbers}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Counts a signal; the handler of all stop signals while the sweep runs."""
         self.number, self.count = self.number or number, self.count + 1
 
 
@@ -119,7 +108,8 @@ class SweepRunner:
         """
         waiting = [job for job in self._jobs if not self._is_settled(job)]
         forwarded, next_refresh = 0, 0.0
-        with StopRequests().noted() as stop:
+        stop = StopRequests()
+        with stop_signals_handled_by(stop.note):
             try:
                 while self._running or (waiting and not stop.number):
                     if stop.count > forwarded:
@@ -137,7 +127,7 @@ class SweepRunner:
         self._refresh()
         if stop.number:
             self._tell("stopped: the same command goes on")
-            raise SystemExit(SIGNAL_BASE + stop.number)
+            raise SystemExit(EXIT_CODE_BASE + stop.number)
 
     def _is_settled(self, job: Job, since: float = float("inf")) -> bool:
         """Tells whether a job need not be run: complete, failed for good, or failed elsewhere since a time."""

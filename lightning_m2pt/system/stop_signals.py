@@ -7,7 +7,8 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
@@ -21,15 +22,13 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 class StopSignals:
     """Notes the first stop signal, so that what is under way can be finished; a second one ends the process at once.
 
-    A hang-up that the process was told to ignore (nohup) stays ignored.
-
     Attributes:
         received: Number of the signal; 0 before one came.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        self._previous: dict[signal.Signals, Any] = {}
+        self._handled = contextlib.ExitStack()
 
     @property
     def exit_code(self) -> int:
@@ -38,16 +37,11 @@ class StopSignals:
 
     def take_over(self) -> None:
         """Handles the signals from now on."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python lets only the main thread handle signals
-        for number in signals_to_handle():
-            self._previous[number] = signal.signal(number, self._note)
+        self._handled.enter_context(stop_signals_handled_by(self._note))
 
     def give_back(self) -> None:
         """Leaves the signals to whoever handled them before."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        self._handled.close()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received:
@@ -55,20 +49,32 @@ class StopSignals:
         self.received = number
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> AbstractContextManager[None]:
     """Lets a stop signal end the block as ``SystemExit``, with the exit code a shell expects and all cleaning up done.
 
     Python itself cleans up after SIGINT only, and Lightning makes exit code 1 of that.
     """
+    return stop_signals_handled_by(_end)
+
+
+@contextlib.contextmanager
+def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Calls a handler for stop signals while the block runs; afterwards they are whose they were.
+
+    A hang-up that the process was told to ignore (nohup) stays ignored. In another thread than the main one nothing is
+    handled: Python lets only that handle signals.
+
+    Args:
+        handler: Given the signal's number and the frame that it came in.
+    """
     previous: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        previous = {number: signal.signal(number, _end) for number in signals_to_handle()}
+        previous = {number: signal.signal(number, handler) for number in signals_to_handle()}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def signals_to_handle() -> list[signal.Signals]:
