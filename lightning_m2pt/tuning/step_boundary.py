@@ -6,8 +6,8 @@ from lightning.pytorch import Trainer
 class StepBoundary:
     """Tells in ``on_train_batch_end``, which is called for every micro-batch, whether an optimizer step has ended.
 
-    Inside an accumulation window Lightning's count of steps stands still; it moves with the optimizer's step, before this
-    hook.
+    Inside an accumulation window Lightning's count of steps stands still; it moves with the optimizer's step, before
+    this hook.
 
     Attributes:
         step: The number of optimizer steps that had been made when a boundary was last seen.
