@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from experiments.commands import fit as fit_module
 from experiments.configuration.cli import parse_experiment
-from experiments.runs.loading import load_run
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.storage.adapter_folder import (
     CONFIG_FILE,
     TENSOR_FILE,
@@ -180,9 +180,9 @@ def test_another_type_of_the_base_or_template_is_said(
     words = small_words(tmp_path, steps=1)
     _, run = fitted(words)
     capsys.readouterr()
-    load_run(run, parse_experiment(words), ["vicuna_v1"])
+    load_weights(run, parse_experiment(words).model, ["vicuna_v1"])
     assert "note" not in capsys.readouterr().out
-    load_run(run, parse_experiment([*words, "--model.backbone.dtype", "bfloat16"]), ["plain"])
+    load_weights(run, parse_experiment([*words, "--model.backbone.dtype", "bfloat16"]).model, ["plain"])
     said = " ".join(capsys.readouterr().out.split())
     assert "tuned on a base in float32, which is in bfloat16 now" in said
     assert "tuned with the template vicuna_v1, asked in plain now" in said
