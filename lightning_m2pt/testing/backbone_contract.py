@@ -65,6 +65,7 @@ def backbone_contract(make: MakeUnloaded, *, has_library_passes: bool = True) ->
     check_unloaded(make, unloaded, name)
     backbone = loaded(make, "float32")
     check_loaded(make, backbone, name)
+    check_count(backbone, name)
     check_sizes(backbone, name)
     check_processor(backbone, name)
     check_long_sequences(backbone, name)
@@ -127,6 +128,15 @@ def check_loaded(make: MakeUnloaded, backbone: Backbone, name: str) -> None:
     wrong = [tensor for tensor, each in other.named_parameters() if each.dtype != torch.bfloat16]
     claim(not wrong, f"{name}: {', '.join(wrong[:3])} is not of the type that was asked for")
     claim(other.dtype_name == "bfloat16", f"{name}: dtype_name says {other.dtype_name} of a bfloat16 model")
+
+
+def check_count(backbone: Backbone, name: str) -> None:
+    """The base is counted as it was built, whatever a method has put into its modules since."""
+    base, place = backbone.base_parameters(), backbone.sublayer(0, "mlp")
+    place.register_parameter("put_in_by_a_method", torch.nn.Parameter(torch.zeros(1)))
+    counted = backbone.base_parameters()
+    del place.put_in_by_a_method
+    claim(counted == base, f"{name}: base_parameters counts what a method has put into the modules")
 
 
 def check_sizes(backbone: Backbone, name: str) -> None:

@@ -64,6 +64,13 @@ class OneType(OpenClipLlama):
         super().finish()
 
 
+class CountsWhatIsAttached(OpenClipLlama):
+    """A method's share is taken of more than the untouched model."""
+
+    def base_parameters(self) -> int:
+        return sum(each.numel() for name, each in self.named_parameters() if name != "vision_tower.proj")
+
+
 class WrongSize(OpenClipLlama):
     """A size is not that of the model."""
 
@@ -212,6 +219,7 @@ BUGS: dict[type[OpenClipLlama], str] = {
     DrawsAtRandom: "a tensor is drawn, not read",
     LoadsAgain: "a second load builds another model",
     OneType: "projector.weight, projector.bias is not of the type",
+    CountsWhatIsAttached: "base_parameters counts what a method has put into the modules",
     WrongSize: r"shape.patches is 17, and there are 16",
     SmallPictures: r"the processor makes pictures of \(3, 8, 8\)",
     KnowsNoEnd: "129 rows are not refused",
