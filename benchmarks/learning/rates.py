@@ -15,7 +15,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import yaml
+from experiments.configuration.cli import parse_experiment
 
 LOG = logging.getLogger("rates")
 OUTPUTS = Path("outputs/rates")
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     own = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    rates = yaml.safe_load(Path(own.config).read_text())["model"]["optimizer"]["learning_rate"]
+    rates = parse_experiment(["--config", own.config]).config["model"]["optimizer"]["learning_rate"]
     grid = {part: json.loads(own.grid).get(part, [float(rate)]) for part, rate in rates.items()}
     settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     jobs = [(setting, extra.split()) for setting in settings for extra in own.extra]

@@ -1,5 +1,6 @@
 """Reading a sweep's file: what it expands to, and what ends before anything runs."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -176,3 +177,35 @@ def test_a_dry_run_prints_the_lines_and_nothing_else(capfd):
     assert all(line.startswith(f"m2pt train --config {BASE} ") for line in lines)
     assert lines[9].endswith("--model.method.visual_length=0 --seed_everything 2")
     assert shown.err == "20 cells\n"
+
+
+def test_configs_are_named_as_seen_from_the_sweeps_file_from_whatever_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("include: part.yaml\n")
+    (tmp_path / "part.yaml").write_text("trainer: {max_steps: 1}\n")
+    path = tmp_path / "sweep.yaml"
+    path.write_text("seeds: [0]\ncells: [{label: a, config: mine.yaml}, {label: b, config: full}]\n")
+    lines, keys = [], []
+    for folder in (ROOT, tmp_path, tmp_path.parent):
+        monkeypatch.chdir(folder)
+        jobs = cells(read_sweep(path), SweepSettings())
+        lines.append(command_lines(jobs))
+        keys.append([job.key for job in jobs])
+    assert [line[0].split()[3] for line in lines] == [
+        f"{tmp_path}/mine.yaml",
+        "mine.yaml",
+        f"{tmp_path.name}/mine.yaml",
+    ]
+    assert lines[0][1].split()[3] == "experiments/full.yaml"
+    assert lines[1][1].split()[3] == str(ROOT / "experiments" / "full.yaml")
+    assert keys[0] == keys[1] == keys[2]
+    (tmp_path / "part.yaml").write_text("trainer: {max_steps: 2}\n")
+    changed = [job.key for job in cells(read_sweep(path), SweepSettings())]
+    assert changed[0] != keys[0][0]
+    assert changed[1] == keys[0][1]
+
+
+def test_a_config_as_seen_from_the_working_directory_gets_the_way_there(tmp_path):
+    with pytest.raises(BadInputError) as error:
+        read_sweep(written(tmp_path, f"seeds: [0]\ncells: [{{label: a, config: {BASE}}}]\n"))
+    way = os.path.relpath(ROOT / BASE, tmp_path)
+    assert error.value.hint == f"it is there as seen from the working directory: write {way}"
