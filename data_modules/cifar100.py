@@ -26,29 +26,25 @@ from typing import Literal
 
 import numpy
 
-from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.cifar10 import HUB_IMAGE_COLUMNS, pictures_and_labels
+from data_modules.benchmark import TemplateName
+from data_modules.cifar import CIFAR, HUB_IMAGE_COLUMNS, names_in_batch, pictures_and_labels
 from data_modules.cifar100_names import COARSE_NAMES, FINE_NAMES
+from data_modules.labelled_pictures import MAIN_OBJECT, LabelledPicture
 from data_modules.reading.files import fake_image
 from data_modules.reading.hub_files import (
     class_names,
-    hub_files,
     labelled_pictures,
-    refuse_neither_form,
-    refuse_two_forms,
 )
 from data_modules.reading.restricted_pickle import WritableValue, python2_pickle, read_batch
 from lightning_m2pt.configuration.paths import FilePath
-from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Question
 
 FOLDER = "cifar-100-python"
 META_FILE = "meta"
-QUESTION = "What is the main object in this image?"
 MISSPELT_NAMES = {"cra": "crab"}
 
 
-class CIFAR100(BenchmarkDataModule):
+class CIFAR100(CIFAR):
     """One split of CIFAR-100.
 
     Args:
@@ -63,7 +59,7 @@ class CIFAR100(BenchmarkDataModule):
     """
 
     name = "cifar100"
-    rules = ("closed_set",)
+    folder_name = FOLDER
 
     def __init__(
         self,
@@ -73,30 +69,11 @@ class CIFAR100(BenchmarkDataModule):
         max_new_tokens: int = 50,
         limit: int | None = None,
         split: Literal["test", "train"] = "test",
-        question: str = QUESTION,
+        question: str = MAIN_OBJECT,
         labels: Literal["fine", "coarse"] = "fine",
     ) -> None:
-        super().__init__(root, template, batch_size, max_new_tokens, limit)
-        self.split = split
-        self.question = question
+        super().__init__(root, template, batch_size, max_new_tokens, limit, split, question)
         self.labels = labels
-
-    @property
-    def folder(self) -> Path:
-        """Where the pickled files are."""
-        return self.root / FOLDER
-
-    @property
-    def hub(self) -> list[Path]:
-        """The hub's files of the split; none if the original ones are there.
-
-        Raises:
-            BadInputError: If both forms are there, or neither.
-        """
-        files = hub_files(self.root, self.split)
-        refuse_two_forms(self.root, files, self.folder)
-        refuse_neither_form(self.root, files, self.folder, self.split)
-        return files
 
     @property
     def classes(self) -> list[str]:
@@ -109,20 +86,8 @@ class CIFAR100(BenchmarkDataModule):
             known = FINE_NAMES if self.labels == "fine" else COARSE_NAMES
             found = class_names(self.hub[0], f"{self.labels}_label") or list(known)
         else:
-            found = self.names_in_meta()
+            found = names_in_batch(self.folder / META_FILE, f"{self.labels}_label_names")
         return [MISSPELT_NAMES.get(name, name) for name in found]
-
-    def names_in_meta(self) -> list[str]:
-        """Returns the class names in ``meta``.
-
-        Raises:
-            BadInputError: If the file cannot be read.
-        """
-        path, key = self.folder / META_FILE, f"{self.labels}_label_names"
-        names = read_batch(path).get(key)
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-            raise BadInputError("there are no class names", where=f"{path}: {key}", expected="a list of texts")
-        return list(map(str, names))
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -143,20 +108,9 @@ class CIFAR100(BenchmarkDataModule):
             if not self.hub
             else labelled_pictures(self.hub, HUB_IMAGE_COLUMNS, f"{self.labels}_label", len(classes))
         )
-        return [
-            Question(
-                id=f"{self.split}/{number}",
-                subtask="",
-                text=self.question,
-                target=classes[label],
-                image=image,
-                image_id=f"{self.split}/{number}",
-                source=where,
-            )
-            for number, (where, image, label) in enumerate(pictures, start=1)
-        ]
+        return self.asked(self.numbered(pictures), classes)
 
-    def original_pictures(self, number_of_classes: int) -> Iterator[tuple[str, numpy.ndarray, int]]:
+    def original_pictures(self, number_of_classes: int) -> Iterator[LabelledPicture]:
         """Yields (place, pixels, class number) of the split's pickled file.
 
         Raises:

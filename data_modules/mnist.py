@@ -27,7 +27,8 @@ from typing import BinaryIO, Literal, cast
 
 import numpy
 
-from data_modules.benchmark import BenchmarkDataModule, TemplateName
+from data_modules.benchmark import TemplateName
+from data_modules.labelled_pictures import LabelledPicture, LabelledPictures
 from data_modules.reading.files import fake_image
 from data_modules.reading.hub_files import hub_files, labelled_pictures, refuse_neither_form, refuse_two_forms
 from lightning_m2pt.configuration.paths import FilePath
@@ -49,7 +50,7 @@ HUB_LABEL_COLUMN = "label"
 TORCHVISION_FOLDER = Path("MNIST") / "raw"
 
 
-class MNIST(BenchmarkDataModule):
+class MNIST(LabelledPictures):
     """One split of MNIST.
 
     Args:
@@ -63,7 +64,6 @@ class MNIST(BenchmarkDataModule):
     """
 
     name = "mnist"
-    rules = ("closed_set",)
 
     def __init__(
         self,
@@ -75,9 +75,7 @@ class MNIST(BenchmarkDataModule):
         split: Literal["test", "train"] = "test",
         question: str = QUESTION,
     ) -> None:
-        super().__init__(root, template, batch_size, max_new_tokens, limit)
-        self.split = split
-        self.question = question
+        super().__init__(root, template, batch_size, max_new_tokens, limit, split, question)
 
     @property
     def classes(self) -> list[str]:
@@ -102,18 +100,7 @@ class MNIST(BenchmarkDataModule):
         if not any(file.exists() for file in self.idx_files()):
             refuse_neither_form(self.root, hub, self.idx_files()[0], self.split)
         pictures = labelled_pictures(hub, HUB_IMAGE_COLUMNS, HUB_LABEL_COLUMN, len(DIGITS)) if hub else self.original()
-        return [
-            Question(
-                id=f"{self.split}/{number}",
-                subtask="",
-                text=self.question,
-                target=DIGITS[label],
-                image=image,
-                image_id=f"{self.split}/{number}",
-                source=where,
-            )
-            for number, (where, image, label) in enumerate(pictures, start=1)
-        ]
+        return self.asked(self.numbered(pictures), DIGITS)
 
     def idx_files(self) -> tuple[Path, Path]:
         """Returns the split's two files, of pictures and of labels: with ``.gz`` if only that is there."""
@@ -123,7 +110,7 @@ class MNIST(BenchmarkDataModule):
         images, labels = (with_ending(folder / name.format(prefix=PREFIXES[self.split])) for name in names)
         return images, labels
 
-    def original(self) -> Iterator[tuple[str, numpy.ndarray, int]]:
+    def original(self) -> Iterator[LabelledPicture]:
         """Yields (place, pixels, digit) of the IDX files.
 
         Raises:

@@ -15,7 +15,8 @@ Metric: ``exact`` (accuracy per task), the record's answer being the target.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
@@ -160,29 +161,20 @@ class VisionFlanHeldOut(BenchmarkDataModule):
             )
         self.questions_per_task = questions_per_task
         self.held_out_tasks = held_out_tasks or []
-        self.tuning_set: VisionFlan
-        if held_out_tasks:
-            self.tuning_set = VisionFlanWithoutTasks(
-                root,
-                template,
-                batch_size,
-                held_out_tasks,
-                annotation_file=annotation_file,
-                image_folder=image_folder,
-                validation_fraction=validation_fraction,
-                skip_empty_answers=skip_empty_answers,
-            )
-        else:
-            self.tuning_set = VisionFlan(
-                root,
-                template,
-                batch_size,
-                annotation_file=annotation_file,
-                image_folder=image_folder,
-                validation_file=validation_file,
-                validation_fraction=validation_fraction,
-                skip_empty_answers=skip_empty_answers,
-            )
+        make: Callable[..., VisionFlan] = (
+            partial(VisionFlanWithoutTasks, held_out_tasks=held_out_tasks)
+            if held_out_tasks
+            else partial(VisionFlan, validation_file=validation_file)
+        )
+        self.tuning_set = make(
+            root=root,
+            template=template,
+            batch_size=batch_size,
+            annotation_file=annotation_file,
+            image_folder=image_folder,
+            validation_fraction=validation_fraction,
+            skip_empty_answers=skip_empty_answers,
+        )
 
     @staticmethod
     def write_fake(root: Path) -> None:

@@ -1,4 +1,11 @@
-"""A lock that keeps two processes from working on one file; a kill releases it."""
+"""A lock that keeps two processes from working on one file; a kill releases it.
+
+``flock`` itself, and not the library ``filelock`` (4.2 was looked at): its locks keep their descriptor to themselves,
+and everything here needs it. Those who wait are told what the holder has written, a lock whose file was removed is
+noticed and taken again before anything is written, a sweep's children hold their parent's lock, and one who waits is
+woken by the kernel instead of asking again and again. Its ``lock_descriptor`` would take the place of ``try_flock``
+alone.
+"""
 
 import contextlib
 import fcntl

@@ -9,7 +9,7 @@ from string import Formatter
 import numpy
 import pytest
 
-from data_modules import cifar10, mnist, snli_ve, vsr
+from data_modules import labelled_pictures, mnist, snli_ve, vsr
 from experiments.backbone_recipe.joint_stage import caption_of
 from experiments.backbone_recipe.settings import RECIPES, RecipeSettings
 from experiments.configuration.cli import parse_experiment
@@ -124,7 +124,7 @@ def test_the_data_modules_ask_in_evaluations_words() -> None:
     assert snli_ve.QUESTION_TEMPLATE.format(hypothesis=evaluation_questions.HYPOTHESIS) == (
         evaluation_questions.HYPOTHESIS_QUESTION
     )
-    assert cifar10.QUESTION == evaluation_questions.MAIN_OBJECT
+    assert labelled_pictures.MAIN_OBJECT == evaluation_questions.MAIN_OBJECT
     assert mnist.QUESTION == evaluation_questions.SHOWN_DIGIT
     assert vsr.QUESTION_TEMPLATE.format(caption=evaluation_questions.RELATION) == evaluation_questions.RELATION_QUESTION
 
