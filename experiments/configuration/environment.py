@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from lightning.pytorch import Trainer
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.visible_text import counted
 
 TRAINER_PREFIX = "PL_TRAINER_"
 
@@ -19,9 +20,8 @@ def refuse_trainer_variables(environment: Mapping[str, str]) -> None:
     known = {f"{TRAINER_PREFIX}{name.upper()}" for name in inspect.signature(Trainer).parameters}
     found = sorted(name for name in known & set(environment) if environment[name])
     if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise BadInputError(
-            f"Lightning would take {', '.join(found[:3])}{more} for settings",
+            f"Lightning would take {counted(found)} for settings",
             where="environment",
             expected="settings in a file or on the command line, where a run's name covers them",
             hint=f"unset {' '.join(found)}",

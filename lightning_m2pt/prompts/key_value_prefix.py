@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.prompts.row_hooks import RowHooks
 from lightning_m2pt.prompts.shared_prefix import KeysAndValues
 
 
@@ -109,28 +110,17 @@ def learned_prefix(decoder: Any, prefix: KeyValuePrefix) -> list[KeysAndValues]:
     return layers
 
 
-class QueryRows:
+class QueryRows(RowHooks):
     """Learned queries in the place of the first rows' own: hooks on the query projections of a decoder.
 
     Rows keep their keys, values and residual stream; only what they ask is learned. Active while whole sequences are
     run, not while single tokens are decoded from the cache.
     """
 
-    def __init__(self) -> None:
-        self.rows: Sequence[Tensor | None] = ()
-        self._handles: list[Any] = []
-
     def install(self, layers: Sequence[nn.Module]) -> None:
         """Hooks every layer's query projection."""
         for number, layer in enumerate(layers):
             self._handles.append(layer.self_attn.q_proj.register_forward_hook(self._hook(number)))  # type: ignore[union-attr]
-
-    def remove(self) -> None:
-        """Takes the hooks away again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self.rows = ()
 
     def _hook(self, number: int) -> Any:  # noqa: ANN401
         def replace(_projection: nn.Module, _arguments: tuple[Tensor, ...], queries: Tensor) -> Tensor | None:

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from lightning_m2pt.prompts.row_hooks import RowHooks
 
 VisualPosition: TypeAlias = Literal["before_cls", "after_cls"]
 
@@ -30,25 +31,17 @@ def put_rows_first(rows: Tensor, hidden_states: Tensor, replaced: int, kept: int
     return torch.cat([hidden_states[:, :kept], expanded, hidden_states[:, kept + replaced :]], dim=1)
 
 
-class VisionTokenPath:
+class VisionTokenPath(RowHooks):
     """Prompt rows in a bidirectional tower: put in before the first layer that has some, overwritten later."""
 
     def __init__(self) -> None:
-        self.rows: Sequence[Tensor | None] = ()
+        super().__init__()
         self.position: VisualPosition = "before_cls"
-        self._handles: list[RemovableHandle] = []
 
     def install(self, blocks: Sequence[nn.Module]) -> None:
         """Hooks every block's input."""
         for layer, block in enumerate(blocks):
             self._handles.append(block.register_forward_pre_hook(self._hook(layer)))
-
-    def remove(self) -> None:
-        """Takes the hooks away again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self.rows = ()
 
     @property
     def rows_in_front(self) -> int:
@@ -74,7 +67,7 @@ class VisionTokenPath:
         return overwrite
 
 
-class LanguageTokenPath:
+class LanguageTokenPath(RowHooks):
     """Prompt rows in a causal decoder: P rows stand in front of the sequence from the start.
 
     Rotary positions 0..P-1 belong to the prompts, so the first real row has position P in every variant. Before the
@@ -83,21 +76,13 @@ class LanguageTokenPath:
     """
 
     def __init__(self) -> None:
-        self.rows: Sequence[Tensor | None] = ()
+        super().__init__()
         self.decodes_from_cache = False
-        self._handles: list[RemovableHandle] = []
 
     def install(self, layers: Sequence[nn.Module]) -> None:
         """Hooks every decoder layer's input."""
         for layer, block in enumerate(layers):
             self._handles.append(block.register_forward_pre_hook(self._hook(layer), with_kwargs=True))
-
-    def remove(self) -> None:
-        """Takes the hooks away again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self.rows = ()
 
     def _hook(self, layer: int) -> Any:  # noqa: ANN401
         def overwrite(

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lightning_m2pt.visible_text import counted
+
 TASKS = "tasks"
 """Section of run.json: the names of the tasks a run was tuned on."""
 TESTBED_TASKS = "testbed+*"
-NAMED_TASKS = 3
-"""How many task names a sentence lists; programs get all of them."""
 COCO_SETS = ("pope", "vsr", "mme")
 
 
@@ -97,7 +97,7 @@ def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequ
     for benchmark in benchmarks:
         shared = overlaps_with(benchmark, tasks)
         if shared:
-            reasons = "; ".join(f"{listed(named)}: {reason}" for reason, named in shared)
+            reasons = "; ".join(f"{counted(named)}: {reason}" for reason, named in shared)
             notes.append(f"not {kind} without reserve: {runs}: {benchmark} shares with the tuning set: {reasons}")
         else:
             clean.append(benchmark)
@@ -107,9 +107,3 @@ def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequ
             f"{', '.join(clean)}"
         )
     return notes
-
-
-def listed(tasks: Sequence[str]) -> str:
-    """Returns the first names of tasks, and how many more there are."""
-    more = len(tasks) - NAMED_TASKS
-    return ", ".join(tasks[:NAMED_TASKS]) + (f" and {more} more" if more > 0 else "")
