@@ -8,6 +8,7 @@ from data_modules.benchmark import BenchmarkDataModule
 from experiments.commands.evaluate import answers_come_from, recorded_config
 from experiments.commands.parsers.predict import answering_parser
 from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.configuration.path_settings import paths_in_names
 from experiments.runs.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import short_hash
 from experiments.runs.loading import experiment_of_run, load_run
@@ -53,4 +54,5 @@ def decides(run: Path, experiment: Experiment) -> dict[str, Any]:
     data: dict[str, Any] = experiment.config["data"]
     model, recorded = answers_come_from(experiment.config["model"]), recorded_config(run, experiment.opened)
     same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
-    return data if same_model else {"data": data, "model": model}
+    named = paths_in_names({"data": data, "model": model}, experiment.opened)
+    return named["data"] if same_model else named

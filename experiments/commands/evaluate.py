@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.commands.parsers.evaluate import argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.configuration.path_settings import absolute_paths
+from experiments.configuration.path_settings import absolute_paths, paths_in_names
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import (
     NOT_DECIDING_BACKBONE_KEYS,
@@ -20,6 +20,7 @@ from experiments.runs.prepare import check_experiment, require_benchmarks
 from experiments.runs.training import check_processes
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.answering.near_ties import depends_on_batch
+from lightning_m2pt.configuration.paths import absolute
 from lightning_m2pt.configuration.recorded import recorded_configuration
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
@@ -84,7 +85,7 @@ def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | No
     experiment.config["benchmarks"] = [config for _, config in chosen]
     if root is not None:
         for benchmark, config in chosen:
-            benchmark.root = root / benchmark.name
+            benchmark.root = Path(absolute(str(root / benchmark.name)))
             config["init_args"]["root"] = str(benchmark.root)
 
 
@@ -125,7 +126,11 @@ def evaluation_folder(
         "method": method,
         "shots": shots,
     }
-    return run / "evaluations" / f"{'-'.join(words or ['changed'])}-{short_hash(decides)}"
+    return (
+        run
+        / "evaluations"
+        / f"{'-'.join(words or ['changed'])}-{short_hash(paths_in_names(decides, experiment.opened))}"
+    )
 
 
 def recorded_config(run: Path, opened: Sequence[str]) -> dict[str, Any]:

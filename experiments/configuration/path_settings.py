@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.configuration.schema import GROUPS, OUR_PACKAGES
 from lightning_m2pt.configuration.allowed_imports import ALLOWED, is_allowed
-from lightning_m2pt.configuration.paths import FileText, absolute, beside_its_file, path_arguments, portable
+from lightning_m2pt.configuration.paths import FileText, absolute, beside_its_file, hashed, path_arguments, portable
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 
@@ -35,6 +35,11 @@ def absolute_paths(tree: Mapping[str, Any], opened: Sequence[str]) -> dict[str, 
 def portable_paths(config: Mapping[str, Any], opened: Sequence[str]) -> dict[str, Any]:
     """Returns a resolved configuration as a run keeps it: absolute paths, and names of places where there are any."""
     return with_paths(config, lambda path, _: portable(path), opened)
+
+
+def paths_in_names(config: Mapping[str, Any], opened: Sequence[str]) -> dict[str, Any]:
+    """Returns a resolved configuration, or sections of one, as names of evaluations' folders are made from it."""
+    return with_paths(config, lambda path, _: hashed(path), opened)
 
 
 def look_beside(path: str, key: str) -> str:

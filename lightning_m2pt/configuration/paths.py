@@ -171,6 +171,14 @@ def portable(text: str) -> str:
     return text
 
 
+def hashed(text: str) -> str:
+    """Returns a path as names of evaluations' folders are made from it: the same in another checkout, and as ever."""
+    path = Path(text)
+    if path.is_relative_to(EMBEDDED):
+        return (Path("experiments/backbones") / path.relative_to(EMBEDDED)).as_posix()  # where they once were
+    return str(from_here(path))
+
+
 def readable(text: str) -> str:
     """Returns a path as people write it: embedded weights as of the package, anything else as it is."""
     path = Path(text)

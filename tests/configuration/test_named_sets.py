@@ -33,7 +33,9 @@ def test_a_set_answered_in_another_type_has_a_folder_of_its_own(tmp_path: Path) 
     words = ["--config", BASE, "--benchmarks", "[]", "--data", json.dumps(json.loads(sets("plain"))[0])]
     own, other = (parse_experiment([*words, *more]) for more in ([], ["--model.backbone.dtype", "bfloat16"]))
     (tmp_path / "config.yaml").write_text(json.dumps(own.config))
-    assert decides(tmp_path, own) == own.config["data"], "runs of before keep their folders"
+    arguments = {**own.config["data"]["init_args"], "root": "vsr"}
+    former = {"class_path": own.config["data"]["class_path"], "init_args": arguments}
+    assert decides(tmp_path, own) == former, "runs of before keep their folders"
     assert short_hash(decides(tmp_path, other)) != short_hash(decides(tmp_path, own))
 
 

@@ -12,7 +12,7 @@ from data_modules.mme import MME
 from data_modules.vision_flan_held_out import VisionFlanHeldOut
 from experiments.commands.evaluate import evaluation_folder, recorded_config
 from experiments.configuration.cli import parse_experiment
-from experiments.configuration.path_settings import portable_paths
+from experiments.configuration.path_settings import paths_in_names, portable_paths
 from experiments.runs.loading import experiment_of_run
 from experiments.runs.opening import open_run_folder
 from experiments.runs.prepare import TESTBED_ROOT
@@ -32,6 +32,7 @@ from lightning_m2pt.errors import BadInputError
 from tests.support.small_experiment import small_words
 
 ROOT = Path(__file__).parents[2]
+VSR = ["--benchmarks.template", "plain", "--benchmarks.max_new_tokens", "1", "--benchmarks.batch_size", "1"]
 SHIPPED = str(ROOT / "experiments" / "m2pt_base.yaml")
 
 
@@ -243,3 +244,23 @@ def test_a_runs_configuration_asks_for_nothing_else(run, monkeypatch):
 def test_a_configuration_that_was_kept_is_the_one_that_was_resolved(run):
     experiment = experiment_of_run(run)
     assert portable_paths(experiment.config, ()) == json.loads((run / "config.yaml").read_text())
+
+
+def test_other_evaluations_have_the_names_they_had_in_whatever_checkout(run, tmp_path, monkeypatch):
+    former = experiment_of_run(run)
+    names = set()
+    for checkout in ("one", "two"):
+        (tmp_path / checkout).mkdir()
+        monkeypatch.chdir(tmp_path / checkout)
+        experiment = experiment_of_run(run, ["--data.root", "x"])
+        words = [
+            "--benchmarks",
+            json.dumps([{"class_path": "data_modules.vsr.VSR", "init_args": {"root": "sets/vsr"}}]),
+        ]
+        experiment.config["benchmarks"] = parse_experiment(["--config", SHIPPED, *words, *VSR]).config["benchmarks"]
+        names.add(evaluation_folder(run, experiment, frozenset({"interaction"}), "greedy", 0).name)
+    assert len(names) == 1
+    model = {name: former.config["model"][name] for name in ("method", "backbone")}
+    assert paths_in_names({"model": model}, ())["model"]["backbone"]["init_args"]["language_model"] == (
+        "experiments/backbones/testbed/language"
+    )
