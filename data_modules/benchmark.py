@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, TypeVar
 
 import numpy
@@ -18,6 +18,7 @@ from lightning_m2pt.inputs.mistakes import are_collected, refuse
 from lightning_m2pt.inputs.samples import Question, Sample
 from lightning_m2pt.inputs.templates import IMAGE_MARK
 from lightning_m2pt.metrics.choice_letter import MOST_CHOICES, letters_of, plain
+from lightning_m2pt.metrics.known_sizes import Revision
 from lightning_m2pt.tuning.sample_order import SampleLoader
 
 TemplateName = Literal["vicuna_v1", "plain"]
@@ -32,6 +33,9 @@ class BenchmarkDataModule(DataModule):
         rules: Names of its scoring rules, the default first.
         questions_per_group: Questions that are only scored together; a limit never splits them.
         fixed_answers: The answers a set without classes chooses from, as the model should say them.
+        revisions: The set's known states with their sizes, the official one first; `m2pt check` says which it is.
+        shared_with_tasks: What the set shares with tasks that may be tuned on, by pattern of the tasks' names
+            (``"coco+*": "COCO pictures, which may recur"``): it stands below scores that are called zero-shot.
 
     Args:
         root: Folder of the data set.
@@ -48,6 +52,8 @@ class BenchmarkDataModule(DataModule):
     rules: ClassVar[tuple[str, ...]]
     questions_per_group: ClassVar[int] = 1
     fixed_answers: ClassVar[tuple[str, ...]] = ()
+    revisions: ClassVar[tuple[Revision, ...]] = ()
+    shared_with_tasks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self, root: FilePath, template: TemplateName, batch_size: int, max_new_tokens: int, limit: int | None

@@ -92,6 +92,7 @@ def too_long(experiment: Experiment, data_module: DataModule) -> tuple[BadInputE
 def say_if_older(module: BenchmarkDataModule) -> None:
     """Says so if a set has the size of a known revision that is not the one scores are reported on today."""
     questions = module.questions()
-    verdict = verdict_on(module.name, questions, number_of_pictures(questions, module.questions_per_group))
+    pictures = number_of_pictures(questions, module.questions_per_group)
+    verdict = verdict_on(module.name, questions, pictures, module.revisions)
     if verdict.is_older:
         say(f"    note: {module.name} is {verdict.note}")

@@ -15,6 +15,8 @@ from lightning_m2pt.system.strict_json import parse_json
 PREDICTION_FORMAT = 1
 OF_QUESTIONS = "of_questions"
 """How many questions the set has; decides no answer, and is there only where a part of them was asked."""
+SHARED_WITH_TASKS = "shared_with_tasks"
+"""What the set's class says that it shares with tuning tasks: reasons by pattern of the tasks' names."""
 MOST_QUESTIONS = 10**9
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
 SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
@@ -119,6 +121,7 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
     for key, kind, expected in (
         ("decoding", dict, "settings by name"),
         ("toggles", dict, "settings by name"),
+        (SHARED_WITH_TASKS, dict, "reasons by pattern of tasks' names"),
         ("examples", dict, "shots and a fingerprint"),
         ("classes", list, "a list of texts"),
     ):

@@ -256,7 +256,7 @@ class Answered(LightningDataModule):
     """As much of a benchmark as a prediction file needs."""
 
     name, rules, classes, data_revision = "pope", ("pope_official", "yes_no_words"), [], "abc"
-    number_of_all_questions = 3
+    number_of_all_questions, shared_with_tasks = 3, {}
     template = SimpleNamespace(name="plain")
 
     def examples(self) -> dict[str, int | str]:

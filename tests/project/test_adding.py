@@ -13,6 +13,7 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen
 from experiments.runs.loading import experiment_of_run, load_run
 from lightning_m2pt.main import main
+from lightning_m2pt.metrics.predictions import read_predictions
 from tests.support.small_experiment import small_words
 
 PAGES = Path(__file__).parents[2] / "docs/adding"
@@ -73,6 +74,8 @@ def test_the_set(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     folder, scores = evaluate_frozen(experiment, options)
     scored = scores["named_pictures"]
     assert (scored.n, scored.rule, scored.unparsed, scored.chance) == (6, "closed_set", 0, 50)
+    header = read_predictions(folder / "predictions" / "named_pictures.jsonl").header
+    assert header["shared_with_tasks"] == module.NamedPictures.shared_with_tasks
     assert main(["score", str(folder / "predictions" / "named_pictures.jsonl"), "--rule", "all"]) == 0
     assert main(["report", str(folder)]) == 0
     assert "named_pictures" in capsys.readouterr().out

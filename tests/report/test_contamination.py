@@ -85,3 +85,11 @@ def test_the_sentences_stand_below_the_table(capfd, tmp_path):
     assert "tuned: mnist shares with the tuning set: MNIST-M+number_recognition" in text
     assert "tuned: vsr shares with the tuning set: VQA, VQA_object_presence: COCO pictures" in text
     assert "zero-shot? silent: run.json names no tuning tasks" in text
+
+
+def test_a_set_of_ones_own_says_what_it_shares() -> None:
+    header = {"shared_with_tasks": {"MNIST-M+*": "my own digits"}}
+    notes = contamination_notes("run", VISION_FLAN_TASKS, ["mine", "cifar100"], headers={"mine": header})
+    assert "mine shares with the tuning set: MNIST-M+number_recognition: my own digits" in notes[0]
+    assert "cifar100" in notes[1]
+    assert overlaps_with("mine", ["other"], header) == []

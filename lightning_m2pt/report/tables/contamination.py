@@ -11,8 +11,10 @@ Nothing was compared picture by picture, and a task that is not listed is not pr
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
+from lightning_m2pt.metrics.predictions import SHARED_WITH_TASKS
 from lightning_m2pt.visible_text import counted
 
 TASKS = "tasks"
@@ -55,15 +57,18 @@ OVERLAPS = (
 )
 
 
-def overlaps_with(benchmark: str, tasks: Sequence[str]) -> list[tuple[str, list[str]]]:
+def overlaps_with(
+    benchmark: str, tasks: Sequence[str], header: Mapping[str, Any] = MappingProxyType({})
+) -> list[tuple[str, list[str]]]:
     """Returns what an evaluation set shares with tuning tasks: the reason, and the tasks it holds for.
 
     Args:
         benchmark: Name of the evaluation set.
         tasks: Names of the tuning tasks.
+        header: Of its prediction file, in which a set of somebody's own says what it shares.
     """
-    found = []
-    for overlap in OVERLAPS:
+    found, said = [], header.get(SHARED_WITH_TASKS, {}).items()
+    for overlap in (*OVERLAPS, *(Overlap((pattern,), (benchmark,), str(reason)) for pattern, reason in said)):
         named = [task for task in tasks if any(fnmatchcase(task, pattern) for pattern in overlap.tasks)]
         if benchmark in overlap.sets and named:
             found.append((overlap.reason, named))
@@ -76,7 +81,13 @@ def recorded_tasks(record: Mapping[str, Any]) -> list[str] | None:
     return tasks if isinstance(tasks, list) and all(isinstance(task, str) for task in tasks) else None
 
 
-def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequence[str], shots: int = 0) -> list[str]:
+def contamination_notes(
+    runs: str,
+    tasks: Sequence[str] | None,
+    benchmarks: Sequence[str],
+    shots: int = 0,
+    headers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[str]:
     """Returns the sentences that belong below the scores of runs that were tuned on the same tasks.
 
     Args:
@@ -84,6 +95,7 @@ def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequ
         tasks: What they were tuned on; None if that is not recorded.
         benchmarks: The sets in the table.
         shots: How many worked examples of a set's own training split stood before its questions.
+        headers: The sets' prediction files' headers, by name.
     """
     kind = f"{shots}-shot" if shots else "zero-shot"
     if tasks is None:
@@ -95,7 +107,7 @@ def contamination_notes(runs: str, tasks: Sequence[str] | None, benchmarks: Sequ
         ]
     notes, clean = [], []
     for benchmark in benchmarks:
-        shared = overlaps_with(benchmark, tasks)
+        shared = overlaps_with(benchmark, tasks, headers.get(benchmark, {}))
         if shared:
             reasons = "; ".join(f"{counted(named)}: {reason}" for reason, named in shared)
             notes.append(f"not {kind} without reserve: {runs}: {benchmark} shares with the tuning set: {reasons}")

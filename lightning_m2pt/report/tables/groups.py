@@ -330,7 +330,8 @@ def shared_text(benchmark: str, group: Group) -> str | None:
     tasks = tuned_tasks(group)
     if tasks is None:
         return None
-    return "; ".join(f"{', '.join(named)}: {reason}" for reason, named in overlaps_with(benchmark, tasks))
+    shared = overlaps_with(benchmark, tasks, group.of_set(benchmark)[0].answered.header)
+    return "; ".join(f"{', '.join(named)}: {reason}" for reason, named in shared)
 
 
 def zero_shot_notes(groups: Sequence[Group]) -> list[str]:
@@ -348,6 +349,7 @@ def zero_shot_notes(groups: Sequence[Group]) -> list[str]:
             tuned_tasks(of_kind[0]),
             of_kind[0].benchmarks,
             most_shots(of_kind[0]),
+            {name: of_kind[0].of_set(name)[0].answered.header for name in of_kind[0].benchmarks},
         )
     ]
 
