@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.reading.files import Record, fake_image, json_records, text_field, write_image, write_text
+from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.images import resolve_inside
 from lightning_m2pt.inputs.mistakes import made_of_each
@@ -51,7 +52,7 @@ class MultipleChoice(BenchmarkDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: FilePath,
         template: TemplateName,
         batch_size: int = 32,
         max_new_tokens: int = 20,

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from lightning_m2pt.answering.decoding import Answer
 from lightning_m2pt.answering.prediction_line import prediction_line
+from lightning_m2pt.configuration.paths import path_arguments
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Span
 from lightning_m2pt.inputs.samples import Question
@@ -81,6 +82,10 @@ def check_questions(module: Any, name: str) -> None:  # noqa: ANN401
     for question in questions:
         for part in ("id", "text", "target", "image_id", "source"):
             claim(bool(getattr(question, part).strip()), f"{name}: {question.id or 'a question'} has no {part}")
+    claim(
+        "root" in path_arguments(type(module)),
+        f"{name}: the constructor's root is no FilePath, so that a path in a file depends on where a command is run",
+    )
     claim(bool(module.rules), f"{name}: rules names no scoring rule")
     for rule in module.rules:
         claim(rule in RULES, f"{name}: there is no rule {rule}; there are {', '.join(RULES)}")

@@ -28,6 +28,13 @@ class NoSource(VSR):
         return [replace(each, source="") for each in super().read()]
 
 
+class RootIsAnyText(VSR):
+    """A relative path in a file is read from wherever the command is run."""
+
+    def __init__(self, root: str, template: str, batch_size: int) -> None:
+        super().__init__(root, template, batch_size)
+
+
 class WrongTargets(VSR):
     """The targets are words that no rule reads."""
 
@@ -162,6 +169,7 @@ class BreaksItsLimit(VSR):
 BUGS: dict[type, str] = {
     SameIds: r"fake_0.png' is there twice",
     NoSource: "test/1 has no source",
+    RootIsAnyText: "root is no FilePath",
     WrongTargets: "its rule yes_no_words does not fit",
     OneTarget: "one answer to all questions scores 100",
     UnknownRule: "there is no rule yes_no_word",
