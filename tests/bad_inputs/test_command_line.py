@@ -108,6 +108,7 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
         "score": ["x.jsonl"],
         "judge": ["x.jsonl", "--model", "x"],
         "completion": ["bash"],
+        "list": ["rules"],
         "compare": ["a", "b"],
         "report": ["a"],
     }
