@@ -5,7 +5,7 @@ Layout: ``<root>/{split}.jsonl`` and the pictures anywhere below ``<root>``. A l
     {"image": "pictures/7.png", "question": "Which animal is it?", "choices": ["a cat", "a dog"], "answer": "B"}
 
 with 2 to 26 different options and the letter of the right one, A for the first; ``"id"`` and ``"subtask"`` (texts) are
-optional: an id is otherwise the split and the line's number. Other keys are left unread.
+optional: an id is otherwise the split and the record's number. Other keys are left unread.
 
 The question is asked as LLaVA's evaluations of ScienceQA and MMBench ask (``llava/eval/model_vqa_mmbench.py``): the
 options on lines of their own behind their letters, then "Answer with the option's letter from the given choices

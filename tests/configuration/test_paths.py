@@ -12,7 +12,7 @@ from data_modules.mme import MME
 from data_modules.vision_flan_held_out import VisionFlanHeldOut
 from experiments.commands.evaluate import evaluation_folder, recorded_config
 from experiments.configuration.cli import parse_experiment
-from experiments.configuration.path_settings import paths_in_names, portable_paths
+from experiments.configuration.path_settings import paths_beside_files, paths_in_names, portable_paths
 from experiments.runs.loading import experiment_of_run
 from experiments.runs.opening import open_run_folder
 from experiments.runs.prepare import TESTBED_ROOT
@@ -142,6 +142,22 @@ def test_short_names_and_lightnings_classes_have_paths_too(tmp_path, monkeypatch
     assert config["trainer"]["logger"]["init_args"]["prefix"] == "a/b"
 
 
+def test_every_path_of_a_list_and_a_groups_own_stand_beside_their_file():
+    a, b = (FileText(name, Path("/files")) for name in ("a", "../b"))
+    tree = {"trainer": {"default_root_dir": a}, "data": {"class_path": f"{__name__}.Alone", "init_args": {"root": a}}}
+    tree["data"]["init_args"]["folders"] = [a, b]
+    found = paths_beside_files(tree, ("tests",))
+    assert found["trainer"] == {"default_root_dir": "/files/a"}
+    assert found["data"]["init_args"] == {"folders": ["/files/a", "/b"], "root": "a"}  # its root is just a text
+
+
+def test_an_empty_path_is_no_folder(tmp_path):
+    for text in ("", " "):
+        for words in (written(tmp_path, root=text), ["--config", SHIPPED, "--data.root", text]):
+            with pytest.raises(BadInputError, match=r"data\.root: an empty text"):
+                parse_experiment(words)
+
+
 def test_a_path_that_only_the_working_directory_has_is_refused_with_the_way_there(tmp_path, monkeypatch):
     (tmp_path / "sets").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -228,6 +244,15 @@ def test_runs_of_before_are_read_from_the_working_directory(run, tmp_path, monke
     assert found["vision_config"] == str(EMBEDDED / "testbed" / "vision" / "open_clip_config.json")
     assert found["projector_weights"] == str(tmp_path / "experiments/backbones/others/projector")
     assert recorded_configuration(path)["data"]["init_args"]["root"] == "data/vision_flan"
+
+
+def test_former_names_are_found_in_lists_too(tmp_path):
+    former = ["experiments/backbones/testbed/a", "experiments/backbones/other/a", 3]
+    (tmp_path / "config.yaml").write_text(json.dumps({"model": {"x": [former]}, "data": {"x": former[0]}}))
+    assert recorded_tree(tmp_path / "config.yaml") == {
+        "model": {"x": [[str(EMBEDDED / "testbed" / "a"), *former[1:]]]},
+        "data": {"x": former[0]},
+    }
 
 
 def test_a_runs_configuration_asks_for_nothing_else(run, monkeypatch):

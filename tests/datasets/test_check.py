@@ -12,7 +12,7 @@ from experiments.datasets.evaluation_sets import EVALUATION_SETS
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.main import main
-from lightning_m2pt.metrics.known_sizes import REVISIONS, number_of_pictures, verdict_on
+from lightning_m2pt.metrics.known_sizes import REVISIONS, Revision, number_of_pictures, verdict_on
 from lightning_m2pt.metrics.mme import SUBTASKS
 from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, write_shards
@@ -156,3 +156,14 @@ def test_what_differs_is_named() -> None:
     assert verdict_on("own", questions({"": 3}, 1), 1).note == "no size is known"
     asked = questions({"count": 4, "color": 4}, 2)
     assert (number_of_pictures(asked, 2), number_of_pictures(asked, 1)) == (4, 2)
+
+
+def test_the_sizes_that_a_sets_own_class_knows_come_first() -> None:
+    declared = (Revision("first", {"": 3}), Revision("draft", {"": 2}, is_official=False))
+    for name in ("mine", "vsr"):
+        found = [verdict_on(name, questions({"": number}, 1), 1, declared) for number in (3, 2, 1)]
+        assert [(each.agrees, each.expected, each.note) for each in found] == [
+            (True, 3, "first"),
+            (False, 2, "draft"),
+            (False, 3, "incomplete: first 1 of 3"),
+        ]

@@ -166,7 +166,121 @@ class BreaksItsLimit(VSR):
         return super().questions()
 
 
+class TooFew(VSR):
+    """Three questions show hardly a mistake."""
+
+    def read(self) -> list[Question]:
+        return super().read()[:3]
+
+
+class NoRule(VSR):
+    """Nobody says how it is scored."""
+
+    rules = ()
+
+
+class SameIdsUnseen(SameIds):
+    """The library's own look at ids is gone around."""
+
+    def questions(self) -> list[Question]:
+        return self.read()
+
+
+class WordsOfAnyAnswer(VSR):
+    """The right answers are words that stand in answers to anything."""
+
+    rules = ("has_word",)
+    names = ("a", "in")
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.names)
+
+    def candidates_of(self, question: Question) -> tuple[str, ...]:
+        return ()
+
+    def read(self) -> list[Question]:
+        return [replace(each, target=self.names[each.target == "yes"]) for each in super().read()]
+
+
+class ClassTheRuleCannotRead(WordsOfAnyAnswer):
+    """The rule compares ASCII letters alone, of which one class has none."""
+
+    rules = ("exact_ehub",)
+    names = ("red", "красный")
+
+
+class ShortestFirst(VSR):
+    """The most memory is needed at the end, after hours."""
+
+    def read(self) -> list[Question]:
+        return [replace(each, text=f"{each.text} the" * number) for number, each in enumerate(super().read(), 1)]
+
+    def predict_dataloader(self) -> Any:
+        return list(super().predict_dataloader())[::-1]
+
+
+class TwoPictures(VSR):
+    """An example about another picture stands in front."""
+
+    def asked_samples(self) -> list[Any]:
+        return [
+            replace(
+                each,
+                turns=(replace(each.turns[0], answer="yes"), *each.turns),
+                tasks=each.tasks * 2,
+                earlier_images=(each.image,),
+            )
+            for each in super().asked_samples()
+        ]
+
+
+class InAnotherOrder(VSR):
+    """Every other time it begins at the end."""
+
+    times = 0
+
+    def asked_samples(self) -> list[Any]:
+        type(self).times += 1
+        return super().asked_samples()[:: 1 if self.times % 2 else -1]
+
+
+class AsksTwiceByPicture(VSR):
+    """By picture, the last question is asked twice."""
+
+    def asked_samples(self) -> list[Any]:
+        samples = super().asked_samples()
+        return [*samples, *([replace(samples[-1], id="again")] if self.by_picture else [])]
+
+
+class TurnsRoundWithALimit(VSR):
+    """A part of the set is in another order."""
+
+    def questions(self) -> list[Question]:
+        return super().questions()[:: 1 if self.limit is None else -1]
+
+
+class ForgetsTheWhole(VSR):
+    """With a limit, a part is shown as the whole."""
+
+    def questions(self) -> list[Question]:
+        found = super().questions()
+        self.number_of_all_questions = len(found)
+        return found
+
+
 BUGS: dict[type, str] = {
+    TooFew: "write_fake writes 3 questions; 4 show more mistakes",
+    NoRule: "rules names no scoring rule",
+    SameIdsUnseen: "two questions have the same id",
+    WordsOfAnyAnswer: "wrong answers score 100.0 under has_word, not 0",
+    ClassTheRuleCannotRead: "the targets score 50.0 under exact_ehub, not 100",
+    ShortestFirst: "shorter questions are asked before longer ones",
+    TwoPictures: "another number of pictures than one",
+    InAnotherOrder: "asked in another order each time",
+    AsksTwiceByPicture: "by picture, a question is asked twice",
+    TurnsRoundWithALimit: "a limit changes the order of questions",
+    ForgetsTheWhole: "with a limit it forgets how many questions there are",
     SameIds: r"fake_0.png' is there twice",
     NoSource: "test/1 has no source",
     RootIsAnyText: "root is no FilePath",
@@ -194,3 +308,8 @@ def test_a_planted_bug_is_found_and_named(bug: type) -> None:
     with pytest.raises(AssertionError, match=BUGS[bug]) as caught:
         set_contract(lambda root: bug(root, "plain", batch_size=2))
     assert str(caught.value).startswith(bug.__name__)
+
+
+def test_a_set_in_one_batch_shows_no_order_of_batches() -> None:
+    with pytest.raises(AssertionError, match="all questions stand in one batch; make the set with a smaller"):
+        set_contract(lambda root: VSR(root, "plain", batch_size=6))
