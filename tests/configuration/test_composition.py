@@ -48,6 +48,12 @@ def test_arguments_stay_while_the_class_does(later, merged):
     assert component["class_path"] == (LORA if "rank" in merged else M2PT)
 
 
+def test_of_a_short_and_a_whole_name_the_whole_one_stays_and_equal_ends_are_not_one_class():
+    tree = put_together(files=[method("M2PT", visual_length=2), method(M2PT, dropout=0.5), method("M2PT")])
+    assert tree == method(M2PT, visual_length=2, dropout=0.5)
+    assert put_together(files=[method(M2PT, visual_length=2), method("mine.M2PT")]) == method("mine.M2PT")
+
+
 def test_another_class_in_words_starts_from_its_defaults_and_keeps_what_words_set():
     words = ["--model.method.rank", "4", "--model.method", LORA]  # in either order
     for each in (words, words[2:] + words[:2], ["--model.method.class_path", LORA, *words[:2]]):
@@ -120,6 +126,13 @@ def test_what_is_unclear_is_refused(words, files):
     assert error.value.expected
 
 
+def test_null_is_nothing_and_any_other_word_stays_text():
+    tree = put_together(
+        "--trainer.a", "null", "--trainer.b=null", "--trainer.c", "Null", "--trainer.d=", "--trainer.e=3"
+    )
+    assert tree == {"trainer": {"a": None, "b": None, "c": "Null", "d": "", "e": "3"}}
+
+
 def test_interpolation_takes_the_value_that_holds_in_the_end(tmp_path):
     file = tmp_path / "more.yaml"
     file.write_text("seed_everything: 3\ndata:\n  init_args:\n    order_seed: ${seed_everything}\n")
@@ -160,6 +173,7 @@ def test_interpolation_in_lists_texts_chains_and_the_environment(monkeypatch):
             "${.a}",
             "x${list}",
             "x${none}",
+            "x${flag}",
             "${list.7}",
             "${oc.env:M2PT_DATA}",
         ),
@@ -168,7 +182,14 @@ def test_interpolation_in_lists_texts_chains_and_the_environment(monkeypatch):
 def test_no_other_interpolation_is_resolved(text, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.delenv("M2PT_DATA", raising=False)
-    tree = {"a": text, "b": "${a}", "list": [1], "none": None, "x": "HF_TOKEN", "y": "x"}
+    tree = {"a": text, "b": "${a}", "list": [1], "none": None, "flag": True, "x": "HF_TOKEN", "y": "x"}
     with pytest.raises(BadInputError) as error:
         interpolated(tree)
     assert "hf_secret" not in error.value.message()
+
+
+def test_what_cannot_be_resolved_is_named_by_the_classes_of_lists():
+    tree = {"benchmarks": [{"class_path": "a.One"}, {"class_path": "a.Two", "init_args": {"sizes": [1, "${nope}"]}}]}
+    with pytest.raises(BadInputError) as error:
+        interpolated(tree)
+    assert error.value.where == "benchmarks.Two.sizes.1"

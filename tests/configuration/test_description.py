@@ -8,7 +8,7 @@ import yaml
 
 from experiments.configuration import stored_description
 from experiments.configuration.cli import parse_experiment
-from experiments.configuration.description import experiment_schema
+from experiments.configuration.description import experiment_schema, group_schema
 from experiments.configuration.early import refuse_wrong_key
 from experiments.configuration.stored_description import file_of, keep_schema, key_of_description, stored_schema
 from lightning_m2pt.configuration.strict_yaml import plain, read_tree
@@ -98,6 +98,22 @@ def test_a_class_is_described_in_its_own_words(schema):
     names = schema["$defs"]["method"]["anyOf"][1]["properties"]["class_path"]["anyOf"][0]["enum"]
     assert M2PT in names
     assert len(names) == 9
+
+
+class TakesMore:
+    """Takes more than it names."""
+
+    def __init__(self, pair: "tuple[int, str]" = (1, "a"), names: "list[int | None]" = (), **more: int) -> None: ...
+
+
+def test_what_a_signature_leaves_open_stays_open():
+    described = group_schema("mine.TakesMore", TakesMore)
+    assert (described["additionalProperties"], list(described["properties"])) == (True, ["pair", "names"])
+    assert described["properties"]["pair"]["anyOf"][0] == {"type": "array"}  # its items are of several types
+    assert described["properties"]["names"]["anyOf"][0] == {
+        "type": "array",
+        "items": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    }
 
 
 def early(words: list[str]) -> str:

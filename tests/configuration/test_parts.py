@@ -6,7 +6,7 @@ import pytest
 
 from experiments.configuration.cli import parse_experiment
 from experiments.configuration.composition import compose, read_words
-from experiments.configuration.parts import MOST_FILES, PartReader, experiment_file, files_of
+from experiments.configuration.parts import MOST_FILES, PartReader, experiment_file, files_of, read_sources
 from lightning_m2pt.configuration.paths import values_of_files
 from lightning_m2pt.errors import BadInputError
 
@@ -158,6 +158,31 @@ def test_a_folder_and_a_file_of_the_working_directory_are_no_parts(tmp_path, mon
     assert "the working directory has a d.yaml" in refused(path)[-1]
     (tmp_path / "files" / "d.yaml").mkdir()
     assert refused(path)[0] == f"error: {tmp_path}/files/d.yaml: this is a folder"
+
+
+def test_a_circle_is_seen_through_links(tmp_path):
+    path = write(tmp_path, own="include: link.yaml\n")
+    (tmp_path / "link.yaml").symlink_to("own.yaml")
+    chain = "link.yaml is a part of itself: own.yaml -> link.yaml"
+    assert refused(path)[0] == f"error: {path}:1: include: {chain}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{class_path: a.B, class_path: a.C}", "[{a: 1, a: 2}]", "{a: &x 1, b: *x}", "[!!python/name:os.system]", "{a: ["],
+)
+def test_what_words_spell_out_is_read_as_strictly_as_a_file(text):
+    for key in ("data", "benchmarks", "trainer.devices"):
+        with pytest.raises(BadInputError, match="command line"):
+            PartReader().of_words(read_words([f"--{key}", text]).settings)
+
+
+def test_a_file_over_a_runs_own_has_parts_and_the_runs_own_has_none(tmp_path):
+    run = write(tmp_path, run_config="data: d.yaml\n", more="data: parts/d.yaml\n", parts_d="init_args: {root: r}\n")
+    command = read_words(["--config", str(run), "--config", str(tmp_path / "more.yaml")])
+    recorded, later = read_sources(command, was_run=True).trees
+    assert (recorded, later) == ({"data": "d.yaml"}, {"data": {"init_args": {"root": "r"}}})
+    assert later["data"]["init_args"]["root"].folder == tmp_path / "parts"
 
 
 def test_too_many_files_are_refused(tmp_path):

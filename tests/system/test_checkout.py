@@ -61,6 +61,14 @@ def test_above_the_working_directory(elsewhere, monkeypatch):
     assert checkout.find_checkout() == folder
 
 
+@pytest.mark.parametrize("missing", ["experiments/commands", "data_modules", "callbacks"])
+def test_a_folder_that_lacks_one_of_the_rooms_is_no_checkout(elsewhere, monkeypatch, missing):
+    folder = invented(elsewhere / "clone")
+    (folder / missing).rmdir()
+    monkeypatch.chdir(folder)
+    assert checkout.find_checkout() is None
+
+
 def test_a_module_comes_from_the_checkout_found(elsewhere, monkeypatch):
     monkeypatch.chdir(invented(elsewhere / "clone"))
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -106,6 +114,14 @@ def test_another_projects_or_versions_code_is_not_run(elsewhere, monkeypatch, de
     assert caught.value.where == str(elsewhere / "clone" / "setup.cfg")
 
 
+def test_a_description_that_is_no_utf8_describes_nothing(elsewhere, monkeypatch):
+    folder = invented(elsewhere / "clone")
+    (folder / "setup.cfg").write_bytes(b"[metadata]\nname = lightning-m2pt\nauthor = J\xe9r\xf4me\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(BadInputError, match="it says it is nothing"):
+        checkout.find_checkout()
+
+
 def test_a_verb_without_a_checkout_says_what_it_needs(elsewhere, capsys):
     assert main(["train", "--config", "experiments/m2pt_base.yaml"]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -134,7 +150,13 @@ def test_children_find_the_same_checkout_and_nothing_of_the_working_directory(tm
         program, env=checkout.child_environment("test"), cwd=stranger, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout) == (0, checkout.version_text() + "\n")
-    assert checkout.child_environment("test")["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+
+
+def test_children_keep_the_users_own_module_path_behind_the_checkout(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/own", "/other"]))
+    assert checkout.child_environment("test")["PYTHONPATH"] == os.pathsep.join([str(ROOT), "/own", "/other"])
+    monkeypatch.delenv("PYTHONPATH")
+    assert checkout.child_environment("test")["PYTHONPATH"] == str(ROOT)
 
 
 def test_version_names_version_commit_and_torch(elsewhere, capsys):
