@@ -1,2 +1,1 @@
-import lightning_m2pt.torchmetrics_start
 import lightning_m2pt.torchvision_guard  # noqa: F401  (must run before the first Lightning import of any process)

@@ -1,6 +1,7 @@
 """The scripts that shells complete with: plain lists of words, one for every place of a command line."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
@@ -33,6 +34,9 @@ ZSH = """\
 autoload -U +X compinit && compinit
 autoload -U +X bashcompinit && bashcompinit
 """
+PLAIN = re.compile(r"[\w./:=@%+,-]+")
+"""Words that no shell expands: bash and fish run ``$(...)`` and ``(...)`` inside a list that they complete from, even if
+the list is quoted, and a file may be called so."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Context:
     flags: Mapping[str, Sequence[str]]
 
 
+def listed(words: Iterable[str]) -> str:
+    """Returns words as one quoted list; those that a shell would expand are left out."""
+    return quote(" ".join(word for word in words if PLAIN.fullmatch(word)))
+
+
 def bash_script(verbs: Mapping[str, str], contexts: Sequence[Context]) -> str:
     """Returns the script for bash.
 
@@ -61,15 +70,15 @@ def bash_script(verbs: Mapping[str, str], contexts: Sequence[Context]) -> str:
     for context in contexts:
         for flag, possible in context.flags.items():
             if possible:
-                values.setdefault(" ".join(possible), []).append(f'"{context.name}:{flag}"')
-    lines = [f"            {'|'.join(places)}) words={quote(text)} ;;" for text, places in values.items()]
+                values.setdefault(listed(possible), []).append(f'"{context.name}:{flag}"')
+    lines = [f"            {'|'.join(places)}) words={text} ;;" for text, places in values.items()]
     of_contexts = [
-        f'                    "{context.name}") words={quote(" ".join([*context.words, *context.flags]))} ;;'
+        f'                    "{context.name}") words={listed([*context.words, *context.flags])} ;;'
         for context in contexts
     ]
     groups = "|".join(dict.fromkeys(context.name.split()[0] for context in contexts if " " in context.name))
     return BASH.format(
-        verbs=quote(" ".join(verbs)), groups=groups or "''", values="\n".join(lines), contexts="\n".join(of_contexts)
+        verbs=listed(verbs), groups=groups or "''", values="\n".join(lines), contexts="\n".join(of_contexts)
     )
 
 
@@ -88,10 +97,10 @@ def fish_script(verbs: Mapping[str, str], contexts: Sequence[Context]) -> str:
         seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in context.name.split())
         start = f"complete -c m2pt -n {quote(seen)}"
         if context.words:
-            lines.append(f"{start} -f -a {quote(' '.join(context.words))}")
+            lines.append(f"{start} -f -a {listed(context.words)}")
         for flag, possible in context.flags.items():
             kind = "-l" if flag.startswith("--") else "-s"
-            taken = f" -x -a {quote(' '.join(possible))}" if possible else ""
+            taken = f" -x -a {listed(possible)}" if possible else ""
             lines.append(f"{start} {kind} {quote(flag.lstrip('-'))}{taken}")
     return "\n".join(lines) + "\n"
 

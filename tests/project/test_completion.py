@@ -10,6 +10,7 @@ import pytest
 from experiments.configuration import catalogue
 from experiments.configuration.stored_description import keep_schema
 from lightning_m2pt.commands import completion
+from lightning_m2pt.commands.completion_scripts import SCRIPTS, Context
 from lightning_m2pt.commands.verbs import VERBS, needs_checkout
 from lightning_m2pt.main import main
 
@@ -105,3 +106,27 @@ def test_without_a_checkout_the_librarys_verbs_are_completed(monkeypatch):
 def test_another_shell_is_refused(capsys):
     assert main(["completion", "tcsh"]) == 2
     assert "fish" in capsys.readouterr().err
+
+
+ODD = ["experiments/$(touch ran).yaml", "`touch ran`", "(touch ran)", "it's", "~root"]
+"""Names that files may have, and that shells expand inside the lists they complete from."""
+
+
+def test_a_files_name_runs_nothing(tmp_path):
+    path = tmp_path / "m2pt.bash"
+    context = Context("train", ("plain", *ODD), {"--config": [*ODD, "experiments/plain.yaml"], "--x": ODD})
+    path.write_text(SCRIPTS["bash"]({"train": "trains"}, [context]))
+    words = {
+        flags: subprocess.run(
+            ["bash", "-c", ASK, "bash", path, *flags], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.split()
+        for flags in (("train", ""), ("train", "--config", ""), ("train", "--x", ""))
+    }
+    assert list(words.values()) == [["plain", "--config", "--x"], ["experiments/plain.yaml"], []]
+    assert [found.name for found in tmp_path.iterdir()] == ["m2pt.bash"]
+
+
+def test_fish_is_given_no_such_name_either():
+    context = Context("train", ("plain", *ODD), {"--config": [*ODD, "experiments/plain.yaml"]})
+    lines = SCRIPTS["fish"]({"train": "trains"}, [context]).splitlines()
+    assert [line.rpartition(" -a ")[2] for line in lines[2:]] == ["plain", "experiments/plain.yaml"]

@@ -16,7 +16,6 @@ GUARD_LINE = (
     "import lightning_m2pt.torchvision_guard"
     "  # noqa: F401  (must run before the first Lightning import of any process)\n"
 )
-START_LINE = "import lightning_m2pt.torchmetrics_start\n"
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 MOST_FILES = 26
@@ -72,8 +71,7 @@ def test_package_code_prints_nothing_and_documents_what_is_public(path: Path) ->
 
 @pytest.mark.parametrize("path", [path for path in PACKAGE_FILES if path.name == "__init__.py"], ids=named)
 def test_package_files_install_the_guard_or_are_empty(path: Path) -> None:
-    installed = START_LINE + GUARD_LINE if path.parent.name == "lightning_m2pt" else GUARD_LINE
-    assert path.read_text(encoding="utf-8") == (installed if path.parent.parent == ROOT else "")
+    assert path.read_text(encoding="utf-8") == (GUARD_LINE if path.parent.parent == ROOT else "")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
