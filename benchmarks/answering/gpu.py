@@ -14,7 +14,6 @@ from benchmarks.training import own_step
 from benchmarks.training.sizes import TrainingSize
 from benchmarks.training.timing import wall_seconds
 from lightning_m2pt.answering.greedy import greedy_answers
-from lightning_m2pt.answering.shared_answers import greedy_answers_of_pictures
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.collate import Collator, EncodedSample
@@ -88,7 +87,7 @@ def evaluation_speed(
         return [greedy_answers(backbone, batch, *limits)[0].token_ids for batch in single]
 
     def shared() -> list[list[int]]:
-        return [answer.token_ids for answer in greedy_answers_of_pictures(backbone, together, *limits)]
+        return [answer.token_ids for answer in greedy_answers(backbone, together, *limits)]
 
     seconds = {"naive": wall_seconds(one_by_one, device, 1), "shared prefix": wall_seconds(shared, device, repeats)}
     unlike = sum(one != other for one, other in zip(one_by_one(), shared(), strict=True))

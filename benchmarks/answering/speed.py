@@ -36,6 +36,7 @@ from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import answer, answering_of, header_of
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.answering.decoding import AnsweringMethod
+from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.answering.likelihood import Candidates, tokenised_candidates
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.backbones.base import Backbone
@@ -77,7 +78,7 @@ def naive_greedy(backbone: Backbone, benchmark: BenchmarkDataModule, question: Q
         tokens.append(token)
         if len(tokens) == benchmark.max_new_tokens:
             break
-        state = backbone.advance(state, torch.tensor([token]))
+        state = advance(backbone, state, torch.tensor([token]))
     return benchmark.processor.decode(tokens)
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal, Protocol
 
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
-from lightning_m2pt.answering.shared_answers import candidate_log_probabilities_of_pictures, greedy_answers_of_pictures
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import DivergedError
 from lightning_m2pt.inputs.batch import Batch
@@ -80,11 +79,9 @@ class GreedyAnswering:
 
     def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
         """Decodes one answer for each of the batch's ``sample_ids``; the same question is answered once."""
-        limits = self.max_new_tokens, self.processor.eos_token_id
+        decoded = greedy_answers(backbone, batch, self.max_new_tokens, self.processor.eos_token_id)
         if isinstance(batch, PictureBatch):
-            decoded = batch.of_every_name(greedy_answers_of_pictures(backbone, batch, *limits))
-        else:
-            decoded = greedy_answers(backbone, batch, *limits)
+            decoded = batch.of_every_name(decoded)
         refuse_not_finite(one.margin for one in decoded)
         return [Answer(self.processor.decode(one.token_ids), one.margin) for one in decoded]
 
@@ -113,11 +110,9 @@ class LikelihoodAnswering:
 
     def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
         """Returns the best candidate for each of the batch's ``sample_ids``; of equal ones the first."""
+        sums: list[list[float]] = candidate_log_probabilities(backbone, batch, self.candidates).tolist()
         if isinstance(batch, PictureBatch):
-            of_pictures = candidate_log_probabilities_of_pictures(backbone, batch, self.candidates)
-            sums = batch.of_every_name(of_pictures.tolist())
-        else:
-            sums = candidate_log_probabilities(backbone, batch, self.candidates).tolist()
+            sums = batch.of_every_name(sums)
         refuse_not_finite(value for of_question in sums for value in of_question)
         return [best_candidate(self.candidates, of_question, self.method) for of_question in sums]
 

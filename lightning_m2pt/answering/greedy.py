@@ -1,12 +1,15 @@
-"""Greedy decoding over a backbone's prefill and advance steps."""
+"""Greedy decoding: the most likely token at each step, from questions read one by one or by picture."""
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.answering.decoding_steps import advance
+from lightning_m2pt.answering.shared_prefill import prefill_pictures
+from lightning_m2pt.backbones.base import Backbone, DecodingState
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.picture_batch import PictureBatch
 
 
 @dataclass(frozen=True)
@@ -22,34 +25,45 @@ class GreedyAnswer:
     margin: float
 
 
+def read_questions(backbone: Backbone, batch: Batch | PictureBatch) -> DecodingState:
+    """Runs questions without answers: by picture, for a backbone that shares prefixes, or each by itself."""
+    if isinstance(batch, PictureBatch):
+        return prefill_pictures(backbone, batch)
+    return backbone.prefill(batch)
+
+
 @torch.inference_mode()
-def greedy_answers(backbone: Backbone, batch: Batch, max_new_tokens: int, end_token_id: int) -> list[GreedyAnswer]:
-    """Answers every question of a batch with the most likely token at each step.
+def greedy_answers(
+    backbone: Backbone, batch: Batch | PictureBatch, max_new_tokens: int, end_token_id: int
+) -> list[GreedyAnswer]:
+    """Answers with the most likely token at each step; a question leaves the batch at its end token.
 
     Args:
-        backbone: A loaded backbone, with or without an attached method.
-        batch: Questions without answers, padded on the right.
+        backbone: A loaded backbone, with or without an attached method; for a picture batch one that shares prefixes.
+        batch: Questions without answers, padded on the right, or I pictures and their distinct questions.
         max_new_tokens: Longest answer, the end token included.
         end_token_id: Token that ends an answer.
 
     Returns:
-        B answers.
+        One answer for each question of the batch, for each distinct one of a picture batch.
     """
-    state = backbone.prefill(batch)
-    chosen: list[Tensor] = []
-    finished = torch.zeros(len(batch), dtype=torch.bool, device=state.logits.device)
-    margins = torch.full((len(batch),), float("inf"), device=state.logits.device)
+    state = read_questions(backbone, batch)
+    questions = list(range(len(state.logits)))
+    answers: list[list[int]] = [[] for _ in questions]
+    margins = [float("inf")] * len(questions)
     for step in range(max_new_tokens):
         highest, candidates = state.logits.float().topk(2, dim=-1)
-        tokens = torch.where(finished, torch.full_like(candidates[:, 0], end_token_id), candidates[:, 0])
-        margins = torch.where(finished, margins, margins.minimum(highest[:, 0] - highest[:, 1]))
-        chosen.append(tokens)
-        finished |= tokens == end_token_id
-        if bool(finished.all()) or step == max_new_tokens - 1:
+        going_on: list[int] = []
+        choices = zip(questions, candidates[:, 0].tolist(), (highest[:, 0] - highest[:, 1]).tolist(), strict=True)
+        for place, (question, token, margin) in enumerate(choices):
+            # A margin that is no number stays: min() would drop it.
+            margins[question] = margin if math.isnan(margin) else min(margins[question], margin)
+            if token != end_token_id:
+                answers[question].append(token)
+                going_on.append(place)
+        if not going_on or step == max_new_tokens - 1:
             break
-        state = backbone.advance(state, tokens)
-    answers = torch.stack(chosen, dim=1).tolist()
-    return [
-        GreedyAnswer(answer[: answer.index(end_token_id)] if end_token_id in answer else answer, margin)
-        for answer, margin in zip(answers, margins.tolist(), strict=True)
-    ]
+        questions = [questions[place] for place in going_on]
+        kept = torch.tensor(going_on, device=candidates.device)
+        state = advance(backbone, state, candidates[kept, 0], kept)
+    return [GreedyAnswer(answer, margin) for answer, margin in zip(answers, margins, strict=True)]

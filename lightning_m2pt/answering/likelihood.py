@@ -12,9 +12,12 @@ import numpy
 import torch
 from torch import Tensor
 
+from lightning_m2pt.answering.decoding_steps import branch
+from lightning_m2pt.answering.greedy import read_questions
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.templates import ConversationTemplate
@@ -74,24 +77,24 @@ def tokenised_candidates(processor: Processor, template: ConversationTemplate, t
 
 
 @torch.inference_mode()
-def candidate_log_probabilities(backbone: Backbone, batch: Batch, candidates: Candidates) -> Tensor:
+def candidate_log_probabilities(backbone: Backbone, batch: Batch | PictureBatch, candidates: Candidates) -> Tensor:
     """Returns the log-probability of every candidate, end token included, for every question of a batch.
 
     Args:
-        backbone: A loaded backbone, with or without an attached method.
-        batch: B questions without answers, padded on the right.
+        backbone: A loaded backbone, with or without an attached method; for a picture batch one that shares prefixes.
+        batch: Q questions without answers, padded on the right, or pictures and their Q distinct questions.
         candidates: C candidate answers.
 
     Returns:
-        (B, C) float32: natural logarithms, summed over each candidate's tokens.
+        (Q, C) float32: natural logarithms, summed over each candidate's tokens.
     """
-    state = backbone.prefill(batch)
+    state = read_questions(backbone, batch)
     device = state.logits.device
     fed, depths, tree_mask, targets, candidate_of_token = side_by_side(candidates, device)
     first = torch.tensor([ids[0] for ids in candidates.token_ids], device=device)
     log_probabilities = state.logits.float().log_softmax(dim=-1)[:, first]
     if len(fed):
-        states = backbone.branch(state, fed, depths, tree_mask)
+        states = branch(backbone, state, fed, depths, tree_mask)
         log_probabilities = add_later_tokens(backbone, log_probabilities, states, targets, candidate_of_token)
     return log_probabilities
 

@@ -8,14 +8,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from lightning_m2pt.answering.decoding import Answer, best_candidate, refuse_not_finite
+from lightning_m2pt.answering.decoding_steps import branch
+from lightning_m2pt.answering.greedy import read_questions
 from lightning_m2pt.answering.likelihood import ROWS_PER_LOGITS, Candidates, side_by_side
-from lightning_m2pt.answering.shared_prefill import branch_pictures, prefill_pictures
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
@@ -47,7 +47,7 @@ class OwnCandidateAnswering:
         asked = [self.candidates[name] for name in batch.sample_ids]
         if isinstance(batch, PictureBatch):
             together = all_of_each_question(asked, batch.question_of_sample)
-            found = batch.of_every_name(own_log_probabilities_of_pictures(backbone, batch, together))
+            found = batch.of_every_name(own_log_probabilities(backbone, batch, together))
             laid = batch.of_every_name(together)
         else:
             found, laid = own_log_probabilities(backbone, batch, asked), asked
@@ -65,43 +65,22 @@ class OwnCandidateAnswering:
         return {"method": self.method, "own_candidates_sha256": digest}
 
 
-class Branch(Protocol):
-    """Feeds (B, N) tokens behind the B questions; returns (B, N, D)."""
-
-    def __call__(self, tokens: Tensor, depths: Tensor, tree_mask: Tensor) -> Tensor:
-        """See ``Backbone.branch``."""
-
-
 @torch.inference_mode()
-def own_log_probabilities(backbone: Backbone, batch: Batch, candidates: Sequence[Candidates]) -> list[list[float]]:
+def own_log_probabilities(
+    backbone: Backbone, batch: Batch | PictureBatch, candidates: Sequence[Candidates]
+) -> list[list[float]]:
     """Returns the log-probability of every candidate of every question.
 
     Args:
-        backbone: A loaded backbone, with or without an attached method.
-        batch: B questions without answers, padded on the right.
-        candidates: B times C_b candidate answers.
+        backbone: A loaded backbone, with or without an attached method; for a picture batch one that shares prefixes.
+        batch: Q questions without answers, padded on the right, or pictures and their Q distinct questions.
+        candidates: Q times C_q candidate answers.
 
     Returns:
         For every question the natural logarithms of its candidates, summed over their tokens, end token included.
     """
-    state = backbone.prefill(batch)
-    logits = state.logits
-    return behind(backbone, logits, candidates, lambda *rows: backbone.branch(state, *rows))
-
-
-@torch.inference_mode()
-def own_log_probabilities_of_pictures(
-    backbone: Backbone, batch: PictureBatch, candidates: Sequence[Candidates]
-) -> list[list[float]]:
-    """Returns the same for the Q distinct questions of a picture batch, from shared prefixes."""
-    state = prefill_pictures(backbone, batch)
-    logits = state.logits
-    return behind(backbone, logits, candidates, lambda *rows: branch_pictures(backbone, state, *rows))
-
-
-def behind(backbone: Backbone, logits: Tensor, candidates: Sequence[Candidates], branch: Branch) -> list[list[float]]:
-    """Returns log-probabilities from the logits (B, V) of the first tokens and a pass over all others."""
-    device = logits.device
+    state = read_questions(backbone, batch)
+    device = state.logits.device
     laid = [side_by_side(each, torch.device("cpu")) for each in candidates]
     width, most = max(len(fed) for fed, *_ in laid), max(len(each.texts) for each in candidates)
     tokens, depths, targets = (torch.zeros(len(laid), width, dtype=torch.long) for _ in range(3))
@@ -117,10 +96,10 @@ def behind(backbone: Backbone, logits: Tensor, candidates: Sequence[Candidates],
     tokens, depths, targets, owners, tree_mask, first = (
         each.to(device) for each in (tokens, depths, targets, owners, tree_mask, first)
     )
-    sums = logits.float().log_softmax(dim=-1).gather(1, first)
+    sums = state.logits.float().log_softmax(dim=-1).gather(1, first)
     sums = torch.nn.functional.pad(sums, (0, 1))
     if width:
-        states = branch(tokens, depths, tree_mask)
+        states = branch(backbone, state, tokens, depths, tree_mask)
         for start in range(0, width, ROWS_PER_LOGITS):
             rows = slice(start, start + ROWS_PER_LOGITS)
             later = backbone.logits(states[:, rows]).float()

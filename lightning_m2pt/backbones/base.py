@@ -20,7 +20,7 @@ from lightning_m2pt.inputs.processing import Interpolation, Processor, ResizeRul
 from lightning_m2pt.inputs.splice import splice_order
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
-from lightning_m2pt.prompts.shared_prefix import KeysAndValues
+from lightning_m2pt.prompts.past_rows import PastRows
 from lightning_m2pt.prompts.token_path import VisualPosition
 
 InjectionPath: TypeAlias = Literal["auto", "token", "prefix"]
@@ -92,17 +92,22 @@ class VisualRows:
 
 @dataclass
 class DecodingState:
-    """Where greedy decoding stands.
+    """Where the answers to Q questions about I pictures stand; read one by one, every question has its own picture.
 
     Attributes:
-        cache: The decoder's keys and values.
-        visible: (B, K) bool, which cached positions are real rows (padding is not).
-        next_position: (B,) int64 rotary position of the next token.
-        logits: (B, V) for the next token.
+        past: What the decoder keeps of I pictures and their questions, one sample a picture.
+        segment_ids: (I, K) int64, which of its picture's questions each past row belongs to; ``SHARED_SEGMENT`` or
+            ``PADDING_SEGMENT``.
+        pictures: (Q,) int64 the sample of each question.
+        slots: (Q,) int64 the number of each question within its picture.
+        next_position: (Q,) int64 rotary position of each question's next token.
+        logits: (Q, V) for each question's next token.
     """
 
-    cache: Any
-    visible: Tensor
+    past: PastRows
+    segment_ids: Tensor
+    pictures: Tensor
+    slots: Tensor
     next_position: Tensor
     logits: Tensor
 
@@ -240,21 +245,20 @@ class Backbone(nn.Module, ABC):
         """Runs questions without answers and returns the state from which answers are decoded."""
 
     @abstractmethod
-    def advance(self, state: DecodingState, tokens: Tensor) -> DecodingState:
-        """Feeds one token (B,) to every row and returns the next state."""
-
-    @abstractmethod
-    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, tree_mask: Tensor) -> Tensor:
-        """Feeds the tokens of several continuations at once, side by side; afterwards the state is used up.
+    def append_rows(
+        self, past: PastRows, embeddings: Tensor, positions: Tensor, visible: Tensor, wanted: Tensor | None = None
+    ) -> tuple[Tensor, PastRows]:
+        """Runs N new rows of every sample behind K past rows.
 
         Args:
-            state: What ``prefill`` returned for B questions.
-            tokens: (N,) the continuations' tokens, the same for every question, or (B, N), each question's own.
-            depths: (N,) or (B, N) place of each within its continuation, from 0.
-            tree_mask: (N, N) or (B, N, N) bool, which of the N tokens each token sees; all of them see the question.
+            past: The past rows.
+            embeddings: (B, N, D).
+            positions: (B or 1, N) int64 rotary positions.
+            visible: (B or 1, N, K + N) bool, which past and new rows each new row sees, windows left aside.
+            wanted: (B, W) the new rows whose output is needed, W may be 0; None: all.
 
         Returns:
-            (B, N, D) after the final norm.
+            (B, W or N, D) after the final norm, and the past with the new rows behind it.
         """
 
     @abstractmethod
@@ -263,11 +267,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def shares_prefix(self) -> bool:
-        """Tells whether the decoder's layers can be run one by one, no prompt row standing in the sequence."""
+        """Tells whether what is learned in front of all rows is past rows, no prompt row standing in the sequence."""
 
     @abstractmethod
-    def learned_keys_and_values(self) -> list[KeysAndValues]:
-        """Returns what stands in front of all rows in every layer, for one sample; empty without prompts."""
+    def learned_keys_and_values(self) -> PastRows:
+        """Returns what stands in front of all rows in every layer, for one sample."""
 
     @abstractmethod
     def token_embedding(self) -> nn.Embedding:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.prompts.key_value_prefix import learned_prefix
-from lightning_m2pt.prompts.shared_prefix import SDPA_BEHIND_PREFIX
+from lightning_m2pt.prompts.past_rows import library_name
 
 if TYPE_CHECKING:  # the backbones call this file
     from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
@@ -108,7 +108,7 @@ def cache_with(backbone: "LlamaDecoding", samples: int) -> Any:  # noqa: ANN401 
 
     prefix, decoder = backbone.attachment.key_value_prefix, backbone.language_model.model
     cache = DynamicCache(config=decoder.config)
-    for layer, pair in enumerate(learned_prefix(decoder, prefix) if prefix is not None else []):
+    for layer, pair in enumerate(learned_prefix(decoder, prefix).layers if prefix is not None else []):
         keys, values = (each.expand(samples, -1, -1, -1) for each in pair)
         cache.update(keys, values, layer)
     return cache
@@ -120,7 +120,7 @@ def library_attention(model: Any, wanted: str | None) -> Iterator[None]:  # noqa
     config = model.config
     chosen = config._attn_implementation
     try:
-        config._attn_implementation = wanted or ("sdpa" if chosen == SDPA_BEHIND_PREFIX else chosen)
+        config._attn_implementation = wanted or library_name(chosen)
         yield
     finally:
         config._attn_implementation = chosen

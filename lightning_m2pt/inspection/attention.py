@@ -187,24 +187,12 @@ def language_hook(keep: Any, layer: int) -> Any:  # noqa: ANN401
 
     def hook(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:  # noqa: ANN401
         rows = arguments[0] if arguments else keywords["hidden_states"]
-        mask, positions = keywords.get("attention_mask"), keywords["position_embeddings"]
-        learned = learned_keys_and_values(keywords.get("past_key_values"), layer, rows.shape[1])
+        positions, view = keywords["position_embeddings"], keywords.get("view")
+        mask = keywords.get("attention_mask") if view is None else view.mask
+        learned = None if view is None else view.past
         keep("language", layer, language_attention(attention, rows, positions, mask, learned), output[0])
 
     return hook
-
-
-def learned_keys_and_values(cache: Any, layer: int, rows: int) -> tuple[Tensor, Tensor] | None:  # noqa: ANN401
-    """Returns what stood in a layer's cache before a pass wrote its own rows behind it, each (B, H_kv, P, D_head).
-
-    Args:
-        cache: The library's cache after the layer's attention, or None if the pass has none.
-        layer: Its number.
-        rows: How many rows the pass has.
-    """
-    if cache is None:
-        return None
-    return cache.layers[layer].keys[:, :, :-rows], cache.layers[layer].values[:, :, :-rows]
 
 
 def by_sample(

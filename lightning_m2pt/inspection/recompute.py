@@ -60,7 +60,7 @@ def language_attention(
         rows: (B, S, D), already through the layer's first norm.
         position_embeddings: Rotary cosine and sine of the rows.
         mask: The library's mask: None for plain causal, else (B or 1, 1, S, C) boolean (True = visible) or additive.
-        learned: Keys and values in front of the layer's own, each (B, H_kv, P, D_head); C = P + S.
+        learned: Keys and values in front of the layer's own, each (1, H_kv, P, D_head); C = P + S.
     """
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
@@ -70,7 +70,10 @@ def language_attention(
     )
     queries, keys = apply_rotary_pos_emb(queries, keys, *position_embeddings)
     if learned is not None:
-        keys, values = (torch.cat(both, dim=2) for both in zip(learned, (keys, values), strict=True))
+        keys, values = (
+            torch.cat([first.expand(len(rows), -1, -1, -1), own], dim=2)
+            for first, own in zip(learned, (keys, values), strict=True)
+        )
     keys, values = (repeat_kv(states, attention.num_key_value_groups) for states in (keys, values))
     scores = queries @ keys.transpose(2, 3) * attention.scaling
     if mask is None:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.prompts.past_rows import PastRows
 from lightning_m2pt.prompts.row_hooks import RowHooks
-from lightning_m2pt.prompts.shared_prefix import KeysAndValues
 
 
 class KeyValuePrefix(nn.Module, ABC):
@@ -96,18 +96,18 @@ class PrefixEmbedding(KeyValuePrefix):
         return dropped.view(self.length, self._layers, 2, -1).permute(1, 2, 0, 3)
 
 
-def learned_prefix(decoder: Any, prefix: KeyValuePrefix) -> list[KeysAndValues]:  # noqa: ANN401
+def learned_prefix(decoder: Any, prefix: KeyValuePrefix) -> PastRows:  # noqa: ANN401
     """Returns the learned keys and values of every layer, (1, H_kv, P, D_head) each.
 
     Args:
-        decoder: A Llama-form decoder of transformers (grouped heads are fine).
+        decoder: A decoder of transformers (grouped heads are fine).
         prefix: The learned keys and values.
     """
-    dtype, layers = decoder.embed_tokens.weight.dtype, []
+    weight, layers = decoder.embed_tokens.weight, []
     for block, pair in zip(decoder.layers, prefix.keys_and_values(), strict=True):
-        heads = pair.to(dtype).view(2, 1, prefix.length, -1, block.self_attn.head_dim).transpose(2, 3)
+        heads = pair.to(weight.dtype).view(2, 1, prefix.length, -1, block.self_attn.head_dim).transpose(2, 3)
         layers.append((heads[0], heads[1]))
-    return layers
+    return PastRows(layers, torch.arange(prefix.length, device=weight.device)[None])
 
 
 class QueryRows(RowHooks):

@@ -1,9 +1,8 @@
-"""The prefix path: each layer's prompt keys and values, computed once per batch.
+"""The prefix path of a vision tower: each block's prompt keys and values, computed once per batch.
 
 A deep prompt's rows are replaced at every layer, so other rows meet them only as keys and values that depend on the
-prompt alone: K = rope(W_k norm(P)), V = W_v norm(P). Attention output, MLP and logits of prompt rows are never
-needed. Exact, forward and backward, when every used layer has rows
-of its own; otherwise the token path is used.
+prompt alone. Exact, forward and backward, when every used layer has rows of its own; otherwise the token path is used.
+open_clip's blocks have no attention interface: here their attention is computed with their own weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,29 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from lightning_m2pt.prompts.shared_prefix import KeysAndValues, keys_and_values, rotary_embedding
-
 
 def is_foldable(rows: Sequence[Tensor | None]) -> bool:
     """Tells whether every layer has rows of its own, so that no prompt row ever survives a layer."""
     return all(candidate is not None for candidate in rows)
-
-
-def prompt_prefix(decoder: Any, rows: Sequence[Tensor | None]) -> list[KeysAndValues]:  # noqa: ANN401
-    """Returns every decoder layer's prompt keys and values, (1, H_kv, P, D_head) each.
-
-    Args:
-        decoder: A Llama-form decoder of transformers (``layers``, ``rotary_emb``; grouped heads are fine).
-        rows: (1, P, D) for every layer.
-    """
-    prefix = []
-    for layer, (block, prompt) in enumerate(zip(decoder.layers, rows, strict=True)):
-        if prompt is None:
-            raise ValueError(f"layer {layer} has no prompt: only the token path can run this")
-        states = prompt.to(block.self_attn.k_proj.weight.dtype)
-        positions = torch.arange(prompt.shape[1], device=prompt.device)[None]
-        prefix.append(keys_and_values(block, states, rotary_embedding(decoder, states, positions)))
-    return prefix
 
 
 class BlockRows:

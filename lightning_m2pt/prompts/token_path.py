@@ -71,13 +71,12 @@ class LanguageTokenPath(RowHooks):
     """Prompt rows in a causal decoder: P rows stand in front of the sequence from the start.
 
     Rotary positions 0..P-1 belong to the prompts, so the first real row has position P in every variant. Before the
-    first layer that has rows, the P rows are placeholders that nobody may look at, in the prefill and in every later
-    step that reads their keys from the cache.
+    first layer that has rows, the P rows are placeholders that nobody may look at; behind past rows, and for what reads
+    their keys later, ``PastRows.placeholders`` says so.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.decodes_from_cache = False
 
     def install(self, layers: Sequence[nn.Module]) -> None:
         """Hooks every decoder layer's input."""
@@ -94,32 +93,29 @@ class LanguageTokenPath(RowHooks):
             length = self.rows[listed[0]].shape[1]  # type: ignore[union-attr]
             hidden_states = arguments[0]
             if layer < listed[0]:
-                cached = keywords["past_key_values"].get_seq_length(layer) if self.decodes_from_cache else 0
-                mask = hide_placeholders(keywords.get("attention_mask"), hidden_states.shape[1], cached, length)
+                mask = hide_placeholders(keywords.get("attention_mask"), hidden_states.shape[1], length)
                 return arguments, {**keywords, "attention_mask": mask.to(hidden_states.device)}
             rows = self.rows[layer]
-            if rows is None or self.decodes_from_cache:
+            if rows is None:
                 return None
             return (put_rows_first(rows, hidden_states, length), *arguments[1:]), keywords
 
         return overwrite
 
 
-def hide_placeholders(mask: Tensor | None, queries: int, cached: int, length: int) -> Tensor:
-    """Returns a (B or 1, 1, Q, K) boolean mask under which only placeholders see placeholders.
+def hide_placeholders(mask: Tensor | None, rows: int, length: int) -> Tensor:
+    """Returns a (B or 1, 1, S, S) boolean mask under which only placeholders see placeholders.
 
     Args:
         mask: The library's mask for this layer: None for plain causal, else boolean (True = visible) or additive.
-        queries: Rows that are computed now, Q; at prefill the placeholders are the first of them.
-        cached: Rows that are in the cache already; K = cached + Q.
+        rows: S, the placeholders in front included.
         length: Number of placeholders.
     """
     if mask is None:
-        visible = torch.ones(1, 1, queries, cached + queries, dtype=torch.bool).tril(diagonal=cached)
+        visible = torch.ones(1, 1, rows, rows, dtype=torch.bool).tril()
     else:
         visible = mask.clone() if mask.dtype == torch.bool else mask == 0
-    first_content = 0 if cached else length
-    visible[:, :, first_content:, :length] = False
+    visible[:, :, length:, :length] = False
     return visible
 
 

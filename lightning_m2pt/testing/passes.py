@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
@@ -89,7 +90,7 @@ def check_decoding(backbone: Backbone, name: str) -> None:
         tokens = whole.argmax(dim=-1)
         embedded = backbone.token_embedding()(tokens)
         rows = [torch.cat([row, embedded[sample : sample + 1]]) for sample, row in enumerate(rows)]
-        state = backbone.advance(state, tokens)
+        state = advance(backbone, state, tokens)
 
 
 @torch.no_grad()

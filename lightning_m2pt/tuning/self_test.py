@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_m2pt.answering.decoding import refuse_not_finite
-from lightning_m2pt.answering.shared_prefill import advance_pictures, branch_pictures, prefill_pictures
+from lightning_m2pt.answering.decoding_steps import advance, branch
+from lightning_m2pt.answering.shared_prefill import prefill_pictures
 from lightning_m2pt.backbones.base import Backbone, VisualRows
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
@@ -215,9 +216,9 @@ def compare_answering(backbone: Backbone, questions: Questions) -> None:
     state = backbone.prefill(batch)
     compare("reading questions", state.logits, steps[0])
     for step in (1, 2):
-        state = backbone.advance(state, following[step - 1].expand(len(lengths)))
+        state = advance(backbone, state, following[step - 1].expand(len(lengths)))
         compare("decoding token by token", state.logits, steps[step])
-    branches = backbone.branch(backbone.prefill(batch), following, depths, tree_mask)
+    branches = branch(backbone, backbone.prefill(batch), following, depths, tree_mask)
     compare("candidate answers side by side", branches, beside)
     if not backbone.shares_prefix():
         return
@@ -226,9 +227,9 @@ def compare_answering(backbone: Backbone, questions: Questions) -> None:
     compare("reading questions by picture", shared.logits, steps[0][order])
     going_on = torch.tensor([0, 2], device=order.device)
     for step, kept in ((1, going_on), (2, torch.arange(2, device=order.device))):
-        shared = advance_pictures(backbone, shared, kept, following[step - 1].expand(2))
+        shared = advance(backbone, shared, following[step - 1].expand(2), kept)
         compare("decoding by picture", shared.logits, steps[step][order[going_on]])
-    branches = branch_pictures(backbone, prefill_pictures(backbone, by_picture), following, depths, tree_mask)
+    branches = branch(backbone, prefill_pictures(backbone, by_picture), following, depths, tree_mask)
     compare("candidate answers by picture", branches, beside[order])
 
 

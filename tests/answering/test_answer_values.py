@@ -5,11 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_m2pt.answering import likelihood, shared_answers
+from lightning_m2pt.answering import greedy, likelihood
 from lightning_m2pt.answering.decoding import best_candidate
 from lightning_m2pt.answering.greedy import GreedyAnswer, greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates
-from lightning_m2pt.answering.shared_answers import greedy_answers_of_pictures
 from lightning_m2pt.tuning.sample_order import OrderedSampler, ResumableLoader
 
 END = 0
@@ -29,34 +28,18 @@ EXPECTED = {
 }
 
 
-class Batch(SimpleNamespace):
-    def __len__(self) -> int:
-        return 3
-
-
 @pytest.mark.parametrize("limit", EXPECTED)
-def test_answers_end_at_the_end_token_and_lead_by_their_closest_step(limit):
-    steps = iter(STEPS[1:])
-    backbone = SimpleNamespace(
-        prefill=lambda _: SimpleNamespace(logits=STEPS[0]),
-        advance=lambda _state, _tokens: SimpleNamespace(logits=next(steps)),
-    )
-    assert greedy_answers(backbone, Batch(), limit, END) == EXPECTED[limit]
-
-
-@pytest.mark.parametrize("limit", EXPECTED)
-def test_answers_from_shared_prefixes_are_the_same(monkeypatch, limit):
+def test_answers_end_at_the_end_token_and_lead_by_their_closest_step(monkeypatch, limit):
     left, steps = [torch.arange(3)], iter(STEPS[1:])
 
-    def advance(_backbone, _state, kept, tokens):
+    def advance(_backbone, _state, tokens, kept):
         assert (tokens != END).all()
         left[0] = left[0][kept]
         return SimpleNamespace(logits=next(steps)[left[0]])
 
-    monkeypatch.setattr(shared_answers, "prefill_pictures", lambda *_: SimpleNamespace(logits=STEPS[0]))
-    monkeypatch.setattr(shared_answers, "advance_pictures", advance)
-    found = greedy_answers_of_pictures(None, SimpleNamespace(pictures=[0, 0, 1]), limit, END)
-    assert found == EXPECTED[limit]
+    monkeypatch.setattr(greedy, "advance", advance)
+    backbone = SimpleNamespace(prefill=lambda _: SimpleNamespace(logits=STEPS[0]))
+    assert greedy_answers(backbone, SimpleNamespace(), limit, END) == EXPECTED[limit]
 
 
 @pytest.mark.parametrize(

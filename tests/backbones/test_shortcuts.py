@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
@@ -18,8 +19,8 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.layer_norm import Float32Norm
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.prompts.past_rows import takes_past_rows
 from lightning_m2pt.prompts.prefix_decoder import shared_rows
-from lightning_m2pt.prompts.shared_prefix import takes_prefixes
 from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, random_backbone, random_batch
 from lightning_m2pt.tuning.losses import SupervisedRows, supervised_rows
 from tests.methods.test_every_method import METHODS, built
@@ -142,7 +143,7 @@ def test_the_rows_that_run_once_are_those_in_front_of_the_picture(tmp_path: Path
     sizes: list[tuple[int, int]] = []
     blocks = backbone.language_model.model.layers
     handles = [
-        block.register_forward_pre_hook(lambda _block, arguments: sizes.append(tuple(arguments[0].shape[:2])))
+        block.mlp.register_forward_pre_hook(lambda _mlp, arguments: sizes.append(tuple(arguments[0].shape[:2])))
         for block in blocks
     ]
     supervised_rows(backbone, batch)
@@ -152,7 +153,8 @@ def test_the_rows_that_run_once_are_those_in_front_of_the_picture(tmp_path: Path
     # the last row that predicts something: row 12 of 14.
     common, own = SYSTEM_TEXT + 4, 1 + PATCHES + 13 - SYSTEM_TEXT - 1
     supervised = max((batch.labels != IGNORED_LABEL).sum(dim=1))
-    assert sizes == [(1, common), (3, own)] * (TEXT_LAYERS - 1) + [(3, int(supervised))]
+    layers = TEXT_LAYERS - 1
+    assert sizes == [(1, common)] * layers + [(3, own)] * layers + [(3, int(supervised))]
 
 
 def test_shared_rows_end_where_samples_differ() -> None:
@@ -214,17 +216,17 @@ def test_recomputing_layers_drop_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ptum prefix", "projector"])
-def test_nothing_is_answered_while_layers_would_drop_the_cache(tmp_path: Path, name: str) -> None:
+def test_layers_that_recompute_keep_what_is_answered_from(tmp_path: Path, name: str) -> None:
+    """The library's cache would be dropped by them."""
     backbone, batch = random_backbone(tmp_path), batch_with_system_text(torch.float32)
     backbone.activation_checkpointing = True
     backbone.finish()
     built(name, backbone).attach(backbone)
-    expected = backbone.prefill(batch).logits
-    backbone.train()
-    with pytest.raises(RuntimeError, match="eval"):
-        backbone.prefill(batch)
-    backbone.eval()
-    assert torch.equal(backbone.prefill(batch).logits, expected)
+    tokens, found = torch.tensor([3, 4, 5]), []
+    for training in (False, True):
+        backbone.train(training)
+        found.append(advance(backbone, backbone.prefill(batch), tokens).logits)
+    assert torch.equal(*found)
 
 
 def test_samples_of_several_pictures_share_the_rows_before_the_first(tmp_path: Path, monkeypatch) -> None:
@@ -257,7 +259,7 @@ def test_another_attention_function_takes_the_reference(tmp_path: Path, monkeypa
     with float64_islands(monkeypatch):
         expected = loss_and_gradients(backbone, method, batch, EVERY_SHORTCUT)
         backbone.language_model.set_attn_implementation("eager")
-        assert not takes_prefixes(backbone.language_model.model)
+        assert not takes_past_rows(backbone.language_model.model)
         assert_same(
             loss_and_gradients(backbone, method, batch, EVERY_SHORTCUT), expected, 1e-6
         )  # its softmax is float32

@@ -12,6 +12,7 @@ from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inspection.activation import activations, column_activation
 from lightning_m2pt.inspection.attention import capture_attention, token_path
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.prompts.past_rows import OVER_PAST_ROWS
 from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, random_backbone, random_batch
 from tests.methods.test_every_method import METHODS, built
 from tests.methods.test_methods_resume import WITH_DROPOUT
@@ -30,7 +31,7 @@ def eager_attention(backbone: OpenClipLlama, batch: Batch) -> list[Tensor]:
         layer.self_attn.register_forward_hook(lambda _m, _a, output: found.append(output[1])) for layer in layers
     ]
     fast = backbone.language_model.config._attn_implementation
-    backbone.language_model.set_attn_implementation("eager")
+    backbone.language_model.set_attn_implementation(OVER_PAST_ROWS["eager"])
     with token_path(backbone), torch.no_grad():
         backbone(batch)
     backbone.language_model.set_attn_implementation(fast)

@@ -19,7 +19,7 @@ from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
-from lightning_m2pt.prompts.prefix_path import prompt_prefix
+from lightning_m2pt.prompts.decoder_pass import prompt_rows
 from lightning_m2pt.prompts.token_path import VisionTokenPath
 from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, VISION_LAYERS, WIDTH, random_backbone, random_batch
 from lightning_m2pt.tuning.module import TuningModule
@@ -133,7 +133,7 @@ def test_ptum_rows_are_the_prefix_of_their_own_keys_and_values(tmp_path: Path) -
     rows.double()
     rows.attach(backbone)
     expected = backbone.logits(backbone(batch).hidden_states)
-    of_rows = prompt_prefix(backbone.language_model.model, rows.textual_prompts.layer_rows())
+    of_rows = prompt_rows(backbone.language_model.model, rows.textual_prompts.layer_rows())
     rows.detach(backbone)
 
     prefix = PrefixTuning(4, interaction=False)
@@ -141,7 +141,7 @@ def test_ptum_rows_are_the_prefix_of_their_own_keys_and_values(tmp_path: Path) -
     prefix.double()
     layers = [
         torch.stack([keys[0].transpose(0, 1).flatten(1), values[0].transpose(0, 1).flatten(1)])
-        for keys, values in of_rows
+        for keys, values in of_rows.layers
     ]
     with torch.no_grad():
         prefix.prefix.embedding.copy_(torch.stack(layers).permute(2, 0, 1, 3).reshape(4, -1))

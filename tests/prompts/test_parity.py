@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.inputs.batch import Batch, Span
@@ -201,7 +202,7 @@ def test_logits_from_the_cache_equal_a_full_forward(tmp_path, layers):
     first = Batch(batch.pixel_values[:1], batch.input_ids[:1], batch.labels[:1], batch.spans[:1], ["s"], [("t",)])
     token = torch.tensor([7])
     with torch.no_grad():
-        state = backbone.advance(backbone.advance(backbone.prefill(first), token), token)
+        state = advance(backbone, advance(backbone, backbone.prefill(first), token), token)
         ids = torch.cat([first.input_ids, token[None], token[None]], dim=1)
         spans = torch.cat([first.spans, torch.full((1, 2), int(Span.ANSWER))], dim=1)
         longer = Batch(first.pixel_values, ids, torch.full_like(ids, -100), spans, ["s"], [("t",)])

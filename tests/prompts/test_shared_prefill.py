@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
-from lightning_m2pt.answering.shared_answers import candidate_log_probabilities_of_pictures, greedy_answers_of_pictures
-from lightning_m2pt.answering.shared_prefill import advance_pictures, prefill_pictures
+from lightning_m2pt.answering.shared_prefill import prefill_pictures
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.collate import padded
@@ -70,10 +70,10 @@ def largest_difference(backbone: OpenClipLlama, by_picture: PictureBatch, one_by
         going_on = torch.arange(len(by_picture.pictures))
         for left in (slice(0, None, 2), slice(None)):
             tokens = reference.logits.argmax(dim=-1)
-            reference = backbone.advance(reference, tokens)
+            reference = advance(backbone, reference, tokens)
             kept = torch.arange(len(going_on))[left]
             going_on = going_on[left]
-            state = advance_pictures(backbone, state, kept, tokens[going_on])
+            state = advance(backbone, state, tokens[going_on], kept)
             differences.append((state.logits - reference.logits[going_on]).abs().max())
     return float(torch.stack(differences).max())
 
@@ -131,9 +131,9 @@ def test_answers_and_log_probabilities_are_the_reference_s(tmp_path: Path, name:
     # A random model ends its answers at a token it gives often: some answers end at once, some later, some never.
     end = greedy_answers(backbone, one_by_one, 4, end_token_id=0)[0].token_ids[1]
     expected = greedy_answers(backbone, one_by_one, 5, end)
-    found = greedy_answers_of_pictures(backbone, by_picture, 5, end)
+    found = greedy_answers(backbone, by_picture, 5, end)
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
     assert [one.margin for one in found] == pytest.approx([one.margin for one in expected], abs=1e-5)
     assert len({len(one.token_ids) for one in found}) > 1
-    sums = candidate_log_probabilities_of_pictures(backbone, by_picture, CANDIDATES)
+    sums = candidate_log_probabilities(backbone, by_picture, CANDIDATES)
     torch.testing.assert_close(sums, candidate_log_probabilities(backbone, one_by_one, CANDIDATES), atol=1e-5, rtol=0)

@@ -91,5 +91,5 @@ def test_real_rows_of_the_decoder_are_always_there(backbone: OpenClipLlama, dept
             state = backbone.prefill(batch)
         assert output.hidden_states.shape == plain.hidden_states.shape
         assert torch.equal(output.spans, plain.spans)
-        assert state.visible.shape[1] == output.spans.shape[1] + LENGTH
+        assert state.segment_ids.shape[1] == output.spans.shape[1] + LENGTH
         method.detach(backbone)

@@ -18,6 +18,7 @@ from data_modules.mme import MME
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.runs.prepare import check_experiment
+from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Question, Sample, Turn
 from lightning_m2pt.metrics.peer_formats.formats import export_files
@@ -105,7 +106,7 @@ def forced(model, document: dict, answer: str) -> tuple[float, bool]:
     for token in tokens:
         losses.append(-float(state.logits.log_softmax(dim=-1)[0, token]))
         greedy &= int(state.logits.argmax()) == token
-        state = loaded.backbone.advance(state, torch.tensor([token]))
+        state = advance(loaded.backbone, state, torch.tensor([token]))
     return sum(losses) / len(losses), greedy
 
 

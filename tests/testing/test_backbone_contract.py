@@ -13,7 +13,9 @@ from lightning_m2pt.backbones.base import Attachment, Backbone, DecodingState, V
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.picture_batch import SHARED_SEGMENT
 from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.prompts.past_rows import PastRows
 from lightning_m2pt.testing.backbone_contract import backbone_contract
 from tests.support.stored_backbone import store_backbone, stored
 
@@ -148,14 +150,17 @@ class SeesPadding(OpenClipLlama):
 
     def prefill(self, batch: Batch) -> DecodingState:
         state = super().prefill(batch)
-        return replace(state, visible=torch.ones_like(state.visible))
+        return replace(state, segment_ids=torch.full_like(state.segment_ids, SHARED_SEGMENT))
 
 
 class CandidatesInARow(OpenClipLlama):
     """Candidates stand one behind the other."""
 
-    def branch(self, state: DecodingState, tokens: Tensor, depths: Tensor, tree_mask: Tensor) -> Tensor:
-        return super().branch(state, tokens, torch.arange(len(tokens)), tree_mask)
+    def append_rows(
+        self, past: PastRows, embeddings: Tensor, positions: Tensor, visible: Tensor, wanted: Tensor | None = None
+    ) -> tuple[Tensor, PastRows]:
+        in_a_row = positions[:, :1] + torch.arange(positions.shape[1])
+        return super().append_rows(past, embeddings, in_a_row, visible, wanted)
 
 
 class ScalesLogits(OpenClipLlama):

@@ -9,7 +9,6 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs.lengths import check_question_lengths, check_sample_lengths
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
-from lightning_m2pt.answering.shared_answers import candidate_log_probabilities_of_pictures, greedy_answers_of_pictures
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.picture_batch import picture_batch
 from lightning_m2pt.inputs.processing import EncodedText
@@ -133,15 +132,15 @@ def test_a_sequence_by_picture_is_as_long_as_one_question(tmp_path):
     assert backbone.shares_prefix()
     most = POSITIONS - 4 - PATCHES + 1
     candidates = Candidates(("a", "b"), ((5, 6, 7), (5, 8)))
-    assert all(answer.token_ids for answer in greedy_answers_of_pictures(backbone, by_picture(most), 1, -1))
-    greedy_answers_of_pictures(backbone, by_picture(most - 3), 4, -1)
-    candidate_log_probabilities_of_pictures(backbone, by_picture(most - 2), candidates)
+    assert all(answer.token_ids for answer in greedy_answers(backbone, by_picture(most), 1, -1))
+    greedy_answers(backbone, by_picture(most - 3), 4, -1)
+    candidate_log_probabilities(backbone, by_picture(most - 2), candidates)
     with pytest.raises(BadInputError, match="a sequence has 129 rows"):
-        greedy_answers_of_pictures(backbone, by_picture(most + 1), 1, -1)
+        greedy_answers(backbone, by_picture(most + 1), 1, -1)
     with pytest.raises(BadInputError, match="a sequence has 129 rows"):
-        greedy_answers_of_pictures(backbone, by_picture(most - 3), 5, -1)
+        greedy_answers(backbone, by_picture(most - 3), 5, -1)
     with pytest.raises(BadInputError, match="a sequence has 129 rows"):
-        candidate_log_probabilities_of_pictures(backbone, by_picture(most - 1), candidates)
+        candidate_log_probabilities(backbone, by_picture(most - 1), candidates)
 
 
 def test_candidates_beyond_the_last_position_are_refused(tmp_path):

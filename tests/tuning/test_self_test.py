@@ -11,13 +11,15 @@ from torch import Tensor
 
 from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from lightning_m2pt.backbones import llama_decoding
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
-from lightning_m2pt.prompts import prefix_decoder, prefix_path
+from lightning_m2pt.prompts import decoder_pass, prefix_decoder, prefix_path
+from lightning_m2pt.prompts.past_rows import PastRows
 from lightning_m2pt.testing.method_contract import everything_of
 from lightning_m2pt.testing.random_backbone import VISION_LAYERS, VOCABULARY, WIDTH, random_backbone
 from lightning_m2pt.tuning import self_test
@@ -122,20 +124,29 @@ def of_family(
     return backbone
 
 
-OTHER_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+MORE_THAN_LLAMA: dict[str, tuple[str, dict[str, Any]]] = {
     "norms on queries and keys": ("Qwen3", {}),
     "layers without rotation": ("SmolLM3", {"no_rope_layers": [1, 0, 1]}),
     "embedding multiplier": ("Granite", {"embedding_multiplier": 3.0}),
     "logits scaling": ("Granite", {"logits_scaling": 2.0}),
     "all multipliers": ("Granite", {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}),
     "capped logits": ("Gemma2", {"final_logit_softcapping": 1.0, "attn_logit_softcapping": None}),
+    "capped scores": ("Gemma2", {"attn_logit_softcapping": 1.0}),
     "a sliding window": ("Mistral", {"sliding_window": 4}),
 }
 
 
-@pytest.mark.parametrize("what", OTHER_FORMS)
-def test_what_our_paths_leave_out_of_a_model_is_refused(tmp_path: Path, what: str) -> None:
-    family, changed = OTHER_FORMS[what]
+@pytest.mark.parametrize("what", MORE_THAN_LLAMA)
+def test_what_other_models_do_beyond_llama_is_done(tmp_path: Path, what: str) -> None:
+    family, changed = MORE_THAN_LLAMA[what]
+    backbone = of_family(tmp_path, family, changed, 0.15)
+    with_prompts(backbone)
+    compare_everything(backbone)
+
+
+def test_what_our_paths_leave_out_of_a_model_is_refused(tmp_path: Path) -> None:
+    """Cohere scales its logits by a key of its own."""
+    family, changed = "Cohere", {"logit_scale": 0.5}
     backbone = of_family(tmp_path, family, changed, 0.05)  # about what weights are that were trained a little
     with_prompts(backbone)
     for use in ("training", "answering"):
@@ -143,10 +154,8 @@ def test_what_our_paths_leave_out_of_a_model_is_refused(tmp_path: Path, what: st
             refuse_unless_like_library(backbone, use, Shortcuts())
 
 
-@pytest.mark.parametrize("what", ["norms on queries and keys", "all multipliers", "capped logits", "a sliding window"])
-def test_bfloat16_hides_no_gross_fault(tmp_path: Path, what: str) -> None:
-    family, changed = OTHER_FORMS[what]
-    backbone = of_family(tmp_path, family, changed, 0.15, torch.bfloat16)
+def test_bfloat16_hides_no_gross_fault(tmp_path: Path) -> None:
+    backbone = of_family(tmp_path, "Cohere", {"logit_scale": 0.5}, 0.15, torch.bfloat16)
     with_prompts(backbone)
     with pytest.raises(BadInputError, match=r"(?s)differs by .* in bfloat16"):
         compare_everything(backbone)
@@ -159,32 +168,37 @@ def test_models_of_the_same_form_pass(tmp_path: Path, family: str) -> None:
     compare_everything(backbone)
 
 
-def rotated_one_further(original: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda decoder, rows, positions: original(decoder, rows, positions + 1)
+def prompts_one_further(decoder: Any, rows: Any) -> PastRows:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder_pass, "run", lambda decoder, room, places: ORIGINAL_RUN(decoder, room, places + 1))
+        return ORIGINAL_PROMPTS(decoder, rows)
 
 
-def without_input_norm(block: Any, rows: Tensor, position_embeddings: Any) -> Any:
+def rows_one_further(decoder: Any, past: PastRows, rows: Tensor, places: Tensor, **others: Any) -> Any:
+    return ORIGINAL_APPEND(decoder, past, rows, places + 1, **others)
+
+
+def without_input_norm(block: Any, *given: Any) -> Any:
     block.input_layernorm, norm = torch.nn.Identity(), block.input_layernorm
     try:
-        return ORIGINAL_KEYS(block, rows, position_embeddings)
+        return ORIGINAL_KEYS(block, *given)
     finally:
         block.input_layernorm = norm
 
 
-ORIGINAL_KEYS = prefix_path.keys_and_values
+ORIGINAL_RUN, ORIGINAL_PROMPTS = decoder_pass.run, decoder_pass.prompt_rows
+ORIGINAL_APPEND, ORIGINAL_KEYS = decoder_pass.append_rows, decoder_pass.read_keys
 FAULTS_OF_OURS: dict[str, tuple[Callable[[pytest.MonkeyPatch], object], str]] = {
     "rotation of prompt keys": (
-        lambda patch: patch.setattr(prefix_path, "rotary_embedding", rotated_one_further(prefix_path.rotary_embedding)),
+        lambda patch: patch.setattr(llama_decoding, "prompt_rows", prompts_one_further),
         "training answering",
     ),
     "rotation of real rows": (
-        lambda patch: patch.setattr(
-            prefix_decoder, "rotary_embedding", rotated_one_further(prefix_decoder.rotary_embedding)
-        ),
+        lambda patch: patch.setattr(prefix_decoder, "append_rows", rows_one_further),
         "training",
     ),
     "norm in front of prompt keys": (
-        lambda patch: patch.setattr(prefix_path, "keys_and_values", without_input_norm),
+        lambda patch: patch.setattr(decoder_pass, "read_keys", without_input_norm),
         "training answering",
     ),
     "positions of the next token": (
