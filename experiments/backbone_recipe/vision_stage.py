@@ -19,7 +19,6 @@ from experiments.testbed.scenes import Scene
 from experiments.testbed.vocabulary import CELLS, COLOURS, NAMES, ROWS, SIZES
 
 NO_LABEL = -100
-LABEL_KINDS = (NAMES, COLOURS, SIZES)
 NOTHING_LABEL = len(NAMES)
 
 

@@ -35,8 +35,8 @@ autoload -U +X compinit && compinit
 autoload -U +X bashcompinit && bashcompinit
 """
 PLAIN = re.compile(r"[\w./:=@%+,-]+")
-"""Words that no shell expands: bash and fish run ``$(...)`` and ``(...)`` inside a list that they complete from, even if
-the list is quoted, and a file may be called so."""
+"""Words that no shell expands: bash and fish run ``$(...)`` and ``(...)`` inside a list that they complete from, even
+if the list is quoted, and a file may be called so."""
 
 
 @dataclass(frozen=True)
