@@ -8,8 +8,9 @@ import yaml
 
 from experiments.configuration import stored_description
 from experiments.configuration.cli import parse_experiment
+from experiments.configuration.completion_words import words_of_experiments
 from experiments.configuration.description import experiment_schema, group_schema
-from experiments.configuration.early import refuse_wrong_key
+from experiments.configuration.early import DoubtError, refuse_wrong_key, wrong_arguments
 from experiments.configuration.stored_description import file_of, keep_schema, key_of_description, stored_schema
 from lightning_m2pt.configuration.strict_yaml import plain, read_tree
 from lightning_m2pt.errors import BadInputError
@@ -114,6 +115,16 @@ def test_what_a_signature_leaves_open_stays_open():
         "type": "array",
         "items": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
     }
+
+
+def test_of_a_class_that_takes_more_no_name_is_refused_early():
+    described = {"$defs": {"mine.TakesMore": group_schema("mine.TakesMore", TakesMore)}}
+    component = {"class_path": "mine.TakesMore", "init_args": {"other": 1}}
+    with pytest.raises(DoubtError):
+        list(wrong_arguments(["data"], component, described))
+    described["$defs"]["mine.TakesMore"]["additionalProperties"] = False
+    assert list(wrong_arguments(["data"], component, described)) == [(["data"], "other", ["pair", "names"])]
+    assert list(wrong_arguments(["data"], {"class_path": "mine.Other", "init_args": {"other": 1}}, described)) == []
 
 
 def early(words: list[str]) -> str:
@@ -237,13 +248,35 @@ def test_a_damaged_record_is_ignored_and_written_anew(damage, schema, tmp_path, 
         assert path.read_text() == content
 
 
+def test_a_record_of_another_size_is_not_read(monkeypatch):
+    size = file_of(key_of_description()).stat().st_size
+    monkeypatch.setattr(stored_description, "MOST_BYTES", size)
+    assert stored_schema() is not None
+    monkeypatch.setattr(stored_description, "MOST_BYTES", size - 1)
+    assert stored_schema() is None
+
+
+def test_without_a_place_to_keep_it_nothing_breaks(tmp_path, monkeypatch, schema):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    monkeypatch.setattr("experiments.configuration.description.experiment_schema", lambda: schema)
+    keep_schema.cache_clear()
+    keep_schema()
+    assert stored_schema() is None
+    assert early(["--config", BASE, "--trainer.max_stepz", "1"]) == ""
+    assert list(words_of_experiments()) == ["--config", "--allow-import"]
+
+
 def test_other_sources_or_packages_have_a_schema_of_their_own(monkeypatch, tmp_path):
     key = key_of_description()
     (tmp_path / "sources").mkdir()
     monkeypatch.setattr(stored_description, "SOURCES", (*stored_description.SOURCES, tmp_path / "sources"))
     assert key_of_description() == key
     (tmp_path / "sources" / "more.py").write_text("x = 1\n")
-    assert key_of_description() != key
+    with_more = key_of_description()
+    assert with_more != key
+    (tmp_path / "sources" / "more.py").write_text("x = 2\n")  # as long as before
+    assert key_of_description() not in (key, with_more)
     monkeypatch.undo()
     monkeypatch.setattr(stored_description, "version_of", lambda name: "0")
     assert key_of_description() != key

@@ -11,6 +11,8 @@ from data_modules.multiple_choice import MultipleChoice, fake_record, write_mult
 from data_modules.vsr import VSR
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Question
+from lightning_m2pt.metrics.rule import SEVERAL
+from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.testing.set_contract import set_contract
 
 
@@ -293,7 +295,7 @@ BUGS: dict[type, str] = {
     OtherEachTime: "reading again gives other questions",
     DependsOnThePlace: "another fingerprint in another folder",
     NamedByNumber: "a part of the set has the fingerprint of the whole",
-    AsksTwice: "a question is asked twice",
+    AsksTwice: "^AsksTwice: a question is asked twice",
     TellsTheAnswer: "answer",
     PassesOverMistakes: "is read as if that were a smaller set",
     LeavesPicturesOut: "images/0.png is missing, and the set is read as if that were a smaller set",
@@ -313,3 +315,16 @@ def test_a_planted_bug_is_found_and_named(bug: type) -> None:
 def test_a_set_in_one_batch_shows_no_order_of_batches() -> None:
     with pytest.raises(AssertionError, match="all questions stand in one batch; make the set with a smaller"):
         set_contract(lambda root: VSR(root, "plain", batch_size=6))
+
+
+@pytest.mark.parametrize(
+    ("read_as", "sentence"),
+    [("yes", "reads something into an empty answer"), (f"yes{SEVERAL}no", "empty answers score 100.0, more than")],
+)
+def test_a_rule_that_takes_silence_for_an_answer_is_found(monkeypatch, read_as: str, sentence: str) -> None:
+    rule = RULES["yes_no_words"]
+    generous = replace(rule, parse=lambda answer, answers: rule.parse(answer, answers) if answer else read_as)
+    monkeypatch.setitem(RULES, "generous", generous)
+    monkeypatch.setattr(VSR, "rules", ("generous",))
+    with pytest.raises(AssertionError, match=sentence):
+        set_contract(lambda root: VSR(root, "plain", batch_size=2))
