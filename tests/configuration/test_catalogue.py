@@ -76,3 +76,19 @@ def test_a_class_that_leaves_a_method_open_is_not_listed(tmp_path):
     assert [(entry.name, entry.about) for entry in complete_classes(tmp_path, "p", "Base")] == [
         ("p.b.Whole", "Says two words.")
     ]
+
+
+def test_a_base_is_not_listed_and_an_assignment_closes_what_it_left_open(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "class Base:\n    def one(self): ...\n"
+        "class Open(Base):\n    @abstractmethod\n    def two(self): ...\n"
+        "class Closed(Open):\n    two = Base.one\n"
+    )
+    assert [entry.name for entry in complete_classes(tmp_path, "p", "Base")] == ["p.a.Closed"]
+
+
+def test_a_first_line_that_is_no_comment_says_nothing(tmp_path):
+    (tmp_path / "one.yaml").write_text("trainer: {}  # no\n# and no\n")
+    (tmp_path / "two.yaml").write_text("#  Two words.\ntrainer: {}\n")
+    (tmp_path / "three.yml").write_text("# Another ending.\n")
+    assert [(entry.name, entry.about) for entry in catalogue.files_of(tmp_path)] == [("one", ""), ("two", "Two words.")]

@@ -73,6 +73,7 @@ def test_verbs(script):
         (["data", "fetch", "--trainer"], []),
         (["sweep", "run", "--no"], ["--no-search"]),
         (["score", "--ag"], ["--against"]),
+        (["score", "--model"], []),
         (["report", "--format", "la"], ["latex"]),
         (["nonsense", "--fo"], []),
     ],
@@ -95,6 +96,20 @@ def test_the_other_shells_get_the_same_words(script):
     methods = [line for line in lines if "from fit' -l model.method -x" in line]
     assert len(methods) == 1
     assert "lightning_m2pt.methods.m2pt.M2PT" in methods[0]
+
+
+def test_fish_is_told_what_stands_where():
+    contexts = [
+        Context("data", ("fetch", "show"), {"-h": (), "--x": ("a", "b")}),
+        Context("data fetch", (), {"-q": ()}),
+    ]
+    assert SCRIPTS["fish"]({"data": "fetches it"}, contexts).splitlines()[1:] == [
+        "complete -c m2pt -n __fish_use_subcommand -f -a data -d 'fetches it'",
+        "complete -c m2pt -n '__fish_seen_subcommand_from data' -f -a 'fetch show'",
+        "complete -c m2pt -n '__fish_seen_subcommand_from data' -s h",
+        "complete -c m2pt -n '__fish_seen_subcommand_from data' -l x -x -a 'a b'",
+        "complete -c m2pt -n '__fish_seen_subcommand_from data; and __fish_seen_subcommand_from fetch' -s q",
+    ]
 
 
 def test_without_a_checkout_the_librarys_verbs_are_completed(monkeypatch):
