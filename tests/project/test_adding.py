@@ -61,10 +61,9 @@ def test_the_method(page: Path, tmp_path: Path) -> None:
 def test_the_set(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     contract_of("named_pictures").test_it_keeps_the_contract()
     module = importlib.import_module("named_pictures")
-    module.NamedPictures.write_fake(tmp_path / "data")
-    yaml = page / "named_pictures.yaml"
-    yaml.write_text(yaml.read_text(encoding="utf-8").replace("data/named_pictures", str(tmp_path / "data")))
-    words = ["--config", "experiments/frozen.yaml", "--config", str(yaml), "--allow-import", "named_pictures"]
+    module.NamedPictures.write_fake(page / "data" / "named_pictures")
+    yaml = str(page / "named_pictures.yaml")
+    words = ["--config", "experiments/frozen.yaml", "--config", yaml, "--allow-import", "named_pictures"]
     experiment = parse_experiment([*words, "--output_root", str(tmp_path / "outputs")])
     assert [benchmark.name for benchmark in experiment.benchmarks] == ["named_pictures"]
     options = AnsweringOptions(method="likelihood_sum")
@@ -85,12 +84,11 @@ def test_the_set(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_the_backbone(page: Path, tmp_path: Path) -> None:
     contract = contract_of("siglip_llama")
     contract.test_it_keeps_the_contract(tmp_path / "contract")
-    contract.write_small(tmp_path / "small")
-    yaml = page / "siglip_llama.yaml"
-    yaml.write_text(yaml.read_text(encoding="utf-8").replace("models/siglip_llama", str(tmp_path / "small")))
-    opened = ["--config", str(yaml), "--allow-import", "siglip_llama"]
+    model = page / "models" / "siglip_llama"
+    contract.write_small(model)
+    opened = ["--config", str(page / "siglip_llama.yaml"), "--allow-import", "siglip_llama"]
     words = [*small_words(tmp_path, "experiments/ptum_base.yaml", steps=2), *opened]
     run = fit(parse_experiment(words), folder=tmp_path / "run")
     adapter = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
-    assert adapter["base_model_name_or_path"] == (tmp_path / "small").as_posix()
+    assert adapter["base_model_name_or_path"] == model.as_posix()
     assert adapter["base_fingerprint"].startswith("siglip_llama:")

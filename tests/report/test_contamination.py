@@ -63,6 +63,13 @@ def test_sentences_for_known_unknown_and_synthetic_tasks():
     ]
     assert "cannot be told" in contamination_notes("run", None, ["mnist"])[0]
     assert "other random streams" in contamination_notes("run", ["testbed+a", "testbed+b"], ["mnist"])[0]
+    own = {"mine": {"shared_with_tasks": {"testbed+a": "the same pictures"}}}
+    assert contamination_notes("run", ["testbed+a", "testbed+b"], ["mnist", "mine", "yours"], headers=own) == [
+        "zero-shot: run: tuned on synthetic tasks of the testbed (2); pictures of mnist come from other random streams "
+        "and other digit scans, and their question types are not tuned (docs/testbed.md)",
+        "not zero-shot without reserve: run: mine shares with the tuning set: testbed+a: the same pictures",
+        "zero-shot: run: none of the 2 tuning tasks is known to share pictures or labels with yours",
+    ]
     mixed = contamination_notes("run", ["testbed+a", "MNIST-M+number_recognition"], ["mnist"])
     assert mixed[0].startswith("not zero-shot without reserve")
     assert recorded_tasks({TASKS: "MNIST"}) is None

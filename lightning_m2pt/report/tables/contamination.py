@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lightning_m2pt.metrics.predictions import SHARED_WITH_TASKS
+from lightning_m2pt.runs.evaluated import ORDER_OF_SETS
 from lightning_m2pt.visible_text import counted
 
 TASKS = "tasks"
@@ -101,10 +102,29 @@ def contamination_notes(
     if tasks is None:
         return [f"{kind}? {runs}: run.json names no tuning tasks, so what they share with these sets cannot be told"]
     if tasks and all(fnmatchcase(task, TESTBED_TASKS) for task in tasks):
-        return [
-            f"{kind}: {runs}: tuned on synthetic tasks of the testbed ({len(tasks)}); evaluation pictures come from "
+        known = [benchmark for benchmark in benchmarks if benchmark in ORDER_OF_SETS]
+        others = [benchmark for benchmark in benchmarks if benchmark not in ORDER_OF_SETS]
+        pictures = f"pictures of {', '.join(known)}" if others else "evaluation pictures"
+        notes = [
+            f"{kind}: {runs}: tuned on synthetic tasks of the testbed ({len(tasks)}); {pictures} come from "
             "other random streams and other digit scans, and their question types are not tuned (docs/testbed.md)"
         ]
+        return [*(notes if known or not others else []), *notes_by_set(kind, runs, tasks, others, headers)]
+    return notes_by_set(kind, runs, tasks, benchmarks, headers)
+
+
+def notes_by_set(
+    kind: str, runs: str, tasks: Sequence[str], benchmarks: Sequence[str], headers: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Returns what each set shares with the tasks, and which sets are not known to share anything.
+
+    Args:
+        kind: What the scores are called, such as ``zero-shot``.
+        runs: What the runs are called.
+        tasks: What they were tuned on.
+        benchmarks: The sets.
+        headers: The sets' prediction files' headers, by name.
+    """
     notes, clean = [], []
     for benchmark in benchmarks:
         shared = overlaps_with(benchmark, tasks, headers.get(benchmark, {}))
