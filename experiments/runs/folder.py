@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.configuration.cli import Experiment
 from experiments.trainer.surface import configured_processes, deciding_settings, split_decides
+from lightning_m2pt.configuration.paths import path_arguments
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
 from lightning_m2pt.system.checkout import commit_of
@@ -28,7 +29,8 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     ``loss_average: micro_batch`` or dropout the split of a step does decide, and is included where there is one.
     """
     model, data = experiment.config["model"], experiment.config["data"]
-    not_deciding = set(NOT_DECIDING_DATA_KEYS)
+    # What is read counts by its content (`data_fingerprint`), wherever it lies.
+    not_deciding = {*NOT_DECIDING_DATA_KEYS, *path_arguments(type(experiment.data))}
     if not data.get("init_args", {}).get("group_by_length"):
         not_deciding.add("group_by_length")  # runs from before this key existed keep their names
     means_of_means, splits = model["loss_average"] == "micro_batch", split_decides(experiment.config)
