@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from experiments.commands.questions_of_sets import questions_of_sets, run_with_sets
 from experiments.runs.loading import experiment_of_run
+from lightning_m2pt.commands.questions import own_question
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inspection.activation import Activations
@@ -199,14 +201,14 @@ def test_overlays_show_the_row_that_was_asked_for():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run of two steps with one evaluation set."""
-    folder = tmp_path_factory.mktemp("run")
-    return run_with_a_set(folder)
+    """A run of two steps with one evaluation set, whose attention was looked at."""
+    folder = run_with_a_set(tmp_path_factory.mktemp("run"))
+    assert main(["attention", "--run", str(folder)]) == 0
+    return folder
 
 
-def test_the_command_writes_pictures_arrays_and_a_page(run, tmp_path, capsys):
+def test_the_command_writes_pictures_arrays_and_a_page(run):
     folder = run / "figures" / "attention"
-    assert main(["attention", "--run", str(run)]) == 0
     names = {path.name for path in folder.iterdir()}
     stems = {name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors")}
     assert len(stems) == 3
@@ -264,6 +266,19 @@ def test_an_own_picture_needs_no_checkout_and_no_data_and_is_seen_as_a_sets_is(r
     torch.testing.assert_close(own["tuned.language.0"][:, :rows, :rows], of_set["tuned.language.0"])
 
 
+def test_questions_are_asked_as_their_set_or_the_run_says(run):
+    experiment = run_with_sets(run, ["--benchmarks.max_new_tokens", "7"], None)
+    (benchmark,) = experiment.benchmarks
+    of_set = questions_of_sets(experiment, [], 2)
+    assert [each.id for each in of_set] == [each.id for each in benchmark.questions()[:2]]
+    assert {(each.max_new_tokens, each.template) for each in of_set} == {(7, benchmark.template.name)}
+    picture = run.parents[2] / "vsr" / "images" / picture_of(run, of_set[0].id)
+    own = own_question(picture, of_set[0].text, benchmark.template.name, experiment.model)
+    assert (own.set_name, own.target, own.max_new_tokens) == ("own", "", 32)
+    assert torch.equal(own.batch.input_ids, of_set[0].batch.input_ids)
+    assert torch.equal(own.batch.pixel_values, of_set[0].batch.pixel_values)
+
+
 def picture_of(run: Path, question: str) -> str:
     """Returns the file name of a question's picture."""
     (benchmark,) = experiment_of_run(run).benchmarks
@@ -276,6 +291,7 @@ def picture_of(run: Path, question: str) -> str:
         (["--image", "x.png"], "a picture and a question belong together"),
         (["--question", "What is this?"], "a picture and a question belong together"),
         (["--image", "x.png", "--question", "a", "--sample", "vsr"], "an own picture is of no set"),
+        (["--image", "x.png", "--question", "a", "--data.root", "data"], "an own picture is of no set"),
         (["--image", "no/such.png", "--question", "a"], "no/such.png"),
         (["--image", "x.png", "--question", "a", "--data.batch_size", "3"], "'--data.batch_size' is not known here"),
         (["--sample", "nothing:1"], "the run has no set 'nothing'"),
