@@ -32,6 +32,8 @@ class BenchmarkDataModule(DataModule):
         name: What the set is called in predictions, scores and reports.
         rules: Names of its scoring rules, the default first.
         questions_per_group: Questions that are only scored together; a limit never splits them.
+        answers_in_turn: After how many questions the right answers come round again, where a set asks yes and no in
+            turn; a limit takes whole rounds, or all its questions could have one answer.
         fixed_answers: The answers a set without classes chooses from, as the model should say them.
         revisions: The set's known states with their sizes, the official one first; `m2pt check` says which it is.
         shared_with_tasks: What the set shares with tasks that may be tuned on, by pattern of the tasks' names
@@ -51,6 +53,7 @@ class BenchmarkDataModule(DataModule):
     name: str  # no ClassVar: Lightning declares it otherwise
     rules: ClassVar[tuple[str, ...]]
     questions_per_group: ClassVar[int] = 1
+    answers_in_turn: ClassVar[int] = 1
     fixed_answers: ClassVar[tuple[str, ...]] = ()
     revisions: ClassVar[tuple[Revision, ...]] = ()
     shared_with_tasks: ClassVar[Mapping[str, str]] = {}
@@ -59,7 +62,7 @@ class BenchmarkDataModule(DataModule):
         self, root: FilePath, template: TemplateName, batch_size: int, max_new_tokens: int, limit: int | None
     ) -> None:
         super().__init__(root, template)
-        least = self.questions_per_group
+        least = self.limit_unit
         for key, value, minimum in (
             ("batch_size", batch_size, 1),
             ("max_new_tokens", max_new_tokens, 1),
@@ -122,8 +125,13 @@ class BenchmarkDataModule(DataModule):
             refuse([*mistakes_in_texts(questions), *mistakes_in_choices(questions)])
             refuse(mistakes_in_classes(self.classes, str(self.root)))
             self.number_of_all_questions = len(questions)
-            self.read_questions = evenly_spread(questions, self.limit, self.questions_per_group)
+            self.read_questions = evenly_spread(questions, self.limit, self.limit_unit)
         return self.read_questions
+
+    @property
+    def limit_unit(self) -> int:
+        """How many adjacent questions a limit takes or leaves together."""
+        return max(self.questions_per_group, self.answers_in_turn)
 
     def items(self) -> list[Question]:
         """Returns the questions to ask."""

@@ -57,13 +57,14 @@ class POPE(BenchmarkDataModule):
         template: Name of the conversation template.
         batch_size: Questions answered at once.
         max_new_tokens: Limit on an answer's tokens.
-        limit: How many questions to take, spread evenly over the set; None takes all.
+        limit: How many questions to take, a yes and a no together, spread evenly over the set; None takes all.
         image_folder: Folder of the pictures within ``root``, or anywhere if absolute.
         objects_from: Whose objects and pictures are asked about.
     """
 
     name = "pope"
     rules = ("pope_official",)
+    answers_in_turn = 2
     fixed_answers = ("Yes", "No")
 
     def __init__(

@@ -25,6 +25,8 @@ FORMAT = 1
 SOURCES = (LIBRARY, CHECKOUT / "data_modules", CHECKOUT / "callbacks", CHECKOUT / "experiments" / "configuration")
 PACKAGES = ("torch", "lightning", "jsonargparse")
 MOST_BYTES = 4_000_000
+KEPT = 8
+"""Every change of a source makes another one; the oldest go."""
 
 
 def stored_schema() -> dict[str, Any] | None:
@@ -55,6 +57,9 @@ def keep_schema() -> None:
     with contextlib.suppress(OSError, EnvironmentFailure, RuntimeError):
         file_of(key).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file_of(key), content.encode())
+        kept = sorted(file_of(key).parent.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in kept[KEPT:]:
+            path.unlink(missing_ok=True)
 
 
 def file_of(key: str) -> Path:

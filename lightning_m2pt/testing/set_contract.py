@@ -195,9 +195,9 @@ def check_loaders(module: Any, name: str) -> None:  # noqa: ANN401
 def check_limit(make: MakeSet, root: Path, name: str) -> None:
     """A limit takes whole groups, in the set's order, spread over the set, and makes another fingerprint."""
     whole, few = made(make, root), made(make, root)
-    few.limit = limit = max(2, few.questions_per_group)
+    few.limit = limit = max(2, few.limit_unit)
     ids, chosen = ([each.id for each in module.questions()] for module in (whole, few))
-    expected = limit - limit % few.questions_per_group
+    expected = limit - limit % few.limit_unit
     claim(len(chosen) == expected, f"{name}: with the limit {limit} there are {len(chosen)} questions")
     claim([each for each in ids if each in chosen] == chosen, f"{name}: a limit changes the order of questions")
     claim(few.number_of_all_questions == len(ids), f"{name}: with a limit it forgets how many questions there are")

@@ -1,6 +1,7 @@
 """The schema of experiment files: it takes what the parser takes, and an early refusal is the full parse's own."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,19 @@ def test_a_record_of_another_size_is_not_read(monkeypatch):
     assert stored_schema() is not None
     monkeypatch.setattr(stored_description, "MOST_BYTES", size - 1)
     assert stored_schema() is None
+
+
+def test_only_the_newest_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = file_of(key_of_description()).parent
+    folder.mkdir(parents=True)
+    for number in range(12):
+        (folder / f"{number}.json").write_text("{}")
+        os.utime(folder / f"{number}.json", (number, number))
+    keep_schema.cache_clear()
+    keep_schema()
+    kept = {path.name for path in folder.glob("*.json")}
+    assert kept == {file_of(key_of_description()).name, *(f"{number}.json" for number in range(5, 12))}
 
 
 def test_without_a_place_to_keep_it_nothing_breaks(tmp_path, monkeypatch, schema):

@@ -86,10 +86,10 @@ def test_a_limit_takes_whole_groups_spread_over_the_set(benchmark: BenchmarkData
     few = type(benchmark)(str(benchmark.root), "plain", batch_size=1, limit=5)
     ids = [question.id for question in benchmark.questions()]
     chosen = [question.id for question in few.questions()]
-    assert len(chosen) == 5 - 5 % benchmark.questions_per_group
+    assert len(chosen) == 5 - 5 % benchmark.limit_unit
     assert [name for name in ids if name in chosen] == chosen
     assert ids.index(chosen[-1]) >= len(ids) // 2
-    if benchmark.questions_per_group > 1:
+    if benchmark.limit_unit > 1:
         with pytest.raises(BadInputError, match="at least 2"):
             type(benchmark)(str(benchmark.root), "plain", batch_size=1, limit=1)
 
@@ -185,3 +185,13 @@ def test_check_reads_headers_and_ends_only(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="HTML page"):
         VSR(str(tmp_path), "plain").check()
     assert Image.open(tmp_path / "images" / "fake_1.png").size == (32, 32)
+
+
+@pytest.mark.parametrize("limit", [2, 6, 20])
+def test_a_limited_pope_asks_yes_and_no_alike(tmp_path: Path, limit: int) -> None:
+    """Its questions take turns: an even step over single ones would find one answer only."""
+    POPE.write_fake(tmp_path)
+    whole = [question.target for question in POPE(str(tmp_path), "plain", batch_size=1).questions()]
+    targets = [question.target for question in POPE(str(tmp_path), "plain", batch_size=1, limit=limit).questions()]
+    assert whole[::2] != whole[1::2]
+    assert targets.count("yes") == targets.count("no") == min(limit, len(whole)) // 2
