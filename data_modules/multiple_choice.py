@@ -28,7 +28,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.images import resolve_inside
 from lightning_m2pt.inputs.mistakes import made_of_each
 from lightning_m2pt.inputs.samples import Question
-from lightning_m2pt.metrics.choice_letter import MOST_CHOICES, letters_of
+from lightning_m2pt.metrics.choice_letter import MOST_CHOICES, choice_letter, letters_of
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 
@@ -74,8 +74,22 @@ class MultipleChoice(BenchmarkDataModule):
             write_image(root / "images" / f"{number}.png", fake_image(number))
 
     def candidates_of(self, question: Question) -> tuple[str, ...]:
-        """Returns the question's letters, or the texts of its options."""
-        return question.choices if self.compares_texts else super().candidates_of(question)
+        """Returns the question's letters, or the texts of its options.
+
+        Raises:
+            BadInputError: If an option's text would be scored as another option's letter, or as neither.
+        """
+        if not self.compares_texts:
+            return super().candidates_of(question)
+        for letter, text in zip(letters_of(question.choices), question.choices, strict=True):
+            if choice_letter(text, question.choices) != letter:
+                raise BadInputError(
+                    f"the option {text!r:.40} reads as another one's letter",
+                    where=question.source,
+                    expected="options whose texts are no letters of others",
+                    hint="candidates: letter compares letters",
+                )
+        return question.choices
 
     def read(self) -> list[Question]:
         """Returns the split's questions.

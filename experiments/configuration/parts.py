@@ -12,7 +12,6 @@ A part is named as seen from the file that names it. Everything happens on YAML 
 """
 
 import difflib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import yaml
 
 from experiments.configuration.catalogue import EXPERIMENTS
 from experiments.configuration.composition import COMPONENTS, GROUPS, LISTS, CommandLine, Setting
-from lightning_m2pt.configuration.paths import values_of_files
+from lightning_m2pt.configuration.paths import values_of_files, without_dots
 from lightning_m2pt.configuration.recorded import recorded_tree
 from lightning_m2pt.configuration.strict_yaml import check_keys, composed, read_mapping, read_tree, refuse_tricks
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS
@@ -94,13 +93,16 @@ class PartReader:
         if key in PLACES and isinstance(node, yaml.ScalarNode) and FILE_NAME.fullmatch(node.value):
             return self.part(node, key, path)
         if isinstance(node, yaml.MappingNode):
-            node.value = [
-                (name, self.with_parts(value, key if name.value == ARGUMENTS else f"{key}.{name.value}", path))
-                for name, value in node.value
-            ]
+            node.value = [(name, self.value_inside(value, key, str(name.value), path)) for name, value in node.value]
         elif isinstance(node, yaml.SequenceNode) and key in LISTS:
             node.value = [part for item in node.value for part in self.items(item, key, path)]
         return node
+
+    def value_inside(self, node: yaml.Node, key: str, name: str, path: Path) -> yaml.Node:
+        """Returns the value of a mapping's key with parts in place; a file never stands for arguments alone."""
+        if name != ARGUMENTS:
+            return self.with_parts(node, f"{key}.{name}", path)
+        return node if isinstance(node, yaml.ScalarNode) else self.with_parts(node, key, path)
 
     def items(self, node: yaml.Node, key: str, path: Path) -> list[yaml.Node]:
         """Returns an item of a list of components, or all of those that a part in its place lists."""
@@ -181,7 +183,7 @@ def part_path(node: yaml.Node, path: Path) -> Path:
             expected="a YAML file, as seen from this one, or several",
         )
     folder = Path() if path == COMMAND_LINE else path.parent
-    return Path(os.path.normpath(folder / node.value))
+    return without_dots(folder / node.value)
 
 
 def checked_part(tree: yaml.Node | None, key: str, path: Path, named_at: str) -> yaml.Node:
@@ -203,6 +205,13 @@ def checked_part(tree: yaml.Node | None, key: str, path: Path, named_at: str) ->
             where=str(path),
             expected="its keys, such as class_path and init_args",
             hint=f"{named_at}: name the file under `{INCLUDE}:`, or with --config",
+        )
+    if INCLUDE in names:
+        raise BadInputError(
+            f"a part that stands for {key} includes nothing",
+            where=str(path),
+            expected="its keys, such as class_path and init_args",
+            hint=f"{named_at}: write what is changed there, beside an `{INCLUDE}` of the whole",
         )
     if isinstance(tree, yaml.MappingNode) or (key in LISTS and isinstance(tree, yaml.SequenceNode)):
         return tree

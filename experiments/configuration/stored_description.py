@@ -34,7 +34,7 @@ def stored_schema() -> dict[str, Any] | None:
     key = key_of_description()
     try:
         path = file_of(key)
-        if path.stat().st_size > MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:  # a pipe would wait for ever
             return None
         content = parse_json(path.read_bytes(), path)
     except (OSError, BadInputError, RuntimeError):  # RuntimeError: there is no home folder

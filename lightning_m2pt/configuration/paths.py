@@ -144,7 +144,21 @@ def absolute(text: str, folder: Path | None = None) -> str:
         text: The path; an absolute one stays.
         folder: What a relative one stands in; None for the working directory.
     """
-    return os.path.normpath((folder or Path.cwd()) / text)
+    return str(without_dots((folder or Path.cwd()) / text))
+
+
+def without_dots(path: Path) -> Path:
+    """Returns a path without ``..`` inside, to the file that the system would open.
+
+    Behind a link, ``..`` is the folder above what the link leads to, not the one that the link lies in.
+    """
+    place = Path(path.anchor)
+    for part in path.parts[len(place.parts) :]:
+        if part != ".." or (place.name in ("", "..") and not place.anchor):
+            place /= part
+        else:
+            place = Path(os.path.realpath(place)).parent if os.path.islink(place) else place.parent
+    return place
 
 
 def from_here(path: Path) -> Path:

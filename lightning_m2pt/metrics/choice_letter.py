@@ -16,7 +16,7 @@ MOST_CHOICES = len(LETTERS)
 ALONE = re.compile(
     r"(?:(?:the |my )?(?:correct |right |best )?(?:answer|option|choice)(?: is)?:? ?(?:option |choice )?)?"
     r"(?:\(([a-z])\)|([a-z]))[.:,)]?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,  # without ASCII, long s and dotless i are letters, too
 )
 """A whole answer that is a letter, with what may stand before and behind it."""
 IN_FRONT = re.compile(r"(?:\(([A-Z])\)[.:,]?|([A-Z])[.:)]) ")

@@ -218,7 +218,7 @@ def test_a_setting_of_several_sets_is_left_to_the_parser_if_one_of_them_is_unkno
     assert early(["--config", BASE, "--benchmarks", json.dumps(sets), "--benchmarks.own_key", "1"]) == ""
 
 
-@pytest.mark.parametrize("damage", ["cut", "other hash", "other key", "empty", "list", "nan", "folder"])
+@pytest.mark.parametrize("damage", ["cut", "other hash", "other key", "empty", "list", "nan", "folder", "pipe"])
 def test_a_damaged_record_is_ignored_and_written_anew(damage, schema, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     keep_schema.cache_clear()
@@ -239,6 +239,8 @@ def test_a_damaged_record_is_ignored_and_written_anew(damage, schema, tmp_path, 
     path.unlink()
     if damage == "folder":
         path.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(path)
     else:
         path.write_text(damaged[damage])
     assert stored_schema() is None

@@ -89,6 +89,8 @@ def test_words_name_parts_as_seen_from_the_working_directory(tmp_path, monkeypat
 def test_no_other_value_is_taken_for_a_file(tmp_path):
     path = write(tmp_path, own="output_root: d.yaml\ndata: {init_args: {root: d.yaml, sets: [d.yaml]}}\n", d="a: 1\n")
     assert tree_of(path) == {"output_root": "d.yaml", "data": {"init_args": {"root": "d.yaml", "sets": ["d.yaml"]}}}
+    path = write(tmp_path, own="data: {init_args: d.yaml}\n", d="a: 1\n")
+    assert tree_of(path) == {"data": {"init_args": "d.yaml"}}
 
 
 def refused(*paths: Path, words: tuple[str, ...] = ()) -> list[str]:
@@ -121,6 +123,10 @@ CASES = {
     "an experiment for a component": (
         {"own": "data: d.yaml\n", "d": "data: {class_path: a.B}\n"},
         ["error: {0}/d.yaml: this cannot stand for data: it holds", "hint: {0}/own.yaml:1: data: name the file under"],
+    ),
+    "an include in a component": (
+        {"own": "data: d.yaml\n", "d": "include: e.yaml\ninit_args: {a: 1}\n"},
+        ["error: {0}/d.yaml: a part that stands for data includes nothing", "hint: {0}/own.yaml:1: data: write what"],
     ),
     "a component for an experiment": (
         {"own": "include: d.yaml\n", "d": "class_path: a.B\n"},

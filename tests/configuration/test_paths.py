@@ -12,6 +12,7 @@ from data_modules.mme import MME
 from data_modules.vision_flan_held_out import VisionFlanHeldOut
 from experiments.commands.evaluate import evaluation_folder, recorded_config
 from experiments.configuration.cli import parse_experiment
+from experiments.configuration.parts import files_of
 from experiments.configuration.path_settings import paths_beside_files, paths_in_names, portable_paths
 from experiments.runs.loading import experiment_of_run
 from experiments.runs.opening import open_run_folder
@@ -26,6 +27,7 @@ from lightning_m2pt.configuration.paths import (
     path_arguments,
     portable,
     readable,
+    without_dots,
 )
 from lightning_m2pt.configuration.recorded import recorded_configuration, recorded_tree
 from lightning_m2pt.errors import BadInputError
@@ -91,6 +93,26 @@ def test_a_path_of_a_file_stands_beside_it(monkeypatch, text, expected):
     monkeypatch.setenv("M2PT_MODELS", "/weights")
     assert beside_its_file(FileText(text, Path("/files"))) == expected
     assert beside_its_file(text) == text  # of the command line
+
+
+def test_two_dots_behind_a_link_lead_where_the_system_leads(tmp_path, monkeypatch):
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
+    (tmp_path / "real" / "sets").mkdir()
+    (tmp_path / "sets").mkdir()  # where the link lies: another folder of the same name
+    assert absolute("../sets", tmp_path / "link") == str(tmp_path / "real" / "sets")
+    assert absolute("link/../sets/.", tmp_path) == str(tmp_path / "real" / "sets")
+    assert absolute("link/x/../y", tmp_path) == str(tmp_path / "link" / "y")
+    assert absolute("/../../a/./..//b/") == "/b"
+    (tmp_path / "real" / "own.yaml").write_text("include: part.yaml\n")
+    (tmp_path / "real" / "part.yaml").write_text("output_root: here\n")
+    monkeypatch.chdir(tmp_path)
+    for text, expected in (("../x", "../x"), ("../../x/../y", "../../y"), ("a/../../x", "../x"), ("a/..", ".")):
+        assert without_dots(Path(text)) == Path(expected)
+    assert [path.resolve() for path in files_of(Path("link/../own.yaml"))] == [
+        tmp_path / "real" / "own.yaml",
+        tmp_path / "real" / "part.yaml",
+    ]
 
 
 def written(folder: Path, **arguments: object) -> list[str]:

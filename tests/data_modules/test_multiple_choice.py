@@ -42,6 +42,18 @@ def test_letters_or_texts_of_the_questions_own_options_are_compared(tmp_path: Pa
     assert [texts.candidates_of(each) for each in texts.questions()] == [("a cat", "a dog"), ("x", "y", "z")]
 
 
+def test_texts_that_are_letters_of_other_options_are_not_compared(tmp_path: Path) -> None:
+    swapped = {**RECORD, "choices": ["C", "B", "A"]}
+    module = written(tmp_path, NAMED, swapped, candidates="text")
+    first, second = module.questions()
+    assert module.candidates_of(first) == ("x", "y", "z")
+    with pytest.raises(BadInputError, match="the option 'C' reads as another one's letter") as caught:
+        module.candidates_of(second)
+    assert caught.value.where == f"{tmp_path}/dev.jsonl:2"
+    own = written(tmp_path, {**RECORD, "choices": ["A", "B"]}, candidates="text")
+    assert own.candidates_of(own.questions()[0]) == ("A", "B")
+
+
 @pytest.mark.parametrize(
     ("changes", "where", "what"),
     [

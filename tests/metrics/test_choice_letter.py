@@ -32,6 +32,7 @@ def test_a_word_that_is_one_letter_and_another_options_text_says_nothing() -> No
     assert choice_letter("A", ("B", "A")) is None
     assert choice_letter("(A)", ("B", "A")) == "A"
     assert choice_letter("O", ("A", "B", "O", "AB")) == "C"
+    assert choice_letter("\u017f", [str(number) for number in range(26)]) is None  # long s, of which upper case is S
     assert choice_letter("B", ("A", "B", "O", "AB")) == "B"
 
 
