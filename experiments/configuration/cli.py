@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
-from experiments.configuration.composition import compose, read_words
+from experiments.configuration.composition import check_names, compose, read_words
 from experiments.configuration.environment import refuse_trainer_variables
 from experiments.configuration.errors import as_bad_input, check_top_level
 from experiments.configuration.parts import experiment_file, read_sources
@@ -198,6 +198,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
         check_opened(command.opened)
         tree = compose(sources.trees, sources.settings, accepts=partial(accepts, command.opened))
         check_top_level(tree)
+        check_names(tree)
         check_class_paths(tree, command.opened)
         tree = interpolated(paths_beside_files(tree, command.opened))
         check_class_paths(tree, command.opened)

@@ -14,7 +14,7 @@ import yaml
 
 from lightning_m2pt.configuration.allowed_imports import IMPORT_FLAG
 from lightning_m2pt.configuration.paths import values_of_files
-from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_NAME, CLASS_PATH
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_NAME, CLASS_PATH, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 
 Accepts = Callable[[str, str], bool]
@@ -120,6 +120,41 @@ def compose(trees: Sequence[Mapping[str, Any]], settings: Sequence[Setting], acc
         put(tree, setting.key, value)
         (named.add if value_is_one(setting) else named.discard)(setting.key)
     return tree
+
+
+def check_names(value: Any, key: str = "") -> None:
+    """Looks for a dotted name among the settings of a group, or the arguments of a component.
+
+    The parser would read it as the key that it spells, after everything else: over later files and the command line,
+    and past all that is done with paths and looked at in values.
+
+    Args:
+        value: A composed tree, or a part of it.
+        key: Its dotted key.
+
+    Raises:
+        BadInputError: At the first one.
+    """
+    if isinstance(value, list):
+        for item in value:
+            check_names(item, key_of_item(key, item))
+    if not isinstance(value, Mapping):
+        return
+    found = value.get(ARGUMENTS) if is_component(value) else value if key in GROUPS else None
+    named = [*(value if is_component(value) else ()), *(found if isinstance(found, Mapping) else ())]
+    dotted = next((name for name in named if "." in name), None)
+    if dotted is not None:
+        raise BadInputError(
+            f"the name {dotted!r:.60} has a dot in it",
+            where=key,
+            expected="every group on a line of its own",
+        )
+    for name, inner in value.items():
+        if name == ARGUMENTS and isinstance(inner, Mapping):
+            for argument, given in inner.items():
+                check_names(given, key_inside(key, argument))
+        else:
+            check_names(inner, key_inside(key, name))
 
 
 def value_is_one(setting: Setting) -> bool:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.configuration.composition import GROUPS, compose, read_words, value_at
+from experiments.configuration.composition import GROUPS, check_names, compose, read_words, value_at
 from experiments.configuration.errors import refusal_of, unknown_key_among
 from experiments.configuration.parts import read_sources
 from experiments.configuration.stored_description import stored_schema
@@ -40,6 +40,7 @@ def refuse_wrong_key(words: Sequence[str]) -> None:
         command = read_words(words)
         sources = read_sources(command)
         tree = compose(sources.trees, sources.settings, lambda class_path, name: name in names_of(schema, class_path))
+        check_names(tree)
         found = list(wrong_keys(tree, schema)) if set(tree) <= set(TOP_LEVEL_KEYS) else []
     except (M2PTError, DoubtError, AttributeError, LookupError, TypeError, ValueError):
         return  # the full parse meets it, too, and says what it is

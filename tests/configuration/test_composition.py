@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.configuration.cli import parse_experiment
-from experiments.configuration.composition import compose, read_words
+from experiments.configuration.composition import check_names, compose, read_words
 from experiments.configuration.parts import PartReader
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.errors import BadInputError
@@ -28,6 +28,29 @@ def test_words_win_over_every_file_wherever_they_stand(tmp_path):
     later.write_text("save_every_n_steps: 7\noutput_root: later\n")
     experiment = parse_experiment([*BASE, "--save_every_n_steps", "9", "--config", str(later)])
     assert (experiment.save_every_n_steps, str(experiment.output_root)) == (9, "later")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("model: {optimizer.learning_rate: 0.5}", "model"),
+        ("model: {method.init_args.visual_length: 3}", "model"),
+        ("model: {backbone.init_args.vision_weights: x}", "model"),
+        ("data: {init_args.batch_size: 3}", "data"),
+        ("data: {init_args: {batch_size.x: 3}}", "data"),
+        ("trainer: {callbacks: [{class_path: a.B, init_args.x: 3}]}", "trainer.callbacks.B"),
+        ("trainer: {logger: {class_path: a.B, init_args: {of: {class_path: a.C, x.y: 3}}}}", "trainer.logger.of"),
+    ],
+)
+def test_a_dotted_name_in_a_file_is_refused_and_wins_over_nothing(tmp_path, text, key):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(BadInputError, match="has a dot in it") as error:
+        parse_experiment([*BASE, "--config", str(tmp_path / "own.yaml"), "--model.optimizer.learning_rate", "0.25"])
+    assert error.value.where == f"{tmp_path}/own.yaml:1: {key}"
+
+
+def test_dots_in_names_of_other_mappings_stay():
+    check_names({"trainer": {"callbacks": [{"class_path": "a.B", "init_args": {"shares": {"a.b": 1}}}]}})
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,13 @@ def test_in_doubt_the_parser_decides(words):
     assert early(["--config", BASE, *words]) == ""
 
 
+def test_a_dotted_name_is_the_parsers_to_refuse(tmp_path):
+    (tmp_path / "own.yaml").write_text("model: {optimizer.learning_rate: 0.5}")
+    words = ["--config", BASE, "--config", str(tmp_path / "own.yaml")]
+    assert early(words) == ""
+    assert "has a dot in it" in full(words)
+
+
 def test_lightnings_variables_leave_it_to_the_parser(monkeypatch):
     monkeypatch.setenv("PL_TRAINER_MAX_STEPS", "3")
     assert early(["--config", BASE, "--trainer.max_stepz", "1"]) == ""
