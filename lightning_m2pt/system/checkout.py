@@ -76,6 +76,8 @@ def refuse_others(folder: Path) -> None:
 def description_of(folder: Path) -> tuple[str, str]:
     """Returns the name and the version that a checkout's setup.cfg says; empty where it says none."""
     parser = configparser.ConfigParser(interpolation=None)
+    if not (folder / DESCRIPTION).is_file():  # a pipe would wait for ever
+        return "", ""
     try:
         parser.read(folder / DESCRIPTION, encoding="utf-8")
     except (OSError, configparser.Error, UnicodeDecodeError):
