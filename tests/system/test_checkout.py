@@ -175,3 +175,8 @@ def test_the_commit_is_that_of_the_folder_itself(tmp_path):
     assert len(commit) == 40
     (tmp_path / "inside").mkdir()
     assert checkout.commit_of(tmp_path / "inside") is None
+
+
+def test_a_pipe_in_the_place_of_the_description_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "setup.cfg")
+    assert checkout.description_of(tmp_path) == ("", "")
