@@ -216,3 +216,8 @@ def test_what_cannot_be_resolved_is_named_by_the_classes_of_lists():
     with pytest.raises(BadInputError) as error:
         interpolated(tree)
     assert error.value.where == "benchmarks.Two.sizes.1"
+
+
+def test_the_mark_itself_is_said_to_have_no_place():
+    with pytest.raises(BadInputError, match=r"a: the text \$\{ cannot stand in a setting"):
+        interpolated({"a": r"\${b}", "b": "c"})

@@ -223,3 +223,17 @@ def test_stop_signals_wait_while_workers_start() -> None:
     assert not list(loader)
     assert held[0] >= set(STOP_SIGNALS)
     assert set(signal.pthread_sigmask(signal.SIG_BLOCK, [])) == before
+
+
+def test_the_first_signal_is_noted_and_a_second_one_ends_the_process():
+    signals, before = StopSignals(), [signal.getsignal(number) for number in STOP_SIGNALS]
+    signals.take_over()
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        assert (signals.received, signals.exit_code) == (15, 143)
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGINT)
+        assert (ended.value.code, signals.received) == (130, 15)
+    finally:
+        signals.give_back()
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
