@@ -70,7 +70,7 @@ def model_on_meta(folder: Path, dtype: torch.dtype | None = None) -> Any:  # noq
         raise BadInputError(
             f"transformers cannot build this model: {ascii(reason)[1:-1]:.200}",
             where=str(folder / CONFIG_FILE),
-            expected="a configuration of the Llama form",
+            expected="a configuration that the library takes",
         ) from error
 
 
@@ -94,7 +94,8 @@ def load_language_model(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN40
     """Reads a folder's model strictly: no tensor of it is drawn at random, and none of the files is left unread.
 
     Raises:
-        BadInputError: If tensors are not exactly the model's, not finite, or a tied head has weights of its own.
+        BadInputError: If tensors are not exactly the model's, not finite, or a tied head has weights of its own, or a
+            table of the model stands nowhere.
     """
     model = model_on_meta(folder, dtype)
     stored = stored_language_model(folder, model)
@@ -111,4 +112,14 @@ def load_language_model(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN40
     model.tie_weights()
     # Tables that no file holds were built without memory as well.
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    scale = getattr(model.model.embed_tokens, "scalar_embed_scale", None)
+    if scale is not None:  # Gemma multiplies its embeddings
+        model.model.embed_tokens.embed_scale = torch.tensor(scale)
+    left = [name for name, tensor in model.named_buffers() if tensor.is_meta]
+    if left:
+        raise BadInputError(
+            f"{', '.join(left)} has no numbers: neither a file nor the configuration gives them",
+            where=str(folder),
+            expected="a model whose tables follow from its configuration",
+        )
     return model.eval()

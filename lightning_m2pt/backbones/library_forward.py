@@ -15,7 +15,7 @@ from lightning_m2pt.prompts.key_value_prefix import learned_prefix
 from lightning_m2pt.prompts.past_rows import library_name
 
 if TYPE_CHECKING:  # the backbones call this file
-    from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
+    from lightning_m2pt.backbones.causal_decoding import CausalDecoding
     from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 
 
@@ -28,7 +28,7 @@ class RowsRead(Exception):
 
 
 def library_decoder(
-    backbone: "LlamaDecoding", embeddings: Tensor, attention: Literal["eager"] | None = None
+    backbone: "CausalDecoding", embeddings: Tensor, attention: Literal["eager"] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Runs the language model over (B, S, D) rows behind the attached prompts.
 
@@ -102,7 +102,7 @@ def library_tower(backbone: "OpenClipLlama", pixel_values: Tensor) -> Tensor:
     raise RuntimeError("the tower's last block was not called")
 
 
-def cache_with(backbone: "LlamaDecoding", samples: int) -> Any:  # noqa: ANN401  (the library's cache)
+def cache_with(backbone: "CausalDecoding", samples: int) -> Any:  # noqa: ANN401  (the library's cache)
     """Returns the library's cache with the learned keys and values in front."""
     from transformers import DynamicCache
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.base_files import BaseFiles
+from lightning_m2pt.backbones.causal_decoding import CausalDecoding
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
 from lightning_m2pt.backbones.library_forward import library_rows
-from lightning_m2pt.backbones.llama_decoding import LlamaDecoding
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
@@ -30,7 +30,7 @@ from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable
 from lightning_m2pt.prompts.token_path import VisionTokenPath, put_rows_first
 
 
-class OpenClipLlama(LlamaDecoding):
+class OpenClipLlama(CausalDecoding):
     """open_clip tower + linear projector + transformers causal LM.
 
     Args:

@@ -1,14 +1,15 @@
-"""Which language models are right on this project's own paths, as data: architecture, keys, values.
+"""Which language models are proven on this project's own paths, as data: architecture, keys, values.
 
-Our paths call parts of a decoder layer themselves (``prompts/shared_prefix.py``, ``prompts/prefix_decoder.py``), so a
-model is right there only if it computes what Llama computes. What the tests have shown to be right is accepted;
-everything else is refused with the reason, because it would train and answer wrongly without any error.
+The paths run the library's own model and give its attention what stands in front of the rows
+(``prompts/decoder_pass.py``), so most of what an architecture does beyond Llama is done. But a rotation that depends on
+the length, or a mask that is not causal, would train and answer wrongly without any error. What the tests have shown to
+be right is accepted, per architecture and key; everything else is refused with the reason.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning_m2pt.backbones.config_values import (
     bad_key,
@@ -29,28 +30,48 @@ OFF = (None, False)
 
 @dataclass(frozen=True)
 class ProvenForm:
-    """An architecture of transformers and what it is when a key is missing.
+    """An architecture of transformers: what it is when a key is missing, and what it may say beyond Llama.
 
     Attributes:
         architecture: The class that configuration files name.
-        sliding_window: The library's own window where the file has no such key; None is none.
+        numbers: Keys that hold a number above 0, or null.
+        values: Keys and what is accepted of them, in the place of ``VALUES``.
+        needed: Keys that a file must have, because the library's own default follows from no other size.
+        window: What the library takes from ``sliding_window``: nothing, a window of every layer, or one of the layers
+            that ``layer_types`` calls sliding.
+        skips_rotation: Whether ``no_rope_layers`` may name layers without rotation.
     """
 
     architecture: str
-    sliding_window: int | None = None
+    numbers: tuple[str, ...] = ()
+    values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    needed: tuple[str, ...] = ()
+    window: Literal["none", "every layer", "sliding layers"] = "none"
+    skips_rotation: bool = False
 
+
+SWITCHED_WINDOW = {"use_sliding_window": (None, False, True)}
+MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
+CAPS = ("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping")
+GELU = {"hidden_act": ("gelu_pytorch_tanh",), "hidden_activation": (None, "gelu_pytorch_tanh")}
 
 PROVEN_FORMS = {
     "llama": ProvenForm("LlamaForCausalLM"),
-    "mistral": ProvenForm("MistralForCausalLM", sliding_window=4096),
+    "mistral": ProvenForm("MistralForCausalLM", window="every layer"),
+    "qwen2": ProvenForm("Qwen2ForCausalLM", values=SWITCHED_WINDOW, window="sliding layers"),
+    "qwen3": ProvenForm("Qwen3ForCausalLM", values=SWITCHED_WINDOW, needed=("head_dim",), window="sliding layers"),
+    "smollm3": ProvenForm("SmolLM3ForCausalLM", values=SWITCHED_WINDOW, window="sliding layers", skips_rotation=True),
+    "granite": ProvenForm("GraniteForCausalLM", numbers=MULTIPLIERS),
+    "gemma2": ProvenForm("Gemma2ForCausalLM", numbers=CAPS, values=GELU, needed=("head_dim",), window="sliding layers"),
+    "olmo2": ProvenForm("Olmo2ForCausalLM"),
 }
-"""By ``model_type``. Mistral is Llama's form as long as its window hides no position."""
+"""By ``model_type``."""
 
 QUANTISED = "quantised weights are not supported"
-NORMS = "norms on queries and keys are left out on the fast paths"
-MULTIPLIER = "multipliers are left out on the fast paths"
-CAP = "soft-capping is left out on the fast paths"
-WINDOW = "windows are left out on the fast paths"
+NORMS = "norms on queries and keys are proven where an architecture always has them"
+MULTIPLIER = "multipliers are proven for Granite"
+CAP = "soft-capping is proven for Gemma-2"
+WINDOW = "this window is not proven"
 ROTATION = "only the rotation of all of a head's numbers in every layer is proven"
 EXPERTS = "experts are not proven"
 OUTPUTS = "our paths read the library's usual outputs"
@@ -111,6 +132,8 @@ VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
 """Key, the values that are accepted (a missing key is), and why no other is. Keys that stand nowhere here are ignored,
 as the library's own Llama ignores them."""
 
+NO_ROTATION = ("no_rope_layers", "no_rope_layer_interval")
+
 ROTATIONS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -132,20 +155,62 @@ def check_language_config(config: Mapping[str, Any], path: Path) -> None:
     """
     check_values(config, path, ("auto_map", "quantization_config", "compression_config"))
     form = proven_form(config, path)
-    check_values(config, path, tuple(VALUES))
+    for key in form.needed:
+        if config.get(key) is None:
+            raise bad_key(path, key, "this key is missing", "a number", f"{form.architecture} has a default of its own")
+    for key in form.numbers:
+        if config.get(key) is not None:
+            real_number(config, key, path, MOST_WIDTH)
+    for key, accepted in form.values.items():
+        one_of(config, key, path, accepted, f"{form.architecture} is proven with this alone")
+    check_values(config, path, tuple(key for key in VALUES if key not in (*form.numbers, *form.values, *NO_ROTATION)))
     check_sizes(config, path)
     check_rotation(config, path)
-    positions = config["max_position_embeddings"]
-    window = config.get("sliding_window", form.sliding_window)
-    if window is not None and (not is_real(window) or window < positions):
+    check_layers_without_rotation(config, path, form)
+    check_window(config, path, form)
+
+
+def check_window(config: Mapping[str, Any], path: Path, form: ProvenForm) -> None:
+    """Looks whether a window is a number, and stands where the architecture has one.
+
+    Raises:
+        BadInputError: If not, or if it hides positions that the library lets be seen.
+    """
+    if config.get("sliding_window") is not None:
+        if form.window == "none":
+            positions = config["max_position_embeddings"]
+            if not is_real(config["sliding_window"]) or config["sliding_window"] < positions:
+                what = f"{shown_value(config['sliding_window'])} is shorter than the {positions} positions"
+                raise bad_key(path, "sliding_window", what, "null", WINDOW)
+        else:
+            whole_number(config, "sliding_window", path, MOST_POSITIONS)
+    layers, types = config["num_hidden_layers"], config.get("layer_types")
+    slides = form.window == "sliding layers" and config.get(
+        "use_sliding_window", "use_sliding_window" not in form.values
+    )
+    known = ["full_attention"] + ["sliding_attention"] * bool(slides)
+    if types is not None and not (
+        isinstance(types, list) and len(types) == layers and all(each in known for each in types)
+    ):
         raise bad_key(
-            path, "sliding_window", f"{shown_value(window)} is shorter than the {positions} positions", "null", WINDOW
+            path, "layer_types", f"{shown_value(types)} is not supported", f"{' or '.join(known)} a layer", WINDOW
         )
-    layer_types = config.get("layer_types")
-    if layer_types is not None and layer_types != ["full_attention"] * config["num_hidden_layers"]:
-        raise bad_key(
-            path, "layer_types", f"{shown_value(layer_types)} is not supported", "full_attention a layer", WINDOW
-        )
+
+
+def check_layers_without_rotation(config: Mapping[str, Any], path: Path, form: ProvenForm) -> None:
+    """Looks whether layers without rotation are named as the architecture names them.
+
+    Raises:
+        BadInputError: If it has none, or the list does not fit the layers.
+    """
+    if not form.skips_rotation:
+        check_values(config, path, NO_ROTATION)
+        return
+    whole_number(config, "no_rope_layer_interval", path, MOST_LAYERS, default=4)
+    layers = config.get("no_rope_layers")
+    rotated = isinstance(layers, list) and all(type(each) is int and each in (0, 1) for each in layers)
+    if layers is not None and not (rotated and len(layers) == config["num_hidden_layers"]):
+        raise bad_key(path, "no_rope_layers", f"{shown_value(layers)} does not fit", "0 or 1 a layer")
 
 
 def proven_form(config: Mapping[str, Any], path: Path) -> ProvenForm:

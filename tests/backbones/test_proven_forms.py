@@ -87,8 +87,8 @@ def test_an_accepted_tower_is_right_on_every_path(tmp_path: Path, name: str):
 
 
 OTHER_FORMS = (
-    "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "phi3", "olmo2", "cohere", "mixtral",
-    "gpt2", "llava", "LLAMA", "", None, 5, ["llama"],
+    "qwen", "qwen3_moe", "gemma", "gemma3_text", "granitemoe", "phi3", "olmo3", "cohere", "mixtral", "gpt2",
+    "llava", "LLAMA", "", None, 5, ["llama"],
 )  # fmt: skip
 
 
@@ -193,11 +193,36 @@ def test_a_rotation_is_said_once(tmp_path: Path):
             check_language_config(config_of(tmp_path, **changes), tmp_path / "config.json")
 
 
-def test_mistrals_own_window_counts_where_the_file_has_none(tmp_path: Path):
-    path = tmp_path / "config.json"
-    check_language_config(config_of(tmp_path, **MISTRAL), path)
-    with pytest.raises(BadInputError, match="sliding_window: 4096 is shorter than the 8192 positions"):
-        check_language_config(config_of(tmp_path, **MISTRAL, max_position_embeddings=8192), path)
+GEMMA = {"hidden_act": "gelu_pytorch_tanh", "head_dim": 8}
+CHUNKED = {"use_sliding_window": True, "sliding_window": 6, "layer_types": ["chunked_attention"] * 3}
+OF_FAMILIES = [
+    ("Mistral", {"sliding_window": "all"}, "sliding_window"),
+    ("Mistral", {"layer_types": ["sliding_attention"] * 3}, "layer_types"),
+    ("Qwen2", {"layer_types": ["sliding_attention"] * 3}, "layer_types"),
+    ("Qwen2", CHUNKED, "layer_types"),
+    ("Qwen3", {}, "head_dim: this key is missing"),
+    ("Qwen3", {"head_dim": 8, "logits_scaling": 2.0}, "logits_scaling"),
+    ("SmolLM3", {"no_rope_layers": [1, 0]}, "no_rope_layers"),
+    ("SmolLM3", {"no_rope_layers": [1, 0, 2]}, "no_rope_layers"),
+    ("SmolLM3", {"no_rope_layer_interval": 0}, "no_rope_layer_interval"),
+    ("SmolLM3", {"layer_types": ["sliding_attention"] * 3}, "layer_types"),
+    ("Granite", {"residual_multiplier": -1}, "residual_multiplier"),
+    ("Granite", {"embedding_multiplier": "12"}, "embedding_multiplier"),
+    ("Granite", {"no_rope_layers": [1, 1, 0]}, "no_rope_layers"),
+    ("Gemma2", {"head_dim": 8}, "hidden_act: 'silu'"),
+    ("Gemma2", {"hidden_act": "gelu_pytorch_tanh"}, "head_dim"),
+    ("Gemma2", {**GEMMA, "final_logit_softcapping": 0}, "final_logit_softcapping"),
+    ("Gemma2", {**GEMMA, "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "changes", "message"), OF_FAMILIES, ids=str)
+def test_what_is_proven_of_one_architecture_is_not_of_others(
+    tmp_path: Path, family: str, changes: dict[str, Any], message: str
+):
+    named = {"model_type": family.lower(), "architectures": [f"{family}ForCausalLM"], "hidden_act": "silu"}
+    with pytest.raises(BadInputError, match=message):
+        check_language_config(config_of(tmp_path, **{**named, **changes}), tmp_path / "config.json")
 
 
 def test_every_accepted_value_of_the_table_is_one_the_library_takes_too(tmp_path: Path):

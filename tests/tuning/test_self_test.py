@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
-from lightning_m2pt.backbones import llama_decoding
+from lightning_m2pt.backbones import causal_decoding
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
@@ -190,7 +190,7 @@ ORIGINAL_RUN, ORIGINAL_PROMPTS = decoder_pass.run, decoder_pass.prompt_rows
 ORIGINAL_APPEND, ORIGINAL_KEYS = decoder_pass.append_rows, decoder_pass.read_keys
 FAULTS_OF_OURS: dict[str, tuple[Callable[[pytest.MonkeyPatch], object], str]] = {
     "rotation of prompt keys": (
-        lambda patch: patch.setattr(llama_decoding, "prompt_rows", prompts_one_further),
+        lambda patch: patch.setattr(causal_decoding, "prompt_rows", prompts_one_further),
         "training answering",
     ),
     "rotation of real rows": (
@@ -206,7 +206,7 @@ FAULTS_OF_OURS: dict[str, tuple[Callable[[pytest.MonkeyPatch], object], str]] = 
         "answering",
     ),
     "a shared row too many": (
-        lambda patch: patch.setattr("lightning_m2pt.backbones.llama_decoding.shared_rows", lambda *_: 7),
+        lambda patch: patch.setattr("lightning_m2pt.backbones.causal_decoding.shared_rows", lambda *_: 7),
         "training",
     ),
     "visual prompts in the tower": (

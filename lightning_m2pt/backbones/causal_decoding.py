@@ -1,4 +1,4 @@
-"""The decoder side of a backbone whose language model is of Llama's form in transformers.
+"""The decoder side of a backbone whose language model is a causal one of transformers.
 
 Every way to run it is here: whole sequences, supervised rows alone, questions and their answers token by token. A
 backbone that pairs such a model with another vision tower inherits all of it.
@@ -24,8 +24,8 @@ from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, prepend_placeholders
 
 
-class LlamaDecoding(Backbone, ABC):
-    """A backbone with a Llama-form language model.
+class CausalDecoding(Backbone, ABC):
+    """A backbone with a causal language model of a proven form.
 
     Attributes:
         language_model: The model with its head; subclasses set it.

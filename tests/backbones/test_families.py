@@ -1,0 +1,146 @@
+"""Every proven architecture: the library's logits and `generate`, and its own gradients, on every path of ours."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
+from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.prompts.past_rows import OVER_PAST_ROWS, library_name
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
+from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.self_test import refuse_unless_like_library
+from tests.prompts.test_shared_prefill import both_batches, largest_difference
+
+WINDOW = 6
+"""Shorter than the rows of a picture."""
+SLIDING = {"sliding_window": WINDOW, "use_sliding_window": True}
+MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
+GEMMA = {"hidden_act": "gelu_pytorch_tanh", "head_dim": 12, "query_pre_attn_scalar": 10}
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("llama", "Llama", {"head_dim": 12}),
+    "mistral": ("mistral", "Mistral", {"sliding_window": None, "head_dim": 12}),
+    "mistral's window": ("mistral", "Mistral", {"sliding_window": WINDOW}),
+    "qwen2": ("qwen2", "Qwen2", {}),
+    "qwen2's windows": ("qwen2", "Qwen2", {**SLIDING, "layer_types": MIXED}),
+    "qwen3": ("qwen3", "Qwen3", {"head_dim": 12}),
+    "qwen3's windows": ("qwen3", "Qwen3", {**SLIDING, "layer_types": MIXED, "head_dim": 8}),
+    "smollm3": ("smollm3", "SmolLM3", {"no_rope_layers": [1, 0, 1]}),
+    "granite": (
+        "granite",
+        "Granite",
+        {"embedding_multiplier": 3, "attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 2.0},
+    ),
+    "gemma2": ("gemma2", "Gemma2", {**GEMMA, "sliding_window": WINDOW, "layer_types": MIXED}),
+    "gemma2's caps": (
+        "gemma2",
+        "Gemma2",
+        {**GEMMA, "sliding_window": 4096, "attn_logit_softcapping": 0.5, "final_logit_softcapping": 0.5},
+    ),
+    "olmo2": ("olmo2", "Olmo2", {}),
+}
+
+
+def of_family(folder: Path, name: str) -> OpenClipLlama:
+    kind, architecture, keys = FAMILIES[name]
+    named = {"model_type": kind, "architectures": [f"{architecture}ForCausalLM"], "pad_token_id": 0}
+    return random_backbone(folder, torch.float64, language={**named, **keys})
+
+
+class Exact(ModuleType):
+    """torch, whose float32 is float64."""
+
+    def __getattr__(self, name: str) -> Any:
+        return torch.float64 if name == "float32" else getattr(torch, name)
+
+
+@contextmanager
+def float64_islands(monkeypatch: pytest.MonkeyPatch, backbone: OpenClipLlama) -> Iterator[None]:
+    """The library's norms, rotations and softmax compute in float32 whatever the type is; here in float64."""
+    own_float = Tensor.float
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[type(backbone.language_model).__module__], "torch", Exact("torch"))
+        patch.setattr(Tensor, "float", lambda rows: rows if rows.dtype == torch.float64 else own_float(rows))
+        yield
+
+
+def attached(backbone: OpenClipLlama, path: str) -> M2PT:
+    method = M2PT(3, 4, init="normal", init_std=0.5, path=path)
+    method.build(backbone, torch.Generator().manual_seed(7))
+    method.double().attach(backbone)
+    return method
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_paths_have_the_loss_and_gradients_of_rows_in_the_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    backbone, batch, found = of_family(tmp_path, name), random_batch(dtype=torch.float64), []
+    with float64_islands(monkeypatch, backbone):
+        for path, shortcuts in (("token", EVERY_ROW), ("prefix", EVERY_ROW), ("prefix", Shortcuts())):
+            method = attached(backbone, path)
+            losses = supervised_rows(backbone, batch, shortcuts).losses
+            losses.sum().backward()
+            found.append((losses.detach(), {each: tensor.grad for each, tensor in method.named_parameters()}))
+            method.detach(backbone)
+    for losses, gradients in found[1:]:
+        torch.testing.assert_close(losses, found[0][0], rtol=1e-12, atol=1e-12)
+        for each, gradient in gradients.items():
+            scale = float(found[0][1][each].abs().max())
+            torch.testing.assert_close(gradient, found[0][1][each], rtol=0, atol=1e-11 * max(scale, 1e-3))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_and_answers_are_the_librarys(tmp_path: Path, name: str) -> None:
+    backbone, batch = of_family(tmp_path, name), random_batch(answer=1, dtype=torch.float64)
+    model = backbone.language_model
+    assert model.config._attn_implementation == OVER_PAST_ROWS["eager" if name.startswith("gemma2") else "sdpa"]
+    with torch.no_grad():
+        embeddings, _, spans = backbone.assemble(batch)
+        ours = backbone.logits(backbone(batch).hidden_states)
+    answers = [answer.token_ids for answer in greedy_answers(backbone, batch, 6, end_token_id=-1)]
+    model.set_attn_implementation(library_name(model.config._attn_implementation))
+    with torch.no_grad():
+        own = model(inputs_embeds=embeddings, use_cache=False).logits
+        torch.testing.assert_close(ours, own, rtol=1e-6, atol=1e-6)
+        for sample, answer in enumerate(answers):
+            rows = embeddings[sample : sample + 1, : int((spans[sample] != Span.PADDING).sum())]
+            generated = model.generate(inputs_embeds=rows, max_new_tokens=6, do_sample=False, eos_token_id=None)
+            assert answer == generated[0].tolist()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_shared_prefixes_and_the_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    backbone = of_family(tmp_path, name)
+    attached(backbone, "auto")
+    with float64_islands(monkeypatch, backbone):
+        assert backbone.shares_prefix()
+        assert largest_difference(backbone, *both_batches(before=4, common=2)) < 1e-10
+    for use in ("training", "answering"):
+        refuse_unless_like_library(backbone, use, Shortcuts())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_folder_that_the_library_wrote_is_read(tmp_path: Path, name: str) -> None:
+    model, folder = of_family(tmp_path, name).language_model.float(), tmp_path / "language"
+    model.save_pretrained(folder)
+    check_language_folder(folder)
+    read, tokens = load_language_model(folder, torch.float32), torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(read(tokens).logits, model(tokens).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_every_proven_form_is_tested() -> None:
+    assert {kind for kind, _, _ in FAMILIES.values()} == set(PROVEN_FORMS)
