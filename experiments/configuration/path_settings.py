@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.configuration.catalogue import CHECKOUT
 from experiments.configuration.schema import GROUPS, OUR_PACKAGES
 from lightning_m2pt.configuration.allowed_imports import ALLOWED, is_allowed
 from lightning_m2pt.configuration.paths import FileText, absolute, beside_its_file, hashed, path_arguments, portable
@@ -39,7 +40,7 @@ def portable_paths(config: Mapping[str, Any], opened: Sequence[str]) -> dict[str
 
 def paths_in_names(config: Mapping[str, Any], opened: Sequence[str]) -> dict[str, Any]:
     """Returns a resolved configuration, or sections of one, as names of evaluations' folders are made from it."""
-    return with_paths(config, lambda path, _: hashed(path), opened)
+    return with_paths(config, lambda path, _: hashed(path, CHECKOUT), opened)
 
 
 def look_beside(path: str, key: str) -> str:

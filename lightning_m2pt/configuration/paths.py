@@ -185,12 +185,17 @@ def portable(text: str) -> str:
     return text
 
 
-def hashed(text: str) -> str:
-    """Returns a path as names of evaluations' folders are made from it: the same in another checkout, and as ever."""
+def hashed(text: str, checkout: Path) -> str:
+    """Returns a path as names of evaluations' folders are made from it: the same in another checkout, and as ever.
+
+    Args:
+        text: An absolute path.
+        checkout: The folder that paths inside it are seen from, whatever the working directory.
+    """
     path = Path(text)
     if path.is_relative_to(EMBEDDED):
         return (Path("experiments/backbones") / path.relative_to(EMBEDDED)).as_posix()  # where they once were
-    return str(from_here(path))
+    return str(path.relative_to(checkout) if path.is_relative_to(checkout) else path)
 
 
 def readable(text: str) -> str:

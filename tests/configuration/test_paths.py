@@ -305,7 +305,10 @@ def test_other_evaluations_have_the_names_they_had_in_whatever_checkout(run, tmp
             json.dumps([{"class_path": "data_modules.vsr.VSR", "init_args": {"root": "sets/vsr"}}]),
         ]
         experiment.config["benchmarks"] = parse_experiment(["--config", SHIPPED, *words, *VSR]).config["benchmarks"]
-        names.add(evaluation_folder(run, experiment, frozenset({"interaction"}), "greedy", 0).name)
+        monkeypatch.setattr("experiments.configuration.path_settings.CHECKOUT", tmp_path / checkout)
+        for directory in (tmp_path / checkout, tmp_path, run):  # the working directory has no say
+            monkeypatch.chdir(directory)
+            names.add(evaluation_folder(run, experiment, frozenset({"interaction"}), "greedy", 0).name)
     assert len(names) == 1
     model = {name: former.config["model"][name] for name in ("method", "backbone")}
     assert paths_in_names({"model": model}, ())["model"]["backbone"]["init_args"]["language_model"] == (
