@@ -47,8 +47,11 @@ print(json.dumps(loaded))
 """
 
 
-LATER = ("transformers", "open_clip", "timm", "torchvision", "sklearn", "scipy", "peft", "optuna", "captum")
-"""What a verb imports where it uses it: a mistake in a configuration or a file is found before."""
+LATER = ("open_clip", "timm", "sklearn", "peft", "optuna", "captum")
+"""What a verb imports where it uses it: a mistake in a configuration or a file is found before.
+
+transformers, torchvision and scipy are not among them: torchmetrics, which Lightning imports, imports them all.
+"""
 DRAWS_OR_BUILDS = {"backbone", "data"}
 IMPORT_EVERY_VERB = f"""
 import importlib, json, sys

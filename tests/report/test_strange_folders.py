@@ -149,3 +149,13 @@ def test_the_frozen_model_is_known_where_a_part_of_a_set_was_asked(tmp_path: Pat
     named = (frozen / "x").rename(frozen / short_hash({"backbone": "f" * 64, "questions": [header]}))
     groups = [Group("", [read_run(path)]) for path in (named, tuned)]
     assert fingerprint_of(groups[0], [groups[1]]) == "f" * 64
+
+
+def test_two_runs_of_one_seed_are_no_two_seeds(tmp_path: Path) -> None:
+    """A run's copy beside it would make the deviation over seeds smaller than it is."""
+    folders = [tmp_path / "m2pt_base" / name for name in ("m2pt-seed0", "m2pt-seed0-copy", "m2pt-seed1")]
+    for folder, seed in zip(folders, (0, 0, 1), strict=True):
+        write_run(folder, seed)
+        write_predictions(folder, "vsr", vsr_questions(20), 0.8, seed)
+    found = grouped([read_run(folder) for folder in folders])
+    assert [[run.seed for run in group.runs] for group in found] == [[0, 1], [0]]
