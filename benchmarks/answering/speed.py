@@ -119,7 +119,7 @@ def evaluated(
     header = header_of(experiment, benchmark, None, experiment.model.method.toggles(), answering)
     with tempfile.TemporaryDirectory() as folder:
         partial = PartialPredictions(Path(folder) / f"{benchmark.name}.jsonl", header)
-        answer(experiment, benchmark, answering, partial)
+        answer(experiment, benchmark, answering, partial, lambda: None)
         return {row["id"]: row["answer"] for row in read_predictions(partial.path).predictions}
 
 

@@ -64,8 +64,12 @@ def append_rows(
     def run_layer(number: int, block: nn.Module, forward: Forward, states: Tensor, named: dict[str, Any]) -> Tensor:
         before = past.layers[number] if past.layers else None
         if wanted is None or number < last:
-            view = LayerView(before, *masks.of_layer(number), stored[number] if keeps else None)
-            return forward(states, **named, view=view)
+            stores = stored[number] if keeps else None
+            if stores is not None and block.training and getattr(block, "gradient_checkpointing", False):
+                # What a layer stores while it recomputes, compiled graphs would break at: its keys are read before.
+                stores.append(read_keys(block, states, named, before))
+                stores = None
+            return forward(states, **named, view=LayerView(before, *masks.of_layer(number), stores))
         together = read_keys(block, states, named, before)
         stored[number].append(together)
         if not wanted.shape[1]:
@@ -77,8 +81,7 @@ def append_rows(
         output = run(decoder, embeddings, positions)
     if not keeps:
         return output, past
-    layers = [each[0] for each in stored]  # a layer that recomputes stores once more
-    return output, PastRows(layers, masks.columns, past.placeholders)
+    return output, PastRows([each[0] for each in stored], masks.columns, past.placeholders)
 
 
 def prompt_rows(decoder: Any, rows: Sequence[Tensor | None]) -> PastRows:  # noqa: ANN401

@@ -265,8 +265,9 @@ def test_another_attention_function_takes_the_reference(tmp_path: Path, monkeypa
         )  # its softmax is float32
 
 
+@pytest.mark.parametrize("recomputes", [False, True], ids=["", "recomputing"])
 @pytest.mark.parametrize("name", ["m2pt", "ptum prefix", "projector"])
-def test_layers_compile_without_graph_breaks(tmp_path: Path, monkeypatch, name: str) -> None:
+def test_layers_compile_without_graph_breaks(tmp_path: Path, monkeypatch, name: str, recomputes: bool) -> None:
     """Every layer of tower and decoder is one graph, behind a prefix, with a mask and without; layers share them."""
     backbone, batch = random_backbone(tmp_path, torch.float64), batch_with_system_text()
     method = built(name, backbone).double()
@@ -275,8 +276,9 @@ def test_layers_compile_without_graph_breaks(tmp_path: Path, monkeypatch, name: 
         expected = loss_and_gradients(backbone, method, batch, EVERY_SHORTCUT)
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        backbone.compile_backend = "aot_eager"
+        backbone.compile_backend, backbone.activation_checkpointing = "aot_eager", recomputes
         backbone.finish()
+        backbone.train()
         assert_same(loss_and_gradients(backbone, method, batch, EVERY_SHORTCUT), expected, 1e-12)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs >= 4
