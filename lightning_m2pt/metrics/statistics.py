@@ -265,7 +265,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     Of the questions that only one of two models answers rightly, each model has half if they are equally good: the
     probability of a split at least as uneven (binomial, n discordant pairs, 1/2).
 
-    ``scipy.stats.binomtest`` gives the same (by test); importing it takes longer than all that `m2pt compare` does.
+    ``scipy.stats.binomtest`` gives the same (by test); importing it takes half a second and more.
 
     Args:
         first: Whether the first model answered each question rightly.
