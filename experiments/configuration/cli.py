@@ -30,7 +30,7 @@ from experiments.configuration.parts import experiment_file, read_sources
 from experiments.configuration.path_settings import absolute_paths, paths_beside_files
 from experiments.configuration.schema import accepted_names, check_nulls
 from experiments.configuration.stored_description import keep_schema
-from experiments.configuration.values import check_read, check_values
+from experiments.configuration.values import check_read, check_values, keep_whole_numbers
 from experiments.trainer.components import write_enums_as_text
 from experiments.trainer.failures import cannot_be_made
 from experiments.trainer.surface import check_trainer
@@ -168,6 +168,8 @@ class ExperimentCLI(LightningCLI):
         """Parses without LightningCLI's notice about a second command line, and without ``PL_...`` variables."""
         self.config = parser.parse_args(args) if isinstance(args, list) else parser.parse_object(args, env=False)
         refuse_functions(self.config)
+        if isinstance(args, dict):
+            keep_whole_numbers(args, self.config)
 
     def instantiate_classes(self) -> None:
         """Instantiates everything but the Trainer."""
@@ -210,9 +212,11 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
             check_read(tree, cli.config)
             write_enums_as_text(cli.config)
             config = cli.parser.dump(cli.config, format="json", skip_link_targets=False, skip_unset=False)
+        resolved = plain_config(config)
+        keep_whole_numbers(tree, resolved)
         experiment = Experiment(
             name=name or (experiment_file(command.files[0]).stem if command.files else "command_line"),
-            config=plain_config(config),
+            config=resolved,
             model=cli.model,
             data=cli.datamodule,
             benchmarks=list(cli.config_init["benchmarks"]),

@@ -156,7 +156,9 @@ def complaint_of(message: str) -> Complaint:
     if several := NO_TYPE_OF_SEVERAL.findall(text):
         types, value = several[-1]  # the innermost
         return Complaint(
-            ".".join(keys), f"{value[:80]!r} does not fit", " or ".join(re.findall(r"<class '([\w.]+)'>", types))
+            ".".join(keys),
+            f"{value[:80]!r} does not fit",
+            " or ".join(sorted(re.findall(r"<class '([\w.]+)'>", types))),  # their order is not always the same
         )
     if wrong:
         return Complaint(".".join(keys), f"{wrong.group(2)[:80]!r} does not fit", readable_type(wrong.group(1)))

@@ -81,6 +81,21 @@ def check_nulls(value: Mapping[str, Any], key: str = "") -> None:
                 check_nulls(item, key_of_item(place, item) if isinstance(inner, list) else place)
 
 
+def class_named(path: str) -> Any:
+    """Returns an imported class by its path; None if there is none."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
+
+
+def takes_both(owner: Any, name: str) -> bool:
+    """Tells whether a class's argument may be a whole number as well as another one."""
+    try:
+        hint = typing.get_type_hints(owner.__init__).get(name) if owner is not None else None
+    except NameError:  # a name that only type checkers import
+        return False
+    return {int, float} <= set(typing.get_args(hint))
+
+
 def takes_null(owner: Any, name: str) -> bool:
     """Tells whether a class's argument may be null; unknown names are left to the parser."""
     parameter = inspect.signature(owner).parameters.get(name)

@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from experiments.configuration.schema import OUR_PACKAGES
+from experiments.configuration.schema import GROUPS, OUR_PACKAGES, class_named, takes_both
 from lightning_m2pt.configuration.strict_yaml import value_of
-from lightning_m2pt.configuration.tree import CLASS_PATH, key_inside, key_of_item, leaves
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, key_inside, key_of_item, leaves
 from lightning_m2pt.errors import BadInputError
 
 MOST_DIGITS = 18
@@ -86,6 +86,45 @@ def check_read(given: Any, read: Any, key: str = "") -> None:
             check_read(before, after, key_of_item(key, before))
     elif isinstance(given, str) and isinstance(read, (bool, int, float)) and not says(given, read):
         raise BadInputError(f"{given!r:.40} is no number", where=key, expected="such as 10, 0.01 or 1e-3")
+
+
+def keep_whole_numbers(given: Any, read: Any, group: str = "", owner: Any = None) -> None:
+    """Makes whole numbers of those that the parser has read as others, where a setting takes both.
+
+    Which of ``int`` and ``float`` such a setting's type names first, and so which is tried first, depends on what else
+    the process has asked ``typing`` for: it takes equal unions for one. Lightning counts batches by the one and takes
+    the other for a share, and a run's name is made of what was read.
+
+    Args:
+        given: The composed value.
+        read: The parsed one, or the parsed one written out again, which is changed.
+        group: The dotted key of both.
+        owner: The class whose arguments they are, if they are any's.
+    """
+    if isinstance(given, list) and isinstance(read, list):
+        for before, after in zip(given, read, strict=False):
+            keep_whole_numbers(before, after, key_of_item(group, before))
+    if not (isinstance(given, Mapping) and isinstance(read, (dict, Namespace))):
+        return
+    if CLASS_PATH in given:
+        owner = class_named(str(read.get(CLASS_PATH)))
+    for name, inner in given.items():
+        value = read.get(name)
+        if name == ARGUMENTS:
+            keep_whole_numbers(inner, value, group, owner)
+        elif isinstance(value, float) and is_whole(inner) and takes_both(owner or GROUPS.get(group), name):
+            read[name] = int(value)
+        else:
+            keep_whole_numbers(inner, value, key_inside(group, name))
+
+
+def is_whole(given: Any) -> bool:
+    """Tells whether a value, or what a text says, is a whole number without a point."""
+    try:
+        value = value_of(given) if isinstance(given, str) else given
+    except yaml.YAMLError:
+        return False
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def says(text: str, number: float) -> bool:

@@ -138,7 +138,7 @@ LOGGER = "  logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args:
         ([], ["--benchmarks.limit", "x"], "command line: benchmarks.limit: 'x' does not fit", "int"),
         ([], ["--data.order_seed", "x"], "command line: data.order_seed: 'x' does not fit", "int"),
         ([], ["--trainer.max_epochs", "x"], "command line: trainer.max_epochs: 'x' does not fit", "int"),
-        ([], ["--trainer.limit_val_batches=x"], "command line: trainer.limit_val_batches: 'x' does", "int or float"),
+        ([], ["--trainer.limit_val_batches=x"], "command line: trainer.limit_val_batches: 'x' does", "float or int"),
     ],
     ids=["file", "component", "list", "all sets", "component's", "whole number or none", "number or none"],
 )
