@@ -30,7 +30,13 @@ OWN = [
     Candidates(("b", "d", "e"), ((6, 7, 8, 0), (6, 7, 9, 0), (10,))),
     Candidates(("f", "g"), ((11,), (12,))),
 ]
-OPTIONS = [("red", "blue"), ("yes", "no", "it is red"), ("the color", "red", "a", "blue"), ("no", "yes"), ("the", "a")]
+OPTIONS = [
+    ("red", "blue"),
+    ("yes", "no", "it is red"),
+    ("the color", "red", "it", "blue"),
+    ("no", "yes"),
+    ("the", "it"),
+]
 SAME_WORDS = "what color is it ?"
 
 
