@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.configuration.catalogue import CHECKOUT
 from experiments.configuration.schema import GROUPS, OUR_PACKAGES
+from experiments.configuration.values import PLACEHOLDER
 from lightning_m2pt.configuration.allowed_imports import ALLOWED, is_allowed
 from lightning_m2pt.configuration.paths import FileText, absolute, beside_its_file, hashed, path_arguments, portable
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
@@ -49,8 +50,8 @@ def look_beside(path: str, key: str) -> str:
     Raises:
         BadInputError: If only the working directory has it.
     """
-    if not isinstance(path, FileText) or not path.strip():
-        return str(path)
+    if not isinstance(path, FileText) or path.strip() in ("", PLACEHOLDER) or "\0" in path:
+        return str(path)  # what is no path is refused as what it is
     found = beside_its_file(path)
     if not path.startswith("${") and not os.path.lexists(found):
         from_here = absolute(path)

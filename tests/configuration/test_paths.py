@@ -314,3 +314,13 @@ def test_other_evaluations_have_the_names_they_had_in_whatever_checkout(run, tmp
     assert paths_in_names({"model": model}, ())["model"]["backbone"]["init_args"]["language_model"] == (
         "experiments/backbones/testbed/language"
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"), [("???", "still to be filled in"), ('"a\\0b"', "NUL"), ('" "', "empty")]
+)
+def test_what_is_no_path_is_refused_as_what_it_is(tmp_path, written, problem):
+    (tmp_path / "own.yaml").write_text(f"data:\n  init_args:\n    root: {written}\n")
+    with pytest.raises(BadInputError, match=problem) as error:
+        parse_experiment(["--config", SHIPPED, "--config", str(tmp_path / "own.yaml")])
+    assert "own.yaml:3: data.root" in error.value.message()
