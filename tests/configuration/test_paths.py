@@ -24,6 +24,7 @@ from lightning_m2pt.configuration.paths import (
     FileText,
     absolute,
     beside_its_file,
+    embedded_names,
     path_arguments,
     portable,
     readable,
@@ -324,3 +325,17 @@ def test_what_is_no_path_is_refused_as_what_it_is(tmp_path, written, problem):
     with pytest.raises(BadInputError, match=problem) as error:
         parse_experiment(["--config", SHIPPED, "--config", str(tmp_path / "own.yaml")])
     assert "own.yaml:3: data.root" in error.value.message()
+
+
+@pytest.mark.parametrize("name", embedded_names())
+@pytest.mark.parametrize("former", ["experiments/backbones", "lightning_m2pt/embedded"])
+def test_former_names_of_embedded_weights_mean_the_same_weights(tmp_path, name, former):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"model: {{backbone: {{init_args: {{a: {former}/{name}/language, b: {former}/other/x, c: {name}}}}}}}\n"
+    )
+    assert recorded_configuration(path)["model"]["backbone"]["init_args"] == {
+        "a": str(EMBEDDED / name / "language"),
+        "b": f"{former}/other/x",
+        "c": name,
+    }
