@@ -28,7 +28,8 @@ class CausalDecoding(Backbone, ABC):
     """A backbone with a causal language model of a proven form.
 
     Attributes:
-        language_model: The model with its head; subclasses set it.
+        language_model: The model with its head; subclasses set it. Where it is more than a language model, subclasses
+            say what its decoder is.
     """
 
     language_model: Any
@@ -44,11 +45,11 @@ class CausalDecoding(Backbone, ABC):
 
         A layer's forward is compiled, not the layer: hooks stay outside, or each layer would have a graph of its own.
         """
-        use_past_rows(self.language_model)
+        use_past_rows(self.decoder())
         if self.activation_checkpointing:
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.compile_backend is not None:
-            for block in self.language_model.model.layers:
+            for block in self.decoder().layers:
                 block.forward = torch.compile(block.forward, backend=self.compile_backend)
 
     def train(self, mode: bool = True) -> Self:
@@ -59,7 +60,7 @@ class CausalDecoding(Backbone, ABC):
         """
         super().train(False)
         if self.activation_checkpointing and self.is_loaded:
-            for block in self.language_model.model.layers:
+            for block in self.decoder().layers:
                 block.training = mode
         return self
 
@@ -73,7 +74,7 @@ class CausalDecoding(Backbone, ABC):
 
     def sublayer(self, layer: int, name: Literal["attention", "mlp"]) -> nn.Module:
         """Returns a decoder layer's attention, which has two outputs, or its MLP, which has one."""
-        block = self.language_model.model.layers[layer]
+        block = self.decoder().layers[layer]
         return block.mlp if name == "mlp" else block.self_attn  # type: ignore[no-any-return]
 
     def logits(self, hidden_states: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def library_decoder(
     Returns:
         Hidden states (B, S, D) after the final norm and logits (B, S, V), as the library's own model makes them.
     """
-    attachment, model = backbone.attachment, backbone.language_model
+    attachment, model, decoder = backbone.attachment, backbone.language_model, backbone.decoder()
     prompts = attachment.textual_prompts
     rows = prompts.layer_rows() if prompts is not None else []
     length = prompts.length if prompts is not None else 0
@@ -49,9 +49,9 @@ def library_decoder(
     room = embeddings.new_zeros(len(embeddings), length, embeddings.shape[-1])
     states: list[Tensor] = []
     with ExitStack() as stack:
-        stack.enter_context(library_attention(model, attention))
+        stack.enter_context(library_attention(decoder, attention))
         first = next((number for number, candidate in enumerate(rows) if candidate is not None), 0)
-        for number, block in enumerate(model.model.layers):
+        for number, block in enumerate(decoder.layers):
             own = rows[number] if rows else None
             hidden = mask_of_placeholders(length, learned, embeddings) if number < first else None
             hook = block.register_forward_pre_hook(replaced_rows_hook(own, hidden), with_kwargs=True)
@@ -63,7 +63,7 @@ def library_decoder(
             stack.callback(
                 backbone.pretrained_lm_head().register_forward_hook(replaced_head_hook(attachment.lm_head)).remove
             )
-        keep = model.model.register_forward_hook(lambda _, __, output: states.append(output.last_hidden_state))
+        keep = decoder.register_forward_hook(lambda _, __, output: states.append(output.last_hidden_state))
         stack.callback(keep.remove)
         output = model(
             inputs_embeds=torch.cat([room, embeddings], dim=1), past_key_values=cache, use_cache=cache is not None
@@ -106,7 +106,7 @@ def cache_with(backbone: "CausalDecoding", samples: int) -> Any:  # noqa: ANN401
     """Returns the library's cache with the learned keys and values in front."""
     from transformers import DynamicCache
 
-    prefix, decoder = backbone.attachment.key_value_prefix, backbone.language_model.model
+    prefix, decoder = backbone.attachment.key_value_prefix, backbone.decoder()
     cache = DynamicCache(config=decoder.config)
     for layer, pair in enumerate(learned_prefix(decoder, prefix).layers if prefix is not None else []):
         keys, values = (each.expand(samples, -1, -1, -1) for each in pair)
@@ -115,9 +115,9 @@ def cache_with(backbone: "CausalDecoding", samples: int) -> Any:  # noqa: ANN401
 
 
 @contextmanager
-def library_attention(model: Any, wanted: str | None) -> Iterator[None]:  # noqa: ANN401  (any causal language model)
-    """Lets the model compute attention with the wanted function, or the library's own in the place of ours."""
-    config = model.config
+def library_attention(decoder: Any, wanted: str | None) -> Iterator[None]:  # noqa: ANN401  (any decoder)
+    """Lets the decoder compute attention with the wanted function, or the library's own in the place of ours."""
+    config = decoder.config
     chosen = config._attn_implementation
     try:
         config._attn_implementation = wanted or library_name(chosen)

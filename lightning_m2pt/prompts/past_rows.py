@@ -84,17 +84,17 @@ class KeysRead(Exception):
     """Leaves a layer whose keys and values are known."""
 
 
-def use_past_rows(language_model: Any) -> None:  # noqa: ANN401
-    """Lets a language model that computes attention with ``sdpa`` or ``eager`` do so over past rows."""
+def use_past_rows(decoder: Any) -> None:  # noqa: ANN401
+    """Lets a decoder that computes attention with ``sdpa`` or ``eager`` do so over past rows."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
     for name, function, mask in (("sdpa", over_past_rows, sdpa_mask), ("eager", over_past_rows_eagerly, eager_mask)):
         AttentionInterface.register(OVER_PAST_ROWS[name], function)
         AttentionMaskInterface.register(OVER_PAST_ROWS[name], mask)
-    own = OVER_PAST_ROWS.get(language_model.config._attn_implementation)
+    own = OVER_PAST_ROWS.get(decoder.config._attn_implementation)
     if own is not None:
-        language_model.set_attn_implementation(own)
+        decoder.set_attn_implementation(own)
 
 
 def library_name(attention: str) -> str:
