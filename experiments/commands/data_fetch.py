@@ -6,20 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.commands.parsers.data_fetch import argument_parser
+from experiments.datasets.archive_download import archive_revision, download_archive
 from experiments.datasets.evaluation_sets import EVALUATION_SETS, default_data_root
-from experiments.datasets.fetched_files import RECORD_FILE, FetchRecord, differing_files, put_in_place, read_record
-from experiments.datasets.hub_download import (
-    archive_revision,
-    download_archive,
-    download_from_hub,
-    planned,
-    refuse_offline,
-)
-from experiments.datasets.sources import SOURCES, Form, HubRepository, Source, TorchvisionArchive
+from experiments.datasets.sources import SOURCES, Form, Source, TorchvisionArchive
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.storage.fetched_files import (
+    RECORD_FILE,
+    FetchRecord,
+    described,
+    differing_files,
+    put_in_place,
+    read_record,
+    refuse_other_content,
+)
 from lightning_m2pt.system.console import say
-
-LETTERS_OF_REVISION = 12
+from lightning_m2pt.system.hub_download import HubRepository, download_from_hub, planned, refuse_offline
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -139,30 +140,8 @@ def fetch(
     if old is not None and (revision is None or commit == old.revision):
         refuse_other_content(record, old, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    put_in_place(staging, folder, record, old)
+    put_in_place(staging, folder, record, old, "--root")
     shutil.rmtree(staging)
     say(f"fetched: {folder} ({described(record)})")
     if old is not None and old.revision != record.revision:
         say(f"the revision was {old.revision}: predictions made with it do not compare with new ones")
-
-
-def refuse_other_content(record: FetchRecord, old: FetchRecord, folder: Path) -> None:
-    """Refuses files that are not those of the recorded revision.
-
-    Raises:
-        BadInputError: If the revision, or the content of a file, is another one.
-    """
-    changed = [name for name in {**old.files, **record.files} if old.files.get(name) != record.files.get(name)]
-    if record.revision != old.revision or changed:
-        what = f"{len(changed)} files, such as {min(changed)}," if changed else "the revision"
-        raise BadInputError(
-            f"{what} at the source differ from what was fetched first",
-            where=str(folder),
-            expected=described(old),
-            hint="--revision moves to another revision on purpose",
-        )
-
-
-def described(record: FetchRecord) -> str:
-    """Returns what was fetched, in a few words."""
-    return f"{record.source} at {record.revision[:LETTERS_OF_REVISION]}, {len(record.files)} files"

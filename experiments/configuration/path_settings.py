@@ -11,7 +11,15 @@ from experiments.configuration.catalogue import CHECKOUT
 from experiments.configuration.schema import GROUPS, OUR_PACKAGES
 from experiments.configuration.values import PLACEHOLDER
 from lightning_m2pt.configuration.allowed_imports import ALLOWED, is_allowed
-from lightning_m2pt.configuration.paths import FileText, absolute, beside_its_file, hashed, path_arguments, portable
+from lightning_m2pt.configuration.paths import (
+    HUB,
+    FileText,
+    absolute,
+    beside_its_file,
+    hashed,
+    path_arguments,
+    portable,
+)
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 
@@ -76,7 +84,7 @@ def with_paths(tree: Mapping[str, Any], on_path: OnPath, opened: Sequence[str]) 
 
     def copied(value: Any, key: str, is_path: bool = False) -> Any:
         if isinstance(value, str):
-            return on_path(value, key) if is_path else str(value)
+            return on_path(value, key) if is_path and not value.startswith(HUB) else str(value)
         if isinstance(value, list):
             return [copied(item, key_of_item(key, item), is_path) for item in value]
         if not isinstance(value, Mapping):

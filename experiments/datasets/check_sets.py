@@ -9,7 +9,7 @@ from rich.table import Table
 from data_modules.benchmark import TemplateName
 from experiments.datasets.check_report import mistakes_in, report_lines
 from experiments.datasets.evaluation_sets import EVALUATION_SETS, folder_of
-from experiments.datasets.fetched_files import refuse_differing_files
+from experiments.datasets.fetched_sets import refuse_differing_files
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 from lightning_m2pt.metrics.known_sizes import Verdict, number_of_pictures, verdict_on
 from lightning_m2pt.system.console import OUT, say

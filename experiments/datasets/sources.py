@@ -1,27 +1,17 @@
 """Where the sets come from, what of each may be fetched, and what is left to do by hand.
 
 No revision is written here: the first fetch resolves one to a commit and records it beside the files, with the hash of
-every file; see ``fetched_files.py``. The archives of CIFAR and MNIST have checksums that torchvision knows.
+every file; see ``lightning_m2pt/storage/fetched_files.py``. The archives of CIFAR and MNIST have checksums that
+torchvision knows.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_m2pt.system.hub_download import HubRepository
+
 Form = Literal["original", "hub"]
-
-
-@dataclass(frozen=True)
-class HubRepository:
-    """A data set repository of the Hugging Face hub.
-
-    Attributes:
-        name: ``owner/name``.
-        patterns: Which of its files are fetched.
-    """
-
-    name: str
-    patterns: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,10 @@ VERBS = {
     ),
     "backbone": ("experiments.commands.backbone", "rebuild the embedded backbone from its recipe"),
     "chaos": ("experiments.chaos.command", "kill a small training on this disk again and again; compare every file"),
+    "models": (
+        "lightning_m2pt.commands.models",
+        "what a model is and takes (models show), the families there are (models list), fetching one (models fetch)",
+    ),
     "completion": (
         "lightning_m2pt.commands.completion",
         "write a script that lets bash, zsh or fish complete verbs, flags and keys",

@@ -4,6 +4,8 @@ A path in a file stands relative to that file, one of the command line to the wo
 absolute ones. What has a place that goes by a name keeps the name: the embedded weights are ``${embedded:NAME}``, and
 what lies below ``M2PT_MODELS`` or ``M2PT_DATA`` is ``${oc.env:...}``, so that a run can be copied to another machine.
 
+A text that begins with ``hub:`` names a model of the Hugging Face hub and is no path, whatever lies where.
+
 Which settings are paths is written in signatures: an argument annotated ``FilePath`` or ``Path``, alone or in a union,
 is one.
 """
@@ -37,6 +39,9 @@ EMBEDDED = Path(__file__).parents[1] / "embedded"
 """Weights and configurations that come with the package, a folder each."""
 FOR_CONFIGURATIONS = ("M2PT_MODELS", "M2PT_DATA")
 """Where models and data are; all that a configuration may ask the environment for."""
+
+HUB = "hub:"
+"""What a hub model's name begins with where a path might stand: ``hub:owner/name``."""
 
 INSIDE_ANOTHER = frozenset({"sub_dir"})
 """Arguments that Lightning types as paths, but which name a folder inside another one."""

@@ -17,9 +17,9 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RevisionNotF
 
 from data_modules.cifar10 import CIFAR10
 from data_modules.mnist import MNIST
-from experiments.datasets.hub_download import OFFLINE_VARIABLES
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
+from lightning_m2pt.system.hub_download import OFFLINE_VARIABLES
 from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, write_shards
 

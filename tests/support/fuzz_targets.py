@@ -14,7 +14,6 @@ from PIL import Image
 from data_modules.base import DataModule
 from data_modules.vision_flan import VisionFlan
 from experiments.datasets.evaluation_sets import EVALUATION_SETS
-from experiments.datasets.fetched_files import FetchRecord, read_record, write_record
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.json_files import read_json
@@ -26,6 +25,7 @@ from lightning_m2pt.metrics.score import score
 from lightning_m2pt.report.page.curves import metrics_of, series
 from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import MANIFEST_FILE, TENSOR_FILE, TEXT_FILE, read_checkpoint, write_checkpoint
+from lightning_m2pt.storage.fetched_files import FetchRecord, read_record, write_record
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.testing.random_backbone import random_backbone, write_configs
 from lightning_m2pt.testing.small_processor import small_processor

@@ -1,21 +1,46 @@
-"""Downloading for ``m2pt data fetch``: files of the Hugging Face hub, and the archives that torchvision knows."""
+"""Downloading files of the Hugging Face hub, checked against what the hub says of them.
+
+Only ``m2pt data fetch`` and ``m2pt models fetch`` come here; nothing else of this project uses a network.
+"""
 
 import fnmatch
 import hashlib
 import os
 import shutil
-import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from experiments.datasets.fetched_files import sha256_of
-from experiments.datasets.sources import HubRepository, TorchvisionArchive
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.download_progress import shown_progress
+from lightning_m2pt.system.file_hashes import read_and_hash
 
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 OFFLINE_VALUES = ("1", "ON", "YES", "TRUE")
-REPOSITORY_TYPE = "dataset"
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """A repository of the Hugging Face hub.
+
+    Attributes:
+        name: ``owner/name``.
+        patterns: Which of its files are fetched; a star stands for folders, too.
+        kind: What the repository holds.
+        refused: Which of these are left out all the same.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    kind: Literal["dataset", "model"] = "dataset"
+    refused: tuple[str, ...] = ()
+
+    def wants(self, file: str) -> bool:
+        """Tells whether a file is to be fetched."""
+        return matches(file, self.patterns) and not matches(file, self.refused)
 
 
 @dataclass(frozen=True)
@@ -27,17 +52,29 @@ class DownloadPlan:
         sizes: Bytes of every file to fetch; None where the hub does not say.
         hashes: SHA-256 of every file for which the hub says it (the large ones).
         git_ids: Git's object id of every other file.
+        left_out: The repository's other files.
     """
 
     revision: str
     sizes: Mapping[str, int | None]
     hashes: Mapping[str, str]
     git_ids: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files, as far as the hub says."""
+        return sum(size or 0 for size in self.sizes.values())
 
     @property
     def megabytes(self) -> int:
         """Size of all files, rounded up."""
-        return -(-sum(size or 0 for size in self.sizes.values()) // 10**6)
+        return -(-self.total // 10**6)
+
+
+def matches(file: str, patterns: tuple[str, ...]) -> bool:
+    """Tells whether a file's path fits one of some patterns."""
+    return any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
 
 
 def refuse_offline() -> None:
@@ -67,14 +104,13 @@ def planned(repository: HubRepository, revision: str | None) -> DownloadPlan:
     from huggingface_hub.errors import HTTPError
 
     try:
-        info = huggingface_hub.dataset_info(repository.name, revision=revision, files_metadata=True)
+        if repository.kind == "dataset":
+            info: Any = huggingface_hub.dataset_info(repository.name, revision=revision, files_metadata=True)
+        else:
+            info = huggingface_hub.model_info(repository.name, revision=revision, files_metadata=True)
     except (OSError, ValueError, HTTPError) as error:
         raise hub_failure(repository, revision, error) from error
-    files = [
-        file
-        for file in info.siblings or []
-        if any(fnmatch.fnmatch(file.rfilename, pattern) for pattern in repository.patterns)
-    ]
+    files = [file for file in info.siblings or [] if repository.wants(file.rfilename)]
     if not files or info.sha is None:
         raise BadInputError(
             "the repository has none of the files to fetch",
@@ -87,6 +123,7 @@ def planned(repository: HubRepository, revision: str | None) -> DownloadPlan:
         {file.rfilename: file.size for file in files},
         {file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None},
         {file.rfilename: file.blob_id for file in files if file.lfs is None and file.blob_id is not None},
+        tuple(file.rfilename for file in info.siblings or [] if not repository.wants(file.rfilename)),
     )
 
 
@@ -103,20 +140,75 @@ def download_from_hub(repository: HubRepository, plan: DownloadPlan, staging: Pa
         EnvironmentFailure: If there is no room, or the hub cannot be reached.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HTTPError
 
-    refuse_full_disk(staging, sum(size or 0 for size in plan.sizes.values()))
-    try:
+    with downloading(repository, plan, staging):
         huggingface_hub.snapshot_download(
             repository.name,
-            repo_type=REPOSITORY_TYPE,
+            repo_type=repository.kind,
             revision=plan.revision,
             local_dir=staging,
             allow_patterns=sorted(plan.sizes),
         )
+    return {name: checked_hash(staging, name, plan) for name in plan.sizes}
+
+
+def download_to_cache(repository: HubRepository, plan: DownloadPlan, cache: Path, place: Path, revision: str) -> Path:
+    """Fetches the planned files into the hub's own cache, and returns the folder of the commit.
+
+    The branch or tag leads to the commit only when all files are there and are what the hub says.
+
+    Args:
+        repository: The repository.
+        plan: What to fetch.
+        cache: The hub's cache.
+        place: The repository's folder in it.
+        revision: Branch, tag or commit that was asked for.
+
+    Raises:
+        BadInputError: If a file's content is not what the hub says.
+        EnvironmentFailure: If there is no room, or the hub cannot be reached.
+    """
+    import huggingface_hub
+
+    place.mkdir(parents=True, exist_ok=True)
+    with downloading(repository, plan, place):
+        huggingface_hub.snapshot_download(
+            repository.name,
+            repo_type=repository.kind,
+            revision=plan.revision,
+            cache_dir=cache,
+            allow_patterns=sorted(plan.sizes),
+        )
+    folder = place / "snapshots" / plan.revision
+    for name in plan.sizes:
+        checked_hash(folder, name, plan)
+    if revision != plan.revision:
+        reference = place / "refs" / revision
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(reference, plan.revision.encode())
+    return folder
+
+
+@contextmanager
+def downloading(repository: HubRepository, plan: DownloadPlan, filled: Path) -> Iterator[None]:
+    """Looks for room, shows the progress, and says what a failure means.
+
+    Args:
+        repository: The repository.
+        plan: What is fetched.
+        filled: The folder that the download fills.
+
+    Raises:
+        EnvironmentFailure: If there is no room, or the hub cannot be reached.
+    """
+    from huggingface_hub.errors import HTTPError
+
+    refuse_full_disk(filled, plan.total)
+    try:
+        with shown_progress(filled, plan.total):
+            yield
     except (OSError, ValueError, HTTPError) as error:
         raise hub_failure(repository, plan.revision, error) from error
-    return {name: checked_hash(staging, name, plan) for name in plan.sizes}
 
 
 def checked_hash(staging: Path, name: str, plan: DownloadPlan) -> str:
@@ -127,14 +219,15 @@ def checked_hash(staging: Path, name: str, plan: DownloadPlan) -> str:
     """
     path = staging / name
     size, expected, git_id = plan.sizes[name], plan.hashes.get(name), plan.git_ids.get(name)
-    found = sha256_of(path) if path.is_file() else ""
+    found = read_and_hash(path) if path.is_file() else ""
     if (
         not found
         or (size is not None and path.stat().st_size != size)
         or found != (expected or found)
         or (git_id is not None and git_id_of(path) != git_id)
     ):
-        path.unlink(missing_ok=True)
+        for each in {path.resolve(), path}:  # the hub's cache keeps a file apart from its name
+            each.unlink(missing_ok=True)
         raise BadInputError(
             "the fetched file is not what the hub says it is" if found else "the file was not fetched",
             where=str(path),
@@ -158,7 +251,7 @@ def refuse_full_disk(folder: Path, needed: int) -> None:
             f"the disk has {free:,} free bytes",
             where=str(folder),
             expected=f"{needed:,}",
-            hint="free some space, or name another folder with --root",
+            hint="free some space, or name another folder",
         )
 
 
@@ -180,66 +273,4 @@ def hub_failure(repository: HubRepository, revision: str | None, error: Exceptio
         where=where,
         expected="a network, or HF_ENDPOINT naming a mirror",
         hint="give the same command again: whole files are kept, one that was cut off starts again",
-    )
-
-
-def archive_revision(archive: TorchvisionArchive) -> str:
-    """Returns the MD5 sums that torchvision knows for an archive's files."""
-    return " ".join(f"md5:{checksum}" for _, _, checksum in archive_files(archive))
-
-
-def archive_files(archive: TorchvisionArchive) -> list[tuple[list[str], str, str]]:
-    """Returns (addresses, file name, MD5 sum) of every file of an archive, as torchvision knows them."""
-    from torchvision import datasets
-
-    if archive.dataset == "MNIST":
-        return [
-            ([mirror + name for mirror in datasets.MNIST.mirrors], name, checksum)
-            for name, checksum in datasets.MNIST.resources
-        ]
-    known = {"CIFAR10": datasets.CIFAR10, "CIFAR100": datasets.CIFAR100}[archive.dataset]
-    return [([known.url], known.filename, known.tgz_md5)]
-
-
-def download_archive(archive: TorchvisionArchive, staging: Path) -> dict[str, str]:
-    """Fetches an archive's files, checks their MD5 sums, unpacks tar files, and returns the SHA-256 of what is left.
-
-    Nothing is unpickled. A file that is complete already is not fetched again.
-
-    Raises:
-        EnvironmentFailure: If no address gives the file that is expected.
-    """
-    names: list[str] = []
-    for addresses, name, checksum in archive_files(archive):
-        download_from_any(addresses, name, checksum, staging)
-        if name.endswith(".gz") and not name.endswith(".tar.gz"):
-            names.append(name)
-            continue
-        with tarfile.open(staging / name) as tar:
-            members = [member for member in tar.getmembers() if member.isfile()]
-            tar.extractall(staging, members=members, filter="data")
-        names += [member.name for member in members]
-    return {name: sha256_of(staging / name) for name in names}
-
-
-def download_from_any(addresses: list[str], name: str, checksum: str, staging: Path) -> None:
-    """Fetches a file from the first address that gives the content expected.
-
-    Raises:
-        EnvironmentFailure: If none does.
-    """
-    from torchvision.datasets import utils
-
-    reasons = []
-    for address in addresses:
-        try:
-            utils.download_url(address, staging, name, checksum)
-            return
-        except (OSError, RuntimeError) as error:
-            reasons.append(f"{type(error).__name__}: {error!s:.60}")
-    raise EnvironmentFailure(
-        f"{name} cannot be fetched: {'; '.join(reasons)}",
-        where=addresses[0],
-        expected=f"a network, and a file with MD5 {checksum}",
-        hint="give the same command again, or fetch the hub's copy with --form hub",
     )

@@ -3,21 +3,21 @@
 It is written last, so files are complete if it is there; it is what later fetches and checks have to agree with.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from data_modules.reading.files import checked_object, read_text, text_field
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.inputs.images import resolve_inside
 from lightning_m2pt.system.atomic_files import sync_folder, write_atomically
+from lightning_m2pt.system.file_hashes import read_and_hash
 from lightning_m2pt.system.strict_json import parse_json
 
 RECORD_FILE = "source.json"
 RECORD_FORMAT = 1
-BLOCK = 2**20
+LETTERS_OF_REVISION = 12
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class FetchRecord:
     """Where files came from.
 
     Attributes:
-        set: Name of the set.
-        form: ``original`` or ``hub``.
+        set: Name of the set; of a model its repository's.
+        form: ``original`` or ``hub``; ``model`` of a model.
         source: Address or repository.
         revision: Commit of the repository, or the MD5 sums of archives.
         files: SHA-256 of every file, by its path within the folder.
@@ -48,17 +48,55 @@ def read_record(folder: Path) -> FetchRecord | None:
     path = folder / RECORD_FILE
     if not path.exists():
         return None
-    content = checked_object(parse_json(read_text(path), path), str(path))
-    files = checked_object(content.get("files"), f"{path}: files")
+    content = json_object(record_content(path), str(path))
+    files = json_object(content.get("files"), f"{path}: files")
     if content.get("format") != RECORD_FORMAT:
         raise BadInputError(
             f"the format is {content.get('format')!r:.40}", where=f"{path}: format", expected=str(RECORD_FORMAT)
         )
-    texts = {key: text_field(content, key, str(path)) for key in ("set", "form", "source", "revision")}
+    texts = {key: filled_text(content, key, str(path)) for key in ("set", "form", "source", "revision")}
     for name in files:
         resolve_inside(folder, name, f"{path}: files")
-        text_field(files, name, f"{path}: files")
+        filled_text(files, name, f"{path}: files")
     return FetchRecord(**texts, files=files)
+
+
+def record_content(path: Path) -> object:
+    """Returns what a record holds.
+
+    Raises:
+        BadInputError: If it is no file or no JSON.
+        EnvironmentFailure: If it may not be read.
+    """
+    if not path.is_file():
+        raise BadInputError("this is not a regular file", where=str(path), expected="a text file")
+    try:
+        return parse_json(path.read_bytes(), path)
+    except PermissionError as error:
+        raise EnvironmentFailure("no permission to read the file", where=str(path)) from error
+
+
+def json_object(value: object, where: str) -> dict[str, Any]:
+    """Returns a JSON object.
+
+    Raises:
+        BadInputError: If it is anything else.
+    """
+    if not isinstance(value, dict):
+        raise BadInputError(f"the record is a {type(value).__name__}", where=where, expected="a JSON object")
+    return value
+
+
+def filled_text(content: Mapping[str, Any], key: str, where: str) -> str:
+    """Returns a text that is not empty.
+
+    Raises:
+        BadInputError: If the key is missing or holds anything else.
+    """
+    value = content.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadInputError(f"the value is {value!r:.40}", where=f"{where}: {key!r:.80}", expected="a text")
+    return value
 
 
 def write_record(folder: Path, record: FetchRecord) -> None:
@@ -76,29 +114,11 @@ def differing_files(folder: Path, record: FetchRecord) -> list[str]:
     return [
         name
         for name, expected in record.files.items()
-        if not (folder / name).is_file() or sha256_of(folder / name) != expected
+        if not (folder / name).is_file() or read_and_hash(folder / name) != expected
     ]
 
 
-def refuse_differing_files(folder: Path) -> FetchRecord | None:
-    """Returns what was fetched into a folder, if its files still have the recorded content.
-
-    Raises:
-        BadInputError: If the record or a file is damaged.
-    """
-    record = read_record(folder)
-    differing = differing_files(folder, record) if record is not None else []
-    if record is not None and differing:
-        raise BadInputError(
-            f"{len(differing)} of {len(record.files)} fetched files are missing or changed: {differing[0]}",
-            where=str(folder / RECORD_FILE),
-            expected="the files as they were fetched",
-            hint=f"m2pt data fetch {record.set} --root {folder.parent}",
-        )
-    return record
-
-
-def put_in_place(staging: Path, folder: Path, record: FetchRecord, old: FetchRecord | None) -> None:
+def put_in_place(staging: Path, folder: Path, record: FetchRecord, old: FetchRecord | None, option: str) -> None:
     """Moves fetched files to where they belong, and writes the record.
 
     Every file is moved whole; one that this command did not bring is never replaced. Files of an earlier fetch that
@@ -109,6 +129,7 @@ def put_in_place(staging: Path, folder: Path, record: FetchRecord, old: FetchRec
         folder: Where they shall be.
         record: What they are.
         old: What was fetched there before.
+        option: The flag that names another folder, for messages.
 
     Raises:
         BadInputError: If another file is in the way, or a name leads out of the folder.
@@ -117,12 +138,12 @@ def put_in_place(staging: Path, folder: Path, record: FetchRecord, old: FetchRec
     ours = old.files if old is not None else {}
     for name, expected in record.files.items():
         path = resolve_inside(folder, name, record.source)
-        if path.exists() and name not in ours and (not path.is_file() or sha256_of(path) != expected):
+        if path.exists() and name not in ours and (not path.is_file() or read_and_hash(path) != expected):
             raise BadInputError(
                 "another file of this name is there, which was not fetched",
                 where=str(path),
                 expected="nothing, or a file that an earlier fetch brought",
-                hint="move it away, or name another folder with --root",
+                hint=f"move it away, or name another folder with {option}",
             )
     for name in record.files:
         path = folder / name
@@ -135,10 +156,23 @@ def put_in_place(staging: Path, folder: Path, record: FetchRecord, old: FetchRec
             (folder / name).unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def refuse_other_content(record: FetchRecord, old: FetchRecord, folder: Path) -> None:
+    """Refuses files that are not those of the recorded revision.
+
+    Raises:
+        BadInputError: If the revision, or the content of a file, is another one.
+    """
+    changed = [name for name in {**old.files, **record.files} if old.files.get(name) != record.files.get(name)]
+    if record.revision != old.revision or changed:
+        what = f"{len(changed)} files, such as {min(changed)}," if changed else "the revision"
+        raise BadInputError(
+            f"{what} at the source differ from what was fetched first",
+            where=str(folder),
+            expected=described(old),
+            hint="--revision moves to another revision on purpose",
+        )
+
+
+def described(record: FetchRecord) -> str:
+    """Returns what was fetched, in a few words."""
+    return f"{record.source} at {record.revision[:LETTERS_OF_REVISION]}, {len(record.files)} files"

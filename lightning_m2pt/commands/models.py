@@ -1,0 +1,12 @@
+"""Runs ``m2pt models``: hands over to the command that it names."""
+
+import importlib
+from collections.abc import Sequence
+
+from lightning_m2pt.commands.parsers.models import argument_parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb."""
+    name = argument_parser().parse_args(list(arguments)).command
+    return int(importlib.import_module(f"lightning_m2pt.commands.models_{name}").main(list(arguments)[1:]))

@@ -1,0 +1,17 @@
+"""``m2pt models``: which models can be taken as a base, what one of them is, and fetching it."""
+
+from lightning_m2pt.commands.parsers import models_fetch
+from lightning_m2pt.system.console import VerbParser
+
+COMMANDS = {
+    "fetch": (models_fetch.argument_parser, "bring a model of the hub to this machine: safetensors and texts only"),
+}
+
+
+def argument_parser() -> VerbParser:
+    """Returns the verb's flags: those of its commands."""
+    parser = VerbParser(
+        prog="m2pt models", description=__doc__, epilog="m2pt models NAME --help tells about one of them"
+    )
+    parser.add_commands("command", COMMANDS)
+    return parser
