@@ -114,7 +114,11 @@ class DecodingState:
 
 @dataclass
 class BackboneShape:
-    """Sizes read from configuration files alone."""
+    """Sizes read from configuration files alone.
+
+    Attributes:
+        end_of_positions: Why there are no more than ``maximum_positions``, as the end of a sentence.
+    """
 
     vision_layers: int
     vision_width: int
@@ -136,6 +140,7 @@ class BackboneShape:
     interpolation: Interpolation = "bicubic"
     resize: ResizeRule = "shortest_edge"
     recomputes_activations: bool = False
+    end_of_positions: str = "the language model knows no later position"
 
 
 class Backbone(nn.Module, ABC):
@@ -355,7 +360,7 @@ class Backbone(nn.Module, ABC):
             raise BadInputError(
                 f"a sequence has {rows:,} rows",
                 where="model.backbone",
-                expected=f"at most {self.shape.maximum_positions:,}: the language model knows no later position",
+                expected=f"at most {self.shape.maximum_positions:,}: {self.shape.end_of_positions}",
                 hint="shorten prompts, questions or answers, or take a backbone with more positions",
             )
 

@@ -53,12 +53,14 @@ def library_decoder(
         first = next((number for number, candidate in enumerate(rows) if candidate is not None), 0)
         for number, block in enumerate(decoder.layers):
             own = rows[number] if rows else None
-            hidden = mask_of_placeholders(length, learned, embeddings) if number < first else None
+            hidden = hiding_placeholders(length, learned, embeddings) if number < first else None
             hook = block.register_forward_pre_hook(replaced_rows_hook(own, hidden), with_kwargs=True)
             stack.callback(hook.remove)
             queries = attachment.query_rows[number] if attachment.query_rows else None
             if queries is not None:
-                stack.callback(block.self_attn.q_proj.register_forward_hook(replaced_queries_hook(queries)).remove)
+                projections = dict(block.self_attn.named_children())
+                asking = projections.get("q_proj") or projections["qkv_proj"]
+                stack.callback(asking.register_forward_hook(replaced_queries_hook(queries)).remove)
         if attachment.lm_head is not None:
             stack.callback(
                 backbone.pretrained_lm_head().register_forward_hook(replaced_head_hook(attachment.lm_head)).remove
@@ -126,29 +128,39 @@ def library_attention(decoder: Any, wanted: str | None) -> Iterator[None]:  # no
         config._attn_implementation = chosen
 
 
-def mask_of_placeholders(length: int, learned: int, embeddings: Tensor) -> Tensor:
-    """Returns a (1, 1, Q, K) mask to add: causal, and no real row sees the rows that are not there yet."""
+def hiding_placeholders(length: int, learned: int, embeddings: Tensor) -> Callable[[Tensor | None], Tensor]:
+    """Returns what makes a mask, of the library's own or of none: no real row sees the rows that are not there yet."""
     queries = length + embeddings.shape[1]
-    seen = torch.ones(queries, learned + queries, dtype=torch.bool, device=embeddings.device).tril(learned)
-    seen[length:, learned : learned + length] = False
-    mask = torch.zeros(seen.shape, dtype=embeddings.dtype, device=embeddings.device)
-    return mask.masked_fill(~seen, torch.finfo(embeddings.dtype).min)[None, None]
+
+    def hide(own: Tensor | None) -> Tensor:
+        seen = torch.ones(queries, learned + queries, dtype=torch.bool, device=embeddings.device).tril(learned)
+        if own is not None:
+            seen = (own if own.dtype == torch.bool else own == 0).clone()
+        seen[..., length:, learned : learned + length] = False
+        mask = torch.zeros(seen.shape, dtype=embeddings.dtype, device=embeddings.device)
+        mask = mask.masked_fill(~seen, torch.finfo(embeddings.dtype).min)
+        return mask if mask.dim() == 4 else mask[None, None]
+
+    return hide
 
 
-def replaced_rows_hook(rows: Tensor | None, mask: Tensor | None) -> Callable[..., Any]:
-    """Returns a decoder layer's pre-hook: rows in the place of the first ones, a mask in the place of its own."""
+def replaced_rows_hook(rows: Tensor | None, hide: Callable[[Tensor | None], Tensor] | None) -> Callable[..., Any]:
+    """Returns a decoder layer's pre-hook: rows in the place of the first ones, a mask made of its own."""
 
     def hook(_block: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         states = given[0]
         if rows is not None:
             states = over_first(states, rows)
-        return (states, *given[1:]), named if mask is None else {**named, "attention_mask": mask}
+        return (states, *given[1:]), named if hide is None else {
+            **named,
+            "attention_mask": hide(named["attention_mask"]),
+        }
 
     return hook
 
 
 def replaced_queries_hook(rows: Tensor) -> Callable[..., Tensor]:
-    """Returns a hook: what a projection makes of the first rows is replaced."""
+    """Returns a hook: the first numbers, as many as queries are, of what a projection makes of the first rows."""
     return lambda _projection, _given, output: over_first(output, rows)
 
 
@@ -164,9 +176,9 @@ def put_before(rows: Tensor, replaced: int) -> Callable[..., tuple[Tensor, ...]]
 
 
 def over_first(states: Tensor, rows: Tensor) -> Tensor:
-    """Returns (B, S, D) states with (1, P, D) rows written over the first P."""
+    """Returns (B, S, D) states with (1, P, W) rows written over the first W numbers of the first P."""
     changed = states.clone()
-    changed[:, : rows.shape[1]] = rows.to(states.dtype)
+    changed[:, : rows.shape[1], : rows.shape[2]] = rows.to(states.dtype)
     return changed
 
 

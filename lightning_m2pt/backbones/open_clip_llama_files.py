@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_m2pt.backbones.base import BackboneShape
 from lightning_m2pt.backbones.proven_forms import check_language_config
+from lightning_m2pt.backbones.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.tower_config import check_tower_config
 
 
@@ -35,7 +36,8 @@ def shape_of(
         text_key_value_heads=llama.get("num_key_value_heads") or llama["num_attention_heads"],
         text_head_width=llama.get("head_dim") or llama["hidden_size"] // llama["num_attention_heads"],
         vocabulary_size=llama["vocab_size"],
-        maximum_positions=llama["max_position_embeddings"],
+        maximum_positions=usable_positions(llama),
+        end_of_positions=end_of_positions(llama),
         vision_mlp_width=int(vision["width"] * (vision.get("mlp_ratio") or 4.0)),
         vision_quick_gelu=open_clip["model_cfg"].get("quick_gelu", False),
         text_mlp_width=llama["intermediate_size"],

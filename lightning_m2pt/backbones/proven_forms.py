@@ -14,7 +14,6 @@ from typing import Any, Literal
 from lightning_m2pt.backbones.config_values import (
     bad_key,
     divisible,
-    equal_json,
     is_real,
     one_of,
     real_number,
@@ -22,9 +21,10 @@ from lightning_m2pt.backbones.config_values import (
     whole_number,
 )
 from lightning_m2pt.backbones.foreign_code import INSTALLED_CODE_ONLY
+from lightning_m2pt.backbones.rotations import ALL_OF_A_HEAD, EVERYWHERE, MOST_POSITIONS, check_rotation
 
 MOST_LAYERS, MOST_WIDTH, MOST_HEADS = 1_000, 262_144, 4_096
-MOST_TOKENS, MOST_POSITIONS = 4_194_304, 67_108_864
+MOST_TOKENS = 4_194_304
 OFF = (None, False)
 
 
@@ -40,6 +40,9 @@ class ProvenForm:
         window: What the library takes from ``sliding_window``: nothing, a window of every layer, or one of the layers
             that ``layer_types`` calls sliding.
         skips_rotation: Whether ``no_rope_layers`` may name layers without rotation.
+        rotations: The kinds of rotation it is proven with.
+        partial_rotation: Whether a part of a head's numbers may be rotated.
+        rotation_by_layer_type: Whether layers with and without a window have rotations of their own.
     """
 
     architecture: str
@@ -48,12 +51,19 @@ class ProvenForm:
     needed: tuple[str, ...] = ()
     window: Literal["none", "every layer", "sliding layers"] = "none"
     skips_rotation: bool = False
+    rotations: tuple[str, ...] = EVERYWHERE
+    partial_rotation: bool = False
+    rotation_by_layer_type: bool = False
 
 
 SWITCHED_WINDOW = {"use_sliding_window": (None, False, True)}
 MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
 CAPS = ("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping")
-GELU = {"hidden_act": ("gelu_pytorch_tanh",), "hidden_activation": (None, "gelu_pytorch_tanh")}
+GELU: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu_pytorch_tanh",),
+    "hidden_activation": (None, "gelu_pytorch_tanh"),
+}
+GEMMA_GELU = {**GELU, "hidden_act": ("gelu_pytorch_tanh", "gelu")}  # the library reads both as the first
 
 PROVEN_FORMS = {
     "llama": ProvenForm("LlamaForCausalLM"),
@@ -62,8 +72,21 @@ PROVEN_FORMS = {
     "qwen3": ProvenForm("Qwen3ForCausalLM", values=SWITCHED_WINDOW, needed=("head_dim",), window="sliding layers"),
     "smollm3": ProvenForm("SmolLM3ForCausalLM", values=SWITCHED_WINDOW, window="sliding layers", skips_rotation=True),
     "granite": ProvenForm("GraniteForCausalLM", numbers=MULTIPLIERS),
+    "gemma": ProvenForm("GemmaForCausalLM", values=GEMMA_GELU, needed=("head_dim",)),
     "gemma2": ProvenForm("Gemma2ForCausalLM", numbers=CAPS, values=GELU, needed=("head_dim",), window="sliding layers"),
+    "gemma3_text": ProvenForm(
+        "Gemma3ForCausalLM",
+        numbers=("query_pre_attn_scalar", "final_logit_softcapping"),
+        values=GELU,
+        needed=("head_dim",),
+        window="sliding layers",
+        rotations=("default", "linear"),
+        rotation_by_layer_type=True,
+    ),
     "olmo2": ProvenForm("Olmo2ForCausalLM"),
+    "phi3": ProvenForm(
+        "Phi3ForCausalLM", window="every layer", rotations=("default", "longrope"), partial_rotation=True
+    ),
 }
 """By ``model_type``."""
 
@@ -72,7 +95,6 @@ NORMS = "norms on queries and keys are proven where an architecture always has t
 MULTIPLIER = "multipliers are proven for Granite"
 CAP = "soft-capping is proven for Gemma-2"
 WINDOW = "this window is not proven"
-ROTATION = "only the rotation of all of a head's numbers in every layer is proven"
 EXPERTS = "experts are not proven"
 OUTPUTS = "our paths read the library's usual outputs"
 OTHER_FORM = "it changes what a layer computes, which is not Llama's form then"
@@ -104,12 +126,12 @@ VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
     "clip_qkv": ((None,), CAP),
     "use_sliding_window": (OFF, WINDOW),
     "attention_chunk_size": ((None,), WINDOW),
-    "no_rope_layers": ((None, []), ROTATION),
-    "no_rope_layer_interval": ((None, 0), ROTATION),
-    "partial_rotary_factor": ((None, 1), ROTATION),
-    "rotary_pct": ((None, 1), ROTATION),
-    "rope_interleaved": (OFF, ROTATION),
-    "alibi": (OFF, ROTATION),
+    "no_rope_layers": ((None, []), ALL_OF_A_HEAD),
+    "no_rope_layer_interval": ((None, 0), ALL_OF_A_HEAD),
+    "partial_rotary_factor": ((None, 1), ALL_OF_A_HEAD),
+    "rotary_pct": ((None, 1), ALL_OF_A_HEAD),
+    "rope_interleaved": (OFF, ALL_OF_A_HEAD),
+    "alibi": (OFF, ALL_OF_A_HEAD),
     "num_experts": ((None, 0), EXPERTS),
     "num_local_experts": ((None, 0), EXPERTS),
     "n_routed_experts": ((None, 0), EXPERTS),
@@ -134,14 +156,6 @@ as the library's own Llama ignores them."""
 
 NO_ROTATION = ("no_rope_layers", "no_rope_layer_interval")
 
-ROTATIONS: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-"""Rotations that are proven, with the numbers each needs."""
-LENGTH_DEPENDENT = ("dynamic", "longrope", "su")
-
 
 def check_language_config(config: Mapping[str, Any], path: Path) -> None:
     """Looks whether a language model's ``config.json`` describes a proven form of sizes that fit together.
@@ -163,9 +177,12 @@ def check_language_config(config: Mapping[str, Any], path: Path) -> None:
             real_number(config, key, path, MOST_WIDTH)
     for key, accepted in form.values.items():
         one_of(config, key, path, accepted, f"{form.architecture} is proven with this alone")
-    check_values(config, path, tuple(key for key in VALUES if key not in (*form.numbers, *form.values, *NO_ROTATION)))
+    own = (*form.numbers, *form.values, *NO_ROTATION, *(("partial_rotary_factor",) if form.partial_rotation else ()))
+    check_values(config, path, tuple(key for key in VALUES if key not in own))
     check_sizes(config, path)
-    check_rotation(config, path)
+    check_rotation(
+        config, path, form.rotations, is_partial=form.partial_rotation, by_layer_type=form.rotation_by_layer_type
+    )
     check_layers_without_rotation(config, path, form)
     check_window(config, path, form)
 
@@ -184,6 +201,8 @@ def check_window(config: Mapping[str, Any], path: Path, form: ProvenForm) -> Non
                 raise bad_key(path, "sliding_window", what, "null", WINDOW)
         else:
             whole_number(config, "sliding_window", path, MOST_POSITIONS)
+    elif "sliding_window" in config and form.window == "sliding layers" and "use_sliding_window" not in form.values:
+        raise bad_key(path, "sliding_window", "null: its sliding layers have no window", "a number of positions")
     layers, types = config["num_hidden_layers"], config.get("layer_types")
     slides = form.window == "sliding layers" and config.get(
         "use_sliding_window", "use_sliding_window" not in form.values
@@ -263,55 +282,3 @@ def check_sizes(config: Mapping[str, Any], path: Path) -> None:
             path, "head_dim", f"{head_width} numbers a head are odd", "an even number: they are rotated in pairs"
         )
     real_number(config, "rms_norm_eps", path, 0.1, default=1e-6)
-
-
-def check_rotation(config: Mapping[str, Any], path: Path) -> None:
-    """Looks whether the rotation of positions is a proven one, said once.
-
-    Raises:
-        BadInputError: If its type is not proven, a number is missing or unknown, or two places say different things.
-    """
-    key = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
-    rotation = config.get(key) or {}
-    if not isinstance(rotation, dict):
-        raise bad_key(path, key, f"{shown_value(rotation)} is no JSON object", "a JSON object")
-    other = config.get("rope_parameters")
-    if key == "rope_scaling" and other and other != rotation:
-        raise bad_key(path, key, "rope_parameters says something else", "one of the two")
-    kind = rotation.get("rope_type", rotation.get("type", "default"))
-    if "type" in rotation and rotation["type"] != kind:
-        raise bad_key(path, f"{key}.type", f"rope_type says {shown_value(kind)}", "one of the two")
-    if not isinstance(kind, str) or kind not in ROTATIONS:
-        reason = "a rotation that depends on the length" if kind in LENGTH_DEPENDENT else "this rotation"
-        raise bad_key(
-            path,
-            f"{key}.rope_type",
-            f"{shown_value(kind)} is not supported",
-            " or ".join(ROTATIONS),
-            f"{reason} is not proven",
-        )
-    outer = {name: config[name] for name in ("rope_theta", "original_max_position_embeddings") if name in config}
-    for name, value in outer.items():
-        if name in rotation and not equal_json(rotation[name], value):
-            raise bad_key(
-                path,
-                f"{key}.{name}",
-                f"{shown_value(rotation[name])}, but {name} is {shown_value(value)}",
-                "one number",
-            )
-    numbers = {**outer, **rotation}
-    real_number(numbers, f"{key}.rope_theta", path, 1e15, default=10_000.0)
-    one_of(rotation, f"{key}.partial_rotary_factor", path, (None, 1), ROTATION)
-    for name in ROTATIONS[kind]:
-        real_number(numbers, f"{key}.{name}", path, MOST_POSITIONS)
-    known = {"type", "rope_type", "rope_theta", "partial_rotary_factor", *ROTATIONS[kind]}
-    unknown = sorted(set(rotation) - known)
-    if unknown:
-        raise bad_key(
-            path,
-            f"{key}.{unknown[0]!s:.40}",
-            f"unknown to the rotation {kind}",
-            ", ".join(ROTATIONS[kind]) or "nothing more",
-        )
-    if kind == "llama3" and not numbers["low_freq_factor"] < numbers["high_freq_factor"]:
-        raise bad_key(path, f"{key}.high_freq_factor", "it is not above low_freq_factor", "a larger number")

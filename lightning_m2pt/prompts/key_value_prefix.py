@@ -110,6 +110,19 @@ def learned_prefix(decoder: Any, prefix: KeyValuePrefix) -> PastRows:  # noqa: A
     return PastRows(layers, torch.arange(prefix.length, device=weight.device)[None])
 
 
+def query_projection(attention: Any) -> tuple[nn.Module, int]:  # noqa: ANN401
+    """Returns the projection of a layer's attention that makes queries, and how many of its first numbers they are."""
+    width = attention.config.num_attention_heads * attention.head_dim
+    return getattr(attention, "q_proj", None) or attention.qkv_proj, width
+
+
+def over_first_queries(projected: Tensor, rows: Tensor, width: int) -> Tensor:
+    """Returns (B, S, W) with (1, P, ``width``) queries in the place of those of the first P rows."""
+    count = rows.shape[1]
+    queries = torch.cat([rows.to(projected.dtype).expand(len(projected), -1, -1), projected[:, count:, :width]], dim=1)
+    return torch.cat([queries, projected[..., width:]], dim=-1)
+
+
 class QueryRows(RowHooks):
     """Learned queries in the place of the first rows' own: hooks on the query projections of a decoder.
 
@@ -120,13 +133,12 @@ class QueryRows(RowHooks):
     def install(self, layers: Sequence[nn.Module]) -> None:
         """Hooks every layer's query projection."""
         for number, layer in enumerate(layers):
-            self._handles.append(layer.self_attn.q_proj.register_forward_hook(self._hook(number)))  # type: ignore[union-attr]
+            projection, width = query_projection(layer.self_attn)
+            self._handles.append(projection.register_forward_hook(self._hook(number, width)))
 
-    def _hook(self, number: int) -> Any:  # noqa: ANN401
-        def replace(_projection: nn.Module, _arguments: tuple[Tensor, ...], queries: Tensor) -> Tensor | None:
+    def _hook(self, number: int, width: int) -> Any:  # noqa: ANN401
+        def replace(_projection: nn.Module, _arguments: tuple[Tensor, ...], projected: Tensor) -> Tensor | None:
             rows = self.rows[number] if self.rows else None
-            if rows is None:
-                return None
-            return torch.cat([rows.to(queries.dtype).expand(len(queries), -1, -1), queries[:, rows.shape[1] :]], dim=1)
+            return None if rows is None else over_first_queries(projected, rows, width)
 
         return replace

@@ -104,19 +104,19 @@ class LanguageTokenPath(RowHooks):
 
 
 def hide_placeholders(mask: Tensor | None, rows: int, length: int) -> Tensor:
-    """Returns a (B or 1, 1, S, S) boolean mask under which only placeholders see placeholders.
+    """Returns a (B or 1, 1, S, S) mask under which only placeholders see placeholders.
 
     Args:
         mask: The library's mask for this layer: None for plain causal, else boolean (True = visible) or additive.
         rows: S, the placeholders in front included.
         length: Number of placeholders.
+
+    Returns:
+        A boolean mask, or an additive one where the library's is: its eager functions add what they are given.
     """
-    if mask is None:
-        visible = torch.ones(1, 1, rows, rows, dtype=torch.bool).tril()
-    else:
-        visible = mask.clone() if mask.dtype == torch.bool else mask == 0
-    visible[:, :, length:, :length] = False
-    return visible
+    changed = torch.ones(1, 1, rows, rows, dtype=torch.bool).tril() if mask is None else mask.clone()
+    changed[:, :, length:, :length] = False if changed.dtype == torch.bool else torch.finfo(changed.dtype).min
+    return changed
 
 
 def prepend_placeholders(embeddings: Tensor, rows: Sequence[Tensor | None]) -> Tensor:

@@ -16,47 +16,21 @@ from lightning_m2pt.backbones.language_model import check_language_folder, load_
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.prompts.past_rows import OVER_PAST_ROWS, library_name
-from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
+from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
 from tests.prompts.test_shared_prefill import both_batches, largest_difference
+from tests.support.families import FAMILIES, of_family
 
-WINDOW = 6
-"""Shorter than the rows of a picture."""
-SLIDING = {"sliding_window": WINDOW, "use_sliding_window": True}
-MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
-GEMMA = {"hidden_act": "gelu_pytorch_tanh", "head_dim": 12, "query_pre_attn_scalar": 10}
-FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "llama": ("llama", "Llama", {"head_dim": 12}),
-    "mistral": ("mistral", "Mistral", {"sliding_window": None, "head_dim": 12}),
-    "mistral's window": ("mistral", "Mistral", {"sliding_window": WINDOW}),
-    "qwen2": ("qwen2", "Qwen2", {}),
-    "qwen2's windows": ("qwen2", "Qwen2", {**SLIDING, "layer_types": MIXED}),
-    "qwen3": ("qwen3", "Qwen3", {"head_dim": 12}),
-    "qwen3's windows": ("qwen3", "Qwen3", {**SLIDING, "layer_types": MIXED, "head_dim": 8}),
-    "smollm3": ("smollm3", "SmolLM3", {"no_rope_layers": [1, 0, 1]}),
-    "granite": (
-        "granite",
-        "Granite",
-        {"embedding_multiplier": 3, "attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 2.0},
-    ),
-    "gemma2": ("gemma2", "Gemma2", {**GEMMA, "sliding_window": WINDOW, "layer_types": MIXED}),
-    "gemma2's caps": (
-        "gemma2",
-        "Gemma2",
-        {**GEMMA, "sliding_window": 4096, "attn_logit_softcapping": 0.5, "final_logit_softcapping": 0.5},
-    ),
-    "olmo2": ("olmo2", "Olmo2", {}),
-}
-
-
-def of_family(folder: Path, name: str) -> OpenClipLlama:
-    kind, architecture, keys = FAMILIES[name]
-    named = {"model_type": kind, "architectures": [f"{architecture}ForCausalLM"], "pad_token_id": 0}
-    return random_backbone(folder, torch.float64, language={**named, **keys})
+FAST = ("mistral's window", "qwen3", "granite", "gemma2", "gemma3", "olmo2", "phi3's longrope")
+"""The families that differ most; all others are tested with the slow tests."""
+of_every_family = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
+)
 
 
 class Exact(ModuleType):
@@ -83,7 +57,7 @@ def attached(backbone: OpenClipLlama, path: str) -> M2PT:
     return method
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@of_every_family
 def test_paths_have_the_loss_and_gradients_of_rows_in_the_sequence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -102,7 +76,7 @@ def test_paths_have_the_loss_and_gradients_of_rows_in_the_sequence(
             torch.testing.assert_close(gradient, found[0][1][each], rtol=0, atol=1e-11 * max(scale, 1e-3))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@of_every_family
 def test_logits_and_answers_are_the_librarys(tmp_path: Path, name: str) -> None:
     backbone, batch = of_family(tmp_path, name), random_batch(answer=1, dtype=torch.float64)
     model = backbone.language_model
@@ -121,7 +95,7 @@ def test_logits_and_answers_are_the_librarys(tmp_path: Path, name: str) -> None:
             assert answer == generated[0].tolist()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@of_every_family
 def test_shared_prefixes_and_the_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     backbone = of_family(tmp_path, name)
     attached(backbone, "auto")
@@ -132,7 +106,7 @@ def test_shared_prefixes_and_the_self_test(tmp_path: Path, monkeypatch: pytest.M
         refuse_unless_like_library(backbone, use, Shortcuts())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@of_every_family
 def test_a_folder_that_the_library_wrote_is_read(tmp_path: Path, name: str) -> None:
     model, folder = of_family(tmp_path, name).language_model.float(), tmp_path / "language"
     model.save_pretrained(folder)
@@ -142,5 +116,28 @@ def test_a_folder_that_the_library_wrote_is_read(tmp_path: Path, name: str) -> N
         torch.testing.assert_close(read(tokens).logits, model(tokens).logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+def test_no_row_sees_placeholders_of_prompts_that_begin_later(tmp_path: Path, name: str) -> None:
+    backbone = of_family(tmp_path, name)
+    method = M2PT(3, 4, init="normal", init_std=0.5, textual_layers=[1, 2])
+    method.build(backbone, torch.Generator().manual_seed(7))
+    method.double().attach(backbone)
+    for use in ("training", "answering"):
+        refuse_unless_like_library(backbone, use, Shortcuts())
+
+
 def test_every_proven_form_is_tested() -> None:
     assert {kind for kind, _, _ in FAMILIES.values()} == set(PROVEN_FORMS)
+
+
+def test_sequences_end_where_longrope_rotates_otherwise(tmp_path: Path) -> None:
+    backbone = of_family(tmp_path, "phi3's longrope")
+    assert backbone.shape.maximum_positions == 100
+    with pytest.raises(BadInputError, match="at most 100: its longrope rotates every position differently"):
+        backbone.refuse_beyond_positions(101)
+    rotation, states = backbone.decoder().rotary_emb, torch.zeros(1)
+    within, beyond = (rotation(states, torch.arange(rows)[None])[0][:, :100] for rows in (100, 101))
+    first = rotation(states, torch.arange(7)[None])[0]
+    assert torch.equal(within[:, :7], first)
+    assert float((beyond - within).abs().max()) > 0.1
+    assert of_family(tmp_path, "dynamic").shape.maximum_positions == 128

@@ -9,7 +9,8 @@ import torch
 
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
-from lightning_m2pt.backbones.proven_forms import INSTALLED_CODE_ONLY, ROTATIONS, VALUES, check_language_config
+from lightning_m2pt.backbones.proven_forms import INSTALLED_CODE_ONLY, VALUES, check_language_config
+from lightning_m2pt.backbones.rotations import ROTATIONS
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
@@ -25,12 +26,20 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+LONGROPE = {
+    "rope_type": "longrope",
+    "original_max_position_embeddings": 64,
+    "short_factor": [1.0, 1.5, 2.0, 3.0],
+    "long_factor": [4.0, 5.0, 6.0, 7.0],
+}
 ACCEPTED: dict[str, dict[str, Any]] = {
     "llama": {},
     "base frequency": {"rope_theta": 100.0},
     "rope_parameters": {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}},
     "linear": {"rope_scaling": LINEAR, "rope_theta": 100.0},
     "llama3": {"rope_scaling": LLAMA3, "rope_theta": 1000.0},
+    "longrope": {"rope_scaling": LONGROPE},
     "biases": {"attention_bias": True, "mlp_bias": True},
     "wide heads": {"head_dim": 12},
     "tied": {"tie_word_embeddings": True},
@@ -87,7 +96,7 @@ def test_an_accepted_tower_is_right_on_every_path(tmp_path: Path, name: str):
 
 
 OTHER_FORMS = (
-    "qwen", "qwen3_moe", "gemma", "gemma3_text", "granitemoe", "phi3", "olmo3", "cohere", "mixtral", "gpt2",
+    "qwen", "qwen3_moe", "gemma3", "granitemoe", "phi", "olmo3", "cohere", "mixtral", "gpt2",
     "llava", "LLAMA", "", None, 5, ["llama"],
 )  # fmt: skip
 
@@ -151,9 +160,14 @@ REFUSED = [
     ("rms_norm_eps", 0),
     ("rms_norm_eps", "1e-5"),
     ("rms_norm_eps", float("nan")),
-    ("rope_scaling", {"type": "dynamic", "factor": 2.0}),
+    ("rope_scaling", {"type": "dynamic"}),
+    ("rope_scaling", {"rope_type": "proportional", "factor": 2.0}),
     ("rope_scaling", {"rope_type": "yarn", "factor": 2.0}),
-    ("rope_scaling", {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
+    ("rope_scaling", {**YARN, "beta_fast": "32"}),
+    ("rope_scaling", {**YARN, "truncate": 1}),
+    ("rope_scaling", {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}),
+    ("rope_scaling", {**LONGROPE, "short_factor": [1.0]}),
+    ("rope_scaling", {**LONGROPE, "long_factor": [1.0, 1.0, 1.0, 0.0]}),
     ("rope_scaling", {"rope_type": "linear"}),
     ("rope_scaling", {"rope_type": "linear", "factor": "2"}),
     ("rope_scaling", {"rope_type": "linear", "factor": 0}),
@@ -194,6 +208,8 @@ def test_a_rotation_is_said_once(tmp_path: Path):
 
 
 GEMMA = {"hidden_act": "gelu_pytorch_tanh", "head_dim": 8}
+GEMMA_CAP = {**GEMMA, "final_logit_softcapping": 30.0}
+BY_LAYER_TYPE = {"full_attention": {"rope_type": "default", "rope_theta": 5.0}}
 CHUNKED = {"use_sliding_window": True, "sliding_window": 6, "layer_types": ["chunked_attention"] * 3}
 OF_FAMILIES = [
     ("Mistral", {"sliding_window": "all"}, "sliding_window"),
@@ -213,6 +229,18 @@ OF_FAMILIES = [
     ("Gemma2", {"hidden_act": "gelu_pytorch_tanh"}, "head_dim"),
     ("Gemma2", {**GEMMA, "final_logit_softcapping": 0}, "final_logit_softcapping"),
     ("Gemma2", {**GEMMA, "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ("Gemma2", {**GEMMA, "sliding_window": None}, "sliding_window: null"),
+    ("Gemma2", {**GEMMA, "rope_parameters": BY_LAYER_TYPE}, "rope_parameters.full_attention"),
+    ("Gemma", GEMMA_CAP, "final_logit_softcapping"),
+    ("Gemma3_Text", {**GEMMA, "attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
+    ("Gemma3_Text", {**GEMMA, "rope_scaling": YARN}, "rope_scaling.rope_type: 'yarn'"),
+    ("Gemma3_Text", {**GEMMA, "rope_parameters": {"full_attention": YARN}}, "rope_parameters.full_attention.rope_type"),
+    ("Gemma3_Text", {**GEMMA, "rope_parameters": {"full_attention": {}, "rope_theta": 5.0}}, "no type of layer"),
+    ("Gemma3_Text", {**GEMMA, "rope_parameters": {"full_attention": 5}}, "rope_parameters.full_attention: 5"),
+    ("Phi3", {"rope_scaling": LINEAR}, "rope_scaling.rope_type"),
+    ("Phi3", {"partial_rotary_factor": 1.5}, "partial_rotary_factor"),
+    ("Phi3", {"partial_rotary_factor": 0.7}, "0.7 of 8 numbers are odd"),
+    ("Phi3", {"partial_rotary_factor": 0.5, "rope_scaling": LONGROPE}, "short_factor: .* does not fit"),
 ]  # fmt: skip
 
 
@@ -220,7 +248,8 @@ OF_FAMILIES = [
 def test_what_is_proven_of_one_architecture_is_not_of_others(
     tmp_path: Path, family: str, changes: dict[str, Any], message: str
 ):
-    named = {"model_type": family.lower(), "architectures": [f"{family}ForCausalLM"], "hidden_act": "silu"}
+    architecture = f"{family.removesuffix('_Text')}ForCausalLM"
+    named = {"model_type": family.lower(), "architectures": [architecture], "hidden_act": "silu"}
     with pytest.raises(BadInputError, match=message):
         check_language_config(config_of(tmp_path, **{**named, **changes}), tmp_path / "config.json")
 
@@ -235,4 +264,4 @@ def test_every_accepted_value_of_the_table_is_one_the_library_takes_too(tmp_path
                 continue
             check_language_config(config_of(tmp_path, **{key: value}), tmp_path / "config.json")
             model_on_meta(tmp_path)
-    assert set(ROTATIONS) == {"default", "linear", "llama3"}
+    assert set(ROTATIONS) == {"default", "linear", "dynamic", "yarn", "llama3", "longrope"}
