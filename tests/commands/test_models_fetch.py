@@ -1,6 +1,7 @@
 """`m2pt models fetch`: safetensors and texts only, checked against the hub's hashes, into its cache or a folder."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,3 +228,9 @@ def test_what_is_on_disk_is_counted_once(tmp_path: Path) -> None:
         file.truncate(10**9)  # it has its length, and nothing is written yet
     (tmp_path / "link").symlink_to(tmp_path / "inside" / "whole")
     assert 5000 <= bytes_below(tmp_path) < 10_000
+
+
+def test_the_stand_ins_take_what_the_library_takes() -> None:
+    for function in ("model_info", "snapshot_download"):
+        theirs = inspect.signature(getattr(huggingface_hub.HfApi, function)).parameters
+        assert set(inspect.signature(getattr(FakeHub, function)).parameters) - {"repository"} <= set(theirs)

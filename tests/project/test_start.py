@@ -27,7 +27,15 @@ MISTYPED = [
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "transformers", "torchvision", "open_clip", "torchmetrics", "sklearn", "matplotlib")
 COMMANDS = [[verb] for verb in VERBS] + [["data", name] for name in ("fetch", "show", "testbed")]
-COMMANDS += [["models", "fetch"], ["export", "predictions"], ["sweep", "run"], ["sweep", "status"], ["sweep", "list"]]
+COMMANDS += [
+    ["models", "fetch"],
+    ["models", "show"],
+    ["models", "list"],
+    ["export", "predictions"],
+    ["sweep", "run"],
+    ["sweep", "status"],
+    ["sweep", "list"],
+]
 READS_AN_EXPERIMENT = [verb for verb in VERBS if isinstance(parser_of(verb), ExperimentVerbParser)]
 
 # In one child, because a process costs more than all helps together.

@@ -1,0 +1,81 @@
+"""What ``m2pt models show`` knows of a model: all of it from configurations and texts, nothing from weights."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_m2pt.backbones.config_values import bad_key, shown_value
+from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
+from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.backbones.language_model import model_on_meta
+from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, check_language_config
+
+KEY = "command line"
+LICENCE = re.compile(r"^license(?:_name)?:\s*[\"']?([\w .+-]{1,60}?)[\"']?\s*$", re.MULTILINE)
+"""A line of the front matter of a model's README."""
+LONGEST_README = 1_000_000
+LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
+
+
+def model_report(folder: Path) -> dict[str, Any]:
+    """Returns what a model is and takes, as JSON values.
+
+    Args:
+        folder: Its folder; ``config.json`` is all that has to be there.
+
+    Raises:
+        BadInputError: If the model is of no known kind, or its configuration asks for what is refused.
+    """
+    refuse_foreign_code(folder, KEY)
+    path = folder / CONFIG_FILE
+    content = read_json(path, KEY)
+    if content.get("model_type") not in PROVEN_FORMS:
+        raise unknown_model(content, path)
+    check_language_config(content, path)
+    return {**language_model_report(folder, content), "licence": licence_of(folder)}
+
+
+def language_model_report(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a language model is that a tower can be paired with."""
+    model = model_on_meta(folder)
+    config = model.config
+    return {
+        "kind": "language model",
+        "architecture": PROVEN_FORMS[content["model_type"]].architecture,
+        "language": {
+            "model_type": config.model_type,
+            "layers": config.num_hidden_layers,
+            "width": config.hidden_size,
+            "heads": config.num_attention_heads,
+            "key_value_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            "head_width": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            "vocabulary": config.vocab_size,
+            "positions": config.max_position_embeddings,
+        },
+        "parameters": {"language": model.num_parameters(), "total": model.num_parameters()},
+    }
+
+
+def unknown_model(content: Mapping[str, Any], path: Path) -> Exception:
+    """Returns the refusal of a model of no known kind."""
+    named, kind = content.get("architectures"), content.get("model_type")
+    what = "nothing names a class" if not named and not kind else f"{shown_value(named or kind)} is not known"
+    return bad_key(
+        path,
+        "architectures",
+        what,
+        f"a language model: {', '.join(PROVEN_FORMS)}",
+        "m2pt models list tells about each",
+    )
+
+
+def licence_of(folder: Path) -> str | None:
+    """Returns the licence that a model's README or folder names; None if neither does."""
+    readme = folder / "README.md"
+    if readme.is_file() and readme.stat().st_size < LONGEST_README:
+        text = readme.read_text(encoding="utf-8", errors="replace")
+        front = text.split("\n---", 1)[0] if text.startswith("---") else ""
+        if (match := LICENCE.search(front)) is not None:
+            return match[1]
+    return next((f"see {name}" for name in LICENCE_FILES if (folder / name).is_file()), None)
