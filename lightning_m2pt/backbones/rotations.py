@@ -48,7 +48,7 @@ def usable_positions(config: Mapping[str, Any]) -> int:
 def end_of_positions(config: Mapping[str, Any]) -> str:
     """Returns why a checked configuration's model takes no more rows, as the end of a sentence."""
     if usable_positions(config) < config["max_position_embeddings"]:
-        return "its longrope rotates every position differently in longer sequences"
+        return "its longrope rotates otherwise in longer sequences (original_max_position_embeddings)"
     return "the language model knows no later position"
 
 

@@ -133,7 +133,7 @@ def test_every_proven_form_is_tested() -> None:
 def test_sequences_end_where_longrope_rotates_otherwise(tmp_path: Path) -> None:
     backbone = of_family(tmp_path, "phi3's longrope")
     assert backbone.shape.maximum_positions == 100
-    with pytest.raises(BadInputError, match="at most 100: its longrope rotates every position differently"):
+    with pytest.raises(BadInputError, match="at most 100: its longrope rotates otherwise"):
         backbone.refuse_beyond_positions(101)
     rotation, states = backbone.decoder().rotary_emb, torch.zeros(1)
     within, beyond = (rotation(states, torch.arange(rows)[None])[0][:, :100] for rows in (100, 101))

@@ -73,7 +73,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     **language("rms_norm_eps", "x", -1),
     **language("rope_theta", "x", 0, -1),
     **language("rope_scaling", "x", {"rope_type": "nope"}, 3),
-    **language("model_type", "gpt2", "nope", 3, None, "phi3", "gemma3_text"),
+    **language("model_type", "gpt2", "nope", 3, None, "mixtral", "gemma3"),
     **language("hidden_act", "nope", 3),
     **language("architectures", ["NopeForCausalLM"], ["LlamaForCausalLM", 3]),
     **language("tie_word_embeddings", "yes"),
