@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy
 
-from data_modules.reading.pickle_scan import check_instructions
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.pickle_scan import check_instructions
 
 BatchValue: TypeAlias = str | bytes | int | float | bool | list[Any] | numpy.ndarray | None
 """What a batch's dictionary may hold; lists hold texts, bytes and numbers only."""

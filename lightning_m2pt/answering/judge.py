@@ -78,7 +78,7 @@ def check_judge(folder: Path) -> None:
             f"the weights are pickles, which are never opened: {pickles[0]}" if pickles else "there are no weights",
             where=str(folder),
             expected="*.safetensors",
-            hint="save_pretrained writes them" if pickles else "",
+            hint=f"`m2pt convert {folder}` writes them" if pickles else "",
         )
     missing = [name for name in indexed_files(folder / WEIGHT_INDEX) if not (folder / name).is_file()]
     if missing:

@@ -21,7 +21,14 @@ from lightning_m2pt.backbones.library_forward import library_rows
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
-from lightning_m2pt.backbones.weight_files import Shape, Stored, compare_tensors, read_tensors, stored_tensors
+from lightning_m2pt.backbones.weight_files import (
+    Shape,
+    Stored,
+    compare_tensors,
+    conversion_of_pickle,
+    read_tensors,
+    stored_tensors,
+)
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
@@ -117,7 +124,8 @@ class OpenClipLlama(CausalDecoding):
                 f"missing {', '.join(missing)}",
                 where="model.backbone",
                 expected="the weights as safetensors, and the tokenizer, where the configuration says",
-                hint=f"{self.language_config.parent / 'README.md'} says how to get them",
+                hint=next(filter(None, map(conversion_of_pickle, [path for path in wanted if not path.is_file()])), "")
+                or f"{self.language_config.parent / 'README.md'} says how to get them",
             )
         stored_tower(self.vision_weights, tower_on_meta(self._open_clip["model_cfg"]))
         self._stored_projector()

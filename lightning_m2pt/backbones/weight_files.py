@@ -20,11 +20,12 @@ from lightning_m2pt.visible_text import counted
 Shape: TypeAlias = tuple[int, ...]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth")
 STORED_TYPES = ("F64", "F32", "F16", "BF16")
 DISGUISES = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file", "git lfs pull fetches the file"),
-    (b"PK\x03\x04", "a pickle, which is never opened", "save_pretrained writes safetensors"),
-    (b"\x80", "a pickle, which is never opened", "save_pretrained writes safetensors"),
+    (b"PK\x03\x04", "a pickle, which is never opened", "`m2pt convert FILE --output DIR` writes safetensors"),
+    (b"\x80", "a pickle, which is never opened", "`m2pt convert FILE --output DIR` writes safetensors"),
     (b"GGUF", "a GGUF file", "only safetensors are read"),
     (b"<", "a web page, not the file", "download it again"),
 )
@@ -82,7 +83,7 @@ def diagnosis(path: Path, reason: str) -> tuple[str, str]:
         return f"it cannot be read ({error.strerror})", ""
     for beginning, what, hint in DISGUISES:
         if first.lstrip().startswith(beginning) or first.startswith(beginning):
-            return f"this is {what}", hint
+            return f"this is {what}", hint.replace("FILE", str(path))
     size = path.stat().st_size
     if "not fully covered" in reason:
         return f"its {size:,} bytes are not as many as its header says: the file is cut or damaged", "download it again"
@@ -123,14 +124,23 @@ def refuse_pickles(folder: Path, present: Collection[str]) -> None:
     Raises:
         BadInputError: Naming the first.
     """
-    pickles = sorted(path.name for ending in ("*.bin", "*.pt", "*.pth") for path in folder.glob(ending))
+    pickles = sorted(path.name for ending in PICKLES for path in folder.glob(ending))
     if pickles and not present:
         raise BadInputError(
             f"the weights are pickles, which are never opened: {counted(pickles)}",
             where=str(folder),
             expected=SINGLE,
-            hint="save_pretrained writes safetensors",
+            hint=f"`m2pt convert {folder}` writes safetensors beside them",
         )
+
+
+def conversion_of_pickle(missing: Path) -> str:
+    """Returns the command that makes a missing weight file of a pickle beside it; nothing if there is none."""
+    pickles = sorted(path for ending in PICKLES for path in missing.parent.glob(ending))
+    if not pickles:
+        return ""
+    source = pickles[0] if len(pickles) == 1 else missing.parent
+    return f"`m2pt convert {source}` writes safetensors beside it"
 
 
 def stored_in_shards(folder: Path, present: Collection[str]) -> Stored:

@@ -60,6 +60,10 @@ VERBS = {
         "lightning_m2pt.commands.attribution",
         "which patches an answer hangs on, checked by deleting them (captum)",
     ),
+    "convert": (
+        "lightning_m2pt.commands.convert",
+        "weights of others as safetensors: projectors, towers, language models; nothing in them runs",
+    ),
     "params": ("experiments.commands.params", "count what a method trains, on the meta device, without weights"),
     "check": (
         "experiments.commands.check",

@@ -7,6 +7,7 @@ of texts, numbers and arrays need, and every length and index one that the file 
 
 import pickletools
 import struct
+from collections.abc import Set as AbstractSet
 from mmap import mmap
 from pickle import UnpicklingError
 
@@ -40,8 +41,12 @@ FRAME_LENGTH = struct.Struct("<Q")
 MEMO_INDEX = struct.Struct("<I")
 
 
-def check_instructions(content: bytes | mmap) -> None:
+def check_instructions(content: bytes | mmap, also: AbstractSet[str] = frozenset()) -> None:
     """Refuses a pickle that must not be followed; follows nothing and copies nothing.
+
+    Args:
+        content: The pickle.
+        also: Names of instructions without a text or length of their own that are allowed besides.
 
     Raises:
         UnpicklingError: If it ends too early, has an instruction that is not needed here, an index that no earlier
@@ -52,7 +57,7 @@ def check_instructions(content: bytes | mmap) -> None:
         if position >= len(content):
             raise UnpicklingError("it is cut off")
         info = INSTRUCTIONS.get(content[position])
-        if info is None or info.name not in ALLOWED:
+        if info is None or info.name not in ALLOWED | also:
             name = repr(content[position : position + 1]) if info is None else info.name
             raise UnpicklingError(f"its instruction {name} at byte {position} is not allowed")
         end = end_of_instruction(content, position, info)

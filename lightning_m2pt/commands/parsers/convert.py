@@ -1,0 +1,45 @@
+"""``m2pt convert``: weights that others wrote, as safetensors; the numbers stay what they are.
+
+  LLaVA's mm_projector.bin                   -> projector.safetensors
+  OpenAI's CLIP (ViT-L-14.pt)                -> open_clip_model.safetensors
+  open_clip_pytorch_model.bin, a tower alone -> open_clip_model.safetensors
+  FOLDER with pytorch_model.bin, or shards   -> model.safetensors, or shards and their index, beside it
+  --layout: a CLIP vision tower of transformers in open_clip's form or the other way round, configuration beside it
+
+Backbones read safetensors alone: a pickle can run code when it is opened. Here pickles are read by torch's reader of
+tensors, which refuses everything else, and TorchScript archives without their code. Numbers go from file to file, one
+tensor at a time; the header keeps the source's SHA-256. What is cut off, damaged, not finite or in the way is refused,
+and nothing has changed then.
+"""
+
+import argparse
+from pathlib import Path
+
+from lightning_m2pt.system.console import VerbParser
+
+EXAMPLES = """examples:
+  m2pt convert models/llava-pretrain-vicuna-7b-v1.3/mm_projector.bin
+  m2pt convert models/vicuna-7b-v1.3
+  m2pt convert models/clip-vit-large-patch14 --layout open_clip --output models/clip-vit-large-patch14-open_clip
+"""
+LAYOUTS = ("open_clip", "transformers")
+"""As ``Layout``, whose module needs torch."""
+
+
+def argument_parser() -> VerbParser:
+    """Returns the verb's flags."""
+    parser = VerbParser(
+        prog="m2pt convert",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, help="a weight file, or a model's folder")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="a .safetensors file, or a folder, which also gets what belongs to the weights (default: beside them)",
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, help="names of a CLIP vision tower; needs --output DIR")
+    return parser
