@@ -29,6 +29,7 @@ def refuse_without_room(shape: BackboneShape, method: Method) -> None:
         raise BadInputError(
             f"{learned:,} learned rows before the text and {image:,} of a picture leave no room for a word",
             where="model.method",
-            expected=f"fewer than {shape.maximum_positions:,} together by max_position_embeddings: {shape.end_of_positions}",
+            expected=f"fewer than {shape.maximum_positions:,} together, its max_position_embeddings: "
+            f"{shape.end_of_positions}",
             hint="take shorter prompts, or a backbone with more positions",
         )
