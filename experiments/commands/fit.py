@@ -152,6 +152,7 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) ->
         backbone.fingerprint(),
         model_card(experiment, steps),
         base_dtype=backbone.dtype_name,
+        base_quantization=backbone.quantization,
         template=experiment.data.template.name,
     )
     refuse_unless_saved(run / ADAPTER, method)

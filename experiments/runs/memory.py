@@ -54,6 +54,7 @@ def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize) -> MemoryEst
         (numbers["base"], numbers["trained"]),
         getattr(torch, backbone.dtype_name),
         micro_batch,
+        backbone.base_bytes(),
     )
 
 

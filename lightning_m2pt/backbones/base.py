@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.model_output import ModelOutput
+from lightning_m2pt.backbones.quantised import Quantization
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch, Span
@@ -141,6 +142,7 @@ class BackboneShape:
     resize: ResizeRule = "shortest_edge"
     recomputes_activations: bool = False
     end_of_positions: str = "the language model knows no later position"
+    quantised_language_model: bool = False
 
 
 class Backbone(nn.Module, ABC):
@@ -154,6 +156,7 @@ class Backbone(nn.Module, ABC):
         activation_checkpointing: Whether activations are computed again in the backward pass.
         checkpointing_is_automatic: Whether that is for an estimate of the memory to decide, before weights load.
         compile_backend: What ``torch.compile`` is called with for every layer; None compiles nothing.
+        quantization: How the weights of the decoder's layers are packed; None if they are as the files have them.
     """
 
     shape: BackboneShape
@@ -162,6 +165,7 @@ class Backbone(nn.Module, ABC):
     activation_checkpointing: bool = False
     checkpointing_is_automatic: bool = False
     compile_backend: str | None = None
+    quantization: Quantization | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,6 +240,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def base_parameters(self) -> int:
         """Returns how many numbers the untouched model has, as the paper counts them."""
+
+    def base_bytes(self) -> int:
+        """Returns how many bytes the untouched model takes once its modules are built, on the meta device too."""
+        dtype: torch.dtype = getattr(torch, self.dtype_name)
+        return self.base_parameters() * dtype.itemsize
 
     @abstractmethod
     def visual_rows(self, pixel_values: Tensor) -> VisualRows:

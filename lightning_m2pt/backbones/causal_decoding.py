@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone, DecodingState
 from lightning_m2pt.backbones.library_forward import library_decoder
+from lightning_m2pt.backbones.quantised import (
+    Quantization,
+    bytes_of_quantised,
+    quantise_layers,
+)
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT
 from lightning_m2pt.prompts.decoder_pass import append_rows, prompt_rows
@@ -39,6 +45,31 @@ class CausalDecoding(Backbone, ABC):
         self._language_token_path = LanguageTokenPath()
         self._query_rows = QueryRows()
         self._language_hooked = False
+
+    def quantise_decoder(self, quantization: Quantization | None) -> None:
+        """Settles how the weights of the decoder's layers are packed; constructors call it, before anything is built.
+
+        Raises:
+            BadInputError: If the layers shall be compiled, which is not proven of packed ones.
+        """
+        if quantization is not None and self.compile_backend is not None:
+            raise BadInputError(
+                f"layers in {quantization} are not compiled",
+                where="model.backbone.compile_backend",
+                expected="null, or quantization: null",
+                hint="only the uncompiled product by a packed weight is proven",
+            )
+        self.quantization = quantization
+        self.shape.quantised_language_model = quantization is not None
+
+    def pack_on_meta(self) -> None:
+        """Lets a language model that was built on the meta device have the layers that it will be loaded with."""
+        if self.quantization is not None:
+            quantise_layers(self.language_model, self.decoder().layers, self.quantization)
+
+    def base_bytes(self) -> int:
+        """Returns the bytes of the untouched model as it is packed, with the one weight that is unpacked at a time."""
+        return bytes_of_quantised(self.language_model, self.base_parameters(), getattr(torch, self.dtype_name))
 
     def ready_language_model(self) -> None:
         """Lets the built model take past rows, recompute and compile as the settings say.

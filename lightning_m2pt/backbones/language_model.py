@@ -8,6 +8,7 @@ import torch
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.proven_forms import check_language_config
+from lightning_m2pt.backbones.quantised import Quantization, quantise_layers
 from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, read_tensors, shapes_of, stored_in_folder
 from lightning_m2pt.errors import BadInputError
 
@@ -90,8 +91,13 @@ def stored_language_model(folder: Path, model: Any) -> Stored:  # noqa: ANN401
     return stored
 
 
-def load_language_model(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
+def load_language_model(folder: Path, dtype: torch.dtype, quantization: Quantization | None = None) -> Any:  # noqa: ANN401
     """Reads a folder's model strictly: no tensor of it is drawn at random, and none of the files is left unread.
+
+    Args:
+        folder: The model's.
+        dtype: Type of its weights.
+        quantization: How the weights of its layers are packed; None leaves them as they are.
 
     Raises:
         BadInputError: If tensors are not exactly the model's, not finite, or a tied head has weights of its own, or a
@@ -99,7 +105,8 @@ def load_language_model(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN40
     """
     model = model_on_meta(folder, dtype)
     stored = stored_language_model(folder, model)
-    tensors = read_tensors(stored, stored, dtype)
+    packs = quantise_layers(model, model.model.layers, quantization) if quantization else None
+    tensors = read_tensors(stored, stored, dtype, packs)
     if model.config.tie_word_embeddings:
         if HEAD in tensors and not torch.equal(tensors[HEAD], tensors[EMBEDDING]):
             raise BadInputError(

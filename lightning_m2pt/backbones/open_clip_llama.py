@@ -19,6 +19,7 @@ from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
 from lightning_m2pt.backbones.library_forward import library_rows
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
+from lightning_m2pt.backbones.quantised import parameter_count, quantised_fingerprint, refuse_missing_package
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
 from lightning_m2pt.backbones.weight_files import (
@@ -131,6 +132,7 @@ class OpenClipLlama(CausalDecoding):
         self._stored_projector()
         check_language_folder(self.language_folder)
         check_tokenizer_files(self.language_folder)
+        refuse_missing_package(self.quantization)
         if self.feature_cache is not None:
             self.feature_cache.check()
 
@@ -138,6 +140,7 @@ class OpenClipLlama(CausalDecoding):
         """Builds all modules on the meta device."""
         self.vision_tower = tower_on_meta(self._open_clip["model_cfg"])
         self.language_model = model_on_meta(self.language_config)
+        self.pack_on_meta()
         self.projector = self._projector_on_meta()
         self._base_parameters = self._count_parameters()
 
@@ -150,7 +153,7 @@ class OpenClipLlama(CausalDecoding):
         self.projector = self._projector_on_meta()
         stored = self._stored_projector()
         self.projector.load_state_dict(read_tensors(stored, stored, self.dtype), strict=True, assign=True)
-        self.language_model = load_language_model(self.language_folder, self.dtype)
+        self.language_model = load_language_model(self.language_folder, self.dtype, self.quantization)
         self.finish()
 
     def _projector_on_meta(self) -> nn.Linear:
@@ -180,11 +183,11 @@ class OpenClipLlama(CausalDecoding):
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over what the model is built from, independent of where the files lie."""
-        return self.files.fingerprint()
+        return quantised_fingerprint(self.files.fingerprint(), self.quantization)
 
     def former_fingerprint(self) -> str:
         """Returns the first version, which leaves out the configuration the model is built from and the tokenizer."""
-        return self.files.former_fingerprint()
+        return quantised_fingerprint(self.files.former_fingerprint(), self.quantization)
 
     def readable_name(self) -> str:
         """Returns the folder of the language model's configuration."""
@@ -293,8 +296,8 @@ class OpenClipLlama(CausalDecoding):
 
     def _count_parameters(self) -> int:
         tower = [parameter for name, parameter in self.vision_tower.named_parameters() if name != "proj"]
-        others = [*self.language_model.parameters(), *self.projector.parameters()]
-        return sum(int(parameter.numel()) for parameter in [*tower, *others])
+        counted = sum(int(parameter.numel()) for parameter in [*tower, *self.projector.parameters()])
+        return counted + parameter_count(self.language_model)
 
     def _install_vision(self, path: VisionTokenPath | VisionPrefixPath) -> None:
         if self._vision_installed is path:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.backbones.quantised import Quantization, packed_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.visible_text import counted
 
@@ -230,7 +231,12 @@ def shapes_of(module: nn.Module) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def read_tensors(stored: Mapping[str, StoredTensor], names: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
+def read_tensors(
+    stored: Mapping[str, StoredTensor],
+    names: Iterable[str],
+    dtype: torch.dtype,
+    packs: Mapping[str, Quantization] | None = None,
+) -> dict[str, Tensor]:
     """Reads tensors one by one, in another type if asked for.
 
     Each is a copy: what safetensors hands out is the file itself, and would change with it under a running training.
@@ -239,6 +245,8 @@ def read_tensors(stored: Mapping[str, StoredTensor], names: Iterable[str], dtype
         stored: Where they are.
         names: Which.
         dtype: The type they become.
+        packs: Weights that are packed instead, one at a time, so that they are never there as a whole; others stand
+            in their place then, by names of ``packed_tensors``.
 
     Raises:
         BadInputError: If one holds NaN or infinity, in this type at least.
@@ -249,9 +257,11 @@ def read_tensors(stored: Mapping[str, StoredTensor], names: Iterable[str], dtype
     for path in dict.fromkeys(one.file for name, one in stored.items() if name in wanted):
         with opened(path) as file:
             for name in (name for name, one in stored.items() if name in wanted and one.file == path):
-                tensors[name] = file.get_tensor(name).to(dtype, copy=True)
-                if not is_finite(tensors[name]):
+                how = packs.get(name) if packs else None
+                tensor = file.get_tensor(name).to(torch.float32 if how else dtype, copy=True)
+                if not is_finite(tensor):
                     not_finite.append(f"{name} in {path}")
+                tensors |= packed_tensors(name, tensor, how) if how else {name: tensor}
     if not_finite:
         raise BadInputError(
             f"NaN or infinity in {counted(not_finite)}",

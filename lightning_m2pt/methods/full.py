@@ -37,7 +37,18 @@ class Full(WithStandIns):
         self._word_embedding: set[str] = set()
 
     def check(self, shape: BackboneShape) -> None:
-        """Works on every backbone."""
+        """Refuses to train what is kept packed.
+
+        Raises:
+            BadInputError: If the language model shall be trained and its weights are quantised.
+        """
+        if self._is_on[LANGUAGE] and shape.quantised_language_model:
+            raise BadInputError(
+                "quantised weights cannot be trained",
+                where="model.method.language",
+                expected="false, or model.backbone.quantization: null",
+                hint="lightning_m2pt.methods.lora.Lora trains low-rank updates beside them",
+            )
 
     def part_names(self) -> list[str]:
         """Returns the components that are switched on."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
-from lightning_m2pt.errors import EnvironmentFailure
+from lightning_m2pt.backbones.quantised import QuantisedLinear
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
@@ -139,7 +140,7 @@ def linear_layers(backbone: Backbone, component: str) -> dict[str, nn.Linear]:
     return {
         place: module
         for place, module in backbone.named_modules()
-        if place in modules and type(module) is nn.Linear and module is not head
+        if place in modules and type(module) in (nn.Linear, QuantisedLinear) and module is not head
     }
 
 
@@ -175,4 +176,19 @@ def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Modul
     layer.lora_B.float()
     layer.lora_dropout[ADAPTER] = ModuleReference(dropout)
     nn.init.zeros_(layer.lora_B[ADAPTER].weight)
+    if isinstance(linear, QuantisedLinear):
+        layer.merge = refuse_merging
     return layer
+
+
+def refuse_merging(*_arguments: object, **_keywords: object) -> None:
+    """Stands in for peft's merging, which would add the update to an unpacked copy that nobody keeps.
+
+    Raises:
+        BadInputError: Always.
+    """
+    raise BadInputError(
+        "low-rank updates cannot be merged into packed weights",
+        where="model.backbone.quantization",
+        expected="null, where updates shall be merged",
+    )

@@ -26,7 +26,9 @@ def load_weights(run: Path, model: TuningModule, templates: Sequence[str] = ()) 
     if not model.method.part_names():
         model.configure_model()
         return
-    check_adapter(run / ADAPTER, model.method, model.backbone.fingerprint(), model.backbone.former_fingerprint())
+    backbone = model.backbone
+    fingerprints = backbone.fingerprint(), backbone.former_fingerprint()
+    check_adapter(run / ADAPTER, model.method, *fingerprints, backbone.quantization)
     say_differences(run, model, templates)
     model.configure_model()
     load_adapter(run / ADAPTER, model.method)

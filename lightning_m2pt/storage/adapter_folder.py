@@ -21,6 +21,7 @@ from lightning_m2pt.system.strict_json import parse_json
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
+QUANTIZATION = "base_quantization"
 CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
 
@@ -37,6 +38,7 @@ def save_adapter(
     card: str,
     *,
     base_dtype: str | None = None,
+    base_quantization: str | None = None,
     template: str | None = None,
 ) -> None:
     """Writes the adapter folder.
@@ -48,6 +50,7 @@ def save_adapter(
         base_fingerprint: Its fingerprint.
         card: Text of the model card.
         base_dtype: Type of the base it was tuned on, such as ``bfloat16``.
+        base_quantization: How that base's weights were packed; None if they were not.
         template: Name of the conversation template it was tuned with.
 
     Raises:
@@ -64,6 +67,7 @@ def save_adapter(
         "base_model_name_or_path": base,
         "base_fingerprint": base_fingerprint,
         "base_dtype": base_dtype,
+        **({QUANTIZATION: base_quantization} if base_quantization is not None else {}),
         "template": template,
         "format": FORMAT,
         "inference_mode": True,
@@ -97,7 +101,13 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_adapter(folder: Path, method: Method, base_fingerprint: str, former_fingerprint: str | None = None) -> None:
+def check_adapter(
+    folder: Path,
+    method: Method,
+    base_fingerprint: str,
+    former_fingerprint: str | None = None,
+    quantization: str | None = None,
+) -> None:
     """Compares an adapter with the method and the frozen base it shall be loaded into, before any weight is loaded.
 
     Args:
@@ -105,6 +115,7 @@ def check_adapter(folder: Path, method: Method, base_fingerprint: str, former_fi
         method: Not built yet.
         base_fingerprint: Names the base.
         former_fingerprint: Names it for adapters that were made before the fingerprint had a version.
+        quantization: How the base's weights are packed, if they are.
 
     Raises:
         BadInputError: If base or arguments differ, the first differing key is named with both values, or if the tensor
@@ -114,6 +125,13 @@ def check_adapter(folder: Path, method: Method, base_fingerprint: str, former_fi
     if config.get("peft_type") != method.name.upper():
         raise BadInputError(
             f"adapter of method {config.get('peft_type')}", where=path, expected=f"an adapter of {method.name.upper()}"
+        )
+    if config.get(QUANTIZATION) != quantization:
+        raise BadInputError(
+            f"tuned on a base in {packing(config.get(QUANTIZATION))}, which is in {packing(quantization)} now",
+            where=path,
+            expected="the base it was tuned on: packing changes every number",
+            hint=f"--model.backbone.quantization {config.get(QUANTIZATION) or 'null'}",
         )
     if config.get("base_fingerprint") not in (base_fingerprint, former_fingerprint or base_fingerprint):
         raise BadInputError(
@@ -137,6 +155,11 @@ def check_adapter(folder: Path, method: Method, base_fingerprint: str, former_fi
                 expected="the same arguments",
             )
     check_tensor_file(folder / TENSOR_FILE, config)
+
+
+def packing(quantization: object) -> str:
+    """Returns how a base's weights are packed, as people read it."""
+    return "its own type" if quantization is None else str(quantization)
 
 
 def load_adapter(folder: Path, method: Method) -> None:

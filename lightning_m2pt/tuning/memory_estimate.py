@@ -73,6 +73,7 @@ def estimated_memory(
     parameters: tuple[int, int],
     dtype: torch.dtype,
     micro_batch: MicroBatchSize,
+    base_bytes: int | None = None,
 ) -> MemoryEstimate:
     """Estimates a training step.
 
@@ -83,6 +84,7 @@ def estimated_memory(
         parameters: Numbers of the frozen model, and trained numbers.
         dtype: Type of the frozen weights.
         micro_batch: The largest one.
+        base_bytes: What the frozen model takes where that is not ``dtype`` for each number, as if it is quantised.
     """
     base, trained = parameters
     size = dtype.itemsize
@@ -99,7 +101,7 @@ def estimated_memory(
     outside = text_rows * shape.text_width * (size + FLOAT32) if text_layers else 0  # embeddings and the final norm
     largest_layer = max(vision_layer if vision_layers else 0, text_layer if text_layers else 0)
     return MemoryEstimate(
-        weights=base * size,
+        weights=base * size if base_bytes is None else base_bytes,
         trained=trained * TRAINED_COPIES * FLOAT32,
         activations=vision_layers * vision_layer + text_layers * text_layer + outside,
         recomputed_activations=inputs + largest_layer + outside,

@@ -101,6 +101,18 @@ def test_a_damaged_adapter_is_refused_before_weights_load(adapter: Path, what: s
         check_adapter(adapter, M2PT(3, 2), V2, V1)
 
 
+def test_an_adapter_says_how_its_base_was_packed_and_is_refused_on_another(adapter: Path, tmp_path: Path) -> None:
+    assert "base_quantization" not in config_of(adapter)
+    with pytest.raises(BadInputError, match="tuned on a base in its own type, which is in int8 now"):
+        check_adapter(adapter, M2PT(3, 2), V2, V1, "int8")
+    packed = tmp_path / "packed"
+    save_adapter(packed, built(tmp_path), "random", V2, "", base_dtype="float32", base_quantization="nf4")
+    check_adapter(packed, M2PT(3, 2), V2, None, "nf4")
+    with pytest.raises(BadInputError, match="tuned on a base in nf4, which is in its own type now") as refused:
+        check_adapter(packed, M2PT(3, 2), V2)
+    assert refused.value.hint == "--model.backbone.quantization nf4"
+
+
 def test_format_1_loads_where_its_tensors_are_float32(adapter: Path, tmp_path: Path) -> None:
     as_format_1(adapter)
     check_adapter(adapter, M2PT(3, 2), V2, V1)
