@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch, Span
-from lightning_m2pt.inputs.collate import EncodedSample
+from lightning_m2pt.inputs.collate import encoded_sample
 from lightning_m2pt.inspection.activation import Activations, activations, span_means
 from lightning_m2pt.inspection.attention import LayerAttention, SampleAttention, capture_attention
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS
@@ -79,13 +79,7 @@ def first_samples(data: Any, number: int) -> Batch:
     chosen = (validation or training)[:number]
     texts = data.processor.encode_all(chosen, data.template)
     encoded = [
-        EncodedSample(
-            text,
-            torch.stack([data.processor.image(image, sample.source) for image in sample.images]),
-            sample.id,
-            sample.tasks,
-        )
-        for sample, text in zip(chosen, texts, strict=True)
+        encoded_sample(sample, text, data.processor, sample.source) for sample, text in zip(chosen, texts, strict=True)
     ]
     batch = data.collator(encoded)
     assert isinstance(batch, Batch)

@@ -1,5 +1,6 @@
 """How much of what is computed is padding."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_m2pt.inputs.batch import Batch, Span
+from lightning_m2pt.inputs.splice import splice
 from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 
@@ -28,9 +30,7 @@ class PaddingShare(Callback):
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        backbone = pl_module.backbone
-        rows_of_image = backbone.shape.patches + backbone.attachment.rows_beside_patches()
-        rows = padded_and_all_rows(batch, rows_of_image)
+        rows = padded_and_all_rows(batch, pl_module.backbone.rows_of_runs(batch.pixel_values, batch.picture_sizes))
         self._rows = rows if self._rows is None else self._rows + rows
         if not self._steps.is_reached(trainer):
             return
@@ -39,13 +39,13 @@ class PaddingShare(Callback):
         pl_module.log("train/padding", padded / total, rank_zero_only=True)
 
 
-def padded_and_all_rows(batch: Batch, rows_of_image: int) -> Tensor:
+def padded_and_all_rows(batch: Batch, rows_of_runs: Sequence[int]) -> Tensor:
     """Returns (2,) int64 on the batch's device: how many rows are padding, and how many there are.
 
     Args:
         batch: A micro-batch.
-        rows_of_image: Rows that take the place of each picture's one token.
+        rows_of_runs: Rows that take the place of each placeholder.
     """
-    padded = (batch.spans == Span.PADDING).sum()
-    total = batch.spans.numel() + len(batch.pixel_values) * (rows_of_image - 1)
-    return torch.stack([padded, padded.new_tensor(total)])
+    order = splice(batch.input_ids, batch.spans != Span.PADDING, rows_of_runs).order
+    real = (batch.spans != Span.PADDING).sum() + sum(rows_of_runs) - len(rows_of_runs)
+    return torch.stack([order.numel() - real, real.new_tensor(order.numel())])

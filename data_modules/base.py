@@ -5,6 +5,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +18,7 @@ from lightning_m2pt.inputs.collate import Collator
 from lightning_m2pt.inputs.images import check_image
 from lightning_m2pt.inputs.mistakes import collecting, mistakes_of, refuse
 from lightning_m2pt.inputs.processing import Processor
-from lightning_m2pt.inputs.samples import Question, Sample, Turn
+from lightning_m2pt.inputs.samples import ImageSource, Question, Sample, Turn
 from lightning_m2pt.inputs.stored_image import StoredImage
 from lightning_m2pt.inputs.templates import template_named
 
@@ -99,7 +100,7 @@ class DataModule(LightningDataModule, ABC):
         """Looks at everything ``check`` validates; see there."""
         items = self.items()
         present = image_bytes(items)
-        pictures = [item for item in distinct_images(items) if image_key(item) in present]
+        pictures = [picture for picture in distinct_pictures(items) if picture.key in present]
         refuse(mistakes_in_pictures(pictures, decode, on_picture))
 
     @abstractmethod
@@ -129,21 +130,53 @@ def items_fingerprint(items: Sequence[Sample | Question]) -> str:
             if isinstance(item, Sample)
             else [item.subtask, item.text, item.target, *item.references, *([item.choices] if item.choices else [])]
         )
-        line = json.dumps([item.id, item.image_id, texts, sizes[image_key(item)]])
+        of_pictures = [sizes[picture.key] for picture in pictures_of(item)]
+        line = json.dumps([item.id, item.image_id, texts, of_pictures[0] if len(of_pictures) == 1 else of_pictures])
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class PictureOfItem:
+    """A picture and the record that names it.
+
+    Attributes:
+        key: A name that is unique within its set: where it lies, or for arrays the item's id and its place there.
+        image: Where it is.
+        source: The record.
+    """
+
+    key: str
+    image: ImageSource
+    source: str
+
+
+def pictures_of(item: Sample | Question) -> list[PictureOfItem]:
+    """Returns an item's own pictures, none or several; those of examples belong to other items."""
+    images = [item.image] if item.image is not None else []
+    if isinstance(item, Sample):
+        images += item.further_images
+    return [
+        PictureOfItem(
+            (item.id + f" picture {place + 1}" * (place > 0)) if isinstance(image, numpy.ndarray) else str(image),
+            image,
+            item.source,
+        )
+        for place, image in enumerate(images)
+    ]
+
+
 def image_key(item: Sample | Question) -> str:
-    """Returns a name of an item's picture that is unique within its set: where it lies, or for arrays the item's id."""
-    return item.id if isinstance(item.image, numpy.ndarray) else str(item.image)
+    """Returns a name of what an item shows that is unique within its set; of several pictures of all of them."""
+    return "\n".join(picture.key for picture in pictures_of(item))
 
 
-def distinct_images(items: Sequence[Sample | Question]) -> list[Sample | Question]:
-    """Returns the first item of every picture."""
-    first: dict[str, Sample | Question] = {}
+def distinct_pictures(items: Sequence[Sample | Question]) -> list[PictureOfItem]:
+    """Returns every picture once, named by the first record about it."""
+    first: dict[str, PictureOfItem] = {}
     for item in items:
-        first.setdefault(image_key(item), item)
+        for picture in pictures_of(item):
+            first.setdefault(picture.key, picture)
     return list(first.values())
 
 
@@ -154,20 +187,21 @@ def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
         BadInputError: If files are missing: the first ten and their number.
     """
     sizes: dict[str, int | str] = {}
-    missing: list[Sample | Question] = []
-    for item in distinct_images(items):
-        if isinstance(item.image, numpy.ndarray):
-            sizes[image_key(item)] = hashlib.sha256(item.image.tobytes()).hexdigest()
+    missing: list[PictureOfItem] = []
+    for picture in distinct_pictures(items):
+        image = picture.image
+        if isinstance(image, numpy.ndarray):
+            sizes[picture.key] = hashlib.sha256(image.tobytes()).hexdigest()
             continue
-        if isinstance(item.image, StoredImage):
-            sizes[image_key(item)] = item.image.size
+        if isinstance(image, StoredImage):
+            sizes[picture.key] = image.size
             continue
         try:
-            sizes[image_key(item)] = os.stat(item.image).st_size
+            sizes[picture.key] = os.stat(image).st_size
         except OSError:
-            missing.append(item)
+            missing.append(picture)
     if missing:
-        names = ", ".join(str(item.image) for item in missing[:MISSING_IMAGES_LISTED])
+        names = ", ".join(str(picture.image) for picture in missing[:MISSING_IMAGES_LISTED])
         more = ", ..." if len(missing) > MISSING_IMAGES_LISTED else ""
         mistake = BadInputError(
             f"{len(missing)} of {len(sizes) + len(missing)} images are missing: {names}{more}",
@@ -179,24 +213,22 @@ def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
     return sizes
 
 
-def mistakes_in_pictures(
-    items: Sequence[Sample | Question], decode: bool, on_picture: OnPicture
-) -> list[BadInputError]:
+def mistakes_in_pictures(pictures: Sequence[PictureOfItem], decode: bool, on_picture: OnPicture) -> list[BadInputError]:
     """Returns what is wrong with pictures.
 
     Args:
-        items: One item of every picture.
+        pictures: Every picture once.
         decode: Decode every picture.
         on_picture: Told how many pictures were looked at, of how many.
     """
     mistakes = []
-    for number, item in enumerate(items, start=1):
+    for number, picture in enumerate(pictures, start=1):
         try:
-            check_image(item.image, item.source, decode)
+            check_image(picture.image, picture.source, decode)
         except BadInputError as error:
             error.__cause__ = error.__context__ = None
             mistakes.append(error.with_traceback(None))
-        on_picture(number, len(items))
+        on_picture(number, len(pictures))
     return mistakes
 
 

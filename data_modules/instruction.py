@@ -14,7 +14,7 @@ from typing_extensions import override
 from data_modules.base import DataModule, OnPicture, image_bytes, nobody_asks, unique_ids
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError, M2PTError
-from lightning_m2pt.inputs.collate import EncodedSample
+from lightning_m2pt.inputs.collate import EncodedSample, encoded_sample
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
@@ -50,14 +50,7 @@ class SampleDataset(Dataset[EncodedSample]):
             BadInputError: If a picture cannot be read.
         """
         sample = self.samples[position]
-        return EncodedSample(
-            text=self.texts[position],
-            pixel_values=torch.stack(
-                [self.processor.image(image, f"{sample.source}: sample {sample.id}") for image in sample.images]
-            ),
-            sample_id=sample.id,
-            tasks=sample.tasks,
-        )
+        return encoded_sample(sample, self.texts[position], self.processor, f"{sample.source}: sample {sample.id}")
 
     def __getitems__(self, positions: Sequence[int]) -> list[EncodedSample] | M2PTError:
         """Returns the samples of one batch, or the first error among them, which the loader then raises."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 
 from data_modules.base import image_key
 from lightning_m2pt.errors import M2PTError
+from lightning_m2pt.inputs.collate import joined_pictures, with_layouts
 from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import ImageSource, Sample
@@ -43,7 +43,7 @@ def asked_pictures(samples: Sequence[Sample], texts: Sequence[EncodedText]) -> l
     """Returns the distinct pictures with their distinct questions, those with the most tokens first.
 
     Args:
-        samples: Questions about one picture each.
+        samples: Questions about one picture each, as those of evaluation sets are.
         texts: Their tokens.
     """
     first: dict[str, Sample] = {}
@@ -56,9 +56,10 @@ def asked_pictures(samples: Sequence[Sample], texts: Sequence[EncodedText]) -> l
     pictures = []
     for key, of_picture in questions.items():
         distinct = of_picture.values()
+        (image,) = first[key].images
         where = f"{first[key].source}: sample {first[key].id}"
         names = tuple(tuple(names) for _, names in distinct)
-        pictures.append(AskedPicture(first[key].image, where, tuple(text for text, _ in distinct), names))
+        pictures.append(AskedPicture(image, where, tuple(text for text, _ in distinct), names))
     # Pictures with the same words behind each other: what a batch's questions begin with is computed once a picture.
     return sorted(pictures, key=lambda picture: (-picture.tokens, picture.texts[0].input_ids.tobytes()))
 
@@ -104,12 +105,14 @@ class PictureDataset(Dataset[PictureBatch]):
         Raises:
             BadInputError: If a picture cannot be read.
         """
-        pictures = self.batches[position]
-        return picture_batch(
-            torch.stack([self.processor.image(picture.image, picture.where) for picture in pictures]),
-            [picture.texts for picture in pictures],
-            [picture.names for picture in pictures],
-        )
+        asked = self.batches[position]
+        pictures = [self.processor.picture(picture.image, picture.where) for picture in asked]
+        pixels, sizes = joined_pictures(pictures, self.processor)
+        texts = [
+            [with_layouts(text, [picture]) for text in of_picture.texts]
+            for of_picture, picture in zip(asked, pictures, strict=True)
+        ]
+        return picture_batch(pixels, texts, [of_picture.names for of_picture in asked], sizes)
 
     def __getitems__(self, positions: Sequence[int]) -> PictureBatch | M2PTError:
         """Returns the one batch asked for, or the first error met, which the loader then raises."""

@@ -23,7 +23,7 @@ from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan, unit_hash
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.samples import Question, Sample
+from lightning_m2pt.inputs.samples import ImageSource, Question, Sample
 
 
 class VisionFlanWithoutTasks(VisionFlan):
@@ -195,7 +195,7 @@ class VisionFlanHeldOut(BenchmarkDataModule):
                 subtask=sample.tasks[0],
                 text=sample.turns[0].question,
                 target=sample.turns[0].answer,
-                image=sample.image,
+                image=only_picture(sample),
                 image_id=sample.image_id,
                 source=sample.source,
             )
@@ -217,6 +217,12 @@ def some_of_every_task(samples: Sequence[Sample], count: int | None) -> list[Sam
 
     chosen = [position for positions in of_task.values() for position in heapq.nsmallest(count, positions, key=rank)]
     return [samples[position] for position in sorted(chosen)]
+
+
+def only_picture(sample: Sample) -> ImageSource:
+    """Returns the picture of a sample of Vision-Flan, whose records all have one."""
+    (image,) = sample.images
+    return image
 
 
 def refuse_tuned_questions(held_out: VisionFlanHeldOut, training: Sequence[Sample]) -> None:

@@ -66,7 +66,7 @@ def batches_of(
     single = []
     for picture, (of_picture, named) in enumerate(zip(texts, names, strict=True)):
         for text, name in zip(of_picture, named, strict=True):
-            batch = Collator(0)([EncodedSample(text, pixels[picture], name, ("",))])
+            batch = Collator(0)([EncodedSample(text, pixels[picture : picture + 1], name, ("",))])
             assert isinstance(batch, Batch)
             single.append(batch.to(device))
     together = picture_batch(pixels, texts, [[[name] for name in named] for named in names])

@@ -41,7 +41,7 @@ from lightning_m2pt.answering.likelihood import Candidates, tokenised_candidates
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import Batch, Span
-from lightning_m2pt.inputs.collate import Collator, EncodedSample
+from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.metrics.predictions import read_predictions
 
@@ -60,8 +60,7 @@ def alone(benchmark: BenchmarkDataModule, question: Question) -> Batch:
     """Returns one question as a batch, picture read and text tokenised."""
     sample, processor = as_sample(question), benchmark.processor
     text = processor.encode(sample, benchmark.template, with_answers=False)
-    encoded = EncodedSample(text, processor.image(question.image, question.source), question.id, sample.tasks)
-    batch = Collator(processor.pad_token_id)([encoded])
+    batch = Collator(processor.pad_token_id)([encoded_sample(sample, text, processor, question.source)])
     assert isinstance(batch, Batch)
     return batch
 

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
-from data_modules.base import DataModule, image_key
+from data_modules.base import DataModule, PictureOfItem, pictures_of
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
 from experiments.commands.parsers.data_show import (
@@ -115,9 +115,10 @@ def shown_set(name: str, data_module: DataModule, count: int) -> ShownSet:
     is_tuning = isinstance(data_module, InstructionDataModule)
     items = data_module.read_once()[0] if isinstance(data_module, InstructionDataModule) else data_module.items()
     revision = data_module.fingerprint()[:LETTERS_OF_REVISION]
-    groups: dict[str, list[Sample | Question]] = {}
+    groups: dict[str, tuple[PictureOfItem, list[Sample | Question]]] = {}
     for item in items:
-        groups.setdefault(image_key(item), []).append(item)
+        for picture in pictures_of(item):
+            groups.setdefault(picture.key, (picture, []))[1].append(item)
     pictures = list(groups.values())
     positions = range(min(count, len(pictures))) if is_tuning else spread_positions(len(pictures), count)
     asked = sum(number_of_questions(item) for item in items)
@@ -126,7 +127,7 @@ def shown_set(name: str, data_module: DataModule, count: int) -> ShownSet:
         f"data revision {revision}",
         f"template {data_module.template.name}",
     )
-    return ShownSet(name, facts, tuple(shown_picture(pictures[position]) for position in positions))
+    return ShownSet(name, facts, tuple(shown_picture(*pictures[position]) for position in positions))
 
 
 def spread_positions(size: int, count: int) -> list[int]:
@@ -155,7 +156,7 @@ def number_of_questions(item: Sample | Question) -> int:
     return len(item.turns) if isinstance(item, Sample) else 1
 
 
-def shown_picture(items: Sequence[Sample | Question]) -> ShownPicture:
+def shown_picture(picture: PictureOfItem, items: Sequence[Sample | Question]) -> ShownPicture:
     """Returns a picture with some of its questions: a conversation's all, or a few different ones of the set's.
 
     Raises:
@@ -164,7 +165,7 @@ def shown_picture(items: Sequence[Sample | Question]) -> ShownPicture:
     asked = [shown for item in items for shown in questions_of(item)]
     conversation = tuple(questions_of(items[0]))
     questions = conversation if len(conversation) > 1 else different_questions(asked, QUESTIONS_OF_A_PICTURE)
-    return ShownPicture(open_image(items[0].image, items[0].source), questions, len(asked))
+    return ShownPicture(open_image(picture.image, picture.source), questions, len(asked))
 
 
 def questions_of(item: Sample | Question) -> list[ShownQuestion]:

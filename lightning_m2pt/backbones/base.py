@@ -12,13 +12,14 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.model_output import ModelOutput
 from lightning_m2pt.backbones.quantised import Quantization
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch, Span
 from lightning_m2pt.inputs.processing import Interpolation, Processor, ResizeRule
-from lightning_m2pt.inputs.splice import splice_order
+from lightning_m2pt.inputs.splice import splice
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
 from lightning_m2pt.prompts.past_rows import PastRows
@@ -250,6 +251,24 @@ class Backbone(nn.Module, ABC):
     def visual_rows(self, pixel_values: Tensor) -> VisualRows:
         """Runs the vision tower on (B, 3, H, W) with the attachment's visual prompts."""
 
+    def connected_rows(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> ConnectedRows:
+        """Returns the rows of a batch's pictures in the decoder's width.
+
+        This default is that of towers that read one picture of one size: each becomes one run of rows.
+
+        Args:
+            pixel_values: As in ``Batch``, of I pictures; I may be 0.
+            picture_sizes: As in ``Batch``.
+        """
+        if not len(pixel_values):
+            return ConnectedRows.none(self.token_embedding().weight)
+        visual = self.visual_rows(pixel_values)
+        return ConnectedRows.of_alike(self.connect(visual.rows), visual.spans)
+
+    def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:
+        """Returns how many rows each run has that ``connected_rows`` would give, by arithmetic."""
+        return [self.shape.patches + self.attachment.rows_beside_patches()] * len(pixel_values)
+
     @abstractmethod
     def decode_rows(self, embeddings: Tensor) -> Tensor:
         """Runs the decoder on (B, S, D) rows with the attachment's textual prompts; returns (B, S, D)."""
@@ -334,29 +353,25 @@ class Backbone(nn.Module, ABC):
         return connector(rows.to(weight.dtype)).to(self.token_embedding().weight.dtype)  # type: ignore[no-any-return]
 
     def assemble(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Puts every image's rows where its placeholder stands.
+        """Puts the pictures' rows where their placeholders stand.
 
         Returns:
-            Embeddings (B, S, D), labels (B, S) and spans (B, S) with S = T - I + I N: N rows for each of I images.
+            Embeddings (B, S, D), labels (B, S) and spans (B, S), S rows in the longest sample; shorter ones, which may
+            have fewer pictures or smaller ones, end in padding.
 
         Raises:
             BadInputError: If the longest sample has more rows than the language model has positions.
         """
-        visual = self.visual_rows(batch.pixel_values)
-        image_rows = visual.rows.shape[1]
-        image = self.connect(visual.rows)
-        image = image.reshape(len(batch), -1, image.shape[-1])
-        text = self.token_embedding()(batch.input_ids.clamp(min=0))
-        order = splice_order(batch.input_ids, image_rows, image.shape[1] // image_rows)
+        pictures = self.connected_rows(batch.pixel_values, batch.picture_sizes)
+        order = splice(batch.input_ids, batch.spans != Span.PADDING, pictures.counts).order
         self.refuse_beyond_positions(order.shape[1] + self.attachment.rows_before_text())
-        rows = torch.cat([text, image], dim=1)
-        embeddings = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
-        device = batch.labels.device
-        image_labels = torch.full(image.shape[:2], -100, dtype=batch.labels.dtype, device=device)
-        of_image = torch.tensor(visual.spans, dtype=batch.spans.dtype, device=device)
-        image_spans = of_image.repeat(image.shape[1] // image_rows).expand(image.shape[0], -1)
-        labels = torch.cat([batch.labels, image_labels], dim=1).gather(1, order)
-        spans = torch.cat([batch.spans, image_spans], dim=1).gather(1, order)
+        ids = nn.functional.pad(batch.input_ids.clamp(min=0).flatten(), (0, 1))
+        rows = torch.cat([self.token_embedding()(ids), pictures.rows])
+        embeddings = rows.index_select(0, order.flatten()).view(*order.shape, -1)
+        no_labels = batch.labels.new_full((1 + len(pictures.rows),), IGNORED_LABEL)
+        labels = torch.cat([batch.labels.flatten(), no_labels])[order]
+        padding = batch.spans.new_full((1,), Span.PADDING)
+        spans = torch.cat([batch.spans.flatten(), padding, pictures.spans.to(batch.spans)])[order]
         return embeddings, labels, spans
 
     def refuse_beyond_positions(self, rows: int) -> None:

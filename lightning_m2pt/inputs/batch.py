@@ -25,7 +25,7 @@ class Span(IntEnum):
     QUESTION = 6
     ANSWER = 7
     IMAGE = 8
-    """The placeholder of the whole image, before the backbone puts its rows there."""
+    """The placeholder of a picture's rows, before the backbone puts them there; then what stands between them."""
     LEARNED_KEY = 9
     """A column of attention without a row: a learned key and value in front of a decoder layer's own."""
 
@@ -35,14 +35,19 @@ class Batch:
     """One micro-batch, padded on the right.
 
     Attributes:
-        pixel_values: (B I, 3, H, W) float32, normalised for the vision tower: the I pictures of every sample in turn.
-        input_ids: (B, T) int64, with I times ``IMAGE_TOKEN_ID`` a row; I is 1 but for questions with examples.
+        pixel_values: (I, 3, H, W) float32, normalised for the vision tower: the pictures of every sample in turn, of
+            one sample none, one or several. Where a picture is several tiles, or patches of its own number, those of
+            all pictures are joined along the first dimension.
+        input_ids: (B, T) int64, with ``IMAGE_TOKEN_ID`` where rows of a picture go. A picture may have several such
+            placeholders with tokens between them.
         labels: (B, T) int64, ``IGNORED_LABEL`` everywhere but on answers and their end tokens.
         spans: (B, T) int64, the ``Span`` of every token.
         sample_ids: B names.
         tasks: For each of the B samples the task of every turn.
         step_supervised_tokens: Supervised tokens of the whole optimizer step this micro-batch belongs to, over all
             micro-batches and ranks; 0 outside training.
+        picture_sizes: (I, k) int64, what a family has to know of each of the I pictures besides its pixels; None where
+            all pictures are alike.
     """
 
     pixel_values: Tensor
@@ -52,6 +57,7 @@ class Batch:
     sample_ids: list[str]
     tasks: list[tuple[str, ...]]
     step_supervised_tokens: int = 0
+    picture_sizes: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Returns the batch with its tensors on another device (Lightning calls this)."""
@@ -61,6 +67,9 @@ class Batch:
             input_ids=self.input_ids.to(device, non_blocking=non_blocking),
             labels=self.labels.to(device, non_blocking=non_blocking),
             spans=self.spans.to(device, non_blocking=non_blocking),
+            picture_sizes=None
+            if self.picture_sizes is None
+            else self.picture_sizes.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "Batch":
@@ -71,6 +80,7 @@ class Batch:
             input_ids=self.input_ids.pin_memory(),
             labels=self.labels.pin_memory(),
             spans=self.spans.pin_memory(),
+            picture_sizes=None if self.picture_sizes is None else self.picture_sizes.pin_memory(),
         )
 
     def __len__(self) -> int:

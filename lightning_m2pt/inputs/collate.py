@@ -9,7 +9,9 @@ from torch import Tensor
 
 from lightning_m2pt.errors import M2PTError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch, Span
-from lightning_m2pt.inputs.processing import EncodedText
+from lightning_m2pt.inputs.picture_layout import PreparedPicture, laid_out
+from lightning_m2pt.inputs.processing import EncodedText, Processor
+from lightning_m2pt.inputs.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -17,16 +19,47 @@ class EncodedSample:
     """A sample ready for batching.
 
     Attributes:
-        text: Its tokens.
-        pixel_values: (I, 3, H, W) float32, its I pictures, or (3, H, W) for a single one.
+        text: Its tokens, those of its pictures' layouts among them.
+        pixel_values: As in ``Batch``, of its I pictures.
         sample_id: Its name.
         tasks: The task of each of its turns.
+        picture_sizes: (I, k) int64 as in ``Batch``; None where all pictures are alike.
     """
 
     text: EncodedText
     pixel_values: Tensor
     sample_id: str
     tasks: tuple[str, ...]
+    picture_sizes: Tensor | None = None
+
+
+def encoded_sample(sample: Sample, text: EncodedText, processor: Processor, where: str) -> EncodedSample:
+    """Reads a sample's pictures and puts it together.
+
+    Args:
+        sample: The sample.
+        text: Its tokens, one for every picture.
+        processor: Prepares pictures.
+        where: Named in errors.
+
+    Raises:
+        BadInputError: If a picture cannot be read.
+    """
+    pictures = [processor.picture(image, where) for image in sample.images]
+    pixels, sizes = joined_pictures(pictures, processor)
+    return EncodedSample(with_layouts(text, pictures), pixels, sample.id, sample.tasks, sizes)
+
+
+def with_layouts(text: EncodedText, pictures: Sequence[PreparedPicture]) -> EncodedText:
+    """Puts the tokens of pictures in the places of their placeholders."""
+    return EncodedText(*laid_out(text.input_ids, text.spans, [picture.layout for picture in pictures]))
+
+
+def joined_pictures(pictures: Sequence[PreparedPicture], processor: Processor) -> tuple[Tensor, Tensor | None]:
+    """Returns pixels and sizes of pictures as ``Batch`` has them."""
+    sizes = [picture.size for picture in pictures if picture.size is not None]
+    pixels = torch.cat([picture.pixels for picture in pictures]) if pictures else processor.no_pixels()
+    return pixels, torch.tensor(sizes, dtype=torch.long) if sizes else None
 
 
 @dataclass(frozen=True)
@@ -43,15 +76,15 @@ class Collator:
         """Returns the samples as one batch, or the error that came in their place."""
         if isinstance(samples, M2PTError):
             return samples
+        sizes = [sample.picture_sizes for sample in samples if sample.picture_sizes is not None]
         return Batch(
-            pixel_values=torch.cat(
-                [sample.pixel_values.view(-1, *sample.pixel_values.shape[-3:]) for sample in samples]
-            ),
+            pixel_values=torch.cat([sample.pixel_values for sample in samples]),
             input_ids=padded([sample.text.input_ids for sample in samples], self.pad_token_id),
             labels=padded([sample.text.labels for sample in samples], IGNORED_LABEL),
             spans=padded([sample.text.spans for sample in samples], Span.PADDING),
             sample_ids=[sample.sample_id for sample in samples],
             tasks=[sample.tasks for sample in samples],
+            picture_sizes=torch.cat(sizes) if sizes else None,
         )
 
 

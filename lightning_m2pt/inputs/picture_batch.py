@@ -1,8 +1,9 @@
 """Questions batched by picture: every distinct picture once, its questions side by side behind it.
 
-A row of the batch is a picture. The tokens that stand before the picture are the same for all questions and kept once.
-In a picture's row stand the words that all its questions begin with, once, and behind them what is each question's own,
-one question after the other: rows are padded to the longest picture, not to the longest question.
+A row of the batch is a picture. The tokens that stand before the pictures are the same for all questions and kept
+once. In a picture's row stand its placeholders with what stands between them and the words that all its questions begin
+with, once, and behind them what is each question's own, one question after the other: rows are padded to the longest
+picture, not to the longest question.
 """
 
 from collections.abc import Sequence
@@ -30,17 +31,19 @@ class PictureBatch:
     """Q distinct questions about I distinct pictures.
 
     Attributes:
-        pixel_values: (I, 3, H, W) float32, normalised for the vision tower.
-        before: (T,) int64 tokens before the picture, the same for all.
-        tokens: (I, M) int64 the tokens behind the picture: common ones, then those of one question after another's.
+        pixel_values: As in ``Batch``, of the I pictures.
+        before: (T,) int64 tokens before the first placeholder, the same for all.
+        tokens: (I, M) int64 the tokens behind them: common ones, every ``IMAGE_TOKEN_ID`` among them, then those of
+            one question after another's.
         segment_ids: (I, M) int64 the question of each token, counted within its picture; ``SHARED_SEGMENT`` for common
             ones, ``PADDING_SEGMENT`` for padding.
-        places: (I, M) int64 how many tokens of its question stand between the picture and each token.
+        places: (I, M) int64 how many tokens of its question stand between ``before`` and each token.
         pictures: (Q,) int64 the picture of each question.
         slots: (Q,) int64 the number of each question within its picture.
         lasts: (Q,) int64 the column of each question's last token.
         sample_ids: Names of all questions asked, those with the same picture and words included.
         question_of_sample: The number of the distinct question behind each name.
+        picture_sizes: As in ``Batch``.
     """
 
     pixel_values: Tensor
@@ -53,6 +56,7 @@ class PictureBatch:
     lasts: Tensor
     sample_ids: list[str]
     question_of_sample: list[int]
+    picture_sizes: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PictureBatch":
         """Returns the batch with its tensors on another device (Lightning calls this)."""
@@ -73,19 +77,23 @@ class PictureBatch:
 
 
 def picture_batch(
-    pixel_values: Tensor, texts: Sequence[Sequence[EncodedText]], names: Sequence[Sequence[Sequence[str]]]
+    pixel_values: Tensor,
+    texts: Sequence[Sequence[EncodedText]],
+    names: Sequence[Sequence[Sequence[str]]],
+    picture_sizes: Tensor | None = None,
 ) -> PictureBatch:
     """Lays questions side by side.
 
     Args:
-        pixel_values: (I, 3, H, W), one for each picture.
-        texts: For each picture the distinct texts of its questions, without answers.
+        pixel_values: As in ``Batch``, of the I pictures.
+        texts: For each picture the distinct texts of its questions, without answers, its layout put in.
         names: For each of them the names of the questions with these words.
+        picture_sizes: As in ``Batch``.
 
     Raises:
-        ValueError: If a text has another number of pictures than one, or other tokens before it than the others.
+        ValueError: If a text has no picture, or the questions of a picture differ before its last placeholder.
     """
-    before, parts = split_at_picture([text for of_picture in texts for text in of_picture])
+    before, parts = split_before_pictures([text for of_picture in texts for text in of_picture])
     of_part = iter(parts)
     rows = [common_first([next(of_part) for _ in of_picture]) for of_picture in texts]
     longest = max(sum(map(len, row)) for row in rows)
@@ -116,33 +124,38 @@ def picture_batch(
         lasts=lasts,
         sample_ids=[name for of_text in of_question for name in of_text],
         question_of_sample=[number for number, of_text in enumerate(of_question) for _ in of_text],
+        picture_sizes=picture_sizes,
     )
 
 
-def split_at_picture(texts: Sequence[EncodedText]) -> tuple[numpy.ndarray, list[numpy.ndarray]]:
-    """Returns the tokens before the picture, which are the same in all texts, and those behind it in each.
+def split_before_pictures(texts: Sequence[EncodedText]) -> tuple[numpy.ndarray, list[numpy.ndarray]]:
+    """Returns the tokens that all texts begin with, up to the first placeholder of any, and what is left of each.
 
     Raises:
-        ValueError: If they are not the same, or a text has not exactly one picture.
+        ValueError: If a text has no picture.
     """
-    before, parts = None, []
-    for text in texts:
-        marks = numpy.flatnonzero(text.input_ids == IMAGE_TOKEN_ID)
-        if len(marks) != 1:
-            raise ValueError(f"a question needs exactly one picture, not {len(marks)}")
-        first = text.input_ids[: marks[0]]
-        before = first if before is None else before
-        if not numpy.array_equal(before, first):
-            raise ValueError("the tokens before the picture differ between questions")
-        parts.append(text.input_ids[marks[0] + 1 :])
-    assert before is not None
-    return before, parts
+    ids = [text.input_ids for text in texts]
+    marks = [numpy.flatnonzero(of_text == IMAGE_TOKEN_ID) for of_text in ids]
+    if not all(map(len, marks)):
+        raise ValueError("a question without a picture cannot share one with others")
+    alike = equal_at_front(ids, min(int(places[0]) for places in marks))
+    return ids[0][:alike], [of_text[alike:] for of_text in ids]
 
 
 def common_first(parts: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
-    """Returns the tokens with which all parts begin, then what is left of each: at least one token."""
-    shortest = min(map(len, parts)) - 1
-    stacked = numpy.stack([part[:shortest] for part in parts])
-    differing = numpy.flatnonzero((stacked != stacked[0]).any(axis=0))
-    common = int(differing[0]) if len(differing) else shortest
+    """Returns the tokens with which all parts begin, then what is left of each: at least one token.
+
+    Raises:
+        ValueError: If a placeholder is among what is left.
+    """
+    common = equal_at_front(parts, min(map(len, parts)) - 1)
+    if any((part[common:] == IMAGE_TOKEN_ID).any() for part in parts):
+        raise ValueError("questions about one picture differ before its last placeholder, or end with it")
     return [parts[0][:common], *(part[common:] for part in parts)]
+
+
+def equal_at_front(parts: Sequence[numpy.ndarray], most: int) -> int:
+    """Returns how many of the first ``most`` tokens are the same in all parts."""
+    stacked = numpy.stack([part[:most] for part in parts])
+    differing = numpy.flatnonzero((stacked != stacked[0]).any(axis=0))
+    return int(differing[0]) if len(differing) else most

@@ -14,6 +14,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Span
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.inputs.mistakes import made_of_each, refuse
+from lightning_m2pt.inputs.picture_layout import ONE_RUN, PictureLayout, PreparedPicture
 from lightning_m2pt.inputs.samples import ImageSource, Sample, Turn
 from lightning_m2pt.inputs.templates import IMAGE_MARK, ConversationTemplate, Piece
 
@@ -228,7 +229,7 @@ class Processor:
         if not with_answers:
             turns = (*turns[:-1], Turn(turns[-1].question))
         parts: list[list[Piece]] = [[]]
-        for piece in template.pieces(turns, len(sample.images)):
+        for piece in template.pieces(turns, sample.images_of_turns):
             if piece.span == Span.IMAGE:
                 parts.append([])
             else:
@@ -247,6 +248,22 @@ class Processor:
         resized = image.resize(size, INTERPOLATIONS[self.interpolation], box=box)
         pixels = torch.from_numpy(numpy.array(resized, dtype=numpy.float32)).permute(2, 0, 1) / 255
         return ((pixels - self.mean) / self.std).contiguous()
+
+    def picture(self, source: ImageSource, where: str = "") -> PreparedPicture:
+        """Returns a picture as the model reads it.
+
+        Raises:
+            BadInputError: If it cannot be read.
+        """
+        return PreparedPicture(self.image(source, where)[None], None, ONE_RUN)
+
+    def layout(self, width: int, height: int) -> PictureLayout:
+        """Returns the tokens that stand for a picture of so many pixels, known without the picture itself."""
+        return ONE_RUN
+
+    def no_pixels(self) -> Tensor:
+        """Returns the pixels of no picture, (0, ...), as those of several would be joined."""
+        return torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.float32)
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Returns the part of a picture that resizing its short side and cropping the centre would keep.

@@ -22,31 +22,38 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation about one image, or one with an image for every question.
+    """One conversation about one image, about several or about none, or one with an image for every question.
 
     Attributes:
         id: Unique within its data set.
-        image: Where the picture is.
-        image_id: Name of the picture; samples that share a picture share it.
+        image: Where the picture is; None: there is no picture at all.
+        image_id: Name of the picture; samples that share a picture share it. Empty where there is none.
         turns: Questions and answers, in order, without any ``<image>`` mark.
         tasks: Task of every turn, for the loss of each task.
         source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
         earlier_images: The pictures of all turns but the last, one each, where these are examples about other pictures
             than ``image``. Empty: every turn is about ``image``.
+        further_images: Pictures that the first question shows behind ``image``; not beside ``earlier_images``.
     """
 
     id: str
-    image: ImageSource
+    image: ImageSource | None
     image_id: str
     turns: tuple[Turn, ...]
     tasks: tuple[str, ...]
     source: str
     earlier_images: tuple[ImageSource, ...] = ()
+    further_images: tuple[ImageSource, ...] = ()
 
     @property
     def images(self) -> tuple[ImageSource, ...]:
         """All pictures, in the order in which the conversation shows them."""
-        return (*self.earlier_images, self.image)
+        return () if self.image is None else (*self.earlier_images, self.image, *self.further_images)
+
+    @property
+    def images_of_turns(self) -> tuple[int, ...]:
+        """How many pictures each of the first turns shows; turns behind them show none."""
+        return (1,) * len(self.images) if self.earlier_images else (len(self.images),)
 
 
 @dataclass(frozen=True)

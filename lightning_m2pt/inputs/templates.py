@@ -42,34 +42,34 @@ class ConversationTemplate:
     end_of_answer: str = "</s>"
     image_first: bool = False
 
-    def pieces(self, turns: Sequence[Turn], images: int = 1) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,)) -> list[Piece]:
         """Renders a conversation.
 
         Args:
             turns: Questions with their answers. The last answer may be empty: then the text ends where the model
                 has to go on.
-            images: 1: all turns are about one image, which stands in the first. As many as turns: one in each.
+            images: How many images each of the first turns shows; turns behind them show none.
 
         Returns:
-            Pieces in order; ``images`` of them are ``IMAGE_MARK`` with ``Span.IMAGE``. The published preprocessing
-            moves the image to the front of the first question and writes a newline behind it.
+            Pieces in order; for every image one is ``IMAGE_MARK`` with ``Span.IMAGE``. The published preprocessing
+            moves the image to the front of the first question and writes a newline behind it; several stand there
+            one after the other.
 
         Raises:
             BadInputError: If there is no turn, or an answer is missing anywhere but at the end.
         """
         if not turns:
             raise BadInputError("a conversation without a question", expected="at least one question")
-        if images not in {1, len(turns)}:
-            raise ValueError(f"{images} images for {len(turns)} turns: it takes one, or one a turn")
+        if len(images) > len(turns):
+            raise ValueError(f"images of {len(images)} turns, where there are {len(turns)}")
         pieces = [Piece(self.system, Span.SYSTEM)] if self.system else []
-        if self.image_first:
-            pieces.insert(0, Piece(IMAGE_MARK, Span.IMAGE))
         for number, turn in enumerate(turns):
-            if 0 < number < images and self.image_first:
-                pieces.append(Piece(IMAGE_MARK, Span.IMAGE))
+            shown = [Piece(IMAGE_MARK, Span.IMAGE)] * (images[number] if number < len(images) else 0)
+            if self.image_first:
+                pieces = [*pieces, *shown] if number else [*shown, *pieces]
             pieces.append(Piece(self.before_question, Span.QUESTION))
-            if number < images and not self.image_first:
-                pieces += [Piece(IMAGE_MARK, Span.IMAGE), Piece("\n", Span.QUESTION)]
+            if not self.image_first:
+                pieces += [each for mark in shown for each in (mark, Piece("\n", Span.QUESTION))]
             pieces.append(Piece(f"{turn.question} {self.before_answer}", Span.QUESTION))
             if turn.answer:
                 # The space is the answer's: a tokenizer that makes a token of its own of it (Llama's before a digit)

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import Batch, Span
+from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inspection.recompute import Recomputed, language_attention, refuse_other_output, vision_attention
 from lightning_m2pt.methods.lora import ModuleReference
 
@@ -207,10 +207,11 @@ def by_sample(
         batch: The B samples.
         backbone: Its attachment says which layers have prompts.
     """
-    images = len(batch.pixel_values) // len(batch)
     patches = backbone.shape.patches
+    images = (batch.input_ids == IMAGE_TOKEN_ID).sum(dim=1).tolist()
     samples = []
     for sample in range(len(batch)):
+        before = sum(images[:sample])
         real = int((spans[sample] != Span.PADDING).sum())
         language, vision = [], []
         for (part, layer), maps in found.items():
@@ -221,7 +222,7 @@ def by_sample(
                 front = torch.tensor([Span.LEARNED_KEY] * learned + [Span.TEXTUAL_PROMPT] * prompts, dtype=torch.int64)
                 real_columns = probabilities[:, : prompts + real, : learned + prompts + real].clone()
                 language.append(LayerAttention(layer, real_columns, torch.cat([front, spans[sample, :real]]), prompts))
-        for image in range(sample * images, (sample + 1) * images):
+        for image in range(before, before + images[sample]):
             of_image = []
             for (part, layer), maps in found.items():
                 if part == "vision":

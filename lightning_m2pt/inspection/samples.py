@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
-from lightning_m2pt.inputs.collate import Collator, EncodedSample
+from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.inputs.templates import ConversationTemplate
@@ -116,8 +116,7 @@ def question_batch(sample: Sample, template: ConversationTemplate, processor: Pr
         BadInputError: If its picture cannot be read.
     """
     text = processor.encode(sample, template, with_answers=False)
-    encoded = EncodedSample(text, processor.image(sample.image, sample.source), sample.id, sample.tasks)
-    batch = Collator(processor.pad_token_id)([encoded])
+    batch = Collator(processor.pad_token_id)([encoded_sample(sample, text, processor, sample.source)])
     assert isinstance(batch, Batch)
     return batch
 

@@ -10,7 +10,7 @@ import torch
 from lightning_m2pt.answering.decoding import GreedyAnswering
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
-from lightning_m2pt.inputs.collate import Collator, EncodedSample
+from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.templates import ConversationTemplate, template_named
 from lightning_m2pt.runs.loading import load_weights
@@ -86,8 +86,8 @@ class LoadedModel:
         ]
         texts = self.processor.encode_all(samples, self.template, with_answers=all(answers))
         encoded = [
-            EncodedSample(text, self.processor.image(asked.image, asked.source), sample.id, sample.tasks)
-            for text, asked, sample in zip(texts, questions, samples, strict=True)
+            encoded_sample(sample, text, self.processor, sample.source)
+            for text, sample in zip(texts, samples, strict=True)
         ]
         batch = Collator(self.processor.pad_token_id)(encoded)
         assert isinstance(batch, Batch)

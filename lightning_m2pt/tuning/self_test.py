@@ -22,6 +22,7 @@ from lightning_m2pt.answering.decoding import refuse_not_finite
 from lightning_m2pt.answering.decoding_steps import advance, branch
 from lightning_m2pt.answering.shared_prefill import prefill_pictures
 from lightning_m2pt.backbones.base import Backbone, VisualRows
+from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
@@ -172,14 +173,14 @@ def compared_tower(backbone: Backbone, pixels: Tensor) -> VisualRows:
 def few_picture_rows(backbone: Backbone, rows: VisualRows) -> Iterator[None]:
     """Lets the backbone take these rows for the pictures whose numbers it is given in the place of pixels."""
 
-    def by_number(numbers: Tensor) -> VisualRows:
-        return VisualRows(rows.rows[numbers.long()], rows.spans)
+    def by_number(numbers: Tensor, _sizes: Tensor | None = None) -> ConnectedRows:
+        return ConnectedRows.of_alike(backbone.connect(rows.rows[numbers.long()]), rows.spans)
 
-    backbone.visual_rows = by_number  # type: ignore[method-assign, assignment]
+    backbone.connected_rows = by_number  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        del backbone.visual_rows
+        del backbone.connected_rows
 
 
 def compare_training(backbone: Backbone, questions: Questions, shortcuts: Shortcuts) -> None:

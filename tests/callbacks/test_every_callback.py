@@ -1,6 +1,7 @@
 """The small callbacks, each on a toy of three lines."""
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +23,9 @@ from callbacks.prompt_statistics import PromptStatistics, mean_row_norm
 from callbacks.task_loss import TaskLosses
 from lightning_m2pt.answering.decoding import Answer
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
-from lightning_m2pt.backbones.base import Attachment
+from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.errors import BadInputError, DivergedError
-from lightning_m2pt.inputs.batch import Batch, Span
+from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.methods.parameter_part import ParameterPart
 from lightning_m2pt.metrics.predictions import read_predictions
@@ -182,16 +183,18 @@ def batch_of_lengths(*lengths: int) -> Batch:
     spans = torch.full((len(lengths), max(lengths)), int(Span.QUESTION))
     for row, length in zip(spans, lengths, strict=True):
         row[length:] = int(Span.PADDING)
-    ids = [str(length) for length in lengths]
-    return Batch(torch.zeros(len(ids), 3, 2, 2), spans, spans, spans, ids, [("task",)] * len(ids))
+    ids, names = spans.clone(), [str(length) for length in lengths]
+    ids[:, 0] = IMAGE_TOKEN_ID
+    return Batch(torch.zeros(len(ids), 3, 2, 2), ids, spans, spans, names, [("task",)] * len(ids))
 
 
 def test_the_padding_share_is_that_of_all_rows_of_a_step_on_all_devices() -> None:
     """Two micro-batches and two equal devices; 16 patches, CLS and all prompt rows but one stand for a picture."""
     attachment = Attachment(visual_prompts=DeepPrompts([0], 1, 3, WIDTH, 0.0), visual_rows_to_text="official")
     logged: list[tuple[str, float]] = []
+    shaped = SimpleNamespace(shape=SimpleNamespace(patches=16), attachment=attachment)
     module = SimpleNamespace(
-        backbone=SimpleNamespace(shape=SimpleNamespace(patches=16), attachment=attachment),
+        backbone=SimpleNamespace(rows_of_runs=partial(Backbone.rows_of_runs, shaped)),
         log=lambda name, value, **_: logged.append((name, float(value))),
     )
     strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: 2 * tensor if reduce_op == "sum" else tensor)

@@ -225,7 +225,7 @@ def test_an_extremely_long_picture_costs_no_more_than_any_other() -> None:
 def test_a_batch_is_padded_on_the_right() -> None:
     processor = small_processor()
     texts = processor.encode_all([sample(("what ?", "red")), sample(("what color ?", "it is red"))], PLAIN)
-    pixels = torch.zeros(3, 24, 24)
+    pixels = torch.zeros(1, 3, 24, 24)
     batch = Collator(processor.pad_token_id)(
         [EncodedSample(text, pixels, f"sample {number}", "task") for number, text in enumerate(texts)]
     )
