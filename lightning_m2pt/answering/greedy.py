@@ -52,7 +52,10 @@ def greedy_answers(
     answers: list[list[int]] = [[] for _ in questions]
     margins = [float("inf")] * len(questions)
     for step in range(max_new_tokens):
-        highest, candidates = state.logits.float().topk(2, dim=-1)
+        logits = state.logits.float()
+        if backbone.never_answered:
+            logits = logits.index_fill(1, torch.tensor(backbone.never_answered, device=logits.device), -math.inf)
+        highest, candidates = logits.topk(2, dim=-1)
         going_on: list[int] = []
         choices = zip(questions, candidates[:, 0].tolist(), (highest[:, 0] - highest[:, 1]).tolist(), strict=True)
         for place, (question, token, margin) in enumerate(choices):

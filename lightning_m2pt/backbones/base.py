@@ -120,6 +120,7 @@ class BackboneShape:
 
     Attributes:
         end_of_positions: Why there are no more than ``maximum_positions``, as the end of a sentence.
+        raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
     """
 
     vision_layers: int
@@ -144,6 +145,7 @@ class BackboneShape:
     recomputes_activations: bool = False
     end_of_positions: str = "the language model knows no later position"
     quantised_language_model: bool = False
+    raw_rows_refused: str = ""
 
 
 class Backbone(nn.Module, ABC):
@@ -158,6 +160,7 @@ class Backbone(nn.Module, ABC):
         checkpointing_is_automatic: Whether that is for an estimate of the memory to decide, before weights load.
         compile_backend: What ``torch.compile`` is called with for every layer; None compiles nothing.
         quantization: How the weights of the decoder's layers are packed; None if they are as the files have them.
+        never_answered: Tokens that stand for pictures in the model's own texts: no decoded answer holds one.
     """
 
     shape: BackboneShape
@@ -167,6 +170,7 @@ class Backbone(nn.Module, ABC):
     checkpointing_is_automatic: bool = False
     compile_backend: str | None = None
     quantization: Quantization | None = None
+    never_answered: tuple[int, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

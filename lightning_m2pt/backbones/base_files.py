@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,15 +91,7 @@ class BaseFiles:
         Raises:
             BadInputError: If one differs from what it was though its size and times are the same.
         """
-        weights = [self.vision_weights, *self._language_weights(), self.projector_weights]
-        changed = [str(path) for path in weights if has_changed_unseen(path)]
-        if changed:
-            raise BadInputError(
-                f"{counted(changed)} changed, though size and times are what they were",
-                where="model.backbone",
-                expected="the content that was read before",
-                hint="the disk or a program changed it: get the file again and compare its SHA-256",
-            )
+        refuse_changed([self.vision_weights, *self._language_weights(), self.projector_weights])
 
     def refuse_two_truths(self) -> None:
         """Compares the two configurations of the language model; nothing is compared where the model's is not there.
@@ -126,14 +118,33 @@ class BaseFiles:
         return sorted(self.language_model.glob("*.safetensors"))
 
     def _tokenizer(self) -> dict[str, Any]:
-        paths = [self.language_model / name for name in TOKENIZER_FILES]
-        found: dict[str, Any] = {path.name: sha256_of_file(path) for path in paths if path.is_file()}
-        config = self.language_model / TOKENIZER_CONFIG
-        if config.is_file():
-            found[TOKENIZER_CONFIG] = without_keys(
-                read_json(config, "model.backbone.language_model"), NOT_THE_TOKENIZER
-            )
-        return found
+        return tokenizer_content(self.language_model)
+
+
+def tokenizer_content(folder: Path) -> dict[str, Any]:
+    """Returns what decides a folder's tokenizer: its settings by what they say, its other files by their bytes."""
+    paths = [folder / name for name in TOKENIZER_FILES]
+    found: dict[str, Any] = {path.name: sha256_of_file(path) for path in paths if path.is_file()}
+    config = folder / TOKENIZER_CONFIG
+    if config.is_file():
+        found[TOKENIZER_CONFIG] = without_keys(read_json(config, "model.backbone.language_model"), NOT_THE_TOKENIZER)
+    return found
+
+
+def refuse_changed(weights: Iterable[Path]) -> None:
+    """Reads weight files, whatever is known of them.
+
+    Raises:
+        BadInputError: If one differs from what it was though its size and times are the same.
+    """
+    changed = [str(path) for path in weights if has_changed_unseen(path)]
+    if changed:
+        raise BadInputError(
+            f"{counted(changed)} changed, though size and times are what they were",
+            where="model.backbone",
+            expected="the content that was read before",
+            hint="the disk or a program changed it: get the file again and compare its SHA-256",
+        )
 
 
 def without_keys(config: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:

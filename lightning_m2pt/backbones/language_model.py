@@ -117,11 +117,25 @@ def load_language_model(folder: Path, dtype: torch.dtype, quantization: Quantiza
         tensors[HEAD] = tensors[EMBEDDING]
     model.load_state_dict(tensors, strict=True, assign=True)
     model.tie_weights()
-    # Tables that no file holds were built without memory as well.
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
-    scale = getattr(model.model.embed_tokens, "scalar_embed_scale", None)
+    give_tables(model.model)
+    refuse_without_numbers(model, folder)
+    return model.eval()
+
+
+def give_tables(decoder: Any) -> None:  # noqa: ANN401
+    """Makes the tables of a decoder that no file holds and that were built without memory as well."""
+    decoder.rotary_emb = type(decoder.rotary_emb)(decoder.config)
+    scale = getattr(decoder.embed_tokens, "scalar_embed_scale", None)
     if scale is not None:  # Gemma multiplies its embeddings
-        model.model.embed_tokens.embed_scale = torch.tensor(scale)
+        decoder.embed_tokens.embed_scale = torch.tensor(scale)
+
+
+def refuse_without_numbers(model: Any, folder: Path) -> None:  # noqa: ANN401
+    """Refuses a model with tables that are still without memory.
+
+    Raises:
+        BadInputError: Naming them.
+    """
     left = [name for name, tensor in model.named_buffers() if tensor.is_meta]
     if left:
         raise BadInputError(
@@ -129,4 +143,3 @@ def load_language_model(folder: Path, dtype: torch.dtype, quantization: Quantiza
             where=str(folder),
             expected="a model whose tables follow from its configuration",
         )
-    return model.eval()

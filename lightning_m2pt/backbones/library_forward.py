@@ -15,8 +15,10 @@ from lightning_m2pt.prompts.key_value_prefix import learned_prefix
 from lightning_m2pt.prompts.past_rows import library_name
 
 if TYPE_CHECKING:  # the backbones call this file
+    from lightning_m2pt.backbones.base import Attachment
     from lightning_m2pt.backbones.causal_decoding import CausalDecoding
     from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+    from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 
 
 class RowsRead(Exception):
@@ -75,10 +77,20 @@ def library_decoder(
 
 def library_rows(backbone: "OpenClipLlama", pixel_values: Tensor) -> Tensor:
     """Returns (B, N, D): the rows for the connector, of open_clip's own tower, raw prompt rows in front."""
-    attachment, prompts = backbone.attachment, backbone.attachment.visual_prompts
-    states = library_tower(backbone, pixel_values)
+    return with_raw_rows(backbone.attachment, library_tower(backbone, pixel_values))
+
+
+def with_raw_rows(attachment: "Attachment", states: Tensor, has_cls: bool = True) -> Tensor:
+    """Returns the rows for the connector: raw prompt rows and CLS as the attachment says, then patches.
+
+    Args:
+        attachment: What is attached.
+        states: (B, 1 + N, D), or (B, N, D) of a tower without CLS.
+        has_cls: Whether the tower has one.
+    """
+    prompts = attachment.visual_prompts
     raw = attachment.raw_prompt_rows()
-    rows = [states[:, 1 - (attachment.rows_beside_patches() > raw) :]]
+    rows = [states[:, has_cls * (1 - (attachment.rows_beside_patches() > raw)) :]]
     if prompts is not None and raw:
         last = prompts.layer_rows()[-1]
         assert last is not None
@@ -102,6 +114,21 @@ def library_tower(backbone: "OpenClipLlama", pixel_values: Tensor) -> Tensor:
         except RowsRead as read:
             return read.rows[:, in_front:]
     raise RuntimeError("the tower's last block was not called")
+
+
+def library_states(backbone: "VisionLanguageModel", pixel_values: Tensor) -> Tensor:
+    """Returns (tiles, N, D): what the library's own whole model hands from its tower on, CLS in front if there is one.
+
+    Prompt rows stand in the sequence through all blocks that are used, and are taken out of what comes behind.
+    """
+    prompts, in_front = backbone.attachment.visual_prompts, 0
+    rows_of_blocks = prompts.layer_rows()[:-1] if prompts is not None else []
+    with ExitStack() as stack:
+        for block, rows in zip(backbone.tower_blocks(), rows_of_blocks, strict=bool(rows_of_blocks)):
+            if rows is not None:
+                stack.callback(block.register_forward_pre_hook(put_before(rows, in_front)).remove)
+                in_front = rows.shape[1]
+        return backbone.family.tower_states(backbone.language_model, pixel_values)[:, in_front:]
 
 
 def cache_with(backbone: "CausalDecoding", samples: int) -> Any:  # noqa: ANN401  (the library's cache)

@@ -93,6 +93,7 @@ class M2PT(WithInteraction):
             BadInputError: If a layer does not exist or the combination has no meaning.
         """
         if self.visual_length:
+            self._refuse_raw_rows(shape)
             self._chosen_visual_layers(shape)
         if self.textual_length:
             choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "model.method.textual_layers")
@@ -200,6 +201,14 @@ class M2PT(WithInteraction):
             "visual_position": self.visual_position,
             "lm_head": self.train_lm_head,
         }
+
+    def _refuse_raw_rows(self, shape: BackboneShape) -> None:
+        if shape.raw_rows_refused and self.visual_rows_to_text != "none":
+            raise BadInputError(
+                f"visual_rows_to_text={self.visual_rows_to_text}: {shape.raw_rows_refused}",
+                where="model.method.visual_rows_to_text",
+                expected="none, with this backbone",
+            )
 
     def _chosen_visual_layers(self, shape: BackboneShape) -> list[int]:
         """Returns the vision layers with rows; the last layer's input matters only if it goes through the connector."""

@@ -1,0 +1,123 @@
+"""What the project has to know of a family of whole vision-language models of transformers; the model does the rest.
+
+A family is a descriptor: where the library's own class keeps its tower, connector and decoder, which of its
+configurations are proven, and what becomes of a picture's rows behind the connector. No forward pass is written anew.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class RowsGiven(Exception):
+    """Carries the rows that a module was given, out of the pass that stops there."""
+
+    def __init__(self, module: nn.Module, rows: Tensor) -> None:
+        super().__init__()
+        self.module, self.rows = module, rows
+
+
+@dataclass(frozen=True)
+class TowerForm:
+    """What a family takes from its tower.
+
+    Attributes:
+        used_blocks: Blocks whose output something depends on; those behind them are counted but not trained.
+        has_cls: Whether row 0 of the tower is CLS.
+        patches: Patches of one tile, without CLS.
+        unused: Modules of the tower that nothing depends on, if there are such, besides blocks behind the used.
+    """
+
+    used_blocks: int
+    has_cls: bool
+    patches: int
+    unused: tuple[str, ...] = ()
+
+
+class Family(ABC):
+    """Base class of descriptors; each has one object, without state.
+
+    Attributes:
+        architecture: The class of transformers, as configuration files name it.
+        model_type: Its ``model_type``.
+        tower: Where the model keeps its tower.
+        blocks: Where the tower keeps its blocks.
+        connector: Where the model keeps its connector.
+        decoder: Where it keeps its language model without the head.
+        towers: Proven ``model_type`` of the tower's configuration.
+        renamed: Beginnings of tensors' names in published files, and what they are in the library's model today.
+        raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
+    """
+
+    architecture: str
+    model_type: str
+    tower: str
+    blocks: str = "encoder.layers"
+    connector: str
+    decoder: str
+    towers: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
+    raw_rows_refused: str = ""
+
+    @abstractmethod
+    def check(self, content: Mapping[str, Any], path: Path) -> None:
+        """Looks at what the family's ``config.json`` says beside tower and language model.
+
+        Raises:
+            BadInputError: At the first key that is not proven.
+        """
+
+    @abstractmethod
+    def tower_form(self, config: Any) -> TowerForm:  # noqa: ANN401  (transformers' configuration)
+        """Returns what is taken from the tower.
+
+        Args:
+            config: The library's configuration of the whole model, which has passed ``check``.
+        """
+
+    def picture_tokens(self, config: Any) -> tuple[int, ...]:  # noqa: ANN401
+        """Returns the tokens that stand for pictures in the model's own texts."""
+        return (config.image_token_id,)
+
+    @abstractmethod
+    def tower_states(self, model: Any, pixel_values: Tensor) -> Tensor:  # noqa: ANN401
+        """Runs the library's tower and returns its rows as the connector reads them, CLS in front if there is one.
+
+        Args:
+            model: The library's whole model.
+            pixel_values: (tiles, 3, H, W).
+
+        Returns:
+            (tiles, N, D_vision).
+        """
+
+
+def module_at(model: nn.Module, place: str) -> Any:  # noqa: ANN401
+    """Returns the module of that dotted name."""
+    return model.get_submodule(place)
+
+
+def rows_given_to(module: nn.Module, run: Callable[[], object]) -> Tensor:
+    """Returns what a module is given in a pass, which ends there.
+
+    Raises:
+        RuntimeError: If the pass does not call the module.
+    """
+
+    def stop_here(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        raise RowsGiven(module, given[0])
+
+    handle = module.register_forward_pre_hook(stop_here)
+    try:
+        run()
+    except RowsGiven as given:
+        if given.module is not module:
+            raise
+        return given.rows
+    finally:
+        handle.remove()
+    raise RuntimeError(f"{type(module).__name__} was not called")

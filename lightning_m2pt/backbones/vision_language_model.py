@@ -1,0 +1,265 @@
+"""A whole vision-language model of transformers, as it lies in a folder, frozen and with prompts in both towers.
+
+The library's own model is built and loaded; nothing of it is written anew. The decoder's ways are those of
+``CausalDecoding``; the tower runs as the library runs it, with prompt rows put in by hooks or as keys and values.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from lightning_m2pt.backbones.base import BackboneShape, VisualRows
+from lightning_m2pt.backbones.causal_decoding import CausalDecoding
+from lightning_m2pt.backbones.families.family import module_at, rows_given_to
+from lightning_m2pt.backbones.hub_ids import model_folder
+from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
+from lightning_m2pt.backbones.library_processor import LibraryProcessor, library_image_processor
+from lightning_m2pt.backbones.rotations import end_of_positions, usable_positions
+from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
+from lightning_m2pt.backbones.whole_model_files import KEY, described_model
+from lightning_m2pt.configuration.paths import FilePath, readable
+from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.prompts.prefix_path import is_foldable
+from lightning_m2pt.prompts.token_path import put_rows_first
+from lightning_m2pt.prompts.tower_rows import TowerPrefixPath, TowerTokenPath, takes_prompt_keys
+
+
+class VisionLanguageModel(CausalDecoding):
+    """A model of a known family: LLaVA-1.5 and kin, and others under ``lightning_m2pt/backbones/families``.
+
+    Args:
+        model: Folder with ``config.json``, safetensors, the tokenizer and the image processor's configuration, as
+            published; or ``hub:OWNER/NAME``, which was fetched before.
+        revision: Branch, tag or commit of a hub's model; None takes ``main``.
+        dtype: Type of the frozen weights.
+        activation_checkpointing: Recompute activations in the backward pass (non-reentrant). ``auto`` recomputes where
+            an estimate of the memory says that training would not fit otherwise.
+        compile_backend: Compile every decoder layer with ``torch.compile``; None does not compile.
+    """
+
+    def __init__(
+        self,
+        model: FilePath,
+        revision: str | None = None,
+        dtype: Literal["float32", "bfloat16", "float64"] = "bfloat16",
+        activation_checkpointing: bool | Literal["auto"] = "auto",
+        compile_backend: Literal["inductor", "aot_eager"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.folder = model_folder(model, revision, KEY)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.compile_backend = compile_backend
+        self.checkpointing_is_automatic = activation_checkpointing == "auto"
+        self.files = described_model(self.folder)
+        self.family = self.files.family
+        self.form = self.family.tower_form(self.files.config)
+        self.never_answered = self.family.picture_tokens(self.files.config)
+        self.shape = self._shape()
+        self.recompute_activations(activation_checkpointing is True)
+        self._token_path, self._prefix_path = TowerTokenPath(), TowerPrefixPath()
+        self._installed: TowerTokenPath | TowerPrefixPath | None = None
+        self._base_parameters = 0
+
+    def _shape(self) -> BackboneShape:
+        tower, text = self.files.config.vision_config, self.files.config.text_config
+        heads = text.num_attention_heads
+        return BackboneShape(
+            vision_layers=self.form.used_blocks + 1,  # the last one's input goes through the connector
+            vision_width=tower.hidden_size,
+            patches=self.form.patches,
+            patch_size=tower.patch_size,
+            image_size=tower.image_size,
+            text_layers=text.num_hidden_layers,
+            text_width=text.hidden_size,
+            text_heads=heads,
+            text_key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
+            text_head_width=getattr(text, "head_dim", None) or text.hidden_size // heads,
+            vocabulary_size=text.vocab_size,
+            maximum_positions=usable_positions(text.to_dict()),
+            end_of_positions=end_of_positions(text.to_dict()),
+            vision_mlp_width=tower.intermediate_size,
+            vision_quick_gelu=tower.hidden_act == "quick_gelu",
+            text_mlp_width=text.intermediate_size,
+            raw_rows_refused=self.family.raw_rows_refused,
+        )
+
+    @property
+    def projector(self) -> nn.Module:  # type: ignore[override]
+        """The library's connector; it belongs to the library's model and is registered nowhere else."""
+        return self._at(self.family.connector)  # type: ignore[no-any-return]
+
+    @property
+    def dtype_name(self) -> str:
+        """Returns the type of the frozen weights."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def processor(self) -> Processor:
+        """Returns the folder's tokenizer and the library's image processor."""
+        return LibraryProcessor(
+            load_tokenizer(self.folder),
+            library_image_processor(self.folder, self.shape.image_size),
+            self.shape.image_size,
+            self.shape.vocabulary_size,
+        )
+
+    def check_files(self) -> None:
+        """Raises BadInputError if a file is not what the configuration says; opens no tensor."""
+        self.files.check()
+        check_tokenizer_files(self.folder)
+        library_image_processor(self.folder, self.shape.image_size)
+
+    def build_on_meta(self) -> None:
+        """Builds the library's model on the meta device."""
+        self.language_model = self.files.on_meta(self.dtype)
+        self._base_parameters = self._count_parameters()
+
+    def load(self) -> None:
+        """Builds the library's model and loads the frozen weights in ``dtype``."""
+        if self.is_loaded:
+            return
+        self.check_files()
+        self.language_model = self.files.load(self.dtype)
+        self.finish()
+
+    def finish(self) -> None:
+        """Puts the built model into its frozen state; also called by tests that build random weights."""
+        self.eval()
+        self._base_parameters = self._count_parameters()
+        self.ready_language_model()
+        self._let_library_hook_its_tower()
+        for module in self._modules_behind_features():
+            module.forward = as_given
+        self.is_loaded = True
+
+    def train(self, mode: bool = True) -> Self:
+        """Keeps everything in evaluation mode; blocks that shall recompute have to say that they are in training."""
+        super().train(mode)
+        if self.activation_checkpointing and self.is_loaded:
+            for block in self.tower_blocks():
+                block.training = mode
+        return self
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 over what the model is built from, independent of where the files lie."""
+        return self.files.fingerprint()
+
+    def readable_name(self) -> str:
+        """Returns the folder."""
+        return readable(str(self.folder))
+
+    def verify_files(self) -> None:
+        """Raises BadInputError if a weight file changed though its size and times are what they were."""
+        self.files.verify()
+
+    def base_parameters(self) -> int:
+        """Counts the whole model as it was built, what is not used of its tower included."""
+        return self._base_parameters
+
+    def decoder(self) -> Any:  # noqa: ANN401
+        """Returns the library's language model inside the whole one, without its head."""
+        return self._at(self.family.decoder)
+
+    def used_tensors(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Leaves out what stands behind the features in the tower. Rows between pictures count as language."""
+        places = {"vision": self.family.tower, "interaction": self.family.connector}
+        found: dict[str, dict[str, nn.Parameter]] = {"vision": {}, "interaction": {}, "language": {}}
+        blocks = [f"{self.family.tower}.{self.family.blocks}.{number}." for number in range(self.form.used_blocks)]
+        unused = tuple(f"{self.family.tower}.{name}." for name in self.form.unused)
+        for name, parameter in self.language_model.named_parameters(remove_duplicate=False):
+            component = next((part for part, place in places.items() if name.startswith(f"{place}.")), "language")
+            is_block = name.startswith(f"{self.family.tower}.{self.family.blocks}.")
+            if name.startswith(unused) or (is_block and not name.startswith(tuple(blocks))):
+                continue
+            found[component][f"language_model.{name}"] = parameter
+        return found
+
+    def visual_rows(self, pixel_values: Tensor) -> VisualRows:
+        """Runs the library's tower on (tiles, 3, H, W) and selects what goes through the connector."""
+        prompts = self.attachment.visual_prompts
+        rows = prompts.layer_rows() if prompts is not None else [None]
+        self._put_into_tower(rows[:-1] if prompts is not None else ())
+        states = self.family.tower_states(self.language_model, pixel_values.to(self._tower_type()))
+        return self.select_rows(states, rows[-1])
+
+    def select_rows(self, states: Tensor, raw_prompt: Tensor | None) -> VisualRows:
+        """Chooses the rows for the connector by name.
+
+        Args:
+            states: (tiles, N, D): CLS, if the tower has one, then patches.
+            raw_prompt: (1, P, D) prompt of the last layer's input, which passes no layer at all.
+        """
+        names = [Span.CLS] * self.form.has_cls + [Span.PATCH] * self.form.patches
+        choice = self.attachment.visual_rows_to_text
+        with_cls = choice == "official" and raw_prompt is not None
+        first = int(self.form.has_cls and not with_cls)
+        states, names = states[:, first:], names[first:]
+        if choice == "none" or raw_prompt is None:
+            return VisualRows(states, names)
+        raw = raw_prompt[:, 1:] if choice == "official" else raw_prompt
+        return VisualRows(put_rows_first(raw, states, 0), [Span.VISUAL_PROMPT] * raw.shape[1] + names)
+
+    def library_visual_rows(self, pixel_values: Tensor) -> Tensor:
+        """Runs the library's own tower, with hooks of its own for what is attached."""
+        self._put_into_tower(())
+        states = library_states(self, pixel_values.to(self._tower_type()))
+        return with_raw_rows(self.attachment, states, self.form.has_cls)
+
+    def release_hooks(self) -> None:
+        """Takes every hook and every attention function of ours out of the tower, and the decoder's hooks away."""
+        if self._installed is not None:
+            self._installed.remove()
+            self._installed = None
+        super().release_hooks()
+
+    def _at(self, place: str) -> Any:  # noqa: ANN401
+        return module_at(self.language_model, place)
+
+    def tower_blocks(self) -> list[nn.Module]:
+        """Returns the blocks of the tower that its features depend on."""
+        blocks = module_at(self._at(self.family.tower), self.family.blocks)
+        return list(blocks)[: self.form.used_blocks]
+
+    def _tower_type(self) -> torch.dtype:
+        """Returns the type that the tower reads pictures in: float32 where a copy of it is trained."""
+        return next(self._at(self.family.tower).parameters()).dtype  # type: ignore[no-any-return]
+
+    def _put_into_tower(self, rows: Sequence[Tensor | None]) -> None:
+        """Readies the tower for prompt rows of its used blocks; empty: it computes as the library wrote it."""
+        if not rows:
+            if self._installed is not None:
+                self._installed.rows = ()
+            return
+        blocks = self.tower_blocks()
+        folds = self.attachment.path != "token" and is_foldable(rows) and takes_prompt_keys(blocks)
+        path = self._prefix_path if folds else self._token_path
+        if self._installed is not path:
+            if self._installed is not None:
+                self._installed.remove()
+            path.install(blocks, int(self.form.has_cls))
+            self._installed = path
+        path.position = self.attachment.visual_position
+        path.rows = rows
+
+    def _let_library_hook_its_tower(self) -> None:
+        """The library hooks the blocks when hidden states are asked for first, and for good: not while one trains."""
+        size = self.shape.image_size
+        pixels = torch.ones(1, 3, size, size, dtype=self.dtype)
+        with torch.no_grad():
+            rows_given_to(self.tower_blocks()[0], lambda: self.family.tower_states(self.language_model, pixels))
+
+    def _modules_behind_features(self) -> list[nn.Module]:
+        """Returns the tower's modules whose output nothing depends on; where a copy is trained they have no part."""
+        tower = self._at(self.family.tower)
+        blocks = list(module_at(tower, self.family.blocks))[self.form.used_blocks :]
+        return [*blocks, *(module_at(tower, name) for name in self.form.unused if hasattr(tower, name))]
+
+    def _count_parameters(self) -> int:
+        return sum(int(parameter.numel()) for parameter in self.language_model.parameters())
+
+
+def as_given(states: Tensor, *_others: object, **_named: object) -> Tensor:
+    """Stands in for the forward of modules that need not be computed."""
+    return states

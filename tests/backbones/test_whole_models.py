@@ -1,0 +1,128 @@
+"""Whole models of transformers: the library's own logits and `generate`, prompts both ways, on tiny models on disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
+from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.testing.backbone_contract import backbone_contract
+from lightning_m2pt.testing.random_backbone import random_batch
+from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.self_test import refuse_unless_like_library
+from tests.support.float64_islands import float64_islands
+from tests.support.whole_models import llava_config, write_whole_model
+
+WINDOW = 6
+"""Shorter than the rows of a picture."""
+CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {
+    "llava": llava_config,
+    "llava, siglip and qwen2": lambda: llava_config("siglip_vision_model", "qwen2"),
+    "llava, mistral's window": lambda: llava_config(text="mistral", sliding_window=WINDOW),
+}
+IMAGE_TOKEN = 59
+
+
+def written(folder: Path, name: str) -> tuple[VisionLanguageModel, Any]:
+    """Returns our backbone and the library's own model, read from one folder, both in float64."""
+    from transformers import AutoModelForImageTextToText
+
+    write_whole_model(folder, CONFIGS[name]())
+    backbone = VisionLanguageModel(str(folder), dtype="float64")
+    backbone.load()
+    library = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float64, trust_remote_code=False)
+    return backbone, library.eval()
+
+
+def ids_of_library(batch: Batch, rows: int) -> tuple[Tensor, Tensor]:
+    """Returns token ids with the image token once for each of a picture's rows, and the mask of what is no padding."""
+    ids = [
+        torch.cat([torch.full((rows,), IMAGE_TOKEN) if token == IMAGE_TOKEN_ID else token[None] for token in sample])
+        for sample in batch.input_ids
+    ]
+    real = torch.nn.functional.pad(batch.spans != Span.PADDING, (rows - 1, 0), value=True)
+    return torch.stack(ids), real.long()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_answers_are_the_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    backbone, library = written(tmp_path, name)
+    batch = random_batch(answer=1, dtype=torch.float64)
+    ids, mask = ids_of_library(batch, backbone.shape.patches)
+    with torch.no_grad(), float64_islands(monkeypatch, library):
+        expected = library(input_ids=ids, pixel_values=batch.pixel_values, attention_mask=mask).logits
+        found = backbone.logits(backbone(batch).hidden_states)
+    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-12, atol=1e-12)
+    answers = [answer.token_ids for answer in greedy_answers(backbone, batch, 6, end_token_id=-1)]
+    for sample, answer in enumerate(answers):
+        length = int(mask[sample].sum())
+        generated = library.generate(
+            input_ids=ids[sample : sample + 1, :length],
+            pixel_values=batch.pixel_values[sample : sample + 1],
+            attention_mask=mask[sample : sample + 1, :length],
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=None,
+            suppress_tokens=[IMAGE_TOKEN],
+        )
+        assert answer == generated[0, length:].tolist()
+
+
+def loss_and_gradients(backbone: VisionLanguageModel, path: str, shortcuts: Shortcuts) -> dict[str, Tensor]:
+    rows = "none" if backbone.shape.raw_rows_refused else "official"
+    method = M2PT(3, 4, init="normal", init_std=0.5, path=path, visual_rows_to_text=rows)
+    method.check(backbone.shape)
+    method.build(backbone, torch.Generator().manual_seed(7))
+    method.double().attach(backbone)
+    losses = supervised_rows(backbone, random_batch(dtype=torch.float64), shortcuts).losses
+    losses.sum().backward()
+    found = {"losses": losses.detach(), **{each: tensor.grad for each, tensor in method.named_parameters()}}
+    method.detach(backbone)
+    return found
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_both_paths_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    backbone, library = written(tmp_path, name)
+    with float64_islands(monkeypatch, library):
+        reference = loss_and_gradients(backbone, "token", EVERY_ROW)
+        for path, shortcuts in (("prefix", EVERY_ROW), ("prefix", Shortcuts())):
+            found = loss_and_gradients(backbone, path, shortcuts)
+            for each, numbers in reference.items():
+                scale = max(float(numbers.abs().max()), 1e-3)
+                torch.testing.assert_close(found[each], numbers, rtol=0, atol=1e-11 * scale, msg=each)
+
+
+@pytest.mark.parametrize("name", ["llava", pytest.param("llava, siglip and qwen2", marks=pytest.mark.slow)])
+def test_it_keeps_the_contract(tmp_path: Path, name: str) -> None:
+    write_whole_model(tmp_path, CONFIGS[name]())
+    backbone_contract(lambda dtype: VisionLanguageModel(str(tmp_path), dtype=dtype))
+
+
+def test_the_self_test_sees_a_wrong_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, _ = written(tmp_path, "llava")
+    refuse_unless_like_library(backbone, "training", Shortcuts())
+    visual_rows = backbone.visual_rows
+    monkeypatch.setattr(backbone, "visual_rows", lambda pixels: visual_rows(pixels.flip(-1)))
+    with pytest.raises(BadInputError, match="the vision tower differs"):
+        refuse_unless_like_library(backbone, "training", Shortcuts())
+
+
+def test_no_answer_holds_a_token_that_stands_for_pictures(tmp_path: Path) -> None:
+    backbone, _ = written(tmp_path, "llava")
+    with torch.no_grad():
+        backbone.pretrained_lm_head().weight[IMAGE_TOKEN].copy_(100 * backbone.pretrained_lm_head().weight[4])
+        backbone.pretrained_lm_head().weight[5].copy_(-100 * backbone.pretrained_lm_head().weight[4])
+    answers = greedy_answers(backbone, random_batch(answer=1, dtype=torch.float64), 6, end_token_id=-1)
+    assert all(IMAGE_TOKEN not in answer.token_ids for answer in answers)
+    backbone.never_answered = ()
+    answers = greedy_answers(backbone, random_batch(answer=1, dtype=torch.float64), 6, end_token_id=-1)
+    assert any(IMAGE_TOKEN in answer.token_ids for answer in answers)

@@ -1,0 +1,121 @@
+"""Tiny whole vision-language models of transformers, random but in the form in which such models are published."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_m2pt.testing.small_processor import CLIP_MEAN, CLIP_STD, word_tokenizer
+
+IMAGE_TOKEN = "<image>"
+TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "vocab_size": 60,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+TOWER: dict[str, Any] = {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "image_size": 16,
+    "patch_size": 4,
+}
+CHAT = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %} "
+    "{% else %}ASSISTANT: {% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def llava_config(tower: str = "clip_vision_model", text: str = "llama", **keys: Any) -> dict[str, Any]:
+    """Returns a LLaVA-1.5's ``config.json``; ``keys`` stand in its language model's part."""
+    with_cls = tower == "clip_vision_model"
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "image_token_index": 59,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default" if with_cls else "full",
+        "vision_config": {"model_type": tower, **TOWER, **({} if with_cls else {"vision_use_head": False})},
+        "text_config": {"model_type": text, **TEXT, **keys},
+    }
+
+
+def onevision_config(**keys: Any) -> dict[str, Any]:
+    """Returns a LLaVA-OneVision's ``config.json``, whose pictures have up to four tiles at their own size."""
+    return {
+        "architectures": ["LlavaOnevisionForConditionalGeneration"],
+        "model_type": "llava_onevision",
+        "image_token_index": 59,
+        "video_token_index": 58,
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_2",
+        "image_grid_pinpoints": [[16, 16], [16, 32], [32, 16], [32, 32], [16, 48]],
+        "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **TOWER},
+        "text_config": {"model_type": "qwen2", **TEXT, **keys},
+    }
+
+
+def idefics3_config(name: str = "idefics3", architecture: str = "Idefics3", **keys: Any) -> dict[str, Any]:
+    """Returns an Idefics3's or a SmolVLM's ``config.json``: four patches of a tile become one row."""
+    return {
+        "architectures": [f"{architecture}ForConditionalGeneration"],
+        "model_type": name,
+        "image_token_id": 59,
+        "scale_factor": 2,
+        "vision_config": {"model_type": f"{name}_vision", **TOWER},
+        "text_config": {"model_type": "llama", **TEXT, **keys},
+    }
+
+
+def write_whole_model(folder: Path, config: dict[str, Any], seed: int = 0) -> Any:
+    """Writes a folder as ``save_pretrained`` does, with a tokenizer of words; returns the library's model."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(seed)
+    library = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    model = AutoModelForImageTextToText.from_config(library, trust_remote_code=False, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():  # the library leaves norms at one and biases at zero: random ones show more mistakes
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(folder)
+    tokenizer = word_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    write_clip_preprocessor(folder, config["vision_config"]["image_size"])
+    return model.eval()
+
+
+def write_clip_preprocessor(folder: Path, size: int) -> None:
+    """Writes how LLaVA-1.5 prepares pictures: the short side resized, the centre cropped."""
+    settings = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
