@@ -16,6 +16,12 @@ from lightning_m2pt.backbones.families.family import module_at, rows_given_to
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
 from lightning_m2pt.backbones.library_processor import LibraryProcessor, library_image_processor
+from lightning_m2pt.backbones.quantised import (
+    Quantization,
+    parameter_count,
+    quantised_fingerprint,
+    refuse_missing_package,
+)
 from lightning_m2pt.backbones.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
@@ -38,6 +44,8 @@ class VisionLanguageModel(CausalDecoding):
         activation_checkpointing: Recompute activations in the backward pass (non-reentrant). ``auto`` recomputes where
             an estimate of the memory says that training would not fit otherwise.
         compile_backend: Compile every decoder layer with ``torch.compile``; None does not compile.
+        quantization: Keep the weights of the decoder's layers in ``nf4`` or ``int8``; None keeps them in ``dtype``,
+            in which everything is computed.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class VisionLanguageModel(CausalDecoding):
         dtype: Literal["float32", "bfloat16", "float64"] = "bfloat16",
         activation_checkpointing: bool | Literal["auto"] = "auto",
         compile_backend: Literal["inductor", "aot_eager"] | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         super().__init__()
         self.folder = model_folder(model, revision, KEY)
@@ -58,6 +67,7 @@ class VisionLanguageModel(CausalDecoding):
         self.form = self.family.tower_form(self.files.config)
         self.never_answered = self.family.picture_tokens(self.files.config)
         self.shape = self._shape()
+        self.quantise_decoder(quantization)
         self.recompute_activations(activation_checkpointing is True)
         self._token_path, self._prefix_path = TowerTokenPath(), TowerPrefixPath()
         self._installed: TowerTokenPath | TowerPrefixPath | None = None
@@ -108,12 +118,14 @@ class VisionLanguageModel(CausalDecoding):
     def check_files(self) -> None:
         """Raises BadInputError if a file is not what the configuration says; opens no tensor."""
         self.files.check()
+        refuse_missing_package(self.quantization)
         check_tokenizer_files(self.folder)
         library_image_processor(self.folder, self.shape.image_size)
 
     def build_on_meta(self) -> None:
         """Builds the library's model on the meta device."""
         self.language_model = self.files.on_meta(self.dtype)
+        self.pack_on_meta()
         self._base_parameters = self._count_parameters()
 
     def load(self) -> None:
@@ -121,7 +133,7 @@ class VisionLanguageModel(CausalDecoding):
         if self.is_loaded:
             return
         self.check_files()
-        self.language_model = self.files.load(self.dtype)
+        self.language_model = self.files.load(self.dtype, self.quantization)
         self.finish()
 
     def finish(self) -> None:
@@ -144,7 +156,7 @@ class VisionLanguageModel(CausalDecoding):
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over what the model is built from, independent of where the files lie."""
-        return self.files.fingerprint()
+        return quantised_fingerprint(self.files.fingerprint(), self.quantization)
 
     def readable_name(self) -> str:
         """Returns the folder."""
@@ -257,7 +269,7 @@ class VisionLanguageModel(CausalDecoding):
         return [*blocks, *(module_at(tower, name) for name in self.form.unused if hasattr(tower, name))]
 
     def _count_parameters(self) -> int:
-        return sum(int(parameter.numel()) for parameter in self.language_model.parameters())
+        return parameter_count(self.language_model)
 
 
 def as_given(states: Tensor, *_others: object, **_named: object) -> Tensor:

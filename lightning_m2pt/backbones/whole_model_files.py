@@ -31,6 +31,7 @@ from lightning_m2pt.backbones.proven_forms import (
     VALUES,
     check_language_config,
 )
+from lightning_m2pt.backbones.quantised import PACKED, SCALES, WEIGHT, Quantization, quantise_layers
 from lightning_m2pt.backbones.tower_config import MOST_PIXELS
 from lightning_m2pt.backbones.weight_files import (
     INDEX,
@@ -132,8 +133,12 @@ class WholeModel:
         except Exception as error:  # whatever the library's code meets
             raise refusal_of_library(error, self.folder) from error
 
-    def load(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    def load(self, dtype: torch.dtype, quantization: Quantization | None = None) -> Any:  # noqa: ANN401
         """Reads the model strictly: no tensor of it is drawn at random, and none of the files is left unread.
+
+        Args:
+            dtype: Type of its weights.
+            quantization: How the weights of its decoder's layers are packed; None leaves them as they are.
 
         Raises:
             BadInputError: If tensors are not exactly the model's, not finite, or a tied head has weights of its own,
@@ -141,12 +146,18 @@ class WholeModel:
         """
         model = self.on_meta(dtype)
         stored, names = self._stored(model)
-        tensors = {names[name]: tensor for name, tensor in read_tensors(stored, stored, dtype).items()}
+        decoder = module_at(model, self.family.decoder)
+        packs = quantise_layers(model, decoder.layers, quantization) if quantization else {}
+        packed = {name: packs[own] for name, own in names.items() if own in packs}
+        for name in packed:
+            for part in (PACKED, SCALES):
+                names[name.removesuffix(WEIGHT) + part] = names[name].removesuffix(WEIGHT) + part
+        tensors = {names[name]: tensor for name, tensor in read_tensors(stored, stored, dtype, packed).items()}
         if model.config.tie_word_embeddings:
             self._tie_head(model, tensors)
         model.load_state_dict(tensors, strict=True, assign=True)
         model.tie_weights()
-        give_tables(module_at(model, self.family.decoder))
+        give_tables(decoder)
         give_position_numbers(model)
         refuse_without_numbers(model, self.folder)
         return model.eval()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.quantised import QuantisedLinear
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
@@ -126,3 +127,20 @@ def test_no_answer_holds_a_token_that_stands_for_pictures(tmp_path: Path) -> Non
     backbone.never_answered = ()
     answers = greedy_answers(backbone, random_batch(answer=1, dtype=torch.float64), 6, end_token_id=-1)
     assert any(IMAGE_TOKEN in answer.token_ids for answer in answers)
+
+
+def test_packed_layers_are_the_model_with_their_dequantised_weights(tmp_path: Path) -> None:
+    write_whole_model(tmp_path, llava_config())
+    packed = VisionLanguageModel(str(tmp_path), dtype="float64", quantization="int8")
+    plain = VisionLanguageModel(str(tmp_path), dtype="float64")
+    assert packed.fingerprint() != plain.fingerprint()
+    packed.load()
+    plain.load()
+    assert packed.base_parameters() == plain.base_parameters()
+    layers = {name: module for name, module in packed.named_modules() if isinstance(module, QuantisedLinear)}
+    assert len(layers) == 7 * packed.shape.text_layers
+    for name, layer in layers.items():
+        plain.get_submodule(name).weight.data.copy_(layer.dequantised(torch.float64))
+    batch = random_batch(dtype=torch.float64)
+    found, expected = (each.logits(each(batch).hidden_states) for each in (packed, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
