@@ -14,5 +14,5 @@ def main(arguments: Sequence[str]) -> int:
     known = language_models()
     width = max(len(model.name) for model in known)
     sys.stdout.write("language models, to be paired with a tower:\n")
-    sys.stdout.writelines(f"  {model.name.ljust(width)}  {model.parts}\n" for model in known)
+    sys.stdout.writelines(f"  {model.name.ljust(width)}  {model.parts}".rstrip() + "\n" for model in known)
     return ExitCode.DONE

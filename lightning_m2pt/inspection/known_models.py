@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, ProvenForm
 
-WINDOWS = {"none": "none", "every layer": "of every layer", "sliding layers": "of the layers named sliding"}
+WINDOWS = {"none": "", "every layer": "a window in every layer", "sliding layers": "a window in some layers"}
 
 
 @dataclass(frozen=True)
@@ -13,21 +13,40 @@ class KnownModel:
 
     Attributes:
         name: The class that ``config.json`` names.
-        parts: What it is made of, or what it does beyond Llama.
+        kind: Its ``model_type``.
+        parts: What it may have that Llama has not.
+        refused: What of it is refused, and why.
     """
 
     name: str
+    kind: str
     parts: str
+    refused: str
 
 
 def language_models() -> list[KnownModel]:
     """Returns the language models that a tower can be paired with, and that whole models may have inside."""
-    return [KnownModel(form.architecture, beyond_llama(form)) for form in PROVEN_FORMS.values()]
+    return [
+        KnownModel(form.architecture, kind, beyond_llama(form), refused_rotations(form))
+        for kind, form in PROVEN_FORMS.items()
+    ]
 
 
 def beyond_llama(form: ProvenForm) -> str:
-    """Returns what an architecture may say that Llama does not, in words."""
-    parts = [] if form.window == "none" else [f"a window {WINDOWS[form.window]}"]
-    parts += ["layers without rotation"] if form.skips_rotation else []
-    parts += list(form.numbers)
-    return ", ".join(parts) or "Llama's form"
+    """Returns what an architecture may have that Llama has not, in words."""
+    words = [
+        WINDOWS[form.window],
+        "layers without rotation" if form.skips_rotation else "",
+        "part of a head rotated" if form.partial_rotation else "",
+        "rotations by type of layer" if form.rotation_by_layer_type else "",
+        "multipliers" if "residual_multiplier" in form.numbers else "",
+        "soft caps" if "final_logit_softcapping" in form.numbers else "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def refused_rotations(form: ProvenForm) -> str:
+    """Returns which of the rotations that other architectures are proven with are refused here."""
+    known = dict.fromkeys(kind for each in PROVEN_FORMS.values() for kind in each.rotations)
+    refused = [kind for kind in known if kind not in form.rotations]
+    return f"rotations {', '.join(refused)}: not proven" if refused else ""
