@@ -7,12 +7,13 @@ from typing import Any
 from data_modules.instruction import InstructionDataModule
 from experiments.commands.parsers.params import argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.memory import estimate_of, lines, upper_bound
+from experiments.runs.memory import lines, upper_bound
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta
+from lightning_m2pt.tuning.module_memory import estimate_of
 from lightning_m2pt.tuning.parameter_counts import counts_table, parameter_counts
 
 

@@ -8,15 +8,9 @@ from data_modules.instruction import InstructionDataModule
 from experiments.configuration.cli import Experiment
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import say
-from lightning_m2pt.tuning.memory_estimate import (
-    USABLE_SHARE,
-    MemoryEstimate,
-    MicroBatchSize,
-    device_memory,
-    estimated_memory,
-)
+from lightning_m2pt.tuning.memory_estimate import USABLE_SHARE, MemoryEstimate, MicroBatchSize, device_memory
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta
-from lightning_m2pt.tuning.parameter_counts import parameter_counts
+from lightning_m2pt.tuning.module_memory import estimate_of
 
 GIGABYTE = 10**9
 
@@ -41,21 +35,6 @@ def decide_recomputation(experiment: Experiment, device: torch.device, micro_bat
         backbone.recompute_activations(too_large and can_recompute(experiment.model))
     for line in lines(estimate, f"{device.type} has {in_gigabytes(memory)}", backbone.shape.recomputes_activations):
         say(line)
-
-
-def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize) -> MemoryEstimate:
-    """Estimates a module that was built on the meta device."""
-    backbone, method = counted.backbone, counted.method
-    numbers = parameter_counts(counted.method.parameter_parts(), backbone.base_parameters())
-    return estimated_memory(
-        backbone.shape,
-        method.attachment(frozenset()),
-        method.places(),
-        (numbers["base"], numbers["trained"]),
-        getattr(torch, backbone.dtype_name),
-        micro_batch,
-        backbone.base_bytes(),
-    )
 
 
 def can_recompute(model: TuningModule) -> bool:

@@ -28,6 +28,7 @@ from lightning_m2pt.backbones.proven_forms import (
     MOST_LAYERS,
     MOST_TOKENS,
     MOST_WIDTH,
+    PROVEN_FORMS,
     VALUES,
     check_language_config,
 )
@@ -221,6 +222,7 @@ def described_model(folder: Path) -> WholeModel:
         for key, most in BOUNDS.items():
             if key in inner:
                 whole_number(inner, key, within, most)
+        refuse_unknown_kind(inner, within, family.towers if part == VISION else tuple(PROVEN_FORMS))
     config = library_config(folder)
     filled: dict[str, Any] = {part: getattr(config, part).to_dict() for part in (TEXT, VISION)}
     # Which class the decoder is follows from its model_type alone; the class that published files name need not exist.
@@ -228,6 +230,19 @@ def described_model(folder: Path) -> WholeModel:
     check_vision_config(filled[VISION], Path(f"{path}: {VISION}"), family)
     family.check({**content, **filled}, path)
     return WholeModel(folder, family, config)
+
+
+def refuse_unknown_kind(inner: Mapping[str, Any], path: Path, proven: tuple[str, ...]) -> None:
+    """Refuses a part of a kind that the library has not, by its own key; what it has is looked at later.
+
+    Raises:
+        BadInputError: If it names one.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = inner.get("model_type")
+    if kind is not None and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
+        raise bad_key(path, "model_type", f"{shown_value(kind)} is unknown to transformers", " or ".join(proven))
 
 
 def library_config(folder: Path) -> Any:  # noqa: ANN401

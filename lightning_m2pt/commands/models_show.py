@@ -9,14 +9,20 @@ from typing import Any
 from lightning_m2pt.backbones.hub_ids import cached_folder, model_folder
 from lightning_m2pt.commands.parsers.models_show import argument_parser
 from lightning_m2pt.configuration.paths import HUB
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inspection.model_facts import Load
 from lightning_m2pt.inspection.model_report import model_report
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import say
 
 KEY = "command line"
+NEW_TOKENS = 64
+GIGABYTE = 10**9
 NAMES = {
     "model_type": "",
+    "blocks_used": "blocks are used",
+    "patch_size": "pixels a patch",
+    "image_size": "pixels a side",
     "key_value_heads": "heads of keys and values",
     "head_width": "wide heads",
     "vocabulary": "tokens",
@@ -28,12 +34,15 @@ NAMES = {
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = argument_parser().parse_args(list(arguments))
+    for flag, value in (("--samples", options.samples), ("--text", options.text)):
+        if value < 1:
+            raise BadInputError(f"{value} is too few", where=f"command line: {flag}", expected="at least 1")
     folder = folder_named(options.model, options.revision)
-    found = {"model": str(folder), **model_report(folder)}
+    found = {"model": str(folder), **model_report(folder, Load(options.samples, options.text, NEW_TOKENS))}
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return ExitCode.DONE
-    for line in lines_of(found):
+    for line in lines_of(found, options.samples, options.text):
         say(line)
     return ExitCode.DONE
 
@@ -51,16 +60,35 @@ def folder_named(model: str, revision: str | None) -> Path:
     return model_folder(model, revision, KEY)
 
 
-def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
+def lines_of(found: Mapping[str, Any], samples: int, text: int) -> Iterator[str]:
     """Yields what people read, a line for each thing."""
     yield row("model", found["model"])
     yield row("is", f"{found['architecture']}, a {found['kind']}")
-    sizes = found["language"]
-    listed = (f"{value:,} {NAMES.get(key, key)}" for key, value in sizes.items() if key != "model_type")
-    yield row("language", f"{sizes['model_type']}: {', '.join(listed)}")
+    for part in ("vision", "language"):
+        if part in found:
+            sizes = (f"{value:,} {NAMES.get(key, key)}" for key, value in found[part].items() if key != "model_type")
+            yield row(part, f"{found[part]['model_type']}: {', '.join(sizes)}")
     parts = [f"{value:,} {name}" for name, value in found["parameters"].items() if name != "total"]
     yield row("parameters", f"{found['parameters']['total']:,} ({', '.join(parts)})")
+    if "m2pt" in found:
+        tuning = found["m2pt"]
+        of_parts = ", ".join(f"{name} {value:,}" for name, value in tuning["parts"].items())
+        rows = f"{tuning['rows']} visual and {tuning['rows']} textual rows a layer"
+        yield row("M2PT", f"trains {tuning['trained']:,} ({tuning['percent']:.2f}%) with {rows}: {of_parts}")
+        yield from memory_lines(found["memory"], f"{samples} x {text} tokens, each with a picture")
     yield row("licence", found["licence"] or "neither README.md nor a LICENSE file names one")
+
+
+def memory_lines(memory: Mapping[str, Mapping[str, int]], load: str) -> Iterator[str]:
+    """Yields estimates for each type of the frozen weights."""
+    yield row("memory", f"about, of one device, for {load}:")
+    for name, sizes in memory.items():
+        in_gigabytes = {key: f"{size / GIGABYTE:.1f} GB" for key, size in sizes.items()}
+        yield row(
+            f"  {name}",
+            f"training {in_gigabytes['training']}, with recomputed activations {in_gigabytes['training_recomputed']}; "
+            f"answering {in_gigabytes['answering']}; weights {in_gigabytes['weights']}",
+        )
 
 
 def row(name: str, text: str) -> str:

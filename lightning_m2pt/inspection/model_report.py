@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.backbones.config_values import bad_key, shown_value
+from lightning_m2pt.backbones.families.known import FAMILIES
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import model_on_meta
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, check_language_config
+from lightning_m2pt.inspection.model_facts import Load, whole_model_facts
 
 KEY = "command line"
 LICENCE = re.compile(r"^license(?:_name)?:\s*[\"']?([\w .+-]{1,60}?)[\"']?\s*$", re.MULTILINE)
@@ -18,11 +20,12 @@ LONGEST_README = 1_000_000
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 
 
-def model_report(folder: Path) -> dict[str, Any]:
+def model_report(folder: Path, load: Load) -> dict[str, Any]:
     """Returns what a model is and takes, as JSON values.
 
     Args:
         folder: Its folder; ``config.json`` is all that has to be there.
+        load: What memory is estimated for.
 
     Raises:
         BadInputError: If the model is of no known kind, or its configuration asks for what is refused.
@@ -30,13 +33,17 @@ def model_report(folder: Path) -> dict[str, Any]:
     refuse_foreign_code(folder, KEY)
     path = folder / CONFIG_FILE
     content = read_json(path, KEY)
-    if content.get("model_type") not in PROVEN_FORMS:
+    if content.get("model_type") in PROVEN_FORMS:
+        check_language_config(content, path)
+        found = language_model_facts(folder, content)
+    elif content.get("model_type") in {family.model_type for family in FAMILIES.values()}:
+        found = whole_model_facts(folder, load)
+    else:
         raise unknown_model(content, path)
-    check_language_config(content, path)
-    return {**language_model_report(folder, content), "licence": licence_of(folder)}
+    return {**found, "licence": licence_of(folder)}
 
 
-def language_model_report(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def language_model_facts(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what a language model is that a tower can be paired with."""
     model = model_on_meta(folder)
     config = model.config
@@ -65,7 +72,7 @@ def unknown_model(content: Mapping[str, Any], path: Path) -> Exception:
         path,
         "architectures",
         what,
-        f"a language model: {', '.join(PROVEN_FORMS)}",
+        f"{', '.join(FAMILIES)}; of language models {', '.join(PROVEN_FORMS)}",
         "m2pt models list tells about each",
     )
 

@@ -5,7 +5,7 @@ from lightning_m2pt.system.console import VerbParser
 
 COMMANDS = {
     "list": (models_list.argument_parser, "which models can be taken as a base"),
-    "show": (models_show.argument_parser, "what a model is and how many numbers it has, from its config.json"),
+    "show": (models_show.argument_parser, "what a model is, what tuning it trains and takes, from its config.json"),
     "fetch": (models_fetch.argument_parser, "bring a model of the hub to this machine: safetensors and texts only"),
 }
 
