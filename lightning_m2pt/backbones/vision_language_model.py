@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import BackboneShape, VisualRows
 from lightning_m2pt.backbones.causal_decoding import CausalDecoding
+from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import module_at, rows_given_to
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
@@ -212,6 +213,19 @@ class VisionLanguageModel(CausalDecoding):
             return VisualRows(states, names)
         raw = raw_prompt[:, 1:] if choice == "official" else raw_prompt
         return VisualRows(put_rows_first(raw, states, 0), [Span.VISUAL_PROMPT] * raw.shape[1] + names)
+
+    def connected_rows(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> ConnectedRows:
+        """Runs tower and connector, and lays the rows out as the family does."""
+        if not len(pixel_values):
+            return ConnectedRows.none(self.token_embedding().weight)
+        visual = self.visual_rows(pixel_values)
+        return self.family.placed(self.language_model, self.connect(visual.rows), visual.spans, picture_sizes)
+
+    def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:
+        """Lays out rows without numbers: how many there are follows from sizes alone."""
+        tiles = self.form.rows_behind_connector + self.attachment.rows_beside_patches()
+        rows = torch.empty(len(pixel_values), tiles, self.shape.text_width, device="meta")
+        return self.family.placed(self.language_model, rows, [Span.PATCH] * tiles, picture_sizes).counts
 
     def library_visual_rows(self, pixel_values: Tensor) -> Tensor:
         """Runs the library's own tower, with hooks of its own for what is attached."""

@@ -158,7 +158,11 @@ def invented_questions(vocabulary: int, generator: torch.Generator, device: torc
 
 
 def compared_tower(backbone: Backbone, pixels: Tensor) -> VisualRows:
-    """Compares the rows of two pictures; returns the first few, those that all pictures have alike included."""
+    """Compares the rows of two pictures.
+
+    Returns:
+        The first few of them behind the connector, those that all pictures have alike included.
+    """
     expected, visual = backbone.library_visual_rows(pixels), backbone.visual_rows(pixels)
     if expected is None:
         log.warning("the vision tower is not compared: %s offers no pass of its library", type(backbone).__name__)
@@ -166,15 +170,15 @@ def compared_tower(backbone: Backbone, pixels: Tensor) -> VisualRows:
         _, limit = limits_of(backbone)
         Comparison(backbone, limit).refuse_difference("the vision tower", visual.rows, expected)
     few = backbone.attachment.raw_prompt_rows() + PICTURE_ROWS
-    return VisualRows(visual.rows[:, :few], visual.spans[:few])
+    return VisualRows(backbone.connect(visual.rows)[:, :few], visual.spans[:few])
 
 
 @contextmanager
 def few_picture_rows(backbone: Backbone, rows: VisualRows) -> Iterator[None]:
-    """Lets the backbone take these rows for the pictures whose numbers it is given in the place of pixels."""
+    """Lets the backbone take these connected rows for the pictures whose numbers it is given in the place of pixels."""
 
     def by_number(numbers: Tensor, _sizes: Tensor | None = None) -> ConnectedRows:
-        return ConnectedRows.of_alike(backbone.connect(rows.rows[numbers.long()]), rows.spans)
+        return ConnectedRows.of_alike(rows.rows[numbers.long()], rows.spans)
 
     backbone.connected_rows = by_number  # type: ignore[method-assign, assignment]
     try:

@@ -5,12 +5,15 @@ configurations are proven, and what becomes of a picture's rows behind the conne
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+
+from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.inputs.batch import Span
 
 
 class RowsGiven(Exception):
@@ -29,12 +32,14 @@ class TowerForm:
         used_blocks: Blocks whose output something depends on; those behind them are counted but not trained.
         has_cls: Whether row 0 of the tower is CLS.
         patches: Patches of one tile, without CLS.
+        rows_behind_connector: What the connector makes of them.
         unused: Modules of the tower that nothing depends on, if there are such, besides blocks behind the used.
     """
 
     used_blocks: int
     has_cls: bool
     patches: int
+    rows_behind_connector: int
     unused: tuple[str, ...] = ()
 
 
@@ -94,6 +99,24 @@ class Family(ABC):
         Returns:
             (tiles, N, D_vision).
         """
+
+    def placed(
+        self,
+        model: Any,  # noqa: ANN401
+        rows: Tensor,
+        spans: Sequence[Span],
+        picture_sizes: Tensor | None,
+    ) -> ConnectedRows:
+        """Lays the connector's rows out as the placeholders take them; here every tile is one placeholder's.
+
+        Args:
+            model: The library's whole model.
+            rows: (tiles, N, D) behind the connector.
+            spans: The name of each of the N.
+            picture_sizes: (I, k) what the family knows of each picture besides pixels.
+        """
+        del model, picture_sizes
+        return ConnectedRows.of_alike(rows, spans)
 
 
 def module_at(model: nn.Module, place: str) -> Any:  # noqa: ANN401

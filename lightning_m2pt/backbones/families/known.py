@@ -6,9 +6,13 @@ from typing import Any
 
 from lightning_m2pt.backbones.config_values import bad_key, shown_value
 from lightning_m2pt.backbones.families.family import Family
+from lightning_m2pt.backbones.families.idefics3 import Idefics3, SmolVLM
 from lightning_m2pt.backbones.families.llava import Llava
+from lightning_m2pt.backbones.families.llava_onevision import LlavaOnevision
 
-FAMILIES: dict[str, Family] = {family.architecture: family for family in (Llava(),)}
+FAMILIES: dict[str, Family] = {
+    family.architecture: family for family in (Llava(), LlavaOnevision(), Idefics3(), SmolVLM())
+}
 
 
 def family_of(content: Mapping[str, Any], path: Path) -> Family:

@@ -79,9 +79,11 @@ def check_features(content: Mapping[str, Any], path: Path, layer: int, strategy:
 def features_form(config: Any) -> TowerForm:  # noqa: ANN401
     """Returns what LLaVA's words for features mean: the output of a block, before the tower's last norm."""
     tower = config.vision_config
+    patches = (tower.image_size // tower.patch_size) ** 2
     return TowerForm(
         used_blocks=config.vision_feature_layer % (tower.num_hidden_layers + 1),
         has_cls=tower.model_type in WITH_CLS,
-        patches=(tower.image_size // tower.patch_size) ** 2,
+        patches=patches,
+        rows_behind_connector=patches,
         unused=("post_layernorm", "head"),
     )
