@@ -7,13 +7,14 @@ from typing import Any
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.commands.evaluate import answers_come_from, recorded_config
 from experiments.commands.parsers.predict import answering_parser
-from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.configuration.cli import Experiment
 from experiments.configuration.path_settings import paths_in_names
 from experiments.runs.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import short_hash
-from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import check_processes
+from lightning_m2pt.commands.parsers.tuned import check_output
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.scores import score_table
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb; the first word says which."""
     verb, *words = arguments
     own, rest = answering_parser(verb, None).parse_known_args(words)
-    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    check_output(own)
+    experiment = experiment_of(own.run, own.adapter, rest)
     if not isinstance(experiment.data, BenchmarkDataModule):
         raise BadInputError(
             f"{type(experiment.data).__name__} is no evaluation set",
@@ -36,8 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)
     check_benchmarks(experiment)
-    if own.run:
-        load_run(own.run, experiment)
+    load_tuned(own.run, own.adapter, experiment)
+    if own.adapter:
+        folder = own.output
+        scores = evaluate_tuned(experiment, folder)
+    elif own.run:
         folder = own.run / "evaluations" / f"{verb}-{experiment.data.name}-{short_hash(decides(own.run, experiment))}"
         scores = evaluate_tuned(experiment, folder)
     else:

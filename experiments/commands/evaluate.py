@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.commands.parsers.evaluate import argument_parser
-from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.configuration.cli import Experiment
 from experiments.configuration.path_settings import absolute_paths, paths_in_names
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import (
@@ -15,11 +15,12 @@ from experiments.runs.folder import (
     short_hash,
     without_keys,
 )
-from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.loading import experiment_of, load_run, load_tuned
 from experiments.runs.prepare import check_experiment, require_benchmarks
 from experiments.runs.training import check_processes
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.answering.near_ties import depends_on_batch
+from lightning_m2pt.commands.parsers.tuned import check_output
 from lightning_m2pt.configuration.paths import absolute
 from lightning_m2pt.configuration.recorded import recorded_configuration
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     names = own.benchmarks
     if names is not None and names.lstrip().startswith("["):
         rest, names = [*rest, "--benchmarks", names], None
-    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    check_output(own)
+    experiment = experiment_of(own.run, own.adapter, rest)
     require_benchmarks(experiment)
     choose_benchmarks(experiment, names, own.data_root)
     check_processes(experiment, devices=1, num_nodes=1)
@@ -48,6 +50,10 @@ def main(arguments: Sequence[str]) -> int:
     options = AnsweringOptions(own.answer, own.force, shared_prefix=own.shared_prefix == "true")
     if not experiment.model.method.part_names() and not knocked_out:
         folder, scores = evaluate_frozen(experiment, options)
+    elif own.adapter:
+        load_tuned(None, own.adapter, experiment)
+        folder = own.output
+        scores = evaluate_tuned(experiment, folder, knocked_out, options)
     else:
         run = own.run or run_folder(experiment)
         folder = evaluation_folder(run, experiment, knocked_out, own.answer, own.shots, options.shared_prefix)

@@ -6,7 +6,8 @@ from typing import Any
 
 from data_modules.instruction import InstructionDataModule
 from experiments.commands.parsers.params import argument_parser
-from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.configuration.cli import Experiment
+from experiments.runs.loading import experiment_of
 from experiments.runs.memory import lines, upper_bound
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.system.atomic_files import write_atomically
@@ -21,7 +22,7 @@ from lightning_m2pt.tuning.parameter_counts import counts_table, parameter_count
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))
-    experiment = parse_experiment(rest)
+    experiment = experiment_of(None, own.adapter, rest)
     counted = count(experiment.model)
     OUT.print(counts_table(counted))
     say_memory(experiment)

@@ -7,25 +7,26 @@ from data_modules.base import as_sample
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.commands.evaluate import choose_benchmarks
 from experiments.configuration.cli import Experiment
-from experiments.runs.loading import experiment_of_run
+from experiments.runs.loading import experiment_of
 from experiments.runs.prepare import check_experiment, require_benchmarks
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.inspection.samples import InspectedQuestion, question_batch
 
 
-def run_with_sets(run: Path, words: Sequence[str], data_root: Path | None) -> Experiment:
-    """Returns a run's experiment, which has evaluation sets.
+def tuned_with_sets(run: Path | None, adapter: Path | None, words: Sequence[str], data_root: Path | None) -> Experiment:
+    """Returns the experiment of a run or of an adapter, which has evaluation sets.
 
     Args:
         run: The run's folder.
-        words: What the command line sets on top.
+        adapter: In its place, an adapter's folder.
+        words: What the command line sets on top; with an adapter, the experiment's file.
         data_root: Folder that holds a folder of every set's name; None keeps the run's own.
 
     Raises:
-        BadInputError: If the folder is no run, or the run has no sets.
+        BadInputError: If the folder is none of these, or there are no sets.
     """
-    experiment = experiment_of_run(run, words)
+    experiment = experiment_of(run, adapter, words)
     require_benchmarks(experiment)
     choose_benchmarks(experiment, None, data_root)
     return experiment

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 
 from experiments.commands.parsers.validate import argument_parser
-from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.loading import experiment_of_run, load_run
+from experiments.configuration.cli import Experiment
+from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import answering_trainer, check_processes, tuning_data
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -15,12 +15,11 @@ from lightning_m2pt.system.console import say
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))
-    experiment = experiment_of_run(own.run, rest) if own.run else parse_experiment(rest)
+    experiment = experiment_of(own.run, own.adapter, rest)
     check_processes(experiment, devices=1, num_nodes=1)
     check_experiment(experiment)
     require_validation_split(experiment)
-    if own.run:
-        load_run(own.run, experiment)
+    load_tuned(own.run, own.adapter, experiment)
     say(json.dumps(validate(experiment)))
     return ExitCode.DONE
 

@@ -1,11 +1,28 @@
-"""From a run's folder back to an experiment."""
+"""From a run's folder, or an adapter's, back to an experiment."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.configuration.cli import Experiment, parse_experiment
-from lightning_m2pt.runs.loading import load_weights
+from lightning_m2pt.runs.adapter_settings import method_settings, require_config
+from lightning_m2pt.runs.loading import load_weights, load_with_adapter
 from lightning_m2pt.runs.model_of_run import config_file
+
+
+def experiment_of(run: Path | None, adapter: Path | None, words: Sequence[str]) -> Experiment:
+    """Parses what a verb is told: a run with words on top, an adapter on the base of words, or words alone.
+
+    Args:
+        run: A run's folder.
+        adapter: An adapter's folder; at most one of the two is given.
+        words: ``--config FILE`` and settings.
+
+    Raises:
+        BadInputError: If a folder is none of these, or a word is wrong.
+    """
+    if run is not None:
+        return experiment_of_run(run, words)
+    return parse_experiment(words) if adapter is None else experiment_of_adapter(adapter, words)
 
 
 def experiment_of_run(run: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -16,6 +33,16 @@ def experiment_of_run(run: Path, overrides: Sequence[str] = ()) -> Experiment:
     """
     config = config_file(run)
     return parse_experiment(["--config", str(config), *overrides], name=run.resolve().parent.name, was_run=True)
+
+
+def experiment_of_adapter(adapter: Path, words: Sequence[str]) -> Experiment:
+    """Parses an experiment with an adapter's method in the place of its own.
+
+    Raises:
+        BadInputError: If the folder is no adapter, no word names an experiment, or a word is wrong.
+    """
+    require_config(words, adapter)
+    return parse_experiment([*method_settings(adapter), *words])
 
 
 def load_run(run: Path, experiment: Experiment) -> None:
@@ -29,4 +56,27 @@ def load_run(run: Path, experiment: Experiment) -> None:
         BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
             before any weight is loaded.
     """
-    load_weights(run, experiment.model, [benchmark.template.name for benchmark in experiment.benchmarks])
+    load_weights(run, experiment.model, templates_of(experiment))
+
+
+def load_tuned(run: Path | None, adapter: Path | None, experiment: Experiment) -> None:
+    """Loads the frozen weights and a run's adapter, or one by itself; does nothing if neither is given.
+
+    Args:
+        run: A run's folder.
+        adapter: An adapter's folder; at most one of the two is given.
+        experiment: Its model is not loaded yet; it will be asked in the templates of its evaluation sets.
+
+    Raises:
+        BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
+            before any weight is loaded.
+    """
+    if run is not None:
+        load_run(run, experiment)
+    elif adapter is not None:
+        load_with_adapter(adapter, experiment.model, templates_of(experiment))
+
+
+def templates_of(experiment: Experiment) -> list[str]:
+    """Returns the names of the templates that an experiment's evaluation sets are asked in."""
+    return [benchmark.template.name for benchmark in experiment.benchmarks]

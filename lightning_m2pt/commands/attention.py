@@ -14,7 +14,7 @@ from lightning_m2pt.inspection.attention import refuse_missing_layers
 from lightning_m2pt.inspection.page import attention_page
 from lightning_m2pt.inspection.pictures import activation_figure, overlay_figure
 from lightning_m2pt.inspection.samples import ShownSample, shown_sample
-from lightning_m2pt.runs.loading import load_weights
+from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.module import TuningModule
@@ -32,11 +32,12 @@ def main(arguments: Sequence[str]) -> int:
         if own.layer is not None:
             refuse_missing_layers(own.layer, max(shape.text_layers, shape.vision_layers - 1))
 
+    tuned = tuned_model(own.run, own.adapter)
+    folder = tuned.results("attention", own.output)
     model, questions = model_and_questions(own, rest, "m2pt attention", check_layers)
-    load_weights(own.run, model, [question.template for question in questions])
+    tuned.load(model, [question.template for question in questions])
     model.eval()
     model.compare_with_library("answering")
-    folder = own.output or own.run / "figures" / "attention"
     folder.mkdir(parents=True, exist_ok=True)
     processor = model.backbone.processor()
     samples = []

@@ -24,7 +24,7 @@ from lightning_m2pt.inspection.attribution import (
 from lightning_m2pt.inspection.deletion import DeletionCheck, deletion_check
 from lightning_m2pt.inspection.pictures import draw_overlay, png, quiet_pyplot, shortened, without_formulas
 from lightning_m2pt.inspection.samples import InspectedQuestion, picture_of, token_text, with_answer
-from lightning_m2pt.runs.loading import load_weights
+from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import say
 
@@ -37,11 +37,12 @@ def main(arguments: Sequence[str]) -> int:
     require_captum()
     if own.image is None and not own.sample:
         raise BadInputError("no question is named", where="command line", expected="--sample SET[:ID], or --image FILE")
+    tuned = tuned_model(own.run, own.adapter)
+    folder = tuned.results("attribution", own.output)
     model, questions = model_and_questions(own, rest, "m2pt attribution", lambda _: None)
-    load_weights(own.run, model, [question.template for question in questions])
+    tuned.load(model, [question.template for question in questions])
     model.eval()
     model.compare_with_library("answering")
-    folder = own.output or own.run / "figures" / "attribution"
     folder.mkdir(parents=True, exist_ok=True)
     processor = model.backbone.processor()
     for question in questions:

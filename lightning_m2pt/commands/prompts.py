@@ -20,9 +20,8 @@ from lightning_m2pt.inspection.prompt_rows import (
 )
 from lightning_m2pt.inspection.samples import token_text
 from lightning_m2pt.prompts.deep import DeepPrompts
-from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
-from lightning_m2pt.runs.model_of_run import model_of_run
+from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule
@@ -37,20 +36,21 @@ def main(arguments: Sequence[str]) -> int:
     own, rest = argument_parser().parse_known_args(list(arguments))
     if own.words < 1:
         raise BadInputError(f"{own.words} is too few", where="command line: --words", expected="at least 1")
-    model = model_of_run(own.run, rest)
+    tuned = tuned_model(own.run, own.adapter)
+    folder = tuned.results("prompts", own.output)
+    model = tuned.model(rest, "m2pt prompts")
     model.backbone.check_files()
-    load_weights(own.run, model)
+    tuned.load(model)
     tables = prompt_tables(model)
     if not tables:
         raise BadInputError(
             f"method {model.method.name} has no prompts here",
-            where=str(own.run),
+            where=str(own.run or own.adapter),
             expected="a run with visual_prompts or textual_prompts",
         )
-    folder = own.output or own.run / "figures" / "prompts"
     folder.mkdir(parents=True, exist_ok=True)
     found = inspected(model, tables, own.words)
-    norms = norms_over_training(own.run / METRICS_FILE)
+    norms = norms_over_training(own.run / METRICS_FILE) if own.run else {}
     write_atomically(folder / "prompts.json", (json.dumps({**found, "norms": norms}, indent=1) + "\n").encode())
     write_atomically(folder / "prompts.png", prompts_figure(found, norms))
     if TEXTUAL in found:

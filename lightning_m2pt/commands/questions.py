@@ -12,7 +12,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.templates import template_named
 from lightning_m2pt.inspection.samples import InspectedQuestion, question_batch
-from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -25,7 +25,7 @@ MOST_ANSWER_TOKENS = 32
 def model_and_questions(
     own: argparse.Namespace, rest: Sequence[str], verb: str, check_model: Callable[[TuningModule], None]
 ) -> tuple[TuningModule, list[InspectedQuestion]]:
-    """Returns a run's model, without weights, and the questions that are asked of it.
+    """Returns a tuned model, without weights, and the questions that are asked of it.
 
     Args:
         own: The flags of ``add_question_flags``.
@@ -40,13 +40,14 @@ def model_and_questions(
     refuse_both(own)
     if own.image is None:
         sets = checkout_module(QUESTIONS_OF_SETS, f"{verb} without --image")
-        experiment = sets.run_with_sets(own.run, rest, own.data_root)
+        experiment = sets.tuned_with_sets(own.run, own.adapter, rest, own.data_root)
         check_model(experiment.model)
         return experiment.model, sets.questions_of_sets(experiment, own.sample, QUESTIONS_BY_DEFAULT)
-    model = model_of_run(own.run, rest)
+    tuned = tuned_model(own.run, own.adapter)
+    model = tuned.model(rest, verb)
     check_model(model)
     model.backbone.check_files()
-    return model, [own_question(own.image, own.question, template_of_run(own.run), model)]
+    return model, [own_question(own.image, own.question, tuned.template(), model)]
 
 
 def refuse_both(own: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The weights of a run: frozen ones and its adapter, into a model that has read configuration only."""
+"""The frozen weights and an adapter, a run's or one by itself, into a model that has read configuration only."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,30 +23,45 @@ def load_weights(run: Path, model: TuningModule, templates: Sequence[str] = ()) 
         BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
             before any weight is loaded.
     """
+    load_with_adapter(run / ADAPTER, model, templates)
+
+
+def load_with_adapter(adapter: Path, model: TuningModule, templates: Sequence[str] = ()) -> None:
+    """Loads the frozen weights and an adapter.
+
+    Args:
+        adapter: The adapter's folder.
+        model: Not loaded yet; of a method that trains nothing no adapter is read.
+        templates: Names of the templates it will be asked in; none if it will not be asked.
+
+    Raises:
+        BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
+            before any weight is loaded.
+    """
     if not model.method.part_names():
         model.configure_model()
         return
     backbone = model.backbone
     fingerprints = backbone.fingerprint(), backbone.former_fingerprint()
-    check_adapter(run / ADAPTER, model.method, *fingerprints, backbone.quantization)
-    say_differences(run, model, templates)
+    check_adapter(adapter, model.method, *fingerprints, backbone.quantization)
+    say_differences(adapter, model, templates)
     model.configure_model()
-    load_adapter(run / ADAPTER, model.method)
+    load_adapter(adapter, model.method)
 
 
-def say_differences(run: Path, model: TuningModule, templates: Sequence[str]) -> None:
+def say_differences(adapter: Path, model: TuningModule, templates: Sequence[str]) -> None:
     """Says so where a model is asked otherwise than it was tuned, or before it is, which is allowed.
 
     Before format 2 an adapter says nothing of this.
 
     Args:
-        run: The run's folder, with its adapter.
+        adapter: The adapter's folder, which may be a run's.
         model: What it is loaded into.
         templates: Names of the templates it will be asked in.
     """
-    config, dtype = read_adapter_config(run / ADAPTER), model.backbone.dtype_name
+    config, dtype = read_adapter_config(adapter), model.backbone.dtype_name
     others = sorted({template for template in templates if template != config.get("template")})
-    if is_unfinished(read_run_record(run)):
+    if is_unfinished(read_run_record(adapter.parent)):
         say("note: tuning was stopped before its last step: the command that began it goes on with it")
     if config.get("base_dtype") not in (None, dtype):
         say(f"note: tuned on a base in {config['base_dtype']}, which is in {dtype} now")

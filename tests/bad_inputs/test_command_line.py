@@ -111,9 +111,11 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
         "list": ["rules"],
         "compare": ["a", "b"],
         "report": ["a"],
+        "convert": ["a"],
     }
     needed |= {
         "data": ["fetch", "vsr"],
+        "models": ["list"],
         "sweep": ["run", "ablation"],
         "export": ["predictions", "a", "--format", "llava", "--output", "x"],
     }

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from experiments.commands.questions_of_sets import questions_of_sets, run_with_sets
+from experiments.commands.questions_of_sets import questions_of_sets, tuned_with_sets
 from experiments.runs.loading import experiment_of_run
 from lightning_m2pt.commands.questions import own_question
 from lightning_m2pt.errors import BadInputError
@@ -267,7 +267,7 @@ def test_an_own_picture_needs_no_checkout_and_no_data_and_is_seen_as_a_sets_is(r
 
 
 def test_questions_are_asked_as_their_set_or_the_run_says(run):
-    experiment = run_with_sets(run, ["--benchmarks.max_new_tokens", "7"], None)
+    experiment = tuned_with_sets(run, None, ["--benchmarks.max_new_tokens", "7"], None)
     (benchmark,) = experiment.benchmarks
     of_set = questions_of_sets(experiment, [], 2)
     assert [each.id for each in of_set] == [each.id for each in benchmark.questions()[:2]]
@@ -300,7 +300,9 @@ def picture_of(run: Path, question: str) -> str:
     ],
 )
 def test_mistakes_end_in_three_lines_before_weights_load(run, capsys, monkeypatch, words, message):
-    monkeypatch.setattr("lightning_m2pt.commands.attention.load_weights", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(
+        "lightning_m2pt.runs.tuned_model.load_with_adapter", lambda *_: pytest.fail("weights were loaded")
+    )
     named = json.loads(next((run / "figures" / "attention").glob("*.json")).read_text())
     words = [word.replace("SET", named["set"]) for word in words]
     assert main(["attention", "--run", str(run), *words]) == 2

@@ -13,7 +13,7 @@ import torch
 
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.foreign.sources import read_source
-from tests.support.foreign_weights import write_clip, write_pickled_shards, write_torchscript
+from tests.storage.foreign_files import write_clip, write_pickled_shards, write_torchscript
 
 WEIGHT, BIAS = torch.randn(6, 4), torch.randn(6)
 PROJECTOR = {"model.mm_projector.weight": WEIGHT, "model.mm_projector.bias": BIAS}

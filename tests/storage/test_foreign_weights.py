@@ -13,7 +13,7 @@ from transformers import CLIPVisionModelWithProjection
 from lightning_m2pt.backbones.language_model import load_language_model
 from lightning_m2pt.backbones.vision_tower import load_tower
 from lightning_m2pt.main import main
-from tests.support.foreign_weights import write_clip, write_pickled_shards, write_torchscript
+from tests.storage.foreign_files import write_clip, write_pickled_shards, write_torchscript
 from tests.support.stored_backbone import CONFIG, PROJECTOR, TOWER, WEIGHTS, store_backbone, stored
 
 LINEAR = {"weight": torch.randn(6, 4), "bias": torch.randn(6)}

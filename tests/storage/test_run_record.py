@@ -68,5 +68,5 @@ def test_an_adapter_of_a_step_before_the_last_is_used_with_a_note(
     for name, section in sections.items():
         update_run_record(tmp_path, name, section)
     backbone = SimpleNamespace(dtype_name="float32")
-    loading.say_differences(tmp_path, cast(TuningModule, SimpleNamespace(backbone=backbone)), [])
+    loading.say_differences(tmp_path / "adapter", cast(TuningModule, SimpleNamespace(backbone=backbone)), [])
     assert ("stopped before its last step" in capfd.readouterr().out) == is_noted

@@ -1,6 +1,7 @@
 """``m2pt evaluate``: answer and score every benchmark of an experiment, or of a tuned run.
 
-With ``--run DIR`` the run's adapter answers; ``--knock-out PART`` leaves a component out. With ``--config`` alone the
+With ``--run DIR`` the run's adapter answers, with ``--adapter DIR`` one that stands by itself, on the base and sets of
+``--config``; ``--knock-out PART`` leaves a component out. With ``--config`` alone the
 experiment's own run answers if it was tuned, and the untouched model if its method trains nothing. An evaluation that
 was cut off goes on where it stopped.
 """
@@ -8,6 +9,7 @@ was cut off goes on where it stopped.
 from pathlib import Path
 
 from experiments.configuration.help import ExperimentVerbParser
+from lightning_m2pt.commands.parsers.tuned import add_output_flag, add_tuned_flags
 
 EXAMPLES = (
     "m2pt evaluate --run outputs/m2pt_base/<run> --knock-out visual_prompts",
@@ -20,7 +22,8 @@ ANSWERING_METHODS = ("greedy", "likelihood_sum", "likelihood_mean")
 def argument_parser() -> ExperimentVerbParser:
     """Returns the flags that are not part of an experiment."""
     parser = ExperimentVerbParser("evaluate", __doc__, EXAMPLES)
-    parser.add_argument("--run", type=Path, help="a tuned run's folder")
+    add_tuned_flags(parser, "a tuned run's folder")
+    add_output_flag(parser)
     parser.add_argument(
         "--benchmarks",
         metavar="NAMES",

@@ -11,6 +11,9 @@ def argument_parser() -> ExperimentVerbParser:
     """Returns the flags that are not part of an experiment."""
     parser = ExperimentVerbParser("params", __doc__, EXAMPLES)
     parser.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="count an adapter's method in place of the experiment's"
+    )
+    parser.add_argument(
         "--output", type=Path, help="where to store the table (default: outputs/EXPERIMENT/params.json)"
     )
     return parser

@@ -3,9 +3,8 @@
 Learning rates are chosen by these two numbers, never by the held-out sets.
 """
 
-from pathlib import Path
-
 from experiments.configuration.help import ExperimentVerbParser
+from lightning_m2pt.commands.parsers.tuned import add_tuned_flags
 
 EXAMPLES = ("m2pt validate --run outputs/m2pt_base/<run>",)
 
@@ -13,5 +12,5 @@ EXAMPLES = ("m2pt validate --run outputs/m2pt_base/<run>",)
 def argument_parser() -> ExperimentVerbParser:
     """Returns the flags that are not part of an experiment."""
     parser = ExperimentVerbParser("validate", __doc__, EXAMPLES)
-    parser.add_argument("--run", type=Path, help="a tuned run; without it the experiment's untuned model is validated")
+    add_tuned_flags(parser, "a tuned run's folder; without it the experiment's untuned model is validated")
     return parser

@@ -30,5 +30,10 @@ def argument_parser() -> VerbParser:
         help="question or answer tokens whose patch attention is laid over the picture (default: the rows that chose "
         "the answer's tokens)",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/attention)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder (of a run: RUN/figures/attention)",
+    )
     return parser

@@ -28,5 +28,10 @@ def argument_parser() -> VerbParser:
     parser.add_argument(
         "--answer-token", type=int, default=0, metavar="N", help="which token of the answer, from 0 (default)"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/attribution)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder (of a run: RUN/figures/attribution)",
+    )
     return parser

@@ -9,6 +9,7 @@ package.
 import argparse
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.tuned import add_tuned_flags
 from lightning_m2pt.system.console import VerbParser
 
 
@@ -20,7 +21,12 @@ def argument_parser() -> VerbParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         takes_settings=True,
     )
-    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
+    add_tuned_flags(parser, "a tuned run's folder", required=True)
     parser.add_argument("--words", type=int, default=5, metavar="N", help="words a row (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: RUN/figures/prompts)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder (of a run: RUN/figures/prompts)",
+    )
     return parser

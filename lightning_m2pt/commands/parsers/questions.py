@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.tuned import add_tuned_flags
+
 QUESTIONS_BY_DEFAULT = 3
 MORE_FLAGS = """
 --model.KEY VALUE sets a key of the run's model; with questions of its sets, --KEY VALUE sets any key of the run.
@@ -16,7 +18,7 @@ def add_question_flags(parser: argparse.ArgumentParser, without_sample: str) -> 
         parser: The verb's parser.
         without_sample: What the verb does without any of them.
     """
-    parser.add_argument("--run", type=Path, required=True, help="a tuned run's folder")
+    add_tuned_flags(parser, "a tuned run's folder", required=True)
     parser.add_argument(
         "--sample",
         nargs="+",
