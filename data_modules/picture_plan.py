@@ -106,7 +106,7 @@ class PictureDataset(Dataset[PictureBatch]):
             BadInputError: If a picture cannot be read.
         """
         asked = self.batches[position]
-        pictures = [self.processor.picture(picture.image, picture.where) for picture in asked]
+        pictures = [self.processor.pictures([picture.image], picture.where)[0] for picture in asked]
         pixels, sizes = joined_pictures(pictures, self.processor)
         texts = [
             [with_layouts(text, [picture]) for text in of_picture.texts]

@@ -1,17 +1,21 @@
 """Pictures through a model's own image processor, the library's class that its folder names."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy
 import torch
+from PIL import Image
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_m2pt.backbones.config_values import bad_key, mapping, one_of, shown_value
 from lightning_m2pt.backbones.foreign_code import CODE
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.images import open_image
+from lightning_m2pt.inputs.images import open_image, upright_size
+from lightning_m2pt.inputs.picture_layout import PictureLayout, PreparedPicture
+from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import ImageSource
 
@@ -19,17 +23,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SETTINGS, NEWER_SETTINGS = "preprocessor_config.json", "processor_config.json"
-CLASSES = ("CLIPImageProcessor", "SiglipImageProcessor")
+CLASSES = (
+    "CLIPImageProcessor",
+    "Idefics3ImageProcessor",
+    "LlavaImageProcessor",
+    "LlavaOnevisionImageProcessor",
+    "Qwen2VLImageProcessor",
+    "SiglipImageProcessor",
+    "SmolVLMImageProcessor",
+)
 KIND, OLDER_KIND = "image_processor_type", "feature_extractor_type"
 KEY = "model.backbone.model"
 
 
 class LibraryProcessor(Processor):
-    """A tokenizer beside the library's image processor; one tile a picture.
+    """A tokenizer beside the library's image processor; its pixels to the last bit.
 
     Args:
         tokenizer: The model's.
-        image_processor: The library's.
+        rules: The family's, with the library's image processor.
         image_size: Side of the square that the tower reads.
         vocabulary_size: Rows of the model's token embedding.
     """
@@ -37,62 +49,109 @@ class LibraryProcessor(Processor):
     def __init__(
         self,
         tokenizer: "PreTrainedTokenizerFast",
-        image_processor: Any,  # noqa: ANN401
+        rules: PictureRules,
         image_size: int,
         vocabulary_size: int,
     ) -> None:
-        mean, std = image_processor.image_mean, image_processor.image_std
+        mean, std = rules.image_processor.image_mean, rules.image_processor.image_std
         super().__init__(tokenizer, image_size, mean, std, vocabulary_size=vocabulary_size)
-        self.image_processor = image_processor
+        self.rules = rules
 
+    @override
     def image(self, source: ImageSource, where: str = "") -> Tensor:
-        """Returns a picture as (3, image_size, image_size) float32, the library's numbers to the last bit.
+        """Returns a picture's first tile, or a picture that is no square of tiles as its patches."""
+        pixels = self.pictures([source], where)[0].pixels
+        return pixels[0] if pixels.dim() > 2 else pixels
 
-        Raises:
-            BadInputError: If it cannot be read.
-        """
-        made = self.image_processor(images=open_image(source, where), return_tensors="pt")
-        pixels: Tensor = made["pixel_values"][0].to(torch.float32)
-        return pixels
+    @override
+    def pictures(self, sources: Sequence[ImageSource], where: str = "") -> list[PreparedPicture]:
+        return self.rules.prepared([open_image(source, where) for source in sources], where)
+
+    @override
+    def layouts(self, sources: Sequence[ImageSource], where: str = "") -> list[PictureLayout]:
+        return self.rules.layouts([upright_size(source, where) for source in sources], where)
+
+    @override
+    def no_pixels(self) -> Tensor:
+        return torch.empty(0, *self.rules.tile_shape(), dtype=torch.float32)
 
 
-def library_image_processor(folder: Path, image_size: int) -> Any:  # noqa: ANN401
-    """Returns the image processor that a folder describes.
+def library_processor(
+    folder: Path,
+    tokenizer: "PreTrainedTokenizerFast",
+    rules_of: Callable[[Any, "PreTrainedTokenizerFast"], PictureRules],
+    image_size: int,
+    vocabulary_size: int,
+) -> LibraryProcessor:
+    """Returns the processor of a model's folder, tried on a small picture.
+
+    Args:
+        folder: The folder.
+        tokenizer: The folder's.
+        rules_of: Makes the family's rules of the library's image processor and the tokenizer.
+        image_size: Side of the square that the tower reads.
+        vocabulary_size: Rows of the model's token embedding.
+
+    Raises:
+        BadInputError: If the image processor is not known, or does not fit the model.
+    """
+    image_processor = library_image_processor(folder)
+    path, _ = image_settings(folder)
+    try:
+        rules = rules_of(image_processor, tokenizer)
+        rules.prepared([Image.new("RGB", (3, 2))], str(path))
+    except BadInputError as error:
+        raise BadInputError(error.what, where=str(path), expected=error.expected, hint=error.hint) from error
+    except Exception as error:  # whatever the library makes of settings that contradict each other
+        raise unusable(path, type(image_processor).__name__, error) from error
+    return LibraryProcessor(tokenizer, rules, image_size, vocabulary_size)
+
+
+def library_image_processor(folder: Path) -> Any:  # noqa: ANN401
+    """Returns the image processor that a folder describes, of the backend that the library itself chooses.
+
+    The library takes torchvision's where it is installed, which it always is here; that one resizes tensors, and gives
+    other numbers than Pillow's.
 
     Args:
         folder: A model's folder.
-        image_size: Side of the square that the tower reads.
 
     Raises:
-        BadInputError: If the class is none of the known ones, asks to run code, or makes pictures of another size.
+        BadInputError: If the class is none of the known ones, asks to run code, or does not take its settings.
     """
     import transformers
 
-    path = folder / SETTINGS
-    if path.is_file() or not (folder / NEWER_SETTINGS).is_file():
-        settings = read_json(path, KEY)
-    else:
-        path = folder / NEWER_SETTINGS
-        settings = mapping(read_json(path, KEY), "image_processor", path)
+    path, settings = image_settings(folder)
     one_of(settings, "auto_map", path, (None,), CODE)
     named = settings.get(KIND, settings.get(OLDER_KIND))
-    name = str(named).removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    name = str(named).removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if name not in CLASSES:
         raise bad_key(path, KIND, f"{shown_value(named)} is not known", " or ".join(CLASSES))
     try:
-        processor = getattr(transformers, name).from_dict(settings)
-        made = processor(images=numpy.zeros((2, 3, 3), numpy.uint8), return_tensors="pt")["pixel_values"]
+        return getattr(transformers, name).from_dict(settings)
     except Exception as error:  # whatever the library makes of settings that contradict each other
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInputError(
-            f"transformers cannot prepare pictures so: {ascii(reason)[1:-1]:.200}",
-            where=str(path),
-            expected=f"settings of {name} as published",
-        ) from error
-    if tuple(made.shape) != (1, 3, image_size, image_size):
-        raise BadInputError(
-            f"pictures become {list(made.shape[2:])} pixels, and the tower reads {image_size} x {image_size}",
-            where=str(path),
-            expected="the tower's image_size",
-        )
-    return processor
+        raise unusable(path, name, error) from error
+
+
+def image_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the settings of a folder's image processor and their file.
+
+    As the library does, those within ``processor_config.json`` go before ``preprocessor_config.json``.
+    """
+    path = folder / NEWER_SETTINGS
+    if path.is_file():
+        content = read_json(path, KEY)
+        if "image_processor" in content:
+            return path, mapping(content, "image_processor", path)
+    path = folder / SETTINGS
+    return path, read_json(path, KEY)
+
+
+def unusable(path: Path, name: str, error: Exception) -> BadInputError:
+    """Returns the refusal of settings that the library cannot work with."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BadInputError(
+        f"transformers cannot prepare pictures so: {ascii(reason)[1:-1]:.200}",
+        where=str(path),
+        expected=f"settings of {name} as published",
+    )

@@ -5,6 +5,7 @@ The library's own model is built and loaded; nothing of it is written anew. The 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -16,7 +17,7 @@ from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import module_at, rows_given_to
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
-from lightning_m2pt.backbones.library_processor import LibraryProcessor, library_image_processor
+from lightning_m2pt.backbones.library_processor import library_processor
 from lightning_m2pt.backbones.quantised import (
     Quantization,
     parameter_count,
@@ -109,19 +110,16 @@ class VisionLanguageModel(CausalDecoding):
 
     def processor(self) -> Processor:
         """Returns the folder's tokenizer and the library's image processor."""
-        return LibraryProcessor(
-            load_tokenizer(self.folder),
-            library_image_processor(self.folder, self.shape.image_size),
-            self.shape.image_size,
-            self.shape.vocabulary_size,
-        )
+        rules_of = partial(self.family.picture_rules, self.files.config)
+        tokenizer, shape = load_tokenizer(self.folder), self.shape
+        return library_processor(self.folder, tokenizer, rules_of, shape.image_size, shape.vocabulary_size)
 
     def check_files(self) -> None:
         """Raises BadInputError if a file is not what the configuration says; opens no tensor."""
         self.files.check()
         refuse_missing_package(self.quantization)
         check_tokenizer_files(self.folder)
-        library_image_processor(self.folder, self.shape.image_size)
+        self.processor()
 
     def build_on_meta(self) -> None:
         """Builds the library's model on the meta device."""

@@ -45,7 +45,7 @@ def encoded_sample(sample: Sample, text: EncodedText, processor: Processor, wher
     Raises:
         BadInputError: If a picture cannot be read.
     """
-    pictures = [processor.picture(image, where) for image in sample.images]
+    pictures = processor.pictures(sample.images, where)
     pixels, sizes = joined_pictures(pictures, processor)
     return EncodedSample(with_layouts(text, pictures), pixels, sample.id, sample.tasks, sizes)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.inputs.samples import ImageSource
@@ -34,6 +34,8 @@ ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9", "GIF": b"\x00;"}
 """What the last bytes of a whole file are; some writers add zeros."""
 LONGEST_END = 64
 HINT_BYTES = 64
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""EXIF orientations of pictures whose width is stored as their height."""
 LONGEST_REASON = 160
 LONGEST_NAME = 1024
 LONGEST_PART = 255  # bytes; what file systems allow between two slashes
@@ -114,6 +116,31 @@ def image_size(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     place = place_of(source, where)
     with open_encoded(source, place) as file:
         return open_header(file, place, maximum_pixels).size
+
+
+def upright_size(source: ImageSource, where: str = "", maximum_pixels: int = MAXIMUM_PIXELS) -> tuple[int, int]:
+    """Returns (width, height) of a picture as ``open_image`` would return it, without decoding it where that is so.
+
+    Args:
+        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
+        where: ``FILE:LINE`` or record the picture belongs to, for the error.
+        maximum_pixels: Limit on width times height.
+
+    Raises:
+        BadInputError: If the header is not that of an allowed picture.
+        EnvironmentFailure: If the file may not be read.
+    """
+    if isinstance(source, numpy.ndarray):
+        return image_of_array(source, where, maximum_pixels).size
+    place = place_of(source, where)
+    with open_encoded(source, place) as file:
+        image = open_header(file, place, maximum_pixels)
+        try:
+            # Pillow gives the upright size of a TIFF itself.
+            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
+        except Exception as error:  # as in decoded; a PNG may have its EXIF data behind its pixels
+            raise BadInputError(f"the image is damaged or cut off: {pillow_message(error)}", where=place) from error
+        return (image.height, image.width) if turned else image.size
 
 
 def check_image(source: ImageSource, where: str = "", decode: bool = False) -> None:

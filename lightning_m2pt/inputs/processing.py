@@ -249,17 +249,21 @@ class Processor:
         pixels = torch.from_numpy(numpy.array(resized, dtype=numpy.float32)).permute(2, 0, 1) / 255
         return ((pixels - self.mean) / self.std).contiguous()
 
-    def picture(self, source: ImageSource, where: str = "") -> PreparedPicture:
-        """Returns a picture as the model reads it.
+    def pictures(self, sources: Sequence[ImageSource], where: str = "") -> list[PreparedPicture]:
+        """Returns all pictures of one sample as the model reads them.
 
         Raises:
-            BadInputError: If it cannot be read.
+            BadInputError: If one cannot be read.
         """
-        return PreparedPicture(self.image(source, where)[None], None, ONE_RUN)
+        return [PreparedPicture(self.image(source, where)[None], None, ONE_RUN) for source in sources]
 
-    def layout(self, width: int, height: int) -> PictureLayout:
-        """Returns the tokens that stand for a picture of so many pixels, known without the picture itself."""
-        return ONE_RUN
+    def layouts(self, sources: Sequence[ImageSource], where: str = "") -> list[PictureLayout]:
+        """Returns the tokens that stand for the pictures of one sample, known from the sizes in their files at most.
+
+        Raises:
+            BadInputError: If the size has to be known and cannot be read.
+        """
+        return [ONE_RUN] * len(sources)
 
     def no_pixels(self) -> Tensor:
         """Returns the pixels of no picture, (0, ...), as those of several would be joined."""

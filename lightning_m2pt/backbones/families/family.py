@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_rules.one_tile import OneTile
+from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 
 
 class RowsGiven(Exception):
@@ -87,6 +89,20 @@ class Family(ABC):
     def picture_tokens(self, config: Any) -> tuple[int, ...]:  # noqa: ANN401
         """Returns the tokens that stand for pictures in the model's own texts."""
         return (config.image_token_id,)
+
+    def picture_rules(self, config: Any, image_processor: Any, tokenizer: Any) -> PictureRules:  # noqa: ANN401
+        """Returns how pictures become pixels and rows; here each is one tile and one run of rows.
+
+        Args:
+            config: The library's configuration of the whole model.
+            image_processor: The library's.
+            tokenizer: The model's.
+
+        Raises:
+            BadInputError: If the image processor or the tokenizer does not fit the model.
+        """
+        del tokenizer
+        return OneTile(image_processor, config.vision_config.image_size, self.tower_form(config).rows_behind_connector)
 
     @abstractmethod
     def tower_states(self, model: Any, pixel_values: Tensor) -> Tensor:  # noqa: ANN401
