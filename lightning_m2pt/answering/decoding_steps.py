@@ -7,7 +7,8 @@ picture to itself. Each question's rows see what all its picture's questions see
 import torch
 from torch import Tensor
 
-from lightning_m2pt.backbones.base import Backbone, DecodingState
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT
 from lightning_m2pt.prompts.past_rows import PastRows
 

@@ -7,7 +7,8 @@ import torch
 
 from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.answering.shared_prefill import prefill_pictures
-from lightning_m2pt.backbones.base import Backbone, DecodingState
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.answering.decoding_steps import append_to_pictures, seen_by, table_by_picture
-from lightning_m2pt.backbones.base import Backbone, DecodingState
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID
 from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT, PictureBatch
 from lightning_m2pt.inputs.splice import Splice, splice

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
-from lightning_m2pt.backbones.model_output import ModelOutput
+from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
 from lightning_m2pt.backbones.quantised import Quantization
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
@@ -90,28 +90,6 @@ class VisualRows:
 
     rows: Tensor
     spans: list[Span]
-
-
-@dataclass
-class DecodingState:
-    """Where the answers to Q questions about I pictures stand; read one by one, every question has its own picture.
-
-    Attributes:
-        past: What the decoder keeps of I pictures and their questions, one sample a picture.
-        segment_ids: (I, K) int64, which of its picture's questions each past row belongs to; ``SHARED_SEGMENT`` or
-            ``PADDING_SEGMENT``.
-        pictures: (Q,) int64 the sample of each question.
-        slots: (Q,) int64 the number of each question within its picture.
-        next_position: (Q,) int64 rotary position of each question's next token.
-        logits: (Q, V) for each question's next token.
-    """
-
-    past: PastRows
-    segment_ids: Tensor
-    pictures: Tensor
-    slots: Tensor
-    next_position: Tensor
-    logits: Tensor
 
 
 @dataclass

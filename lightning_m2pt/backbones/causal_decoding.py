@@ -12,8 +12,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Backbone, DecodingState
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.library_forward import library_decoder
+from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.backbones.quantised import (
     Quantization,
     bytes_of_quantised,

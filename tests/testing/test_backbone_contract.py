@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, DecodingState, VisualRows
+from lightning_m2pt.backbones.base import Attachment, Backbone, VisualRows
+from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
