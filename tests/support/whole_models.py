@@ -95,11 +95,31 @@ def write_whole_model(folder: Path, config: dict[str, Any], seed: int = 0) -> An
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
     tokenizer = word_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    grid = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
+    added = ["<fake_token_around_image>", "<global-img>", *grid, "<video>", IMAGE_TOKEN]
+    numbered = [f"<{number}>" for number in range(TEXT["vocab_size"] - len(added) - len(tokenizer))]
+    tokenizer.add_special_tokens({"additional_special_tokens": [*numbered, *added]})
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
-    write_clip_preprocessor(folder, config["vision_config"]["image_size"])
+    write_preprocessor(folder, config)
     return model.eval()
+
+
+def write_preprocessor(folder: Path, config: dict[str, Any]) -> None:
+    """Writes how a family prepares pictures, with the library's own image processor."""
+    from transformers import Idefics3ImageProcessor, LlavaOnevisionImageProcessor, SmolVLMImageProcessor
+
+    side, kind = config["vision_config"]["image_size"], config["model_type"]
+    if kind == "llava":
+        write_clip_preprocessor(folder, side)
+    elif kind == "llava_onevision":
+        resolutions = config["image_grid_pinpoints"]
+        LlavaOnevisionImageProcessor(
+            size={"height": side, "width": side}, image_grid_pinpoints=resolutions
+        ).save_pretrained(folder)
+    else:
+        made = SmolVLMImageProcessor if kind == "smolvlm" else Idefics3ImageProcessor
+        made(size={"longest_edge": 3 * side}, max_image_size={"longest_edge": side}).save_pretrained(folder)
 
 
 def write_clip_preprocessor(folder: Path, size: int) -> None:

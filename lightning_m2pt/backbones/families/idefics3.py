@@ -11,6 +11,8 @@ from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at, rows_given_to
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_rules.idefics3 import Idefics3Tiles
+from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 
 MOST_JOINED = 64
 
@@ -42,6 +44,11 @@ class Idefics3(Family):
             patches=patches,
             rows_behind_connector=patches // config.scale_factor**2,
         )
+
+    def picture_rules(self, config: Any, image_processor: Any, tokenizer: Any) -> PictureRules:  # noqa: ANN401
+        """Tiles line by line, each between tokens that name it, then a small copy of the picture."""
+        rows = self.tower_form(config).rows_behind_connector
+        return Idefics3Tiles(image_processor, tokenizer, config.vision_config.image_size, rows)
 
     def tower_states(self, model: Any, pixel_values: Tensor) -> Tensor:  # noqa: ANN401
         """Runs the library's own way to image features up to its connector.

@@ -12,6 +12,8 @@ from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at, rows_given_to
 from lightning_m2pt.backbones.families.llava import LANGUAGE, VISION_TOWER, check_features, features_form
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_rules.llava_onevision import LlavaOnevisionTiles
+from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 
 MOST_TILES = "anyres_max_"
 """What ``vision_aspect_ratio`` begins with; the most tiles of a picture at its own size follow."""
@@ -41,6 +43,17 @@ class LlavaOnevision(Family):
     def picture_tokens(self, config: Any) -> tuple[int, ...]:  # noqa: ANN401
         """Returns the tokens of pictures and of videos."""
         return config.image_token_id, config.video_token_id
+
+    def picture_rules(self, config: Any, image_processor: Any, tokenizer: Any) -> PictureRules:  # noqa: ANN401
+        """A small copy of the picture, then tiles of it; in a sample of several pictures one tile of each."""
+        tower = config.vision_config
+        return LlavaOnevisionTiles(
+            image_processor,
+            tower.image_size,
+            tower.image_size // tower.patch_size,
+            config.image_grid_pinpoints,
+            int(config.vision_aspect_ratio.removeprefix(MOST_TILES)),
+        )
 
     def tower_states(self, model: Any, pixel_values: Tensor) -> Tensor:  # noqa: ANN401
         """Runs the library's own way to image features up to its projector; which tiles belong together comes later."""
