@@ -23,7 +23,7 @@ from lightning_m2pt.metrics.agreement import agreement
 from lightning_m2pt.metrics.predictions import PredictionFile
 from lightning_m2pt.metrics.word_matching import exact
 from lightning_m2pt.testing.small_processor import word_tokenizer
-from tests.support.prediction_files import CLEAN, vsr_predictions, written
+from tests.support.answers.prediction_files import CLEAN, vsr_predictions, written
 from tests.support.stored_backbone import change_json, change_tensors
 
 

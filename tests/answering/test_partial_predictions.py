@@ -15,7 +15,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.system.file_lock import HeldLock, locked
 from tests.runs.test_evaluation import Killed, changed_header, frozen_experiment, kill_after, rows_of
-from tests.support.prediction_files import row_of
+from tests.support.answers.prediction_files import row_of
 
 HEADER = {
     "format": 1,

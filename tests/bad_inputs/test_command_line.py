@@ -4,7 +4,7 @@ import pytest
 
 from lightning_m2pt.main import VERBS
 from tests.bad_inputs.refusal import assert_refused
-from tests.support.prediction_files import vsr_predictions, written
+from tests.support.answers.prediction_files import vsr_predictions, written
 
 BASE = ("--config", "experiments/m2pt_base.yaml")
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

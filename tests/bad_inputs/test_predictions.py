@@ -9,7 +9,7 @@ import pytest
 
 from lightning_m2pt.main import main
 from tests.bad_inputs.refusal import assert_refused
-from tests.support.prediction_files import (
+from tests.support.answers.prediction_files import (
     header_of,
     mme_predictions,
     mnist_predictions,

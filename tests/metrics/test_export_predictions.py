@@ -19,7 +19,7 @@ from lightning_m2pt.metrics.mme import COGNITION, PERCEPTION
 from lightning_m2pt.metrics.peer_formats.formats import FORMATS, export_files
 from lightning_m2pt.metrics.predictions import PredictionFile
 from lightning_m2pt.metrics.score import Score, score
-from tests.support.prediction_files import (
+from tests.support.answers.prediction_files import (
     CLEAN,
     MESSY,
     mme_predictions,

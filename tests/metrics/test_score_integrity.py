@@ -28,8 +28,8 @@ from lightning_m2pt.report.tables.formats import formatted as written_table
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.report.tables.groups import score_report
 from lightning_m2pt.runs.scoring import score_under
-from tests.support.evaluated_folders import pope_questions, vsr_questions, write_predictions
-from tests.support.prediction_files import header_of, pope_predictions, row_of, vsr_predictions, written
+from tests.support.answers.evaluated_folders import pope_questions, vsr_questions, write_predictions
+from tests.support.answers.prediction_files import header_of, pope_predictions, row_of, vsr_predictions, written
 
 VSR_FILE = vsr_predictions(("yes", "no"), questions=6)
 Change = Callable[[list[dict[str, Any]]], object]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from lightning_m2pt.commands.verbs import VERBS, needs_checkout
-from tests.support.evaluated_folders import write_outputs
+from tests.support.answers.evaluated_folders import write_outputs
+from tests.support.answers.report_folders import SETS, write_everything
 from tests.support.installed_wheel import ROOT, build_wheel, called, install_wheel
-from tests.support.report_folders import SETS, write_everything
 from tests.support.small_experiment import run_with_a_set
 
 LARGEST_WHEEL = 20_000_000

@@ -12,7 +12,7 @@ from lightning_m2pt.report.tables.contamination import (
 )
 from lightning_m2pt.runs.evaluated import ORDER_OF_SETS
 from lightning_m2pt.storage.run_record import read_run_record
-from tests.support.evaluated_folders import mnist_questions, vsr_questions, write_predictions, write_run
+from tests.support.answers.evaluated_folders import mnist_questions, vsr_questions, write_predictions, write_run
 from tests.support.small_experiment import fitted, small_words
 
 VISION_FLAN_TASKS = (

@@ -15,8 +15,8 @@ from lightning_m2pt.main import main
 from lightning_m2pt.report.page import cost as report_cost
 from lightning_m2pt.report.page.cost import cost_table
 from lightning_m2pt.runs.evaluated import Group, grouped, read_run
-from tests.support.evaluated_folders import vsr_questions
-from tests.support.report_folders import LENGTHS, write_tuned
+from tests.support.answers.evaluated_folders import vsr_questions
+from tests.support.answers.report_folders import LENGTHS, write_tuned
 from tests.support.small_experiment import small_words
 
 MEBIBYTE = 1024**2

@@ -11,7 +11,7 @@ from lightning_m2pt.report.page.parts import parts_of
 from lightning_m2pt.report.page.variants import lead_of
 from lightning_m2pt.report.tables.formats import Column, ReportTable, latex
 from tests.report.test_page_pieces import HOSTILE, hostile_outputs
-from tests.support.report_folders import write_everything
+from tests.support.answers.report_folders import write_everything
 from tests.support.strict_latex import check_document
 
 TEXTS = [

@@ -15,8 +15,8 @@ from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.report.page.material import read_material
 from lightning_m2pt.runs.evaluated import read_run
-from tests.support.evaluated_folders import mnist_questions, vsr_questions, write_outputs
-from tests.support.report_folders import LENGTHS, write_everything, write_frozen, write_tuned
+from tests.support.answers.evaluated_folders import mnist_questions, vsr_questions, write_outputs
+from tests.support.answers.report_folders import LENGTHS, write_everything, write_frozen, write_tuned
 
 PLACE = "small"
 

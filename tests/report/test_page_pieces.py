@@ -25,8 +25,8 @@ from lightning_m2pt.report.page.parts import MOST_IN_RADAR, looks_of, parts_of
 from lightning_m2pt.report.page.variants import lead_of
 from lightning_m2pt.report.tables.backbone_gates import gate_notes, missed_gate_notes, say_missed_gates
 from lightning_m2pt.report.tables.formats import Column, ReportTable, latex, markdown, terminal
-from tests.support.evaluated_folders import mnist_questions, vsr_questions
-from tests.support.report_folders import LENGTHS, write_everything, write_tuned
+from tests.support.answers.evaluated_folders import mnist_questions, vsr_questions
+from tests.support.answers.report_folders import LENGTHS, write_everything, write_tuned
 
 HOSTILE = (
     '<script>alert(1)</script><img src=x onerror=y> & \\input{/etc/passwd} $x_1$ % # ~ ^ \u202e\x00\ud800 "quoted"'

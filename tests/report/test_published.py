@@ -9,7 +9,7 @@ from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.mme import SUBTASKS
 from lightning_m2pt.report.tables.published import published_results
-from tests.support.evaluated_folders import mme_questions, vsr_questions, write_predictions, write_run
+from tests.support.answers.evaluated_folders import mme_questions, vsr_questions, write_predictions, write_run
 
 OFFICIAL = published_results()["setting"]["sets"]["mme"]["questions"]
 PICTURES = {subtask: questions // 2 for subtask, questions in OFFICIAL.items()}

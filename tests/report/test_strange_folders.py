@@ -16,7 +16,7 @@ from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.report.page.material import Group, fingerprint_of
 from lightning_m2pt.runs.evaluated import find_run_folders, grouped, read_run
 from lightning_m2pt.storage.run_record import read_run_record, short_hash
-from tests.support.evaluated_folders import pope_questions, vsr_questions, write_predictions, write_run
+from tests.support.answers.evaluated_folders import pope_questions, vsr_questions, write_predictions, write_run
 
 QUESTIONS = vsr_questions(8)
 

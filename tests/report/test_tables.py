@@ -15,7 +15,7 @@ from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.runs.evaluated import grouped, read_run
-from tests.support.evaluated_folders import (
+from tests.support.answers.evaluated_folders import (
     mme_questions,
     mnist_questions,
     vsr_questions,

@@ -25,7 +25,7 @@ from lightning_m2pt.metrics.peer_formats.formats import export_files
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.runs import lmms_eval_manifest
 from tests.configuration.test_experiments import benchmark_words
-from tests.support.lmms_eval_requests import Request, documents, install_stand_in, pictures, requests_of
+from tests.support.answers.lmms_eval_requests import Request, documents, install_stand_in, pictures, requests_of
 from tests.support.small_experiment import fitted, small_words
 
 FROZEN = "experiments/frozen.yaml"

@@ -19,8 +19,8 @@ from experiments.runs.training import checkpoints_folder
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, write_checkpoint
 from lightning_m2pt.system.atomic_files import DRAFT
+from tests.support.runs.write_faults import Killed, disk_error, every_fault
 from tests.support.small_experiment import small_words
-from tests.support.write_faults import Killed, disk_error, every_fault
 
 
 @pytest.fixture(scope="module")

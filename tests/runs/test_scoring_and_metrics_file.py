@@ -8,7 +8,7 @@ import pytest
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs.metrics_file import read_metrics
 from lightning_m2pt.runs.scoring import score_under
-from tests.support.prediction_files import vsr_predictions, written
+from tests.support.answers.prediction_files import vsr_predictions, written
 
 
 def test_a_file_is_scored_under_its_own_rule_and_never_against_other_data(tmp_path: Path) -> None:

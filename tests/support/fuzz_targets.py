@@ -29,9 +29,9 @@ from lightning_m2pt.storage.fetched_files import FetchRecord, read_record, write
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.testing.random_backbone import random_backbone, write_configs
 from lightning_m2pt.testing.small_processor import small_processor
+from tests.support.answers.prediction_files import mme_predictions
 from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, write_parquet
-from tests.support.prediction_files import mme_predictions
 
 
 @dataclass

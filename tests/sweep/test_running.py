@@ -15,7 +15,7 @@ from experiments.sweep.file import read_sweep
 from experiments.sweep.jobs import SweepSettings, cells
 from experiments.sweep.record import Entry, State, SweepRecord
 from experiments.sweep.status import JobStatus, time_left
-from tests.support.sweep_driver import main
+from tests.support.runs.sweep_driver import main
 
 ROOT = Path(__file__).parents[2]
 KILLS = 6
@@ -53,7 +53,7 @@ def words_for(path: Path, *more: str) -> list[str]:
 
 def start(path: Path, *more: str) -> subprocess.Popen[bytes]:
     log = (path.parent / "driver.log").open("ab")
-    command = [sys.executable, "-m", "tests.support.sweep_driver", *words_for(path, *more)]
+    command = [sys.executable, "-m", "tests.support.runs.sweep_driver", *words_for(path, *more)]
     return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
 

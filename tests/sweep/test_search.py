@@ -18,7 +18,7 @@ from experiments.sweep.jobs import SweepSettings
 from experiments.sweep.search import plan_search, trial_rates
 from experiments.sweep.study import known_searches
 from lightning_m2pt.errors import BadInputError
-from tests.support.sweep_driver import main
+from tests.support.runs.sweep_driver import main
 
 ROOT = Path(__file__).parents[2]
 RANGES = {"prompts": (1e-3, 1e-1), "interaction": (1e-4, 1e-2)}
@@ -175,7 +175,7 @@ def test_a_trial_that_diverges_is_not_chosen_and_not_repeated(tmp_path):
 def test_a_search_that_is_killed_ends_with_the_same_trials(tmp_path):
     whole, cut = write_sweep(tmp_path / "whole"), write_sweep(tmp_path / "cut")
     assert main(words_for(whole)) == 0
-    command = [sys.executable, "-m", "tests.support.sweep_driver", *words_for(cut)]
+    command = [sys.executable, "-m", "tests.support.runs.sweep_driver", *words_for(cut)]
     for several in (1, 4):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60

@@ -19,7 +19,7 @@ from lightning_m2pt.commands.report import read_groups
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.runs.evaluated import find_run_folders
-from tests.support.small_sweep import write_experiment, write_sweep
+from tests.support.runs.small_sweep import write_experiment, write_sweep
 
 ROOT = Path(__file__).parents[2]
 

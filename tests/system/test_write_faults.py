@@ -15,8 +15,8 @@ from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint, recover_checkpoints, write_checkpoint
 from lightning_m2pt.system import atomic_files
 from lightning_m2pt.system.atomic_files import cannot_write, draft_of, free_bytes, remove_dead_drafts, write_atomically
-from tests.support.prediction_files import row_of
-from tests.support.write_faults import Killed, disk_error, every_fault
+from tests.support.answers.prediction_files import row_of
+from tests.support.runs.write_faults import Killed, disk_error, every_fault
 
 FAULTS = [(disk_error(errno.ENOSPC), False), (disk_error(errno.EIO), True), (Killed, True)]
 ALL_FAULTS = [

@@ -19,7 +19,7 @@ LONGEST_WAIT = 4.0
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.killable_training", str(folder)],
+        [sys.executable, "-m", "tests.support.runs.killable_training", str(folder)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint
 from lightning_m2pt.tuning.loop_counters import recount_micro_batches
-from tests.support.resumable_toy import STEPS_PER_EPOCH, InterruptAt, Interrupted, LoggingToy, Toy
+from tests.support.runs.resumable_toy import STEPS_PER_EPOCH, InterruptAt, Interrupted, LoggingToy, Toy
 from tests.support.small_experiment import fitted, small_words
 from tests.tuning.test_training import EXACT, StopAtStep, adapter, largest_difference
 

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint
 
-from tests.support.resumable_toy import SAVED_EVERY, STEPS_PER_EPOCH, InterruptAt, Interrupted, Toy
+from tests.support.runs.resumable_toy import SAVED_EVERY, STEPS_PER_EPOCH, InterruptAt, Interrupted, Toy
 
 HOOKS = [name for name in dir(Callback) if name.startswith("on_")]
 AT_THE_END_OF_EPOCHS = {"check_val_every_n_epoch": 1}

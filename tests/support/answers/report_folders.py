@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.storage.run_record import short_hash
-from tests.support.evaluated_folders import (
+from tests.support.answers.evaluated_folders import (
     Rows,
     mme_questions,
     mnist_questions,

@@ -1,7 +1,7 @@
 """Stands for ``m2pt`` in tests of sweeps: the same words, folders, signals and exit codes, without a model.
 
-``python -m tests.support.sweep_program train --config FILE --seed_everything 0``; the file says how long a run takes,
-which seeds fail, and which learning rate is best. A run counts its starts and notices a second one beside it.
+``python -m tests.support.runs.sweep_program train --config FILE --seed_everything 0``; the file says how long a run
+takes, which seeds fail, and which learning rate is best. A run counts its starts and notices a second one beside it.
 """
 
 import fcntl

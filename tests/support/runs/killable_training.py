@@ -1,4 +1,4 @@
-"""A training in a process of its own, for tests that kill it: ``python -m tests.support.killable_training FOLDER``."""
+"""A training of its own process, for tests that kill it: ``python -m tests.support.runs.killable_training FOLDER``."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""``m2pt sweep`` with ``sweep_program`` in the place of ``m2pt``: ``python -m tests.support.sweep_driver run FILE``."""
+"""``m2pt sweep`` with ``sweep_program`` for ``m2pt``: ``python -m tests.support.runs.sweep_driver run FILE``."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from experiments.sweep.file import Variant
 from experiments.sweep.jobs import SweepSettings
 from lightning_m2pt.errors import M2PTError
 
-PROGRAM = (sys.executable, "-m", "tests.support.sweep_program")
+PROGRAM = (sys.executable, "-m", "tests.support.runs.sweep_program")
 
 
 def parsed(variant: Variant, _setting: SweepSettings) -> SimpleNamespace:
