@@ -38,7 +38,7 @@ def test_answers_end_at_the_end_token_and_lead_by_their_closest_step(monkeypatch
         return SimpleNamespace(logits=next(steps)[left[0]])
 
     monkeypatch.setattr(greedy, "advance", advance)
-    backbone = SimpleNamespace(prefill=lambda _: SimpleNamespace(logits=STEPS[0]))
+    backbone = SimpleNamespace(prefill=lambda _: SimpleNamespace(logits=STEPS[0]), never_answered=())
     assert greedy_answers(backbone, SimpleNamespace(), limit, END) == EXPECTED[limit]
 
 
