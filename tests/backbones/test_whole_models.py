@@ -1,5 +1,6 @@
 """Whole models of transformers: the library's own logits and `generate`, prompts both ways, on tiny models on disk."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,35 @@ def test_packed_layers_are_the_model_with_their_dequantised_weights(tmp_path: Pa
     batch = random_batch(dtype=torch.float64)
     found, expected = (each.logits(each(batch).hidden_states) for each in (packed, plain))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", ["token", "prefix"])
+def test_recomputed_activations_give_the_same_gradients(tmp_path: Path, path: str) -> None:
+    write_whole_model(tmp_path, llava_config())
+    found, calls = [], []
+    for recomputes in (False, True):
+        backbone = VisionLanguageModel(str(tmp_path), dtype="float64", activation_checkpointing=recomputes)
+        backbone.load()
+        backbone.train()
+        counted = [backbone.tower_blocks()[1].mlp, backbone.decoder().layers[1].mlp]
+        times = [0, 0]
+        for number, module in enumerate(counted):
+            module.register_forward_pre_hook(
+                lambda *_, each=number, times=times: times.__setitem__(each, times[each] + 1)
+            )
+        found.append(loss_and_gradients(backbone, path, Shortcuts()))
+        calls.append(times)
+    assert calls == [[1, 1], [2, 2]]
+    for each, numbers in found[0].items():
+        torch.testing.assert_close(found[1][each], numbers, rtol=1e-10, atol=1e-12, msg=each)
+
+
+def test_nothing_attached_or_nothing_in_it_is_the_untouched_model(tmp_path: Path) -> None:
+    backbone, batch = written(tmp_path, "llava")[0], random_batch(dtype=torch.float64)
+    untouched = backbone.logits(backbone(batch).hidden_states)
+    for method in (M2PT(0, 0, interaction=False), M2PT(3, 2, interaction=False)):
+        method.build(backbone, torch.Generator())
+        method.attach(backbone, frozenset(method.part_names()))
+        assert torch.equal(backbone.logits(backbone(batch).hidden_states), untouched)
+        method.detach(backbone)
+        assert torch.equal(backbone.logits(backbone(batch).hidden_states), untouched)

@@ -22,11 +22,19 @@ from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.tuning.trained_parameters import assert_same_set, trained_parameters
 from tests.backbones.test_rebuilt_backbone import SHIPPED
 from tests.support.small_experiment import BASE, checked, fitted, small_words
+from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
 
 FOLDER = Path("experiments")
 EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 STRATEGIES = sorted(FOLDER.glob("strategies/*.yaml"))
 BACKBONES = sorted(FOLDER.glob("backbones/*.yaml"))
+EMBEDDED = [path for path in BACKBONES if "embedded:" in path.read_text()]
+WHOLE = {
+    "llava_1_5_7b": ("llava-1.5-7b-hf", llava_config),
+    "llava_onevision_0_5b": ("llava-onevision-qwen2-0.5b-ov-hf", onevision_config),
+    "smolvlm_256m": ("SmolVLM-256M-Instruct", idefics3_config),
+}
+"""Backbones that are folders below M2PT_MODELS, with the name of each and what its configuration is like."""
 SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
 PARTS = sorted(FOLDER.glob("parts/*.yaml"))
 TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
@@ -36,7 +44,8 @@ def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PARTS])
     assert len(EXPERIMENTS) == 26
     assert len(STRATEGIES) == 4
-    assert len(BACKBONES) == 2
+    assert len(EMBEDDED) == 2
+    assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE)
     assert len(TESTBED) == 14
     assert len(PARTS) == 4
 
@@ -71,7 +80,7 @@ def test_strategies_combine_with_any_experiment(path):
         assert parsed.config["trainer"]["max_steps"] == (300 if experiment in TESTBED else -1)
 
 
-@pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.stem)
 def test_backbones_take_the_place_of_any_testbed_experiments(path):
     chosen = yaml.safe_load(path.read_text())
     assert list(chosen) == ["model"]
@@ -86,6 +95,20 @@ def test_backbones_take_the_place_of_any_testbed_experiments(path):
         backbone = parse_experiment(words).config["model"]["backbone"]
         wanted = interpolated(chosen)["model"]["backbone"]["init_args"]
         assert {key: backbone["init_args"][key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_models_take_the_place_of_the_testbeds_backbone(name, tmp_path, monkeypatch):
+    folder, config = WHOLE[name]
+    words = ["--config", BASE, "--config", f"experiments/backbones/{name}.yaml"]
+    words += ["--model.method.visual_rows_to_text", "none"]
+    monkeypatch.setenv("M2PT_MODELS", str(tmp_path))
+    with pytest.raises(BadInputError, match=f"{folder} is not there"):
+        parse_experiment(words)
+    write_whole_model(tmp_path / folder, config())
+    backbone = parse_experiment(words).model.backbone
+    assert backbone.folder == tmp_path / folder
+    assert backbone.dtype_name == "bfloat16"
 
 
 @pytest.mark.parametrize("path", [path for path in TESTBED if path.stem != "frozen"], ids=lambda path: path.stem)
