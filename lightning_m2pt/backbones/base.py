@@ -37,7 +37,8 @@ class Attachment:
         visual_prompts: Prompt rows of the vision tower's layers.
         textual_prompts: Prompt rows of the decoder's layers.
         visual_rows_to_text: Which rows of the last vision layer's input go through the connector besides patches.
-            ``official``: the raw prompt rows but the first, and CLS (the published code drops row 0, a prompt);
+            ``official``: the raw prompt rows but the first, and CLS (the published code drops row 0, a prompt); a tower
+            without CLS gives none;
             ``all``: all raw prompt rows, no CLS; ``none``: patches only.
         connector: Stands in for the pretrained projector.
         lm_head: Stands in for the pretrained head.
@@ -72,11 +73,11 @@ class Attachment:
         prompts, prefix = self.textual_prompts, self.key_value_prefix
         return (prompts.length if prompts is not None else 0) + (prefix.length if prefix is not None else 0)
 
-    def rows_beside_patches(self) -> int:
-        """Returns how many rows of an image go through the connector besides its patches."""
+    def rows_beside_patches(self, *, has_cls: bool = True) -> int:
+        """Returns how many rows of an image go through the connector besides its patches; without CLS one less."""
         if self.visual_prompts is None or self.visual_rows_to_text == "none":
             return 0
-        return self.visual_prompts.length  # ``official`` takes one prompt row less than ``all``, and CLS
+        return self.visual_prompts.length - int(self.visual_rows_to_text == "official" and not has_cls)
 
     def raw_prompt_rows(self) -> int:
         """Returns how many rows every image begins with in the decoder that are the same for all pictures."""
@@ -99,6 +100,8 @@ class BackboneShape:
     Attributes:
         end_of_positions: Why there are no more than ``maximum_positions``, as the end of a sentence.
         raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
+        visual_prefix_refused: Why visual prompts cannot be keys and values; empty: they can.
+        vision_rows_in_front: The tower's own rows before its patches: CLS, and registers.
     """
 
     vision_layers: int
@@ -124,6 +127,8 @@ class BackboneShape:
     end_of_positions: str = "the language model knows no later position"
     quantised_language_model: bool = False
     raw_rows_refused: str = ""
+    visual_prefix_refused: str = ""
+    vision_rows_in_front: int = 1
 
 
 class Backbone(nn.Module, ABC):
@@ -249,7 +254,8 @@ class Backbone(nn.Module, ABC):
 
     def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:
         """Returns how many rows each run has that ``connected_rows`` would give, by arithmetic."""
-        return [self.shape.patches + self.attachment.rows_beside_patches()] * len(pixel_values)
+        beside = self.attachment.rows_beside_patches(has_cls=self.shape.vision_rows_in_front > 0)
+        return [self.shape.patches + beside] * len(pixel_values)
 
     @abstractmethod
     def decode_rows(self, embeddings: Tensor) -> Tensor:

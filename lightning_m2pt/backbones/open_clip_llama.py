@@ -21,7 +21,7 @@ from lightning_m2pt.backbones.library_forward import library_rows
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.quantised import parameter_count, quantised_fingerprint, refuse_missing_package
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
-from lightning_m2pt.backbones.vision_tower import load_tower, stored_tower, tower_on_meta
+from lightning_m2pt.backbones.towers.open_clip_files import load_tower, stored_tower, tower_on_meta
 from lightning_m2pt.backbones.weight_files import (
     Shape,
     Stored,

@@ -6,7 +6,7 @@ from typing import Any
 from lightning_m2pt.backbones.base import BackboneShape
 from lightning_m2pt.backbones.proven_forms import check_language_config
 from lightning_m2pt.backbones.rotations import end_of_positions, usable_positions
-from lightning_m2pt.backbones.tower_config import check_tower_config
+from lightning_m2pt.backbones.towers.open_clip_config import check_tower_config
 
 
 def shape_of(

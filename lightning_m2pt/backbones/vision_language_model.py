@@ -96,6 +96,7 @@ class VisionLanguageModel(CausalDecoding):
             vision_quick_gelu=tower.hidden_act == "quick_gelu",
             text_mlp_width=text.intermediate_size,
             raw_rows_refused=self.family.raw_rows_refused,
+            vision_rows_in_front=int(self.form.has_cls),
         )
 
     @property

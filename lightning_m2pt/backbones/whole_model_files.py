@@ -33,7 +33,7 @@ from lightning_m2pt.backbones.proven_forms import (
     check_language_config,
 )
 from lightning_m2pt.backbones.quantised import PACKED, SCALES, WEIGHT, Quantization, quantise_layers
-from lightning_m2pt.backbones.tower_config import MOST_PIXELS
+from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
 from lightning_m2pt.backbones.weight_files import (
     INDEX,
     Stored,

@@ -224,6 +224,12 @@ class M2PT(WithInteraction):
         return chosen
 
     def _check_prefix_path(self, shape: BackboneShape) -> None:
+        if self.visual_length and shape.visual_prefix_refused:
+            raise BadInputError(
+                shape.visual_prefix_refused,
+                where="model.method.path",
+                expected="auto or token, with this backbone",
+            )
         visual = set(self._chosen_visual_layers(shape)) if self.visual_length else None
         textual = None
         if self.textual_length:

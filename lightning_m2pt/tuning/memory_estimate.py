@@ -92,8 +92,8 @@ def estimated_memory(
     vision_layers = shape.vision_layers - 1 if VISION_PLACES & set(places) else 0
     text_layers = 0 if set(places) <= {"head"} else shape.text_layers
     prompts = 0 if attachment.visual_prompts is None else attachment.visual_prompts.length
-    vision_rows = micro_batch.samples * (shape.patches + 1 + prompts)
-    image_rows = shape.patches + attachment.rows_beside_patches()
+    vision_rows = micro_batch.samples * (shape.patches + shape.vision_rows_in_front + prompts)
+    image_rows = shape.patches + attachment.rows_beside_patches(has_cls=shape.vision_rows_in_front > 0)
     text_rows = micro_batch.samples * (micro_batch.text_rows + image_rows + attachment.rows_before_text())
     vision_layer = vision_rows * vision_layer_bytes(shape, places, size)
     text_layer = text_rows * text_layer_bytes(shape, attachment, places, size)

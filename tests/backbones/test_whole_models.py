@@ -20,7 +20,7 @@ from lightning_m2pt.testing.backbone_contract import backbone_contract
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
-from tests.support.float64_islands import float64_islands
+from tests.support.towers.float64_islands import float64_islands
 from tests.support.whole_models import llava_config, write_whole_model
 
 WINDOW = 6

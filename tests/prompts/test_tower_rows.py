@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.prompts.tower_rows import TowerPrefixPath, TowerTokenPath, takes_prompt_keys
 from lightning_m2pt.system.tensor_hashes import hash_tensors
-from tests.support.float64_islands import float64_islands
-from tests.support.small_towers import KINDS, LAYERS, WIDTH, blocks_of, pictures, rows_in_front, small_tower
+from tests.support.towers.float64_islands import float64_islands
+from tests.support.towers.small import KINDS, LAYERS, WIDTH, blocks_of, pictures, rows_in_front, small_tower
 
 LENGTH, USED = 3, LAYERS - 1
 EVERY = tuple(range(USED))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
 from lightning_m2pt.backbones.language_model import load_language_model
-from lightning_m2pt.backbones.vision_tower import load_tower
+from lightning_m2pt.backbones.towers.open_clip_files import load_tower
 from lightning_m2pt.main import main
 from tests.storage.foreign_files import write_clip, write_pickled_shards, write_torchscript
 from tests.support.stored_backbone import CONFIG, PROJECTOR, TOWER, WEIGHTS, store_backbone, stored

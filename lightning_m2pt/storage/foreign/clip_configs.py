@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_m2pt.backbones.config_values import bad_key, one_of, real_number, whole_number
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.tower_config import MOST_WIDTH, check_tower_config
+from lightning_m2pt.backbones.towers.open_clip_config import MOST_WIDTH, check_tower_config
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.foreign.clip_layouts import TowerSizes
 
