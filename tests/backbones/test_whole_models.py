@@ -155,15 +155,12 @@ def test_recomputed_activations_give_the_same_gradients(tmp_path: Path, path: st
         backbone = VisionLanguageModel(str(tmp_path), dtype="float64", activation_checkpointing=recomputes)
         backbone.load()
         backbone.train()
-        counted = [backbone.tower_blocks()[1].mlp, backbone.decoder().layers[1].mlp]
-        times = [0, 0]
-        for number, module in enumerate(counted):
-            module.register_forward_pre_hook(
-                lambda *_, each=number, times=times: times.__setitem__(each, times[each] + 1)
-            )
+        counted: Counter[str] = Counter()
+        for name, block in (("tower", backbone.tower_blocks()[1]), ("decoder", backbone.decoder().layers[1])):
+            block.mlp.register_forward_pre_hook(lambda *_, name=name, counted=counted: counted.update([name]))
         found.append(loss_and_gradients(backbone, path, Shortcuts()))
-        calls.append(times)
-    assert calls == [[1, 1], [2, 2]]
+        calls.append(dict(counted))
+    assert calls == [{"tower": 1, "decoder": 1}, {"tower": 2, "decoder": 2}]
     for each, numbers in found[0].items():
         torch.testing.assert_close(found[1][each], numbers, rtol=1e-10, atol=1e-12, msg=each)
 
