@@ -50,7 +50,7 @@ class BenchmarkScores(Callback):
                 "default_rule": benchmark.rules[0],
             }
             metric = ScoreMetric(header, benchmark.questions()).to(pl_module.device)
-            answering = GreedyAnswering(benchmark.processor, benchmark.max_new_tokens)
+            answering = GreedyAnswering(benchmark.processor, benchmark.max_new_tokens, benchmark.template)
             for asked in benchmark.predict_dataloader():
                 answers = answering.answer(pl_module.backbone, asked.to(pl_module.device))
                 metric.update(asked.sample_ids, [answer.text for answer in answers])

@@ -17,10 +17,10 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.collate import Collator
 from lightning_m2pt.inputs.images import check_image
 from lightning_m2pt.inputs.mistakes import collecting, mistakes_of, refuse
+from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import ImageSource, Question, Sample, Turn
 from lightning_m2pt.inputs.stored_image import StoredImage
-from lightning_m2pt.inputs.templates import template_named
 
 MISSING_IMAGES_LISTED = 10
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy
 from typing_extensions import override
@@ -15,13 +15,13 @@ from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, 
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import are_collected, refuse
+from lightning_m2pt.inputs.named_templates import TemplateName
 from lightning_m2pt.inputs.samples import Question, Sample
 from lightning_m2pt.inputs.templates import IMAGE_MARK
 from lightning_m2pt.metrics.choice_letter import MOST_CHOICES, letters_of, plain
 from lightning_m2pt.metrics.known_sizes import Revision
 from lightning_m2pt.tuning.sample_order import SampleLoader
 
-TemplateName = Literal["vicuna_v1", "plain"]
 T = TypeVar("T")
 
 

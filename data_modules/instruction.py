@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy
 import torch
@@ -15,6 +14,7 @@ from data_modules.base import DataModule, OnPicture, image_bytes, nobody_asks, u
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.inputs.collate import EncodedSample, encoded_sample
+from lightning_m2pt.inputs.named_templates import TemplateName
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
@@ -27,8 +27,6 @@ from lightning_m2pt.tuning.sample_order import (
     checked_micro_batch_size,
     samples_of_steps,
 )
-
-TemplateName = Literal["vicuna_v1", "plain"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from experiments.testbed.asking import TRUE_FALSE, YES_NO
 from experiments.testbed.evaluation_questions import EVALUATION_PHRASINGS
 from experiments.testbed.questions import QUESTION_TYPES
 from experiments.testbed.vocabulary import COLOURS, COLUMNS, NAMES, NOTHING, ROWS, SIZES
-from lightning_m2pt.inputs.templates import TEMPLATES
+from lightning_m2pt.inputs.named_templates import PUBLISHED
 
 UNKNOWN, BEGINNING, END, PADDING = "<unk>", "<s>", "</s>", "<pad>"
 SPECIAL_TOKENS = (UNKNOWN, BEGINNING, END, PADDING)
@@ -35,7 +35,7 @@ def vocabulary_texts() -> list[str]:
     texts += [NOTHING, "a an left right of above below higher lower leftmost rightmost", *OFFICIAL_PROMPTS]
     texts += [_without_slots(phrasing.text) for kind in QUESTION_TYPES for phrasing in kind.phrasings]
     texts += [_without_slots(phrasing) for phrasing in EVALUATION_PHRASINGS]
-    for template in TEMPLATES.values():
+    for template in PUBLISHED:
         texts += [template.system, template.before_question, template.before_answer]
     return texts
 

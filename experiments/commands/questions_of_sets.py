@@ -53,6 +53,7 @@ def questions_of_sets(experiment: Experiment, names: Sequence[str], several: int
             benchmark.template.name,
             question_batch(as_sample(question), benchmark.template, benchmark.processor),
             benchmark.max_new_tokens,
+            benchmark.processor.bound(benchmark.template).end_token_ids,
         )
         for benchmark, question in chosen_questions(experiment.benchmarks, names, several)
     ]

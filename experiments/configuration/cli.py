@@ -44,6 +44,7 @@ from lightning_m2pt.configuration.allowed_imports import (
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.configuration.parser_settings import PARSER
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.template_notices import say_notices
 from lightning_m2pt.tuning.module import TuningModule
 
 
@@ -111,6 +112,7 @@ class Experiment:
         processor = self.model.backbone.processor()
         for data_module in [self.data, *self.benchmarks]:
             data_module.connect(processor)
+        say_notices(processor, [data_module.template for data_module in [self.data, *self.benchmarks]])
         if isinstance(self.data, InstructionDataModule):
             self.data.set_order_seed(self.seed)
 

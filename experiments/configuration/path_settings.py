@@ -16,7 +16,9 @@ from lightning_m2pt.configuration.paths import (
     FileText,
     absolute,
     beside_its_file,
+    file_arguments,
     hashed,
+    is_yaml,
     path_arguments,
     portable,
 )
@@ -109,7 +111,11 @@ def paths_among_arguments(value: Mapping[str, Any], key: str, opened: Sequence[s
     """Returns the names of a group's settings, or of a component's arguments, that are paths."""
     class_path = value.get(CLASS_PATH)
     owner: type[Any] | None = class_of(class_path, opened) if isinstance(class_path, str) else GROUPS.get(key)
-    return NO_PATHS if owner is None else path_arguments(owner)
+    if owner is None:
+        return NO_PATHS
+    arguments = value.get(ARGUMENTS, value)
+    files = file_arguments(owner) if isinstance(arguments, Mapping) else NO_PATHS
+    return path_arguments(owner) | {name for name in files if is_yaml(arguments.get(name))}
 
 
 def class_of(class_path: str, opened: Sequence[str]) -> type[Any] | None:

@@ -13,7 +13,7 @@ from callbacks.stop_after_batch import StopAfterBatch
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.few_shot import add_examples
 from experiments.configuration.cli import Experiment
-from experiments.runs.folder import present_or_first, short_hash
+from experiments.runs.folder import present_or_first, short_hash, template_content
 from experiments.runs.lengths import check_question_lengths
 from experiments.runs.training import answering_trainer
 from lightning_m2pt.answering.decoding import Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
@@ -61,7 +61,7 @@ def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Ans
         BadInputError: If likelihoods are asked for and the set has no candidate answers.
     """
     if method == "greedy":
-        return GreedyAnswering(benchmark.processor, benchmark.max_new_tokens)
+        return GreedyAnswering(benchmark.processor, benchmark.max_new_tokens, benchmark.template)
     questions = benchmark.questions()
     of_each = {question.id: benchmark.candidates_of(question) for question in questions}
     lacking = next((question for question in questions if not of_each[question.id]), None)
@@ -110,7 +110,7 @@ def header_of(
     shared_prefix: bool = True,
 ) -> dict[str, Any]:
     """Returns the header of a set's prediction file; where rounding is coarse, batches belong to what decided it."""
-    decoding = {**answering.description(), "dtype": experiment.model.backbone.dtype_name}
+    decoding = {**answering.description(), "dtype": experiment.model.backbone.dtype_name, **template_content(benchmark)}
     if depends_on_batch(experiment.model.backbone.dtype_name):
         decoding |= {"batch_size": benchmark.batch_size, "shared_prefix": shared_prefix}
     return prediction_header(benchmark, adapter, toggles, decoding)

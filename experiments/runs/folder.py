@@ -9,10 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from data_modules.base import DataModule
 from experiments.configuration.cli import Experiment
 from experiments.trainer.surface import configured_processes, deciding_settings, split_decides
-from lightning_m2pt.configuration.paths import path_arguments
+from lightning_m2pt.configuration.paths import file_arguments, is_yaml, path_arguments
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.named_templates import PUBLISHED
 from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
 from lightning_m2pt.system.checkout import commit_of
 
@@ -31,10 +33,12 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     model, data = experiment.config["model"], experiment.config["data"]
     # What is read counts by its content (`data_fingerprint`), wherever it lies.
     not_deciding = {*NOT_DECIDING_DATA_KEYS, *path_arguments(type(experiment.data))}
-    if not data.get("init_args", {}).get("group_by_length"):
+    arguments = data.get("init_args", {})
+    not_deciding |= {name for name in file_arguments(type(experiment.data)) if is_yaml(arguments.get(name))}
+    if not arguments.get("group_by_length"):
         not_deciding.add("group_by_length")  # runs from before this key existed keep their names
     means_of_means, splits = model["loss_average"] == "micro_batch", split_decides(experiment.config)
-    if means_of_means or (splits and data.get("init_args", {}).get("micro_batch_size") is not None):
+    if means_of_means or (splits and arguments.get("micro_batch_size") is not None):
         not_deciding.remove("micro_batch_size")
     processes = configured_processes(experiment.config["trainer"])
     return {
@@ -49,7 +53,16 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         "seed": experiment.seed,
         "trainer": deciding_settings(experiment.config),
         **({"processes": processes} if splits and processes > 1 else {}),
+        **template_content(experiment.data),
     }
+
+
+def template_content(data: DataModule) -> dict[str, str]:
+    """Returns what a template says that no key of the configuration does; nothing for the published ones.
+
+    The model's own template is no part of the backbone's fingerprint: runs in other templates do not depend on it.
+    """
+    return {} if data.template in PUBLISHED else {"template_sha256": data.processor.bound(data.template).digest}
 
 
 def formerly_deciding(experiment: Experiment, decides: dict[str, Any]) -> dict[str, Any]:

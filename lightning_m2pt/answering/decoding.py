@@ -10,6 +10,7 @@ from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probab
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import DivergedError
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.inputs.processing import Processor
 
@@ -72,14 +73,17 @@ class GreedyAnswering:
     Attributes:
         processor: The backbone's tokenizer.
         max_new_tokens: Limit on an answer's tokens, the end token included.
+        template: What the questions are written in; it says which tokens end an answer.
     """
 
     processor: Processor
     max_new_tokens: int
+    template: Template
 
     def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
         """Decodes one answer for each of the batch's ``sample_ids``; the same question is answered once."""
-        decoded = greedy_answers(backbone, batch, self.max_new_tokens, self.processor.eos_token_id)
+        ends = self.processor.bound(self.template).end_token_ids
+        decoded = greedy_answers(backbone, batch, self.max_new_tokens, *ends)
         if isinstance(batch, PictureBatch):
             decoded = batch.of_every_name(decoded)
         refuse_not_finite(one.margin for one in decoded)
@@ -91,8 +95,10 @@ class GreedyAnswering:
         return self.max_new_tokens
 
     def description(self) -> dict[str, Any]:
-        """Returns the method and the limit."""
-        return {"method": "greedy", "max_new_tokens": self.max_new_tokens}
+        """Returns the method, the limit and, where there are several, the tokens that end an answer."""
+        ends = self.processor.bound(self.template).end_token_ids
+        several = {"end_token_ids": list(ends)} if len(ends) > 1 else {}
+        return {"method": "greedy", "max_new_tokens": self.max_new_tokens, **several}
 
 
 @dataclass(frozen=True)

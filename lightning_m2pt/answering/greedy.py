@@ -35,19 +35,25 @@ def read_questions(backbone: Backbone, batch: Batch | PictureBatch) -> DecodingS
 
 @torch.inference_mode()
 def greedy_answers(
-    backbone: Backbone, batch: Batch | PictureBatch, max_new_tokens: int, end_token_id: int
+    backbone: Backbone,
+    batch: Batch | PictureBatch,
+    max_new_tokens: int,
+    end_token_id: int,
+    *other_end_token_ids: int,
 ) -> list[GreedyAnswer]:
-    """Answers with the most likely token at each step; a question leaves the batch at its end token.
+    """Answers with the most likely token at each step; a question leaves the batch at an end token.
 
     Args:
         backbone: A loaded backbone, with or without an attached method; for a picture batch one that shares prefixes.
         batch: Questions without answers, padded on the right, or I pictures and their distinct questions.
         max_new_tokens: Longest answer, the end token included.
         end_token_id: Token that ends an answer.
+        other_end_token_ids: Further tokens that end one.
 
     Returns:
         One answer for each question of the batch, for each distinct one of a picture batch.
     """
+    ends = {end_token_id, *other_end_token_ids}
     state = read_questions(backbone, batch)
     questions = list(range(len(state.logits)))
     answers: list[list[int]] = [[] for _ in questions]
@@ -62,7 +68,7 @@ def greedy_answers(
         for place, (question, token, margin) in enumerate(choices):
             # A margin that is no number stays: min() would drop it.
             margins[question] = margin if math.isnan(margin) else min(margins[question], margin)
-            if token != end_token_id:
+            if token not in ends:
                 answers[question].append(token)
                 going_on.append(place)
         if not going_on or step == max_new_tokens - 1:

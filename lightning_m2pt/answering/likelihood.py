@@ -16,11 +16,11 @@ from lightning_m2pt.answering.decoding_steps import branch
 from lightning_m2pt.answering.greedy import read_questions
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
+from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample, Turn
-from lightning_m2pt.inputs.templates import ConversationTemplate
 
 ROWS_PER_LOGITS = 64
 """Rows of every question whose logits over the vocabulary are held at once."""
@@ -44,7 +44,7 @@ class Candidates:
         return [len(ids) for ids in self.token_ids]
 
 
-def tokenised_candidates(processor: Processor, template: ConversationTemplate, texts: Sequence[str]) -> Candidates:
+def tokenised_candidates(processor: Processor, template: Template, texts: Sequence[str]) -> Candidates:
     """Returns candidate answers as the tokens they are within a conversation.
 
     Raises:
@@ -68,7 +68,8 @@ def tokenised_candidates(processor: Processor, template: ConversationTemplate, t
                 expected="an answer whose tokens begin behind the question's",
                 hint="answer greedily",
             )
-        token_ids.append(tuple(ids[len(question) :]))
+        last = int(numpy.flatnonzero(encoded.labels != IGNORED_LABEL)[-1])  # templates may write more behind the end
+        token_ids.append(tuple(ids[len(question) : last + 1]))
     if len(set(token_ids)) != len(token_ids):
         raise BadInputError(
             f"the tokenizer reads two of {list(texts)!r:.80} alike", where="candidates", expected="different tokens"

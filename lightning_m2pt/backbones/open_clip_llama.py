@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.base_files import BaseFiles
 from lightning_m2pt.backbones.causal_decoding import CausalDecoding
+from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
@@ -98,14 +99,16 @@ class OpenClipLlama(CausalDecoding):
 
     def processor(self) -> Processor:
         """Returns the tokenizer of the language model's folder with the tower's image transform."""
+        tokenizer = load_tokenizer(self.language_folder)
         return Processor(
-            tokenizer=load_tokenizer(self.language_folder),
+            tokenizer=tokenizer,
             image_size=self.shape.image_size,
             mean=self.shape.image_mean,
             std=self.shape.image_std,
             interpolation=self.shape.interpolation,
             resize=self.shape.resize,
             vocabulary_size=self.shape.vocabulary_size,
+            chat_template=tokenizer_chat_template(self.language_folder, tokenizer),
         )
 
     @property

@@ -66,7 +66,7 @@ def attribute(
         BadInputError: If the answer has no such token.
     """
     batch = question.batch
-    answer = greedy_answers(backbone, batch, question.max_new_tokens, processor.eos_token_id)[0].token_ids
+    answer = greedy_answers(backbone, batch, question.max_new_tokens, *question.end_token_ids)[0].token_ids
     if not 0 <= place < len(answer):
         raise BadInputError(
             f"the answer to {question.id} has {len(answer)} tokens",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lightning_m2pt.commands.parsers.questions import QUESTIONS_BY_DEFAULT
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
-from lightning_m2pt.inputs.templates import template_named
 from lightning_m2pt.inspection.samples import InspectedQuestion, question_batch
 from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.checkout import checkout_module
@@ -80,5 +80,7 @@ def own_question(image: Path, text: str, template: str, model: TuningModule) -> 
         BadInputError: If the picture or the text cannot be read.
     """
     sample = Sample(image.stem, image, str(image), (Turn(text),), (OWN,), str(image))
-    batch = question_batch(sample, template_named(template), model.backbone.processor())
-    return InspectedQuestion(OWN, image.stem, text, "", template, batch, MOST_ANSWER_TOKENS)
+    chosen, processor = template_named(template), model.backbone.processor()
+    batch = question_batch(sample, chosen, processor)
+    ends = processor.bound(chosen).end_token_ids
+    return InspectedQuestion(OWN, image.stem, text, "", chosen.name, batch, MOST_ANSWER_TOKENS, ends)

@@ -35,6 +35,18 @@ class PathMark:
 FilePath = Annotated[str, PathMark()]
 """A path of a file or folder, as text."""
 
+
+class NameOrFileMark:
+    """Says in a signature that a text is a name, or a YAML file's path."""
+
+    def __repr__(self) -> str:
+        """Shows as one word in a parser's help."""
+        return "file"
+
+
+NameOrFile = Annotated[str, NameOrFileMark()]
+"""A name, or the path of a YAML file, which ends as one."""
+
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 """Weights and configurations that come with the package, a folder each."""
 FOR_CONFIGURATIONS = ("M2PT_MODELS", "M2PT_DATA")
@@ -100,6 +112,27 @@ def path_arguments(owner: type[Any]) -> frozenset[str]:
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
             break
     return frozenset(found - INSIDE_ANOTHER)
+
+
+def file_arguments(owner: type[Any]) -> frozenset[str]:
+    """Returns the arguments of a class that are names or YAML files.
+
+    Args:
+        owner: The class.
+    """
+    constructors = (vars(base).get("__init__") for base in inspect.getmro(owner))
+    return frozenset(
+        one.name
+        for constructor in constructors
+        if constructor is not None
+        for one in inspect.signature(constructor).parameters.values()
+        if any(isinstance(part, NameOrFileMark) for part in parts_of(one.annotation))
+    )
+
+
+def is_yaml(value: object) -> bool:
+    """Tells whether the value of such an argument is a file."""
+    return isinstance(value, str) and value.endswith((".yaml", ".yml"))
 
 
 def is_path(annotation: Any, owner: type) -> bool:

@@ -1,7 +1,7 @@
 """From samples to what a model reads: token ids with labels and spans, and normalised pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
@@ -12,11 +12,14 @@ from torch import Tensor
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Span
+from lightning_m2pt.inputs.bound_template import BoundTemplate, bound
+from lightning_m2pt.inputs.chat_template import ChatTemplate
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.inputs.mistakes import made_of_each, refuse
+from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.picture_layout import ONE_RUN, PictureLayout, PreparedPicture
 from lightning_m2pt.inputs.samples import ImageSource, Sample, Turn
-from lightning_m2pt.inputs.templates import IMAGE_MARK, ConversationTemplate, Piece
+from lightning_m2pt.inputs.templates import IMAGE_MARK, Piece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -67,6 +70,7 @@ class Processor:
         resize: ``shortest_edge``: the short side becomes ``image_size``, then the centre is cropped (CLIP);
             ``squash``: both sides become ``image_size``.
         vocabulary_size: Rows of the model's token embedding; None looks at no token id.
+        chat_template: The model's own conversation template; None where it has none.
 
     Raises:
         BadInputError: If the tokenizer is not fast, has no end token, or begins or ends texts with a token that the
@@ -82,6 +86,7 @@ class Processor:
         interpolation: Interpolation = "bicubic",
         resize: ResizeRule = "shortest_edge",
         vocabulary_size: int | None = None,
+        chat_template: ChatTemplate | None = None,
     ) -> None:
         if not tokenizer.is_fast or tokenizer.eos_token is None:
             raise BadInputError(
@@ -95,6 +100,8 @@ class Processor:
         self.interpolation: Interpolation = interpolation
         self.resize: ResizeRule = resize
         self.vocabulary_size = vocabulary_size
+        self.chat_template = chat_template
+        self.bound_templates: dict[Template, BoundTemplate] = {}
         self.bos_ids = self._bos_ids()
         for token, numbers in ((tokenizer.bos_token, self.bos_ids), (tokenizer.eos_token, [self.eos_token_id])):
             self._refuse_unknown_ids(numbers, f"the tokenizer's own {token!r:.40}", tokenizer.name_or_path)
@@ -135,10 +142,20 @@ class Processor:
         ids: list[int] = self.tokenizer("a")["input_ids"]
         return ids[:1] if ids and ids[0] == self.tokenizer.bos_token_id else []
 
+    def bound(self, template: Template) -> BoundTemplate:
+        """Returns a template with what it is for this tokenizer.
+
+        Raises:
+            BadInputError: If it is the model's own, and there is none or it cannot be used.
+        """
+        if template not in self.bound_templates:
+            self.bound_templates[template] = bound(template, self.tokenizer, self.bos_ids, self.chat_template)
+        return self.bound_templates[template]
+
     def encode(
         self,
         sample: Sample,
-        template: ConversationTemplate,
+        template: Template,
         with_answers: bool = True,
         max_text_length: int | None = None,
     ) -> EncodedText:
@@ -148,20 +165,21 @@ class Processor:
     def encode_all(
         self,
         samples: Sequence[Sample],
-        template: ConversationTemplate,
+        template: Template,
         with_answers: bool = True,
         max_text_length: int | None = None,
     ) -> list[EncodedText]:
-        """Turns conversations into tokens as the published preprocessing does.
+        """Turns conversations into tokens as the published preprocessing does, or as the model's library does.
 
         The conversation's text is split at its images, each part is tokenised in one go, and a begin token, where the
-        tokenizer uses one, comes first. A token belongs to the piece of text in which it ends; answers end with the
-        end token, so a token that overlaps an answer also ends in it. Special tokens written in a text are read as
-        special tokens, as in the published preprocessing.
+        tokenizer uses one, comes first. In a model's own template whose images are tokens, the text is tokenised as a
+        whole. A token belongs to the piece of text in which it ends; answers end with the end token, so a token that
+        overlaps an answer also ends in it. In the published templates, special tokens written in a text are read as
+        special tokens, as in the published preprocessing; in the model's own they are refused.
 
         Args:
             samples: Conversations.
-            template: How they become text. Its end-of-answer text gives way to the tokenizer's own end token.
+            template: How they become text. A published one's end of answers gives way to the tokenizer's own end token.
             with_answers: False leaves the last answer out, for the model to give.
             max_text_length: Limit on tokens, an image counted as one; nothing is ever cut off.
 
@@ -169,11 +187,11 @@ class Processor:
             BadInputError: If a question or an answer contains the image mark, or a sample is too long or has a token
                 that the model does not have.
         """
-        refuse(mistakes_in_texts(samples, with_answers))
-        native = replace(template, end_of_answer=self.tokenizer.eos_token)
+        ready = self.bound(template)
+        refuse([*mistakes_in_texts(samples, with_answers), *ready.mistakes_in(samples)])
         encoded: list[EncodedText] = []
         for start in range(0, len(samples), SAMPLES_AT_ONCE):
-            encoded += self._encode_some(samples[start : start + SAMPLES_AT_ONCE], native, with_answers)
+            encoded += self._encode_some(samples[start : start + SAMPLES_AT_ONCE], ready, with_answers)
 
         def check(encoded_sample: tuple[Sample, EncodedText]) -> None:
             sample, text = encoded_sample
@@ -189,9 +207,7 @@ class Processor:
         made_of_each(zip(samples, encoded, strict=True), check)
         return encoded
 
-    def _encode_some(
-        self, samples: Sequence[Sample], template: ConversationTemplate, with_answers: bool
-    ) -> list[EncodedText]:
+    def _encode_some(self, samples: Sequence[Sample], template: BoundTemplate, with_answers: bool) -> list[EncodedText]:
         """Encodes a few hundred samples with one call of the tokenizer."""
         parts = [self._parts(sample, template, with_answers) for sample in samples]
         texts = [["".join(piece.text for piece in pieces) for pieces in of_sample] for of_sample in parts]
@@ -209,8 +225,8 @@ class Processor:
         spans_of: dict[tuple[Piece, ...], numpy.ndarray] = {}
         image_span = numpy.array([Span.IMAGE], numpy.int8)
         for parts_of_sample, texts_of_sample in zip(parts, texts, strict=True):
-            ids = list(self.bos_ids)
-            spans = [numpy.full(len(self.bos_ids), Span.SYSTEM, numpy.int8)]
+            ids = list(template.begin_ids)
+            spans = [numpy.full(len(ids), Span.SYSTEM, numpy.int8)]
             for number, (pieces, text) in enumerate(zip(parts_of_sample, texts_of_sample, strict=True)):
                 if number > 0:
                     ids.append(IMAGE_TOKEN_ID)
@@ -220,17 +236,20 @@ class Processor:
                 if key not in spans_of:
                     spans_of[key] = spans_of_tokens(pieces, tokens["offset_mapping"][distinct[text]])
                 spans.append(spans_of[key])
-            encoded.append(EncodedText(numpy.array(ids, numpy.int32), numpy.concatenate(spans)))
+            span_of_each = numpy.concatenate(spans)
+            input_ids = numpy.array(ids, numpy.int32)
+            input_ids[span_of_each == Span.IMAGE] = IMAGE_TOKEN_ID
+            encoded.append(EncodedText(input_ids, span_of_each))
         return encoded
 
-    def _parts(self, sample: Sample, template: ConversationTemplate, with_answers: bool) -> list[list[Piece]]:
-        """Returns the pieces of text before, between and after the images."""
+    def _parts(self, sample: Sample, template: BoundTemplate, with_answers: bool) -> list[list[Piece]]:
+        """Returns the pieces of text before, between and after the images; all in one where images are tokens."""
         turns = sample.turns
         if not with_answers:
             turns = (*turns[:-1], Turn(turns[-1].question))
         parts: list[list[Piece]] = [[]]
-        for piece in template.pieces(turns, sample.images_of_turns):
-            if piece.span == Span.IMAGE:
+        for piece in template.form.pieces(turns, sample.images_of_turns):
+            if piece.span == Span.IMAGE and not template.image_token:
                 parts.append([])
             else:
                 parts[-1].append(piece)

@@ -95,18 +95,3 @@ PLAIN = ConversationTemplate(
     name="plain", system="", before_question="Question: ", before_answer="Answer:", image_first=True
 )
 """No system text and plain words for the roles; the embedded backbone was pretrained with it."""
-
-TEMPLATES = {template.name: template for template in (VICUNA_V1, PLAIN)}
-
-
-def template_named(name: str) -> ConversationTemplate:
-    """Returns the template of that name.
-
-    Raises:
-        BadInputError: If there is none.
-    """
-    if name not in TEMPLATES:
-        raise BadInputError(
-            f"unknown conversation template {name!r}", where="template", expected=" or ".join(TEMPLATES)
-        )
-    return TEMPLATES[name]

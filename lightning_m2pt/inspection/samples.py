@@ -11,9 +11,9 @@ from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.collate import Collator, encoded_sample
+from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample
-from lightning_m2pt.inputs.templates import ConversationTemplate
 from lightning_m2pt.inspection.attention import SampleAttention, capture_attention
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -39,6 +39,7 @@ class InspectedQuestion:
         template: Name of the template it is asked in.
         batch: The question alone, without an answer, as a batch of one.
         max_new_tokens: How long its answer may become.
+        end_token_ids: The token that ends the answer, then others at which the model stops.
     """
 
     set_name: str
@@ -48,6 +49,7 @@ class InspectedQuestion:
     template: str
     batch: Batch
     max_new_tokens: int
+    end_token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def shown_sample(
     return ShownSample(question, picture_of(asked.batch.pixel_values[0], processor), tuple(sides))
 
 
-def question_batch(sample: Sample, template: ConversationTemplate, processor: Processor) -> Batch:
+def question_batch(sample: Sample, template: Template, processor: Processor) -> Batch:
     """Returns one question without its answer as a batch.
 
     Raises:
@@ -126,7 +128,7 @@ def side(
 ) -> Side:
     """Answers one question with the backbone as it is, and reads its attention."""
     batch = question.batch
-    answer = greedy_answers(backbone, batch, question.max_new_tokens, processor.eos_token_id)[0].token_ids
+    answer = greedy_answers(backbone, batch, question.max_new_tokens, *question.end_token_ids)[0].token_ids
     answered = with_answer(batch, answer)
     attention = capture_attention(backbone, answered, layers)[0]
     fullest = max(attention.language, key=lambda layer: len(layer.spans), default=None)
@@ -134,7 +136,7 @@ def side(
     vision = max(attention.vision[0], key=lambda layer: len(layer.spans), default=None)
     vision_spans = vision.spans if vision is not None else torch.empty(0, dtype=torch.int64)
     first = len(spans) - len(answer) - 1  # the last row of the question gives the answer's first token
-    pieces = [token_text(processor, token) for token in [*answer, processor.eos_token_id]]
+    pieces = [token_text(processor, token) for token in [*answer, question.end_token_ids[0]]]
     return Side(
         name=name,
         answer=processor.decode(answer),

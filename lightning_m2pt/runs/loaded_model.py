@@ -11,8 +11,9 @@ from lightning_m2pt.answering.decoding import GreedyAnswering
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.collate import Collator, encoded_sample
+from lightning_m2pt.inputs.named_templates import Template, template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
-from lightning_m2pt.inputs.templates import ConversationTemplate, template_named
+from lightning_m2pt.inputs.template_notices import say_notices
 from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
 from lightning_m2pt.system.checkout import checkout_module
@@ -46,9 +47,10 @@ class LoadedModel:
         device: Where it runs.
     """
 
-    def __init__(self, model: TuningModule, template: ConversationTemplate, device: torch.device) -> None:
+    def __init__(self, model: TuningModule, template: Template, device: torch.device) -> None:
         self.backbone = model.to(device).eval().backbone
         self.processor = self.backbone.processor()
+        say_notices(self.processor, [template])
         self.template = template
         self.device = device
         for use in ("training", "answering"):  # likelihoods are the losses of training
@@ -57,7 +59,7 @@ class LoadedModel:
     def answers(self, questions: Sequence[Asked], max_new_tokens: int) -> list[str]:
         """Returns the greedy answer to every question, all answered as one batch."""
         batch = self.batch(questions, [""] * len(questions))
-        answers = GreedyAnswering(self.processor, max_new_tokens).answer(self.backbone, batch)
+        answers = GreedyAnswering(self.processor, max_new_tokens, self.template).answer(self.backbone, batch)
         return [answer.text for answer in answers]
 
     @torch.inference_mode()

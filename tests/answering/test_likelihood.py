@@ -10,7 +10,7 @@ from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probab
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
-from lightning_m2pt.inputs.templates import template_named
+from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from tests.prompts.test_parity import built_method
 

@@ -20,8 +20,8 @@ from experiments.testbed.evaluation_questions import EVALUATION_PHRASINGS
 from experiments.testbed.questions import QUESTION_TYPES
 from experiments.testbed.vocabulary import COLOURS, NAMES, SIZES, article
 from experiments.testbed.world_version import WORLD_VERSION
+from lightning_m2pt.inputs.named_templates import PUBLISHED
 from lightning_m2pt.inputs.samples import Turn
-from lightning_m2pt.inputs.templates import TEMPLATES
 
 LARGEST_BYTES = 25_000_000
 SHIPPED = ("testbed", "testbed_patch12")
@@ -143,7 +143,7 @@ def test_the_shipped_tokenizer_is_the_recipes(tokenizer: PreTrainedTokenizerBase
 @pytest.mark.parametrize(
     "text",
     [
-        *(template.system + template.before_question + template.before_answer for template in TEMPLATES.values()),
+        *(template.system + template.before_question + template.before_answer for template in PUBLISHED),
         "Please answer yes or no.",
         "Answer the question using a single word or phrase.",
         "Is there an eight in the image? Is there a ring in the image?",
@@ -178,7 +178,7 @@ def test_every_word_of_the_world_is_known(tokenizer: PreTrainedTokenizerBase) ->
 
 def test_a_whole_conversation_of_each_template_is_known(tokenizer: PreTrainedTokenizerBase) -> None:
     turns = [Turn("What color is the ring?", "red"), Turn("Is there a bar?", "not sure")]
-    for template in TEMPLATES.values():
+    for template in PUBLISHED:
         for piece in template.pieces(turns):
             if piece.text != "<image>":
                 assert tokenizer.unk_token_id not in tokenizer(piece.text, add_special_tokens=False).input_ids

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.inputs.processing import Processor, spans_of_tokens
 from lightning_m2pt.inputs.samples import Turn
-from lightning_m2pt.inputs.templates import Piece, template_named
+from lightning_m2pt.inputs.templates import Piece
 from lightning_m2pt.testing.small_processor import word_tokenizer
 
 TURNS = (Turn("What is it?", "A dog"), Turn("What color?", "red"))

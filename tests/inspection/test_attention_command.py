@@ -56,7 +56,7 @@ def shown(heads: int = 3, text: str = "Is it red?", layers: int = 2) -> ShownSam
         )
         tokens = tuple(f"word{number}" for number in range(len(spans)))
         sides.append(Side(name, "yes", attention, tokens, ("p",) * len(tower), {len(spans) - 2: "yes"}))
-    question = InspectedQuestion("pope", "one", text, "yes", "plain", random_batch(size=1), 5)
+    question = InspectedQuestion("pope", "one", text, "yes", "plain", random_batch(size=1), 5, (2,))
     return ShownSample(question, numpy.zeros((8, 8, 3), numpy.uint8), tuple(sides))
 
 

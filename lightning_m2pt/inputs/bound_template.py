@@ -1,0 +1,158 @@
+"""A conversation template together with one tokenizer: what it writes, where texts begin, and what ends an answer."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.chat_form import ChatForm, control_tokens
+from lightning_m2pt.inputs.chat_template import ChatTemplate
+from lightning_m2pt.inputs.named_templates import NATIVE, PUBLISHED, NativeTemplate, Template, shipped_names
+from lightning_m2pt.inputs.samples import Sample, Turn
+from lightning_m2pt.inputs.templates import Piece
+from lightning_m2pt.inputs.written_template import WrittenTemplate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+class WritesConversations(Protocol):
+    """What turns conversations into pieces of text."""
+
+    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,)) -> list[Piece]:
+        """Returns the pieces of a conversation in order."""
+
+
+@dataclass(frozen=True)
+class BoundTemplate:
+    """A template bound to a tokenizer.
+
+    Attributes:
+        name: The template's.
+        form: Writes conversations.
+        begin_ids: Tokens in front of every conversation that the form does not write.
+        end_token_ids: The token that ends an answer and is supervised with it, then others at which the model stops.
+        image_token: The token that the form writes for a picture; empty where pictures part the text.
+        control: What no question and no answer may hold; None where texts are read as they are, special tokens too, as
+            in the published preprocessing.
+        digest: SHA-256 of what decides the form and is named nowhere else; empty for the published templates.
+        notices: What is worth knowing, a sentence each.
+    """
+
+    name: str
+    form: WritesConversations
+    begin_ids: tuple[int, ...]
+    end_token_ids: tuple[int, ...]
+    image_token: str = ""
+    control: re.Pattern[str] | None = None
+    digest: str = ""
+    notices: tuple[str, ...] = ()
+
+    def mistakes_in(self, samples: Sequence[Sample]) -> list[BadInputError]:
+        """Returns the conversations with tokens in their texts that would steer the model."""
+        if self.control is None:
+            return []
+        mistakes = []
+        for sample in samples:
+            texts = (text for turn in sample.turns for text in (turn.question, turn.answer))
+            found = self.control.search("\n".join(texts))
+            if found is not None:
+                mistakes.append(
+                    BadInputError(
+                        f"sample {sample.id} has {found[0]!r:.40} inside its text, a sign of the template",
+                        where=sample.source,
+                        expected=f"texts without the special tokens that the template {self.name} writes",
+                        hint="leave the sample out, or write the word otherwise",
+                    )
+                )
+        return mistakes
+
+
+def bound(
+    template: Template,
+    tokenizer: "PreTrainedTokenizerFast",
+    begin_ids: Sequence[int],
+    chat_template: ChatTemplate | None,
+) -> BoundTemplate:
+    """Binds a template to a tokenizer.
+
+    Args:
+        template: The template.
+        tokenizer: It has an end token.
+        begin_ids: What the tokenizer begins its texts with.
+        chat_template: The model's own; None where it has none.
+
+    Raises:
+        BadInputError: If the model's own template is asked for and there is none, or it cannot be used, or what ends
+            an answer is no token.
+    """
+    if isinstance(template, NativeTemplate):
+        if chat_template is None:
+            raise BadInputError(
+                "the model has no chat template",
+                where=f"template: {template.name}",
+                expected=", ".join([*(each.name for each in PUBLISHED), *shipped_names()]),
+                hint=f"take what the model was tuned with, or a YAML file; looked for in {tokenizer.name_or_path}",
+            )
+        return native(template, tokenizer, begin_ids, chat_template)
+    other = f"conversations are written in {template.name}; the model has a chat template of its own: {NATIVE.name}"
+    notices = (other,) if chat_template is not None else ()
+    if isinstance(template, WrittenTemplate):
+        return replace(written(template, tokenizer, begin_ids), notices=notices)
+    return BoundTemplate(
+        name=template.name,
+        form=replace(template, end_of_answer=str(tokenizer.eos_token)),
+        begin_ids=tuple(begin_ids),
+        end_token_ids=(int(tokenizer.eos_token_id),),
+        notices=notices,
+    )
+
+
+def written(template: WrittenTemplate, tokenizer: "PreTrainedTokenizerFast", begin_ids: Sequence[int]) -> BoundTemplate:
+    """Binds a template of a file; see ``bound``.
+
+    Raises:
+        BadInputError: If what ends an answer is no single token of the tokenizer.
+    """
+    end = template.end_of_answer or str(tokenizer.eos_token)
+    ids = tokenizer(end.strip(), add_special_tokens=False)["input_ids"]
+    added = [text for text in tokenizer.added_tokens_encoder if text.strip()]
+    if len(ids) != 1 or end.strip() not in added:
+        raise BadInputError(
+            f"the end of answers {end!r:.40} is no special token of the tokenizer",
+            where=f"template {template.name}: end_of_answer",
+            expected=f"one of {', '.join(added)[:200]}",
+            hint="leave the key out: then the tokenizer's own end token ends answers",
+        )
+    form = replace(template, end_of_answer=end)
+    has_begin = tokenizer.bos_token is not None and form.system.startswith(str(tokenizer.bos_token))
+    return BoundTemplate(
+        name=template.name,
+        form=form,
+        begin_ids=() if has_begin else tuple(begin_ids),
+        end_token_ids=tuple(dict.fromkeys([int(ids[0]), int(tokenizer.eos_token_id)])),
+        control=control_tokens(tokenizer, "".join(astuple(template)[1:])),
+        digest=template.digest(),
+    )
+
+
+def native(
+    template: NativeTemplate,
+    tokenizer: "PreTrainedTokenizerFast",
+    begin_ids: Sequence[int],
+    chat_template: ChatTemplate,
+) -> BoundTemplate:
+    """Binds a model's own chat template; see ``bound``."""
+    form = ChatForm(tokenizer, chat_template, template.system)
+    ends = [int(tokenizer.convert_tokens_to_ids(form.end_of_turn)), int(tokenizer.eos_token_id)]
+    return BoundTemplate(
+        name=template.name,
+        form=form,
+        begin_ids=tuple(begin_ids) if form.lacks_begin else (),
+        end_token_ids=tuple(dict.fromkeys([*ends, *chat_template.other_end_token_ids])),
+        image_token=chat_template.image_token,
+        control=form.control,
+        digest=chat_template.digest(template.system),
+        notices=tuple(form.notices()),
+    )
