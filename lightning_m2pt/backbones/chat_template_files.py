@@ -35,21 +35,22 @@ def tokenizer_chat_template(folder: Path, tokenizer: "PreTrainedTokenizerFast") 
 
 
 def processor_chat_template(
-    folder: Path, tokenizer: "PreTrainedTokenizerFast", image_token: str
+    folder: Path, tokenizer: "PreTrainedTokenizerFast", image_token_id: int
 ) -> ChatTemplate | None:
     """Returns the chat template of a model of text and pictures, its processor's before its tokenizer's.
 
     Args:
         folder: The model's.
         tokenizer: It was read from the folder.
-        image_token: The token that stands for a picture in what the template writes.
+        image_token_id: The token that stands for a picture in what the template writes, as the model's settings say.
 
     Raises:
         BadInputError: If a file that may hold it cannot be read, or the tokenizer does not know the image token.
     """
-    if image_token not in tokenizer.get_vocab():
+    image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+    if image_token is None:
         raise BadInputError(
-            f"the tokenizer has no token {image_token!r:.40}",
+            f"the tokenizer has no token {image_token_id}",
             where=str(folder),
             expected="the token that stands for a picture in the model's texts",
             hint="take the tokenizer that belongs to the model",

@@ -13,6 +13,7 @@ from lightning_m2pt.backbones.config_values import bad_key, mapping, one_of, sho
 from lightning_m2pt.backbones.foreign_code import CODE
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.chat_template import ChatTemplate
 from lightning_m2pt.inputs.images import open_image, upright_size
 from lightning_m2pt.inputs.picture_layout import PictureLayout, PreparedPicture
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
@@ -44,6 +45,7 @@ class LibraryProcessor(Processor):
         rules: The family's, with the library's image processor.
         image_size: Side of the square that the tower reads.
         vocabulary_size: Rows of the model's token embedding.
+        chat_template: The model's own conversation template; None where it has none.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class LibraryProcessor(Processor):
         rules: PictureRules,
         image_size: int,
         vocabulary_size: int,
+        chat_template: ChatTemplate | None = None,
     ) -> None:
         mean, std = rules.image_processor.image_mean, rules.image_processor.image_std
-        super().__init__(tokenizer, image_size, mean, std, vocabulary_size=vocabulary_size)
+        super().__init__(tokenizer, image_size, mean, std, vocabulary_size=vocabulary_size, chat_template=chat_template)
         self.rules = rules
 
     @override
@@ -82,6 +85,7 @@ def library_processor(
     rules_of: Callable[[Any, "PreTrainedTokenizerFast"], PictureRules],
     image_size: int,
     vocabulary_size: int,
+    chat_template: ChatTemplate | None = None,
 ) -> LibraryProcessor:
     """Returns the processor of a model's folder, tried on a small picture.
 
@@ -91,6 +95,7 @@ def library_processor(
         rules_of: Makes the family's rules of the library's image processor and the tokenizer.
         image_size: Side of the square that the tower reads.
         vocabulary_size: Rows of the model's token embedding.
+        chat_template: The model's own conversation template; None where it has none.
 
     Raises:
         BadInputError: If the image processor is not known, or does not fit the model.
@@ -104,7 +109,7 @@ def library_processor(
         raise BadInputError(error.what, where=str(path), expected=error.expected, hint=error.hint) from error
     except Exception as error:  # whatever the library makes of settings that contradict each other
         raise unusable(path, type(image_processor).__name__, error) from error
-    return LibraryProcessor(tokenizer, rules, image_size, vocabulary_size)
+    return LibraryProcessor(tokenizer, rules, image_size, vocabulary_size, chat_template)
 
 
 def library_image_processor(folder: Path) -> Any:  # noqa: ANN401

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import BackboneShape, VisualRows
 from lightning_m2pt.backbones.causal_decoding import CausalDecoding
+from lightning_m2pt.backbones.chat_template_files import processor_chat_template
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import module_at, rows_given_to
 from lightning_m2pt.backbones.hub_ids import model_folder
@@ -113,7 +114,8 @@ class VisionLanguageModel(CausalDecoding):
         """Returns the folder's tokenizer and the library's image processor."""
         rules_of = partial(self.family.picture_rules, self.files.config)
         tokenizer, shape = load_tokenizer(self.folder), self.shape
-        return library_processor(self.folder, tokenizer, rules_of, shape.image_size, shape.vocabulary_size)
+        own = processor_chat_template(self.folder, tokenizer, self.family.picture_tokens(self.files.config)[0])
+        return library_processor(self.folder, tokenizer, rules_of, shape.image_size, shape.vocabulary_size, own)
 
     def check_files(self) -> None:
         """Raises BadInputError if a file is not what the configuration says; opens no tensor."""

@@ -106,9 +106,10 @@ def test_wrong_files_are_refused(words: list[str], tmp_path: Path) -> None:
 def test_a_processor_s_template_goes_before_its_tokenizer_s(tmp_path: Path) -> None:
     """The files in the library's order; named templates: the default one."""
     tokenizer = chat_tokenizer()
+    image = tokenizer.convert_tokens_to_ids("<image>")
 
     def found() -> tuple[str, bool] | None:
-        template = processor_chat_template(tmp_path, tokenizer, "<image>")
+        template = processor_chat_template(tmp_path, tokenizer, image)
         return template and (template.text, template.of_processor)
 
     assert found() is None
@@ -119,8 +120,8 @@ def test_a_processor_s_template_goes_before_its_tokenizer_s(tmp_path: Path) -> N
         assert found() == (name, True)
     (tmp_path / TEXT).write_text("newest")
     assert found() == ("newest", True)
-    with pytest.raises(BadInputError, match="no token '<picture>'"):
-        processor_chat_template(tmp_path, tokenizer, "<picture>")
+    with pytest.raises(BadInputError, match="no token 9999"):
+        processor_chat_template(tmp_path, tokenizer, 9999)
     (tmp_path / TEXT).write_bytes(b"\xff\xfe")
     with pytest.raises(BadInputError, match="cannot be read"):
         found()

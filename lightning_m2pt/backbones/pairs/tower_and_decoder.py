@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_m2pt.backbones.base import BackboneShape, VisualRows
 from lightning_m2pt.backbones.causal_decoding import CausalDecoding
+from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE
 from lightning_m2pt.backbones.hub_ids import model_folder
@@ -162,12 +163,12 @@ class TowerAndDecoder(CausalDecoding):
     def processor(self) -> Processor:
         """Returns the tokenizer of the language model's folder with the tower's image transform."""
         tokenizer, pictures = load_tokenizer(self.language_folder), self.tower.pictures
-        vocabulary = self.shape.vocabulary_size
+        vocabulary, own = self.shape.vocabulary_size, tokenizer_chat_template(self.language_folder, tokenizer)
         if pictures.library_class:
             rules = OneTile(pictures.library_processor(), pictures.size, self.shape.patches)
-            return LibraryProcessor(tokenizer, rules, pictures.size, vocabulary)
+            return LibraryProcessor(tokenizer, rules, pictures.size, vocabulary, own)
         look = (pictures.size, pictures.mean, pictures.std, pictures.interpolation, pictures.resize)
-        return Processor(tokenizer, *look, vocabulary_size=vocabulary)
+        return Processor(tokenizer, *look, vocabulary_size=vocabulary, chat_template=own)
 
     @property
     def dtype_name(self) -> str:
