@@ -21,7 +21,7 @@ from lightning_m2pt.inputs.collate import Collator, encoded_sample, joined_pictu
 from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import Sample, Turn
-from tests.support.float64_islands import float64_islands
+from tests.support.towers.float64_islands import float64_islands
 from tests.support.whole_models import IMAGE_TOKEN, idefics3_config, llava_config, onevision_config, write_whole_model
 
 CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -17,7 +17,7 @@ from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Sp
 from lightning_m2pt.inputs.collate import padded
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.tuning.losses import supervised_rows
-from tests.support.float64_islands import float64_islands
+from tests.support.towers.float64_islands import float64_islands
 from tests.support.whole_models import idefics3_config, onevision_config, write_whole_model
 
 IMAGE_TOKEN = 59
