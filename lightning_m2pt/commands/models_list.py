@@ -5,14 +5,17 @@ from collections.abc import Sequence
 
 from lightning_m2pt.commands.parsers.models_list import argument_parser
 from lightning_m2pt.errors import ExitCode
-from lightning_m2pt.inspection.known_models import language_models
+from lightning_m2pt.inspection.known_models import language_models, whole_models
+
+LANGUAGE = "language models, in them or to be paired with a tower, by what they have beyond Llama"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     argument_parser().parse_args(list(arguments))
-    known = language_models()
-    width = max(len(model.name) for model in known)
-    sys.stdout.write("language models, to be paired with a tower:\n")
-    sys.stdout.writelines(f"  {model.name.ljust(width)}  {model.parts}".rstrip() + "\n" for model in known)
+    lists = {"whole vision-language models, by their towers": whole_models(), LANGUAGE: language_models()}
+    width = max(len(model.name) for known in lists.values() for model in known)
+    for title, known in lists.items():
+        sys.stdout.write(f"{title}:\n")
+        sys.stdout.writelines(f"  {model.name.ljust(width)}  {model.parts}".rstrip() + "\n" for model in known)
     return ExitCode.DONE

@@ -1,6 +1,7 @@
 """Runs ``m2pt models show``; its flags and what it is for are in ``parsers``."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning_m2pt.system.console import say
 KEY = "command line"
 NEW_TOKENS = 64
 GIGABYTE = 10**9
+SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 NAMES = {
     "model_type": "",
     "blocks_used": "blocks are used",
@@ -37,8 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     for flag, value in (("--samples", options.samples), ("--text", options.text)):
         if value < 1:
             raise BadInputError(f"{value} is too few", where=f"command line: {flag}", expected="at least 1")
+    load = Load(options.samples, options.text, NEW_TOKENS, picture_size(options.size))
     folder = folder_named(options.model, options.revision)
-    found = {"model": str(folder), **model_report(folder, Load(options.samples, options.text, NEW_TOKENS))}
+    found = {"model": str(folder), **model_report(folder, load)}
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return ExitCode.DONE
@@ -68,6 +71,8 @@ def lines_of(found: Mapping[str, Any], samples: int, text: int) -> Iterator[str]
         if part in found:
             sizes = (f"{value:,} {NAMES.get(key, key)}" for key, value in found[part].items() if key != "model_type")
             yield row(part, f"{found[part]['model_type']}: {', '.join(sizes)}")
+    if "picture" in found:
+        yield row("picture", picture_words(found["picture"]))
     parts = [f"{value:,} {name}" for name, value in found["parameters"].items() if name != "total"]
     yield row("parameters", f"{found['parameters']['total']:,} ({', '.join(parts)})")
     if "m2pt" in found:
@@ -79,11 +84,34 @@ def lines_of(found: Mapping[str, Any], samples: int, text: int) -> Iterator[str]
     yield row("licence", found["licence"] or "neither README.md nor a LICENSE file names one")
 
 
+def picture_size(text: str) -> tuple[int, int]:
+    """Returns width and height of a text such as ``640x480``.
+
+    Raises:
+        BadInputError: If it is none.
+    """
+    match = SIZE.fullmatch(text)
+    if match is None:
+        raise BadInputError(f"{text!r:.40} is no size", where="command line: --size", expected="WIDTHxHEIGHT in pixels")
+    return int(match[1]), int(match[2])
+
+
+def picture_words(picture: Mapping[str, Any]) -> str:
+    """Returns what a picture takes, in words."""
+    width, height = picture["size"]
+    of_a_tile = f"{picture['rows_of_a_tile']:,} rows a tile"
+    if "rows" not in picture:
+        return f"{of_a_tile}; how many tiles a size takes is said by the image processor's settings, which are not here"
+    tiles = f"{picture['tiles']:,} tile{'s' * (picture['tiles'] > 1)}"
+    around = f" and {picture['tokens']:,} tokens around them" if picture["tokens"] else ""
+    return f"{of_a_tile}; one of {width} x {height} takes {picture['rows']:,} rows of {tiles}{around}"
+
+
 def memory_lines(memory: Mapping[str, Mapping[str, int]], load: str) -> Iterator[str]:
     """Yields estimates for each type of the frozen weights."""
     yield row("memory", f"about, of one device, for {load}:")
     for name, sizes in memory.items():
-        in_gigabytes = {key: f"{size / GIGABYTE:.1f} GB" for key, size in sizes.items()}
+        in_gigabytes = {key: f"{size / GIGABYTE:.2f} GB" for key, size in sizes.items()}
         yield row(
             f"  {name}",
             f"training {in_gigabytes['training']}, with recomputed activations {in_gigabytes['training_recomputed']}; "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lightning_m2pt.backbones.families.known import FAMILIES
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, ProvenForm
 
 WINDOWS = {"none": "", "every layer": "a window in every layer", "sliding layers": "a window in some layers"}
@@ -14,7 +15,7 @@ class KnownModel:
     Attributes:
         name: The class that ``config.json`` names.
         kind: Its ``model_type``.
-        parts: What it may have that Llama has not.
+        parts: Its towers, or what it may have that Llama has not.
         refused: What of it is refused, and why.
     """
 
@@ -22,6 +23,19 @@ class KnownModel:
     kind: str
     parts: str
     refused: str
+
+
+def whole_models() -> list[KnownModel]:
+    """Returns the families of whole vision-language models."""
+    return [
+        KnownModel(name, family.model_type, " or ".join(family.towers), raw_rows_refused(family.raw_rows_refused))
+        for name, family in FAMILIES.items()
+    ]
+
+
+def raw_rows_refused(why: str) -> str:
+    """Returns that raw prompt rows are refused, if there is a reason why."""
+    return f"raw prompt rows to the decoder: {why}" if why else ""
 
 
 def language_models() -> list[KnownModel]:

@@ -6,7 +6,7 @@ The model is built without memory, by the class that tunes and answers with it: 
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from lightning_m2pt.backbones.base import BackboneShape, VisualRowsToText
+from lightning_m2pt.backbones.library_processor import NEWER_SETTINGS, SETTINGS, LibraryProcessor
 from lightning_m2pt.backbones.quantised import Quantization
+from lightning_m2pt.backbones.tokenizer_files import FAST
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
@@ -38,11 +40,28 @@ class Load:
         samples: Samples of a micro-batch, or questions answered at once.
         text_rows: Tokens of the longest text.
         new_tokens: Tokens of the longest answer.
+        picture: Width and height of every sample's picture.
     """
 
     samples: int
     text_rows: int
     new_tokens: int
+    picture: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PictureRows:
+    """What a picture of one size takes.
+
+    Attributes:
+        tiles: How often the tower runs.
+        rows: Its rows in the decoder.
+        tokens: The tokens that the family writes around and between the rows.
+    """
+
+    tiles: int
+    rows: int
+    tokens: int
 
 
 def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
@@ -58,6 +77,7 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
     module = on_meta(folder, None)
     backbone = module.backbone
     assert isinstance(backbone, VisionLanguageModel)
+    taken = picture_rows(backbone, load.picture)
     config, family, sizes = backbone.files.config, backbone.family, shape_facts(backbone.shape)
     vision = numbers_of(backbone.language_model.get_submodule(family.tower))
     connector = numbers_of(backbone.projector)
@@ -67,6 +87,11 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
         "architecture": family.architecture,
         "vision": {"model_type": config.vision_config.model_type, **sizes["vision"]},
         "language": {"model_type": config.text_config.model_type, **sizes["language"]},
+        "picture": {
+            "size": list(load.picture),
+            "rows_of_a_tile": backbone.form.rows_behind_connector,
+            **(asdict(taken) if taken is not None else {}),
+        },
         "parameters": {
             "vision": vision,
             "connector": connector,
@@ -74,8 +99,8 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
             "total": total,
         },
         "m2pt": tuning_facts(module),
-        "memory": {DTYPE: memory_facts(module, load)}
-        | {quantization: memory_facts(packed, load) for quantization, packed in packed_modules(folder)},
+        "memory": {DTYPE: memory_facts(module, load, taken)}
+        | {quantization: memory_facts(packed, load, taken) for quantization, packed in packed_modules(folder)},
     }
 
 
@@ -140,17 +165,47 @@ def tuning_facts(module: TuningModule) -> dict[str, Any]:
     }
 
 
-def memory_facts(module: TuningModule, load: Load) -> dict[str, int]:
-    """Returns estimates of bytes: training with activations kept and recomputed, and answering."""
+def picture_rows(backbone: VisionLanguageModel, size: tuple[int, int]) -> PictureRows | None:
+    """Returns what a picture takes; None where the folder has no tokenizer or no settings of the image processor.
+
+    Raises:
+        BadInputError: If the files are there and do not fit the model, or the family takes no picture of this size.
+    """
+    folder = backbone.folder
+    if not (folder / FAST).is_file() or not any((folder / name).is_file() for name in (SETTINGS, NEWER_SETTINGS)):
+        return None
+    processor = backbone.processor()
+    assert isinstance(processor, LibraryProcessor)
+    rules = processor.rules
+    size_known = rules.checked_sizes([size], "command line: --size")[0]
+    layout = rules.layout(size_known)
+    tokens = len(layout.token_ids) - layout.placeholders
+    return PictureRows(rules.tiles(size_known), sum(layout.rows), tokens)
+
+
+def memory_facts(module: TuningModule, load: Load, taken: PictureRows | None) -> dict[str, int]:
+    """Returns estimates of bytes: training with activations kept and recomputed, and answering.
+
+    Args:
+        module: Built without memory.
+        load: What is estimated for.
+        taken: What a picture takes; None counts one tile.
+    """
     shape, attachment = module.backbone.shape, module.method.attachment(frozenset())
     supervised = load.samples * load.text_rows
-    estimate = estimate_of(module, MicroBatchSize(load.samples, load.text_rows, supervised))
-    in_front = shape.patches + attachment.rows_beside_patches() + attachment.rows_before_text()
+    tiles = 1 if taken is None else taken.tiles
+    in_decoder = shape.patches if taken is None else taken.rows + taken.tokens
+    estimate = estimate_of(module, MicroBatchSize(load.samples, load.text_rows, supervised, tiles, in_decoder))
+    in_front = (
+        in_decoder
+        + attachment.rows_beside_patches(has_cls=shape.vision_rows_in_front > 0)
+        + attachment.rows_before_text()
+    )
     rows = in_front + load.text_rows + load.new_tokens
     size: int = getattr(torch, module.backbone.dtype_name).itemsize
     return {
         "weights": estimate.weights,
         "training": estimate.total(recomputes=False),
         "training_recomputed": estimate.total(recomputes=True),
-        "answering": answering_bytes(shape, estimate.weights, size, load.samples, rows),
+        "answering": answering_bytes(shape, estimate.weights, size, load.samples, rows, tiles),
     }

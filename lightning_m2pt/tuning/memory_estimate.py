@@ -35,11 +35,16 @@ class MicroBatchSize:
         samples: Its samples.
         text_rows: Tokens of its longest text, the picture not counted.
         supervised_rows: Rows with a label, over all samples.
+        tiles: How often the tower runs for a sample.
+        picture_rows: Rows of a sample's pictures in the decoder with the tokens around them, prompts not counted; None
+            for a row for each patch of a tile.
     """
 
     samples: int
     text_rows: int
     supervised_rows: int
+    tiles: int = 1
+    picture_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,10 @@ def estimated_memory(
     vision_layers = shape.vision_layers - 1 if VISION_PLACES & set(places) else 0
     text_layers = 0 if set(places) <= {"head"} else shape.text_layers
     prompts = 0 if attachment.visual_prompts is None else attachment.visual_prompts.length
-    vision_rows = micro_batch.samples * (shape.patches + shape.vision_rows_in_front + prompts)
-    image_rows = shape.patches + attachment.rows_beside_patches(has_cls=shape.vision_rows_in_front > 0)
+    rows_of_a_tile = shape.patches + shape.vision_rows_in_front + prompts
+    vision_rows = micro_batch.samples * micro_batch.tiles * rows_of_a_tile
+    picture_rows = shape.patches if micro_batch.picture_rows is None else micro_batch.picture_rows
+    image_rows = picture_rows + attachment.rows_beside_patches(has_cls=shape.vision_rows_in_front > 0)
     text_rows = micro_batch.samples * (micro_batch.text_rows + image_rows + attachment.rows_before_text())
     vision_layer = vision_rows * vision_layer_bytes(shape, places, size)
     text_layer = text_rows * text_layer_bytes(shape, attachment, places, size)

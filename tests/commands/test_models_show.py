@@ -4,34 +4,38 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
+from PIL import Image
 
-from lightning_m2pt.backbones.base import BackboneShape
+from lightning_m2pt.backbones.base import Attachment, BackboneShape
+from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.inspection.model_facts import Load
 from lightning_m2pt.inspection.model_report import model_report
 from lightning_m2pt.main import main
+from lightning_m2pt.methods.base import Place
 from lightning_m2pt.tuning.answering_memory import answering_bytes
-from tests.support.whole_models import llava_config, write_whole_model
+from lightning_m2pt.tuning.memory_estimate import (
+    MemoryEstimate,
+    MicroBatchSize,
+    estimated_memory,
+    text_layer_bytes,
+    vision_layer_bytes,
+)
+from tests.support.published_configs import LLAVA_7B, SMOLLM2_135M, SMOLVLM2_500M
+from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
 
-SMOLLM2 = {  # HuggingFaceTB/SmolLM2-135M-Instruct
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 8192,
-    "rope_theta": 100000,
-    "tie_word_embeddings": True,
-}
+SHAPE = BackboneShape(
+    vision_layers=3, vision_width=4, patches=16, patch_size=4, image_size=16, text_layers=5, text_width=8,
+    text_heads=4, text_key_value_heads=2, text_head_width=3, vocabulary_size=50, maximum_positions=99,
+    vision_mlp_width=16, vision_quick_gelu=False, text_mlp_width=24,
+)  # fmt: skip
 
 
 def write_config(folder: Path, **keys: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(SMOLLM2 | keys))
+    (folder / "config.json").write_text(json.dumps(SMOLLM2_135M | keys))
     return folder
 
 
@@ -75,29 +79,8 @@ def test_a_fetched_model_by_its_name(tmp_path: Path, capfd, monkeypatch) -> None
     assert "is not there" in shown(capfd, "./org/name")[1]
 
 
-LLAVA = {  # llava-hf/llava-1.5-7b-hf; what it leaves out are the library's defaults, a Llama of 7B
-    "architectures": ["LlavaForConditionalGeneration"],
-    "model_type": "llava",
-    "image_token_index": 32000,
-    "vision_feature_layer": -2,
-    "vision_feature_select_strategy": "default",
-    "projector_hidden_act": "gelu",
-    "text_config": {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064},
-    "vision_config": {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "image_size": 336,
-        "intermediate_size": 4096,
-        "num_attention_heads": 16,
-        "num_hidden_layers": 24,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
-}
-
-
 def test_llava_7b_on_a_card_of_24_gb(tmp_path: Path, capfd) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(LLAVA))
+    (tmp_path / "config.json").write_text(json.dumps(LLAVA_7B))
     code, said = shown(capfd, tmp_path, "--samples", 1, "--text", 512, "--json")
     assert code == ExitCode.DONE
     found = json.loads(said)
@@ -120,14 +103,12 @@ def test_llava_7b_on_a_card_of_24_gb(tmp_path: Path, capfd) -> None:
     assert memory["nf4"]["training_recomputed"] < 24e9
     for each in memory.values():
         assert each["weights"] < each["answering"] < each["training_recomputed"] < each["training"]
-    code, said = shown(capfd, tmp_path)
-    assert "trains 22,536,192 (0.32%)" in said
 
 
 @pytest.mark.parametrize("tower", ["clip_vision_model", "siglip_vision_model"])
 def test_counts_are_those_of_the_model_that_loads(tmp_path: Path, tower: str) -> None:
     model = write_whole_model(tmp_path, llava_config(tower, "qwen2"))
-    found = model_report(tmp_path, Load(1, 8, 4))
+    found = model_report(tmp_path, Load(1, 8, 4, (20, 30)))
     counted = {
         "vision": model.model.vision_tower.num_parameters(),
         "connector": sum(each.numel() for each in model.model.multi_modal_projector.parameters()),
@@ -139,20 +120,59 @@ def test_counts_are_those_of_the_model_that_loads(tmp_path: Path, tower: str) ->
     assert found["vision"] == {
         "model_type": tower, "blocks_used": 3, "width": 24, "patches": 16, "patch_size": 4, "image_size": 16
     }  # fmt: skip
+    assert found["picture"] == {"size": [20, 30], "rows_of_a_tile": 16, "tiles": 1, "rows": 16, "tokens": 0}
+
+
+def test_smolvlm_without_its_processor(tmp_path: Path, capfd) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SMOLVLM2_500M))
+    found = json.loads(shown(capfd, tmp_path, "--json")[1])
+    assert found["parameters"]["total"] == 507_482_304  # the hub's own count
+    assert found["picture"] == {"size": [640, 480], "rows_of_a_tile": 64}
+    said = shown(capfd, tmp_path)[1]
+    assert "which are not here" in said
+    assert "trains 12,195,840 (2.40%)" in said
+
+
+@pytest.mark.parametrize("config", [onevision_config(), idefics3_config(), idefics3_config("smolvlm", "SmolVLM")])
+def test_a_picture_takes_what_the_processor_makes_of_it(tmp_path: Path, capfd, config: dict[str, object]) -> None:
+    write_whole_model(tmp_path, config)
+    capfd.readouterr()
+    Image.new("RGB", (30, 20)).save(tmp_path / "picture.png")
+    picture = VisionLanguageModel(str(tmp_path)).processor().pictures([tmp_path / "picture.png"])[0]
+    found = json.loads(shown(capfd, tmp_path, "--size", "30x20", "--json")[1])
+    taken = found["picture"]
+    assert taken["tiles"] == len(picture.pixels) > 1
+    assert taken["rows"] == sum(picture.layout.rows)
+    assert taken["tokens"] == len(picture.layout.token_ids) - picture.layout.placeholders
+    other = json.loads(shown(capfd, tmp_path, "--size", "8x8", "--json")[1])
+    more_tiles = other["picture"]["tiles"] > taken["tiles"]
+    assert more_tiles == (other["memory"]["bfloat16"]["training"] > found["memory"]["bfloat16"]["training"])
+    assert f"takes {taken['rows']} rows of {taken['tiles']} tiles" in shown(capfd, tmp_path, "--size", "30x20")[1]
+
+
+def test_more_tiles_and_rows_take_more() -> None:
+    def estimate(**picture: int) -> MemoryEstimate:
+        places: list[Place] = ["visual prompts", "textual prompts"]
+        size = MicroBatchSize(2, 7, 9, **picture)
+        return estimated_memory(SHAPE, Attachment(), places, (10, 1), torch.float32, size)
+
+    plain, tiles = estimate(), estimate(tiles=3)
+    blocks = (SHAPE.vision_layers - 1) * vision_layer_bytes(SHAPE, ["visual prompts"], 4)
+    assert tiles.activations - plain.activations == 2 * 2 * (16 + 1) * blocks
+    rows = estimate(picture_rows=16 + 5)
+    of_a_row = SHAPE.text_layers * text_layer_bytes(SHAPE, Attachment(), [], 4) + SHAPE.text_width * 8
+    assert rows.activations - plain.activations == 2 * 5 * of_a_row
 
 
 def test_answering_takes_weights_past_rows_and_one_layer() -> None:
-    shape = BackboneShape(
-        vision_layers=3, vision_width=4, patches=16, patch_size=4, image_size=16, text_layers=5, text_width=8,
-        text_heads=4, text_key_value_heads=2, text_head_width=3, vocabulary_size=50, maximum_positions=99,
-        vision_mlp_width=16, vision_quick_gelu=False, text_mlp_width=24,
-    )  # fmt: skip
     past = 2 * 30 * 5 * 2 * (2 * 3) * 2
     one_layer = 2 * 30 * 2 * (2 * 8 + 2 * 12 + 3 * 24)
-    assert answering_bytes(shape, 1000, 2, 2, 30) == 1000 + past + one_layer + 2 * 50 * (2 + 4)
+    assert answering_bytes(SHAPE, 1000, 2, 2, 30) == 1000 + past + one_layer + 2 * 50 * (2 + 4)
+    in_tower = 2 * 90 * 16 * 2 * (6 * 4 + 2 * 16)
+    assert answering_bytes(SHAPE, 1000, 2, 2, 30, tiles=90) == 1000 + past + in_tower + 2 * 50 * (2 + 4)
 
 
-@pytest.mark.parametrize("words", [["--samples", "0"], ["--text", "-1"]])
+@pytest.mark.parametrize("words", [["--samples", "0"], ["--text", "-1"], ["--size", "0x5"], ["--size", "640"]])
 def test_numbers_are_positive(tmp_path: Path, capfd, words: list[str]) -> None:
     code, said = shown(capfd, write_config(tmp_path / "model"), *words)
     assert code == ExitCode.BAD_INPUT
@@ -190,5 +210,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, capfd) -> None:
 def test_the_list_names_every_architecture(capfd) -> None:
     assert main(["models", "list"]) == ExitCode.DONE
     said = capfd.readouterr().out
-    assert "  Gemma2ForCausalLM   a window in some layers, soft caps" in said
+    lines = [line.split(maxsplit=1) for line in said.splitlines()]
+    assert ["Gemma2ForCausalLM", "a window in some layers, soft caps"] in lines
+    assert ["LlavaForConditionalGeneration", "clip_vision_model or siglip_vision_model"] in lines
     assert "a window in every layer" in said

@@ -25,5 +25,8 @@ def argument_parser() -> VerbParser:
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a fetched model (default: main)")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="samples of a micro-batch (default: 1)")
     parser.add_argument("--text", type=int, default=512, metavar="N", help="tokens of the longest text (default: 512)")
+    parser.add_argument(
+        "--size", default="640x480", metavar="WxH", help="pixels of every sample's picture (default: 640x480)"
+    )
     parser.add_argument("--json", action="store_true", help="write JSON")
     return parser
