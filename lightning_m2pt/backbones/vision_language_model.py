@@ -224,9 +224,10 @@ class VisionLanguageModel(CausalDecoding):
 
     def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:
         """Lays out rows without numbers: how many there are follows from sizes alone."""
-        tiles = self.form.rows_behind_connector + self.attachment.rows_beside_patches()
-        rows = torch.empty(len(pixel_values), tiles, self.shape.text_width, device="meta")
-        return self.family.placed(self.language_model, rows, [Span.PATCH] * tiles, picture_sizes).counts
+        beside = self.attachment.rows_beside_patches(has_cls=self.form.has_cls)
+        number = self.form.rows_behind_connector + beside
+        rows = torch.empty(len(pixel_values), number, self.shape.text_width, device="meta")
+        return self.family.placed(self.language_model, rows, [Span.PATCH] * number, picture_sizes).counts
 
     def library_visual_rows(self, pixel_values: Tensor) -> Tensor:
         """Runs the library's own tower, with hooks of its own for what is attached."""

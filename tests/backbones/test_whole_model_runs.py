@@ -10,31 +10,36 @@ from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
 from tests.support.small_experiment import small_words
-from tests.support.whole_models import llava_config, write_whole_model
+from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
 
 pytestmark = pytest.mark.slow
 
 
-def words_of(folder: Path, steps: int) -> list[str]:
-    """Returns the words of a small experiment on a tiny LLaVA, with one invented set."""
+CONFIGS = {"llava": llava_config, "onevision": onevision_config, "idefics3": idefics3_config}
+
+
+def words_of(folder: Path, name: str, steps: int) -> list[str]:
+    """Returns the words of a small experiment on a tiny model of a family, with one invented set."""
     backbone = f"{VisionLanguageModel.__module__}.{VisionLanguageModel.__name__}"
     init = {"model": "model", "dtype": "float32", "activation_checkpointing": True}
     experiment = {"model": {"backbone": {"class_path": backbone, "init_args": init}}}
-    (folder / "llava.yaml").write_text(json.dumps(experiment))
+    (folder / "model.yaml").write_text(json.dumps(experiment))
     settings = {"root": str(folder / "vsr"), "template": "vicuna_v1", "batch_size": 4, "max_new_tokens": 5}
     sets = json.dumps([{"class_path": "data_modules.vsr.VSR", "init_args": settings}])
     lengths = ["--model.method.visual_length", "3", "--model.method.textual_length", "4"]
+    lengths += ["--model.method.visual_rows_to_text", "official" if name == "llava" else "none"]
     words = small_words(folder, steps=steps)
-    return [*words, "--config", str(folder / "llava.yaml"), *lengths, "--benchmarks", sets]
+    return [*words, "--config", str(folder / "model.yaml"), *lengths, "--benchmarks", sets]
 
 
-def test_it_is_tuned_twice_alike_and_answers_alike_with_and_without_sharing(tmp_path: Path) -> None:
-    write_whole_model(tmp_path / "model", llava_config())
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_is_tuned_twice_alike_and_answers_alike_with_and_without_sharing(tmp_path: Path, name: str) -> None:
+    write_whole_model(tmp_path / "model", CONFIGS[name]())
     VSR.write_fake(tmp_path / "vsr")
     runs = []
-    for name in ("one", "two"):
-        assert main(["fit", *words_of(tmp_path, 3), "--output_root", str(tmp_path / name)]) == 0
-        runs.append(next((tmp_path / name).glob("*/*/adapter")).parent)
+    for root in ("one", "two"):
+        assert main(["fit", *words_of(tmp_path, name, 3), "--output_root", str(tmp_path / root)]) == 0
+        runs.append(next((tmp_path / root).glob("*/*/adapter")).parent)
     adapters = [(run / "adapter" / TENSOR_FILE).read_bytes() for run in runs]
     assert adapters[0] == adapters[1]
     answers = []

@@ -21,7 +21,7 @@ from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
 from tests.support.towers.float64_islands import float64_islands
-from tests.support.whole_models import llava_config, write_whole_model
+from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
 
 WINDOW = 6
 """Shorter than the rows of a picture."""
@@ -103,9 +103,17 @@ def test_both_paths_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
                 torch.testing.assert_close(found[each], numbers, rtol=0, atol=1e-11 * scale, msg=each)
 
 
-@pytest.mark.parametrize("name", ["llava", pytest.param("llava, siglip and qwen2", marks=pytest.mark.slow)])
+OTHERS = {
+    "llava, siglip and qwen2": CONFIGS["llava, siglip and qwen2"],
+    "onevision": onevision_config,
+    "idefics3": idefics3_config,
+    "smolvlm": lambda: idefics3_config("smolvlm", "SmolVLM"),
+}
+
+
+@pytest.mark.parametrize("name", ["llava", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_it_keeps_the_contract(tmp_path: Path, name: str) -> None:
-    write_whole_model(tmp_path, CONFIGS[name]())
+    write_whole_model(tmp_path, {**CONFIGS, **OTHERS}[name]())
     backbone_contract(lambda dtype: VisionLanguageModel(str(tmp_path), dtype=dtype))
 
 
@@ -174,3 +182,32 @@ def test_nothing_attached_or_nothing_in_it_is_the_untouched_model(tmp_path: Path
         assert torch.equal(backbone.logits(backbone(batch).hidden_states), untouched)
         method.detach(backbone)
         assert torch.equal(backbone.logits(backbone(batch).hidden_states), untouched)
+
+
+@pytest.mark.parametrize("rows", ["official", "all", "none"])
+@pytest.mark.parametrize("name", ["llava", "llava, siglip and qwen2"])
+def test_rows_of_a_picture_are_known_without_it(tmp_path: Path, name: str, rows: Any) -> None:
+    backbone, batch = written(tmp_path, name)[0], random_batch(dtype=torch.float64)
+    assert backbone.rows_of_runs(batch.pixel_values) == backbone.connected_rows(batch.pixel_values).counts == [16] * 3
+    method = M2PT(3, 0, visual_rows_to_text=rows)
+    method.build(backbone, torch.Generator())
+    method.attach(backbone)
+    found = backbone.connected_rows(batch.pixel_values)
+    assert backbone.rows_of_runs(batch.pixel_values) == found.counts
+    has_cls = name == "llava"
+    names = {
+        "official": [Span.VISUAL_PROMPT] * 2 + [Span.CLS] * has_cls,
+        "all": [Span.VISUAL_PROMPT] * 3,
+        "none": [],
+    }
+    assert found.spans[: found.counts[0]].tolist() == names[rows] + [Span.PATCH] * 16
+
+
+@pytest.mark.slow
+def test_compiled_layers_compute_the_same(tmp_path: Path) -> None:
+    backbone, _ = written(tmp_path, "llava")
+    compiled = VisionLanguageModel(str(tmp_path), dtype="float64", compile_backend="aot_eager")
+    compiled.load()
+    found, expected = (loss_and_gradients(each, "prefix", Shortcuts()) for each in (compiled, backbone))
+    for each, numbers in expected.items():
+        torch.testing.assert_close(found[each], numbers, rtol=1e-10, atol=1e-12, msg=each)
