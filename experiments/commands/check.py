@@ -16,6 +16,7 @@ from experiments.runs.prepare import connect_experiment, refuse_tuned_benchmarks
 from experiments.trainer.proven_strategies import configured_names, refuse_unproven_strategy
 from experiments.trainer.surface import refuse_endless
 from experiments.trainer.whole_steps import check_limits
+from lightning_m2pt.backbones.decoders.reference import notice_of_reference
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(tuned_on, InstructionDataModule):
         refuse_endless(experiment.config["trainer"])
     connect_experiment(experiment)
+    notice = notice_of_reference(experiment.model.backbone.shape)
+    if notice:
+        say(f"    note: {notice}")
     if own.verify:
         experiment.model.backbone.verify_files()
         say("ok  weights: read again, and as they were")

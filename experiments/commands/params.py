@@ -9,6 +9,7 @@ from experiments.commands.parsers.params import argument_parser
 from experiments.configuration.cli import Experiment
 from experiments.runs.loading import experiment_of
 from experiments.runs.memory import lines, upper_bound
+from lightning_m2pt.backbones.decoders.reference import notice_of_reference
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.collector import without_collector
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     counted = count(experiment.model)
     OUT.print(counts_table(counted))
     say_memory(experiment)
+    notice = notice_of_reference(experiment.model.backbone.shape)
+    if notice:
+        say(notice)
     path = own.output or experiment.output_root / experiment.name / "params.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(counted, indent=2) + "\n").encode())

@@ -6,7 +6,7 @@ connector and head. The empty attachment is the untouched model.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
 from lightning_m2pt.backbones.quantised import Quantization
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch, Span
-from lightning_m2pt.inputs.processing import Interpolation, Processor, ResizeRule
+from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.splice import splice
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
@@ -91,44 +92,6 @@ class VisualRows:
 
     rows: Tensor
     spans: list[Span]
-
-
-@dataclass
-class BackboneShape:
-    """Sizes read from configuration files alone.
-
-    Attributes:
-        end_of_positions: Why there are no more than ``maximum_positions``, as the end of a sentence.
-        raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
-        visual_prefix_refused: Why visual prompts cannot be keys and values; empty: they can.
-        vision_rows_in_front: The tower's own rows before its patches: CLS, and registers.
-    """
-
-    vision_layers: int
-    vision_width: int
-    patches: int
-    patch_size: int
-    image_size: int
-    text_layers: int
-    text_width: int
-    text_heads: int
-    text_key_value_heads: int
-    text_head_width: int
-    vocabulary_size: int
-    maximum_positions: int
-    vision_mlp_width: int
-    vision_quick_gelu: bool
-    text_mlp_width: int
-    image_mean: tuple[float, ...] = field(default=())
-    image_std: tuple[float, ...] = field(default=())
-    interpolation: Interpolation = "bicubic"
-    resize: ResizeRule = "shortest_edge"
-    recomputes_activations: bool = False
-    end_of_positions: str = "the language model knows no later position"
-    quantised_language_model: bool = False
-    raw_rows_refused: str = ""
-    visual_prefix_refused: str = ""
-    vision_rows_in_front: int = 1
 
 
 class Backbone(nn.Module, ABC):
@@ -210,6 +173,14 @@ class Backbone(nn.Module, ABC):
         Returns:
             Hidden states (B, S, D) after the final norm and logits (B, S, V). None: there is no such pass, which is
             said before anything trains or answers.
+        """
+        return None
+
+    def library_logits_of_tokens(self, tokens: Tensor) -> Tensor | None:
+        """Returns (B, S, V) of the library's whole model over tokens (B, S) alone, nothing put into the sequence.
+
+        What the library makes of their embeddings must equal it where the reference runs: there is no list that says
+        so. None: there is no such pass.
         """
         return None
 

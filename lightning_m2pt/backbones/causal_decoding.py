@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.library_forward import library_decoder
+from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
+from lightning_m2pt.backbones.library_forward import library_decoder, library_logits, library_logits_of_tokens
 from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.backbones.quantised import (
     Quantization,
@@ -28,11 +29,15 @@ from lightning_m2pt.prompts.decoder_pass import append_rows, prompt_rows
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.past_rows import PastRows, no_rows, takes_past_rows, use_past_rows
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
+from lightning_m2pt.prompts.rows_run_again import RowsRunAgain, run_again
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, prepend_placeholders
 
 
 class CausalDecoding(Backbone, ABC):
-    """A backbone with a causal language model of a proven form.
+    """A backbone with a causal language model of a proven form, or of one that the reference runs.
+
+    The reference is the library's own forward with prompt rows in the sequence: nothing is kept of rows that have run,
+    and nothing is left out. ``BackboneShape.runs_reference`` says which it is.
 
     Attributes:
         language_model: The model with its head; subclasses set it. Where it is more than a language model, subclasses
@@ -77,7 +82,8 @@ class CausalDecoding(Backbone, ABC):
 
         A layer's forward is compiled, not the layer: hooks stay outside, or each layer would have a graph of its own.
         """
-        use_past_rows(self.decoder())
+        if not self.shape.runs_reference:
+            use_past_rows(self.decoder())
         if self.activation_checkpointing:
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.compile_backend is not None:
@@ -111,6 +117,8 @@ class CausalDecoding(Backbone, ABC):
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Maps (..., D) hidden states to (..., V) logits, scaled and capped as the model's configuration says."""
+        if self.shape.runs_reference:
+            return library_logits(self, hidden_states)
         logits, config = super().logits(hidden_states), self.language_model.config
         scaling, cap = getattr(config, "logits_scaling", 1), getattr(config, "final_logit_softcapping", None)
         if scaling != 1:  # Granite
@@ -150,7 +158,9 @@ class CausalDecoding(Backbone, ABC):
     def append_rows(
         self, past: PastRows, embeddings: Tensor, positions: Tensor, visible: Tensor, wanted: Tensor | None = None
     ) -> tuple[Tensor, PastRows]:
-        """Runs new rows behind past rows; prompt rows in the sequence are among these."""
+        """Runs new rows behind past rows; prompt rows in the sequence are among these, unless all run again."""
+        if isinstance(past, RowsRunAgain):
+            return run_again(self.decode_rows, past, embeddings, positions, visible, wanted)
         self._put_rows_into_sequence(self.decoder(), [])
         self._query_rows.rows = ()
         return append_rows(self.decoder(), past, embeddings, positions, visible, wanted)
@@ -165,6 +175,10 @@ class CausalDecoding(Backbone, ABC):
         """Runs transformers' whole model, with hooks of its own for what is attached."""
         return library_decoder(self, embeddings, attention)
 
+    def library_logits_of_tokens(self, tokens: Tensor) -> Tensor | None:
+        """Runs transformers' whole model over tokens, with nothing put into the sequence."""
+        return library_logits_of_tokens(self, tokens)
+
     def shares_prefix(self) -> bool:
         """Prompt rows, or queries, that stand in the sequence take ``prefill``."""
         attachment = self.attachment
@@ -174,6 +188,9 @@ class CausalDecoding(Backbone, ABC):
     def learned_keys_and_values(self) -> PastRows:
         """Folds textual prompts; rows that an earlier pass put into the sequence are forgotten."""
         attachment, decoder = self.attachment, self.decoder()
+        folded = attachment.path == "prefix" and attachment.textual_prompts is not None
+        if attachment.key_value_prefix is not None or attachment.query_rows or folded:
+            refuse_by_reference(self.shape, "learned keys, values and queries, and prompts as keys and values,")
         self._put_rows_into_sequence(decoder, [])
         if attachment.key_value_prefix is not None:
             return learned_prefix(decoder, attachment.key_value_prefix)
@@ -189,6 +206,11 @@ class CausalDecoding(Backbone, ABC):
 
     def _run_decoder(self, embeddings: Tensor, lasts: Tensor | None = None) -> tuple[Tensor, PastRows]:
         """Runs (B, S, D) rows; with ``lasts`` (B,) returns these rows' states alone, and what is kept of all."""
+        if self.shape.runs_reference and lasts is not None:
+            self.refuse_beyond_positions(embeddings.shape[1] + self.attachment.rows_before_text())
+            positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+            states = self._run_decoder(embeddings)[0][torch.arange(len(lasts), device=lasts.device), lasts]
+            return states, RowsRunAgain((), positions, embeddings=embeddings)
         decoder, prompts, past = self.decoder(), self.attachment.textual_prompts, self.learned_keys_and_values()
         rows = [] if prompts is None or self._folds() else prompts.layer_rows()
         length = self._put_rows_into_sequence(decoder, rows)
@@ -227,6 +249,7 @@ class CausalDecoding(Backbone, ABC):
             return 0
         if not self._language_hooked:
             self._language_token_path.install(decoder.layers)  # type: ignore[arg-type]
-            self._query_rows.install(decoder.layers)  # type: ignore[arg-type]
+            if not self.shape.runs_reference:
+                self._query_rows.install(decoder.layers)  # type: ignore[arg-type]
             self._language_hooked = True
         return next(candidate.shape[1] for candidate in rows if candidate is not None)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from lightning_m2pt.backbones.decoders.reference import check_decoder_config, check_decoder_model, runs_by_reference
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.proven_forms import check_language_config
@@ -20,10 +21,15 @@ ROTARY_TABLE = "rotary_emb.inv_freq"
 """Older checkpoints keep this table, which follows from the configuration; the library leaves it out as well."""
 
 
-def check_language_folder(folder: Path) -> None:
-    """Looks whether a folder's configuration is a proven form, and its weight files hold exactly that model.
+def check_language_folder(folder: Path, *, by_reference: bool = False) -> None:
+    """Looks whether a folder's configuration is a form that can be run, and its weight files hold exactly that model.
 
     Reads headers and builds the model without memory; opens no tensor.
+
+    Args:
+        folder: A language model's folder.
+        by_reference: Whether the backbone runs forms that are not proven by the library's own forward, which it says
+            with ``BackboneShape.runs_reference``.
 
     Raises:
         BadInputError: At the first file or key that is wrong.
@@ -31,8 +37,15 @@ def check_language_folder(folder: Path) -> None:
     refuse_foreign_code(folder, KEY)
     refuse_adapter(folder)
     path = folder / CONFIG_FILE
-    check_language_config(read_json(path, KEY), path)
-    stored_language_model(folder, model_on_meta(folder))
+    config = read_json(path, KEY)
+    if by_reference:
+        check_decoder_config(config, path)
+    else:
+        check_language_config(config, path)
+    model = model_on_meta(folder)
+    if runs_by_reference(config):
+        check_decoder_model(model, path)
+    stored_language_model(folder, model)
 
 
 def refuse_adapter(folder: Path) -> None:

@@ -75,6 +75,34 @@ def library_decoder(
     return states[0][:, length:], output.logits[:, length:]
 
 
+def library_logits(backbone: "CausalDecoding", hidden_states: Tensor) -> Tensor:
+    """Returns (..., V): what the library's model makes of (..., D) states behind its decoder, caps and scales included.
+
+    As long as it lasts the decoder hands out these states and computes nothing.
+    """
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    flat, decoder, head = hidden_states.flatten(0, -2)[None], backbone.decoder(), backbone.attachment.lm_head
+    with ExitStack() as stack:
+        if head is not None:
+            stack.callback(backbone.pretrained_lm_head().register_forward_hook(replaced_head_hook(head)).remove)
+        decoder.forward = lambda **_: BaseModelOutputWithPast(last_hidden_state=flat)
+        stack.callback(delattr, decoder, "forward")
+        logits: Tensor = backbone.language_model(inputs_embeds=flat, use_cache=False).logits
+    return logits.reshape(*hidden_states.shape[:-1], -1)
+
+
+def library_logits_of_tokens(backbone: "CausalDecoding", tokens: Tensor) -> Tensor:
+    """Returns (B, S, V) of tokens (B, S), their embeddings looked up by the library's model."""
+    with ExitStack() as stack:
+        stack.enter_context(library_attention(backbone.decoder(), None))
+        head = backbone.attachment.lm_head
+        if head is not None:
+            stack.callback(backbone.pretrained_lm_head().register_forward_hook(replaced_head_hook(head)).remove)
+        logits: Tensor = backbone.language_model(input_ids=tokens, use_cache=False).logits
+    return logits
+
+
 def library_rows(backbone: "OpenClipLlama", pixel_values: Tensor) -> Tensor:
     """Returns (B, N, D): the rows for the connector, of open_clip's own tower, raw prompt rows in front."""
     return with_raw_rows(backbone.attachment, library_tower(backbone, pixel_values))

@@ -133,7 +133,7 @@ class OpenClipLlama(CausalDecoding):
             )
         stored_tower(self.vision_weights, tower_on_meta(self._open_clip["model_cfg"]))
         self._stored_projector()
-        check_language_folder(self.language_folder)
+        check_language_folder(self.language_folder, by_reference=True)
         check_tokenizer_files(self.language_folder)
         refuse_missing_package(self.quantization)
         if self.feature_cache is not None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from lightning_m2pt.backbones.base import BackboneShape
-from lightning_m2pt.backbones.proven_forms import check_language_config
-from lightning_m2pt.backbones.rotations import end_of_positions, usable_positions
+from lightning_m2pt.backbones.decoders.reference import check_decoder_config, runs_by_reference
+from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.towers.open_clip_config import check_tower_config
 
 
@@ -18,7 +18,7 @@ def shape_of(
         BadInputError: If a key is missing, wrong, or asks for what is not proven.
     """
     check_tower_config(open_clip, vision_file)
-    check_language_config(llama, language_folder / "config.json")
+    check_decoder_config(llama, language_folder / "config.json")
     vision, preprocess = open_clip["model_cfg"]["vision_cfg"], open_clip["preprocess_cfg"]
     return BackboneShape(
         vision_layers=vision["layers"],
@@ -38,6 +38,7 @@ def shape_of(
         vocabulary_size=llama["vocab_size"],
         maximum_positions=usable_positions(llama),
         end_of_positions=end_of_positions(llama),
+        runs_reference=runs_by_reference(llama),
         vision_mlp_width=int(vision["width"] * (vision.get("mlp_ratio") or 4.0)),
         vision_quick_gelu=open_clip["model_cfg"].get("quick_gelu", False),
         text_mlp_width=llama["intermediate_size"],

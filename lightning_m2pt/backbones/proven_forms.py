@@ -20,8 +20,8 @@ from lightning_m2pt.backbones.config_values import (
     shown_value,
     whole_number,
 )
+from lightning_m2pt.backbones.decoders.rotations import ALL_OF_A_HEAD, EVERYWHERE, MOST_POSITIONS, check_rotation
 from lightning_m2pt.backbones.foreign_code import INSTALLED_CODE_ONLY
-from lightning_m2pt.backbones.rotations import ALL_OF_A_HEAD, EVERYWHERE, MOST_POSITIONS, check_rotation
 
 MOST_LAYERS, MOST_WIDTH, MOST_HEADS = 1_000, 262_144, 4_096
 MOST_TOKENS = 4_194_304

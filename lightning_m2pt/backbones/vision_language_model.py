@@ -11,10 +11,11 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import BackboneShape, VisualRows
+from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.causal_decoding import CausalDecoding
 from lightning_m2pt.backbones.chat_template_files import processor_chat_template
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.families.family import module_at, rows_given_to
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
@@ -25,7 +26,7 @@ from lightning_m2pt.backbones.quantised import (
     quantised_fingerprint,
     refuse_missing_package,
 )
-from lightning_m2pt.backbones.rotations import end_of_positions, usable_positions
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
 from lightning_m2pt.configuration.paths import FilePath, readable

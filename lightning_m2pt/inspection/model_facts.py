@@ -13,9 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import BackboneShape, VisualRowsToText
+from lightning_m2pt.backbones.base import VisualRowsToText
 from lightning_m2pt.backbones.library_processor import NEWER_SETTINGS, SETTINGS, LibraryProcessor
 from lightning_m2pt.backbones.quantised import Quantization
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.tokenizer_files import FAST
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError

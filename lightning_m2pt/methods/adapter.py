@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_m2pt.backbones.base import Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.methods.argument_checks import require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.new_tensors import new_tensors

@@ -13,7 +13,9 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.argument_checks import require_positive, require_size
 from lightning_m2pt.methods.base import Place
@@ -63,6 +65,7 @@ class APrompt(WithInteraction):
             BadInputError: If the backbone does not fit.
         """
         refuse_recomputation(shape, self.name)
+        refuse_by_reference(shape, "learned keys, values and queries")
         if self.train_query_prompts and shape.text_layers < 2:
             raise BadInputError(
                 "a decoder of one layer has no layer behind which query prompts could persist",

@@ -6,7 +6,8 @@ from dataclasses import fields
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method, Place
 

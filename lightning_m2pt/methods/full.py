@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at

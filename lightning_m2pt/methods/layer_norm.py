@@ -5,7 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
@@ -109,5 +110,5 @@ def norms_of(backbone: Backbone, component: str) -> dict[str, nn.Module]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Tells whether a module is a LayerNorm or one of transformers' RMSNorm classes."""
-    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
+    """Tells whether a module is a LayerNorm or one of transformers' own classes of norms."""
+    return isinstance(module, nn.LayerNorm) or "Norm" in type(module).__name__

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.backbones.quantised import QuantisedLinear
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place

@@ -10,7 +10,9 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape, InjectionPath, VisualRowsToText
+from lightning_m2pt.backbones.base import Attachment, Backbone, InjectionPath, VisualRowsToText
+from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
@@ -98,6 +100,8 @@ class M2PT(WithInteraction):
         if self.textual_length:
             choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "model.method.textual_layers")
         if self.path == "prefix":
+            if self.textual_length:
+                refuse_by_reference(shape, "textual prompts as keys and values", "model.method.path")
             self._check_prefix_path(shape)
 
     def part_names(self) -> list[str]:

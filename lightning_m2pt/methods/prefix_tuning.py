@@ -9,7 +9,9 @@ from collections.abc import Set as AbstractSet
 
 import torch
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, BackboneShape
+from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.new_tensors import new_tensors
@@ -52,7 +54,12 @@ class PrefixTuning(WithInteraction):
         self.prefix: PrefixEmbedding | None = None
 
     def check(self, shape: BackboneShape) -> None:
-        """Works on every backbone."""
+        """Refuses a backbone that has no place for learned keys and values.
+
+        Raises:
+            BadInputError: If the library's own forward runs it.
+        """
+        refuse_by_reference(shape, "learned keys and values")
 
     def part_names(self) -> list[str]:
         """Returns the components that are switched on."""

@@ -1,6 +1,6 @@
 """How much memory answering takes, by arithmetic, before any weight is loaded."""
 
-from lightning_m2pt.backbones.base import BackboneShape
+from lightning_m2pt.backbones.shape import BackboneShape
 
 FLOAT32 = 4
 

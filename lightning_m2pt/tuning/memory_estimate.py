@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from lightning_m2pt.backbones.base import Attachment, BackboneShape
+from lightning_m2pt.backbones.base import Attachment
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.methods.base import Place
 
 FLOAT32 = 4

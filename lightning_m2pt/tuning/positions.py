@@ -3,7 +3,7 @@
 Behind its last position a model has never learned anything: it would compute numbers that mean nothing.
 """
 
-from lightning_m2pt.backbones.base import BackboneShape
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method
 

@@ -10,7 +10,7 @@ The rows are few: two invented pictures, of which the decoder sees a few rows, a
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy
@@ -23,6 +23,7 @@ from lightning_m2pt.answering.decoding_steps import advance, branch
 from lightning_m2pt.answering.shared_prefill import prefill_pictures
 from lightning_m2pt.backbones.base import Backbone, VisualRows
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.decoders.reference import notice_of_reference
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
@@ -44,6 +45,8 @@ LENGTHS = (8, 7, 9)
 PICTURE_ROWS = 3
 """Rows of a picture, besides those that all pictures have alike, that the decoder sees."""
 PICTURE_PLACE = 2
+FURTHER_ROWS = 64
+"""Rows of the sequence that shows whether what stands behind a row changes it."""
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +97,9 @@ def refuse_unless_like_library(backbone: Backbone, use: Use, shortcuts: Shortcut
         if backbone.library_decoder(backbone.token_embedding()(questions.following)[None]) is None:
             log.warning("the decoder's passes are not compared: %s offers no pass of its library", kind)
             return
+        if backbone.shape.runs_reference:
+            log.warning("%s", notice_of_reference(backbone.shape))
+            compare_assumptions(backbone, generator)
         with few_picture_rows(backbone, rows):
             if use == "training":
                 compare_training(backbone, questions, shortcuts)
@@ -185,6 +191,29 @@ def few_picture_rows(backbone: Backbone, rows: VisualRows) -> Iterator[None]:
         yield
     finally:
         del backbone.connected_rows
+
+
+def compare_assumptions(backbone: Backbone, generator: torch.Generator) -> None:
+    """Compares what the reference takes for granted of a model that no list names, by the library's own passes.
+
+    It reads embeddings as it reads tokens, and rows behind a row change nothing: neither its mask nor its rotations
+    depend on the length.
+    """
+    embedding, attachment = backbone.token_embedding(), backbone.attachment
+    length = min(FURTHER_ROWS, backbone.shape.maximum_positions - attachment.rows_before_text())
+    tokens = torch.randint(backbone.shape.vocabulary_size, (1, length), generator=generator)
+    rows = embedding(tokens.to(embedding.weight.device))
+    passes = library_passes(backbone, rows)
+    compare = Comparison(backbone, limit_of(backbone, rows, passes)).refuse_difference
+    few = max(1, length // 4)
+    compare("a sequence that ends earlier", library_passes(backbone, rows[:, :few])[0], passes[0][:, :few])
+    backbone.attachment = replace(attachment, textual_prompts=None)
+    try:
+        of_tokens = backbone.library_logits_of_tokens(tokens.to(rows.device))
+        assert of_tokens is not None
+        compare("reading embeddings in the place of tokens", library_passes(backbone, rows)[1], of_tokens)
+    finally:
+        backbone.attachment = attachment
 
 
 def compare_training(backbone: Backbone, questions: Questions, shortcuts: Shortcuts) -> None:

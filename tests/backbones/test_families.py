@@ -1,15 +1,9 @@
 """Every proven architecture: the library's logits and `generate`, and its own gradients, on every path of ours."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model
@@ -24,30 +18,14 @@ from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
 from tests.prompts.test_shared_prefill import both_batches, largest_difference
-from tests.support.families import FAMILIES, of_family
+from tests.support.models.decoders import FAMILIES, of_family
+from tests.support.towers.float64_islands import float64_islands
 
 FAST = ("mistral's window", "qwen3", "granite", "gemma2", "gemma3", "olmo2", "phi3's longrope")
 """The families that differ most; all others are tested with the slow tests."""
 of_every_family = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
 )
-
-
-class Exact(ModuleType):
-    """torch, whose float32 is float64."""
-
-    def __getattr__(self, name: str) -> Any:
-        return torch.float64 if name == "float32" else getattr(torch, name)
-
-
-@contextmanager
-def float64_islands(monkeypatch: pytest.MonkeyPatch, backbone: OpenClipLlama) -> Iterator[None]:
-    """The library's norms, rotations and softmax compute in float32 whatever the type is; here in float64."""
-    own_float = Tensor.float
-    with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[type(backbone.language_model).__module__], "torch", Exact("torch"))
-        patch.setattr(Tensor, "float", lambda rows: rows if rows.dtype == torch.float64 else own_float(rows))
-        yield
 
 
 def attached(backbone: OpenClipLlama, path: str) -> M2PT:
@@ -62,7 +40,7 @@ def test_paths_have_the_loss_and_gradients_of_rows_in_the_sequence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     backbone, batch, found = of_family(tmp_path, name), random_batch(dtype=torch.float64), []
-    with float64_islands(monkeypatch, backbone):
+    with float64_islands(monkeypatch, backbone.language_model):
         for path, shortcuts in (("token", EVERY_ROW), ("prefix", EVERY_ROW), ("prefix", Shortcuts())):
             method = attached(backbone, path)
             losses = supervised_rows(backbone, batch, shortcuts).losses
@@ -99,7 +77,7 @@ def test_logits_and_answers_are_the_librarys(tmp_path: Path, name: str) -> None:
 def test_shared_prefixes_and_the_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     backbone = of_family(tmp_path, name)
     attached(backbone, "auto")
-    with float64_islands(monkeypatch, backbone):
+    with float64_islands(monkeypatch, backbone.language_model):
         assert backbone.shares_prefix()
         assert largest_difference(backbone, *both_batches(before=4, common=2)) < 1e-10
     for use in ("training", "answering"):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.decoders.rotations import ROTATIONS
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.proven_forms import INSTALLED_CODE_ONLY, VALUES, check_language_config
-from lightning_m2pt.backbones.rotations import ROTATIONS
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT

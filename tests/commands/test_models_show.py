@@ -8,7 +8,8 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 
-from lightning_m2pt.backbones.base import Attachment, BackboneShape
+from lightning_m2pt.backbones.base import Attachment
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.inspection.model_facts import Load

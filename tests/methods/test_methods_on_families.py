@@ -9,7 +9,7 @@ import torch
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.testing.method_contract import method_contract
 from tests.methods.test_every_method import METHODS, START_AS_FROZEN
-from tests.support.families import of_family
+from tests.support.models.decoders import of_family
 
 REACHING = (
     "m2pt", "ptum prefix", "aprompt", "lora", "adapter", "layernorm", "full", "adapter, lora, norms"

@@ -1,7 +1,8 @@
 """Any proven vision tower, a projector and any proven causal language model, each from a folder as it lies.
 
 Which tower it is, its configuration says (``lightning_m2pt/backbones/towers``); which projector, the names of its
-tensors; which language model, ``lightning_m2pt/backbones/proven_forms.py``.
+tensors; which language model, ``lightning_m2pt/backbones/proven_forms.py``
+and ``lightning_m2pt/backbones/decoders/reference.py``.
 """
 
 import json
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_m2pt.backbones.base import BackboneShape, VisualRows
+from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.causal_decoding import CausalDecoding
 from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
+from lightning_m2pt.backbones.decoders.reference import check_decoder_config, runs_by_reference
+from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE
 from lightning_m2pt.backbones.hub_ids import model_folder
@@ -25,9 +28,8 @@ from lightning_m2pt.backbones.library_processor import LibraryProcessor
 from lightning_m2pt.backbones.pairs.files import PairFiles
 from lightning_m2pt.backbones.pairs.library_pass import library_tower_rows
 from lightning_m2pt.backbones.pairs.projector import described_projector
-from lightning_m2pt.backbones.proven_forms import check_language_config
 from lightning_m2pt.backbones.quantised import parameter_count, quantised_fingerprint, refuse_missing_package
-from lightning_m2pt.backbones.rotations import end_of_positions, usable_positions
+from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.towers.kind import KEY as TOWER_KEY
 from lightning_m2pt.backbones.towers.known import tower_of
@@ -95,7 +97,7 @@ class TowerAndDecoder(CausalDecoding):
         self.used_blocks = self._number_of_blocks(feature_layer, feature_norm=feature_norm)
         self.feature_norm = feature_norm
         language = read_json(self.language_folder / CONFIG_FILE, LANGUAGE_KEY)
-        check_language_config(language, self.language_folder / CONFIG_FILE)
+        check_decoder_config(language, self.language_folder / CONFIG_FILE)
         self.shape = self._shape_with(language)
         self.recompute_activations(activation_checkpointing is True)
         self.quantise_decoder(quantization)
@@ -152,6 +154,7 @@ class TowerAndDecoder(CausalDecoding):
             text_head_width=language.get("head_dim") or language["hidden_size"] // heads,
             vocabulary_size=language["vocab_size"],
             maximum_positions=usable_positions(language),
+            runs_reference=runs_by_reference(language),
             end_of_positions=end_of_positions(language),
             vision_mlp_width=sizes.mlp_width,
             vision_quick_gelu=sizes.quick_gelu,
@@ -179,7 +182,7 @@ class TowerAndDecoder(CausalDecoding):
         """Raises BadInputError if a file is not what the configuration says; opens no tensor."""
         self.tower.check()
         described_projector(self.projector_path).check(self.shape.vision_width, self.shape.text_width)
-        check_language_folder(self.language_folder)
+        check_language_folder(self.language_folder, by_reference=True)
         check_tokenizer_files(self.language_folder)
         refuse_missing_package(self.quantization)
         if self.feature_cache is not None:

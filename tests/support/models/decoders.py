@@ -1,4 +1,7 @@
-"""Small configurations of every proven architecture: windows shorter than a picture's rows, heads of odd sizes."""
+"""Small configurations of every proven architecture, and of some that no list names.
+
+Windows are shorter than a picture's rows, heads of odd sizes, sublayers parallel, rotations partial.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -70,3 +73,29 @@ def of_family(folder: Path, name: str, dtype: torch.dtype = torch.float64, **cha
     kind, architecture, keys = FAMILIES[name]
     named = {"model_type": kind, "architectures": [f"{architecture}ForCausalLM"], "pad_token_id": 0}
     return random_backbone(folder, dtype, language={**named, **keys, **changes})
+
+
+UNLISTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "starcoder2": (
+        "Starcoder2ForCausalLM",
+        {"sliding_window": 6, "use_bias": True, "hidden_act": "gelu_pytorch_tanh"},
+    ),
+    "stablelm": (
+        "StableLmForCausalLM",
+        {"partial_rotary_factor": 0.5, "use_parallel_residual": True, "qk_layernorm": True},
+    ),
+    "cohere": ("CohereForCausalLM", {"logit_scale": 0.3, "use_qk_norm": True, "tie_word_embeddings": True}),
+    "helium": ("HeliumForCausalLM", {"head_dim": 8}),
+    "glm": ("GlmForCausalLM", {"head_dim": 8, "partial_rotary_factor": 0.5, "attention_bias": True}),
+    "olmo3": (
+        "Olmo3ForCausalLM",
+        {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+    "nemotron": ("NemotronForCausalLM", {"hidden_act": "relu2", "head_dim": 8}),
+}
+
+
+def unlisted(name: str, **changes: Any) -> dict[str, Any]:
+    """Returns the keys of a language model's ``config.json`` that make it this architecture."""
+    architecture, keys = UNLISTED[name]
+    return {"model_type": name, "architectures": [architecture], "pad_token_id": None, **keys, **changes}
