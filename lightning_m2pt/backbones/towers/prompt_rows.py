@@ -38,7 +38,9 @@ class TowerPrompts:
             if self._installed is not None:
                 self._installed.rows = ()
             return
-        if self._prefix_path is not None and attachment.path != "token" and is_foldable(rows):
+        # Dropout in front of low-rank layers draws for every sample's prompt rows, unless one pass is asked for.
+        folds = attachment.path == "prefix" or (attachment.path == "auto" and not attachment.draws_per_sample())
+        if self._prefix_path is not None and folds and is_foldable(rows):
             if self._installed is not self._prefix_path:
                 self.remove()
                 self._prefix_path.install(blocks)

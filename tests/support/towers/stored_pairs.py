@@ -146,7 +146,7 @@ def store_pair(folder: Path, tower: str = "clip", projector: str = "llava") -> N
     config = LlamaConfig(
         hidden_size=TEXT_WIDTH, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
         head_dim=12, vocab_size=50, max_position_embeddings=128, tie_word_embeddings=False,
-        bos_token_id=1, eos_token_id=2, pad_token_id=3,
+        bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     perturbed(LlamaForCausalLM(config), 3).save_pretrained(folder / "language")
     word_tokenizer().save_pretrained(folder / "language")
