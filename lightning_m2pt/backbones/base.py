@@ -185,7 +185,7 @@ class Backbone(nn.Module, ABC):
         return None
 
     def attention_layers(self) -> tuple[list[Any], list[Any]]:
-        """Returns the tower's computed blocks, of open_clip's form, and the decoder's layers, of Llama's.
+        """Returns the tower's computed blocks and the decoder's layers, of Llama's form.
 
         Raises:
             BadInputError: If the layers are of other forms, so that their attention cannot be read.

@@ -18,8 +18,9 @@ from torch.utils.hooks import RemovableHandle
 from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
-from lightning_m2pt.inspection.recompute import Recomputed, language_attention, refuse_other_output, vision_attention
+from lightning_m2pt.inspection.recompute import Recomputed, language_attention, refuse_other_output, tower_attention
 from lightning_m2pt.methods.lora import ModuleReference
+from lightning_m2pt.prompts.tower_rows import attention_of
 
 READ_FIELDS = frozenset(
     {
@@ -63,8 +64,8 @@ class SampleAttention:
 
     Attributes:
         language: The decoder's layers: learned keys, textual prompts, then text with the image's rows in their place.
-        vision: For each of its pictures the tower's layers: visual prompts, CLS, patches. The tower's last block is
-            never computed (features are those of layer -2) and so is not among them.
+        vision: For each of its pictures the tower's layers: visual prompts, CLS, patches; registers go by the name of
+            CLS. Blocks behind the layer whose features are taken are never computed and so are not among them.
     """
 
     language: tuple[LayerAttention, ...]
@@ -98,7 +99,7 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
 
     handles = []
     for layer in sorted(wanted & set(range(len(blocks)))):
-        handles.append(first_hook(blocks[layer].attn, vision_hook(keep, layer)))
+        handles.append(first_hook(attention_of(blocks[layer]), vision_hook(keep, layer)))
     for layer in sorted(wanted & set(range(len(decoder_layers)))):
         handles.append(first_hook(decoder_layers[layer].self_attn, language_hook(keep, layer)))
     try:
@@ -173,11 +174,12 @@ def token_path(backbone: Backbone) -> Iterator[None]:
 
 
 def vision_hook(keep: Any, layer: int) -> Any:  # noqa: ANN401  (torch's hook type is a union of call signatures)
-    """Returns the hook of one tower layer's ``nn.MultiheadAttention``."""
+    """Returns the hook of one tower block's attention."""
 
     def hook(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:  # noqa: ANN401
-        rows = arguments[0] if arguments else keywords["query"]
-        keep("vision", layer, vision_attention(attention, rows), output[0])
+        rows = arguments[0] if arguments else keywords["hidden_states" if "hidden_states" in keywords else "query"]
+        recomputed = tower_attention(attention, rows, keywords.get("attention_mask"))
+        keep("vision", layer, recomputed, output if isinstance(output, Tensor) else output[0])
 
     return hook
 
@@ -207,7 +209,7 @@ def by_sample(
         batch: The B samples.
         backbone: Its attachment says which layers have prompts.
     """
-    patches = backbone.shape.patches
+    patches, own = backbone.shape.patches, backbone.shape.vision_rows_in_front
     images = (batch.input_ids == IMAGE_TOKEN_ID).sum(dim=1).tolist()
     samples = []
     for sample in range(len(batch)):
@@ -226,8 +228,8 @@ def by_sample(
             of_image = []
             for (part, layer), maps in found.items():
                 if part == "vision":
-                    prompts = maps.shape[-1] - 1 - patches
-                    names = [Span.VISUAL_PROMPT] * prompts + [Span.CLS] + [Span.PATCH] * patches
+                    prompts = maps.shape[-1] - own - patches
+                    names = [Span.VISUAL_PROMPT] * prompts + [Span.CLS] * own + [Span.PATCH] * patches
                     of_image.append(LayerAttention(layer, maps[image], torch.tensor(names), prompts))
             vision.append(tuple(of_image))
         samples.append(SampleAttention(tuple(language), tuple(vision)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lightning_m2pt.errors import BadInputError
@@ -44,6 +44,44 @@ def vision_attention(attention: Any, rows: Tensor) -> Recomputed:  # noqa: ANN40
     probabilities = softmax_of(queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5)
     attended = (probabilities.to(values.dtype) @ values).transpose(1, 2).reshape(rows.shape)
     return Recomputed(probabilities, linear(attended, attention.out_proj.weight, attention.out_proj.bias))
+
+
+def tower_attention(attention: Any, rows: Tensor, mask: Tensor | None) -> Recomputed:  # noqa: ANN401
+    """Recomputes the attention of a tower's block, in whichever of three forms its library writes it.
+
+    Args:
+        attention: ``nn.MultiheadAttention`` (open_clip); a module with ``q_proj``, ``k_proj`` and ``v_proj``
+            (transformers); or one with all three in ``qkv`` (timm).
+        rows: (B, S, D), already through the block's first norm.
+        mask: The library's mask, (B, 1, S, S) boolean (True = visible) or additive, or None.
+
+    Raises:
+        BadInputError: If it is of another form.
+    """
+    if isinstance(attention, nn.MultiheadAttention):
+        return vision_attention(attention, rows)
+    split = (*rows.shape[:2], -1, getattr(attention, "head_dim", 1))
+    if hasattr(attention, "q_proj"):
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        queries, keys, values = (project(rows).view(split).transpose(1, 2) for project in projections)
+        queries = queries * (attention.scale if hasattr(attention, "scale") else attention.scaling)
+        behind = attention.out_proj if hasattr(attention, "out_proj") else attention.o_proj
+    elif hasattr(attention, "qkv"):
+        queries, keys, values = (each.view(split).transpose(1, 2) for each in attention.qkv(rows).chunk(3, dim=-1))
+        queries, keys = attention.q_norm(queries) * attention.scale, attention.k_norm(keys)
+        behind = nn.Sequential(attention.norm, attention.proj)
+    else:
+        raise BadInputError(
+            f"the attention of {type(attention).__name__} cannot be read",
+            where="model.backbone",
+            expected="a tower of open_clip, transformers or timm",
+        )
+    scores = queries @ keys.transpose(2, 3)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    probabilities = softmax_of(scores)
+    attended = (probabilities.to(values.dtype) @ values).transpose(1, 2).reshape(*rows.shape[:2], -1)
+    return Recomputed(probabilities, behind(attended))
 
 
 def language_attention(

@@ -18,8 +18,8 @@ from lightning_m2pt.prompts.past_rows import KeysAndValues, KeysRead, concatenat
 from lightning_m2pt.prompts.row_hooks import RowHooks
 from lightning_m2pt.prompts.token_path import VisualPosition, put_rows_first
 
-ATTENTION_NAMES = ("self_attn", "attention")
-"""What the library calls a block's attention."""
+ATTENTION_NAMES = ("self_attn", "attn", "attention")
+"""What libraries call a block's attention."""
 BEHIND_PROMPTS = {"sdpa": "behind_prompts", "eager": "behind_prompts_eagerly"}
 """The library's attention functions that ours are built upon, and our names in its tables."""
 PLACE = "prompt_keys"
