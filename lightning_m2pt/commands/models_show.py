@@ -69,8 +69,8 @@ def lines_of(found: Mapping[str, Any], samples: int, text: int) -> Iterator[str]
     yield row("is", f"{found['architecture']}, a {found['kind']}")
     for part in ("vision", "language"):
         if part in found:
-            sizes = (f"{value:,} {NAMES.get(key, key)}" for key, value in found[part].items() if key != "model_type")
-            yield row(part, f"{found[part]['model_type']}: {', '.join(sizes)}")
+            sizes = [f"{value:,} {NAMES.get(key, key)}" for key, value in found[part].items() if key != "model_type"]
+            yield row(part, ": ".join([*filter(None, [found[part].get("model_type")]), ", ".join(sizes)]))
     if "picture" in found:
         yield row("picture", picture_words(found["picture"]))
     parts = [f"{value:,} {name}" for name, value in found["parameters"].items() if name != "total"]
@@ -81,6 +81,10 @@ def lines_of(found: Mapping[str, Any], samples: int, text: int) -> Iterator[str]
         rows = f"{tuning['rows']} visual and {tuning['rows']} textual rows a layer"
         yield row("M2PT", f"trains {tuning['trained']:,} ({tuning['percent']:.2f}%) with {rows}: {of_parts}")
         yield from memory_lines(found["memory"], f"{samples} x {text} tokens, each with a picture")
+    if "prefixes" in found:
+        yield row("prompts", f"as keys and values: {found['prefixes']}")
+    if "template" in found:
+        yield row("template", f"native, of {found['template']}" if found["template"] else "none of its own here")
     yield row("licence", found["licence"] or "neither README.md nor a LICENSE file names one")
 
 

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from lightning_m2pt.backbones.families.known import FAMILIES
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, ProvenForm
+from lightning_m2pt.backbones.towers.known import OF_TRANSFORMERS, REFUSED
+from lightning_m2pt.backbones.towers.of_open_clip import OpenClipTower
+from lightning_m2pt.backbones.towers.of_timm import TimmTower
+from lightning_m2pt.backbones.towers.of_transformers import TransformersTower
 
 WINDOWS = {"none": "", "every layer": "a window in every layer", "sliding layers": "a window in some layers"}
 
@@ -36,6 +40,27 @@ def whole_models() -> list[KnownModel]:
 def raw_rows_refused(why: str) -> str:
     """Returns that raw prompt rows are refused, if there is a reason why."""
     return f"raw prompt rows to the decoder: {why}" if why else ""
+
+
+def towers() -> list[KnownModel]:
+    """Returns the towers that a language model can be paired with, and those that one might expect and that are not."""
+    by_class: dict[type[TransformersTower], list[str]] = {}
+    for kind, of_kind in OF_TRANSFORMERS.items():
+        by_class.setdefault(of_kind, []).append(kind)
+    known = [
+        KnownModel(" or ".join(kinds), kinds[0], "CLS, patches" if tower.front_rows else "patches", "")
+        for tower, kinds in by_class.items()
+    ]
+    known += [
+        KnownModel("vision transformers of open_clip", "", "CLS, patches", OpenClipTower.prefix_refused),
+        KnownModel("vision transformers of timm", "", "as their configuration says", as_keys(TimmTower.prefix_refused)),
+    ]
+    return known + [KnownModel(kind, kind, "", f"all of it: {why}") for kind, why in REFUSED.items()]
+
+
+def as_keys(why: str) -> str:
+    """Returns that prompts cannot be keys and values, and why."""
+    return f"prompts as keys and values: {why}"
 
 
 def language_models() -> list[KnownModel]:

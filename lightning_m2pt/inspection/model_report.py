@@ -5,12 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_m2pt.backbones.chat_template_files import (
+    CHAT_TEMPLATE,
+    OLD_TEMPLATE_FILE,
+    PROCESSOR_SETTINGS,
+    TEMPLATE_FILE,
+    TOKENIZER_SETTINGS,
+    default_of,
+)
 from lightning_m2pt.backbones.config_values import bad_key, shown_value
 from lightning_m2pt.backbones.families.known import FAMILIES
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import model_on_meta
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, check_language_config
+from lightning_m2pt.backbones.towers.known import OF_TRANSFORMERS, tower_of
+from lightning_m2pt.backbones.towers.of_open_clip import CONFIG as OPEN_CLIP_CONFIG
+from lightning_m2pt.backbones.towers.of_timm import ARCHITECTURE as TIMM_ARCHITECTURE
 from lightning_m2pt.inspection.model_facts import Load, whole_model_facts
 
 KEY = "command line"
@@ -24,7 +35,7 @@ def model_report(folder: Path, load: Load) -> dict[str, Any]:
     """Returns what a model is and takes, as JSON values.
 
     Args:
-        folder: Its folder; ``config.json`` is all that has to be there.
+        folder: Its folder; its configuration is all that has to be there.
         load: What memory is estimated for.
 
     Raises:
@@ -32,15 +43,52 @@ def model_report(folder: Path, load: Load) -> dict[str, Any]:
     """
     refuse_foreign_code(folder, KEY)
     path = folder / CONFIG_FILE
-    content = read_json(path, KEY)
-    if content.get("model_type") in PROVEN_FORMS:
+    is_of_open_clip = not path.is_file() and (folder / OPEN_CLIP_CONFIG).is_file()
+    content = {} if is_of_open_clip else read_json(path, KEY)
+    kind = content.get("model_type")
+    if kind in PROVEN_FORMS:
         check_language_config(content, path)
         found = language_model_facts(folder, content)
-    elif content.get("model_type") in {family.model_type for family in FAMILIES.values()}:
+    elif kind in {family.model_type for family in FAMILIES.values()}:
         found = whole_model_facts(folder, load)
+    elif is_of_open_clip or kind in OF_TRANSFORMERS or (kind is None and TIMM_ARCHITECTURE in content):
+        return {**tower_facts(folder), "licence": licence_of(folder)}
     else:
         raise unknown_model(content, path)
-    return {**found, "licence": licence_of(folder)}
+    return {**found, "template": template_of(folder), "licence": licence_of(folder)}
+
+
+def tower_facts(folder: Path) -> dict[str, Any]:
+    """Returns what a vision tower is that a language model can be paired with."""
+    tower = tower_of(folder)
+    sizes, module = tower.sizes, tower.on_meta()
+    parameters = sum(
+        parameter.numel() for name, parameter in module.named_parameters() if not name.startswith(tower.uncounted())
+    )
+    return {
+        "kind": "vision tower",
+        "architecture": type(module).__name__,
+        "vision": {
+            "blocks": sizes.layers,
+            "width": sizes.width,
+            "patches": (sizes.image_size // sizes.patch_size) ** 2,
+            "patch_size": sizes.patch_size,
+            "image_size": sizes.image_size,
+        },
+        "parameters": {"vision": parameters, "total": parameters},
+        "prefixes": tower.prefix_refused or "exact",
+    }
+
+
+def template_of(folder: Path) -> str | None:
+    """Returns the file that holds the model's own chat template; None if it has none."""
+    for name in (TEMPLATE_FILE, OLD_TEMPLATE_FILE, PROCESSOR_SETTINGS, TOKENIZER_SETTINGS):
+        path = folder / name
+        if path.is_file() and (
+            name == TEMPLATE_FILE or default_of(read_json(path, KEY).get(CHAT_TEMPLATE)) is not None
+        ):
+            return name
+    return None
 
 
 def language_model_facts(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +120,7 @@ def unknown_model(content: Mapping[str, Any], path: Path) -> Exception:
         path,
         "architectures",
         what,
-        f"{', '.join(FAMILIES)}; of language models {', '.join(PROVEN_FORMS)}",
+        f"{', '.join(FAMILIES)}; language models {', '.join(PROVEN_FORMS)}; towers {', '.join(OF_TRANSFORMERS)}",
         "m2pt models list tells about each",
     )
 

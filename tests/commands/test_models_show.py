@@ -10,6 +10,7 @@ from PIL import Image
 
 from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.shape import BackboneShape
+from lightning_m2pt.backbones.towers.known import tower_of
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.inspection.model_facts import Load
@@ -25,6 +26,7 @@ from lightning_m2pt.tuning.memory_estimate import (
     vision_layer_bytes,
 )
 from tests.support.published_configs import LLAVA_7B, SMOLLM2_135M, SMOLVLM2_500M
+from tests.support.towers.stored_pairs import store_tower
 from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
 
 SHAPE = BackboneShape(
@@ -41,6 +43,7 @@ def write_config(folder: Path, **keys: object) -> Path:
 
 
 def shown(capfd: pytest.CaptureFixture, *words: object) -> tuple[int, str]:
+    capfd.readouterr()  # what the library says while it writes a model
     code = main(["models", "show", *map(str, words)])
     captured = capfd.readouterr()
     assert len(captured.err.splitlines()) <= 3
@@ -57,9 +60,13 @@ def test_a_language_model(tmp_path: Path, capfd) -> None:
     assert found["architecture"] == "LlamaForCausalLM"
     assert found["language"] | {"heads": 9, "key_value_heads": 3, "head_width": 64, "layers": 30} == found["language"]
     assert found["licence"] == "apache-2.0"
+    (folder / "tokenizer_config.json").write_text('{"chat_template": [{"name": "a", "template": "b"}]}')
+    assert json.loads(shown(capfd, folder, "--json")[1])["template"] is None  # several, and none of them the default
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "text"}')
     code, said = shown(capfd, folder)
     assert "134,515,008" in said
-    assert [path.name for path in folder.iterdir() if path.suffix != ".md"] == ["config.json"]
+    assert "native, of tokenizer_config.json" in said
+    assert [path.name for path in folder.iterdir() if path.suffix == ".safetensors"] == []
 
 
 def test_a_fetched_model_by_its_name(tmp_path: Path, capfd, monkeypatch) -> None:
@@ -118,6 +125,7 @@ def test_counts_are_those_of_the_model_that_loads(tmp_path: Path, tower: str) ->
     }
     assert found["parameters"] == counted
     assert found["language"]["model_type"] == "qwen2"
+    assert found["template"] == "chat_template.jinja"
     assert found["vision"] == {
         "model_type": tower, "blocks_used": 3, "width": 24, "patches": 16, "patch_size": 4, "image_size": 16
     }  # fmt: skip
@@ -129,6 +137,7 @@ def test_smolvlm_without_its_processor(tmp_path: Path, capfd) -> None:
     found = json.loads(shown(capfd, tmp_path, "--json")[1])
     assert found["parameters"]["total"] == 507_482_304  # the hub's own count
     assert found["picture"] == {"size": [640, 480], "rows_of_a_tile": 64}
+    assert found["template"] is None
     said = shown(capfd, tmp_path)[1]
     assert "which are not here" in said
     assert "trains 12,195,840 (2.40%)" in said
@@ -137,7 +146,6 @@ def test_smolvlm_without_its_processor(tmp_path: Path, capfd) -> None:
 @pytest.mark.parametrize("config", [onevision_config(), idefics3_config(), idefics3_config("smolvlm", "SmolVLM")])
 def test_a_picture_takes_what_the_processor_makes_of_it(tmp_path: Path, capfd, config: dict[str, object]) -> None:
     write_whole_model(tmp_path, config)
-    capfd.readouterr()
     Image.new("RGB", (30, 20)).save(tmp_path / "picture.png")
     picture = VisionLanguageModel(str(tmp_path)).processor().pictures([tmp_path / "picture.png"])[0]
     found = json.loads(shown(capfd, tmp_path, "--size", "30x20", "--json")[1])
@@ -149,6 +157,22 @@ def test_a_picture_takes_what_the_processor_makes_of_it(tmp_path: Path, capfd, c
     more_tiles = other["picture"]["tiles"] > taken["tiles"]
     assert more_tiles == (other["memory"]["bfloat16"]["training"] > found["memory"]["bfloat16"]["training"])
     assert f"takes {taken['rows']} rows of {taken['tiles']} tiles" in shown(capfd, tmp_path, "--size", "30x20")[1]
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "timm", "open_clip"])
+def test_a_tower(tmp_path: Path, capfd, kind: str) -> None:
+    store_tower(tmp_path, kind)
+    code, said = shown(capfd, tmp_path, "--json")
+    assert code == ExitCode.DONE, said
+    found = json.loads(said)
+    assert found["kind"] == "vision tower"
+    tower = tower_of(tmp_path)
+    loaded = tower.load(torch.float32)
+    counted = {name: each.numel() for name, each in loaded.named_parameters()}
+    assert found["parameters"]["vision"] == sum(
+        number for name, number in counted.items() if not name.startswith(tower.uncounted())
+    )
+    assert found["vision"]["blocks"] == len(tower.blocks(loaded))
 
 
 def test_more_tiles_and_rows_take_more() -> None:

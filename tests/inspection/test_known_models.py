@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS
-from lightning_m2pt.inspection.known_models import KnownModel, language_models, whole_models
+from lightning_m2pt.inspection.known_models import KnownModel, language_models, towers, whole_models
 from lightning_m2pt.inspection.model_facts import Load, whole_model_facts
 from tests.support.published_configs import PUBLISHED
 
@@ -21,10 +21,13 @@ def rows_between(name: str) -> list[str]:
 
 
 def row_of(model: KnownModel) -> str:
-    return f"| `{model.name}` | {model.parts} | {model.refused} |"
+    name = " or ".join(f"`{kind}`" for kind in model.name.split(" or ")) if model.kind else model.name
+    return f"| {name} | {model.parts} | {model.refused} |"
 
 
-@pytest.mark.parametrize(("name", "known"), [("whole models", whole_models), ("language models", language_models)])
+@pytest.mark.parametrize(
+    ("name", "known"), [("whole models", whole_models), ("language models", language_models), ("towers", towers)]
+)
 def test_the_page_has_every_model(name: str, known: Callable[[], list[KnownModel]]) -> None:
     assert rows_between(name) == [row_of(model) for model in known()]
 
