@@ -17,6 +17,10 @@ from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import say
 
 KEY = "command line"
+RUNS = {
+    "fast": "on our own passes, which are proven for it",
+    "reference": "by the library's own forward, a whole sequence for every token of an answer: no proven form",
+}
 NEW_TOKENS = 64
 GIGABYTE = 10**9
 SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
@@ -81,6 +85,8 @@ def lines_of(found: Mapping[str, Any], samples: int, text: int) -> Iterator[str]
         rows = f"{tuning['rows']} visual and {tuning['rows']} textual rows a layer"
         yield row("M2PT", f"trains {tuning['trained']:,} ({tuning['percent']:.2f}%) with {rows}: {of_parts}")
         yield from memory_lines(found["memory"], f"{samples} x {text} tokens, each with a picture")
+    if "runs" in found:
+        yield row("runs", RUNS[found["runs"]])
     if "prefixes" in found:
         yield row("prompts", f"as keys and values: {found['prefixes']}")
     if "template" in found:

@@ -86,6 +86,7 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
     return {
         "kind": "vision-language model",
         "architecture": family.architecture,
+        "runs": "reference" if backbone.shape.runs_reference else "fast",
         "vision": {"model_type": config.vision_config.model_type, **sizes["vision"]},
         "language": {"model_type": config.text_config.model_type, **sizes["language"]},
         "picture": {

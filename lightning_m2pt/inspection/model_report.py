@@ -14,11 +14,18 @@ from lightning_m2pt.backbones.chat_template_files import (
     default_of,
 )
 from lightning_m2pt.backbones.config_values import bad_key, shown_value
+from lightning_m2pt.backbones.decoders.reference import (
+    check_decoder_config,
+    check_decoder_model,
+    installed_decoder,
+    runs_by_reference,
+)
+from lightning_m2pt.backbones.decoders.rotations import usable_positions
 from lightning_m2pt.backbones.families.known import FAMILIES
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import model_on_meta
-from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, check_language_config
+from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS
 from lightning_m2pt.backbones.towers.known import OF_TRANSFORMERS, tower_of
 from lightning_m2pt.backbones.towers.of_open_clip import CONFIG as OPEN_CLIP_CONFIG
 from lightning_m2pt.backbones.towers.of_timm import ARCHITECTURE as TIMM_ARCHITECTURE
@@ -46,11 +53,11 @@ def model_report(folder: Path, load: Load) -> dict[str, Any]:
     is_of_open_clip = not path.is_file() and (folder / OPEN_CLIP_CONFIG).is_file()
     content = {} if is_of_open_clip else read_json(path, KEY)
     kind = content.get("model_type")
-    if kind in PROVEN_FORMS:
-        check_language_config(content, path)
-        found = language_model_facts(folder, content)
-    elif kind in {family.model_type for family in FAMILIES.values()}:
+    if kind in {family.model_type for family in FAMILIES.values()}:
         found = whole_model_facts(folder, load)
+    elif isinstance(kind, str) and (kind in PROVEN_FORMS or installed_decoder(kind) is not None):
+        check_decoder_config(content, path)
+        found = language_model_facts(folder, content)
     elif is_of_open_clip or kind in OF_TRANSFORMERS or (kind is None and TIMM_ARCHITECTURE in content):
         return {**tower_facts(folder), "licence": licence_of(folder)}
     else:
@@ -92,12 +99,20 @@ def template_of(folder: Path) -> str | None:
 
 
 def language_model_facts(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a language model is that a tower can be paired with."""
+    """Returns what a language model is that a tower can be paired with.
+
+    Raises:
+        BadInputError: If the library cannot build it, or it is no stack of layers that the reference can run.
+    """
     model = model_on_meta(folder)
+    reference = runs_by_reference(content)
+    if reference:
+        check_decoder_model(model, folder / CONFIG_FILE)
     config = model.config
     return {
         "kind": "language model",
-        "architecture": PROVEN_FORMS[content["model_type"]].architecture,
+        "architecture": type(model).__name__,
+        "runs": "reference" if reference else "fast",
         "language": {
             "model_type": config.model_type,
             "layers": config.num_hidden_layers,
@@ -106,7 +121,7 @@ def language_model_facts(folder: Path, content: Mapping[str, Any]) -> dict[str, 
             "key_value_heads": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
             "head_width": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
             "vocabulary": config.vocab_size,
-            "positions": config.max_position_embeddings,
+            "positions": usable_positions(content),
         },
         "parameters": {"language": model.num_parameters(), "total": model.num_parameters()},
     }

@@ -58,6 +58,7 @@ def test_a_language_model(tmp_path: Path, capfd) -> None:
     found = json.loads(said)
     assert found["parameters"]["total"] == 134_515_008  # as the hub counts it
     assert found["architecture"] == "LlamaForCausalLM"
+    assert found["runs"] == "fast"
     assert found["language"] | {"heads": 9, "key_value_heads": 3, "head_width": 64, "layers": 30} == found["language"]
     assert found["licence"] == "apache-2.0"
     (folder / "tokenizer_config.json").write_text('{"chat_template": [{"name": "a", "template": "b"}]}')
@@ -67,6 +68,17 @@ def test_a_language_model(tmp_path: Path, capfd) -> None:
     assert "134,515,008" in said
     assert "native, of tokenizer_config.json" in said
     assert [path.name for path in folder.iterdir() if path.suffix == ".safetensors"] == []
+
+
+def test_a_decoder_that_no_list_names(tmp_path: Path, capfd) -> None:
+    keys = {"model_type": "starcoder2", "architectures": ["Starcoder2ForCausalLM"], "hidden_act": "gelu_pytorch_tanh"}
+    found = json.loads(shown(capfd, write_config(tmp_path / "model", **keys), "--json")[1])
+    assert (found["architecture"], found["runs"]) == ("Starcoder2ForCausalLM", "reference")
+    assert "a whole sequence for every token" in shown(capfd, tmp_path / "model")[1]
+    keys = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}
+    code, said = shown(capfd, write_config(tmp_path / "experts", **keys))
+    assert code == ExitCode.BAD_INPUT
+    assert "experts" in said
 
 
 def test_a_fetched_model_by_its_name(tmp_path: Path, capfd, monkeypatch) -> None:
