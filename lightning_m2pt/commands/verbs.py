@@ -34,7 +34,7 @@ VERBS = {
     "judge": ("lightning_m2pt.commands.judge", "let a local language model judge the answers of a prediction file"),
     "export": (
         "lightning_m2pt.commands.export",
-        "write answers in the formats of other tools' scorers (export predictions)",
+        "write answers for other tools' scorers (predictions), adapters for M2PT's published code (checkpoint)",
     ),
     "report": (
         "lightning_m2pt.commands.report",
@@ -62,7 +62,7 @@ VERBS = {
     ),
     "convert": (
         "lightning_m2pt.commands.convert",
-        "weights of others as safetensors: projectors, towers, language models; nothing in them runs",
+        "weights of others as safetensors, checkpoints of M2PT's published code as adapters; nothing in them runs",
     ),
     "params": ("experiments.commands.params", "count what a method trains, on the meta device, without weights"),
     "check": (

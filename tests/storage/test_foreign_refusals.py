@@ -145,7 +145,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         ),
         ["layer 2 takes 4 numbers and gets 6"],
     ),
-    "prompts": (saved({"model.prompts.0": torch.ones(1, 2, 4)}), ["prompts stand in it"]),
+    "prompts": (
+        saved({"model.prompts.0": torch.ones(1, 2, 4)}),
+        ["checkpoint of M2PT's published code", "--output DIR"],
+    ),
     "safetensors": (layout(lambda folder: None), ["safetensors already"]),
     "something in the way": (
         lambda folder: (

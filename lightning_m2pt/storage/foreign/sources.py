@@ -79,6 +79,15 @@ def read_source(path: Path) -> Source:
     return checked(path, container, content)
 
 
+def names_in(path: Path) -> list[str]:
+    """Returns the names of a torch file's tensors without a look at their numbers; none if it cannot be read."""
+    try:
+        is_mapped = container_of(path) == "pickle" and is_zip(path)
+        return list(checked(path, "pickle", unpickled(path)).tensors) if is_mapped else []
+    except (BadInputError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError):
+        return []
+
+
 def container_of(path: Path) -> Container:
     """Returns what a file is, by its first bytes.
 

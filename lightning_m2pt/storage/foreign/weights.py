@@ -117,6 +117,7 @@ def renamed(read: Source) -> tuple[dict[str, Tensor], str]:
             "prompts stand in it: this is a checkpoint of M2PT's published code, or a part of one",
             where=place,
             expected="a base's weights",
+            hint=f"m2pt convert {read.path.parent} --output DIR makes a base and an adapter of the checkpoint",
         )
     if kind == "projector":
         return projector_tensors(read.tensors, place), PROJECTOR_FILE
@@ -149,8 +150,6 @@ def convert_shards(folder: Path, output: Path) -> list[Path]:
             read, target, origin = read_source(folder / shard), output / names[shard], origin_of(folder / shard)
             named = {name for name, place in places.items() if place == shard}
             compare_names(named, read.tensors, folder / shard, f"the tensors that {PICKLED_INDEX} says are here")
-            if kind_of(read.tensors) == "published_m2pt":
-                renamed(read)
             total += sum(tensor.nbytes for tensor in read.tensors.values())
             made.append(target)
             if not is_conversion_of(target, origin):

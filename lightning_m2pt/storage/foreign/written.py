@@ -6,6 +6,7 @@ nothing. Their header says which file they come from and its SHA-256: the same c
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,15 @@ from torch import Tensor
 
 from lightning_m2pt.backbones.weight_files import is_finite, opened
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.atomic_files import cannot_write, draft_of, free_bytes, remove_dead_drafts, sync_folder
+from lightning_m2pt.system.atomic_files import (
+    DRAFT,
+    cannot_write,
+    draft_of,
+    free_bytes,
+    is_dead,
+    remove_dead_drafts,
+    sync_folder,
+)
 from lightning_m2pt.visible_text import counted
 
 FORMAT = {"format": "pt"}
@@ -110,6 +119,39 @@ def drafts() -> Iterator[Drafts]:
         for draft in written.names:
             with contextlib.suppress(OSError):
                 draft.unlink()
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder its name once everything is in it; after an error nothing is there.
+
+    Raises:
+        BadInputError: If something stands there.
+        EnvironmentFailure: If it cannot be written.
+    """
+    if path.exists() or path.is_symlink():
+        raise BadInputError(
+            "something stands there already", where=str(path), expected="--output DIR, which is not there yet"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for entry in list(os.scandir(path.parent)):
+        match = DRAFT.fullmatch(entry.name)
+        if match is not None and match["name"] == path.name and is_dead(entry, match):
+            shutil.rmtree(entry.path, ignore_errors=True)
+    draft = draft_of(path)
+    try:
+        draft.mkdir()
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        raise cannot_write(path, 0, error) from error
+    except BadInputError as error:  # the place that the user will never see goes by the name it would have had
+        what, where, expected, hint = (
+            text.replace(str(draft), str(path)) for text in (error.what, error.where, error.expected, error.hint)
+        )
+        raise BadInputError(what, where=where, expected=expected, hint=hint) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:
