@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ),
     "prompts": (
         saved({"model.prompts.0": torch.ones(1, 2, 4)}),
-        ["checkpoint of M2PT's published code", "--output DIR"],
+        ["of M2PT's published code", "--output DIR"],
     ),
     "safetensors": (layout(lambda folder: None), ["safetensors already"]),
     "something in the way": (
