@@ -90,7 +90,7 @@ PROVEN_FORMS = {
 }
 """By ``model_type``."""
 
-QUANTISED = "quantised weights are not supported"
+QUANTISED = "weights are packed here, while they are read: take the unquantised folder and set quantization"
 NORMS = "norms on queries and keys are proven where an architecture always has them"
 MULTIPLIER = "multipliers are proven for Granite"
 CAP = "soft-capping is proven for Gemma-2"

@@ -23,6 +23,7 @@ from lightning_m2pt.backbones.quantised import (
 )
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.inspection.attention import capture_attention
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
@@ -247,6 +248,16 @@ def test_answers_and_the_self_test(folder: Path, quantization: Any) -> None:
     assert largest_difference(backbone, *both_batches(before=4, common=2)) < 1e-5
     for use in ("training", "answering"):
         refuse_unless_like_library(backbone, use, Shortcuts())
+
+
+@BOTH
+def test_attention_maps_are_those_of_the_dequantised_base(folder: Path, quantization: Any) -> None:
+    backbone, batch = quantised(folder, quantization), random_batch(dtype=torch.float64)
+    found = [capture_attention(each, batch) for each in (backbone, dequantised(folder, backbone))]
+    for one, other in zip(*found, strict=True):
+        assert len(one.language) == 3
+        for layer, expected in zip(one.language, other.language, strict=True):
+            assert torch.equal(layer.probabilities, expected.probabilities)
 
 
 def test_nf4_is_what_transformers_loads(folder: Path) -> None:

@@ -19,7 +19,9 @@ from tests.support.quantised_backbone import dequantised, quantised
 from tests.support.stored_backbone import store_backbone
 
 FAST = {("m2pt", "nf4")}
-CASES = [(name, how) for name in METHODS if name != "full" for how in ("nf4", "int8")]
+LEFT_OUT = {"full", "aprompt without keys and values"}
+"""The first is refused; of the other, the first query sees its own row alone: its gradient is rounding, or zero."""
+CASES = [(name, how) for name in METHODS if name not in LEFT_OUT for how in ("nf4", "int8")]
 
 
 @pytest.fixture(scope="module")
