@@ -1,4 +1,4 @@
-"""Runs on a packed base are those of the plain base with its dequantised weights: stopped, resumed, on two processes."""
+"""Runs on a packed base equal those on the plain base of its dequantised weights: stopped, resumed, two processes."""
 
 import json
 import os
