@@ -28,6 +28,7 @@ CLASSES = (
     "CLIPImageProcessor",
     "Idefics3ImageProcessor",
     "LlavaImageProcessor",
+    "LlavaNextImageProcessor",
     "LlavaOnevisionImageProcessor",
     "Qwen2VLImageProcessor",
     "SiglipImageProcessor",

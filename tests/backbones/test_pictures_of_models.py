@@ -22,11 +22,19 @@ from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import Sample, Turn
 from tests.support.towers.float64_islands import float64_islands
-from tests.support.whole_models import IMAGE_TOKEN, idefics3_config, llava_config, onevision_config, write_whole_model
+from tests.support.whole_models import (
+    IMAGE_TOKEN,
+    idefics3_config,
+    llava_config,
+    next_config,
+    onevision_config,
+    write_whole_model,
+)
 
 CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {
     "llava": llava_config,
     "onevision": onevision_config,
+    "next": next_config,
     "idefics3": idefics3_config,
     "smolvlm": lambda: idefics3_config("smolvlm", "SmolVLM"),
 }
@@ -84,6 +92,7 @@ def library_inputs(folder: Path, name: str, sample: Sample) -> dict[str, torch.T
         AutoImageProcessor,
         AutoTokenizer,
         Idefics3Processor,
+        LlavaNextProcessor,
         LlavaOnevisionProcessor,
         LlavaOnevisionVideoProcessor,
         LlavaProcessor,
@@ -92,6 +101,8 @@ def library_inputs(folder: Path, name: str, sample: Sample) -> dict[str, torch.T
     images, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     if name == "llava":
         processor: Any = LlavaProcessor(images, tokenizer, 4, "default", num_additional_image_tokens=1)
+    elif name == "next":
+        processor = LlavaNextProcessor(images, tokenizer, 4, "default", num_additional_image_tokens=1)
     elif name == "onevision":
         processor = LlavaOnevisionProcessor(
             images, tokenizer, LlavaOnevisionVideoProcessor(), 16, "full", vision_aspect_ratio="anyres_max_2"

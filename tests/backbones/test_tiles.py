@@ -18,16 +18,19 @@ from lightning_m2pt.inputs.collate import padded
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.tuning.losses import supervised_rows
 from tests.support.towers.float64_islands import float64_islands
-from tests.support.whole_models import idefics3_config, onevision_config, write_whole_model
+from tests.support.whole_models import idefics3_config, next_config, onevision_config, write_whole_model
 
 IMAGE_TOKEN = 59
 SIZES = [(3, 15, 30), (1, 16, 16), (5, 32, 29), (1, 30, 9)]
 """Tiles, height and width of four pictures; one of them has its grid made smaller by the library, and pictures beside
 others in a sample of OneVision are one tile each."""
+SIZES_OF_NEXT = [(3, 15, 30), (2, 16, 16), (5, 32, 29), (3, 30, 9)]
+"""LLaVA-NeXT has tiles of every picture, and a small copy."""
 OF_SAMPLES = [[0], [1, 3], [], [2]]
 """The pictures of four samples."""
 CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {
     "onevision": onevision_config,
+    "next": next_config,
     "idefics3": idefics3_config,
     "smolvlm": lambda: idefics3_config("smolvlm", "SmolVLM"),
 }
@@ -59,8 +62,9 @@ def both(folder: Path, name: str, answer: int = 0) -> Both:
     backbone.finish()
     library = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float64, trust_remote_code=False)
     generator = torch.Generator().manual_seed(0)
-    tiles = [torch.randn(size[0], 3, 16, 16, generator=generator, dtype=torch.float64) for size in SIZES]
-    sizes = torch.tensor(SIZES) if name == "onevision" else None
+    of_family = SIZES_OF_NEXT if name == "next" else SIZES
+    tiles = [torch.randn(size[0], 3, 16, 16, generator=generator, dtype=torch.float64) for size in of_family]
+    sizes = torch.tensor(of_family) if name in {"onevision", "next"} else None
     counts = backbone.rows_of_runs(torch.cat(tiles), sizes)
     runs = [[counts[number]] if sizes is not None else [4] * len(tiles[number]) for number in range(len(tiles))]
     ids, labels, spans, samples = [], [], [], []
@@ -80,6 +84,8 @@ def both(folder: Path, name: str, answer: int = 0) -> Both:
         )
         given = {"input_ids": torch.tensor([theirs]), "attention_mask": torch.ones(1, len(theirs), dtype=torch.long)}
         samples.append(given | library_pictures(tiles, pictures, sizes))
+        if name == "next":
+            samples[-1].pop("batch_num_images", None)
     batch = Batch(
         pixel_values=torch.cat(tiles)[torch.tensor(order_of_tiles(tiles))],
         input_ids=padded(ids, 3),
@@ -157,7 +163,7 @@ def test_rows_are_known_by_arithmetic(tmp_path: Path, name: str) -> None:
     assert len(rows.rows) == len(rows.spans) == sum(rows.counts)
 
 
-@pytest.mark.parametrize("name", ["onevision", "idefics3"])
+@pytest.mark.parametrize("name", ["onevision", "next", "idefics3"])
 def test_raw_prompt_rows_are_refused_by_their_reason(tmp_path: Path, name: str) -> None:
     write_whole_model(tmp_path, CONFIGS[name]())
     shape = VisionLanguageModel(str(tmp_path)).shape

@@ -10,12 +10,12 @@ from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
 from tests.support.small_experiment import small_words
-from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
+from tests.support.whole_models import idefics3_config, llava_config, next_config, onevision_config, write_whole_model
 
 pytestmark = pytest.mark.slow
 
 
-CONFIGS = {"llava": llava_config, "onevision": onevision_config, "idefics3": idefics3_config}
+CONFIGS = {"llava": llava_config, "onevision": onevision_config, "next": next_config, "idefics3": idefics3_config}
 
 
 def words_of(folder: Path, name: str, steps: int) -> list[str]:

@@ -21,7 +21,7 @@ from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
 from tests.support.towers.float64_islands import float64_islands
-from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
+from tests.support.whole_models import idefics3_config, llava_config, next_config, onevision_config, write_whole_model
 
 WINDOW = 6
 """Shorter than the rows of a picture."""
@@ -106,6 +106,7 @@ def test_both_paths_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
 OTHERS = {
     "llava, siglip and qwen2": CONFIGS["llava, siglip and qwen2"],
     "onevision": onevision_config,
+    "next": next_config,
     "idefics3": idefics3_config,
     "smolvlm": lambda: idefics3_config("smolvlm", "SmolVLM"),
 }

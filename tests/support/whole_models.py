@@ -68,6 +68,20 @@ def onevision_config(**keys: Any) -> dict[str, Any]:
     }
 
 
+def next_config(text: str = "mistral", **keys: Any) -> dict[str, Any]:
+    """Returns a LLaVA-NeXT's ``config.json``, whose pictures have a small copy and up to four tiles."""
+    return {
+        "architectures": ["LlavaNextForConditionalGeneration"],
+        "model_type": "llava_next",
+        "image_token_index": 59,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "image_grid_pinpoints": [[16, 16], [16, 32], [32, 16], [32, 32], [16, 48]],
+        "vision_config": {"model_type": "clip_vision_model", **TOWER},
+        "text_config": {"model_type": text, **TEXT, **keys},
+    }
+
+
 def idefics3_config(name: str = "idefics3", architecture: str = "Idefics3", **keys: Any) -> dict[str, Any]:
     """Returns an Idefics3's or a SmolVLM's ``config.json``: four patches of a tile become one row."""
     return {
@@ -107,7 +121,12 @@ def write_whole_model(folder: Path, config: dict[str, Any], seed: int = 0) -> An
 
 def write_preprocessor(folder: Path, config: dict[str, Any]) -> None:
     """Writes how a family prepares pictures, with the library's own image processor."""
-    from transformers import Idefics3ImageProcessor, LlavaOnevisionImageProcessor, SmolVLMImageProcessor
+    from transformers import (
+        Idefics3ImageProcessor,
+        LlavaNextImageProcessor,
+        LlavaOnevisionImageProcessor,
+        SmolVLMImageProcessor,
+    )
 
     side, kind = config["vision_config"]["image_size"], config["model_type"]
     if kind == "llava":
@@ -116,6 +135,11 @@ def write_preprocessor(folder: Path, config: dict[str, Any]) -> None:
         resolutions = config["image_grid_pinpoints"]
         LlavaOnevisionImageProcessor(
             size={"height": side, "width": side}, image_grid_pinpoints=resolutions
+        ).save_pretrained(folder)
+    elif kind == "llava_next":
+        resolutions, crop = config["image_grid_pinpoints"], {"height": side, "width": side}
+        LlavaNextImageProcessor(
+            size={"shortest_edge": side}, crop_size=crop, image_grid_pinpoints=resolutions
         ).save_pretrained(folder)
     else:
         made = SmolVLMImageProcessor if kind == "smolvlm" else Idefics3ImageProcessor

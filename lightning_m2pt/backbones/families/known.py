@@ -8,10 +8,11 @@ from lightning_m2pt.backbones.config_values import bad_key, shown_value
 from lightning_m2pt.backbones.families.family import Family
 from lightning_m2pt.backbones.families.idefics3 import Idefics3, SmolVLM
 from lightning_m2pt.backbones.families.llava import Llava
+from lightning_m2pt.backbones.families.llava_next import LlavaNext
 from lightning_m2pt.backbones.families.llava_onevision import LlavaOnevision
 
 FAMILIES: dict[str, Family] = {
-    family.architecture: family for family in (Llava(), LlavaOnevision(), Idefics3(), SmolVLM())
+    family.architecture: family for family in (Llava(), LlavaNext(), LlavaOnevision(), Idefics3(), SmolVLM())
 }
 
 

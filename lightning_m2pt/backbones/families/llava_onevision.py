@@ -55,12 +55,18 @@ class LlavaOnevision(Family):
             int(config.vision_aspect_ratio.removeprefix(MOST_TILES)),
         )
 
+    def packing(self, config: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Returns what else the library's layout of tiles asks for."""
+        return {"vision_aspect_ratio": config.vision_aspect_ratio}
+
     def tower_states(self, model: Any, pixel_values: Tensor) -> Tensor:  # noqa: ANN401
         """Runs the library's own way to image features up to its projector; which tiles belong together comes later."""
         no_sizes = torch.empty(0, 2, dtype=torch.long)
 
         def run() -> object:
-            return model.get_image_features(pixel_values=pixel_values, image_sizes=no_sizes)
+            return model.get_image_features(
+                pixel_values=pixel_values, image_sizes=no_sizes, vision_feature_select_strategy="full"
+            )
 
         return rows_given_to(module_at(model, self.connector), run)
 
@@ -76,10 +82,7 @@ class LlavaOnevision(Family):
             picture_sizes = torch.ones(len(rows), 3, dtype=torch.long)
         tiles, sizes = picture_sizes[:, 0].tolist(), picture_sizes[:, 1:3]
         pictures, _ = model.model.pack_image_features(
-            rows.split(tiles),
-            sizes,
-            image_newline=model.model.image_newline,
-            vision_aspect_ratio=model.config.vision_aspect_ratio,
+            rows.split(tiles), sizes, image_newline=model.model.image_newline, **self.packing(model.config)
         )
         counts = [len(picture) for picture in pictures]
         names = torch.full((sum(counts),), int(spans[0]), dtype=torch.long, device=rows.device)

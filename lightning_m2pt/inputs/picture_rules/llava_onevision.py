@@ -27,7 +27,7 @@ class LlavaOnevisionTiles(PictureRules):
         image_size: Side of the square that the tower reads.
         side: Rows of patches of one tile.
         resolutions: The model's ``image_grid_pinpoints``: (height, width) of every grid of tiles.
-        most_tiles: The number in the model's ``vision_aspect_ratio``.
+        most_tiles: The number in the model's ``vision_aspect_ratio``; infinity where it has none.
 
     Raises:
         BadInputError: If the image processor makes tiles of another size, or has other resolutions.
@@ -39,21 +39,29 @@ class LlavaOnevisionTiles(PictureRules):
         image_size: int,
         side: int,
         resolutions: Sequence[Sequence[int]],
-        most_tiles: int,
+        most_tiles: float,
     ) -> None:
         super().__init__(image_processor)
         self.image_size, self.side, self.most_tiles = image_size, side, most_tiles
         self.resolutions = [list(resolution) for resolution in resolutions]
-        made = size_of(image_processor.size)
-        if (made.get("height"), made.get("width")) != (image_size, image_size):
-            raise BadInputError(
-                f"tiles become {made}, and the tower reads {image_size} x {image_size}",
-                expected="the tower's image_size as height and width of size",
-            )
+        self.refuse_other_tiles()
         if [list(resolution) for resolution in image_processor.image_grid_pinpoints] != self.resolutions:
             raise BadInputError(
                 "image_grid_pinpoints of the image processor are not those of the model",
                 expected="the same in preprocessor_config.json and config.json",
+            )
+
+    def refuse_other_tiles(self) -> None:
+        """Compares the image processor's tiles with the tower's.
+
+        Raises:
+            BadInputError: If they have another size.
+        """
+        made = size_of(self.image_processor.size)
+        if (made.get("height"), made.get("width")) != (self.image_size, self.image_size):
+            raise BadInputError(
+                f"tiles become {made}, and the tower reads {self.image_size} x {self.image_size}",
+                expected="the tower's image_size as height and width of size",
             )
 
     @override
