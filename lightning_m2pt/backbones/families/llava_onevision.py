@@ -25,7 +25,7 @@ class LlavaOnevision(Family):
     architecture = "LlavaOnevisionForConditionalGeneration"
     model_type = "llava_onevision"
     tower, connector, decoder = "model.vision_tower", "model.multi_modal_projector", "model.language_model"
-    towers = ("siglip_vision_model",)
+    towers: tuple[str, ...] = ("siglip_vision_model",)
     renamed = (*VISION_TOWER, *LANGUAGE, ("image_newline", "model.image_newline"))
     raw_rows_refused = "a picture's tiles are laid out as one grid of patches, in which a prompt row has no place"
 
