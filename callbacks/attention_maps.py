@@ -95,7 +95,9 @@ def log_sample(board: Any, name: str, attention: SampleAttention, step: int) -> 
         attention: Its attention; of several pictures the first is shown.
         step: Optimizer steps done.
     """
-    parts: dict[str, Sequence[LayerAttention]] = {"language": attention.language, "vision": attention.vision[0]}
+    parts: dict[str, Sequence[LayerAttention]] = {"language": attention.language}
+    if attention.vision:
+        parts["vision"] = attention.vision[0]
     for part, layers in parts.items():
         found = activations(layers)
         board.add_image(f"attention/{part}/{name}", activation_image(found), step, dataformats="HWC")

@@ -12,10 +12,12 @@ from typing_extensions import override
 from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
 from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, names_of, planned_batches
+from data_modules.sample_rows import layouts_of_samples, rows_of_samples
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import are_collected, refuse
 from lightning_m2pt.inputs.named_templates import TemplateName
+from lightning_m2pt.inputs.picture_layout import RunRows
 from lightning_m2pt.inputs.samples import Question, Sample
 from lightning_m2pt.inputs.templates import IMAGE_MARK
 from lightning_m2pt.metrics.choice_letter import MOST_CHOICES, letters_of, plain
@@ -149,11 +151,11 @@ class BenchmarkDataModule(DataModule):
         """
         image_bytes(self.questions())
 
-    def check_lengths(self, rows_per_image: int, maximum_rows: int) -> None:
+    def check_lengths(self, run_rows: RunRows, maximum_rows: int) -> None:
         """Looks whether the longest question, its examples and all pictures fit into the language model.
 
         Args:
-            rows_per_image: Rows that an image becomes in the language model.
+            run_rows: What a picture's rows are in the language model.
             maximum_rows: The longest sequence that the language model knows, without prompts and the answer.
 
         Raises:
@@ -161,9 +163,7 @@ class BenchmarkDataModule(DataModule):
         """
         samples = self.asked_samples()
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
-        lengths = [
-            len(text) + len(sample.images) * (rows_per_image - 1) for sample, text in zip(samples, texts, strict=True)
-        ]
+        lengths = rows_of_samples(texts, layouts_of_samples(samples, self.processor), run_rows).tolist()
         rows = max(lengths)
         if rows > maximum_rows:
             sample = samples[lengths.index(rows)]
@@ -181,14 +181,15 @@ class BenchmarkDataModule(DataModule):
     def predict_dataloader(self) -> SampleLoader:
         """Returns this rank's prompts without answers, the longest first; ``sample_ids`` are questions' ids.
 
-        Batches are ``Batch``es of questions, those in ``answered`` left out, or, where ``by_picture`` is set and no
-        question has examples, ``PictureBatch``es, those left out in which everything is answered. Every rank has as
-        many: a few questions are asked twice where they cannot be shared out evenly.
+        Batches are ``Batch``es of questions, those in ``answered`` left out, or, where ``by_picture`` is set and every
+        question has one picture and no examples, ``PictureBatch``es, those left out in which everything is answered.
+        Every rank has as many: a few questions are asked twice where they cannot be shared out evenly.
         """
         samples = self.asked_samples()
-        if self.by_picture and self.samples is None:
+        if self.by_picture and self.samples is None and all(len(sample.images) == 1 for sample in samples):
             texts = self.processor.encode_all(samples, self.template, with_answers=False)
-            planned = planned_batches(asked_pictures(samples, texts), self.batch_size)
+            layouts = layouts_of_samples(samples, self.processor)
+            planned = planned_batches(asked_pictures(samples, texts, layouts), self.batch_size)
             left = [batch for batch in planned if not self.answered.issuperset(names_of(batch))]
             batches = self.share_of_rank(left)
             return SampleLoader(PictureDataset(batches, self.processor), 1, as_it_is)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -10,11 +10,13 @@ import torch
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from data_modules.base import DataModule, OnPicture, image_bytes, nobody_asks, unique_ids
+from data_modules.base import DataModule, OnPicture, image_bytes, image_key, nobody_asks, unique_ids
+from data_modules.sample_rows import SIZES_ALONE, layouts_of_samples, rows_of_samples
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.inputs.collate import EncodedSample, encoded_sample
 from lightning_m2pt.inputs.named_templates import TemplateName
+from lightning_m2pt.inputs.picture_layout import PictureLayout, RunRows
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
@@ -113,6 +115,7 @@ class InstructionDataModule(DataModule):
         self.validation_samples: list[Sample] | None = None
         self.train_texts: list[EncodedText] = []
         self.validation_texts: list[EncodedText] = []
+        self._train_layouts: list[list[PictureLayout]] | None = None
         self.tokens_of_samples = numpy.empty(0, numpy.int64)
 
     @abstractmethod
@@ -156,6 +159,7 @@ class InstructionDataModule(DataModule):
     def forget(self) -> None:
         self.train_samples = self.validation_samples = None
         self.train_texts, self.validation_texts = [], []
+        self._train_layouts = None
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the annotations, looks for every picture and encodes all texts.
@@ -181,14 +185,24 @@ class InstructionDataModule(DataModule):
         )
         self.tokens_of_samples = numpy.array([text.supervised_tokens for text in self.train_texts], numpy.int64)
         if self.group_by_length:
-            lengths = numpy.array([len(text) for text in self.train_texts], numpy.int64)
+            lengths = rows_of_samples(self.train_texts, self.train_layouts(), SIZES_ALONE)
             self.length_groups = LengthGroups(lengths, self.group_by_length)
 
-    def check_lengths(self, rows_per_image: int, maximum_rows: int) -> None:
+    def train_layouts(self) -> list[list[PictureLayout]]:
+        """Returns the layouts of every training sample's pictures.
+
+        Raises:
+            BadInputError: If a picture's size has to be known and cannot be read.
+        """
+        if self._train_layouts is None:
+            self._train_layouts = layouts_of_samples(self.read_once()[0], self.processor)
+        return self._train_layouts
+
+    def check_lengths(self, run_rows: RunRows, maximum_rows: int) -> None:
         """Looks whether every sample with its pictures fits into the language model.
 
         Args:
-            rows_per_image: Rows that an image becomes in the language model.
+            run_rows: What a picture's rows are in the language model.
             maximum_rows: The longest sequence that the language model knows, without prompts.
 
         Raises:
@@ -196,14 +210,14 @@ class InstructionDataModule(DataModule):
         """
         self.setup("fit")
         samples, texts = self.items(), [*self.train_texts, *self.validation_texts]
-        rows = [
-            len(text) + len(sample.images) * (rows_per_image - 1) for sample, text in zip(samples, texts, strict=True)
-        ]
+        layouts = [*self.train_layouts(), *layouts_of_samples(self.read_once()[1], self.processor)]
+        rows = rows_of_samples(texts, layouts, run_rows).tolist()
         longest, too_long = max(rows, default=0), sum(count > maximum_rows for count in rows)
         if too_long:
             sample = samples[rows.index(longest)]
             raise BadInputError(
                 f"sample {sample.id} has {longest} rows with its picture"
+                + "s" * (len(sample.images) > 1)
                 + f" ({too_long} samples have too many)" * (too_long > 1),
                 where=sample.source,
                 expected=f"at most {max(0, maximum_rows)}: the language model knows no later position",
@@ -251,21 +265,31 @@ class InstructionDataModule(DataModule):
         micro = checked_micro_batch_size(self.batch_size, self.micro_batch_size, world_size, size)
         return self.batch_size // (micro * world_size)
 
-    def largest_micro_batch(self, world_size: int) -> MicroBatchSize:
-        """Returns the longest text and the most labels that a micro-batch of the first epoch has.
+    def largest_micro_batch(self, world_size: int, run_rows: RunRows) -> MicroBatchSize:
+        """Returns the longest sample, the most labels and the most tiles that a micro-batch of the first epoch has.
+
+        Args:
+            world_size: Number of devices.
+            run_rows: What a picture's rows are in the language model.
 
         Raises:
-            BadInputError: If the optimizer step cannot be split evenly.
+            BadInputError: If the optimizer step cannot be split evenly, or a picture's size cannot be read.
         """
         sampler = self.sampler(0, world_size)
         size = len(self.train_texts)
         steps = samples_of_steps(self.seed(), 0, size, self.batch_size, self.length_groups)
         micro_batches = steps.reshape(-1, sampler.micro_batch_size)
-        lengths = numpy.array([len(text) for text in self.train_texts], numpy.int64)
+        layouts = self.train_layouts()
+        rows = rows_of_samples(self.train_texts, layouts, run_rows)
+        longest = int(micro_batches.flat[rows[micro_batches].argmax()])
+        tiles = numpy.array([sum(layout.tiles for layout in of_sample) for of_sample in layouts], numpy.int64)
+        text_rows = len(self.train_texts[longest]) - len(layouts[longest])
         return MicroBatchSize(
             samples=sampler.micro_batch_size,
-            text_rows=int(lengths[micro_batches].max()) - 1,
+            text_rows=text_rows,
             supervised_rows=int(self.tokens_of_samples[micro_batches].sum(axis=1).max()),
+            tiles=-(-int(tiles[micro_batches].sum(axis=1).max()) // sampler.micro_batch_size),
+            picture_rows=max(0, int(rows[longest]) - text_rows - run_rows.beside),
         )
 
     def steps_in_set(self) -> int:
@@ -321,21 +345,22 @@ def join_conversations(samples: Sequence[Sample], questions_per_sample: int) -> 
     """Joins samples of one picture, in file order, to conversations of at most so many questions."""
     if questions_per_sample == 1:
         return list(samples)
-    groups: dict[str, list[Sample]] = {}
+    groups: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(sample.image_id, []).append(sample)
+        # Texts without a picture have nothing in common.
+        several = image_key(sample) if sample.further_images else ""
+        key = (sample.image_id, several) if sample.images else ("", sample.id)
+        groups.setdefault(key, []).append(sample)
     conversations = []
     for group in groups.values():
         for start in range(0, len(group), questions_per_sample):
             some = group[start : start + questions_per_sample]
             conversations.append(
-                Sample(
+                replace(
+                    some[0],
                     id="+".join(sample.id for sample in some),
-                    image=some[0].image,
-                    image_id=some[0].image_id,
                     turns=tuple(turn for sample in some for turn in sample.turns),
                     tasks=tuple(task for sample in some for task in sample.tasks),
-                    source=some[0].source,
                 )
             )
     return conversations

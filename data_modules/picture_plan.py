@@ -4,15 +4,17 @@ What is answered already decides nothing about a batch, so a killed evaluation g
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from data_modules.base import image_key
+from data_modules.sample_rows import SIZES_ALONE
 from lightning_m2pt.errors import M2PTError
 from lightning_m2pt.inputs.collate import joined_pictures, with_layouts
 from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
+from lightning_m2pt.inputs.picture_layout import PictureLayout
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import ImageSource, Sample
 
@@ -26,31 +28,38 @@ class AskedPicture:
         where: The record of the first question about it, for errors.
         texts: The distinct questions.
         names: For each the names of all questions with these words.
+        rows: What stands for the picture, where pictures differ in it.
     """
 
     image: ImageSource
     where: str
     texts: tuple[EncodedText, ...]
     names: tuple[tuple[str, ...], ...]
+    rows: int = 1
 
     @property
     def tokens(self) -> int:
-        """Tokens of all its questions."""
-        return sum(map(len, self.texts))
+        """Tokens of all its questions, and the picture's rows."""
+        return sum(map(len, self.texts)) + self.rows
 
 
-def asked_pictures(samples: Sequence[Sample], texts: Sequence[EncodedText]) -> list[AskedPicture]:
+def asked_pictures(
+    samples: Sequence[Sample], texts: Sequence[EncodedText], layouts: Sequence[Sequence[PictureLayout]]
+) -> list[AskedPicture]:
     """Returns the distinct pictures with their distinct questions, those with the most tokens first.
 
     Args:
         samples: Questions about one picture each, as those of evaluation sets are.
         texts: Their tokens.
+        layouts: Of each sample's one picture.
     """
     first: dict[str, Sample] = {}
+    rows: dict[str, int] = {}
     questions: dict[str, dict[bytes, tuple[EncodedText, list[str]]]] = {}
-    for sample, text in zip(samples, texts, strict=True):
+    for sample, text, (layout,) in zip(samples, texts, layouts, strict=True):
         key = image_key(sample)
         first.setdefault(key, sample)
+        rows[key] = SIZES_ALONE.of(layout)
         of_picture = questions.setdefault(key, {})
         of_picture.setdefault(text.input_ids.tobytes(), (text, []))[1].append(sample.id)
     pictures = []
@@ -59,7 +68,7 @@ def asked_pictures(samples: Sequence[Sample], texts: Sequence[EncodedText]) -> l
         (image,) = first[key].images
         where = f"{first[key].source}: sample {first[key].id}"
         names = tuple(tuple(names) for _, names in distinct)
-        pictures.append(AskedPicture(image, where, tuple(text for text, _ in distinct), names))
+        pictures.append(AskedPicture(image, where, tuple(text for text, _ in distinct), names, rows[key]))
     # Pictures with the same words behind each other: what a batch's questions begin with is computed once a picture.
     return sorted(pictures, key=lambda picture: (-picture.tokens, picture.texts[0].input_ids.tobytes()))
 
@@ -74,7 +83,7 @@ def planned_batches(pictures: Sequence[AskedPicture], batch_size: int) -> list[l
     for picture in pictures:
         for begin in range(0, len(picture.texts), batch_size):
             part = slice(begin, begin + batch_size)
-            asked = AskedPicture(picture.image, picture.where, picture.texts[part], picture.names[part])
+            asked = replace(picture, texts=picture.texts[part], names=picture.names[part])
             if len(asked.texts) > room:
                 batches.append([])
                 room = batch_size

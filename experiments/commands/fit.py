@@ -34,6 +34,7 @@ from lightning_m2pt.storage.adapter_folder import refuse_unless_saved, save_adap
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record, update_run_record
 from lightning_m2pt.system.console import is_main_process, log_file, say
+from lightning_m2pt.tuning.positions import run_rows
 
 MEMORY = "peak_memory_bytes"
 
@@ -124,7 +125,9 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
     # A connector sets the attribute, unknown to type checkers.
     trainer.callbacks.insert(0, LockCheck(still_alone))  # type: ignore[attr-defined]
-    decide_recomputation(experiment, trainer.strategy.root_device, data.largest_micro_batch(trainer.world_size))
+    rows = run_rows(experiment.model.backbone.shape, experiment.model.method)
+    largest = data.largest_micro_batch(trainer.world_size, rows)
+    decide_recomputation(experiment, trainer.strategy.root_device, largest)
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():
         if force:

@@ -3,7 +3,7 @@
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.positions import room_for_rows, rows_of_image
+from lightning_m2pt.tuning.positions import room_for_rows, run_rows
 
 
 def check_sample_lengths(model: TuningModule, data: InstructionDataModule) -> None:
@@ -13,7 +13,7 @@ def check_sample_lengths(model: TuningModule, data: InstructionDataModule) -> No
         BadInputError: If one is too long.
     """
     shape, method = model.backbone.shape, model.method
-    data.check_lengths(rows_of_image(shape, method), room_for_rows(shape, method))
+    data.check_lengths(run_rows(shape, method), room_for_rows(shape, method))
 
 
 def check_question_lengths(model: TuningModule, benchmark: BenchmarkDataModule, answer_tokens: int) -> None:
@@ -28,4 +28,4 @@ def check_question_lengths(model: TuningModule, benchmark: BenchmarkDataModule, 
         BadInputError: If a question leaves too little room.
     """
     shape, method = model.backbone.shape, model.method
-    benchmark.check_lengths(rows_of_image(shape, method), room_for_rows(shape, method) - answer_tokens)
+    benchmark.check_lengths(run_rows(shape, method), room_for_rows(shape, method) - answer_tokens)

@@ -226,7 +226,7 @@ class Backbone(nn.Module, ABC):
     def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:
         """Returns how many rows each run has that ``connected_rows`` would give, by arithmetic."""
         beside = self.attachment.rows_beside_patches(has_cls=self.shape.vision_rows_in_front > 0)
-        return [self.shape.patches + beside] * len(pixel_values)
+        return [self.shape.connected_patches + beside] * len(pixel_values)
 
     @abstractmethod
     def decode_rows(self, embeddings: Tensor) -> Tensor:

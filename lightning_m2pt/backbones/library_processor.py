@@ -73,6 +73,8 @@ class LibraryProcessor(Processor):
 
     @override
     def layouts(self, sources: Sequence[ImageSource], where: str = "") -> list[PictureLayout]:
+        if not self.rules.varies:
+            return [self.rules.layout(None)] * len(sources)
         return self.rules.layouts([upright_size(source, where) for source in sources], where)
 
     @override

@@ -16,6 +16,7 @@ class BackboneShape:
         raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
         visual_prefix_refused: Why visual prompts cannot be keys and values; empty: they can.
         vision_rows_in_front: The tower's own rows before its patches: CLS, and registers.
+        joined_patches: Patches of which the connector makes one row.
     """
 
     vision_layers: int
@@ -44,3 +45,9 @@ class BackboneShape:
     raw_rows_refused: str = ""
     visual_prefix_refused: str = ""
     vision_rows_in_front: int = 1
+    joined_patches: int = 1
+
+    @property
+    def connected_patches(self) -> int:
+        """Rows that the patches of one tile are behind the connector."""
+        return self.patches // self.joined_patches

@@ -99,6 +99,7 @@ class VisionLanguageModel(CausalDecoding):
             text_mlp_width=text.intermediate_size,
             raw_rows_refused=self.family.raw_rows_refused,
             vision_rows_in_front=int(self.form.has_cls),
+            joined_patches=self.form.patches // self.form.rows_behind_connector,
         )
 
     @property

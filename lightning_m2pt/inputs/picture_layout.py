@@ -17,11 +17,13 @@ class PictureLayout:
         token_ids: (L,) int32: an ``IMAGE_TOKEN_ID`` for every run of the picture's rows, and the tokens that a family
             writes around and between them.
         rows: How many rows each run has, what a method adds not counted. Empty where every picture is one run of
-            ``BackboneShape.patches`` rows.
+            ``BackboneShape.connected_patches`` rows.
+        tiles: How many tiles the tower reads of it.
     """
 
     token_ids: numpy.ndarray
     rows: tuple[int, ...] = ()
+    tiles: int = 1
 
     @property
     def placeholders(self) -> int:
@@ -31,6 +33,24 @@ class PictureLayout:
 
 ONE_RUN = PictureLayout(numpy.array([IMAGE_TOKEN_ID], numpy.int32))
 """Of a tower that reads one picture of one size."""
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """What a run of a picture's rows is in the language model.
+
+    Attributes:
+        patches: Rows of a run where its layout does not say how many.
+        beside: Rows that a method adds to every run.
+    """
+
+    patches: int
+    beside: int = 0
+
+    def of(self, layout: PictureLayout) -> int:
+        """Returns the rows and tokens that stand for a picture."""
+        rows = layout.rows or (self.patches,) * layout.placeholders
+        return len(layout.token_ids) + sum(rows) + len(rows) * (self.beside - 1)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def memory_facts(module: TuningModule, load: Load, taken: PictureRows | None) ->
     shape, attachment = module.backbone.shape, module.method.attachment(frozenset())
     supervised = load.samples * load.text_rows
     tiles = 1 if taken is None else taken.tiles
-    in_decoder = shape.patches if taken is None else taken.rows + taken.tokens
+    in_decoder = shape.connected_patches if taken is None else taken.rows + taken.tokens
     estimate = estimate_of(module, MicroBatchSize(load.samples, load.text_rows, supervised, tiles, in_decoder))
     in_front = (
         in_decoder

@@ -36,9 +36,9 @@ class MicroBatchSize:
         samples: Its samples.
         text_rows: Tokens of its longest text, the picture not counted.
         supervised_rows: Rows with a label, over all samples.
-        tiles: How often the tower runs for a sample.
+        tiles: How often the tower runs for a sample; on the average of all samples, rounded up.
         picture_rows: Rows of a sample's pictures in the decoder with the tokens around them, prompts not counted; None
-            for a row for each patch of a tile.
+            for one picture of one tile.
     """
 
     samples: int
@@ -100,7 +100,7 @@ def estimated_memory(
     prompts = 0 if attachment.visual_prompts is None else attachment.visual_prompts.length
     rows_of_a_tile = shape.patches + shape.vision_rows_in_front + prompts
     vision_rows = micro_batch.samples * micro_batch.tiles * rows_of_a_tile
-    picture_rows = shape.patches if micro_batch.picture_rows is None else micro_batch.picture_rows
+    picture_rows = shape.connected_patches if micro_batch.picture_rows is None else micro_batch.picture_rows
     image_rows = picture_rows + attachment.rows_beside_patches(has_cls=shape.vision_rows_in_front > 0)
     text_rows = micro_batch.samples * (micro_batch.text_rows + image_rows + attachment.rows_before_text())
     vision_layer = vision_rows * vision_layer_bytes(shape, places, size)

@@ -1,9 +1,11 @@
 """The LightningModule: a frozen backbone, a method, and the steps of training and answering."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_m2pt.answering.decoding import Answer, Answering
@@ -148,6 +150,8 @@ class TuningModule(LightningModule):
         """
         rows = supervised_rows(self.backbone, batch, self.shortcuts)
         loss_sum = rows.losses.sum()
+        if not len(batch.pixel_values):
+            loss_sum = loss_sum + nothing_of(trained_parameters(self).values())
         accumulate, world_size = self.trainer.accumulate_grad_batches, self.trainer.world_size
         if self.loss_average == "step":
             share = loss_sum / batch.step_supervised_tokens
@@ -179,6 +183,15 @@ class TuningModule(LightningModule):
         if self.answering is None:
             raise RuntimeError("TuningModule.answering must be set before questions are answered")
         return list(zip(batch.sample_ids, self.answering.answer(self.backbone, batch), strict=True))
+
+
+def nothing_of(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Returns 0 with a gradient of zeros for every tensor.
+
+    Without a picture nothing reaches what is trained in front of the tower and in it. DDP waits for every gradient,
+    and a step in which one is missing would decay and average it otherwise on one device than on several.
+    """
+    return torch.stack([parameter.flatten()[:0].sum(dtype=torch.float32) for parameter in parameters]).sum()
 
 
 def task_losses(batch: Batch, rows: SupervisedRows) -> list[TaskLoss]:

@@ -5,12 +5,18 @@ Behind its last position a model has never learned anything: it would compute nu
 
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.picture_layout import ONE_RUN, RunRows
 from lightning_m2pt.methods.base import Method
 
 
+def run_rows(shape: BackboneShape, method: Method) -> RunRows:
+    """Returns what a picture's runs of rows become in the language model."""
+    return RunRows(shape.connected_patches, method.rows_beside_patches())
+
+
 def rows_of_image(shape: BackboneShape, method: Method) -> int:
-    """Returns how many rows a picture becomes in the language model."""
-    return shape.patches + method.rows_beside_patches()
+    """Returns how many rows a picture of one run becomes in the language model; no picture becomes fewer."""
+    return run_rows(shape, method).of(ONE_RUN)
 
 
 def room_for_rows(shape: BackboneShape, method: Method) -> int:

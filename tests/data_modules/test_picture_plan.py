@@ -1,6 +1,7 @@
 """Batches of whole pictures: a pure function of the questions; what is asked twice is answered once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -11,9 +12,11 @@ from callbacks.predictions import prediction_file
 from data_modules.base import as_sample
 from data_modules.picture_plan import asked_pictures, names_of, planned_batches
 from data_modules.pope import POPE, POPEItem, write_pope
+from data_modules.sample_rows import layouts_of_samples
 from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch
 from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT, PictureBatch, picture_batch
+from lightning_m2pt.inputs.picture_layout import PictureLayout
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.testing.small_processor import small_processor
 from tests.runs.test_evaluation import frozen_experiment, rows_of
@@ -65,7 +68,8 @@ def test_batches_hold_whole_pictures_as_far_as_they_fit(tmp_path, size):
     benchmark = pope_with_repeated_questions(tmp_path, size)
     samples = [as_sample(question) for question in benchmark.questions()]
     texts = benchmark.processor.encode_all(samples, benchmark.template, with_answers=False)
-    pictures = asked_pictures(samples, texts)
+    layouts = layouts_of_samples(samples, benchmark.processor)
+    pictures = asked_pictures(samples, texts, layouts)
     assert [len(picture.texts) for picture in pictures] == [4, 3, 2]  # the most tokens first
     planned = planned_batches(pictures, size)
     counts = [[len(picture.texts) for picture in batch] for batch in planned]
@@ -81,7 +85,7 @@ def test_batches_hold_whole_pictures_as_far_as_they_fit(tmp_path, size):
             100: [[4, 3, 2]],
         }[size]
     )
-    again = planned_batches(asked_pictures(samples, texts), size)
+    again = planned_batches(asked_pictures(samples, texts, layouts), size)
     assert [names_of(batch) for batch in again] == [names_of(batch) for batch in planned]
 
 
@@ -98,6 +102,31 @@ def test_questions_with_examples_are_asked_one_by_one(tmp_path):
     benchmark = pope_with_repeated_questions(tmp_path)
     benchmark.samples = [as_sample(question) for question in benchmark.questions()]
     assert all(isinstance(batch, Batch) for batch in benchmark.predict_dataloader())
+
+
+def test_questions_without_a_picture_or_with_two_are_asked_one_by_one(tmp_path):
+    for changed in ({"image": None}, {"further_images": (numpy.zeros((3, 5, 3), numpy.uint8),)}):
+        benchmark = pope_with_repeated_questions(tmp_path)
+        samples = [as_sample(question) for question in benchmark.questions()]
+        samples[3] = replace(samples[3], **changed)
+        benchmark.asked_samples = lambda asked=samples: asked
+        batches = list(benchmark.predict_dataloader())
+        assert all(isinstance(batch, Batch) for batch in batches)
+        pictures = len(samples) + (-1 if changed.get("image", 0) is None else 1)
+        assert sum(len(batch.pixel_values) for batch in batches) == pictures
+        assert sum(int((batch.input_ids == IMAGE_TOKEN_ID).sum()) for batch in batches) == pictures
+
+
+def test_pictures_with_the_most_rows_come_first(tmp_path):
+    """Where pictures differ in their rows, those go before the words."""
+    benchmark = pope_with_repeated_questions(tmp_path)
+    samples = [as_sample(question) for question in benchmark.questions()]
+    texts = benchmark.processor.encode_all(samples, benchmark.template, with_answers=False)
+    rows = {"0.png": 7, "1.png": 900, "2.png": 7}
+    layouts = [[PictureLayout(numpy.array([IMAGE_TOKEN_ID]), (rows[sample.image.name],))] for sample in samples]
+    pictures = asked_pictures(samples, texts, layouts)
+    assert [picture.image.name for picture in pictures] == ["1.png", "2.png", "0.png"]
+    assert pictures[0].tokens == 900 + sum(map(len, pictures[0].texts))
 
 
 def test_rows_are_common_words_then_each_question_s_own(tmp_path):

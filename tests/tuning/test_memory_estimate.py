@@ -13,6 +13,7 @@ from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inputs.picture_layout import RunRows
 from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.full import Full
@@ -145,8 +146,10 @@ def test_the_largest_micro_batch_is_that_of_the_loader(tmp_path, group_by_length
     data = VisionFlan(str(tmp_path), "plain", 4, 2, order_seed=5, group_by_length=group_by_length)
     data.connect(small_processor(8))
     batches = list(data.train_dataloader())
-    assert data.largest_micro_batch(1) == MicroBatchSize(
+    assert data.largest_micro_batch(1, RunRows(16, 3)) == MicroBatchSize(
         samples=2,
+        tiles=1,
+        picture_rows=16,
         text_rows=max(batch.input_ids.shape[1] for batch in batches) - 1,
         supervised_rows=max(int((batch.labels >= 0).sum()) for batch in batches),
     )

@@ -11,6 +11,7 @@ from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.picture_batch import picture_batch
+from lightning_m2pt.inputs.picture_layout import RunRows
 from lightning_m2pt.inputs.processing import EncodedText
 from lightning_m2pt.main import main
 from lightning_m2pt.methods.adapter import Adapter
@@ -182,9 +183,9 @@ def test_the_longest_sample_fits_exactly_or_not(tmp_path):
     assert isinstance(data, VisionFlan)
     data.setup()
     longest = max(len(text) for text in data.train_texts)
-    data.check_lengths(rows_per_image=40, maximum_rows=longest + 39)
+    data.check_lengths(RunRows(40), maximum_rows=longest + 39)
     with pytest.raises(BadInputError, match=f"has {longest + 39} rows with its picture"):
-        data.check_lengths(rows_per_image=40, maximum_rows=longest + 38)
+        data.check_lengths(RunRows(37, beside=3), maximum_rows=longest + 38)
     check_sample_lengths(experiment.model, data)
 
 

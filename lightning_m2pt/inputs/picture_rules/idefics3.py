@@ -133,4 +133,5 @@ class Idefics3Tiles(PictureRules):
         text = f"{lines}\n{whole}" if rows else whole
         ids = numpy.array(self.tokenizer(text, add_special_tokens=False)["input_ids"], numpy.int32)
         ids[ids == self.tokenizer.convert_tokens_to_ids(RUN)] = IMAGE_TOKEN_ID
-        return PictureLayout(ids, (self.rows,) * (rows * columns + 1))
+        tiles = rows * columns + 1
+        return PictureLayout(ids, (self.rows,) * tiles, tiles)

@@ -93,7 +93,7 @@ class LlavaOnevisionTiles(PictureRules):
         ratio = math.sqrt(lines * length / (self.most_tiles * self.side**2))
         if ratio > SHARED_ROWS:
             lines, length = int(lines // ratio), int(length // ratio)
-        return one_run(self.side**2 + lines * (length + 1))  # a learned row ends every line
+        return one_run(self.side**2 + lines * (length + 1), tiles)  # a learned row ends every line
 
     @override
     def made(self, pictures: Sequence[Image.Image]) -> list[Tensor]:

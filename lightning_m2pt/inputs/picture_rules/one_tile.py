@@ -24,6 +24,8 @@ class OneTile(PictureRules):
         BadInputError: If the image processor makes other squares.
     """
 
+    varies = False
+
     def __init__(self, image_processor: Any, image_size: int, rows: int) -> None:  # noqa: ANN401
         super().__init__(image_processor)
         self.image_size = image_size

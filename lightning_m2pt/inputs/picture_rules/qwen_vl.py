@@ -60,7 +60,7 @@ class QwenVlGrid(PictureRules):
     @override
     def layout(self, size: tuple[int, ...] | None) -> PictureLayout:
         begin, end = self.around
-        return one_run(self.tiles(size) // self.merge_size**2, (begin,), (end,))
+        return one_run(self.tiles(size) // self.merge_size**2, self.tiles(size), (begin,), (end,))
 
     @override
     def made(self, pictures: Sequence[Image.Image]) -> list[Tensor]:

@@ -29,6 +29,9 @@ class PictureRules(ABC):
     def __init__(self, image_processor: Any) -> None:  # noqa: ANN401
         self.image_processor = image_processor
 
+    varies = True
+    """Whether rows and tokens depend on a picture's size."""
+
     @abstractmethod
     def tile_shape(self) -> tuple[int, ...]:
         """Returns the shape of what is joined along the first dimension of ``Batch.pixel_values``."""
@@ -90,9 +93,9 @@ class PictureRules(ABC):
             raise BadInputError(error.what, where=where, expected=error.expected, hint=error.hint) from error
 
 
-def one_run(rows: int, before: Sequence[int] = (), behind: Sequence[int] = ()) -> PictureLayout:
+def one_run(rows: int, tiles: int = 1, before: Sequence[int] = (), behind: Sequence[int] = ()) -> PictureLayout:
     """Returns the layout of a picture that is one run of rows, with tokens before and behind it."""
-    return PictureLayout(numpy.array([*before, IMAGE_TOKEN_ID, *behind], numpy.int32), (rows,))
+    return PictureLayout(numpy.array([*before, IMAGE_TOKEN_ID, *behind], numpy.int32), (rows,), tiles)
 
 
 def refuse_large(width: int, height: int, made: int, why: str) -> None:
