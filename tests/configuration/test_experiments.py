@@ -22,6 +22,7 @@ from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.tuning.trained_parameters import assert_same_set, trained_parameters
 from tests.backbones.test_rebuilt_backbone import SHIPPED
 from tests.support.small_experiment import BASE, checked, fitted, small_words
+from tests.support.towers.stored_pairs import store_pair
 from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
 
 FOLDER = Path("experiments")
@@ -35,6 +36,11 @@ WHOLE = {
     "smolvlm_256m": ("SmolVLM-256M-Instruct", idefics3_config),
 }
 """Backbones that are folders below M2PT_MODELS, with the name of each and what its configuration is like."""
+PAIRS = {
+    "clip_l336_vicuna_7b": ("clip-vit-large-patch14-336", "clip", "vicuna-7b-v1.5"),
+    "siglip_so400m_smollm2_1_7b": ("siglip-so400m-patch14-384", "siglip", "SmolLM2-1.7B-Instruct"),
+}
+"""Backbones that are pairs of such folders: the tower's, its kind, the language model's."""
 SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
 PARTS = sorted(FOLDER.glob("parts/*.yaml"))
 TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
@@ -45,7 +51,7 @@ def test_every_yaml_is_of_a_known_kind_and_counted():
     assert len(EXPERIMENTS) == 26
     assert len(STRATEGIES) == 4
     assert len(EMBEDDED) == 2
-    assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE)
+    assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE) | set(PAIRS)
     assert len(TESTBED) == 14
     assert len(PARTS) == 4
 
@@ -108,6 +114,22 @@ def test_whole_models_take_the_place_of_the_testbeds_backbone(name, tmp_path, mo
     write_whole_model(tmp_path / folder, config())
     backbone = parse_experiment(words).model.backbone
     assert backbone.folder == tmp_path / folder
+    assert backbone.dtype_name == "bfloat16"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_take_the_place_of_the_testbeds_backbone(name, tmp_path, monkeypatch):
+    tower, kind, language = PAIRS[name]
+    words = ["--config", BASE, "--config", f"experiments/backbones/{name}.yaml"]
+    monkeypatch.setenv("M2PT_MODELS", str(tmp_path))
+    with pytest.raises(BadInputError, match=f"{tower} is not there"):
+        parse_experiment(words)
+    store_pair(tmp_path, kind)
+    (tmp_path / "tower").rename(tmp_path / tower)
+    (tmp_path / "language").rename(tmp_path / language)
+    backbone = parse_experiment(words).model.backbone
+    assert (backbone.tower.folder, backbone.language_folder) == (tmp_path / tower, tmp_path / language)
+    assert backbone.projector_path.parent.parent == tmp_path
     assert backbone.dtype_name == "bfloat16"
 
 
