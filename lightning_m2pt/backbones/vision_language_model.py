@@ -4,7 +4,6 @@ The library's own model is built and loaded; nothing of it is written anew. The 
 ``CausalDecoding``; the tower runs as the library runs it, with prompt rows put in by hooks or as keys and values.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -28,13 +27,12 @@ from lightning_m2pt.backbones.quantised import (
 )
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
+from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_connector
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.processing import Processor
-from lightning_m2pt.prompts.prefix_path import is_foldable
-from lightning_m2pt.prompts.token_path import put_rows_first
-from lightning_m2pt.prompts.tower_rows import TowerPrefixPath, TowerTokenPath, takes_prompt_keys
+from lightning_m2pt.prompts.tower_rows import TowerPrefixPath
 
 
 class VisionLanguageModel(CausalDecoding):
@@ -73,8 +71,7 @@ class VisionLanguageModel(CausalDecoding):
         self.shape = self._shape()
         self.quantise_decoder(quantization)
         self.recompute_activations(activation_checkpointing is True)
-        self._token_path, self._prefix_path = TowerTokenPath(), TowerPrefixPath()
-        self._installed: TowerTokenPath | TowerPrefixPath | None = None
+        self._prompts = TowerPrompts(TowerPrefixPath())
         self._base_parameters = 0
 
     def _shape(self) -> BackboneShape:
@@ -194,28 +191,11 @@ class VisionLanguageModel(CausalDecoding):
 
     def visual_rows(self, pixel_values: Tensor) -> VisualRows:
         """Runs the library's tower on (tiles, 3, H, W) and selects what goes through the connector."""
-        prompts = self.attachment.visual_prompts
-        rows = prompts.layer_rows() if prompts is not None else [None]
-        self._put_into_tower(rows[:-1] if prompts is not None else ())
+        prompts, has_cls = self.attachment.visual_prompts, int(self.form.has_cls)
+        rows: list[Tensor | None] = [] if prompts is None else prompts.layer_rows()
+        self._prompts.put(self.tower_blocks(), rows[:-1], self.attachment, has_cls)
         states = self.family.tower_states(self.language_model, pixel_values.to(self._tower_type()))
-        return self.select_rows(states, rows[-1])
-
-    def select_rows(self, states: Tensor, raw_prompt: Tensor | None) -> VisualRows:
-        """Chooses the rows for the connector by name.
-
-        Args:
-            states: (tiles, N, D): CLS, if the tower has one, then patches.
-            raw_prompt: (1, P, D) prompt of the last layer's input, which passes no layer at all.
-        """
-        names = [Span.CLS] * self.form.has_cls + [Span.PATCH] * self.form.patches
-        choice = self.attachment.visual_rows_to_text
-        with_cls = choice == "official" and raw_prompt is not None
-        first = int(self.form.has_cls and not with_cls)
-        states, names = states[:, first:], names[first:]
-        if choice == "none" or raw_prompt is None:
-            return VisualRows(states, names)
-        raw = raw_prompt[:, 1:] if choice == "official" else raw_prompt
-        return VisualRows(put_rows_first(raw, states, 0), [Span.VISUAL_PROMPT] * raw.shape[1] + names)
+        return rows_for_connector(states, rows[-1] if rows else None, self.attachment, has_cls)
 
     def connected_rows(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> ConnectedRows:
         """Runs tower and connector, and lays the rows out as the family does."""
@@ -233,15 +213,13 @@ class VisionLanguageModel(CausalDecoding):
 
     def library_visual_rows(self, pixel_values: Tensor) -> Tensor:
         """Runs the library's own tower, with hooks of its own for what is attached."""
-        self._put_into_tower(())
+        self._prompts.put(self.tower_blocks(), (), self.attachment, 0)
         states = library_states(self, pixel_values.to(self._tower_type()))
         return with_raw_rows(self.attachment, states, self.form.has_cls)
 
     def release_hooks(self) -> None:
         """Takes every hook and every attention function of ours out of the tower, and the decoder's hooks away."""
-        if self._installed is not None:
-            self._installed.remove()
-            self._installed = None
+        self._prompts.remove()
         super().release_hooks()
 
     def _at(self, place: str) -> Any:  # noqa: ANN401
@@ -255,23 +233,6 @@ class VisionLanguageModel(CausalDecoding):
     def _tower_type(self) -> torch.dtype:
         """Returns the type that the tower reads pictures in: float32 where a copy of it is trained."""
         return next(self._at(self.family.tower).parameters()).dtype  # type: ignore[no-any-return]
-
-    def _put_into_tower(self, rows: Sequence[Tensor | None]) -> None:
-        """Readies the tower for prompt rows of its used blocks; empty: it computes as the library wrote it."""
-        if not rows:
-            if self._installed is not None:
-                self._installed.rows = ()
-            return
-        blocks = self.tower_blocks()
-        folds = self.attachment.path != "token" and is_foldable(rows) and takes_prompt_keys(blocks)
-        path = self._prefix_path if folds else self._token_path
-        if self._installed is not path:
-            if self._installed is not None:
-                self._installed.remove()
-            path.install(blocks, int(self.form.has_cls))
-            self._installed = path
-        path.position = self.attachment.visual_position
-        path.rows = rows
 
     def _let_library_hook_its_tower(self) -> None:
         """The library hooks the blocks when hidden states are asked for first, and for good: not while one trains."""
