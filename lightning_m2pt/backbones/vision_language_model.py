@@ -30,6 +30,7 @@ from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load
 from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_connector
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
 from lightning_m2pt.configuration.paths import FilePath, readable
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.prompts.tower_rows import TowerPrefixPath
@@ -216,6 +217,21 @@ class VisionLanguageModel(CausalDecoding):
         self._prompts.put(self.tower_blocks(), (), self.attachment, 0)
         states = library_states(self, pixel_values.to(self._tower_type()))
         return with_raw_rows(self.attachment, states, self.form.has_cls)
+
+    def attention_layers(self) -> tuple[list[Any], list[Any]]:
+        """Returns the tower's blocks that are used, and the decoder's layers.
+
+        Raises:
+            BadInputError: If a picture's rows behind the connector are no grid of the tower's patches.
+        """
+        if self.family.raw_rows_refused:
+            raise BadInputError(
+                f"attention of {self.family.architecture} cannot be shown",
+                where="model.backbone",
+                expected="a model that reads each picture as one grid of patches, such as LLaVA-1.5",
+                hint=f"{self.family.raw_rows_refused}; its maps would not fit the picture",
+            )
+        return list(self.tower_blocks()), list(self.decoder().layers)
 
     def release_hooks(self) -> None:
         """Takes every hook and every attention function of ours out of the tower, and the decoder's hooks away."""
