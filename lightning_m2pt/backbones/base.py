@@ -185,15 +185,15 @@ class Backbone(nn.Module, ABC):
         return None
 
     def attention_layers(self) -> tuple[list[Any], list[Any]]:
-        """Returns the tower's computed blocks and the decoder's layers, of Llama's form.
+        """Returns the tower's computed blocks and the decoder's layers, whose attention ``inspection`` reads.
 
         Raises:
-            BadInputError: If the layers are of other forms, so that their attention cannot be read.
+            BadInputError: If the rows of their attention cannot be named.
         """
         raise BadInputError(
             f"attention of {type(self).__name__} cannot be read",
             where="model.backbone",
-            expected="a backbone with open_clip's blocks and Llama's layers, such as OpenClipLlama",
+            expected="a backbone that names its blocks and layers, such as OpenClipLlama",
         )
 
     @abstractmethod

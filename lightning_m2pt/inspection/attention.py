@@ -1,9 +1,9 @@
-"""Attention probabilities of every layer, recomputed from the queries and keys of a pass on the token path.
+"""Attention probabilities of every layer, computed once more, step by step, in a pass on the token path.
 
-The fast kernels keep running and never hand out probabilities, so hooks read what enters each attention module and
-compute them again. On the token path prompt rows stand in the sequence, so that they have columns like any other row.
-Whatever a method adds, the recomputed probabilities must give back the output of the very module they were read from;
-where they do not, something else takes part in the attention, and nothing is shown.
+The fast kernels keep running and never hand out probabilities, so hooks read what enters each attention module and let
+it compute that again in the open. On the token path prompt rows stand in the sequence, so that they have columns like
+any other row. Whatever a method adds, the recomputed attention must give back the output of the very module it was
+read from; where it does not, something else takes part in the attention, and nothing is shown.
 """
 
 from collections.abc import Collection, Iterator
@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
-from lightning_m2pt.inspection.recompute import Recomputed, language_attention, refuse_other_output, tower_attention
+from lightning_m2pt.inspection.recompute import Recompute, recompute_of, refuse_other_output
 from lightning_m2pt.methods.lora import ModuleReference
 from lightning_m2pt.prompts.tower_rows import attention_of
 
@@ -64,8 +64,8 @@ class SampleAttention:
 
     Attributes:
         language: The decoder's layers: learned keys, textual prompts, then text with the image's rows in their place.
-        vision: For each of its pictures the tower's layers: visual prompts, CLS, patches; registers go by the name of
-            CLS. Blocks behind the layer whose features are taken are never computed and so are not among them.
+        vision: For each of its pictures the tower's layers: visual prompts, CLS, patches. The tower's last block is
+            never computed (features are those of layer -2) and so is not among them.
     """
 
     language: tuple[LayerAttention, ...]
@@ -93,15 +93,22 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
     refuse_missing_layers(wanted, max(len(blocks), len(decoder_layers)))
     found: dict[tuple[str, int], Tensor] = {}
 
-    def keep(part: str, layer: int, recomputed: Recomputed, output: Tensor) -> None:
-        refuse_other_output(recomputed.output, output, f"{part} layer {layer}")
-        found[part, layer] = recomputed.probabilities.cpu()
+    def keep(part: str, layer: int, recompute: Recompute) -> Any:  # noqa: ANN401  (torch's type of hooks is a union)
+        def hook(attention: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+            recomputed = recompute(attention, given, named)
+            returned = output[0] if isinstance(output, tuple) else output
+            refuse_other_output(recomputed.output, returned, f"{part} layer {layer}")
+            found[part, layer] = recomputed.probabilities.cpu()
 
-    handles = []
-    for layer in sorted(wanted & set(range(len(blocks)))):
-        handles.append(first_hook(attention_of(blocks[layer]), vision_hook(keep, layer)))
-    for layer in sorted(wanted & set(range(len(decoder_layers)))):
-        handles.append(first_hook(decoder_layers[layer].self_attn, language_hook(keep, layer)))
+        return hook
+
+    modules = [
+        (part, layer, read_attention(each[layer]))
+        for part, each in (("vision", blocks), ("language", decoder_layers))
+        for layer in sorted(wanted & set(range(len(each))))
+    ]
+    hooks = [(attention, keep(part, layer, recompute_of(attention))) for part, layer, attention in modules]
+    handles = [first_hook(attention, hook) for attention, hook in hooks]
     try:
         with token_path(backbone):
             spans = backbone(batch).spans.cpu()
@@ -109,6 +116,22 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
         for handle in handles:
             handle.remove()
     return by_sample(found, spans, batch, backbone)
+
+
+def read_attention(block: nn.Module) -> nn.Module:
+    """Returns the part of a layer that computes attention.
+
+    Raises:
+        BadInputError: If it has none under a name that the libraries use.
+    """
+    found: nn.Module | None = attention_of(block)
+    if found is None:
+        raise BadInputError(
+            f"the attention of {type(block).__name__} cannot be read",
+            where="model.backbone",
+            expected="layers of transformers, open_clip or timm",
+        )
+    return found
 
 
 def first_hook(module: nn.Module, hook: Any) -> RemovableHandle:  # noqa: ANN401
@@ -173,30 +196,6 @@ def token_path(backbone: Backbone) -> Iterator[None]:
             backbone.release_hooks()
 
 
-def vision_hook(keep: Any, layer: int) -> Any:  # noqa: ANN401  (torch's hook type is a union of call signatures)
-    """Returns the hook of one tower block's attention."""
-
-    def hook(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:  # noqa: ANN401
-        rows = arguments[0] if arguments else keywords["hidden_states" if "hidden_states" in keywords else "query"]
-        recomputed = tower_attention(attention, rows, keywords.get("attention_mask"))
-        keep("vision", layer, recomputed, output if isinstance(output, Tensor) else output[0])
-
-    return hook
-
-
-def language_hook(keep: Any, layer: int) -> Any:  # noqa: ANN401
-    """Returns the hook of one decoder layer's attention."""
-
-    def hook(attention: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:  # noqa: ANN401
-        rows = arguments[0] if arguments else keywords["hidden_states"]
-        positions, view = keywords["position_embeddings"], keywords.get("view")
-        mask = keywords.get("attention_mask") if view is None else view.mask
-        learned = None if view is None else view.past
-        keep("language", layer, language_attention(attention, rows, positions, mask, learned), output[0])
-
-    return hook
-
-
 def by_sample(
     found: dict[tuple[str, int], Tensor], spans: Tensor, batch: Batch, backbone: Backbone
 ) -> list[SampleAttention]:
@@ -209,7 +208,7 @@ def by_sample(
         batch: The B samples.
         backbone: Its attachment says which layers have prompts.
     """
-    patches, own = backbone.shape.patches, backbone.shape.vision_rows_in_front
+    patches, in_front = backbone.shape.patches, backbone.shape.vision_rows_in_front
     images = (batch.input_ids == IMAGE_TOKEN_ID).sum(dim=1).tolist()
     samples = []
     for sample in range(len(batch)):
@@ -228,8 +227,8 @@ def by_sample(
             of_image = []
             for (part, layer), maps in found.items():
                 if part == "vision":
-                    prompts = maps.shape[-1] - own - patches
-                    names = [Span.VISUAL_PROMPT] * prompts + [Span.CLS] * own + [Span.PATCH] * patches
+                    prompts = maps.shape[-1] - in_front - patches
+                    names = [Span.VISUAL_PROMPT] * prompts + [Span.CLS] * in_front + [Span.PATCH] * patches
                     of_image.append(LayerAttention(layer, maps[image], torch.tensor(names), prompts))
             vision.append(tuple(of_image))
         samples.append(SampleAttention(tuple(language), tuple(vision)))

@@ -275,7 +275,7 @@ def test_stand_ins_for_projections_take_part(tmp_path):
 
 @pytest.mark.parametrize("part", ["vision", "language"])
 def test_attention_that_is_more_than_queries_and_keys_is_refused(tmp_path, monkeypatch, part):
-    """Whatever takes part behind the hooks' back shows in the module's output."""
+    """Whatever takes part behind the class's back shows in the module's output."""
     backbone, batch = random_backbone(tmp_path), random_batch()
     module = (
         backbone.vision_tower.transformer.resblocks[1].attn
