@@ -1,6 +1,6 @@
 """Pictures through a model's own image processor, the library's class that its folder names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_m2pt.backbones.config_values import bad_key, mapping, one_of, shown_value
+from lightning_m2pt.backbones.config_values import bad_key, is_real, mapping, one_of, shown_value
 from lightning_m2pt.backbones.foreign_code import CODE
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.errors import BadInputError
@@ -135,10 +135,27 @@ def library_image_processor(folder: Path) -> Any:  # noqa: ANN401
     name = str(named).removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if name not in CLASSES:
         raise bad_key(path, KIND, f"{shown_value(named)} is not known", " or ".join(CLASSES))
+    refuse_odd_colours(settings, path)
     try:
         return getattr(transformers, name).from_dict(settings)
     except Exception as error:  # whatever the library makes of settings that contradict each other
         raise unusable(path, name, error) from error
+
+
+def refuse_odd_colours(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuses means and deviations that are no three finite numbers, of which the library would make something.
+
+    Raises:
+        BadInputError: Naming the key.
+    """
+    for key in ("image_mean", "image_std"):
+        values = settings.get(key)
+        if values is None:  # the class's own
+            continue
+        fits = isinstance(values, list) and len(values) == 3 and all(is_real(value) for value in values)
+        if not fits or (key == "image_std" and min(values) <= 0):
+            expected = "three numbers" + " above 0" * (key == "image_std")
+            raise bad_key(path, key, f"{shown_value(values)} does not fit", expected)
 
 
 def image_settings(folder: Path) -> tuple[Path, dict[str, Any]]:

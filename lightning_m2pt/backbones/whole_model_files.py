@@ -229,7 +229,20 @@ def described_model(folder: Path) -> WholeModel:
     check_language_config(without_keys(filled[TEXT], {"architectures"}), Path(f"{path}: {TEXT}"))
     check_vision_config(filled[VISION], Path(f"{path}: {VISION}"), family)
     family.check({**content, **filled}, path)
+    refuse_odd_picture_tokens(family.picture_tokens(config), filled[TEXT]["vocab_size"], path)
     return WholeModel(folder, family, config)
+
+
+def refuse_odd_picture_tokens(tokens: tuple[int, ...], vocabulary: int, path: Path) -> None:
+    """Refuses ids of pictures' tokens that are no tokens of the language model.
+
+    Raises:
+        BadInputError: Naming the first.
+    """
+    for token in tokens:
+        if type(token) is not int or not 0 <= token < vocabulary:
+            what = f"{shown_value(token)} is no token of the language model"
+            raise bad_key(path, "image_token_id", what, f"a whole number below {vocabulary:,}")
 
 
 def refuse_unknown_kind(inner: Mapping[str, Any], path: Path, proven: tuple[str, ...]) -> None:

@@ -53,9 +53,11 @@ def model_report(folder: Path, load: Load) -> dict[str, Any]:
     is_of_open_clip = not path.is_file() and (folder / OPEN_CLIP_CONFIG).is_file()
     content = {} if is_of_open_clip else read_json(path, KEY)
     kind = content.get("model_type")
+    if not isinstance(kind, str | None):
+        raise unknown_model(content, path)
     if kind in {family.model_type for family in FAMILIES.values()}:
         found = whole_model_facts(folder, load)
-    elif isinstance(kind, str) and (kind in PROVEN_FORMS or installed_decoder(kind) is not None):
+    elif kind in PROVEN_FORMS or (kind is not None and installed_decoder(kind) is not None):
         check_decoder_config(content, path)
         found = language_model_facts(folder, content)
     elif is_of_open_clip or kind in OF_TRANSFORMERS or (kind is None and TIMM_ARCHITECTURE in content):

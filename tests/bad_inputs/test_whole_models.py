@@ -91,13 +91,17 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     **keys(
         (), "architectures", ["NopeForConditionalGeneration"], [], None, 3, ["InstructBlipForConditionalGeneration"]
     ),
-    **keys((), "model_type", "nope", None, 7, "llama"),
+    **keys((), "model_type", "nope", None, 7, [1], "llama"),
     **keys((), "auto_map", {"AutoConfig": "own.Config"}),
     **keys((), "trust_remote_code", True),
     **keys((), "quantization_config", {"quant_method": "bitsandbytes"}),
     **keys((), "vision_feature_layer", 0, 99, "x", [-2, -5], True, None),
     **keys((), "vision_feature_select_strategy", "full", "nope", 3),
     **keys((), "projector_hidden_act", "nope", 3),
+    **{
+        f"image_token_index: {value!r}": (change_json(CONFIG, "image_token_index", value=value), ("image_token_id",))
+        for value in (HUGE, -1, 60)
+    },
     **keys((), "text_config", None, [], "llama"),
     **keys((), "vision_config", None, [], 5),
     **keys(TEXT, "hidden_size", 0, -1, "32", True, HUGE),
@@ -132,6 +136,19 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         ("another shape",),
     ),
     "a configuration that lies about patches": (change_json(CONFIG, *TOWER, "patch_size", value=8), ("another shape",)),
+    **{
+        f"pictures' {key}: {value!r:.30}": (change_json(PICTURES, key, value=value), (PICTURES, key))
+        for key, values in {
+            "image_mean": (1.5, [0.5], "x", [0.5, 0.5, None]),
+            "image_std": (0.5, [0, 1, 1], [-1, 1, 1], {}),
+            "image_processor_type": (None, "NopeImageProcessor", 3, "PixtralImageProcessor"),
+            "auto_map": ({"AutoImageProcessor": "own.P"},),
+        }.items()
+        for value in values
+    },
+    "pictures: another size": (change_json(PICTURES, "crop_size", value={"height": 8, "width": 8}), (PICTURES,)),
+    "pictures: no settings": (remove(PICTURES), (PICTURES,)),
+    "pictures: HTML": (write(PICTURES, HTML), (PICTURES,)),
     "no configuration": (remove(CONFIG), (CONFIG,)),
     "configuration: HTML": (write(CONFIG, HTML), (CONFIG,)),
     "configuration: LFS": (write(CONFIG, LFS), (CONFIG,)),

@@ -221,6 +221,7 @@ def test_numbers_are_positive(tmp_path: Path, capfd, words: list[str]) -> None:
     [
         ({"architectures": ["InstructBlipForConditionalGeneration"], "model_type": "instructblip"}, "InstructBlip"),
         ({"architectures": None, "model_type": None}, "nothing names a class"),
+        ({"model_type": ["llama"]}, "is not known"),
         ({"auto_map": {"AutoConfig": "own.Config"}}, "auto_map"),
         ({"rope_scaling": {"rope_type": "nope"}}, "rope"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
