@@ -64,7 +64,8 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except FileNotFoundError as error:
-        raise BadInputError("the file is missing", where=str(path), expected="a safetensors file") from error
+        hint = conversion_of_pickle(path)
+        raise BadInputError("the file is missing", where=str(path), expected="a safetensors file", hint=hint) from error
     except (SafetensorError, OSError) as error:
         what, hint = diagnosis(path, str(error))
         raise BadInputError(what, where=str(path), expected="a complete safetensors file", hint=hint) from error

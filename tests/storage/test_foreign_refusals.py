@@ -130,7 +130,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         saved({**PROJECTOR, "model.mm_projector.bias": torch.ones(5)}),
         ["no fitting pair", "[6, 4]", "[5]"],
     ),
-    "a projector without a bias": (saved({"mm_projector.weight": WEIGHT}), ["no fitting pair"]),
+    "a projector without a weight": (saved({"mm_projector.bias": BIAS}), ["no fitting pair"]),
+    "a projector of layers with a bias and without": (
+        saved({"mm_projector.0.weight": WEIGHT, "mm_projector.0.bias": BIAS, "mm_projector.2.weight": BIAS[None]}),
+        ["layer 2 has no fitting pair"],
+    ),
     "a projector of another form": (
         saved({**PROJECTOR, "model.mm_projector.readout.scale": BIAS}),
         ["a projector of another form: readout.scale"],

@@ -35,7 +35,9 @@ def converted(*words: object) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["model.mm_projector.", "mm_projector.", "module.model.mm_projector."])
-@pytest.mark.parametrize("tensors", [LINEAR, TWO_LAYERS], ids=["linear", "mlp"])
+@pytest.mark.parametrize(
+    "tensors", [LINEAR, TWO_LAYERS, {"weight": LINEAR["weight"]}], ids=["linear", "mlp", "no bias"]
+)
 def test_projectors_of_llava(tmp_path, prefix, tensors):
     source = tmp_path / "mm_projector.bin"
     halved = {name: tensor.bfloat16() for name, tensor in tensors.items()}

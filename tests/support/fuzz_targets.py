@@ -26,9 +26,11 @@ from lightning_m2pt.report.page.curves import metrics_of, series
 from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import MANIFEST_FILE, TENSOR_FILE, TEXT_FILE, read_checkpoint, write_checkpoint
 from lightning_m2pt.storage.fetched_files import FetchRecord, read_record, write_record
+from lightning_m2pt.storage.foreign.sources import read_source
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.testing.random_backbone import random_backbone, write_configs
 from lightning_m2pt.testing.small_processor import small_processor
+from tests.storage.foreign_files import write_torchscript
 from tests.support.answers.prediction_files import mme_predictions
 from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, write_parquet
@@ -68,7 +70,30 @@ def targets(folder: Path) -> list[Target]:
         *run_files(folder),
         backbone_files(folder / "backbone"),
         feature_cache(folder / "features"),
+        *foreign_weights(folder / "foreign"),
     ]
+
+
+def foreign_weights(folder: Path) -> list[Target]:
+    """Torch files of both forms and an archive with code, as ``m2pt convert`` reads them."""
+    tensors = {"visual.conv1.weight": torch.ones(2, 3, 4, 4).half(), "b": torch.arange(3), "c": torch.ones(3, 2)}
+    writers: dict[str, Callable[[Path], object]] = {
+        "torch_file": lambda path: torch.save(tensors, path),
+        "old_torch_file": lambda path: torch.save(tensors, path, _use_new_zipfile_serialization=False),
+        "torchscript": lambda path: write_torchscript(path, tensors),
+    }
+    found = []
+    for name, write in writers.items():
+        path = folder / name / "weights"
+        path.parent.mkdir(parents=True)
+        write(path)
+
+        def read(path: Path = path) -> None:
+            for tensor in read_source(path).tensors.values():
+                tensor.double().sum()
+
+        found.append(Target(name, path.parent, read))
+    return found
 
 
 def data_sets(folder: Path) -> list[Target]:

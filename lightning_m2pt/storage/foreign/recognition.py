@@ -67,11 +67,11 @@ def projector_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, T
     if others or len(named) < len(tensors):
         raise BadInputError(f"a projector of another form: {counted(others)}", where=source, expected=expected)
     layers = sorted({name.rpartition(".")[0] for name in named}, key=lambda name: int(name or 0))
-    width = None
+    width, has_bias = None, any(name.endswith("bias") for name in named)
     for layer in layers:
         begin = f"{layer}." if layer else ""
         weight, bias = (named.get(f"{begin}{kind}") for kind in ("weight", "bias"))
-        if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
+        if weight is None or weight.dim() != 2 or (has_bias and (bias is None or bias.shape != weight.shape[:1])):
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in named.items())
             raise BadInputError(f"layer {layer or 0} has no fitting pair: {shapes}", where=source, expected=expected)
         if width not in (None, weight.shape[1]):
