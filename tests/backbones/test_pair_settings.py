@@ -1,0 +1,103 @@
+"""What can be set of a pair does what it says: compiled blocks, kept features, packed layers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
+from lightning_m2pt.backbones.quantised import quantised_layers
+from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.testing.passes import batch_for, check_like_library, logits_of
+from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.self_test import refuse_unless_like_library
+from tests.support.quantised_backbone import needs
+from tests.support.towers.stored_pairs import store_pair, stored_pair
+
+
+def loaded(folder: Path, **arguments: Any) -> TowerAndDecoder:
+    backbone = stored_pair(folder, **{"dtype": "float64", **arguments})
+    backbone.load()
+    backbone.requires_grad_(False)
+    return backbone
+
+
+def attached(backbone: TowerAndDecoder, **arguments: Any) -> M2PT:
+    method = M2PT(**{"visual_length": 3, "textual_length": 2, "init": "normal", "init_std": 0.5, **arguments})
+    method.build(backbone, torch.Generator().manual_seed(7))
+    method.double().attach(backbone)
+    return method
+
+
+def loss_and_gradients(backbone: TowerAndDecoder, **arguments: Any) -> dict[str, Tensor]:
+    method = attached(backbone, **arguments)
+    losses = supervised_rows(backbone, batch_for(backbone)).losses
+    losses.sum().backward()
+    found = {name: each.grad.clone() for name, each in method.named_parameters() if each.grad is not None}
+    method.detach(backbone)
+    return {"losses": losses.detach(), **found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2", "timm", "open_clip"])
+def test_compiled_blocks_compute_the_same(tmp_path: Path, tower: str, recomputes: bool) -> None:
+    store_pair(tmp_path, tower)
+    plain = loaded(tmp_path)
+    compiled = loaded(tmp_path, compile_backend="aot_eager", activation_checkpointing=recomputes)
+    compiled.train()
+    for path in ("token", "auto"):
+        found, expected = (loss_and_gradients(each, path=path) for each in (compiled, plain))
+        for name, each in expected.items():
+            scale = max(float(each.abs().max()), 1e-3)
+            torch.testing.assert_close(found[name], each, rtol=0, atol=1e-5 * scale, msg=f"{path}: {name}")
+
+
+@pytest.mark.parametrize("tower", ["siglip", "timm with registers"])
+def test_features_are_kept_and_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: str) -> None:
+    store_pair(tmp_path, tower)
+    plain, cached = loaded(tmp_path), loaded(tmp_path, feature_cache=str(tmp_path / "features"))
+    ran: list[int] = []
+    own = cached.vision_states
+    monkeypatch.setattr(cached, "vision_states", lambda pixels: (ran.append(len(pixels)), own(pixels))[1])
+    expected = loss_and_gradients(plain, visual_length=0)
+    pictures = len(batch_for(plain).pixel_values)
+    for passes in (1, 1):  # the second pass finds them all
+        found = loss_and_gradients(cached, visual_length=0)
+        assert len(ran) == passes
+        assert sum(ran) == pictures
+        for name, each in expected.items():
+            assert torch.equal(found[name], each)
+    loss_and_gradients(cached)  # prompts in the tower: nothing is constant
+    assert len(ran) == 2
+    other = loaded(tmp_path, feature_cache=str(tmp_path / "features"), feature_layer=-1)
+    other_plain = loaded(tmp_path, feature_layer=-1)
+    assert torch.equal(
+        loss_and_gradients(other, visual_length=0)["losses"], loss_and_gradients(other_plain, visual_length=0)["losses"]
+    )
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_packed_layers_are_the_model_with_their_dequantised_weights(tmp_path: Path, quantization: str) -> None:
+    needs(quantization)  # type: ignore[arg-type]
+    store_pair(tmp_path)
+    packed, plain = loaded(tmp_path, quantization=quantization), loaded(tmp_path)
+    names = {id(module): name for name, module in packed.named_modules()}
+    layers = list(quantised_layers(packed))
+    assert layers
+    for layer in layers:
+        plain.get_submodule(names[id(layer)]).weight.data.copy_(layer.dequantised(torch.float64))
+    batch = batch_for(packed)
+    torch.testing.assert_close(logits_of(packed, batch), logits_of(plain, batch), rtol=1e-6, atol=1e-6)
+    attached(packed)
+    check_like_library(packed, quantization)
+    refuse_unless_like_library(packed, "training", Shortcuts())
+    assert packed.base_parameters() == plain.base_parameters()
+    assert packed.base_bytes() < plain.base_bytes()
+    assert packed.fingerprint() != plain.fingerprint()
+    unbuilt = stored_pair(tmp_path, "float64", quantization=quantization)
+    unbuilt.build_on_meta()
+    assert unbuilt.base_bytes() == packed.base_bytes()
