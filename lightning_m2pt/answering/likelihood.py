@@ -2,7 +2,7 @@
 
 All candidates are put behind the question side by side in one forward pass: each of their tokens sees the question and
 its own candidate's earlier tokens, and stands at the position it would have alone. So the cached keys and values of
-the question are neither copied nor computed again per candidate.
+the question are neither copied nor computed again per candidate. Questions may have candidates of their own.
 """
 
 from collections.abc import Sequence
@@ -77,69 +77,93 @@ def tokenised_candidates(processor: Processor, template: Template, texts: Sequen
     return Candidates(tuple(texts), tuple(token_ids))
 
 
+@dataclass(frozen=True)
+class SideBySide:
+    """Candidates of questions in rows of N tokens, all but each one's last, padded behind the fewer.
+
+    The first dimension, G, is Q, or 1 if all questions have the same. Padding sees itself, and counts for a candidate
+    C that nobody has.
+
+    Attributes:
+        tokens: (G, N).
+        depths: (G, N) the place of each within its candidate.
+        tree_mask: (G, N, N) bool, which of the N rows each row sees.
+        targets: (G, N) the token that follows each.
+        owners: (G, N) the number of each one's candidate.
+        first: (G, C) the first token of every candidate.
+    """
+
+    tokens: Tensor
+    depths: Tensor
+    tree_mask: Tensor
+    targets: Tensor
+    owners: Tensor
+    first: Tensor
+
+
+def side_by_side(candidates: Sequence[Candidates], device: torch.device) -> SideBySide:
+    """Lays out the candidates of Q questions, or those of all questions if it is given one item."""
+    questions, most = len(candidates), max(len(each.texts) for each in candidates)
+    width = max(sum(len(ids) - 1 for ids in each.token_ids) for each in candidates)
+    tokens, depths, targets = (torch.zeros(questions, width, dtype=torch.long) for _ in range(3))
+    owners = torch.full((questions, width), most)
+    first = torch.zeros(questions, most, dtype=torch.long)
+    for row, each in enumerate(candidates):
+        place = 0
+        for number, ids in enumerate(each.token_ids):
+            own = slice(place, place + len(ids) - 1)
+            tokens[row, own], targets[row, own] = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
+            depths[row, own], owners[row, own], first[row, number] = torch.arange(len(ids) - 1), number, ids[0]
+            place += len(ids) - 1
+    same = owners[:, :, None] == owners[:, None]
+    tree_mask = same & (depths[:, :, None] >= depths[:, None]) & (owners < most)[:, None]
+    tree_mask |= torch.eye(width, dtype=torch.bool)
+    laid = (each.to(device) for each in (tokens, depths, tree_mask, targets, owners, first))
+    return SideBySide(*laid)
+
+
 @torch.inference_mode()
-def candidate_log_probabilities(backbone: Backbone, batch: Batch | PictureBatch, candidates: Candidates) -> Tensor:
+def candidate_log_probabilities(
+    backbone: Backbone, batch: Batch | PictureBatch, candidates: Candidates | Sequence[Candidates]
+) -> Tensor:
     """Returns the log-probability of every candidate, end token included, for every question of a batch.
 
     Args:
         backbone: A loaded backbone, with or without an attached method; for a picture batch one that shares prefixes.
         batch: Q questions without answers, padded on the right, or pictures and their Q distinct questions.
-        candidates: C candidate answers.
+        candidates: C candidate answers of all questions, or Q times C_q, each question's own.
 
     Returns:
-        (Q, C) float32: natural logarithms, summed over each candidate's tokens.
+        (Q, C) float32: natural logarithms, summed over each candidate's tokens. C is the largest C_q; what stands
+        behind a question's own means nothing.
     """
+    of_all = isinstance(candidates, Candidates)
     state = read_questions(backbone, batch)
-    device = state.logits.device
-    fed, depths, tree_mask, targets, candidate_of_token = side_by_side(candidates, device)
-    first = torch.tensor([ids[0] for ids in candidates.token_ids], device=device)
-    log_probabilities = state.logits.float().log_softmax(dim=-1)[:, first]
-    if len(fed):
-        states = branch(backbone, state, fed, depths, tree_mask)
-        log_probabilities = add_later_tokens(backbone, log_probabilities, states, targets, candidate_of_token)
-    return log_probabilities
+    questions, device = len(state.logits), state.logits.device
+    laid = side_by_side([candidates] if isinstance(candidates, Candidates) else candidates, device)
+    sums = state.logits.float().log_softmax(dim=-1).gather(1, laid.first.expand(questions, -1))
+    if not laid.tokens.shape[1]:
+        return sums
+    fed = (laid.tokens, laid.depths, laid.tree_mask)
+    states = branch(backbone, state, *((each[0] for each in fed) if of_all else fed))
+    return add_later_tokens(backbone, sums, states, laid.targets, laid.owners)
 
 
-def add_later_tokens(
-    backbone: Backbone, log_probabilities: Tensor, states: Tensor, targets: Tensor, candidate_of_token: Tensor
-) -> Tensor:
-    """Returns (B, C): the log-probabilities of the first tokens with those of all later ones added.
+def add_later_tokens(backbone: Backbone, sums: Tensor, states: Tensor, targets: Tensor, owners: Tensor) -> Tensor:
+    """Returns (Q, C): the log-probabilities of the first tokens with those of all later ones added.
 
     Args:
         backbone: The backbone, for its head.
-        log_probabilities: (B, C) of every candidate's first token.
-        states: (B, N, D) of the candidates' tokens, side by side.
-        targets: (N,) the token that follows each.
-        candidate_of_token: (N,) the candidate of each.
+        sums: (Q, C) of every candidate's first token.
+        states: (Q, N, D) of the candidates' tokens, side by side.
+        targets: (Q or 1, N) the token that follows each.
+        owners: (Q or 1, N) the candidate of each; C counts for none.
     """
-    for start in range(0, len(targets), ROWS_PER_LOGITS):
+    sums = torch.nn.functional.pad(sums, (0, 1))
+    for start in range(0, states.shape[1], ROWS_PER_LOGITS):
         rows = slice(start, start + ROWS_PER_LOGITS)
         logits = backbone.logits(states[:, rows]).float()
-        at_target = logits.gather(2, targets[rows].expand(len(states), -1)[..., None])[..., 0]
-        log_probabilities = log_probabilities.index_add(
-            1, candidate_of_token[rows], at_target - logits.logsumexp(dim=-1)
-        )
-    return log_probabilities
-
-
-def side_by_side(candidates: Candidates, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Lays all candidates' tokens but their last ones in one row of N.
-
-    Returns:
-        Tokens (N,), their places within their candidates (N,), which of the N rows each row sees (N, N) bool, the
-        token that follows each (N,), and the number of each one's candidate (N,).
-    """
-    fed: list[int] = []
-    depths: list[int] = []
-    targets: list[int] = []
-    candidate_of_token: list[int] = []
-    for number, ids in enumerate(candidates.token_ids):
-        fed += ids[:-1]
-        targets += ids[1:]
-        depths += range(len(ids) - 1)
-        candidate_of_token += [number] * (len(ids) - 1)
-    tokens, places, following, candidate = (
-        torch.tensor(values, dtype=torch.long, device=device) for values in (fed, depths, targets, candidate_of_token)
-    )
-    tree_mask = (candidate[:, None] == candidate[None]) & (places[:, None] >= places[None])
-    return tokens, places, tree_mask, following, candidate
+        following, candidate = (each[:, rows].expand(len(states), -1) for each in (targets, owners))
+        at_target = logits.gather(2, following[..., None])[..., 0]
+        sums = sums.scatter_add(1, candidate, at_target - logits.logsumexp(dim=-1))
+    return sums[:, :-1]

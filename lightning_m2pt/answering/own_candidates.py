@@ -1,8 +1,4 @@
-"""Log-probabilities where every question has candidate answers of its own, as multiple choice has.
-
-As with candidates that are the same for all questions, those of a question stand side by side behind it in one forward
-pass; each question's are its own, padded to the most tokens that a question of the batch has.
-"""
+"""Answering where every question has candidate answers of its own, as multiple choice has."""
 
 import hashlib
 import json
@@ -10,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from lightning_m2pt.answering.decoding import Answer, best_candidate, refuse_not_finite
-from lightning_m2pt.answering.decoding_steps import branch
-from lightning_m2pt.answering.greedy import read_questions
-from lightning_m2pt.answering.likelihood import ROWS_PER_LOGITS, Candidates, side_by_side
+from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
@@ -65,47 +57,12 @@ class OwnCandidateAnswering:
         return {"method": self.method, "own_candidates_sha256": digest}
 
 
-@torch.inference_mode()
 def own_log_probabilities(
     backbone: Backbone, batch: Batch | PictureBatch, candidates: Sequence[Candidates]
 ) -> list[list[float]]:
-    """Returns the log-probability of every candidate of every question.
-
-    Args:
-        backbone: A loaded backbone, with or without an attached method; for a picture batch one that shares prefixes.
-        batch: Q questions without answers, padded on the right, or pictures and their Q distinct questions.
-        candidates: Q times C_q candidate answers.
-
-    Returns:
-        For every question the natural logarithms of its candidates, summed over their tokens, end token included.
-    """
-    state = read_questions(backbone, batch)
-    device = state.logits.device
-    laid = [side_by_side(each, torch.device("cpu")) for each in candidates]
-    width, most = max(len(fed) for fed, *_ in laid), max(len(each.texts) for each in candidates)
-    tokens, depths, targets = (torch.zeros(len(laid), width, dtype=torch.long) for _ in range(3))
-    owners = torch.full((len(laid), width), most)  # padding counts for nobody
-    tree_mask = torch.eye(width, dtype=torch.bool).repeat(len(laid), 1, 1)
-    first = torch.zeros(len(laid), most, dtype=torch.long)
-    for number, (fed, places, seen, following, owner) in enumerate(laid):
-        own = slice(0, len(fed))
-        tokens[number, own], depths[number, own], targets[number, own] = fed, places, following
-        owners[number, own], tree_mask[number, own, own] = owner, seen
-        starts = [ids[0] for ids in candidates[number].token_ids]
-        first[number, : len(starts)] = torch.tensor(starts)
-    tokens, depths, targets, owners, tree_mask, first = (
-        each.to(device) for each in (tokens, depths, targets, owners, tree_mask, first)
-    )
-    sums = state.logits.float().log_softmax(dim=-1).gather(1, first)
-    sums = torch.nn.functional.pad(sums, (0, 1))
-    if width:
-        states = branch(backbone, state, tokens, depths, tree_mask)
-        for start in range(0, width, ROWS_PER_LOGITS):
-            rows = slice(start, start + ROWS_PER_LOGITS)
-            later = backbone.logits(states[:, rows]).float()
-            at_target = later.gather(2, targets[:, rows, None])[..., 0]
-            sums = sums.scatter_add(1, owners[:, rows], at_target - later.logsumexp(dim=-1))
-    return [values[: len(each.texts)] for values, each in zip(sums.tolist(), candidates, strict=True)]
+    """Returns for each of Q questions the log-probabilities of its own candidates, as ``likelihood`` has them."""
+    sums = candidate_log_probabilities(backbone, batch, candidates).tolist()
+    return [values[: len(each.texts)] for values, each in zip(sums, candidates, strict=True)]
 
 
 def all_of_each_question(asked: Sequence[Candidates], question_of_sample: Sequence[int]) -> list[Candidates]:

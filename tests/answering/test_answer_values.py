@@ -61,10 +61,10 @@ def test_later_tokens_are_added_in_any_number_of_parts(monkeypatch):
     """Five tokens of two questions, the logits of two at a time held at once."""
     generator = torch.Generator().manual_seed(3)
     states = torch.randn(2, 5, 4, generator=generator)
-    targets, owners = torch.tensor([1, 3, 0, 2, 1]), torch.tensor([0, 0, 1, 2, 2])
+    targets, owners = torch.tensor([[1, 3, 0, 2, 1]]), torch.tensor([[0, 0, 1, 2, 2]])
     first = torch.randn(2, 3, generator=generator)
     expected = first.clone()
-    for row, (target, owner) in enumerate(zip(targets.tolist(), owners.tolist(), strict=True)):
+    for row, (target, owner) in enumerate(zip(targets[0].tolist(), owners[0].tolist(), strict=True)):
         expected[:, owner] += states[:, row].log_softmax(dim=-1)[:, target]
     for rows in (1, 2, 5, 64):
         monkeypatch.setattr(likelihood, "ROWS_PER_LOGITS", rows)

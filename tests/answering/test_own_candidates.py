@@ -11,7 +11,7 @@ import torch
 from data_modules.multiple_choice import MultipleChoice, fake_record, write_multiple_choice
 from data_modules.vsr import VSR
 from experiments.runs.evaluation import answering_of
-from lightning_m2pt.answering import own_candidates
+from lightning_m2pt.answering import likelihood
 from lightning_m2pt.answering.decoding import Answer, LikelihoodAnswering
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
 from lightning_m2pt.answering.own_candidates import OwnCandidateAnswering, own_log_probabilities
@@ -96,7 +96,7 @@ def test_many_options_are_the_same_in_chunks(tmp_path: Path, monkeypatch: pytest
     backbone = prepared(tmp_path)
     batch = batch_for(backbone, answers=False)
     whole = own_log_probabilities(backbone, batch, OWN)
-    monkeypatch.setattr(own_candidates, "ROWS_PER_LOGITS", rows)
+    monkeypatch.setattr(likelihood, "ROWS_PER_LOGITS", rows)
     for found, expected in zip(own_log_probabilities(backbone, batch, OWN), whole, strict=True):
         assert_same(found, expected)
 
