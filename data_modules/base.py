@@ -101,7 +101,7 @@ class DataModule(LightningDataModule, ABC):
         items = self.items()
         present = image_bytes(items)
         pictures = [picture for picture in distinct_pictures(items) if picture.key in present]
-        refuse(mistakes_in_pictures(pictures, decode, on_picture))
+        refuse(mistakes_in_pictures(pictures, self.connected_processor, decode, on_picture))
 
     @abstractmethod
     def forget(self) -> None:
@@ -213,11 +213,14 @@ def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
     return sizes
 
 
-def mistakes_in_pictures(pictures: Sequence[PictureOfItem], decode: bool, on_picture: OnPicture) -> list[BadInputError]:
+def mistakes_in_pictures(
+    pictures: Sequence[PictureOfItem], processor: Processor | None, decode: bool, on_picture: OnPicture
+) -> list[BadInputError]:
     """Returns what is wrong with pictures.
 
     Args:
         pictures: Every picture once.
+        processor: Knows which sizes the model takes; None where no model is known.
         decode: Decode every picture.
         on_picture: Told how many pictures were looked at, of how many.
     """
@@ -225,6 +228,8 @@ def mistakes_in_pictures(pictures: Sequence[PictureOfItem], decode: bool, on_pic
     for number, picture in enumerate(pictures, start=1):
         try:
             check_image(picture.image, picture.source, decode)
+            if processor is not None:
+                processor.check_picture(picture.image, picture.source)
         except BadInputError as error:
             error.__cause__ = error.__context__ = None
             mistakes.append(error.with_traceback(None))

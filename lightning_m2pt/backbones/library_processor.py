@@ -78,6 +78,10 @@ class LibraryProcessor(Processor):
         return self.rules.layouts([upright_size(source, where) for source in sources], where)
 
     @override
+    def check_picture(self, source: ImageSource, where: str = "") -> None:
+        self.rules.layouts([upright_size(source, where)], where)
+
+    @override
     def no_pixels(self) -> Tensor:
         return torch.empty(0, *self.rules.tile_shape(), dtype=torch.float32)
 

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     tuned = tuned_model(own.run, own.adapter)
     folder = tuned.results("attribution", own.output)
     model, questions = model_and_questions(own, rest, "m2pt attribution", lambda _: None)
+    for question in questions:
+        refuse_tiles(question)
     tuned.load(model, [question.template for question in questions])
     model.eval()
     model.compare_with_library("answering")
@@ -50,6 +52,20 @@ def main(arguments: Sequence[str]) -> int:
         attribute(model.backbone, processor, asked, own.method, own.answer_token, folder)
     say(f"pictures and numbers: {folder}")
     return ExitCode.DONE
+
+
+def refuse_tiles(question: InspectedQuestion) -> None:
+    """Refuses a question whose picture is no single square: its patches have no one place to be blanked at.
+
+    Raises:
+        BadInputError: If it is several tiles, or a grid of its own size.
+    """
+    if question.batch.picture_sizes is not None or len(question.batch.pixel_values) != 1:
+        raise BadInputError(
+            f"the picture of {question.id} is read as several tiles, and patches of one square are attributed to",
+            where="model.backbone",
+            expected="a model that reads one square of each picture, such as LLaVA-1.5",
+        )
 
 
 def attribute(

@@ -284,6 +284,13 @@ class Processor:
         """
         return [ONE_RUN] * len(sources)
 
+    def check_picture(self, source: ImageSource, where: str = "") -> None:
+        """Looks at what is known of a picture before it is decoded; here every picture will do.
+
+        Raises:
+            BadInputError: If the model takes no picture of such a size.
+        """
+
     def no_pixels(self) -> Tensor:
         """Returns the pixels of no picture, (0, ...), as those of several would be joined."""
         return torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.float32)

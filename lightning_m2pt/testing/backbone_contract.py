@@ -22,6 +22,7 @@ from lightning_m2pt.testing.passes import (
     check_candidates,
     check_decoding,
     check_like_library,
+    check_numbers_of_pictures,
     check_samples_do_not_meet,
     logits_of,
 )
@@ -72,7 +73,7 @@ def backbone_contract(make: MakeUnloaded, *, has_library_passes: bool = True) ->
     check_frozen(backbone, name)
     check_used_tensors(loaded(make, "float32"), name)
     exact = loaded(make, "float64")
-    for check in (check_samples_do_not_meet, check_decoding, check_candidates):
+    for check in (check_samples_do_not_meet, check_numbers_of_pictures, check_decoding, check_candidates):
         check(exact, name)
     check_supervised_rows(exact, name)
     for dtype in ("float64", "float32", "bfloat16"):

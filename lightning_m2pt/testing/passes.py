@@ -10,7 +10,7 @@ from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probab
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
-from lightning_m2pt.testing.claims import claim_accepted, claim_close
+from lightning_m2pt.testing.claims import claim, claim_accepted, claim_close
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
 
@@ -108,6 +108,25 @@ def check_candidates(backbone: Backbone, name: str) -> None:
             alone = logits.log_softmax(dim=-1)[range(len(ids)), tokens].sum()
             sentence = f"{name}: branch gives candidate answers another log-probability than each has by itself"
             claim_close(found[sample, number], alone, LIMIT, sentence)
+
+
+@torch.no_grad()
+def check_numbers_of_pictures(backbone: Backbone, name: str) -> None:
+    """Samples with none, one and two pictures are in one batch what each is alone; their rows are known before."""
+    one_each = batch_for(backbone)
+    mixed = replace(one_each, input_ids=one_each.input_ids.clone(), spans=one_each.spans.clone())
+    mixed.input_ids[1, 1], mixed.spans[1, 1] = 0, int(Span.QUESTION)
+    mixed.input_ids[2, 3], mixed.spans[2, 3] = IMAGE_TOKEN_ID, int(Span.IMAGE)
+    counts = backbone.connected_rows(mixed.pixel_values).counts
+    known = backbone.rows_of_runs(mixed.pixel_values)
+    claim(known == counts, f"{name}: rows_of_runs says {known}, and connected_rows gives {counts}")
+    together = logits_of(backbone, mixed)
+    for sample, pictures in enumerate((slice(0, 1), slice(0, 0), slice(1, 3), slice(3, 4))):
+        padded = int((mixed.spans[sample] == Span.PADDING).sum())
+        alone = replace(only(mixed, sample, padded), pixel_values=mixed.pixel_values[pictures])
+        found = logits_of(backbone, alone)[0]
+        what = f"a sample with {pictures.stop - pictures.start} pictures is another one beside others"
+        claim_close(together[sample, : len(found)], found, LIMIT, f"{name}: {what}")
 
 
 def check_like_library(backbone: Backbone, name: str) -> None:

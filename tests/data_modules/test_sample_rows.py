@@ -6,7 +6,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from data_modules.base import distinct_pictures, image_bytes, image_key, items_fingerprint
+from data_modules.base import distinct_pictures, image_bytes, image_key, items_fingerprint, mistakes_in_pictures
 from data_modules.instruction import join_conversations
 from data_modules.sample_rows import layouts_of_samples, rows_of_samples
 from lightning_m2pt.errors import BadInputError
@@ -114,3 +114,20 @@ def test_every_picture_of_a_sample_is_looked_for(tmp_path):
     second.unlink()
     with pytest.raises(BadInputError, match=r"1 of 3 images are missing: .*b\.png"):
         image_bytes(items)
+
+
+def test_a_picture_that_the_model_does_not_take_is_found_with_all_other_mistakes(tmp_path):
+    class NoneWide(Processor):
+        def check_picture(self, source, where=""):
+            if upright_size(source, where)[0] > 4:
+                raise BadInputError("too wide", where=where)
+
+    small = small_processor()
+    processor = NoneWide(small.tokenizer, 24, (0.5,) * 3, (0.5,) * 3)
+    for name, width in (("a", 4), ("b", 5), ("c", 6)):
+        Image.new("RGB", (width, 2)).save(tmp_path / f"{name}.png")
+    (tmp_path / "d.png").write_bytes(b"no picture")
+    pictures = distinct_pictures([sample(name, tmp_path / f"{name}.png") for name in "abcd"])
+    mistakes = mistakes_in_pictures(pictures, processor, False, lambda done, total: None)
+    assert [mistake.what[:18] for mistake in mistakes] == ["too wide", "too wide", "this is not an ima"]
+    assert mistakes[0].where == "b.json"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone, VisualRows
+from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
@@ -218,6 +219,22 @@ class AnotherModelInBfloat16(OpenClipLlama):
         return super().connect(-rows if self.dtype_name == "bfloat16" else rows)
 
 
+class CountsOneRowTooFew(OpenClipLlama):
+    """What arithmetic says of a picture's rows is not what it becomes."""
+
+    def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:
+        return [rows - 1 for rows in super().rows_of_runs(pixel_values, picture_sizes)]
+
+
+class TakesTheFirstPicture(OpenClipLlama):
+    """Where there are fewer placeholders than pictures, the wrong ones are left out."""
+
+    def connected_rows(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> ConnectedRows:
+        if len(pixel_values) == 2:
+            pixel_values = pixel_values[[0, 0]]
+        return super().connected_rows(pixel_values, picture_sizes)
+
+
 BUGS: dict[type[OpenClipLlama], str] = {
     LoadsAtOnce: "the constructor loads weights",
     CountsOnDisk: "build_on_meta takes memory",
@@ -233,6 +250,8 @@ BUGS: dict[type[OpenClipLlama], str] = {
     NamesTooMuch: "used_tensors names vision_tower.ln_post.bias.*, which no gradient reaches",
     NamesTooLittle: "used_tensors leaves out projector.bias",
     MixesPictures: "logits depend on the other samples of its batch",
+    CountsOneRowTooFew: r"rows_of_runs says \[15, 15, 15, 15\], and connected_rows gives \[16, 16, 16, 16\]",
+    TakesTheFirstPicture: "a sample with 2 pictures is another one beside others",
     OnePositionFurther: "advance, token 1 does not give the whole sequence's logits",
     SeesPadding: "advance, token 1 does not give the whole sequence's logits",
     CandidatesInARow: "branch gives candidate answers another log-probability",
