@@ -71,6 +71,8 @@ SPOILT: list[tuple[str, Callable[[Path], Any], str]] = [
     ("timm", change_json(CONFIG, "architecture", value="vit_base_patch16_rope_224"), "vit_base_patch16_rope_224"),
     ("timm", change_json(CONFIG, "model_args", "pretrained", value=True), "unknown pretrained"),
     ("timm", change_json(CONFIG, "model_args", "depth", value=10**9), "depth"),
+    ("timm", change_json(CONFIG, "model_args", "depth", value=0), "depth"),
+    ("timm", change_json(CONFIG, "pretrained_cfg", value=0), "pretrained_cfg"),
     ("timm", change_json(CONFIG, "pretrained_cfg", "crop_pct", value=0.9), "crop_pct"),
     ("timm", change_json(CONFIG, "pretrained_cfg", "input_size", value=[3, 16, 20]), "input_size"),
     ("timm", without_first(WEIGHTS), "tensors missing"),

@@ -34,6 +34,7 @@ WHOLE_ARGUMENTS = {
     "reg_tokens": 64,
 }
 """What ``model_args`` may say, and the largest of each."""
+MAY_BE_NONE = ("num_classes", "reg_tokens")
 SWITCHES = ("class_token", "no_embed_class", "pre_norm", "qkv_bias", "qk_norm", "dynamic_img_size")
 NUMBERS = ("mlp_ratio", "init_values")
 OTHER_BLOCKS = "blocks of another make are not proven on the prompt paths"
@@ -60,7 +61,7 @@ class TimmTower(Tower):
         refuse_foreign_code(folder, KEY)
         path = folder / CONFIG_FILE
         content = read_json(path, KEY)
-        pretrained = content.get(PRETRAINED, content)
+        pretrained = mapping(content, PRETRAINED, path) if PRETRAINED in content else content
         self._name = self._checked_name(content, path)
         self._arguments = self._checked_arguments(content, path)
         rule = picture_rule(pretrained, path)
@@ -103,7 +104,7 @@ class TimmTower(Tower):
         refuse_unknown(arguments, known, path, f"{ARGUMENTS}.")
         for key, most in WHOLE_ARGUMENTS.items():
             if arguments.get(key) is not None:
-                whole_number(arguments, f"{ARGUMENTS}.{key}", path, most, least=0)
+                whole_number(arguments, f"{ARGUMENTS}.{key}", path, most, least=int(key not in MAY_BE_NONE))
         for key in SWITCHES:
             one_of(arguments, f"{ARGUMENTS}.{key}", path, (None, False, True), "")
         for key in NUMBERS:
