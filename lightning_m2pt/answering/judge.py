@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_m2pt.backbones.chat_template_files import default_of
 from lightning_m2pt.backbones.foreign_code import refuse_foreign_code
 from lightning_m2pt.backbones.weight_files import is_finite
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.chat_template import ChatRenderer, ChatTemplate
 from lightning_m2pt.system.file_hashes import sha256_of_file
 from lightning_m2pt.system.strict_json import parse_json
 from lightning_m2pt.visible_text import counted
@@ -190,7 +192,7 @@ class LocalJudge:
     @property
     def has_chat_template(self) -> bool:
         """Whether prompts are put into the tokenizer's chat template."""
-        return self.tokenizer.chat_template is not None
+        return default_of(self.tokenizer.chat_template) is not None
 
     @torch.inference_mode()
     def replies(self, prompts: Sequence[str]) -> list[str]:
@@ -215,6 +217,11 @@ class LocalJudge:
         return list(self.tokenizer.batch_decode(sequences[:, length:], skip_special_tokens=True))
 
     def as_chat(self, prompt: str) -> str:
-        """Returns a prompt in the tokenizer's chat template, up to where the reply starts."""
-        message = [{"role": "user", "content": prompt}]
-        return str(self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        """Returns a prompt in the tokenizer's chat template, up to where the reply starts; the same on every day.
+
+        Raises:
+            BadInputError: If the template cannot be used.
+        """
+        text = default_of(self.tokenizer.chat_template) or ""
+        renderer = ChatRenderer(self.tokenizer, ChatTemplate(text, str(self.tokenizer.name_or_path)))
+        return renderer.render([{"role": "user", "content": prompt}], goes_on=True)

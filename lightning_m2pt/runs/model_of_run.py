@@ -19,6 +19,7 @@ from lightning_m2pt.configuration.allowed_imports import (
 )
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.configuration.parser_settings import PARSER
+from lightning_m2pt.configuration.paths import is_yaml
 from lightning_m2pt.configuration.recorded import recorded_tree
 from lightning_m2pt.configuration.tree import ARGUMENTS, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import BadInputError
@@ -141,18 +142,25 @@ def sorted_words(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     return settings, tuple(opened)
 
 
+def template_in(component: Any) -> Any:  # noqa: ANN401  (whatever a run's configuration holds)
+    """Returns the template that a set's configuration names; None if it names none."""
+    arguments = component.get(ARGUMENTS) if isinstance(component, dict) else None
+    return arguments.get("template") if isinstance(arguments, dict) else None
+
+
 def template_of_run(run: Path) -> str:
     """Returns the name of the template that a run's first evaluation set is asked in, or the one it was tuned with.
 
     Raises:
         BadInputError: If neither says one.
     """
-    sets = config_of_run(run).get("benchmarks")
-    first = sets[0] if isinstance(sets, list) and sets else {}
-    arguments = first.get(ARGUMENTS) if isinstance(first, dict) else None
-    name = arguments.get("template") if isinstance(arguments, dict) else None
+    tree = interpolated(config_of_run(run))
+    sets = tree.get("benchmarks")
+    name = template_in(sets[0] if isinstance(sets, list) and sets else {})
     if name is None and (run / ADAPTER).is_dir():
         name = read_adapter_config(run / ADAPTER).get("template")
+        if is_yaml(name):  # the adapter does not know where the file lies
+            name = template_in(tree.get("data")) or name
     if name is None:
         raise BadInputError("the run does not say its template", where=str(run), expected="template=NAME")
     return str(name)

@@ -42,6 +42,13 @@ def test_answers_end_at_the_end_token_and_lead_by_their_closest_step(monkeypatch
     assert greedy_answers(backbone, SimpleNamespace(), limit, END) == EXPECTED[limit]
 
 
+def test_answers_end_at_any_of_several_tokens(monkeypatch):
+    monkeypatch.setattr(greedy, "advance", lambda *_: pytest.fail("a question goes on"))
+    backbone = SimpleNamespace(prefill=lambda _: SimpleNamespace(logits=STEPS[0]), never_answered=())
+    answers = greedy_answers(backbone, SimpleNamespace(), 4, END, 1, 2)
+    assert answers == [GreedyAnswer([], 4.0), GreedyAnswer([], 2.0), GreedyAnswer([], 7.0)]
+
+
 @pytest.mark.parametrize(
     ("method", "sums", "text", "margin"),
     [

@@ -128,6 +128,9 @@ def test_replies_are_greedy_whatever_the_folder_says_and_use_its_chat_template(j
     assert not judge.has_chat_template
     judge.tokenizer.chat_template = "{{ 'USER : ' + messages[0]['content'] + ' ASSISTANT :' }}"
     assert judge.as_chat(prompt) == f"USER : {prompt} ASSISTANT :"
+    own, judge.tokenizer.chat_template = judge.tokenizer.chat_template, "{{ strftime_now('%Y') }} {{ enable_thinking }}"
+    assert judge.as_chat(prompt) == "2024 False"  # one day for all days, and no thoughts before the one word
+    judge.tokenizer.chat_template = own
     with pytest.raises(BadInputError, match="tokens"):
         judge.replies(["yes " * 300])
 

@@ -339,3 +339,24 @@ def test_former_names_of_embedded_weights_mean_the_same_weights(tmp_path, name, 
         "b": f"{former}/other/x",
         "c": name,
     }
+
+
+def test_a_template_s_file_stands_beside_the_file_that_names_it_and_a_name_nowhere(tmp_path, monkeypatch):
+    """A name is no path, whatever lies about."""
+    (tmp_path / "forms").mkdir()
+    (tmp_path / "forms" / "own.yaml").write_text('before_answer: " A:"\n')
+    (tmp_path / "plain").write_text("")
+    sets = [{"class_path": "data_modules.mme.MME", "init_args": {"root": ".", "template": "own.yaml"}}]
+    (tmp_path / "forms" / "sets.yaml").write_text(json.dumps({"benchmarks": sets}))
+    monkeypatch.chdir(tmp_path)
+    files = ["--config", SHIPPED, "--config", str(tmp_path / "forms" / "sets.yaml")]
+    experiment = parse_experiment([*files, "--data.template", "forms/own.yaml"])
+    assert [each["init_args"]["template"] for each in experiment.config["benchmarks"]] == [
+        str(tmp_path / "forms" / "own.yaml")
+    ]
+    assert experiment.config["data"]["init_args"]["template"] == str(tmp_path / "forms" / "own.yaml")
+    assert experiment.data.template.name == experiment.benchmarks[0].template.name == "own.yaml"
+    named = parse_experiment(["--config", SHIPPED, "--data.template", "plain", "--benchmarks", "[]"])
+    assert named.config["data"]["init_args"]["template"] == "plain"
+    with pytest.raises(BadInputError, match=r"unknown conversation template 'plane'"):
+        parse_experiment(["--config", SHIPPED, "--data.template", "plane"])

@@ -14,6 +14,7 @@ from lightning_m2pt.backbones.chat_template_files import processor_chat_template
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL
 from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.runs.model_of_run import template_of_run
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
 from tests.support.chat_templates import CHATML, chat_tokenizer
 from tests.support.small_experiment import fitted, small_words
@@ -84,6 +85,28 @@ def test_the_template_s_text_decides_the_name_of_runs_that_use_it(words: list[st
     (tmp_path / "model/language" / TEXT).write_text(CHATML.replace("helpful", "brief"))
     assert named() != native
     assert named("--data.template", "vicuna_v1") == vicuna
+
+
+def test_a_template_s_file_counts_by_what_it_says(words: list[str], tmp_path: Path) -> None:
+    def named(folder: str, text: str) -> Path:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "own.yaml").write_text(text)
+        experiment = parse_experiment([*words, "--data.template", str(tmp_path / folder / "own.yaml")])
+        check_experiment(experiment)
+        assert "template" not in deciding(experiment)["data"]["init_args"]
+        return run_folder(experiment)
+
+    first = named("here", 'before_answer: " A:"')
+    assert named("there", '# Elsewhere.\nbefore_answer: " A:"') == first
+    assert named("here", 'before_answer: " A: "') != first
+
+
+def test_a_run_is_asked_in_its_template_s_file_again(words: list[str], tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text('before_answer: " A:"')
+    _, run = fitted([*words, "--data.template", str(own), "--benchmarks", "[]"])
+    assert read_adapter_config(run / "adapter")["template"] == "own.yaml"
+    assert template_of_run(run) == str(own)
 
 
 def test_wrong_files_are_refused(words: list[str], tmp_path: Path) -> None:
