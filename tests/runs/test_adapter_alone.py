@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.runs.loading import experiment_of_adapter
+from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
 from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.aprompt import APrompt
@@ -18,6 +19,7 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.runs.adapter_settings import classes_by_name
 from tests.support.small_experiment import run_with_a_set
+from tests.support.whole_models import llava_config, write_whole_model
 
 OTHER_METHOD = "experiments/projector.yaml"
 LENGTHS = ("--model.method.visual_length", "3", "--model.method.textual_length", "2")
@@ -74,19 +76,30 @@ def test_every_verb_of_a_run_takes_an_adapter(run, words, tmp_path, capsys):
     one_set = [*words, "--data", json.dumps(benchmark)]
     assert main(["predict", *one_set, "--output", str(tmp_path / "predicted")]) == 0
     assert main(["test", *one_set, "--output", str(tmp_path / "predicted")]) == 0
-    question = f"vsr:{rows(tmp_path / 'predicted' / 'predictions' / 'vsr.jsonl')[1]['id']}"
+    assert rows(tmp_path / "predicted" / "predictions" / "vsr.jsonl")
     out = ["--output", str(tmp_path / "figures")]
     assert main(["prompts", *words, *out]) == 0
     assert main(["prompts", "--run", str(run), "--output", str(tmp_path / "of_run")]) == 0
     alone, of_run = (json.loads((tmp_path / name / "prompts.json").read_text()) for name in ("figures", "of_run"))
     assert alone["textual_prompts"] == of_run["textual_prompts"]
-    assert main(["attention", *words, "--sample", question, "--layer", "0", *out]) == 0
-    assert main(["attribution", *words, "--sample", question, *out]) == 0
-    assert {path.suffix for path in (tmp_path / "figures").iterdir()} >= {".png", ".json", ".safetensors"}
     capsys.readouterr()
     assert main(["params", *words, "--output", str(tmp_path / "params.json")]) == 0
     parts = json.loads((tmp_path / "params.json").read_text())["parts"]
     assert {part["name"] for part in parts} == {"visual_prompts", "textual_prompts", "interaction"}
+
+
+@pytest.mark.slow
+def test_attention_and_attribution_take_an_adapter(run, words, tmp_path):
+    assert main(["evaluate", "--run", str(run)]) == 0
+    question = ["--sample", f"vsr:{rows(run / 'predictions' / 'vsr.jsonl')[1]['id']}"]
+    shown = []
+    for name, tuned in {"run": ["--run", str(run)], "alone": words}.items():
+        out = ["--output", str(tmp_path / name)]
+        assert main(["attention", *tuned, *question, "--layer", "0", *out]) == 0
+        assert main(["attribution", *tuned, *question, *out]) == 0
+        shown.append({path.name: path.read_bytes() for path in (tmp_path / name).glob("*.json")})
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == 2
 
 
 def test_validation_is_that_of_the_run(run, words, tmp_path, capsys):
@@ -157,3 +170,20 @@ def test_every_method_comes_back_from_its_adapters_configuration(tmp_path, monke
 
 def test_the_library_has_the_methods_that_can_be_tuned():
     assert set(classes_by_name()) == {*METHODS, "frozen"} - {"lora+aprompt"}
+
+
+@pytest.mark.slow
+def test_an_adapter_of_a_whole_model(tmp_path):
+    write_whole_model(tmp_path / "model", llava_config())
+    backbone = f"{VisionLanguageModel.__module__}.{VisionLanguageModel.__name__}"
+    init = {"model": "model", "dtype": "float32"}
+    (tmp_path / "model.yaml").write_text(
+        json.dumps({"model": {"backbone": {"class_path": backbone, "init_args": init}}})
+    )
+    base = ["--config", str(tmp_path / "model.yaml")]
+    run = run_with_a_set(tmp_path / "run", *base, *LENGTHS)
+    assert main(["evaluate", "--run", str(run)]) == 0
+    benchmarks = json.dumps(json.loads((run / "config.yaml").read_text())["benchmarks"])
+    words = ["--adapter", str(run / "adapter"), "--config", OTHER_METHOD, *base, "--benchmarks", benchmarks]
+    assert main(["evaluate", *words, "--output", str(tmp_path / "out")]) == 0
+    assert rows(tmp_path / "out" / "predictions" / "vsr.jsonl") == rows(run / "predictions" / "vsr.jsonl")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 PICTURES = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_convert_rgb": True,
     "do_resize": True,
     "size": {"shortest_edge": 16},
     "resample": 3,

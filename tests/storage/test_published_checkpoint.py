@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.main import main
 from lightning_m2pt.methods.m2pt import M2PT
@@ -19,16 +21,19 @@ from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.testing.small_processor import word_tokenizer
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
+from tests.storage.foreign_files import PICTURES
 from tests.storage.published_model import (
     SHARDS,
+    TEXT_WIDTH,
     TEXTUAL_LENGTH,
     TOWER_NAME,
+    VISION_WIDTH,
     VISUAL_LENGTH,
     PublishedModel,
     write_checkpoint,
 )
-from tests.support.float64_islands import float64_islands
 from tests.support.small_experiment import run_with_a_set
+from tests.support.towers.float64_islands import float64_islands
 
 OURS = {
     f"{TOWER_NAME}encoder.prompts.": "visual_prompts.rows.",
@@ -161,6 +166,32 @@ def test_parts_alone_become_an_adapter_of_a_base_that_is_there(tmp_path):
         found = loaded(tmp_path / "made" / name).method.named_tensors()
         assert set(found) == {key for key in whole if has_head or not key.startswith("lm_head")}
         assert all(torch.equal(found[key], whole[key]) for key in found)
+
+
+def test_prompts_on_the_tower_of_transformers_itself(tmp_path, monkeypatch):
+    """A pair of the folders as the hub has them, with the published prompts, projector and head on it."""
+    model = PublishedModel()
+    write_checkpoint(tmp_path / "checkpoint", model.state())
+    word_tokenizer().save_pretrained(str(tmp_path / "language"))
+    model.language.save_pretrained(tmp_path / "language")
+    model.tower.save_pretrained(tmp_path / "tower")
+    (tmp_path / "tower" / "preprocessor_config.json").write_text(json.dumps(PICTURES))
+    save_file(nn.Linear(VISION_WIDTH, TEXT_WIDTH).state_dict(), tmp_path / "projector.safetensors")
+    paths = {"vision_tower": "tower", "language_model": "language", "projector": "projector.safetensors"}
+    pair = {"class_path": f"{TowerAndDecoder.__module__}.{TowerAndDecoder.__name__}", "init_args": paths}
+    (tmp_path / "pair.yaml").write_text(json.dumps({"model": {"backbone": pair}}))
+    words = ["convert", str(tmp_path / "checkpoint"), "--config", "experiments/frozen.yaml"]
+    words += ["--config", str(tmp_path / "pair.yaml"), "--output", str(tmp_path / "made")]
+    assert main(words) == 0
+    arguments = read_adapter_config(tmp_path / "made" / "adapter")["arguments"]
+    backbone = TowerAndDecoder(**{key: str(tmp_path / path) for key, path in paths.items()}, dtype="float64")
+    module = TuningModule(backbone, M2PT(**arguments))
+    load_with_adapter(tmp_path / "made" / "adapter", module)
+    module.method.double()
+    batch = random_batch(dtype=torch.float64)
+    with float64_islands(monkeypatch, model.double(), backbone), torch.no_grad():
+        expected = model.logits(batch.input_ids, batch.pixel_values)[:, TEXTUAL_LENGTH:]
+        assert largest_relative(expected, backbone.logits(backbone(batch).hidden_states)) < 1e-12
 
 
 def test_a_run_goes_there_and_back_and_answers_as_before(tmp_path):

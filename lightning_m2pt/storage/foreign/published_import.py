@@ -17,6 +17,7 @@ from lightning_m2pt.backbones.base_files import TOKENIZER_CONFIG, TOKENIZER_FILE
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import ROTARY_TABLE, check_language_folder
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.backbones.tokenizer_files import FAST
 from lightning_m2pt.backbones.towers.open_clip_config import check_tower_config
 from lightning_m2pt.backbones.weight_files import INDEX, SINGLE, read_tensors, stored_in_folder
@@ -140,7 +141,7 @@ def refuse_another_decoder(parts: PublishedParts, backbone: Backbone) -> None:
     Raises:
         BadInputError: If a tensor has other numbers: the prompts were tuned on another base.
     """
-    if not parts.decoder or not isinstance(backbone, OpenClipLlama):
+    if not parts.decoder or not isinstance(backbone, OpenClipLlama | TowerAndDecoder):
         return
     stored = stored_in_folder(backbone.language_folder)
     for name, tensor in parts.decoder.items():
