@@ -51,7 +51,7 @@ SPOILT: list[tuple[str, Callable[[Path], Any], str]] = [
     ("clip", change_json(CONFIG, "num_channels", value=1), "1 is not supported"),
     ("clip", change_json(CONFIG, "num_hidden_layers", value=5), "missing encoder.layers.4"),
     ("clip", change_json(CONFIG, "auto_map", value={"AutoModel": "x.Y"}), "auto_map"),
-    ("clip", change_json(CONFIG, "quantization_config", value={"bits": 4}), "quantised weights"),
+    ("clip", change_json(CONFIG, "quantization_config", value={"bits": 4}), "weights are packed here"),
     ("clip", code, "brings code"),
     ("clip", renamed_pickle, "a pickle, which is never opened"),
     ("clip", change_bytes(WEIGHTS, lambda content: content[:-40]), "cut or damaged"),
@@ -79,7 +79,7 @@ SPOILT: list[tuple[str, Callable[[Path], Any], str]] = [
     ("open_clip", change_json("tower/open_clip_config.json", "model_cfg", "embed_dim", value="x"), "embed_dim"),
     ("open_clip", without_last("tower/open_clip_model.safetensors"), "tensors missing"),
     ("clip", remove("language/model.safetensors"), "model.safetensors"),
-    ("clip", change_json("language/config.json", "model_type", value="opt"), "no proven form|not a proven form"),
+    ("clip", change_json("language/config.json", "model_type", value="opt"), "is not what opt is"),
 ]
 
 
