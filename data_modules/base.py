@@ -17,7 +17,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.collate import Collator
 from lightning_m2pt.inputs.images import check_image
 from lightning_m2pt.inputs.mistakes import collecting, mistakes_of, refuse
-from lightning_m2pt.inputs.named_templates import template_named
+from lightning_m2pt.inputs.named_templates import PUBLISHED, template_named
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import ImageSource, Question, Sample, Turn
 from lightning_m2pt.inputs.stored_image import StoredImage
@@ -58,6 +58,11 @@ class DataModule(LightningDataModule, ABC):
         if self.connected_processor is None:
             raise RuntimeError(f"{type(self).__name__}.connect(processor) must be called before its loaders are made")
         return self.connected_processor
+
+    @property
+    def template_label(self) -> str:
+        """The template's name, with the beginning of its digest where the name does not say everything."""
+        return self.template.name if self.template in PUBLISHED else self.processor.bound(self.template).label
 
     @property
     def collator(self) -> Collator:

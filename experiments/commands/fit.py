@@ -14,7 +14,7 @@ from callbacks.time_limit import OutOfTime
 from experiments.commands.parsers.fit import argument_parser
 from experiments.commands.validate import require_validation_split, validate
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.folder import refuse_other_settings, run_folder
+from experiments.runs.folder import refuse_other_settings, run_folder, template_content
 from experiments.runs.lengths import check_sample_lengths
 from experiments.runs.loading import load_run
 from experiments.runs.lock import alone_in
@@ -30,7 +30,7 @@ from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER
-from lightning_m2pt.storage.adapter_folder import refuse_unless_saved, save_adapter
+from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record, update_run_record
 from lightning_m2pt.system.console import is_main_process, log_file, say
@@ -157,6 +157,7 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) ->
         base_dtype=backbone.dtype_name,
         base_quantization=backbone.quantization,
         template=experiment.data.template.name,
+        template_sha256=template_content(experiment.data).get(TEMPLATE_DIGEST, ""),
     )
     refuse_unless_saved(run / ADAPTER, method)
     planned, stopped_by = int(trainer.estimated_stepping_batches), stop_reason(trainer)

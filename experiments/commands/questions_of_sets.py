@@ -50,7 +50,7 @@ def questions_of_sets(experiment: Experiment, names: Sequence[str], several: int
             question.id,
             question.text,
             question.target,
-            benchmark.template.name,
+            benchmark.template_label,
             question_batch(as_sample(question), benchmark.template, benchmark.processor),
             benchmark.max_new_tokens,
             benchmark.processor.bound(benchmark.template).end_token_ids,

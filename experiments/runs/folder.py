@@ -15,6 +15,7 @@ from experiments.trainer.surface import configured_processes, deciding_settings,
 from lightning_m2pt.configuration.paths import file_arguments, is_yaml, path_arguments
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import PUBLISHED
+from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
 from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
 from lightning_m2pt.system.checkout import commit_of
 
@@ -62,7 +63,7 @@ def template_content(data: DataModule) -> dict[str, str]:
 
     The model's own template is no part of the backbone's fingerprint: runs in other templates do not depend on it.
     """
-    return {} if data.template in PUBLISHED else {"template_sha256": data.processor.bound(data.template).digest}
+    return {} if data.template in PUBLISHED else {TEMPLATE_DIGEST: data.processor.bound(data.template).digest}
 
 
 def formerly_deciding(experiment: Experiment, decides: dict[str, Any]) -> dict[str, Any]:

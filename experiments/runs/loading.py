@@ -78,5 +78,5 @@ def load_tuned(run: Path | None, adapter: Path | None, experiment: Experiment) -
 
 
 def templates_of(experiment: Experiment) -> list[str]:
-    """Returns the names of the templates that an experiment's evaluation sets are asked in."""
-    return [benchmark.template.name for benchmark in experiment.benchmarks]
+    """Returns the labels of the templates that an experiment's evaluation sets are asked in."""
+    return [benchmark.template_label for benchmark in experiment.benchmarks]

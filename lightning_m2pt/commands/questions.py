@@ -82,5 +82,5 @@ def own_question(image: Path, text: str, template: str, model: TuningModule) -> 
     sample = Sample(image.stem, image, str(image), (Turn(text),), (OWN,), str(image))
     chosen, processor = template_named(template), model.backbone.processor()
     batch = question_batch(sample, chosen, processor)
-    ends = processor.bound(chosen).end_token_ids
-    return InspectedQuestion(OWN, image.stem, text, "", chosen.name, batch, MOST_ANSWER_TOKENS, ends)
+    ready = processor.bound(chosen)
+    return InspectedQuestion(OWN, image.stem, text, "", ready.label, batch, MOST_ANSWER_TOKENS, ready.end_token_ids)

@@ -49,6 +49,11 @@ class BoundTemplate:
     digest: str = ""
     notices: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """The name, with the beginning of the digest where the name does not say everything."""
+        return labelled(self.name, self.digest)
+
     def mistakes_in(self, samples: Sequence[Sample]) -> list[BadInputError]:
         """Returns the conversations with tokens in their texts that would steer the model."""
         if self.control is None:
@@ -67,6 +72,11 @@ class BoundTemplate:
                     )
                 )
         return mistakes
+
+
+def labelled(name: str, digest: str | None) -> str:
+    """Returns a template's name with the beginning of its digest, if it has one."""
+    return f"{name} ({digest[:8]})" if digest else name
 
 
 def bound(

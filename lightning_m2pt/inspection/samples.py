@@ -36,7 +36,7 @@ class InspectedQuestion:
         id: Unique within its set.
         text: The question.
         target: The right answer; empty if nobody says it.
-        template: Name of the template it is asked in.
+        template: Label of the template it is asked in.
         batch: The question alone, without an answer, as a batch of one.
         max_new_tokens: How long its answer may become.
         end_token_ids: The token that ends the answer, then others at which the model stops.

@@ -15,7 +15,7 @@ from lightning_m2pt.inputs.named_templates import Template, template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.template_notices import say_notices
 from lightning_m2pt.runs.loading import load_weights
-from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.runs.model_of_run import model_of_run, template_in, template_of_run
 from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
@@ -124,12 +124,12 @@ def load_model(run: str, config: str, template: str, device: torch.device) -> Lo
         raise BadInputError("the experiment has no evaluation set", where="template", expected="template=NAME")
     chosen = template_named(template or own)
     model.backbone.check_files()
-    load_weights(Path(run), model, [chosen.name])
+    load_weights(Path(run), model, [model.backbone.processor().bound(chosen).label])
     return LoadedModel(model, chosen, device)
 
 
 def untouched_model(config: str) -> tuple[TuningModule, str]:
-    """Returns the model of an experiment that tunes nothing, and the template of its first set; empty without sets.
+    """Returns the model of an experiment that tunes nothing, and what its first set's template is called; or nothing.
 
     Raises:
         BadInputError: If there is no checkout to read the file with, or the experiment's method has to be tuned first.
@@ -139,4 +139,4 @@ def untouched_model(config: str) -> tuple[TuningModule, str]:
     )
     if experiment.model.method.part_names():
         raise BadInputError("this experiment's method has to be tuned first", where=config, expected="run=DIR")
-    return experiment.model, experiment.benchmarks[0].template.name if experiment.benchmarks else ""
+    return experiment.model, template_in(next(iter(experiment.config["benchmarks"]), None)) or ""

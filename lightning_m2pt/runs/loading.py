@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, read_adapter_config
+from lightning_m2pt.inputs.bound_template import labelled
+from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, check_adapter, load_adapter, read_adapter_config
 from lightning_m2pt.storage.run_record import is_unfinished, read_run_record
 from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.module import TuningModule
@@ -17,7 +18,7 @@ def load_weights(run: Path, model: TuningModule, templates: Sequence[str] = ()) 
     Args:
         run: The run's folder.
         model: Not loaded yet.
-        templates: Names of the templates it will be asked in; none if it will not be asked.
+        templates: Labels of the templates it will be asked in; none if it will not be asked.
 
     Raises:
         BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
@@ -32,7 +33,7 @@ def load_with_adapter(adapter: Path, model: TuningModule, templates: Sequence[st
     Args:
         adapter: The adapter's folder.
         model: Not loaded yet; of a method that trains nothing no adapter is read.
-        templates: Names of the templates it will be asked in; none if it will not be asked.
+        templates: Labels of the templates it will be asked in; none if it will not be asked.
 
     Raises:
         BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
@@ -57,13 +58,14 @@ def say_differences(adapter: Path, model: TuningModule, templates: Sequence[str]
     Args:
         adapter: The adapter's folder, which may be a run's.
         model: What it is loaded into.
-        templates: Names of the templates it will be asked in.
+        templates: Labels of the templates it will be asked in.
     """
     config, dtype = read_adapter_config(adapter), model.backbone.dtype_name
-    others = sorted({template for template in templates if template != config.get("template")})
+    tuned_in = labelled(str(config.get("template")), config.get(TEMPLATE_DIGEST))
+    others = sorted({template for template in templates if template != tuned_in})
     if is_unfinished(read_run_record(adapter.parent)):
         say("note: tuning was stopped before its last step: the command that began it goes on with it")
     if config.get("base_dtype") not in (None, dtype):
         say(f"note: tuned on a base in {config['base_dtype']}, which is in {dtype} now")
     if config.get("template") is not None and others:
-        say(f"note: tuned with the template {config['template']}, asked in {', '.join(others)} now")
+        say(f"note: tuned with the template {tuned_in}, asked in {', '.join(others)} now")

@@ -21,7 +21,7 @@ from lightning_m2pt.system.strict_json import parse_json
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
-QUANTIZATION = "base_quantization"
+QUANTIZATION, TEMPLATE_DIGEST = "base_quantization", "template_sha256"
 CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
 
@@ -40,6 +40,7 @@ def save_adapter(
     base_dtype: str | None = None,
     base_quantization: str | None = None,
     template: str | None = None,
+    template_sha256: str = "",
 ) -> None:
     """Writes the adapter folder.
 
@@ -52,6 +53,7 @@ def save_adapter(
         base_dtype: Type of the base it was tuned on, such as ``bfloat16``.
         base_quantization: How that base's weights were packed; None if they were not.
         template: Name of the conversation template it was tuned with.
+        template_sha256: Digest of that template's text; empty where the name says everything.
 
     Raises:
         BadInputError: If a tensor is not of the shape that was built.
@@ -69,6 +71,7 @@ def save_adapter(
         "base_dtype": base_dtype,
         **({QUANTIZATION: base_quantization} if base_quantization is not None else {}),
         "template": template,
+        **({TEMPLATE_DIGEST: template_sha256} if template_sha256 else {}),
         "format": FORMAT,
         "inference_mode": True,
         "arguments": method.adapter_config(),

@@ -1,6 +1,7 @@
 """Tuning and answering in a model's own chat template: a tiny Qwen-like model in its real on-disk form."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def test_tuned_and_asked_in_the_model_s_own_template(words: list[str], capsys: p
         tokenizer.convert_tokens_to_ids(end) for end in ("<|im_end|>", "</s>", "<|end|>")
     ]
     assert "note:" not in capsys.readouterr().out
+    text = Path(experiment.model.backbone.language_folder) / TEXT
+    text.write_text(CHATML.replace("helpful", "brief"))
+    with pytest.raises(BadInputError, match="decoding is"):
+        evaluate(["--run", str(run)])
+    assert evaluate(["--run", str(run), "--force"]) == 0
+    assert re.search(r"note: tuned with the template native \(\w{8}\), asked in native \(", capsys.readouterr().out)
 
 
 def test_the_template_s_text_decides_the_name_of_runs_that_use_it(words: list[str], tmp_path: Path) -> None:
