@@ -119,6 +119,7 @@ def complaint_of(message: str) -> Complaint:
     group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", text)
     unrecognised = re.search(r"unrecognized arguments?: -*([^\s=]+)", text)
     wrong = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?: (?:Given value|Expected an? )|$)", text)
+    choice = re.search(r"Expected a (typing\.Literal\[[^\]]*\]) Given value type: .*? Given value: (\S+)", text)
     other_class = re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", text)
     no_component = re.search(r"Not a valid subclass of (\w+)\. Got value: (.*?) Subclass types expect", text)
     restricted = re.search(r"Not of type \w+: (.+?) does not conform to restriction (.+?)(?: Given value|$)", text)
@@ -160,6 +161,9 @@ def complaint_of(message: str) -> Complaint:
             f"{value[:80]!r} does not fit",
             " or ".join(sorted(re.findall(r"<class '([\w.]+)'>", types))),  # their order is not always the same
         )
+    if choice:
+        expected = f"{readable_type(choice.group(1))} or null"
+        return Complaint(".".join(keys), f"{choice.group(2)[:80]!r} does not fit", expected)
     if wrong:
         return Complaint(".".join(keys), f"{wrong.group(2)[:80]!r} does not fit", readable_type(wrong.group(1)))
     if class_path and "has no attribute" in text:

@@ -171,9 +171,10 @@ def made_with(experiment: Experiment) -> dict[str, Any]:
     """
     import torch
 
+    packs = ("bitsandbytes",) if experiment.model.backbone.quantization == "nf4" else ()
     return {
         "python": sys.version.split()[0],
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": {package: version(package) for package in (*PACKAGES, *packs)},
         "git_commit": commit_of(Path(__file__).parents[2]),
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}",

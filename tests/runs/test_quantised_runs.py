@@ -21,6 +21,7 @@ from lightning_m2pt.backbones.quantised import QuantisedLinear
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.backbones.whole_model_files import name_in_model
 from lightning_m2pt.main import main
+from lightning_m2pt.storage.run_record import MADE_WITH, read_run_record
 from tests.support.quantised_backbone import needs
 from tests.support.small_experiment import fitted, run_with_a_set, small_words
 from tests.support.whole_models import llava_config, write_whole_model
@@ -97,6 +98,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, folder: Path) -> None
     with pytest.raises(SystemExit):
         fit(experiment, folder=stopped)
     fit(parse_experiment(words), folder=stopped)
+    assert all("bitsandbytes" in start["packages"] for start in read_run_record(stopped)[MADE_WITH])
     assert largest_difference(adapter(straight), adapter(stopped)) == 0
 
 
