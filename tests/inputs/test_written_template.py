@@ -146,3 +146,10 @@ def test_a_missing_file_and_an_end_that_is_no_token_are_refused(tmp_path: Path) 
     with pytest.raises(BadInputError, match="'THE END' is no special token") as refused:
         processor().bound(template)
     assert "<|im_end|>" in refused.value.expected
+
+
+def test_the_page_s_example_is_a_template(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    pieces = processor().bound(template_named(file_of(tmp_path, example))).form.pieces(TURNS[:1], (1,))
+    assert "".join(piece.text for piece in pieces) == "Be brief. USER: <image>\nWhat color? ASSISTANT: red</s> "
