@@ -42,13 +42,18 @@ def raw_rows_refused(why: str) -> str:
     return f"raw prompt rows to the decoder: {why}" if why else ""
 
 
+def rows_of(tower: type[TransformersTower]) -> str:
+    """Returns the names of a tower's rows."""
+    return "CLS, " * bool(tower.front_rows) + "registers, " * tower.has_registers + "patches"
+
+
 def towers() -> list[KnownModel]:
     """Returns the towers that a language model can be paired with, and those that one might expect and that are not."""
     by_class: dict[type[TransformersTower], list[str]] = {}
     for kind, of_kind in OF_TRANSFORMERS.items():
         by_class.setdefault(of_kind, []).append(kind)
     known = [
-        KnownModel(" or ".join(kinds), kinds[0], "CLS, patches" if tower.front_rows else "patches", "")
+        KnownModel(" or ".join(kinds), kinds[0], rows_of(tower), as_keys(tower.prefix_refused))
         for tower, kinds in by_class.items()
     ]
     known += [
@@ -59,8 +64,8 @@ def towers() -> list[KnownModel]:
 
 
 def as_keys(why: str) -> str:
-    """Returns that prompts cannot be keys and values, and why."""
-    return f"prompts as keys and values: {why}"
+    """Returns that prompts cannot be keys and values, if there is a reason why."""
+    return f"prompts as keys and values: {why}" if why else ""
 
 
 def language_models() -> list[KnownModel]:

@@ -21,7 +21,7 @@ from tests.support.towers.small import IMAGE, LAYERS, PATCHES, WIDTH
 from tests.support.towers.stored_pairs import LIBRARY_PICTURES, TOWERS, store_pair, stored_pair
 
 LENGTH = 3
-IN_FRONT = {"siglip": 0, "whole siglip": 0, "timm with registers": 5}
+IN_FRONT = {"siglip": 0, "whole siglip": 0, "timm with registers": 5, "dinov2 with registers": 3, "dinov3": 3}
 
 
 def pixels_for(dtype: torch.dtype = torch.float64) -> Tensor:
@@ -55,7 +55,7 @@ def library_states(folder: Path, tower: str, layer: int) -> Tensor:
         return torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(folder / "tower").eval().double()
+    model = AutoModel.from_pretrained(folder / "tower", dtype=torch.float64).eval()
     model = getattr(model, "vision_model", model)
     return model(pixels_for(), output_hidden_states=True).hidden_states[layer]
 
@@ -91,7 +91,7 @@ def test_both_ways_equal_the_librarys_pass_and_each_other(
     assert isinstance(backbone, TowerAndDecoder)
     batch, found = batch_for(backbone), []
     with float64_islands(monkeypatch, backbone):
-        for path in ("token", "prefix") if not tower.startswith("timm") else ("token", "auto"):
+        for path in ("token", "auto") if backbone.tower.prefix_refused else ("token", "prefix"):
             for rows_to_text in ("official", "all", "none"):
                 method = attached(backbone, visual_rows_to_text=rows_to_text, path=path)
                 with torch.no_grad():
@@ -148,7 +148,9 @@ def test_every_kind_keeps_the_contract(tmp_path: Path, tower: str) -> None:
     backbone_contract(lambda dtype: stored_pair(tmp_path, dtype, feature_layer=-1))
 
 
-@pytest.mark.parametrize(("tower", "norm"), [("siglip", "post_layernorm"), ("dinov2", "layernorm"), ("timm", "norm")])
+@pytest.mark.parametrize(
+    ("tower", "norm"), [("siglip", "post_layernorm"), ("dinov2", "layernorm"), ("dinov3", "norm"), ("timm", "norm")]
+)
 def test_features_through_the_last_norm(tmp_path: Path, tower: str, norm: str) -> None:
     store_pair(tmp_path, tower)
     backbone = stored_pair(tmp_path, "float64", feature_layer=-1, feature_norm=True)
@@ -160,7 +162,7 @@ def test_features_through_the_last_norm(tmp_path: Path, tower: str, norm: str) -
     assert any(name.startswith(f"vision_tower.{norm}.") for name in backbone.used_tensors()["vision"])
 
 
-@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2", "timm"])
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2", "dinov2 with registers", "dinov3", "timm"])
 def test_positions_are_interpolated_as_the_library_does(tmp_path: Path, tower: str) -> None:
     store_pair(tmp_path, tower)
     backbone = stored_pair(tmp_path, "float64", image_size=24)
@@ -189,7 +191,7 @@ def test_pixels_are_the_librarys(tmp_path: Path, tower: str) -> None:
         assert torch.equal(ours.image(picture), expected)
 
 
-@pytest.mark.parametrize("tower", ["clip", "dinov2", "timm", "open_clip"])
+@pytest.mark.parametrize("tower", ["clip", "dinov2", "dinov3", "timm", "open_clip"])
 def test_recomputed_blocks_have_the_same_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: str) -> None:
     store_pair(tmp_path, tower)
     found = []

@@ -269,12 +269,12 @@ class TowerAndDecoder(CausalDecoding):
     def vision_states(self, pixel_values: Tensor) -> Tensor:
         """Returns the chosen hidden state of (B, 3, H, W): (B, F + N, D), without prompt rows."""
         pixels = pixel_values.to(next(self.vision_tower.parameters()).dtype)  # float32 where a copy of it is trained
-        states = self.tower.embedded(self.vision_tower, pixels)
+        states, named = self.tower.embedded(self.vision_tower, pixels), self.tower.for_blocks(self.vision_tower, pixels)
         for block in self.tower_blocks():
             if self.activation_checkpointing:
-                states = checkpoint(self.tower.run_block, block, states, use_reentrant=False)
+                states = checkpoint(self.tower.run_block, block, states, named, use_reentrant=False)
             else:
-                states = self.tower.run_block(block, states)
+                states = self.tower.run_block(block, states, named)
         return self.tower.norm(self.vision_tower)(states) if self.feature_norm else states
 
     def library_visual_rows(self, pixel_values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""DINOv2's tower of transformers, ``Dinov2Model``."""
+"""DINOv2's tower of transformers, ``Dinov2Model``, and the one with registers, ``Dinov2WithRegistersModel``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.config_values import one_of, real_number
-from lightning_m2pt.backbones.towers.kind import TowerSizes
 from lightning_m2pt.backbones.towers.of_transformers import TransformersTower
 
 RENAMED = {
@@ -33,17 +32,8 @@ class Dinov2Tower(TransformersTower):
         real_number(config, "mlp_ratio", path, 64.0)
         real_number(config, "layerscale_value", path, 1e6)
 
-    def _sizes(self) -> TowerSizes:
-        config = self.config
-        return TowerSizes(
-            layers=config.num_hidden_layers,
-            width=config.hidden_size,
-            patch_size=config.patch_size,
-            image_size=config.image_size,
-            mlp_width=int(config.hidden_size * config.mlp_ratio),
-            quick_gelu=False,
-            rows_in_front=self.front_rows,
-        )
+    def _mlp_width(self) -> int:
+        return int(self.config.hidden_size * self.config.mlp_ratio)
 
     def name_in_module(self, name: str, known: Mapping[str, Any]) -> str:
         """Knows the names of published files."""
@@ -72,3 +62,9 @@ class Dinov2Tower(TransformersTower):
         """Leaves out later blocks, what stands for masked patches, and the last norm unless it is asked for."""
         later = tuple(f"encoder.layer.{number}." for number in range(used_blocks, self.sizes.layers))
         return (*later, "embeddings.mask_token", *(() if normed else ("layernorm.",)))
+
+
+class Dinov2RegistersTower(Dinov2Tower):
+    """Registers stand between CLS and the patches; they never go to the connector."""
+
+    has_registers = True

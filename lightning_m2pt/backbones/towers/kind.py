@@ -120,8 +120,8 @@ class Tower(ABC):
         """Returns (B, F + N, D): what the first block reads of pictures, F rows in front."""
 
     @abstractmethod
-    def run_block(self, block: Any, states: Tensor) -> Tensor:  # noqa: ANN401
-        """Runs one block as the library does."""
+    def run_block(self, block: Any, states: Tensor, named: Mapping[str, Any]) -> Tensor:  # noqa: ANN401
+        """Runs one block as the library does; ``named`` is what ``for_blocks`` returned for these pictures."""
 
     @abstractmethod
     def norm(self, module: Any) -> nn.Module:  # noqa: ANN401
@@ -139,6 +139,11 @@ class Tower(ABC):
             used_blocks: How many blocks run.
             normed: Whether the features go through the last norm.
         """
+
+    def for_blocks(self, module: Any, pixel_values: Tensor) -> dict[str, Any]:  # noqa: ANN401
+        """Returns what every block reads of pictures besides its rows."""
+        del module, pixel_values
+        return {}
 
     def prefix_path(self) -> TowerPrefixPath | VisionPrefixPath:
         """Returns the way in which prompts are keys and values; only asked for where ``prefix_refused`` is empty."""

@@ -7,7 +7,8 @@ from lightning_m2pt.backbones.foreign_code import CONFIG_FILE
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.towers import of_open_clip, of_timm
 from lightning_m2pt.backbones.towers.clip import ClipTower
-from lightning_m2pt.backbones.towers.dinov2 import Dinov2Tower
+from lightning_m2pt.backbones.towers.dinov2 import Dinov2RegistersTower, Dinov2Tower
+from lightning_m2pt.backbones.towers.dinov3 import Dinov3Tower
 from lightning_m2pt.backbones.towers.kind import KEY, Tower
 from lightning_m2pt.backbones.towers.of_transformers import TransformersTower
 from lightning_m2pt.backbones.towers.siglip import SiglipTower
@@ -19,13 +20,13 @@ OF_TRANSFORMERS: dict[str, type[TransformersTower]] = {
     "siglip_vision_model": SiglipTower,
     "siglip": SiglipTower,
     "dinov2": Dinov2Tower,
+    "dinov2_with_registers": Dinov2RegistersTower,
+    "dinov3_vit": Dinov3Tower,
 }
 """By ``model_type``."""
 REFUSED = {
     "siglip2_vision_model": "its pictures have sizes of their own, and a pair reads squares",
     "siglip2": "its pictures have sizes of their own, and a pair reads squares",
-    "dinov3_vit": "its blocks rotate rows by their place, which a prompt does not have",
-    "dinov2_with_registers": "timm's folder of the same model is read",
 }
 """Architectures that a pair could be expected to take, and why it does not."""
 

@@ -92,9 +92,9 @@ class OpenClipTower(Tower):
         """Returns CLS and patches, through the norm that stands before the first block."""
         return module._embeds(pixel_values)  # type: ignore[no-any-return]
 
-    def run_block(self, block: Any, states: Tensor) -> Tensor:  # noqa: ANN401
+    def run_block(self, block: Any, states: Tensor, named: Mapping[str, Any]) -> Tensor:  # noqa: ANN401
         """Runs a block."""
-        return block(states)  # type: ignore[no-any-return]
+        return block(states, **named)  # type: ignore[no-any-return]
 
     def norm(self, module: Any) -> nn.Module:  # noqa: ANN401
         """Returns the norm that stands before pooling."""

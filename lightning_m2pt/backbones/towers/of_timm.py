@@ -173,9 +173,9 @@ class TimmTower(Tower):
         rows = module._pos_embed(module.patch_embed(pixel_values))
         return module.norm_pre(module.patch_drop(rows))  # type: ignore[no-any-return]
 
-    def run_block(self, block: Any, states: Tensor) -> Tensor:  # noqa: ANN401
+    def run_block(self, block: Any, states: Tensor, named: Mapping[str, Any]) -> Tensor:  # noqa: ANN401
         """Runs a block."""
-        return block(states)  # type: ignore[no-any-return]
+        return block(states, **named)  # type: ignore[no-any-return]
 
     def norm(self, module: Any) -> nn.Module:  # noqa: ANN401
         """Returns the norm behind the last block."""

@@ -35,12 +35,14 @@ class TransformersTower(Tower):
     Attributes:
         prefixes: Beginnings that a tensor's name may have in files beside the one it has in the library today.
         left_out: Beginnings of names of a whole model's other tensors.
-        front_rows: Rows in front of the patches.
+        front_rows: Rows in front of the patches, registers left aside.
+        has_registers: Whether the configuration says how many registers stand behind them.
     """
 
     prefixes: ClassVar[tuple[str, ...]] = ("vision_model.",)
     left_out: ClassVar[tuple[str, ...]] = ()
     front_rows: ClassVar[int] = 0
+    has_registers: ClassVar[bool] = False
 
     def __init__(self, folder: Path, image_size: int | None = None) -> None:
         self.folder = folder
@@ -121,10 +123,13 @@ class TransformersTower(Tower):
             width=config.hidden_size,
             patch_size=config.patch_size,
             image_size=config.image_size,
-            mlp_width=config.intermediate_size,
+            mlp_width=self._mlp_width(),
             quick_gelu=config.hidden_act == "quick_gelu",
-            rows_in_front=self.front_rows,
+            rows_in_front=self.front_rows + (config.num_register_tokens if self.has_registers else 0),
         )
+
+    def _mlp_width(self) -> int:
+        return int(self.config.intermediate_size)
 
     def weights(self) -> list[Path]:
         """Returns the folder's safetensors."""
@@ -157,9 +162,9 @@ class TransformersTower(Tower):
         """Returns the encoder's layers."""
         return list(module.encoder.layers)
 
-    def run_block(self, block: Any, states: Tensor) -> Tensor:  # noqa: ANN401
+    def run_block(self, block: Any, states: Tensor, named: Mapping[str, Any]) -> Tensor:  # noqa: ANN401
         """Runs a block without a mask: no row is padding."""
-        return block(states, None)  # type: ignore[no-any-return]
+        return block(states, None, **named)  # type: ignore[no-any-return]
 
     def norm(self, module: Any) -> nn.Module:  # noqa: ANN401
         """Returns the norm behind the last block."""

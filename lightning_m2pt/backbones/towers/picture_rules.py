@@ -12,7 +12,7 @@ from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
 from lightning_m2pt.errors import BadInputError
 
 PICTURE_FILE = "preprocessor_config.json"
-CLASSES = ("CLIPImageProcessor", "SiglipImageProcessor", "BitImageProcessor")
+CLASSES = ("CLIPImageProcessor", "SiglipImageProcessor", "BitImageProcessor", "DINOv3ViTImageProcessor")
 """Of transformers; each makes one square of a picture."""
 FORMER_CLASSES = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
 RESAMPLES = {2: "bilinear", 3: "bicubic"}
@@ -44,7 +44,7 @@ def rule_of_library(folder: Path, side: int, *, asked: bool) -> PictureRule:
         if not (isinstance(values, list) and len(values) == 3 and all(is_real(value) for value in values)):
             raise bad_key(path, key, f"{values!r:.60} does not fit", "three numbers")
     one_of(content, "resample", path, tuple(RESAMPLES), "")
-    crops = content.get("do_center_crop", kind != "SiglipImageProcessor")
+    crops = content.get("do_center_crop", kind in ("CLIPImageProcessor", "BitImageProcessor"))
     made = edge(content, "crop_size" if crops else "size", path)
     if made != side and not asked:
         raise BadInputError(

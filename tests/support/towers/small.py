@@ -15,6 +15,7 @@ SIZES = {
     "image_size": IMAGE,
     "patch_size": PATCH,
 }
+REGISTERS = 2
 DINO = {"layerscale_value": 0.7, "mlp_ratio": 2, "attention_probs_dropout_prob": 0.3, "hidden_dropout_prob": 0.3}
 KINDS: dict[str, dict[str, Any]] = {
     "clip_vision_model": {"hidden_act": "quick_gelu", "projection_dim": 8, "attention_dropout": 0.3},
@@ -22,9 +23,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "siglip2_vision_model": {"vision_use_head": False, "num_patches": PATCHES},
     "dinov2": DINO,
     "dinov2's gates": {**DINO, "use_swiglu_ffn": True},
+    "dinov2_with_registers": {**DINO, "num_register_tokens": REGISTERS},
     "idefics3_vision": {},
 }
 """By ``model_type``: what is said beside the sizes. What could drop, does not: a tower stays in evaluation mode."""
+
+ROTATED: dict[str, dict[str, Any]] = {
+    "dinov3_vit": {"num_register_tokens": REGISTERS, "layerscale_value": 0.7, "attention_dropout": 0.3}
+}
+"""Blocks that read more than rows and a mask."""
 
 
 def small_tower(kind: str, attention: str, dtype: torch.dtype = torch.float64) -> Any:
@@ -33,7 +40,7 @@ def small_tower(kind: str, attention: str, dtype: torch.dtype = torch.float64) -
     from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
 
     name = kind.partition("'")[0]
-    config = CONFIG_MAPPING[name](**SIZES, **KINDS[kind])
+    config = CONFIG_MAPPING[name](**SIZES, **{**KINDS, **ROTATED}[kind])
     config._attn_implementation = attention
     torch.manual_seed(0)
     tower = Idefics3VisionTransformer(config) if name == "idefics3_vision" else AutoModel.from_config(config)
@@ -51,7 +58,7 @@ def blocks_of(tower: Any) -> list[nn.Module]:
 
 def rows_in_front(kind: str) -> int:
     """Returns how many rows stand in front of the patches."""
-    return int(kind.startswith(("clip", "dinov2")))
+    return int(kind.startswith(("clip", "dinov2"))) + REGISTERS * kind.endswith("with_registers")
 
 
 def pictures(kind: str, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:

@@ -13,7 +13,10 @@ from lightning_m2pt.testing.small_processor import word_tokenizer
 from tests.support.towers.small import HEADS, IMAGE, LAYERS, PATCH, WIDTH, small_tower
 
 TEXT_WIDTH = 32
-TOWERS = ("clip", "whole clip", "siglip", "whole siglip", "dinov2", "timm", "timm with registers", "open_clip")
+TOWERS = (
+    "clip", "whole clip", "siglip", "whole siglip", "dinov2", "dinov2 with registers", "dinov3", "timm",
+    "timm with registers", "open_clip",
+)  # fmt: skip
 PICTURES = {
     "do_resize": True,
     "do_rescale": True,
@@ -29,6 +32,8 @@ LIBRARY_PICTURES = {
     "clip": {**CROPPED, "image_processor_type": "CLIPImageProcessor", "do_convert_rgb": True},
     "siglip": {**PICTURES, "image_processor_type": "SiglipImageProcessor", "size": SQUARE},
     "dinov2": {**CROPPED, "image_processor_type": "BitImageProcessor", "do_convert_rgb": True},
+    "dinov2 with registers": {**CROPPED, "image_processor_type": "BitImageProcessor", "do_convert_rgb": True},
+    "dinov3": {**PICTURES, "image_processor_type": "DINOv3ViTImageProcessorFast", "size": SQUARE, "resample": 2},
 }
 OLD_NAMES = {".q_proj": ".attention.query", ".k_proj": ".attention.key", ".v_proj": ".attention.value"}
 
@@ -57,7 +62,10 @@ def store_tower(folder: Path, kind: str) -> None:
 
 def store_of_transformers(folder: Path, name: str, *, whole: bool) -> None:
     """Writes CLIP, SigLIP or DINOv2 as the library saves it; DINOv2 under the names of published files."""
-    kinds = {"clip": "clip_vision_model", "siglip": "siglip_vision_model", "dinov2": "dinov2"}
+    kinds = {
+        "clip": "clip_vision_model", "siglip": "siglip_vision_model", "dinov2": "dinov2",
+        "dinov2 with registers": "dinov2_with_registers", "dinov3": "dinov3_vit",
+    }  # fmt: skip
     tower = small_tower(kinds[name], "sdpa", torch.float32)
     if not whole:
         tower.save_pretrained(folder)
