@@ -48,7 +48,7 @@ def of_library(backbone: TowerAndDecoder, pixels: Tensor, method: M2PT | None) -
 
 
 @pytest.mark.parametrize("path", ["auto", None])
-@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2", "dinov3"])
 def test_maps_are_what_the_library_gives_out(tmp_path: Path, tower: str, path: str | None) -> None:
     backbone = pair(tmp_path, tower)
     method = None if path is None else with_prompts(backbone, path)
@@ -57,7 +57,7 @@ def test_maps_are_what_the_library_gives_out(tmp_path: Path, tower: str, path: s
     backbone.release_hooks()
     with torch.no_grad():
         expected = of_library(backbone, batch.pixel_values, method)
-    names = [Span.VISUAL_PROMPT] * (LENGTH * (path is not None)) + [Span.CLS] * (tower != "siglip")
+    names = [Span.VISUAL_PROMPT] * (LENGTH * (path is not None)) + [Span.CLS] * backbone.shape.vision_rows_in_front
     for number, sample in enumerate(samples):
         assert len(sample.vision) == 1
         assert len(sample.vision[0]) == LAYERS - 1
