@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.tokenizer_files import FAST
+from lightning_m2pt.backbones.tokenizer_files import FAST, SENTENCEPIECE
 from lightning_m2pt.commands.parsers.convert import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.storage.foreign.published_import import ADAPTER, BASE, EXPERIMENT, import_onto, import_with_base
@@ -26,8 +26,12 @@ def main(arguments: Sequence[str]) -> int:
             where="command line",
             expected="one file or folder; several for a checkpoint of M2PT's published code",
         )
-    for path in convert(own.sources[0], own.output, own.layout):
+    made = convert(own.sources[0], own.output, own.layout)
+    for path in made:
         say(f"{path} ({path.stat().st_size:,} bytes)")
+    folder = made[0].parent
+    if (folder / SENTENCEPIECE).is_file() and not (folder / FAST).is_file():
+        say(f"note: {FAST} is still to come into {folder}: {SENTENCEPIECE} alone is not read")
     return ExitCode.DONE
 
 

@@ -33,14 +33,21 @@ class M2PTModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
 
     Args:
         run: A tuned run's folder.
-        config: In its place, the file of an experiment that tunes nothing.
+        config: In its place, the file of an experiment that tunes nothing, or on the base of ``adapter``.
         template: Name of the conversation template; empty takes that of the first evaluation set.
         batch_size: Questions answered at once.
         device: Where the model runs; None takes this process's GPU if there is one.
+        adapter: An adapter's folder by itself; ``config`` says what its base is.
     """
 
     def __init__(
-        self, run: str = "", config: str = "", template: str = "", batch_size: int | str = 1, device: str | None = None
+        self,
+        run: str = "",
+        config: str = "",
+        template: str = "",
+        batch_size: int | str = 1,
+        device: str | None = None,
+        adapter: str = "",
     ) -> None:
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
@@ -48,7 +55,7 @@ class M2PTModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
         own_gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         self.device = torch.device(device or (own_gpu if torch.cuda.is_available() else "cpu"))
         self.batch_size = int(batch_size)
-        self.loaded = load_model(str(run), str(config), str(template), self.device)
+        self.loaded = load_model(str(run), str(config), str(template), self.device, str(adapter))
 
     @override
     def generate_until(self, requests: Sequence[Any]) -> list[str]:

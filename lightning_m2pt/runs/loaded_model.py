@@ -14,8 +14,8 @@ from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.named_templates import Template, template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.template_notices import say_notices
-from lightning_m2pt.runs.loading import load_weights
-from lightning_m2pt.runs.model_of_run import model_of_run, template_in, template_of_run
+from lightning_m2pt.runs.model_of_run import template_in
+from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
@@ -96,15 +96,16 @@ class LoadedModel:
         return batch.to(self.device)
 
 
-def load_model(run: str, config: str, template: str, device: torch.device) -> LoadedModel:
-    """Loads a tuned run, or the untouched backbone of an experiment that tunes nothing.
+def load_model(run: str, config: str, template: str, device: torch.device, adapter: str = "") -> LoadedModel:
+    """Loads a tuned run, an adapter by itself, or the untouched backbone of an experiment that tunes nothing.
 
     Args:
         run: A run's folder, or empty.
         config: An experiment's file, or empty; it needs a checkout of the project.
-        template: Name of the conversation template; empty takes that of the first evaluation set, or the one that a
-            run without sets was tuned with.
+        template: Name of the conversation template; empty takes that of the first evaluation set, or the one that an
+            adapter, or a run without sets, was tuned with.
         device: Where it runs.
+        adapter: An adapter's folder, or empty; ``config`` says what its base is.
 
     Raises:
         BadInputError: If not exactly one of ``run`` and ``config`` is given, or something is missing or does not fit;
@@ -116,15 +117,19 @@ def load_model(run: str, config: str, template: str, device: torch.device) -> Lo
             where="run, config",
             expected="run=outputs/EXPERIMENT/RUN for a tuned model, or config=experiments/frozen.yaml",
         )
-    if run:
-        model, own = model_of_run(Path(run)), template or template_of_run(Path(run))
+    if run and adapter:
+        raise BadInputError("a run has its own", where="adapter", expected="adapter=DIR with config=EXPERIMENT")
+    tuned = tuned_model(Path(run) if run else None, Path(adapter) if adapter else None)
+    if run or adapter:
+        model = tuned.model([] if run else ["--config", config], f"adapter={adapter}")
+        own = template or tuned.template()
     else:
         model, own = untouched_model(config)
     if not template and not own:
         raise BadInputError("the experiment has no evaluation set", where="template", expected="template=NAME")
     chosen = template_named(template or own)
     model.backbone.check_files()
-    load_weights(Path(run), model, [model.backbone.processor().bound(chosen).label])
+    tuned.load(model, [model.backbone.processor().bound(chosen).label])
     return LoadedModel(model, chosen, device)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_m2pt.configuration.paths import is_yaml
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs.loading import ADAPTER, load_with_adapter
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
@@ -54,13 +55,18 @@ class TunedModel:
         """Returns the name of the template in which the model is asked where nothing else says one.
 
         Raises:
-            BadInputError: If the adapter does not say one either.
+            BadInputError: If an adapter says none, or a file of which it does not know the place.
         """
         if self.run is not None:
             return template_of_run(self.run)
         name = read_adapter_config(self.adapter).get("template")
-        if name is None:
-            raise BadInputError("the adapter does not say its template", where=str(self.adapter), hint="take --sample")
+        if name is None or is_yaml(name):
+            what = "its template" if name is None else f"where its template {name!r:.60} lies"
+            raise BadInputError(
+                f"the adapter does not say {what}",
+                where=str(self.adapter),
+                expected="questions of sets, which have templates of their own",
+            )
         return str(name)
 
     def results(self, name: str, output: Path | None) -> Path:

@@ -60,7 +60,13 @@ def test_answers_are_those_of_m2pt_evaluate_for_a_run_and_for_the_untouched_mode
     check_experiment(experiment)
     evaluate_tuned(experiment, run)
     frozen, _ = evaluate_frozen(parse_frozen(tmp_path))
-    for folder, arguments in ((run, {"run": str(run)}), (frozen, {"config": FROZEN, "template": "plain"})):
+    template = experiment.benchmarks[0].template.name
+    alone = {"adapter": str(run / "adapter"), "config": FROZEN, "template": template}
+    for folder, arguments in (
+        (run, {"run": str(run)}),
+        (run, alone),
+        (frozen, {"config": FROZEN, "template": "plain"}),
+    ):
         model = plugin.M2PTModel(**arguments, device="cpu", batch_size="3")
         for benchmark in experiment.benchmarks:
             questions = benchmark.questions()

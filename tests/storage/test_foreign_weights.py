@@ -97,7 +97,7 @@ def test_open_clip_towers_in_every_container_are_read_by_the_backbone(tmp_path, 
 @pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["beside", "elsewhere"])
-def test_language_models_are_read_where_they_lie(tmp_path, tied, sharded, elsewhere):
+def test_language_models_are_read_where_they_lie(tmp_path, capsys, tied, sharded, elsewhere):
     built = store_backbone(tmp_path / "base", {"tie_word_embeddings": tied}).language_model
     folder = tmp_path / "base" / "language"
     (folder / "model.safetensors").unlink()
@@ -107,8 +107,14 @@ def test_language_models_are_read_where_they_lie(tmp_path, tied, sharded, elsewh
     else:
         torch.save(tensors, folder / "pytorch_model.bin")
     output = tmp_path / "made" if elsewhere else folder
+    (folder / "tokenizer.model").write_bytes(b"pieces")
     for _ in range(2):
         converted(folder, *(["--output", output] if elsewhere else []))
+        assert "tokenizer.json is still to come" not in capsys.readouterr().out
+    (output / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    converted(folder, *(["--output", output] if elsewhere else []))
+    assert ("tokenizer.json is still to come" in capsys.readouterr().out) is not elsewhere
+    (tmp_path / "tokenizer.json").rename(output / "tokenizer.json")
     read = load_language_model(output, torch.float32)
     assert equal(read.state_dict(), built.state_dict())
     assert (output / "tokenizer.json").is_file()
