@@ -11,6 +11,7 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT
 from lightning_m2pt.prompts.past_rows import PastRows
+from lightning_m2pt.prompts.rotary_axes import first_axis
 
 
 def append_to_pictures(
@@ -43,7 +44,7 @@ def append_to_pictures(
     """
     columns = past.length + segment_ids.shape[1]
     if columns > backbone.shape.maximum_positions:  # all questions' rows: only then is a GPU waited for
-        backbone.refuse_beyond_positions(int(positions.max()) + 1)
+        backbone.refuse_beyond_positions(int(first_axis(positions).max()) + 1)
     visible = torch.cat([seen_by(segment_ids, past_segments), tree_mask.expand(len(segment_ids), -1, -1)], dim=2)
     states, past = backbone.append_rows(past, embeddings, positions, visible, wanted)
     return states, past, torch.cat([past_segments, segment_ids], dim=1)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from lightning_m2pt.answering.decoding_steps import append_to_pictures, seen_by, table_by_picture
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.connected_rows import ConnectedRows, positions_in_order
 from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID
 from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT, PictureBatch
 from lightning_m2pt.inputs.splice import Splice, splice
 from lightning_m2pt.prompts.past_rows import PastRows
+from lightning_m2pt.prompts.rotary_axes import behind
 
 
 def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> DecodingState:
@@ -37,6 +38,7 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> DecodingState:
         pictures = without_first_rows(pictures, (batch.tokens == IMAGE_TOKEN_ID).sum(dim=1).tolist(), raw)
     laid = splice(batch.tokens, batch.segment_ids != PADDING_SEGMENT, pictures.counts)
     embeddings, segment_ids, places = packed_rows(batch, embed, pictures, laid)
+    positions = packed_positions(pictures, laid, batch.tokens.numel(), segment_ids, places)
     tree_mask = seen_by(segment_ids, segment_ids) & (places[:, :, None] >= places[:, None])
     last_columns = laid.begins[batch.pictures, batch.lasts]
     lasts = table_by_picture(batch.pictures, batch.slots, last_columns)
@@ -47,12 +49,12 @@ def prefill_pictures(backbone: Backbone, batch: PictureBatch) -> DecodingState:
         shared,
         embeddings,
         segment_ids,
-        places + begin,
+        positions + begin,
         tree_mask,
         lasts,
     )
     logits = backbone.logits(states[batch.pictures, batch.slots])
-    next_position = places[batch.pictures, last_columns] + begin + 1
+    next_position = behind(positions[batch.pictures, last_columns] + begin)
     return DecodingState(past, segments, batch.pictures, batch.slots, next_position, logits)
 
 
@@ -80,6 +82,26 @@ def packed_rows(
     moved = (laid.begins - torch.arange(laid.begins.shape[1], device=columns.device)).expand_as(batch.places)
     own = of_rows(batch.places + moved, 0, 0)
     return embeddings, segment_ids, torch.where(segment_ids == SHARED_SEGMENT, columns, own)
+
+
+def packed_positions(pictures: ConnectedRows, laid: Splice, tokens: int, segment_ids: Tensor, places: Tensor) -> Tensor:
+    """Returns the positions (I, S) of a packed batch's rows.
+
+    Args:
+        pictures: The runs of all pictures.
+        laid: How they lie between the tokens.
+        tokens: How many tokens there are.
+        segment_ids: (I, S).
+        places: (I, S) the places of rows within their question's sequence.
+    """
+    in_order = positions_in_order(pictures, laid.order, tokens)
+    if in_order is None or pictures.advances is None:
+        return places
+    # Rows behind a picture stand nearer than by its number of rows.
+    is_picture = laid.order > tokens
+    advances = torch.cat([places.new_zeros(tokens + 1), pictures.advances])[laid.order]
+    nearer = is_picture.sum(dim=1) - advances.sum(dim=1)
+    return torch.where(segment_ids == SHARED_SEGMENT, in_order, places - nearer[:, None])
 
 
 def without_first_rows(pictures: ConnectedRows, runs: list[int], number: int) -> ConnectedRows:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.connected_rows import AssembledRows, ConnectedRows, positions_in_order
 from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
 from lightning_m2pt.backbones.quantised import Quantization
 from lightning_m2pt.backbones.shape import BackboneShape
@@ -228,9 +228,19 @@ class Backbone(nn.Module, ABC):
         beside = self.attachment.rows_beside_patches(has_cls=self.shape.vision_rows_in_front > 0)
         return [self.shape.connected_patches + beside] * len(pixel_values)
 
+    def invented_pictures(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Returns the pixels of so many random pictures as ``Batch`` has them, and their sizes."""
+        size = self.shape.image_size
+        return torch.randn(number, 3, size, size, generator=generator), None
+
     @abstractmethod
-    def decode_rows(self, embeddings: Tensor) -> Tensor:
-        """Runs the decoder on (B, S, D) rows with the attachment's textual prompts; returns (B, S, D)."""
+    def decode_rows(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Runs the decoder on (B, S, D) rows with the attachment's textual prompts; returns (B, S, D).
+
+        Args:
+            embeddings: (B, S, D).
+            positions: (B, S) as ``assembled`` gives them; None: a row's position is its number.
+        """
 
     @abstractmethod
     def prefill(self, batch: Batch) -> DecodingState:
@@ -321,6 +331,11 @@ class Backbone(nn.Module, ABC):
         Raises:
             BadInputError: If the longest sample has more rows than the language model has positions.
         """
+        rows = self.assembled(batch)
+        return rows.embeddings, rows.labels, rows.spans
+
+    def assembled(self, batch: Batch) -> AssembledRows:
+        """Does what ``assemble`` does, and says where each row stands."""
         pictures = self.connected_rows(batch.pixel_values, batch.picture_sizes)
         order = splice(batch.input_ids, batch.spans != Span.PADDING, pictures.counts).order
         self.refuse_beyond_positions(order.shape[1] + self.attachment.rows_before_text())
@@ -331,7 +346,8 @@ class Backbone(nn.Module, ABC):
         labels = torch.cat([batch.labels.flatten(), no_labels])[order]
         padding = batch.spans.new_full((1,), Span.PADDING)
         spans = torch.cat([batch.spans.flatten(), padding, pictures.spans.to(batch.spans)])[order]
-        return embeddings, labels, spans
+        positions = positions_in_order(pictures, order, batch.input_ids.numel())
+        return AssembledRows(embeddings, labels, spans, positions)
 
     def refuse_beyond_positions(self, rows: int) -> None:
         """Refuses a sequence that is longer than the language model knows; data modules' checks find it earlier.
@@ -349,8 +365,9 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Runs a batch; padding stands on the right, so a causal decoder needs no padding mask."""
-        embeddings, labels, spans = self.assemble(batch)
-        return ModelOutput(hidden_states=self.decode_rows(embeddings), labels=labels, spans=spans)
+        rows = self.assembled(batch)
+        given = (rows.embeddings,) if rows.positions is None else (rows.embeddings, rows.positions)
+        return ModelOutput(hidden_states=self.decode_rows(*given), labels=rows.labels, spans=rows.spans)
 
     def supervised_states(self, batch: Batch, shortcuts: Shortcuts) -> tuple[Tensor, Tensor]:
         """Runs a batch for the rows that predict a supervised token.

@@ -29,6 +29,7 @@ from lightning_m2pt.prompts.decoder_pass import append_rows, prompt_rows
 from lightning_m2pt.prompts.key_value_prefix import QueryRows, learned_prefix
 from lightning_m2pt.prompts.past_rows import PastRows, no_rows, takes_past_rows, use_past_rows
 from lightning_m2pt.prompts.prefix_decoder import run_behind_prefix, shared_rows
+from lightning_m2pt.prompts.rotary_axes import behind
 from lightning_m2pt.prompts.rows_run_again import RowsRunAgain, run_again
 from lightning_m2pt.prompts.token_path import LanguageTokenPath, prepend_placeholders
 
@@ -125,35 +126,36 @@ class CausalDecoding(Backbone, ABC):
             logits = logits / scaling
         return logits if cap is None else cap * torch.tanh(logits / cap)  # Gemma-2 and later
 
-    def decode_rows(self, embeddings: Tensor) -> Tensor:
+    def decode_rows(self, embeddings: Tensor, positions: Tensor | None = None) -> Tensor:
         """Runs the decoder over (B, S, D) rows with the attached textual prompts."""
-        return self._run_decoder(embeddings)[0]
+        return self._run_decoder(embeddings, places=positions)[0]
 
     def supervised_states(self, batch: Batch, shortcuts: Shortcuts) -> tuple[Tensor, Tensor]:
         """Takes the shortcuts where no prompt row stands in the decoder's sequence."""
         if shortcuts == EVERY_ROW or not self.shares_prefix():
             return super().supervised_states(batch, shortcuts)
-        embeddings, labels, _ = self.assemble(batch)
-        shared = 0
+        rows, shared = self.assembled(batch), 0
         if shortcuts.shared_rows_once and len(batch) > 1 and not self.attachment.draws_per_sample():
             shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, self.attachment.raw_prompt_rows())
         prefix = self.learned_keys_and_values()
-        wanted = nn.functional.pad(labels[:, 1:] != IGNORED_LABEL, (0, 1))
+        wanted = nn.functional.pad(rows.labels[:, 1:] != IGNORED_LABEL, (0, 1))
+        given = self.decoder(), prefix, rows.embeddings, rows.positions, shared
         if shortcuts.supervised_rows_only:
-            return run_behind_prefix(self.decoder(), prefix, embeddings, shared, wanted), labels
-        return run_behind_prefix(self.decoder(), prefix, embeddings, shared)[wanted[:, shared:]], labels
+            return run_behind_prefix(*given, wanted), rows.labels
+        return run_behind_prefix(*given)[wanted[:, shared:]], rows.labels
 
     def prefill(self, batch: Batch) -> DecodingState:
         """Runs the questions, padding on the right; the padding stays among the past rows and is hidden later."""
-        embeddings, _, spans = self.assemble(batch)
-        real = spans != Span.PADDING
+        rows = self.assembled(batch)
+        real = rows.spans != Span.PADDING
         lasts = real.sum(dim=1) - 1
-        states, past = self._run_decoder(embeddings, lasts)
+        states, past = self._run_decoder(rows.embeddings, lasts, rows.positions)
         learned = past.length - real.shape[1]
+        ends = lasts if rows.positions is None else rows.positions.gather(1, lasts[:, None])[:, 0]
         shown = torch.where(nn.functional.pad(real, (learned, 0), value=True), SHARED_SEGMENT, PADDING_SEGMENT)
         questions = torch.arange(len(lasts), device=lasts.device)
         slots = torch.zeros_like(questions)
-        return DecodingState(past, shown, questions, slots, lasts + learned + 1, self.logits(states))
+        return DecodingState(past, shown, questions, slots, behind(ends + learned), self.logits(states))
 
     def append_rows(
         self, past: PastRows, embeddings: Tensor, positions: Tensor, visible: Tensor, wanted: Tensor | None = None
@@ -204,7 +206,9 @@ class CausalDecoding(Backbone, ABC):
         self._query_rows.remove()
         self._language_hooked = False
 
-    def _run_decoder(self, embeddings: Tensor, lasts: Tensor | None = None) -> tuple[Tensor, PastRows]:
+    def _run_decoder(
+        self, embeddings: Tensor, lasts: Tensor | None = None, places: Tensor | None = None
+    ) -> tuple[Tensor, PastRows]:
         """Runs (B, S, D) rows; with ``lasts`` (B,) returns these rows' states alone, and what is kept of all."""
         if self.shape.runs_reference and lasts is not None:
             self.refuse_beyond_positions(embeddings.shape[1] + self.attachment.rows_before_text())
@@ -218,9 +222,12 @@ class CausalDecoding(Backbone, ABC):
             embeddings = prepend_placeholders(embeddings, rows)
             first = next(number for number, candidate in enumerate(rows) if candidate is not None)
             past = replace(past, placeholders=(first, slice(past.length, past.length + length)))
-        if lasts is None and not past.length:
+        if lasts is None and not past.length and places is None:
             return decoder(inputs_embeds=embeddings, use_cache=False).last_hidden_state[:, length:], past
-        positions = torch.arange(past.length, past.length + embeddings.shape[1], device=embeddings.device)[None]
+        positions = past.length + numbers_in_front(places, embeddings, length)
+        if lasts is None and not past.length:
+            output = decoder(inputs_embeds=embeddings, position_ids=positions, use_cache=False)
+            return output.last_hidden_state[:, length:], past
         if lasts is None:
             return append_rows(decoder, past, embeddings, positions, keeps=False)[0][:, length:], past
         if not length:
@@ -253,3 +260,17 @@ class CausalDecoding(Backbone, ABC):
                 self._query_rows.install(decoder.layers)  # type: ignore[arg-type]
             self._language_hooked = True
         return next(candidate.shape[1] for candidate in rows if candidate is not None)
+
+
+def numbers_in_front(places: Tensor | None, embeddings: Tensor, length: int) -> Tensor:
+    """Returns the positions (B or 1, N) of rows with prompt rows in front.
+
+    Args:
+        places: (B, N - P) positions of the rows behind the prompts'; None: their numbers.
+        embeddings: (B, N, D), the prompts' rows in front.
+        length: P.
+    """
+    numbers = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+    if places is None:
+        return numbers
+    return torch.cat([numbers[:, :length].expand(len(places), -1), places + length], dim=1)

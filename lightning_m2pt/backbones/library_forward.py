@@ -156,7 +156,7 @@ def library_states(backbone: "VisionLanguageModel", pixel_values: Tensor) -> Ten
             if rows is not None:
                 stack.callback(block.register_forward_pre_hook(put_before(rows, in_front)).remove)
                 in_front = rows.shape[1]
-        return backbone.family.tower_states(backbone.language_model, pixel_values)[:, in_front:]
+        return backbone.tiled_family().tower_states(backbone.language_model, pixel_values)[:, in_front:]
 
 
 def cache_with(backbone: "CausalDecoding", samples: int) -> Any:  # noqa: ANN401  (the library's cache)

@@ -14,6 +14,7 @@ class BackboneShape:
         runs_reference: The language model's type if its form is not proven, so that every pass is the library's own
             over whole sequences; empty if it is.
         raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
+        visual_prompts_refused: Why the tower takes no prompt rows; empty: it does.
         visual_prefix_refused: Why visual prompts cannot be keys and values; empty: they can.
         vision_rows_in_front: The tower's own rows before its patches: CLS, and registers.
         joined_patches: Patches of which the connector makes one row.
@@ -43,6 +44,7 @@ class BackboneShape:
     end_of_positions: str = "the language model knows no later position"
     quantised_language_model: bool = False
     raw_rows_refused: str = ""
+    visual_prompts_refused: str = ""
     visual_prefix_refused: str = ""
     vision_rows_in_front: int = 1
     joined_patches: int = 1

@@ -15,7 +15,7 @@ from lightning_m2pt.backbones.causal_decoding import CausalDecoding
 from lightning_m2pt.backbones.chat_template_files import processor_chat_template
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
-from lightning_m2pt.backbones.families.family import module_at, rows_given_to
+from lightning_m2pt.backbones.families.family import TiledFamily, module_at, rows_given_to
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
 from lightning_m2pt.backbones.library_processor import library_processor
@@ -31,8 +31,8 @@ from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_c
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.prompts.rotary_axes import rotate_on_three_axes
 from lightning_m2pt.prompts.tower_rows import TowerPrefixPath
 
 
@@ -83,7 +83,7 @@ class VisionLanguageModel(CausalDecoding):
             vision_width=tower.hidden_size,
             patches=self.form.patches,
             patch_size=tower.patch_size,
-            image_size=tower.image_size,
+            image_size=self.form.image_size,
             text_layers=text.num_hidden_layers,
             text_width=text.hidden_size,
             text_heads=heads,
@@ -96,6 +96,7 @@ class VisionLanguageModel(CausalDecoding):
             vision_quick_gelu=tower.hidden_act == "quick_gelu",
             text_mlp_width=text.intermediate_size,
             raw_rows_refused=self.family.raw_rows_refused,
+            visual_prompts_refused=self.family.visual_prompts_refused,
             vision_rows_in_front=int(self.form.has_cls),
             joined_patches=self.form.patches // self.form.rows_behind_connector,
         )
@@ -143,6 +144,8 @@ class VisionLanguageModel(CausalDecoding):
         self.eval()
         self._base_parameters = self._count_parameters()
         self.ready_language_model()
+        if self.family.has_three_axes:
+            rotate_on_three_axes(self.decoder())
         self._let_library_hook_its_tower()
         for module in self._modules_behind_features():
             module.forward = as_given
@@ -195,25 +198,27 @@ class VisionLanguageModel(CausalDecoding):
         prompts, has_cls = self.attachment.visual_prompts, int(self.form.has_cls)
         rows: list[Tensor | None] = [] if prompts is None else prompts.layer_rows()
         self._prompts.put(self.tower_blocks(), rows[:-1], self.attachment, has_cls)
-        states = self.family.tower_states(self.language_model, pixel_values.to(self._tower_type()))
+        family = self.tiled_family()
+        states = family.tower_states(self.language_model, pixel_values.to(self._tower_type()))
         return rows_for_connector(states, rows[-1] if rows else None, self.attachment, has_cls)
 
     def connected_rows(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> ConnectedRows:
         """Runs tower and connector, and lays the rows out as the family does."""
         if not len(pixel_values):
             return ConnectedRows.none(self.token_embedding().weight)
-        visual = self.visual_rows(pixel_values)
-        return self.family.placed(self.language_model, self.connect(visual.rows), visual.spans, picture_sizes)
+        return self.family.connected(self.language_model, pixel_values, picture_sizes, self)
 
     def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:
         """Lays out rows without numbers: how many there are follows from sizes alone."""
         beside = self.attachment.rows_beside_patches(has_cls=self.form.has_cls)
         number = self.form.rows_behind_connector + beside
         rows = torch.empty(len(pixel_values), number, self.shape.text_width, device="meta")
-        return self.family.placed(self.language_model, rows, [Span.PATCH] * number, picture_sizes).counts
+        return self.family.run_lengths(self.language_model, rows, picture_sizes)
 
-    def library_visual_rows(self, pixel_values: Tensor) -> Tensor:
-        """Runs the library's own tower, with hooks of its own for what is attached."""
+    def library_visual_rows(self, pixel_values: Tensor) -> Tensor | None:
+        """Runs the library's own tower, with hooks of its own for what is attached; grids take no prompts anyway."""
+        if not isinstance(self.family, TiledFamily):
+            return None
         self._prompts.put(self.tower_blocks(), (), self.attachment, 0)
         states = library_states(self, pixel_values.to(self._tower_type()))
         return with_raw_rows(self.attachment, states, self.form.has_cls)
@@ -238,6 +243,24 @@ class VisionLanguageModel(CausalDecoding):
         self._prompts.remove()
         super().release_hooks()
 
+    def invented_pictures(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Returns the pixels of random pictures as the family reads them, and their sizes."""
+        return self.family.invented_pictures(self.files.config, number, generator)
+
+    def tiled_family(self) -> TiledFamily:
+        """Returns the family, whose tower reads tiles.
+
+        Raises:
+            BadInputError: If it reads grids, whose rows are no tower's alone.
+        """
+        if not isinstance(self.family, TiledFamily):
+            raise BadInputError(
+                f"rows of the tower of {self.family.architecture} follow from each picture's grid",
+                where="model.backbone",
+                expected="what connects them: connected_rows",
+            )
+        return self.family
+
     def _at(self, place: str) -> Any:  # noqa: ANN401
         return module_at(self.language_model, place)
 
@@ -252,10 +275,12 @@ class VisionLanguageModel(CausalDecoding):
 
     def _let_library_hook_its_tower(self) -> None:
         """The library hooks the blocks when hidden states are asked for first, and for good: not while one trains."""
-        size = self.shape.image_size
+        family, size = self.family, self.shape.image_size
+        if not isinstance(family, TiledFamily):
+            return
         pixels = torch.ones(1, 3, size, size, dtype=self.dtype)
         with torch.no_grad():
-            rows_given_to(self.tower_blocks()[0], lambda: self.family.tower_states(self.language_model, pixels))
+            rows_given_to(self.tower_blocks()[0], lambda: family.tower_states(self.language_model, pixels))
 
     def _modules_behind_features(self) -> list[nn.Module]:
         """Returns the tower's modules whose output nothing depends on; where a copy is trained they have no part."""

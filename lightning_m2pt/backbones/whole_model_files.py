@@ -57,8 +57,10 @@ BOUNDS = {
     "intermediate_size": 4 * MOST_WIDTH,
     "num_attention_heads": MOST_HEADS,
     "vocab_size": MOST_TOKENS,
+    "depth": MOST_LAYERS,
+    "num_heads": MOST_HEADS,
 }
-TOWER_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
+TOWER_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "silu")
 PICTURE_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 """How pictures become numbers; they are part of what a model is."""
 DECIDES_NO_ROW = {*DECIDES_NOTHING, TEXT, VISION}
@@ -159,6 +161,7 @@ class WholeModel:
         model.load_state_dict(tensors, strict=True, assign=True)
         model.tie_weights()
         give_tables(decoder)
+        self.family.give_tables(model)
         give_position_numbers(model)
         refuse_without_numbers(model, self.folder)
         return model.eval()
@@ -215,8 +218,9 @@ def described_model(folder: Path) -> WholeModel:
     for key in ("quantization_config", "compression_config"):
         accepted, reason = VALUES[key]
         one_of(content, key, path, accepted, reason)
-    for part in (TEXT, VISION):
-        within, inner = Path(f"{path}: {part}"), mapping({part: {}, **content}, part, path)
+    parts = {part: mapping({part: {}, **content}, part, path) for part in (TEXT, VISION)}
+    for part, inner in {"": content, **parts}.items():
+        within = Path(f"{path}: {part}") if part else path
         for key, (values, reason) in INSTALLED_CODE_ONLY.items():
             one_of(inner, key, within, values, reason)
         for key, most in BOUNDS.items():
@@ -226,8 +230,9 @@ def described_model(folder: Path) -> WholeModel:
     config = library_config(folder)
     filled: dict[str, Any] = {part: getattr(config, part).to_dict() for part in (TEXT, VISION)}
     # Which class the decoder is follows from its model_type alone; the class that published files name need not exist.
-    check_language_config(without_keys(filled[TEXT], {"architectures"}), Path(f"{path}: {TEXT}"))
-    check_vision_config(filled[VISION], Path(f"{path}: {VISION}"), family)
+    of_text, of_vision = Path(f"{path}: {TEXT}"), Path(f"{path}: {VISION}")
+    check_language_config(family.text_as_proven(without_keys(filled[TEXT], {"architectures"}), of_text), of_text)
+    check_vision_config(family.vision_as_proven(filled[VISION]), of_vision, family)
     family.check({**content, **filled}, path)
     refuse_odd_picture_tokens(family.picture_tokens(config), filled[TEXT]["vocab_size"], path)
     return WholeModel(folder, family, config)

@@ -82,7 +82,8 @@ def lines_of(found: Mapping[str, Any], samples: int, text: int) -> Iterator[str]
     if "m2pt" in found:
         tuning = found["m2pt"]
         of_parts = ", ".join(f"{name} {value:,}" for name, value in tuning["parts"].items())
-        rows = f"{tuning['rows']} visual and {tuning['rows']} textual rows a layer"
+        visual = f"{tuning['rows']} visual and " if "visual_prompts" in tuning["parts"] else ""
+        rows = f"{visual}{tuning['rows']} textual rows a layer"
         yield row("M2PT", f"trains {tuning['trained']:,} ({tuning['percent']:.2f}%) with {rows}: {of_parts}")
         yield from memory_lines(found["memory"], f"{samples} x {text} tokens, each with a picture")
     if "runs" in found:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lightning_m2pt.backbones.families.family import Family
 from lightning_m2pt.backbones.families.known import FAMILIES
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS, ProvenForm
 from lightning_m2pt.backbones.towers.known import OF_TRANSFORMERS, REFUSED
@@ -32,14 +33,16 @@ class KnownModel:
 def whole_models() -> list[KnownModel]:
     """Returns the families of whole vision-language models."""
     return [
-        KnownModel(name, family.model_type, " or ".join(family.towers), raw_rows_refused(family.raw_rows_refused))
+        KnownModel(name, family.model_type, " or ".join(family.towers), refused_prompts(family))
         for name, family in FAMILIES.items()
     ]
 
 
-def raw_rows_refused(why: str) -> str:
-    """Returns that raw prompt rows are refused, if there is a reason why."""
-    return f"raw prompt rows to the decoder: {why}" if why else ""
+def refused_prompts(family: Family) -> str:
+    """Returns which visual prompt rows are refused, and why."""
+    if family.visual_prompts_refused:
+        return f"visual prompts: {family.visual_prompts_refused}"
+    return f"raw prompt rows to the decoder: {family.raw_rows_refused}" if family.raw_rows_refused else ""
 
 
 def rows_of(tower: type[TransformersTower]) -> str:

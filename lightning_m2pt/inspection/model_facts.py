@@ -82,6 +82,8 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
     config, family, sizes = backbone.files.config, backbone.family, shape_facts(backbone.shape)
     vision = numbers_of(backbone.language_model.get_submodule(family.tower))
     connector = numbers_of(backbone.projector)
+    if family.connector.startswith(f"{family.tower}."):
+        vision -= connector
     total = backbone.base_parameters()
     return {
         "kind": "vision-language model",
@@ -109,14 +111,16 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
 def on_meta(folder: Path, quantization: Quantization | None) -> TuningModule:
     """Returns a model with M2PT on it, built without memory.
 
-    Where the family takes no raw prompt row through its connector, the method sends none.
+    Where the family takes no raw prompt row through its connector, the method sends none; where its tower takes no
+    prompts, the method has textual ones alone.
 
     Raises:
         BadInputError: If the model's configuration asks for what is refused, or it cannot be packed in this way.
     """
     backbone = VisionLanguageModel(str(folder), dtype=DTYPE, quantization=quantization)
     choice: VisualRowsToText = "none" if backbone.shape.raw_rows_refused else "official"
-    module = TuningModule(backbone, M2PT(PROMPTS, PROMPTS, visual_rows_to_text=choice))
+    visual = 0 if backbone.shape.visual_prompts_refused else PROMPTS
+    module = TuningModule(backbone, M2PT(visual, PROMPTS, visual_rows_to_text=choice))
     module.check()
     build_on_meta(module)
     return module

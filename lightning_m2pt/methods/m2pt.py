@@ -207,6 +207,12 @@ class M2PT(WithInteraction):
         }
 
     def _refuse_raw_rows(self, shape: BackboneShape) -> None:
+        if shape.visual_prompts_refused:
+            raise BadInputError(
+                f"this backbone takes no visual prompts: {shape.visual_prompts_refused}",
+                where="model.method.visual_length",
+                expected="0, with this backbone",
+            )
         if shape.raw_rows_refused and self.visual_rows_to_text != "none":
             raise BadInputError(
                 f"visual_rows_to_text={self.visual_rows_to_text}: {shape.raw_rows_refused}",

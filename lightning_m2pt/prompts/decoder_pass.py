@@ -248,5 +248,7 @@ def chosen_rows(states: Tensor, wanted: Tensor, samples: int) -> Tensor:
 def chosen_keywords(named: dict[str, Any], wanted: Tensor) -> dict[str, Any]:
     """Returns what the library gives a layer, for the wanted rows (B, W): rotations and positions are chosen from."""
     rotation = tuple(chosen_rows(table, wanted, len(wanted)) for table in named["position_embeddings"])
-    positions = chosen_rows(named["position_ids"][..., None], wanted, len(wanted))[..., 0]
+    positions = named["position_ids"]
+    if positions is not None:
+        positions = chosen_rows(positions[..., None], wanted, len(wanted))[..., 0]
     return {**named, "position_embeddings": rotation, "position_ids": positions}

@@ -18,6 +18,7 @@ def run_behind_prefix(
     decoder: Any,  # noqa: ANN401
     prefix: PastRows,
     rows: Tensor,
+    positions: Tensor | None = None,
     shared: int = 0,
     wanted: Tensor | None = None,
 ) -> Tensor:
@@ -27,6 +28,7 @@ def run_behind_prefix(
         decoder: A decoder that takes past rows.
         prefix: P keys and values in front of all rows; their positions are 0 to P - 1.
         rows: (B, S, D).
+        positions: (B, S) of the rows without the prefix; None: their numbers.
         shared: How many of the first rows are alike in all samples and shall run once.
         wanted: (B, S) bool, at least one and none of them among the shared: the rows whose outputs are needed.
 
@@ -37,9 +39,10 @@ def run_behind_prefix(
     places = torch.arange(rows.shape[1], device=rows.device)
     if wanted is not None:
         places = places[: 1 + int((wanted.any(dim=0) * places).max())]
-    positions = prefix.length + places[None]
+    positions = prefix.length + (places[None] if positions is None else positions[:, : len(places)])
     if shared:
-        _, prefix = append_rows(decoder, prefix, rows[:1, :shared], positions[:, :shared], wanted=positions[:, :0])
+        first = positions[:1]
+        _, prefix = append_rows(decoder, prefix, rows[:1, :shared], first[:, :shared], wanted=first[:, :0])
     own, positions = rows[:, shared : len(places)], positions[:, shared:]
     if wanted is None:
         return append_rows(decoder, prefix, own, positions, keeps=False)[0]

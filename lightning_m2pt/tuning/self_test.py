@@ -90,9 +90,8 @@ def refuse_unless_like_library(backbone: Backbone, use: Use, shortcuts: Shortcut
     generator, kind = torch.Generator().manual_seed(SEED), type(backbone).__name__
     device = backbone.token_embedding().weight.device
     with as_answering(backbone):
-        size = backbone.shape.image_size
-        pixels = torch.randn(2, 3, size, size, generator=generator).to(device)
-        rows = compared_tower(backbone, pixels)
+        pixels, sizes = backbone.invented_pictures(2, generator)
+        rows = compared_tower(backbone, pixels.to(device), sizes)
         questions = invented_questions(backbone.shape.vocabulary_size, generator, device)
         if backbone.library_decoder(backbone.token_embedding()(questions.following)[None]) is None:
             log.warning("the decoder's passes are not compared: %s offers no pass of its library", kind)
@@ -163,20 +162,23 @@ def invented_questions(vocabulary: int, generator: torch.Generator, device: torc
     return Questions(batch, by_picture, torch.tensor(order, device=device), following)
 
 
-def compared_tower(backbone: Backbone, pixels: Tensor) -> VisualRows:
+def compared_tower(backbone: Backbone, pixels: Tensor, sizes: Tensor | None) -> VisualRows:
     """Compares the rows of two pictures.
 
     Returns:
         The first few of them behind the connector, those that all pictures have alike included.
     """
-    expected, visual = backbone.library_visual_rows(pixels), backbone.visual_rows(pixels)
+    expected = backbone.library_visual_rows(pixels)
     if expected is None:
         log.warning("the vision tower is not compared: %s offers no pass of its library", type(backbone).__name__)
     else:
         _, limit = limits_of(backbone)
+        visual = backbone.visual_rows(pixels)
         Comparison(backbone, limit).refuse_difference("the vision tower", visual.rows, expected)
     few = backbone.attachment.raw_prompt_rows() + PICTURE_ROWS
-    return VisualRows(backbone.connect(visual.rows)[:, :few], visual.spans[:few])
+    pictures = backbone.connected_rows(pixels, sizes)
+    rows = torch.stack([run[:few] for run in pictures.rows.split(pictures.counts)])
+    return VisualRows(rows, [Span(number) for number in pictures.spans[: rows.shape[1]].tolist()])
 
 
 @contextmanager

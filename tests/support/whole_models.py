@@ -94,6 +94,36 @@ def idefics3_config(name: str = "idefics3", architecture: str = "Idefics3", **ke
     }
 
 
+def qwen_config(**keys: Any) -> dict[str, Any]:
+    """Returns a Qwen2.5-VL's ``config.json``: windows of four patches a side in all blocks of its tower but one."""
+    tower = {
+        "model_type": "qwen2_5_vl_vision",
+        "depth": 3,
+        "hidden_size": 24,
+        "num_heads": 3,
+        "intermediate_size": 40,
+        "out_hidden_size": 32,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+    }
+    rotation = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    text = {key: value for key, value in TEXT.items() if key != "head_dim"}
+    return {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        "image_token_id": 59,
+        "video_token_id": 58,
+        "vision_start_token_id": 56,
+        "vision_end_token_id": 57,
+        "vision_config": tower,
+        "text_config": {"model_type": "qwen2_5_vl_text", **text, "rope_parameters": rotation, **keys},
+        "tie_word_embeddings": False,
+    }
+
+
 def write_whole_model(folder: Path, config: dict[str, Any], seed: int = 0) -> Any:
     """Writes a folder as ``save_pretrained`` does, with a tokenizer of words; returns the library's model."""
     from transformers import AutoConfig, AutoModelForImageTextToText
@@ -125,11 +155,15 @@ def write_preprocessor(folder: Path, config: dict[str, Any]) -> None:
         Idefics3ImageProcessor,
         LlavaNextImageProcessor,
         LlavaOnevisionImageProcessor,
+        Qwen2VLImageProcessor,
         SmolVLMImageProcessor,
     )
 
-    side, kind = config["vision_config"]["image_size"], config["model_type"]
-    if kind == "llava":
+    side, kind = config["vision_config"].get("image_size"), config["model_type"]
+    if kind == "qwen2_5_vl":
+        bounds = {"shortest_edge": 64, "longest_edge": 1024}
+        Qwen2VLImageProcessor(patch_size=4, merge_size=2, temporal_patch_size=2, size=bounds).save_pretrained(folder)
+    elif kind == "llava":
         write_clip_preprocessor(folder, side)
     elif kind == "llava_onevision":
         resolutions = config["image_grid_pinpoints"]

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.picture_rules.one_tile import OneTile
@@ -35,6 +38,7 @@ class TowerForm:
         has_cls: Whether row 0 of the tower is CLS.
         patches: Patches of one tile, without CLS.
         rows_behind_connector: What the connector makes of them.
+        image_size: Side of a tile; where every picture has a grid of its own, of a picture that sizes are told of.
         unused: Modules of the tower that nothing depends on, if there are such, besides blocks behind the used.
     """
 
@@ -42,6 +46,7 @@ class TowerForm:
     has_cls: bool
     patches: int
     rows_behind_connector: int
+    image_size: int
     unused: tuple[str, ...] = ()
 
 
@@ -58,6 +63,8 @@ class Family(ABC):
         towers: Proven ``model_type`` of the tower's configuration.
         renamed: Beginnings of tensors' names in published files, and what they are in the library's model today.
         raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
+        visual_prompts_refused: Why the tower takes no prompt rows; empty: it does.
+        has_three_axes: Whether the decoder's positions have three axes.
     """
 
     architecture: str
@@ -69,6 +76,8 @@ class Family(ABC):
     towers: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...] = ()
     raw_rows_refused: str = ""
+    visual_prompts_refused: str = ""
+    has_three_axes: bool = False
 
     @abstractmethod
     def check(self, content: Mapping[str, Any], path: Path) -> None:
@@ -104,6 +113,68 @@ class Family(ABC):
         del tokenizer
         return OneTile(image_processor, config.vision_config.image_size, self.tower_form(config).rows_behind_connector)
 
+    def invented_pictures(
+        self,
+        config: Any,  # noqa: ANN401
+        number: int,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the pixels of so many random pictures, and their sizes; here each is one tile."""
+        size = self.tower_form(config).image_size
+        return torch.randn(number, 3, size, size, generator=generator), None
+
+    def text_as_proven(self, text: dict[str, Any], path: Path) -> dict[str, Any]:
+        """Returns the language model's configuration in the words of the proven form that it is.
+
+        Args:
+            text: As the library completes it.
+            path: The file, for messages.
+
+        Raises:
+            BadInputError: If it is no such form.
+        """
+        del path
+        return text
+
+    def vision_as_proven(self, vision: dict[str, Any]) -> dict[str, Any]:
+        """Returns the tower's configuration in the words that most towers have for sizes."""
+        return vision
+
+    def give_tables(self, model: Any) -> None:  # noqa: ANN401
+        """Makes tables of the tower that no file holds and that were built without memory; here there are none."""
+        del model
+
+    @abstractmethod
+    def connected(
+        self,
+        model: Any,  # noqa: ANN401
+        pixel_values: Tensor,
+        picture_sizes: Tensor | None,
+        backbone: Backbone,
+    ) -> ConnectedRows:
+        """Returns the rows of pictures in the decoder's width.
+
+        Args:
+            model: The library's whole model.
+            pixel_values: As in ``Batch``, of at least one picture.
+            picture_sizes: As in ``Batch``.
+            backbone: Whose model it is, with what is attached.
+        """
+
+    @abstractmethod
+    def run_lengths(self, model: Any, tiles: Tensor, picture_sizes: Tensor | None) -> list[int]:  # noqa: ANN401
+        """Returns how many rows each run has.
+
+        Args:
+            model: The library's whole model.
+            tiles: (tiles, N, D) without numbers, what the connector would make; for a grid its patches count alone.
+            picture_sizes: As in ``Batch``.
+        """
+
+
+class TiledFamily(Family):
+    """A family whose tower reads tiles of one size, each by itself."""
+
     @abstractmethod
     def tower_states(self, model: Any, pixel_values: Tensor) -> Tensor:  # noqa: ANN401
         """Runs the library's tower and returns its rows as the connector reads them, CLS in front if there is one.
@@ -133,6 +204,21 @@ class Family(ABC):
         """
         del model, picture_sizes
         return ConnectedRows.of_alike(rows, spans)
+
+    @override
+    def connected(
+        self,
+        model: Any,
+        pixel_values: Tensor,
+        picture_sizes: Tensor | None,
+        backbone: Backbone,
+    ) -> ConnectedRows:
+        visual = backbone.visual_rows(pixel_values)
+        return self.placed(model, backbone.connect(visual.rows), visual.spans, picture_sizes)
+
+    @override
+    def run_lengths(self, model: Any, tiles: Tensor, picture_sizes: Tensor | None) -> list[int]:
+        return self.placed(model, tiles, [Span.PATCH] * tiles.shape[1], picture_sizes).counts
 
 
 def module_at(model: nn.Module, place: str) -> Any:  # noqa: ANN401

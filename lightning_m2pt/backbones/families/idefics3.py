@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_m2pt.backbones.config_values import bad_key, divisible, whole_number
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
-from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at, rows_given_to
+from lightning_m2pt.backbones.families.family import TiledFamily, TowerForm, module_at, rows_given_to
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.picture_rules.idefics3 import Idefics3Tiles
@@ -17,7 +17,7 @@ from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 MOST_JOINED = 64
 
 
-class Idefics3(Family):
+class Idefics3(TiledFamily):
     """``Idefics3ForConditionalGeneration``, which SmolVLM's first models are too."""
 
     architecture = "Idefics3ForConditionalGeneration"
@@ -43,6 +43,7 @@ class Idefics3(Family):
             has_cls=False,
             patches=patches,
             rows_behind_connector=patches // config.scale_factor**2,
+            image_size=tower.image_size,
         )
 
     def picture_rules(self, config: Any, image_processor: Any, tokenizer: Any) -> PictureRules:  # noqa: ANN401

@@ -10,10 +10,10 @@ from lightning_m2pt.backbones.families.idefics3 import Idefics3, SmolVLM
 from lightning_m2pt.backbones.families.llava import Llava
 from lightning_m2pt.backbones.families.llava_next import LlavaNext
 from lightning_m2pt.backbones.families.llava_onevision import LlavaOnevision
+from lightning_m2pt.backbones.families.qwen2_5_vl import Qwen25Vl
 
-FAMILIES: dict[str, Family] = {
-    family.architecture: family for family in (Llava(), LlavaNext(), LlavaOnevision(), Idefics3(), SmolVLM())
-}
+KNOWN: tuple[Family, ...] = (Llava(), LlavaNext(), LlavaOnevision(), Idefics3(), SmolVLM(), Qwen25Vl())
+FAMILIES = {family.architecture: family for family in KNOWN}
 
 
 def family_of(content: Mapping[str, Any], path: Path) -> Family:

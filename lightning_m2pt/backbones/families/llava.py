@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_m2pt.backbones.config_values import bad_key, one_of, whole_number
-from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at, rows_given_to
+from lightning_m2pt.backbones.families.family import TiledFamily, TowerForm, module_at, rows_given_to
 
 ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "silu", "relu")
 """Of the MLP; the library's own function is called, whichever it is."""
@@ -26,7 +26,7 @@ LANGUAGE = (
 )
 
 
-class Llava(Family):
+class Llava(TiledFamily):
     """``LlavaForConditionalGeneration``."""
 
     architecture = "LlavaForConditionalGeneration"
@@ -85,5 +85,6 @@ def features_form(config: Any) -> TowerForm:  # noqa: ANN401
         has_cls=tower.model_type in WITH_CLS,
         patches=patches,
         rows_behind_connector=patches,
+        image_size=tower.image_size,
         unused=("post_layernorm", "head"),
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_m2pt.backbones.config_values import bad_key, shown_value
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
-from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at, rows_given_to
+from lightning_m2pt.backbones.families.family import TiledFamily, TowerForm, module_at, rows_given_to
 from lightning_m2pt.backbones.families.llava import LANGUAGE, VISION_TOWER, check_features, features_form
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.picture_rules.llava_onevision import LlavaOnevisionTiles
@@ -19,7 +19,7 @@ MOST_TILES = "anyres_max_"
 """What ``vision_aspect_ratio`` begins with; the most tiles of a picture at its own size follow."""
 
 
-class LlavaOnevision(Family):
+class LlavaOnevision(TiledFamily):
     """``LlavaOnevisionForConditionalGeneration``. A picture's sizes are its tiles, its height and its width."""
 
     architecture = "LlavaOnevisionForConditionalGeneration"

@@ -1,0 +1,134 @@
+"""Qwen2.5-VL: pictures of about their own size, a tower with windows, a decoder whose positions have three axes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.config_values import bad_key, one_of, shown_value, whole_number
+from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at
+from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_rules.qwen_vl import QwenVlGrid
+from lightning_m2pt.inputs.picture_rules.rules import PictureRules
+from lightning_m2pt.prompts.rotary_axes import coded
+
+TOLD_OF = 8
+"""Rows of a line, and lines, of the picture that sizes are told of."""
+INVENTED_LINES, INVENTED_COLUMNS = 2, 3
+MOST_MERGED = 16
+NO_WINDOW = "windows are not proven with positions on three axes"
+
+
+class Qwen25Vl(Family):
+    """``Qwen2_5_VLForConditionalGeneration``. A picture's sizes are the library's grid: 1, lines and columns."""
+
+    architecture = "Qwen2_5_VLForConditionalGeneration"
+    model_type = "qwen2_5_vl"
+    tower, blocks, connector, decoder = "model.visual", "blocks", "model.visual.merger", "model.language_model"
+    towers = ("qwen2_5_vl_vision",)
+    renamed = (("visual.", "model.visual."), ("model.", "model.language_model."))
+    raw_rows_refused = "the connector joins neighbouring patches of a picture, in which a prompt row has no place"
+    visual_prompts_refused = "most blocks of its tower see windows of patches alone, and a prompt row stands in none"
+    has_three_axes = True
+
+    @override
+    def check(self, content: Mapping[str, Any], path: Path) -> None:
+        tower, text = content["vision_config"], content["text_config"]
+        whole_number(tower, "vision_config.spatial_merge_size", path, MOST_MERGED)
+        if tower["out_hidden_size"] != text["hidden_size"]:
+            what = f"{shown_value(tower['out_hidden_size'])} is not the language model's width, {text['hidden_size']}"
+            raise bad_key(path, "vision_config.out_hidden_size", what, "the same width")
+
+    @override
+    def text_as_proven(self, text: dict[str, Any], path: Path) -> dict[str, Any]:
+        rotation = dict(text["rope_parameters"])
+        sections = rotation.pop("mrope_section", None)
+        if rotation.get("type") == "mrope":  # its name once; the library calls it the default with sections
+            del rotation["type"]
+        half = text["hidden_size"] // text["num_attention_heads"] // 2
+        if not (isinstance(sections, list | tuple) and len(sections) == 3 and sum(sections) == half):
+            what = f"{shown_value(sections)} is not how {half} pairs are shared out"
+            raise bad_key(path, "rope_parameters.mrope_section", what, f"three numbers that are {half} together")
+        one_of(text, "use_sliding_window", path, (None, False), NO_WINDOW)
+        kept = {key: value for key, value in text.items() if key not in {"sliding_window", "max_window_layers"}}
+        return {**kept, "model_type": "qwen2", "rope_parameters": rotation}
+
+    @override
+    def vision_as_proven(self, vision: dict[str, Any]) -> dict[str, Any]:
+        side = vision["patch_size"] if isinstance(vision["patch_size"], int) else 0
+        names = {"num_hidden_layers": "depth", "num_attention_heads": "num_heads", "num_channels": "in_channels"}
+        return {**vision, **{name: vision[own] for name, own in names.items()}, "image_size": max(side, 1)}
+
+    @override
+    def tower_form(self, config: Any) -> TowerForm:
+        tower = config.vision_config
+        merged = tower.spatial_merge_size
+        return TowerForm(
+            used_blocks=tower.depth,
+            has_cls=False,
+            patches=(TOLD_OF * merged) ** 2,
+            rows_behind_connector=TOLD_OF**2,
+            image_size=TOLD_OF * merged * tower.patch_size,
+        )
+
+    @override
+    def picture_tokens(self, config: Any) -> tuple[int, ...]:
+        return config.image_token_id, config.video_token_id
+
+    @override
+    def picture_rules(self, config: Any, image_processor: Any, tokenizer: Any) -> PictureRules:
+        tower = config.vision_config
+        around = config.vision_start_token_id, config.vision_end_token_id
+        sides = tower.patch_size, tower.temporal_patch_size, tower.spatial_merge_size
+        return QwenVlGrid(image_processor, *sides, around)
+
+    @override
+    def invented_pictures(self, config: Any, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        tower = config.vision_config
+        merged = tower.spatial_merge_size
+        grid = torch.tensor([1, INVENTED_LINES * merged, INVENTED_COLUMNS * merged])
+        numbers = tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
+        return torch.randn(number * int(grid.prod()), numbers, generator=generator), grid.expand(number, -1)
+
+    @override
+    def give_tables(self, model: Any) -> None:
+        tower = module_at(model, self.tower)
+        tower.rotary_pos_emb = type(tower.rotary_pos_emb)(tower.config)
+
+    @override
+    def connected(
+        self, model: Any, pixel_values: Tensor, picture_sizes: Tensor | None, backbone: Backbone
+    ) -> ConnectedRows:
+        """Runs the library's own way to image features, whose merger is the connector."""
+        assert picture_sizes is not None, "a picture's grid comes with its pixels"
+        merger = module_at(model, self.connector)
+        if backbone.attachment.connector is not None:
+            merger.forward = backbone.connect
+        try:
+            features = model.get_image_features(pixel_values=pixel_values, image_grid_thw=picture_sizes).pooler_output
+        finally:
+            if backbone.attachment.connector is not None:
+                del merger.forward
+        rows = torch.cat(list(features))
+        names = torch.full((len(rows),), int(Span.PATCH), dtype=torch.long, device=rows.device)
+        advances, within = [], []
+        for _, lines, columns in (picture_sizes // module_at(model, self.tower).spatial_merge_size).tolist():
+            down, across = torch.meshgrid(torch.arange(lines), torch.arange(columns), indexing="ij")
+            within.append(coded(down, across).flatten())
+            advances.append(torch.zeros(lines * columns, dtype=torch.long))
+            advances[-1][-1] = max(lines, columns)
+        counts = [len(each) for each in within]
+        return ConnectedRows(
+            rows, names, counts, torch.cat(advances).to(rows.device), torch.cat(within).to(rows.device)
+        )
+
+    @override
+    def run_lengths(self, model: Any, tiles: Tensor, picture_sizes: Tensor | None) -> list[int]:
+        assert picture_sizes is not None, "a picture's grid comes with its pixels"
+        merged = module_at(model, self.tower).spatial_merge_size ** 2
+        return [int(patches) // merged for patches in picture_sizes.prod(dim=1)]
