@@ -136,11 +136,12 @@ def open_methods(line: list[str], known: dict[str, ClassSource]) -> set[str]:
 
 
 def classes_in(folder: Path, package: str) -> Iterable[ClassSource]:
-    """Yields the public classes of a folder's modules, in the order of files and lines."""
-    for file in sorted(folder.glob("*.py")):
+    """Yields the public classes of a folder's modules and of the folders inside, in the order of files and lines."""
+    for file in sorted(folder.rglob("*.py")):
+        module = ".".join((package, *file.relative_to(folder).with_suffix("").parts))
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                yield class_source(node, f"{package}.{file.stem}.{node.name}", file)
+                yield class_source(node, f"{module}.{node.name}", file)
 
 
 def class_source(node: ast.ClassDef, path: str, file: Path) -> ClassSource:

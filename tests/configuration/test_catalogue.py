@@ -18,8 +18,8 @@ def imported(package: str, base: type) -> list[str]:
     """Paths of a package's classes that descend from a base and can be built, found by importing them."""
     folder = Path(importlib.import_module(package).__file__).parent
     found = []
-    for path in sorted(folder.glob("*.py")):
-        module = importlib.import_module(f"{package}.{path.stem}")
+    for path in sorted(folder.rglob("*.py")):
+        module = importlib.import_module(".".join((package, *path.relative_to(folder).with_suffix("").parts)))
         for value in vars(module).values():
             is_own = inspect.isclass(value) and value.__module__ == module.__name__
             if is_own and issubclass(value, base) and value is not base and not inspect.isabstract(value):
@@ -69,12 +69,13 @@ def test_a_class_that_leaves_a_method_open_is_not_listed(tmp_path):
         "class Half(Base):\n    def one(self): ...\n"
         "class _Private(Base):\n    def one(self): ...\n    def two(self): ...\n"
     )
-    (tmp_path / "b.py").write_text(
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "b.py").write_text(
         'class Whole(Half):\n    """Says two words.\n\n    And more.\n    """\n    def two(self): ...\n'
         "class Other:\n    def two(self): ...\n"
     )
     assert [(entry.name, entry.about) for entry in complete_classes(tmp_path, "p", "Base")] == [
-        ("p.b.Whole", "Says two words.")
+        ("p.inside.b.Whole", "Says two words.")
     ]
 
 

@@ -1,10 +1,14 @@
 """The page about models says what the code knows: every family, what it may have and what is refused."""
 
+import importlib
+import inspect
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_m2pt.backbones.proven_forms import PROVEN_FORMS
 from lightning_m2pt.inspection.known_models import KnownModel, language_models, towers, whole_models
@@ -58,3 +62,13 @@ def test_words_follow_from_what_is_proven() -> None:
     assert known["smollm3"].parts == "a window in some layers, layers without rotation"
     assert known["granite"].parts == "multipliers"
     assert known["gemma3_text"].refused.startswith("rotations dynamic, yarn")
+
+
+def test_the_pages_configurations_name_what_there_is() -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        backbone = yaml.safe_load(block)["model"]["backbone"]
+        module, _, name = backbone["class_path"].rpartition(".")
+        accepted = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        assert set(backbone["init_args"]) <= set(accepted)
