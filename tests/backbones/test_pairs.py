@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.testing.backbone_contract import backbone_contract, loaded
@@ -18,7 +19,7 @@ from lightning_m2pt.testing.passes import batch_for
 from lightning_m2pt.tuning.losses import supervised_rows
 from tests.support.towers.float64_islands import float64_islands
 from tests.support.towers.small import IMAGE, LAYERS, PATCHES, WIDTH
-from tests.support.towers.stored_pairs import LIBRARY_PICTURES, TOWERS, store_pair, stored_pair
+from tests.support.towers.stored_pairs import LIBRARY_PICTURES, TOWERS, store_pair, store_tower, stored_pair
 
 LENGTH = 3
 IN_FRONT = {"siglip": 0, "whole siglip": 0, "timm with registers": 5, "dinov2 with registers": 3, "dinov3": 3}
@@ -239,3 +240,17 @@ def test_a_tower_in_shards_is_read(tmp_path: Path) -> None:
     backbone = stored_pair(tmp_path)
     backbone.load()
     assert all(torch.equal(backbone.vision_tower.state_dict()[name], tensor) for name, tensor in tensors)
+
+
+@pytest.mark.parametrize("tower", ["clip", "timm"])
+def test_open_clips_files_beside_anothers_are_left_aside(tmp_path: Path, tower: str) -> None:
+    store_pair(tmp_path, tower)
+    alone = stored_pair(tmp_path)
+    store_tower(tmp_path / "tower", "open_clip")
+    both = stored_pair(tmp_path)
+    both.load()
+    assert type(both.tower) is type(alone.tower)
+    assert both.fingerprint() == alone.fingerprint()
+    (tmp_path / "tower" / "model.safetensors").rename(tmp_path / "tower" / "other.safetensors")
+    with pytest.raises(BadInputError):
+        stored_pair(tmp_path).check_files()

@@ -11,7 +11,7 @@ from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.towers.kind import KEY, PictureRule, Tower, TowerSizes
 from lightning_m2pt.backbones.towers.open_clip_config import check_tower_config
 from lightning_m2pt.backbones.towers.open_clip_files import VISION_PREFIX_IN_FILE, tower_on_meta
-from lightning_m2pt.backbones.weight_files import Stored, stored_tensors
+from lightning_m2pt.backbones.weight_files import SINGLE, Stored, stored_in_folder, stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath
 
@@ -117,3 +117,18 @@ class OpenClipTower(Tower):
     def uncounted(self) -> tuple[str, ...]:
         """CLIP's projection is no part of a LLaVA model."""
         return ("proj",)
+
+
+def weights_beside(folder: Path) -> list[Path]:
+    """Returns a folder's safetensors without open_clip's, which hub folders hold besides those of another library."""
+    return [path for path in sorted(folder.glob("*.safetensors")) if path.name != WEIGHTS]
+
+
+def stored_beside(folder: Path) -> Stored:
+    """Returns the stored tensors of a folder without open_clip's.
+
+    Raises:
+        BadInputError: If files are missing, cut, left over or pickles, or an index and its shards disagree.
+    """
+    single = folder / SINGLE
+    return stored_tensors(single) if weights_beside(folder) == [single] else stored_in_folder(folder)

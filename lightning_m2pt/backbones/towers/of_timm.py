@@ -13,6 +13,7 @@ from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_co
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.proven_forms import MOST_HEADS
 from lightning_m2pt.backbones.towers.kind import KEY, PictureRule, Tower, TowerSizes
+from lightning_m2pt.backbones.towers.of_open_clip import stored_beside
 from lightning_m2pt.backbones.towers.open_clip_config import (
     MOST_LAYERS,
     MOST_PIXELS,
@@ -20,7 +21,7 @@ from lightning_m2pt.backbones.towers.open_clip_config import (
     MOST_WIDTH,
     refuse_unknown,
 )
-from lightning_m2pt.backbones.weight_files import SINGLE, Stored, stored_in_folder
+from lightning_m2pt.backbones.weight_files import SINGLE, Stored
 from lightning_m2pt.errors import BadInputError
 
 ARCHITECTURE, ARGUMENTS, PRETRAINED = "architecture", "model_args", "pretrained_cfg"
@@ -157,7 +158,7 @@ class TimmTower(Tower):
 
     def stored(self) -> Stored:
         """Leaves a classifier out."""
-        return {name: one for name, one in stored_in_folder(self.folder).items() if not name.startswith(LEFT_OUT)}
+        return {name: one for name, one in stored_beside(self.folder).items() if not name.startswith(LEFT_OUT)}
 
     def name_in_module(self, name: str, known: Mapping[str, Any]) -> str:
         """Names are timm's own."""

@@ -13,9 +13,10 @@ from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_co
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.proven_forms import MOST_HEADS, QUANTISED
 from lightning_m2pt.backbones.towers.kind import KEY, Tower, TowerSizes
+from lightning_m2pt.backbones.towers.of_open_clip import stored_beside, weights_beside
 from lightning_m2pt.backbones.towers.open_clip_config import MOST_LAYERS, MOST_PIXELS, MOST_WIDTH
 from lightning_m2pt.backbones.towers.picture_rules import rule_of_library
-from lightning_m2pt.backbones.weight_files import Stored, stored_in_folder
+from lightning_m2pt.backbones.weight_files import Stored
 from lightning_m2pt.errors import BadInputError
 
 POSITION_TABLE = "position_ids"
@@ -133,7 +134,7 @@ class TransformersTower(Tower):
 
     def weights(self) -> list[Path]:
         """Returns the folder's safetensors."""
-        return sorted(self.folder.glob("*.safetensors"))
+        return weights_beside(self.folder)
 
     def on_meta(self, dtype: torch.dtype | None = None) -> Any:  # noqa: ANN401
         """Builds the library's class for the configuration."""
@@ -149,7 +150,7 @@ class TransformersTower(Tower):
         """Leaves out what a whole model has besides, and tables that follow from the configuration."""
         return {
             name: one
-            for name, one in stored_in_folder(self.folder).items()
+            for name, one in stored_beside(self.folder).items()
             if not name.startswith(self.left_out) and not name.endswith(f"embeddings.{POSITION_TABLE}")
         }
 
