@@ -34,6 +34,8 @@ from tests.support.stored_backbone import WEIGHTS, change_tensors, shard, store_
 
 BOTH = pytest.mark.parametrize("quantization", ["nf4", "int8"])
 TYPES = pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+SLOW_TYPES = [pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("float32", "bfloat16")]
+ONE_TYPE = pytest.mark.parametrize("dtype", ["float64", *SLOW_TYPES])
 NF4 = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635)
 NF4 += (-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725)
 NF4 += (0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0)
@@ -140,7 +142,7 @@ def test_a_gradient_of_a_gradient_is_refused_loudly() -> None:
 
 
 @BOTH
-@TYPES
+@ONE_TYPE
 def test_what_is_not_a_linear_layer_of_the_decoder_stays(folder: Path, quantization: Any, dtype: str) -> None:
     backbone, plain = quantised(folder, quantization, dtype), stored(folder, dtype)
     plain.load()
@@ -215,7 +217,7 @@ def trained(backbone: Any, path: str, shortcuts: Shortcuts) -> tuple[Tensor, dic
 
 
 @BOTH
-@TYPES
+@ONE_TYPE
 @pytest.mark.parametrize(
     ("path", "shortcuts", "recomputes"),
     [("token", EVERY_ROW, False), ("prefix", Shortcuts(), False), ("prefix", Shortcuts(), True)],

@@ -37,7 +37,7 @@ def put_dequantised(packed: nn.Module, plain: nn.Module) -> int:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in (*FAMILIES, *UNLISTED)]
 )
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("quantization", [pytest.param("nf4", marks=pytest.mark.slow), "int8"])
 def test_a_decoder_with_packed_layers(tmp_path: Path, name: str, quantization: Any) -> None:
     needs(quantization)
     built = of_family(tmp_path, name) if name in FAMILIES else random_backbone(tmp_path, language=unlisted(name))
@@ -63,7 +63,7 @@ def pair(folder: Path, name: str, quantization: Any) -> CausalDecoding:
     return stored_pair(folder, "float64", quantization=quantization)
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("quantization", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("make", "name"),
     [(pair, "clip"), (whole_model, "llava"), (whole_model, "onevision"), (whole_model, "idefics3")],

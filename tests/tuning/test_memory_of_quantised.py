@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recomputes", [False, True], ids=["kept", "recomputed"])
 def test_the_estimate_is_near_the_measured_peak(folder: Path, quantization: Any, dtype: str, recomputes: bool) -> None:
     backbone, method = quantised(folder, quantization, dtype, load=False), M2PT(4, 5)
