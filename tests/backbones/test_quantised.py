@@ -134,6 +134,24 @@ def test_a_product_is_that_of_the_dequantised_weight(quantization: Any, has_bias
         assert torch.equal(layer(rows.detach()), expected)
 
 
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_under_autocast_too(quantization: Any, dtype: torch.dtype) -> None:
+    needs(quantization)
+    generator = torch.Generator().manual_seed(3)
+    layer, plain = linear(quantization, torch.randn(48, 64, generator=generator)), nn.Linear(64, 48, bias=False)
+    plain.weight = nn.Parameter(layer.weight, requires_grad=False)
+    rows, found = torch.randn(5, 64, generator=generator).to(dtype), []
+    for module in (layer, plain):
+        given = rows.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = module(given)
+        output.float().square().sum().backward()
+        found.append((output.detach(), given.grad))
+    assert all(one.dtype == other.dtype and torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert found[0][0].dtype == torch.bfloat16
+
+
 def test_a_gradient_of_a_gradient_is_refused_loudly() -> None:
     rows = torch.randn(2, 48).requires_grad_()
     (gradient,) = torch.autograd.grad(linear("int8", torch.randn(5, 48))(rows).square().sum(), rows, create_graph=True)
