@@ -124,7 +124,7 @@ def test_the_self_test_holds_with_prompts_of_all_and_of_later_layers(
     for use in ("training", "answering"):
         refuse_unless_like_library(backbone, use, Shortcuts())
     assert f"{name} is no proven form: the library's own forward runs" in caplog.text
-    method = M2PT(0, 4, init="normal", init_std=0.5, textual_layers=[1, 2])
+    method = M2PT(0, 4, init="normal", init_std=0.5, textual_layers=[1, 2], lm_head=True)
     method.build(backbone, torch.Generator().manual_seed(7))
     method.double().attach(backbone)
     for use in ("training", "answering"):
