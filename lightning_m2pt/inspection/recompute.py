@@ -7,7 +7,7 @@ of its library that does: norms, rotations, windows, caps and learned keys are t
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -95,9 +95,6 @@ def unfused_attention(attention: Any, given: Arguments, named: dict[str, Any]) -
 def library_attention(attention: Any, given: Arguments, named: dict[str, Any]) -> Recomputed:  # noqa: ANN401
     """Computes an attention of transformers with the eager function of its own file."""
     found: list[Tensor] = []
-    view = named.get("view")
-    if view is not None:
-        named = {**named, "view": replace(view, stores=None)}
     with computed_in_the_open(attention, found):
         output = type(attention).forward(attention, *given, **named)
     return Recomputed(found[0], output[0] if isinstance(output, tuple) else output)

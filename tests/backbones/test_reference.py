@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
-from lightning_m2pt.backbones.decoders.reference import check_decoder_config
-from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model
+from lightning_m2pt.answering.own_candidates import own_log_probabilities
+from lightning_m2pt.backbones.decoders.reference import check_decoder_config, why_not_legal
+from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
@@ -115,6 +116,19 @@ def test_logits_answers_and_candidates_are_the_librarys(tmp_path: Path, name: st
                 torch.testing.assert_close(found[sample, number].double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_questions_end_at_different_steps_and_have_candidates_of_their_own(tmp_path: Path) -> None:
+    backbone, batch = reference_backbone(tmp_path, "starcoder2"), random_batch(answer=1, dtype=torch.float64)
+    answers = [answer.token_ids for answer in greedy_answers(backbone, batch, 6, end_token_id=-1)]
+    for end in {token for answer in answers for token in answer}:
+        found = [answer.token_ids for answer in greedy_answers(backbone, batch, 6, end_token_id=end)]
+        assert found == [answer[: answer.index(end)] if end in answer else answer for answer in answers]
+    own = [Candidates(("a", "b"), ((5, 6, 7), (5, 8))), Candidates(("a", "b", "c"), ((9,), (5, 6), (7, 8, 9, 4)))]
+    own.append(own[0])
+    for sample, values in enumerate(own_log_probabilities(backbone, batch, own)):
+        expected = candidate_log_probabilities(backbone, batch, own[sample])[sample]
+        torch.testing.assert_close(torch.tensor(values), expected, rtol=1e-6, atol=1e-6)
+
+
 @of_every_one
 def test_the_self_test_holds_with_prompts_of_all_and_of_later_layers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
@@ -126,6 +140,9 @@ def test_the_self_test_holds_with_prompts_of_all_and_of_later_layers(
     assert f"{name} is no proven form: the library's own forward runs" in caplog.text
     method = M2PT(0, 4, init="normal", init_std=0.5, textual_layers=[1, 2], lm_head=True)
     method.build(backbone, torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        for parameter in method.lm_head.parameters():
+            parameter.mul_(1.5)
     method.double().attach(backbone)
     for use in ("training", "answering"):
         refuse_unless_like_library(backbone, use, Shortcuts())
@@ -230,6 +247,35 @@ def test_a_configuration_that_is_not_legal_is_refused_by_its_key(
     with pytest.raises(BadInputError, match=rf"config\.json: {message}") as refusal:
         check_decoder_config(json.loads(path.read_text()), path)
     assert 2 <= len(str(refusal.value).splitlines()) <= 3
+
+
+def fails(*_given: Any, **_named: Any) -> Any:
+    raise KeyError("nothing there")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda model: None, ""),
+        (lambda model: setattr(model, "_is_stateful", True), "it keeps a state"),
+        (lambda model: setattr(model, "_supports_sdpa", False), "attention functions of its own"),
+        (
+            lambda model: model.register_parameter("kernel", nn.Parameter(torch.empty(2, 2, 2, device="meta"))),
+            "it has tensors of more than two dimensions",
+        ),
+        (lambda model: setattr(model.model.layers[1], "forward", fails), "a pass ends in KeyError: 'nothing there'"),
+        (
+            lambda model: model.model.layers.__setitem__(1, model.model.layers[0]),
+            "its layers are not called once each, one behind the other",
+        ),
+    ],
+)
+def test_what_a_model_must_be_is_looked_at_without_memory(tmp_path: Path, spoil: Any, reason: str) -> None:
+    write_configs(tmp_path, unlisted("starcoder2"))
+    model = model_on_meta(tmp_path)
+    spoil(model)
+    assert reason in why_not_legal(model)
+    assert bool(reason) == bool(why_not_legal(model))
 
 
 def test_a_backbone_that_does_not_say_so_gets_no_form_that_is_not_proven(tmp_path: Path) -> None:

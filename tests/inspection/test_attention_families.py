@@ -13,6 +13,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inspection.attention import capture_attention
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.testing.passes import batch_for
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from tests.prompts.test_parity import overwritten
@@ -74,6 +75,17 @@ def test_windows_hide_columns_and_later_prompts_have_no_placeholders(tmp_path: P
     for windowed in (first, third):
         assert not windowed.probabilities.tril(-6).any()
     assert second.probabilities.tril(-6).any()
+
+
+def test_windows_hide_columns_behind_learned_keys(tmp_path: Path) -> None:
+    backbone, batch = of_family(tmp_path, "gemma3"), random_batch(dtype=torch.float64)
+    method = PrefixTuning(2)
+    method.build(backbone, torch.Generator().manual_seed(7))
+    method.double().attach(backbone)
+    for layer in capture_attention(backbone, batch)[0].language:
+        rows, columns = layer.probabilities.shape[1:]
+        assert columns == rows + 2
+        assert bool(layer.probabilities.tril(2 - 6).any()) == (layer.layer == 1)
 
 
 @pytest.mark.parametrize(
