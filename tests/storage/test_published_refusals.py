@@ -1,6 +1,7 @@
 """Checkpoints of the published code that are not what they should be: three lines, and no folder has come."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightning_m2pt.main import main
+from lightning_m2pt.system.atomic_files import this_machine
 from lightning_m2pt.testing.small_processor import word_tokenizer
 from tests.storage.published_model import SHARDS, TOWER_NAME, PublishedModel, write_checkpoint
 from tests.support.small_experiment import run_with_a_set
@@ -151,3 +153,15 @@ def test_what_the_published_code_cannot_do_is_not_exported(tmp_path, capsys):
     words = ["export", "checkpoint", "--run", str(run), "--output", str(tmp_path / "made")]
     refused(words, ['visual_rows_to_text is "all"', "official"], capsys, tmp_path)
     refused([*words[:2], *words[4:]], ["--run --adapter"], capsys, tmp_path)
+
+
+def test_what_a_killed_conversion_left_is_cleared_away(checkpoint, tmp_path):
+    left = tmp_path / f".made.{this_machine()}-{2**22 + 1}.draft"  # beyond every process number
+    other = tmp_path / f".made.{this_machine()}-{os.getppid()}.draft"
+    for folder in (left, other):
+        (folder / "base").mkdir(parents=True)
+    words = ["convert", str(checkpoint), "--output", str(tmp_path / "made"), "--tower", str(checkpoint / "tower")]
+    assert main(words) == 0
+    assert not left.exists()
+    assert other.exists(), "its process may still write it"
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["adapter", "backbone.yaml", "base"]
