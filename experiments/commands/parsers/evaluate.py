@@ -1,9 +1,9 @@
 """``m2pt evaluate``: answer and score every benchmark of an experiment, or of a tuned run.
 
 With ``--run DIR`` the run's adapter answers, with ``--adapter DIR`` one that stands by itself, on the base and sets of
-``--config``; ``--knock-out PART`` leaves a component out. With ``--config`` alone the
-experiment's own run answers if it was tuned, and the untouched model if its method trains nothing. An evaluation that
-was cut off goes on where it stopped.
+``--config``; ``--knock-out PART`` leaves a component out. With ``--config`` alone the experiment's own run answers if
+it was tuned, and the untouched model if its method trains nothing. An evaluation that was cut off goes on where it
+stopped.
 """
 
 from pathlib import Path
