@@ -110,12 +110,14 @@ def picture_size(text: str) -> tuple[int, int]:
 def picture_words(picture: Mapping[str, Any]) -> str:
     """Returns what a picture takes, in words."""
     width, height = picture["size"]
-    of_a_tile = f"{picture['rows_of_a_tile']:,} rows a tile"
+    of_a_tile = picture["rows_of_a_tile"]
+    begins = "as many rows as its size asks for" if of_a_tile is None else f"{of_a_tile:,} rows a tile"
     if "rows" not in picture:
-        return f"{of_a_tile}; how many tiles a size takes is said by the image processor's settings, which are not here"
-    tiles = f"{picture['tiles']:,} tile{'s' * (picture['tiles'] > 1)}"
+        return f"{begins}; the image processor's settings say how many that are, and are not here"
+    of_tiles = f"{picture['tiles']:,} tile{'s' * (picture['tiles'] > 1)}"
+    unit = f"{picture['patches']:,} patches" if of_a_tile is None else of_tiles
     around = f" and {picture['tokens']:,} tokens around them" if picture["tokens"] else ""
-    return f"{of_a_tile}; one of {width} x {height} takes {picture['rows']:,} rows of {tiles}{around}"
+    return f"{begins}; one of {width} x {height} takes {picture['rows']:,} rows of {unit}{around}"
 
 
 def memory_lines(memory: Mapping[str, Mapping[str, int]], load: str) -> Iterator[str]:

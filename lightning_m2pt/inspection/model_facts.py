@@ -56,11 +56,13 @@ class PictureRows:
 
     Attributes:
         tiles: How often the tower runs.
+        patches: The tower's rows of it, CLS not counted.
         rows: Its rows in the decoder.
         tokens: The tokens that the family writes around and between the rows.
     """
 
     tiles: int
+    patches: int
     rows: int
     tokens: int
 
@@ -80,6 +82,9 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
     assert isinstance(backbone, VisionLanguageModel)
     taken = picture_rows(backbone, load.picture)
     config, family, sizes = backbone.files.config, backbone.family, shape_facts(backbone.shape)
+    # A tower that takes pictures of any size has no size of its own.
+    without = ("patches", "image_size") if family.has_three_axes else ()
+    vision_sizes = {key: value for key, value in sizes["vision"].items() if key not in without}
     vision = numbers_of(backbone.language_model.get_submodule(family.tower))
     connector = numbers_of(backbone.projector)
     if family.connector.startswith(f"{family.tower}."):
@@ -89,11 +94,11 @@ def whole_model_facts(folder: Path, load: Load) -> dict[str, Any]:
         "kind": "vision-language model",
         "architecture": family.architecture,
         "runs": "reference" if backbone.shape.runs_reference else "fast",
-        "vision": {"model_type": config.vision_config.model_type, **sizes["vision"]},
+        "vision": {"model_type": config.vision_config.model_type, **vision_sizes},
         "language": {"model_type": config.text_config.model_type, **sizes["language"]},
         "picture": {
             "size": list(load.picture),
-            "rows_of_a_tile": backbone.form.rows_behind_connector,
+            "rows_of_a_tile": None if family.has_three_axes else backbone.form.rows_behind_connector,
             **(asdict(taken) if taken is not None else {}),
         },
         "parameters": {
@@ -185,8 +190,10 @@ def picture_rows(backbone: VisionLanguageModel, size: tuple[int, int]) -> Pictur
     rules = processor.rules
     size_known = rules.checked_sizes([size], "command line: --size")[0]
     layout = rules.layout(size_known)
-    tokens = len(layout.token_ids) - layout.placeholders
-    return PictureRows(rules.tiles(size_known), sum(layout.rows), tokens)
+    tokens, tiles = len(layout.token_ids) - layout.placeholders, rules.tiles(size_known)
+    if len(rules.tile_shape()) == 1:  # a picture of its own size, patch by patch
+        return PictureRows(1, tiles, sum(layout.rows), tokens)
+    return PictureRows(tiles, tiles * backbone.shape.patches, sum(layout.rows), tokens)
 
 
 def memory_facts(module: TuningModule, load: Load, taken: PictureRows | None) -> dict[str, int]:
@@ -213,5 +220,7 @@ def memory_facts(module: TuningModule, load: Load, taken: PictureRows | None) ->
         "weights": estimate.weights,
         "training": estimate.total(recomputes=False),
         "training_recomputed": estimate.total(recomputes=True),
-        "answering": answering_bytes(shape, estimate.weights, size, load.samples, rows, tiles),
+        "answering": answering_bytes(
+            shape, estimate.weights, size, load.samples, rows, shape.patches if taken is None else taken.patches
+        ),
     }

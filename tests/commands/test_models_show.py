@@ -27,7 +27,7 @@ from lightning_m2pt.tuning.memory_estimate import (
 )
 from tests.support.published_configs import LLAVA_7B, SMOLLM2_135M, SMOLVLM2_500M
 from tests.support.towers.stored_pairs import store_tower
-from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
+from tests.support.whole_models import idefics3_config, llava_config, onevision_config, qwen_config, write_whole_model
 
 SHAPE = BackboneShape(
     vision_layers=3, vision_width=4, patches=16, patch_size=4, image_size=16, text_layers=5, text_width=8,
@@ -141,7 +141,14 @@ def test_counts_are_those_of_the_model_that_loads(tmp_path: Path, tower: str) ->
     assert found["vision"] == {
         "model_type": tower, "blocks_used": 3, "width": 24, "patches": 16, "patch_size": 4, "image_size": 16
     }  # fmt: skip
-    assert found["picture"] == {"size": [20, 30], "rows_of_a_tile": 16, "tiles": 1, "rows": 16, "tokens": 0}
+    assert found["picture"] == {
+        "size": [20, 30],
+        "rows_of_a_tile": 16,
+        "tiles": 1,
+        "patches": 16,
+        "rows": 16,
+        "tokens": 0,
+    }
 
 
 def test_smolvlm_without_its_processor(tmp_path: Path, capfd) -> None:
@@ -151,7 +158,7 @@ def test_smolvlm_without_its_processor(tmp_path: Path, capfd) -> None:
     assert found["picture"] == {"size": [640, 480], "rows_of_a_tile": 64}
     assert found["template"] is None
     said = shown(capfd, tmp_path)[1]
-    assert "which are not here" in said
+    assert "and are not here" in said
     assert "trains 12,195,840 (2.40%)" in said
 
 
@@ -163,6 +170,7 @@ def test_a_picture_takes_what_the_processor_makes_of_it(tmp_path: Path, capfd, c
     found = json.loads(shown(capfd, tmp_path, "--size", "30x20", "--json")[1])
     taken = found["picture"]
     assert taken["tiles"] == len(picture.pixels) > 1
+    assert taken["patches"] == 16 * taken["tiles"]
     assert taken["rows"] == sum(picture.layout.rows)
     assert taken["tokens"] == len(picture.layout.token_ids) - picture.layout.placeholders
     other = json.loads(shown(capfd, tmp_path, "--size", "8x8", "--json")[1])
@@ -187,6 +195,20 @@ def test_a_tower(tmp_path: Path, capfd, kind: str) -> None:
     assert found["vision"]["blocks"] == len(tower.blocks(loaded))
 
 
+def test_a_picture_of_its_own_size(tmp_path: Path, capfd) -> None:
+    model = write_whole_model(tmp_path, qwen_config())
+    found = json.loads(shown(capfd, tmp_path, "--size", "40x24", "--json")[1])
+    assert found["picture"] == {
+        "size": [40, 24], "rows_of_a_tile": None, "tiles": 1, "patches": 60, "rows": 15, "tokens": 2
+    }  # fmt: skip
+    assert found["vision"] == {"model_type": "qwen2_5_vl_vision", "blocks_used": 3, "width": 24, "patch_size": 4}
+    assert set(found["m2pt"]["parts"]) == {"textual_prompts", "interaction"}
+    assert sum(found["parameters"].values()) == 2 * model.num_parameters()
+    assert found["parameters"]["connector"] == sum(each.numel() for each in model.model.visual.merger.parameters())
+    said = shown(capfd, tmp_path, "--size", "40x24")[1]
+    assert "one of 40 x 24 takes 15 rows of 60 patches and 2 tokens around them" in said
+
+
 def test_more_tiles_and_rows_take_more() -> None:
     def estimate(**picture: int) -> MemoryEstimate:
         places: list[Place] = ["visual prompts", "textual prompts"]
@@ -204,9 +226,9 @@ def test_more_tiles_and_rows_take_more() -> None:
 def test_answering_takes_weights_past_rows_and_one_layer() -> None:
     past = 2 * 30 * 5 * 2 * (2 * 3) * 2
     one_layer = 2 * 30 * 2 * (2 * 8 + 2 * 12 + 3 * 24)
-    assert answering_bytes(SHAPE, 1000, 2, 2, 30) == 1000 + past + one_layer + 2 * 50 * (2 + 4)
+    assert answering_bytes(SHAPE, 1000, 2, 2, 30, 16) == 1000 + past + one_layer + 2 * 50 * (2 + 4)
     in_tower = 2 * 90 * 16 * 2 * (6 * 4 + 2 * 16)
-    assert answering_bytes(SHAPE, 1000, 2, 2, 30, tiles=90) == 1000 + past + in_tower + 2 * 50 * (2 + 4)
+    assert answering_bytes(SHAPE, 1000, 2, 2, 30, 90 * 16) == 1000 + past + in_tower + 2 * 50 * (2 + 4)
 
 
 @pytest.mark.parametrize("words", [["--samples", "0"], ["--text", "-1"], ["--size", "0x5"], ["--size", "640"]])
