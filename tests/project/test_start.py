@@ -55,7 +55,7 @@ print(json.dumps(loaded))
 """
 
 
-LATER = ("open_clip", "timm", "sklearn", "peft", "optuna", "captum")
+LATER = ("open_clip", "timm", "sklearn", "peft", "optuna", "captum", "bitsandbytes")
 """What a verb imports where it uses it: a mistake in a configuration or a file is found before.
 
 transformers, torchvision and scipy are not among them: torchmetrics, which Lightning imports, imports them all.
