@@ -28,6 +28,7 @@ from tests.support.whole_models import (
     llava_config,
     next_config,
     onevision_config,
+    qwen_config,
     write_whole_model,
 )
 
@@ -37,6 +38,7 @@ CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {
     "next": next_config,
     "idefics3": idefics3_config,
     "smolvlm": lambda: idefics3_config("smolvlm", "SmolVLM"),
+    "qwen": qwen_config,
 }
 SIZES = [(40, 13), (16, 16), (9, 31), (21, 47)]
 """Width and height of four pictures."""
@@ -96,11 +98,16 @@ def library_inputs(folder: Path, name: str, sample: Sample) -> dict[str, torch.T
         LlavaOnevisionProcessor,
         LlavaOnevisionVideoProcessor,
         LlavaProcessor,
+        Qwen2_5_VLProcessor,
+        Qwen2VLVideoProcessor,
     )
 
     images, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     if name == "llava":
         processor: Any = LlavaProcessor(images, tokenizer, 4, "default", num_additional_image_tokens=1)
+    elif name == "qwen":
+        tokenizer.image_token, tokenizer.video_token = IMAGE_TOKEN, "<video>"
+        processor = Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor())
     elif name == "next":
         processor = LlavaNextProcessor(images, tokenizer, 4, "default", num_additional_image_tokens=1)
     elif name == "onevision":
@@ -110,7 +117,10 @@ def library_inputs(folder: Path, name: str, sample: Sample) -> dict[str, torch.T
     else:
         processor = Idefics3Processor(images, tokenizer, image_seq_len=4)
     shown = {"images": [list(sample.images)]} if sample.images else {}
-    made = dict(processor(text=[sample.turns[0].question], return_tensors="pt", **shown))
+    # Qwen's conversations have the tokens around a picture in their text; ours come with the picture.
+    around = f"<row_3_col_2>{IMAGE_TOKEN}<row_3_col_3>" if name == "qwen" else IMAGE_TOKEN
+    text = sample.turns[0].question.replace(IMAGE_TOKEN, around)
+    made = dict(processor(text=[text], return_tensors="pt", **shown))
     return {key: value.double() if value.is_floating_point() else value for key, value in made.items()}
 
 

@@ -10,12 +10,31 @@ from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
 from tests.support.small_experiment import small_words
-from tests.support.whole_models import idefics3_config, llava_config, next_config, onevision_config, write_whole_model
+from tests.support.whole_models import (
+    idefics3_config,
+    llava_config,
+    next_config,
+    onevision_config,
+    qwen_config,
+    write_whole_model,
+)
 
 pytestmark = pytest.mark.slow
 
 
-CONFIGS = {"llava": llava_config, "onevision": onevision_config, "next": next_config, "idefics3": idefics3_config}
+CONFIGS = {
+    "llava": llava_config,
+    "next": next_config,
+    "onevision": onevision_config,
+    "idefics3": idefics3_config,
+    "qwen": qwen_config,
+}
+    "llava": llava_config,
+    "onevision": onevision_config,
+    "next": next_config,
+    "idefics3": idefics3_config,
+    "qwen": qwen_config,
+}
 
 
 def words_of(folder: Path, name: str, steps: int) -> list[str]:
@@ -26,7 +45,7 @@ def words_of(folder: Path, name: str, steps: int) -> list[str]:
     (folder / "model.yaml").write_text(json.dumps(experiment))
     settings = {"root": str(folder / "vsr"), "template": "vicuna_v1", "batch_size": 4, "max_new_tokens": 5}
     sets = json.dumps([{"class_path": "data_modules.vsr.VSR", "init_args": settings}])
-    lengths = ["--model.method.visual_length", "3", "--model.method.textual_length", "4"]
+    lengths = ["--model.method.visual_length", "0" if name == "qwen" else "3", "--model.method.textual_length", "4"]
     lengths += ["--model.method.visual_rows_to_text", "official" if name == "llava" else "none"]
     words = small_words(folder, steps=steps)
     return [*words, "--config", str(folder / "model.yaml"), *lengths, "--benchmarks", sets]
