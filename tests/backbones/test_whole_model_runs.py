@@ -29,12 +29,6 @@ CONFIGS = {
     "idefics3": idefics3_config,
     "qwen": qwen_config,
 }
-    "llava": llava_config,
-    "onevision": onevision_config,
-    "next": next_config,
-    "idefics3": idefics3_config,
-    "qwen": qwen_config,
-}
 
 
 def words_of(folder: Path, name: str, steps: int) -> list[str]:
