@@ -13,7 +13,6 @@ import functools
 import hashlib
 import logging
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.system.hidden_modules import hidden_module
 
 Quantization: TypeAlias = Literal["nf4", "int8"]
 """``nf4``: the sixteen values of QLoRA (Dettmers et al., NeurIPS 2023), a float32 scale for every 64 numbers, not
@@ -240,15 +240,11 @@ def bitsandbytes_functions() -> Any:  # noqa: ANN401  (the library has no types)
     Where a package named ``kernels`` is installed, importing bitsandbytes on some processors fetches code from the hub
     and runs it: that package is hidden meanwhile, and the warning that it is missing is not shown.
     """
-    log, kernels = logging.getLogger("bitsandbytes.backends.cpu.ops"), sys.modules.get("kernels")
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
     was_disabled, log.disabled = log.disabled, True
-    sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
-        with torch.device("cpu"):  # under the meta device its tables would have no numbers
+        with hidden_module("kernels"), torch.device("cpu"):  # under the meta device its tables would have no numbers
             import bitsandbytes.functional
     finally:
         log.disabled = was_disabled
-        del sys.modules["kernels"]
-        if kernels is not None:
-            sys.modules["kernels"] = kernels
     return bitsandbytes.functional

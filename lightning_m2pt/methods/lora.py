@@ -18,10 +18,13 @@ from lightning_m2pt.methods.argument_checks import require_dropout, require_posi
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
 from lightning_m2pt.methods.with_interaction import INTERACTION
+from lightning_m2pt.system.hidden_modules import hidden_module
 
 LANGUAGE, VISION = "language_low_rank", "vision_low_rank"
 ADAPTER = "default"
 """peft's name for the one adapter of a layer."""
+UNUSED = "bitsandbytes"
+"""peft imports it, which takes seconds, for layers of its that are not used here."""
 
 
 class Lora(WithStandIns):
@@ -65,7 +68,8 @@ class Lora(WithStandIns):
             EnvironmentFailure: If it is not.
         """
         try:
-            import peft  # noqa: F401
+            with hidden_module(UNUSED):
+                import peft  # noqa: F401
         except ImportError as error:
             raise EnvironmentFailure(
                 f"peft cannot be imported ({error})",
@@ -167,8 +171,9 @@ class ModuleReference(nn.Module):
 
 def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Module) -> Any:  # noqa: ANN401
     """Returns peft's LoRA layer around a linear layer: A and B in float32 on the layer's device, B zero."""
-    from peft import LoraConfig
-    from peft.tuners.lora.layer import Linear
+    with hidden_module(UNUSED):
+        from peft import LoraConfig
+        from peft.tuners.lora.layer import Linear
 
     config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights=False)
     with torch.random.fork_rng(devices=[]), torch.device(linear.weight.device):

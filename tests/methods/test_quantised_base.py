@@ -1,5 +1,7 @@
 """Every method on a base whose layers are packed: the contract of methods, or a refusal by its reason."""
 
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from lightning_m2pt.testing.method_contract import method_contract
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from tests.methods.test_every_method import METHODS, START_AS_FROZEN, built
-from tests.support.quantised_backbone import dequantised, quantised
+from tests.support.quantised_backbone import dequantised, needs, quantised
 from tests.support.stored_backbone import store_backbone
 
 FAST = {("m2pt", "nf4")}
@@ -75,3 +77,22 @@ def test_low_rank_updates_are_not_merged_into_packed_weights(folder: Path) -> No
     for layer in layers:
         with pytest.raises(BadInputError, match="cannot be merged into packed weights"):
             layer.merge()
+
+
+ASK = """
+import sys, tempfile, pathlib, torch
+from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.testing.random_backbone import random_backbone
+backbone, method = random_backbone(pathlib.Path(tempfile.mkdtemp())), Lora(2)
+method.check(backbone.shape)
+method.build(backbone, torch.Generator())
+print("peft" in sys.modules, "bitsandbytes" in sys.modules, "kernels" in sys.modules)
+"""
+
+
+def test_low_rank_updates_do_not_import_what_packs() -> None:
+    """peft would: seconds, and on some processors code from the hub."""
+    needs("nf4")
+    found = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", "False", "False"]
+    assert "kernels" not in found.stderr
