@@ -54,12 +54,20 @@ class BoundTemplate:
         """The name, with the beginning of the digest where the name does not say everything."""
         return labelled(self.name, self.digest)
 
-    def mistakes_in(self, samples: Sequence[Sample]) -> list[BadInputError]:
-        """Returns the conversations with tokens in their texts that would steer the model."""
+    def mistakes_in(self, samples: Sequence[Sample], with_answers: bool) -> list[BadInputError]:
+        """Returns the conversations with tokens in their texts that would steer the model, or with a blank answer.
+
+        Args:
+            samples: Conversations.
+            with_answers: Whether the last answers are there, too.
+        """
         if self.control is None:
             return []
         mistakes = []
         for sample in samples:
+            if with_answers and not all(turn.answer.strip() for turn in sample.turns):
+                blank = f"sample {sample.id} has an answer of nothing but white space"
+                mistakes.append(BadInputError(blank, where=sample.source, expected="an answer"))
             texts = (text for turn in sample.turns for text in (turn.question, turn.answer))
             found = self.control.search("\n".join(texts))
             if found is not None:

@@ -188,7 +188,7 @@ class Processor:
                 that the model does not have.
         """
         ready = self.bound(template)
-        refuse([*mistakes_in_texts(samples, with_answers), *ready.mistakes_in(samples)])
+        refuse([*mistakes_in_texts(samples, with_answers), *ready.mistakes_in(samples, with_answers)])
         encoded: list[EncodedText] = []
         for start in range(0, len(samples), SAMPLES_AT_ONCE):
             encoded += self._encode_some(samples[start : start + SAMPLES_AT_ONCE], ready, with_answers)

@@ -8,7 +8,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL
 from lightning_m2pt.inputs.chat_form import ChatForm
 from lightning_m2pt.inputs.chat_template import ChatTemplate
-from lightning_m2pt.inputs.named_templates import NATIVE
+from lightning_m2pt.inputs.named_templates import NATIVE, template_named
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.render_limits import ends_soon
 from lightning_m2pt.inputs.samples import Sample, Turn
@@ -86,6 +86,13 @@ def test_special_tokens_in_a_text_are_refused(name: str, text: str) -> None:
             continue
         with pytest.raises(BadInputError, match=r"sample one has .* inside its text"):
             ready.encode(sample(turn), NATIVE)
+
+
+def test_a_blank_answer_is_none() -> None:
+    """It would leave nothing to learn, and the text open."""
+    for template in (NATIVE, template_named("chatml")):
+        with pytest.raises(BadInputError, match="sample one has an answer of nothing but white space"):
+            processor(in_form("chatml")).encode(sample(Turn("What?", " \n")), template)
 
 
 def test_an_answer_that_the_template_changes_is_refused() -> None:
