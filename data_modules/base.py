@@ -173,7 +173,9 @@ def pictures_of(item: Sample | Question) -> list[PictureOfItem]:
 
 def image_key(item: Sample | Question) -> str:
     """Returns a name of what an item shows that is unique within its set; of several pictures of all of them."""
-    return "\n".join(picture.key for picture in pictures_of(item))
+    if isinstance(item, Sample) and len(item.images) != 1:
+        return "\n".join(picture.key for picture in pictures_of(item))
+    return item.id if isinstance(item.image, numpy.ndarray) else str(item.image)
 
 
 def distinct_pictures(items: Sequence[Sample | Question]) -> list[PictureOfItem]:

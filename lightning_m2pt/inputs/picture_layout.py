@@ -85,6 +85,8 @@ def laid_out(ids: numpy.ndarray, spans: numpy.ndarray, layouts: Sequence[Picture
     places = numpy.flatnonzero(ids == IMAGE_TOKEN_ID)
     if len(places) != len(layouts):
         raise ValueError(f"{len(layouts)} pictures for {len(places)} placeholders")
+    if all(len(layout.token_ids) == layout.placeholders == 1 for layout in layouts):
+        return ids, spans
     repeats = numpy.ones(len(ids), numpy.int64)
     repeats[places] = [len(layout.token_ids) for layout in layouts]
     laid, laid_spans = numpy.repeat(ids, repeats), numpy.repeat(spans, repeats)
