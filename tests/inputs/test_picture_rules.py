@@ -24,7 +24,7 @@ from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 from lightning_m2pt.testing.small_processor import word_tokenizer
 
 TILE, PATCH = 8, 2
-RESOLUTIONS = [[8, 8], [8, 16], [16, 8], [16, 16], [8, 32], [32, 8], [24, 24]]
+RESOLUTIONS = [[8, 8], [8, 16], [16, 8], [16, 16], [8, 32], [32, 8], [24, 24], [24, 32]]
 SIDES = st.integers(1, 60)
 ODD_SIZES = [(1, 60), (60, 1), (33, 34), (8, 8), (9, 8), (17, 31), (1, 1)]
 FRAMES = 2
@@ -54,6 +54,7 @@ def idefics3(longest: int = 4 * TILE, tile: int = TILE, **settings_: Any) -> Ide
 
     numbered = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
     tokens = tokenizer_with("<fake_token_around_image>", "<global-img>", "<image>", *numbered)
+    tokens.add_tokens(["\n\n", "\n"])
     images = Idefics3ImageProcessor(size={"longest_edge": longest}, max_image_size={"longest_edge": tile}, **settings_)
     return Idefics3Tiles(images, tokens, tile, 4)
 
@@ -86,6 +87,7 @@ def runs(layout: PictureLayout) -> list[int]:
 @example(1, 60, 1)
 @example(60, 1, 2)
 @example(33, 34, 1)
+@example(26, 24, 9)  # a few rows too many are left as they are
 def test_onevisions_rows_are_those_of_the_librarys_processor(width: int, height: int, most_tiles: int) -> None:
     from transformers import LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
 
@@ -127,6 +129,7 @@ def test_onevisions_samples_of_several_pictures_have_one_tile_of_each() -> None:
 @example(1, 60, 4 * TILE, True, True)
 @example(60, 1, 4 * TILE, True, True)
 @example(33, 34, 30, True, True)
+@example(2, 5, 19, True, True)  # a side that is made even takes a tile more
 @example(9, 8, TILE, True, False)
 def test_idefics3s_tokens_and_tiles_are_those_of_the_librarys_processor(
     width: int, height: int, longest: int, splits: bool, resizes: bool
