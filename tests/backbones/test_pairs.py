@@ -179,11 +179,21 @@ def test_positions_are_interpolated_as_the_library_does(tmp_path: Path, tower: s
     assert backbone.processor().image(numpy.zeros((40, 31, 3), numpy.uint8)).shape == (3, 24, 24)
 
 
-@pytest.mark.parametrize("tower", LIBRARY_PICTURES)
+OLDER = {
+    "feature_extractor_type": "CLIPFeatureExtractor", "do_resize": True, "size": IMAGE, "do_center_crop": True,
+    "crop_size": IMAGE, "do_normalize": True, "image_mean": [0.5, 0.4, 0.6], "image_std": [0.3, 0.25, 0.2],
+    "resample": 3,
+}  # fmt: skip
+"""As OpenAI's CLIP of the hub has it."""
+
+
+@pytest.mark.parametrize("tower", [*LIBRARY_PICTURES, "clip in older words"])
 def test_pixels_are_the_librarys(tmp_path: Path, tower: str) -> None:
     from transformers import AutoImageProcessor
 
-    store_pair(tmp_path, tower)
+    store_pair(tmp_path, tower.partition(" in ")[0])
+    if tower.endswith("words"):
+        (tmp_path / "tower" / "preprocessor_config.json").write_text(json.dumps(OLDER))
     library, ours = AutoImageProcessor.from_pretrained(tmp_path / "tower"), stored_pair(tmp_path).processor()
     generator = numpy.random.default_rng(0)
     for height, width in ((16, 16), (33, 40), (200, 31), (17, 150)):
