@@ -36,8 +36,8 @@ class M2PT(WithInteraction):
         textual_depth: The same for the decoder.
         interaction: Train the projector between vision and language (a copy; the pretrained one stays).
         visual_rows_to_text: Which rows reach the language model besides the patches. ``official``: the raw prompt
-            rows of the last vision layer's input but the first, plus CLS, as the published code does; ``all``: all
-            of these rows, no CLS; ``none``: patches only.
+            rows of the last vision layer's input but the first, plus CLS, as the published code does (a tower without
+            CLS gives none); ``all``: all of these rows, no CLS; ``none``: patches only.
         lm_head: Also train the language model's head, as the published script does and the paper's 0.09% excludes.
         visual_position: Where visual prompts stand in the tower: ``before_cls`` (M2PT) or ``after_cls`` (VPT). They
             have no positions and see and are seen by everything, so what comes out is the same.
