@@ -13,7 +13,7 @@ ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 """``owner/name``, or one of the hub's oldest models without an owner."""
 LONGEST_ID = 96
 REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*")
-"""A branch, tag or commit; pull requests are ``refs/pr/NUMBER``."""
+"""A branch, tag or commit; pull requests are ``refs/pr/NUMBER``. No part of it begins with a dot, so none leads out."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
 
@@ -85,7 +85,7 @@ def refuse_odd_name(name: str, revision: str | None, key: str) -> None:
         raise BadInputError(
             f"{name!r:.80} is no name of the hub", where=key, expected="OWNER/NAME, as the model's page has it"
         )
-    if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
+    if revision is not None and not REVISION.fullmatch(revision):
         raise BadInputError(
             f"{revision!r:.80} is no revision", where=key, expected="a branch, tag or commit of the repository"
         )

@@ -133,7 +133,9 @@ def test_main_stays_where_it_was_until_the_new_commit_is_whole(tmp_path: Path, h
     hub.fails_after = None
     assert fetch(capfd)[0] == ExitCode.DONE
     assert model_folder("hub:some-org/some_model-1.5", None, "key").name == NEW
-    assert fetch(capfd, "--revision", OLD)[0] == ExitCode.DONE  # a commit moves no branch
+    assert fetch(capfd, "--revision", OLD)[0] == ExitCode.DONE  # a commit moves no branch, and is none
+    references = tmp_path / "cache" / "models--some-org--some_model-1.5" / "refs"
+    assert names_in(references) == {"main"}
     assert model_folder("hub:some-org/some_model-1.5", None, "key").name == NEW
 
 

@@ -13,7 +13,7 @@ from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.towers.known import tower_of
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import ExitCode
-from lightning_m2pt.inspection.model_facts import Load
+from lightning_m2pt.inspection.model_facts import Load, on_meta
 from lightning_m2pt.inspection.model_report import model_report
 from lightning_m2pt.main import main
 from lightning_m2pt.methods.base import Place
@@ -25,6 +25,7 @@ from lightning_m2pt.tuning.memory_estimate import (
     text_layer_bytes,
     vision_layer_bytes,
 )
+from lightning_m2pt.tuning.module_memory import estimate_of
 from tests.support.published_configs import LLAVA_7B, SMOLLM2_135M, SMOLVLM2_500M
 from tests.support.towers.stored_pairs import store_tower
 from tests.support.whole_models import idefics3_config, llava_config, onevision_config, qwen_config, write_whole_model
@@ -61,6 +62,8 @@ def test_a_language_model(tmp_path: Path, capfd) -> None:
     assert found["runs"] == "fast"
     assert found["language"] | {"heads": 9, "key_value_heads": 3, "head_width": 64, "layers": 30} == found["language"]
     assert found["licence"] == "apache-2.0"
+    (folder / "README.md").write_text("# A model\n\nlicense: of something in it\n")
+    assert json.loads(shown(capfd, folder, "--json")[1])["licence"] is None
     (folder / "tokenizer_config.json").write_text('{"chat_template": [{"name": "a", "template": "b"}]}')
     assert json.loads(shown(capfd, folder, "--json")[1])["template"] is None  # several, and none of them the default
     (folder / "tokenizer_config.json").write_text('{"chat_template": "text"}')
@@ -173,6 +176,9 @@ def test_a_picture_takes_what_the_processor_makes_of_it(tmp_path: Path, capfd, c
     assert taken["patches"] == 16 * taken["tiles"]
     assert taken["rows"] == sum(picture.layout.rows)
     assert taken["tokens"] == len(picture.layout.token_ids) - picture.layout.placeholders
+    size = MicroBatchSize(1, 512, 512, taken["tiles"], taken["rows"] + taken["tokens"])
+    estimate = estimate_of(on_meta(tmp_path, None), size)
+    assert found["memory"]["bfloat16"]["training"] == estimate.total(recomputes=False)
     other = json.loads(shown(capfd, tmp_path, "--size", "8x8", "--json")[1])
     more_tiles = other["picture"]["tiles"] > taken["tiles"]
     assert more_tiles == (other["memory"]["bfloat16"]["training"] > found["memory"]["bfloat16"]["training"])
@@ -203,7 +209,8 @@ def test_a_picture_of_its_own_size(tmp_path: Path, capfd) -> None:
     }  # fmt: skip
     assert found["vision"] == {"model_type": "qwen2_5_vl_vision", "blocks_used": 3, "width": 24, "patch_size": 4}
     assert set(found["m2pt"]["parts"]) == {"textual_prompts", "interaction"}
-    assert sum(found["parameters"].values()) == 2 * model.num_parameters()
+    language = model.model.language_model.num_parameters() + model.lm_head.weight.numel()
+    assert found["parameters"]["language"] == language
     assert found["parameters"]["connector"] == sum(each.numel() for each in model.model.visual.merger.parameters())
     said = shown(capfd, tmp_path, "--size", "40x24")[1]
     assert "one of 40 x 24 takes 15 rows of 60 patches and 2 tokens around them" in said
