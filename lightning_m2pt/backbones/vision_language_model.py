@@ -181,7 +181,8 @@ class VisionLanguageModel(CausalDecoding):
 
     def used_tensors(self) -> dict[str, dict[str, nn.Parameter]]:
         """Leaves out what stands behind the features in the tower. Rows between pictures count as language."""
-        places = {"vision": self.family.tower, "interaction": self.family.connector}
+        # A connector may lie inside the tower.
+        places = {"interaction": self.family.connector, "vision": self.family.tower}
         found: dict[str, dict[str, nn.Parameter]] = {"vision": {}, "interaction": {}, "language": {}}
         blocks = [f"{self.family.tower}.{self.family.blocks}.{number}." for number in range(self.form.used_blocks)]
         unused = tuple(f"{self.family.tower}.{name}." for name in self.form.unused)

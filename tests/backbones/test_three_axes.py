@@ -19,10 +19,16 @@ from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Sp
 from lightning_m2pt.inputs.collate import padded
 from lightning_m2pt.inputs.picture_batch import picture_batch
 from lightning_m2pt.inputs.processing import EncodedText
+from lightning_m2pt.methods.adapter import Adapter
+from lightning_m2pt.methods.full import Full
+from lightning_m2pt.methods.layer_norm import LayerNormTuning
+from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.prompts.rotary_axes import behind, coded, on_three_axes, positions_of_rows
 from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
+from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.support.towers.float64_islands import float64_islands
 from tests.support.whole_models import qwen_config, write_whole_model
 
@@ -255,3 +261,33 @@ def test_what_is_not_proven_is_refused_by_its_key(tmp_path: Path, part: str, key
     with pytest.raises(BadInputError) as caught:
         VisionLanguageModel(str(tmp_path))
     assert words in caught.value.where
+
+
+METHODS = {
+    "low rank": lambda: Lora(2, vision=True),
+    "everything": Full,
+    "norms": lambda: LayerNormTuning(vision=True),
+    "adapters": lambda: Adapter(4),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_other_methods_train_and_leave_nothing(tmp_path: Path, name: str, dtype: str) -> None:
+    write_whole_model(tmp_path, qwen_config())
+    backbone = VisionLanguageModel(str(tmp_path), dtype=dtype)
+    backbone.load()
+    batch, _ = batch_and_samples(answer=2)
+    frozen = backbone.logits(backbone(batch).hidden_states)
+    built = METHODS[name]()
+    built.check(backbone.shape)
+    built.build(backbone, torch.Generator().manual_seed(3))
+    freeze_all_but_declared(TuningModule(backbone, built), built)
+    built.attach(backbone)
+    losses = supervised_rows(backbone, batch, Shortcuts()).losses
+    torch.testing.assert_close(losses, supervised_rows(backbone, batch, EVERY_ROW).losses, rtol=1e-1, atol=1e-2)
+    losses.sum().backward()
+    assert all(tensor.grad is not None for tensor in built.named_tensors().values())
+    greedy_answers(backbone, batch, 3, end_token_id=-1)
+    built.detach(backbone)
+    assert torch.equal(backbone.logits(backbone(batch).hidden_states), frozen)
