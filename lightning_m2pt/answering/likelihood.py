@@ -81,8 +81,8 @@ def tokenised_candidates(processor: Processor, template: Template, texts: Sequen
 class SideBySide:
     """Candidates of questions in rows of N tokens, all but each one's last, padded behind the fewer.
 
-    The first dimension, G, is Q, or 1 if all questions have the same. Padding sees itself, and counts for a candidate
-    C that nobody has.
+    The first dimension, G, is Q, or 1 if all questions have the same. Padding sees padding alone, and counts for a
+    candidate C that nobody has.
 
     Attributes:
         tokens: (G, N).
@@ -115,9 +115,7 @@ def side_by_side(candidates: Sequence[Candidates], device: torch.device) -> Side
             tokens[row, own], targets[row, own] = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
             depths[row, own], owners[row, own], first[row, number] = torch.arange(len(ids) - 1), number, ids[0]
             place += len(ids) - 1
-    same = owners[:, :, None] == owners[:, None]
-    tree_mask = same & (depths[:, :, None] >= depths[:, None]) & (owners < most)[:, None]
-    tree_mask |= torch.eye(width, dtype=torch.bool)
+    tree_mask = (owners[:, :, None] == owners[:, None]) & (depths[:, :, None] >= depths[:, None])
     laid = (each.to(device) for each in (tokens, depths, tree_mask, targets, owners, first))
     return SideBySide(*laid)
 

@@ -122,7 +122,7 @@ def test_questions_end_at_different_steps_and_have_candidates_of_their_own(tmp_p
     for end in {token for answer in answers for token in answer}:
         found = [answer.token_ids for answer in greedy_answers(backbone, batch, 6, end_token_id=end)]
         assert found == [answer[: answer.index(end)] if end in answer else answer for answer in answers]
-    own = [Candidates(("a", "b"), ((5, 6, 7), (5, 8))), Candidates(("a", "b", "c"), ((9,), (5, 6), (7, 8, 9, 4)))]
+    own = [Candidates(("a", "b"), ((5, 6, 7), (5, 8))), Candidates(("a", "b", "c"), ((9,), (5, 6), (7, 8, 9, 4, 5, 6)))]
     own.append(own[0])
     for sample, values in enumerate(own_log_probabilities(backbone, batch, own)):
         expected = candidate_log_probabilities(backbone, batch, own[sample])[sample]
