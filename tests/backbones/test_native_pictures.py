@@ -31,7 +31,10 @@ def library_ids(folder: Path, name: str, sample: Sample, goes_on: bool) -> list[
         LlavaProcessor,
     )
 
-    images, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    images, tokenizer = (
+        AutoImageProcessor.from_pretrained(folder, trust_remote_code=False),
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+    )
     own = {"chat_template": tokenizer.chat_template}
     if name == "llava":
         processor: Any = LlavaProcessor(images, tokenizer, 4, "default", num_additional_image_tokens=1, **own)

@@ -56,7 +56,7 @@ def library_states(folder: Path, tower: str, layer: int) -> Tensor:
         return torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(folder / "tower", dtype=torch.float64).eval()
+    model = AutoModel.from_pretrained(folder / "tower", dtype=torch.float64, trust_remote_code=False).eval()
     model = getattr(model, "vision_model", model)
     return model(pixels_for(), output_hidden_states=True).hidden_states[layer]
 
@@ -194,7 +194,10 @@ def test_pixels_are_the_librarys(tmp_path: Path, tower: str) -> None:
     store_pair(tmp_path, tower.partition(" in ")[0])
     if tower.endswith("words"):
         (tmp_path / "tower" / "preprocessor_config.json").write_text(json.dumps(OLDER))
-    library, ours = AutoImageProcessor.from_pretrained(tmp_path / "tower"), stored_pair(tmp_path).processor()
+    library, ours = (
+        AutoImageProcessor.from_pretrained(tmp_path / "tower", trust_remote_code=False),
+        stored_pair(tmp_path).processor(),
+    )
     generator = numpy.random.default_rng(0)
     for height, width in ((16, 16), (33, 40), (200, 31), (17, 150)):
         picture = generator.integers(0, 255, (height, width, 3), numpy.uint8)

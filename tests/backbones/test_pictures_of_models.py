@@ -102,7 +102,10 @@ def library_inputs(folder: Path, name: str, sample: Sample) -> dict[str, torch.T
         Qwen2VLVideoProcessor,
     )
 
-    images, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    images, tokenizer = (
+        AutoImageProcessor.from_pretrained(folder, trust_remote_code=False),
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+    )
     if name == "llava":
         processor: Any = LlavaProcessor(images, tokenizer, 4, "default", num_additional_image_tokens=1)
     elif name == "qwen":

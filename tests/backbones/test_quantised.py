@@ -288,7 +288,11 @@ def test_nf4_is_what_transformers_loads(folder: Path) -> None:
     backbone = quantised(folder, "nf4", "float32")
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     library = AutoModelForCausalLM.from_pretrained(
-        folder / "language", quantization_config=settings, device_map="cpu", dtype=torch.float32
+        folder / "language",
+        trust_remote_code=False,
+        quantization_config=settings,
+        device_map="cpu",
+        dtype=torch.float32,
     )
     for name, module in library.named_modules():
         if hasattr(module, "quant_state"):

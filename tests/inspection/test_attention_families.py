@@ -101,7 +101,11 @@ def test_maps_of_every_tower(tmp_path: Path, tower: str) -> None:
     if not tower.startswith(("timm", "open_clip")):
         from transformers import AutoModel
 
-        model = AutoModel.from_pretrained(tmp_path / "tower", attn_implementation="eager").eval().double()
+        model = (
+            AutoModel.from_pretrained(tmp_path / "tower", attn_implementation="eager", trust_remote_code=False)
+            .eval()
+            .double()
+        )
         model = getattr(model, "vision_model", model)
         expected = model(batch.pixel_values, output_attentions=True).attentions
         for sample, layers in enumerate(found):

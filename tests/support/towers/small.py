@@ -43,7 +43,11 @@ def small_tower(kind: str, attention: str, dtype: torch.dtype = torch.float64) -
     config = CONFIG_MAPPING[name](**SIZES, **{**KINDS, **ROTATED}[kind])
     config._attn_implementation = attention
     torch.manual_seed(0)
-    tower = Idefics3VisionTransformer(config) if name == "idefics3_vision" else AutoModel.from_config(config)
+    tower = (
+        Idefics3VisionTransformer(config)
+        if name == "idefics3_vision"
+        else AutoModel.from_config(config, trust_remote_code=False)
+    )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in tower.parameters():
