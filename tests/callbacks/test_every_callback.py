@@ -192,7 +192,7 @@ def test_the_padding_share_is_that_of_all_rows_of_a_step_on_all_devices() -> Non
     """Two micro-batches and two equal devices; 16 patches, CLS and all prompt rows but one stand for a picture."""
     attachment = Attachment(visual_prompts=DeepPrompts([0], 1, 3, WIDTH, 0.0), visual_rows_to_text="official")
     logged: list[tuple[str, float]] = []
-    shape = SimpleNamespace(patches=16, vision_rows_in_front=1)
+    shape = SimpleNamespace(connected_patches=16, vision_rows_in_front=1)
     shaped = SimpleNamespace(shape=shape, attachment=attachment)
     module = SimpleNamespace(
         backbone=SimpleNamespace(rows_of_runs=partial(Backbone.rows_of_runs, shaped)),
