@@ -17,6 +17,8 @@ from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_K
 from lightning_m2pt.errors import BadInputError
 
 KEYS_LISTED = 16
+NO_WHOLE_NUMBER = "invalid literal for int() with base 10: "
+"""What Python says before the text."""
 NO_TYPE_OF_SEVERAL = re.compile(
     r"Union subtypes (?:Subtypes: \[[^]]*\] )?Errors: ((?:Expected an? <class '[\w.]+'> )+)"
     r"Given value type: <class '\w+'> Given value: (.*?)(?= Given value|$)"
@@ -148,9 +150,7 @@ def complaint_of(message: str) -> Complaint:
         limits = restricted.group(2).replace("v", "")
         return Complaint(".".join(keys), f"{restricted.group(1)[:40]} is out of range", f"a whole number {limits}")
     if no_number:
-        reason = (
-            no_number.group(1).removeprefix("invalid literal for int() with base 10: ").removesuffix(" not a number")
-        )
+        reason = no_number.group(1).removeprefix(NO_WHOLE_NUMBER).removesuffix(" not a number")
         return Complaint(".".join(keys), f"{reason[:60]} does not fit", "a whole number")
     if short:
         return Complaint(".".join(keys), f"no class of this kind is called {short.group(1)}", A_COMPONENT)
