@@ -10,6 +10,8 @@ from torch import Tensor
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.backbones.quantised import quantised_layers
 from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.testing.passes import batch_for, check_like_library, logits_of
 from lightning_m2pt.tuning.losses import supervised_rows
@@ -101,3 +103,23 @@ def test_packed_layers_are_the_model_with_their_dequantised_weights(tmp_path: Pa
     unbuilt = stored_pair(tmp_path, "float64", quantization=quantization)
     unbuilt.build_on_meta()
     assert unbuilt.base_bytes() == packed.base_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "trains", "in_sequence"), [("auto", True, True), ("auto", False, False), ("prefix", True, False)]
+)
+def test_prompts_stand_in_the_sequence_while_layers_of_the_tower_draw(
+    tmp_path: Path, path: str, trains: bool, in_sequence: bool
+) -> None:
+    """As keys and values they would run, and draw, once for all samples of a batch."""
+    store_pair(tmp_path)
+    backbone = loaded(tmp_path)
+    prompts = M2PT(3, 0, interaction=False, visual_rows_to_text="none", path=path)  # type: ignore[arg-type]
+    method = Combined([Lora(2, vision=True, dropout=0.5, interaction=False), prompts])
+    method.build(backbone, torch.Generator().manual_seed(7))
+    method.train(trains)
+    method.attach(backbone)
+    backbone.visual_rows(batch_for(backbone).pixel_values)
+    assert all(bool(block._forward_pre_hooks) == in_sequence for block in backbone.tower_blocks())
+    method.detach(backbone)
+    assert not any(block._forward_pre_hooks for block in backbone.tower_blocks())
