@@ -1,5 +1,6 @@
 """Where a model's folder keeps its chat template, in the order in which the library looks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def tokenizer_chat_template(folder: Path, tokenizer: "PreTrainedTokenizerFast") 
 
 
 def processor_chat_template(
-    folder: Path, tokenizer: "PreTrainedTokenizerFast", image_token_id: int
+    folder: Path, tokenizer: "PreTrainedTokenizerFast", image_token_id: int, around_ids: Sequence[int] = ()
 ) -> ChatTemplate | None:
     """Returns the chat template of a model of text and pictures, its processor's before its tokenizer's.
 
@@ -43,6 +44,7 @@ def processor_chat_template(
         folder: The model's.
         tokenizer: It was read from the folder.
         image_token_id: The token that stands for a picture in what the template writes, as the model's settings say.
+        around_ids: The two tokens that the template writes around it and a picture's layout holds, too, if there are.
 
     Raises:
         BadInputError: If a file that may hold it cannot be read, or the tokenizer does not know the image token.
@@ -55,15 +57,16 @@ def processor_chat_template(
             expected="the token that stands for a picture in the model's texts",
             hint="take the tokenizer that belongs to the model",
         )
+    begin, end = tokenizer.convert_ids_to_tokens(list(around_ids)) or ("", "")
     for name in (TEMPLATE_FILE, OLD_TEMPLATE_FILE, PROCESSOR_SETTINGS):
         path = folder / name
         if not path.is_file():
             continue
         text = read_text(path) if name == TEMPLATE_FILE else default_of(read_json(path, KEY).get(CHAT_TEMPLATE))
         if text is not None:
-            return ChatTemplate(text, str(path), True, image_token, end_tokens(folder))
+            return ChatTemplate(text, str(path), True, image_token, (begin, end), end_tokens(folder))
     text, path = default_of(tokenizer.chat_template), folder / TOKENIZER_SETTINGS
-    return None if text is None else ChatTemplate(text, str(path), False, image_token, end_tokens(folder))
+    return None if text is None else ChatTemplate(text, str(path), False, image_token, (begin, end), end_tokens(folder))
 
 
 def default_of(stored: Any) -> str | None:  # noqa: ANN401  (whatever a JSON file holds)

@@ -115,7 +115,9 @@ class VisionLanguageModel(CausalDecoding):
         """Returns the folder's tokenizer and the library's image processor."""
         rules_of = partial(self.family.picture_rules, self.files.config)
         tokenizer, shape = load_tokenizer(self.folder), self.shape
-        own = processor_chat_template(self.folder, tokenizer, self.family.picture_tokens(self.files.config)[0])
+        config = self.files.config
+        around = self.family.tokens_around_picture(config)
+        own = processor_chat_template(self.folder, tokenizer, self.family.picture_tokens(config)[0], around)
         return library_processor(self.folder, tokenizer, rules_of, shape.image_size, shape.vocabulary_size, own)
 
     def check_files(self) -> None:

@@ -95,9 +95,17 @@ class ChatForm:
         self.system = system
         self.renderer = ChatRenderer(tokenizer, template)
         self.words: dict[Shape, list[str]] = {}
-        self.image_token = template.image_token or PICTURE
+        begin, end = template.image_around
+        self.image_token = begin + template.image_token + end or PICTURE
         self._refuse_endless()
-        self.content = self._content_form("parts" if template.image_token else "text")
+        first: Content = "parts" if template.image_token else "text"
+        try:
+            self.content = self._content_form(first)
+        except BadInputError:
+            if not begin + end:
+                raise
+            self.image_token = template.image_token  # it leaves what stands around a picture to the layout
+            self.content = self._content_form(first)
         self.control = control_tokens(tokenizer, template.text + template.image_token)
         tail = self.words_of(Shape(1, ONE_IMAGE, goes_on=False))[-1]
         found = re.match(rf"\s*({alternatives(added_tokens(tokenizer)).pattern})", tail)
@@ -110,8 +118,10 @@ class ChatForm:
     def _refuse_endless(self) -> None:
         """Tries the template where it can take little, before it runs in this process."""
 
+        contents: tuple[Content, ...] = ("parts", "text")
+
         def try_all() -> None:
-            for content in ("parts", "text"):
+            for content in contents:
                 self.content = content
                 for goes_on in (False, True):
                     with suppress(BadInputError):

@@ -37,6 +37,8 @@ class ChatTemplate:
             front of what such a template writes without one, and never does for a tokenizer's own.
         image_token: The token that stands for a picture in what it writes. Empty: the model has no such token; our own
             mark is put into the question's text.
+        image_around: Tokens that a picture's layout begins and ends with and that the template may write itself; there
+            they are taken out of what it writes, so that none stands there twice.
         other_end_token_ids: Tokens that end an answer beside the tokenizer's end token, as the model's generation
             settings list them.
     """
@@ -45,6 +47,7 @@ class ChatTemplate:
     source: str
     of_processor: bool = False
     image_token: str = ""
+    image_around: tuple[str, str] = ("", "")
     other_end_token_ids: tuple[int, ...] = ()
 
     def digest(self, system: str = "") -> str:

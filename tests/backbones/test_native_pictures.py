@@ -12,9 +12,21 @@ from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID
 from lightning_m2pt.inputs.collate import encoded_sample
 from lightning_m2pt.inputs.named_templates import NATIVE
 from lightning_m2pt.inputs.samples import Sample, Turn
-from tests.support.whole_models import idefics3_config, llava_config, onevision_config, write_whole_model
+from tests.support.whole_models import (
+    CHAT,
+    idefics3_config,
+    llava_config,
+    onevision_config,
+    qwen_config,
+    write_whole_model,
+)
 
-CONFIGS = {"llava": llava_config, "onevision": onevision_config, "idefics3": idefics3_config}
+CONFIGS: dict[str, Any] = {
+    "llava": llava_config,
+    "onevision": onevision_config,
+    "idefics3": idefics3_config,
+    "qwen": qwen_config,
+}
 SIZES = [(40, 13), (16, 16), (9, 31), (21, 47)]
 """Width and height of four pictures."""
 OF_SAMPLES: tuple[Sequence[int], ...] = ([0], [1, 3], [])
@@ -29,6 +41,8 @@ def library_ids(folder: Path, name: str, sample: Sample, goes_on: bool) -> list[
         LlavaOnevisionProcessor,
         LlavaOnevisionVideoProcessor,
         LlavaProcessor,
+        Qwen2_5_VLProcessor,
+        Qwen2VLVideoProcessor,
     )
 
     images, tokenizer = (
@@ -38,6 +52,9 @@ def library_ids(folder: Path, name: str, sample: Sample, goes_on: bool) -> list[
     own = {"chat_template": tokenizer.chat_template}
     if name == "llava":
         processor: Any = LlavaProcessor(images, tokenizer, 4, "default", num_additional_image_tokens=1, **own)
+    elif name == "qwen":
+        tokenizer.image_token, tokenizer.video_token = "<image>", "<video>"
+        processor = Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), **own)
     elif name == "onevision":
         settings = {"vision_aspect_ratio": "anyres_max_2", **own}
         processor = LlavaOnevisionProcessor(images, tokenizer, LlavaOnevisionVideoProcessor(), 16, "full", **settings)
@@ -57,6 +74,9 @@ def library_ids(folder: Path, name: str, sample: Sample, goes_on: bool) -> list[
 @pytest.mark.parametrize("name", CONFIGS)
 def test_tokens_are_the_library_s(tmp_path: Path, name: str) -> None:
     write_whole_model(tmp_path, CONFIGS[name]())
+    if name == "qwen":  # its template writes what a layout has around a picture
+        around = CHAT.replace("<image>\n", "<row_3_col_2><image><row_3_col_3>")
+        (tmp_path / "chat_template.jinja").write_text(around)
     processor = VisionLanguageModel(str(tmp_path)).processor()
     image_token = processor.tokenizer.convert_tokens_to_ids("<image>")
     made = [numpy.zeros((height, width, 3), numpy.uint8) for width, height in SIZES]

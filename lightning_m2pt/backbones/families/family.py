@@ -99,6 +99,10 @@ class Family(ABC):
         """Returns the tokens that stand for pictures in the model's own texts."""
         return (config.image_token_id,)
 
+    def tokens_around_picture(self, config: Any) -> tuple[int, ...]:  # noqa: ANN401
+        """Returns the two tokens that a layout has around a picture and the model's chat template writes, too."""
+        return ()
+
     def picture_rules(self, config: Any, image_processor: Any, tokenizer: Any) -> PictureRules:  # noqa: ANN401
         """Returns how pictures become pixels and rows; here each is one tile and one run of rows.
 

@@ -81,9 +81,13 @@ class Qwen25Vl(Family):
         return config.image_token_id, config.video_token_id
 
     @override
+    def tokens_around_picture(self, config: Any) -> tuple[int, int]:
+        return config.vision_start_token_id, config.vision_end_token_id
+
+    @override
     def picture_rules(self, config: Any, image_processor: Any, tokenizer: Any) -> PictureRules:
         tower = config.vision_config
-        around = config.vision_start_token_id, config.vision_end_token_id
+        around = self.tokens_around_picture(config)
         sides = tower.patch_size, tower.temporal_patch_size, tower.spatial_merge_size
         return QwenVlGrid(image_processor, *sides, around)
 
