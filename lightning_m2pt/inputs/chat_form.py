@@ -112,12 +112,11 @@ class ChatForm:
         self.writes_end = found is not None
         self.end_of_turn = found[1] if found else str(tokenizer.eos_token)
         self.lead = self._lead()
-        begin, first = tokenizer.bos_token, self.words_of(Shape(1, (), goes_on=False))[0]
-        self.lacks_begin = template.of_processor and not (begin and first.startswith(str(begin)))
+        bos, words = tokenizer.bos_token, self.words_of(Shape(1, (), goes_on=False))[0]
+        self.lacks_begin = template.of_processor and not (bos and words.startswith(str(bos)))
 
     def _refuse_endless(self) -> None:
         """Tries the template where it can take little, before it runs in this process."""
-
         contents: tuple[Content, ...] = ("parts", "text")
 
         def try_all() -> None:
