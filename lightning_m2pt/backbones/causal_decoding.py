@@ -139,6 +139,8 @@ class CausalDecoding(Backbone, ABC):
             shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, self.attachment.raw_prompt_rows())
         prefix = self.learned_keys_and_values()
         wanted = nn.functional.pad(rows.labels[:, 1:] != IGNORED_LABEL, (0, 1))
+        if shared:  # samples without a picture may be alike up to their answers, and in them
+            shared = min(shared, int(wanted.any(dim=0).long().argmax()))
         given = self.decoder(), prefix, rows.embeddings, rows.positions, shared
         if shortcuts.supervised_rows_only:
             return run_behind_prefix(*given, wanted), rows.labels

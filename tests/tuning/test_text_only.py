@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.testing.random_backbone import random_batch
+from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import nothing_of
 from tests.support.small_training import Gradients, loader_of, module_with, one_step, small_trainer
 
@@ -45,6 +47,18 @@ def test_a_step_of_both_kinds_is_the_sum_of_both(tmp_path):
     for name, found in together.items():
         expected = sum(part[name] * count for part, count in zip(parts, tokens, strict=True)) / sum(tokens)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("alike", [4, 6, 7, 8, 9], ids=lambda alike: f"{alike} of 9 tokens alike")
+@pytest.mark.parametrize("rows_only", [True, False])
+def test_texts_that_are_alike_up_to_their_answers_lose_no_supervised_row(tmp_path, alike, rows_only):
+    module, batch = module_with(tmp_path, M2PT(3, 4, init="normal", init_std=0.5)), random_batch()
+    batch = without_picture(batch)
+    batch.input_ids[:, :alike] = batch.input_ids[0, :alike]
+    batch.labels = torch.where(batch.labels >= 0, batch.input_ids, batch.labels)
+    expected = supervised_rows(module.backbone, batch, EVERY_ROW).losses
+    found = supervised_rows(module.backbone, batch, Shortcuts(supervised_rows_only=rows_only)).losses
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_has_a_gradient_for_everything_even_where_numbers_are_infinite():
