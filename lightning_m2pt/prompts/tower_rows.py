@@ -275,7 +275,8 @@ def read_keys(block: nn.Module, place: PromptKeys, rows: Tensor) -> KeysAndValue
     The block's own forward runs until its attention has them: outside of what it recomputes or compiles.
     """
     forward: Any = type(block).forward
-    weight = next(tensor for name, tensor in block.named_parameters() if "norm" in name)
+    # Norms and low-rank matrices that are trained beside it are float32 whatever the block's type is, and smaller.
+    weight = max(block.parameters(), key=torch.numel)
     place.is_reading = True
     try:
         with suppress(KeysRead):
