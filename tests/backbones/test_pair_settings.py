@@ -1,18 +1,23 @@
 """What can be set of a pair does what it says: compiled blocks, kept features, packed layers."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.backbones.quantised import quantised_layers
 from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.system import file_hashes
 from lightning_m2pt.testing.passes import batch_for, check_like_library, logits_of
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
@@ -123,3 +128,78 @@ def test_prompts_stand_in_the_sequence_while_layers_of_the_tower_draw(
     assert all(bool(block._forward_pre_hooks) == in_sequence for block in backbone.tower_blocks())
     method.detach(backbone)
     assert not any(block._forward_pre_hooks for block in backbone.tower_blocks())
+
+
+def doubled(file: Path) -> None:
+    save_file({name: tensor * 2 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+
+def changed(path: Path, **values: Any) -> None:
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**content, **values}))
+
+
+PARTS_OF_A_NAME: dict[str, Callable[[Path], object]] = {
+    "tower": lambda pair: changed(pair / "tower" / "config.json", layer_norm_eps=1e-3),
+    "pictures": lambda pair: changed(pair / "tower" / "preprocessor_config.json", image_mean=[0.1, 0.2, 0.3]),
+    "tower's weights": lambda pair: doubled(pair / "tower" / "model.safetensors"),
+    "projector": lambda pair: doubled(pair / "projector.safetensors"),
+    "language model": lambda pair: changed(pair / "language" / "config.json", rms_norm_eps=1e-3),
+    "language model's weights": lambda pair: doubled(pair / "language" / "model.safetensors"),
+    "index": lambda pair: changed(pair / "language" / "model.safetensors.index.json", weight_map={}),
+    "tokenizer": lambda pair: changed(pair / "language" / "tokenizer.json", version="2.0"),
+    "tokenizer's settings": lambda pair: changed(pair / "language" / "tokenizer_config.json", legacy=True),
+}
+
+
+@pytest.mark.parametrize("what", PARTS_OF_A_NAME)
+def test_everything_a_pair_is_built_from_is_in_its_name(tmp_path: Path, what: str) -> None:
+    store_pair(tmp_path, "siglip")
+    before = stored_pair(tmp_path).fingerprint()
+    assert before.startswith("pair:")
+    PARTS_OF_A_NAME[what](tmp_path)
+    assert stored_pair(tmp_path).fingerprint() != before
+
+
+def test_what_is_taken_from_the_tower_is_in_a_pairs_name(tmp_path: Path) -> None:
+    store_pair(tmp_path, "siglip")
+    choices: list[dict[str, Any]] = [{}, {"feature_layer": -1}, {"feature_layer": -1, "feature_norm": True}]
+    assert len({stored_pair(tmp_path, **choice).fingerprint() for choice in choices}) == len(choices)
+
+
+def test_kept_features_know_of_the_norm(tmp_path: Path) -> None:
+    store_pair(tmp_path, "siglip")
+    kept, found = str(tmp_path / "features"), []
+    for cache in (kept, None):
+        for norm in (False, True):
+            backbone = loaded(tmp_path, feature_cache=cache, feature_layer=-1, feature_norm=norm)
+            found.append(loss_and_gradients(backbone, visual_length=0)["losses"])
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[3])
+    assert not torch.equal(found[0], found[1])
+
+
+def test_a_pair_takes_no_more_rows_than_its_language_model(tmp_path: Path) -> None:
+    store_pair(tmp_path)
+    rotation = {"rope_type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6, "factor": 4.0}
+    changed(
+        tmp_path / "language" / "config.json",
+        rope_scaling={**rotation, "original_max_position_embeddings": 32},
+        rope_parameters=None,
+    )
+    shape = stored_pair(tmp_path).shape
+    assert shape.maximum_positions == 32
+    assert "longrope" in shape.end_of_positions
+
+
+@pytest.mark.parametrize("file", ["tower/model.safetensors", "language/model.safetensors", "projector.safetensors"])
+def test_every_file_that_changed_unseen_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    monkeypatch.setattr(file_hashes, "SETTLED_SECONDS", -1.0)
+    store_pair(tmp_path)
+    backbone = stored_pair(tmp_path)
+    backbone.fingerprint()
+    backbone.verify_files()
+    place = (tmp_path / file).resolve()
+    monkeypatch.setitem(file_hashes._known, (place, file_hashes.stamp_of(place)), "0" * 64)
+    with pytest.raises(BadInputError, match="changed, though size and times are what they were"):
+        backbone.verify_files()

@@ -39,10 +39,14 @@ OF_SAMPLES = [[0], [1, 2], [], [2]]
 PATCH = 3 * 2 * 4 * 4
 
 
-def both(folder: Path) -> tuple[VisionLanguageModel, Any]:
+def both(folder: Path, merged: int = 2) -> tuple[VisionLanguageModel, Any]:
     from transformers import AutoModelForImageTextToText
 
-    write_whole_model(folder, qwen_config())
+    config = qwen_config()
+    config["vision_config"]["spatial_merge_size"] = merged
+    write_whole_model(folder, config)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, "merge_size": merged}))
     backbone = VisionLanguageModel(str(folder), dtype="float64")
     backbone.load()
     library = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float64, trust_remote_code=False)
@@ -54,7 +58,7 @@ def pictures() -> list[torch.Tensor]:
     return [torch.randn(lines * columns, PATCH, generator=generator).double() for _, lines, columns in GRIDS]
 
 
-def batch_and_samples(answer: int = 0) -> tuple[Batch, list[dict[str, torch.Tensor]]]:
+def batch_and_samples(answer: int = 0, merged: int = 2) -> tuple[Batch, list[dict[str, torch.Tensor]]]:
     """Returns a batch of ours, and each of its samples as the library reads it."""
     generator, made = torch.Generator().manual_seed(0), pictures()
     ids, spans, samples = [], [], []
@@ -64,7 +68,7 @@ def batch_and_samples(answer: int = 0) -> tuple[Batch, list[dict[str, torch.Tens
         for each in shown:
             behind = torch.randint(4, 55, (2,), generator=generator).tolist()
             ours += [IMAGE_TOKEN_ID, *behind]
-            theirs += [IMAGE_TOKEN] * (len(made[each]) // 4) + behind
+            theirs += [IMAGE_TOKEN] * (len(made[each]) // merged**2) + behind
         ids.append(numpy.array(ours))
         spans.append(numpy.where(ids[-1] < 0, int(Span.IMAGE), int(Span.QUESTION)))
         spans[-1][len(ours) - answer :] = Span.ANSWER
@@ -91,6 +95,7 @@ def batch_and_samples(answer: int = 0) -> tuple[Batch, list[dict[str, torch.Tens
 def test_logits_positions_and_answers_are_the_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, library = both(tmp_path)
     batch, samples = batch_and_samples()
+    assert backbone.never_answered == (IMAGE_TOKEN, 58)
     with torch.no_grad(), float64_islands(monkeypatch, library):
         found = backbone.logits(backbone(batch).hidden_states)
         for sample, given in enumerate(samples):
@@ -101,6 +106,20 @@ def test_logits_positions_and_answers_are_the_librarys(tmp_path: Path, monkeypat
             **given, max_new_tokens=6, do_sample=False, eos_token_id=None, suppress_tokens=[IMAGE_TOKEN, 58]
         )
         assert answer.token_ids == generated[0, given["input_ids"].shape[1] :].tolist()
+
+
+def test_rows_of_another_number_of_patches_have_the_librarys_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, library = both(tmp_path, merged=1)
+    batch, samples = batch_and_samples(merged=1)
+    counts = [lines * columns for _, lines, columns in batch.picture_sizes.tolist()]
+    assert backbone.rows_of_runs(batch.pixel_values, batch.picture_sizes) == counts
+    with torch.no_grad(), float64_islands(monkeypatch, library):
+        found = backbone.logits(backbone(batch).hidden_states)
+        for sample, given in enumerate(samples):
+            expected = library(**given).logits[0]
+            torch.testing.assert_close(found[sample, : len(expected)], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_paths_have_one_loss_and_one_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +240,8 @@ def test_positions_by_value() -> None:
         [4, 5, 7, 8, 7, 8, 9, 10],
     ]
     assert behind(positions + within).tolist()[0][-3:] == [5, 6, 7]
+    tall = coded(torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]))  # a picture of three lines and one column
+    assert behind(tall + 4)[-1] == behind(coded(tall * 0, torch.tensor([0, 1, 2])) + 4)[-1] == 7
 
 
 def test_the_published_form_is_read(tmp_path: Path) -> None:

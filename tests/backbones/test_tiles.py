@@ -1,5 +1,6 @@
 """Families whose pictures are several tiles: the library's logits, answers and features for pictures of every form."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_logits_and_answers_are_the_librarys(tmp_path: Path, monkeypatch: pytest
             expected = case.library(**given).logits[0]
             torch.testing.assert_close(found[sample, : len(expected)], expected, rtol=1e-12, atol=1e-12)
     suppressed = list(case.backbone.never_answered)
+    assert suppressed == ([59, 58] if name == "onevision" else [59])  # pictures' and videos'
     for answer, given in zip(greedy_answers(case.backbone, case.batch, 5, end_token_id=-1), case.samples, strict=True):
         generated = case.library.generate(
             **given, max_new_tokens=5, do_sample=False, eos_token_id=None, suppress_tokens=suppressed
@@ -161,6 +163,28 @@ def test_rows_are_known_by_arithmetic(tmp_path: Path, name: str) -> None:
         rows = case.backbone.connected_rows(case.batch.pixel_values, case.batch.picture_sizes)
     assert case.backbone.rows_of_runs(case.batch.pixel_values, case.batch.picture_sizes) == rows.counts
     assert len(rows.rows) == len(rows.spans) == sum(rows.counts)
+    assert set(rows.spans.tolist()) == {Span.PATCH}
+
+
+@pytest.mark.parametrize("name", ["onevision", "next"])
+def test_what_a_configuration_leaves_out_is_as_in_the_library(tmp_path: Path, name: str) -> None:
+    config = CONFIGS[name]()
+    write_whole_model(tmp_path, config)
+    before = VisionLanguageModel(str(tmp_path)).shape.vision_layers
+    for key in ("vision_feature_layer", "vision_feature_select_strategy"):
+        del config[key]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    backbone = VisionLanguageModel(str(tmp_path))
+    assert backbone.shape.vision_layers == before
+    backbone.check_files()
+
+
+def test_a_pixel_shuffle_that_does_not_divide_a_line_of_patches_is_refused(tmp_path: Path) -> None:
+    config = {**idefics3_config(), "scale_factor": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInputError, match="3 does not divide a line of 4 patches") as caught:
+        VisionLanguageModel(str(tmp_path))
+    assert "scale_factor" in caught.value.where
 
 
 @pytest.mark.parametrize("name", ["onevision", "next", "idefics3"])

@@ -147,6 +147,31 @@ def test_the_fingerprint_is_of_what_decides_numbers(tmp_path: Path) -> None:
     assert name() != second
 
 
+def content_changed(path: Path, **values: Any) -> None:
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**content, **values}))
+
+
+PARTS_OF_A_NAME: dict[str, Callable[[Path], object]] = {
+    "tower": lambda folder: reconfigured(folder, lambda own: own["vision_config"].update(layer_norm_eps=1e-3)),
+    "language model": lambda folder: reconfigured(folder, lambda own: own["text_config"].update(rms_norm_eps=1e-3)),
+    "weights": lambda folder: rewritten(folder, lambda own: {name: one * 2 for name, one in own.items()}),
+    "index": lambda folder: content_changed(folder / "model.safetensors.index.json", weight_map={}),
+    "tokenizer": lambda folder: content_changed(folder / "tokenizer.json", version="2.0"),
+    "tokenizer's settings": lambda folder: content_changed(folder / "tokenizer_config.json", legacy=True),
+    "processor": lambda folder: content_changed(folder / "processor_config.json", image_seq_length=9),
+}
+
+
+@pytest.mark.parametrize("what", PARTS_OF_A_NAME)
+def test_everything_a_model_is_built_from_is_in_its_name(tmp_path: Path, what: str) -> None:
+    write_whole_model(tmp_path, llava_config())
+    before = VisionLanguageModel(str(tmp_path)).fingerprint()
+    assert before.startswith("whole:")
+    PARTS_OF_A_NAME[what](tmp_path)
+    assert VisionLanguageModel(str(tmp_path)).fingerprint() != before
+
+
 @pytest.mark.parametrize("size", [(1, 400), (335, 337), (16, 16), (50, 9)])
 def test_pictures_are_the_librarys(tmp_path: Path, size: tuple[int, int]) -> None:
     from PIL import Image

@@ -17,6 +17,7 @@ from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID
 from lightning_m2pt.inputs.images import open_image, upright_size
 from lightning_m2pt.inputs.picture_layout import PictureLayout
 from lightning_m2pt.inputs.picture_rules.idefics3 import Idefics3Tiles
+from lightning_m2pt.inputs.picture_rules.llava_next import LlavaNextTiles
 from lightning_m2pt.inputs.picture_rules.llava_onevision import LlavaOnevisionTiles
 from lightning_m2pt.inputs.picture_rules.one_tile import OneTile
 from lightning_m2pt.inputs.picture_rules.qwen_vl import QwenVlGrid
@@ -108,6 +109,32 @@ def test_onevisions_rows_are_those_of_the_librarys_processor(width: int, height:
     assert found.size == (len(found.pixels), height, width)
 
 
+def llava_next() -> LlavaNextTiles:
+    from transformers import LlavaNextImageProcessor
+
+    crop = {"height": TILE, "width": TILE}
+    images = LlavaNextImageProcessor(size={"shortest_edge": TILE}, crop_size=crop, image_grid_pinpoints=RESOLUTIONS)
+    return LlavaNextTiles(images, TILE, TILE // PATCH, RESOLUTIONS)
+
+
+@settings(max_examples=EXAMPLES // 3, deadline=None)
+@given(width=SIDES, height=SIDES)
+@example(1, 60)
+@example(60, 1)
+@example(48, 36)  # twelve tiles: OneVision would make their grid smaller
+def test_llava_nexts_rows_are_those_of_the_librarys_processor(width: int, height: int) -> None:
+    from transformers import LlavaNextProcessor
+
+    rules, tokenizer = llava_next(), tokenizer_with("<image>")
+    library = LlavaNextProcessor(rules.image_processor, tokenizer, PATCH, "default", num_additional_image_tokens=1)
+    (found,) = rules.prepared([picture(width, height)], "a picture")
+    expected = library(text="<image>", images=picture(width, height), return_tensors="pt")
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    assert sum(found.layout.rows) == int((expected["input_ids"] == image_token).sum())
+    assert torch.equal(found.pixels, expected["pixel_values"][0])
+    assert found.size == (len(found.pixels), height, width)
+
+
 def test_onevisions_samples_of_several_pictures_have_one_tile_of_each() -> None:
     rules, sizes = onevision(), [(30, 11), (8, 8), (1, 60)]
     found = rules.prepared([picture(*size) for size in sizes], "a sample")
@@ -130,6 +157,9 @@ def test_onevisions_samples_of_several_pictures_have_one_tile_of_each() -> None:
 @example(60, 1, 4 * TILE, True, True)
 @example(33, 34, 30, True, True)
 @example(2, 5, 19, True, True)  # a side that is made even takes a tile more
+@example(5, 2, 19, True, True)
+@example(1, 4, 30, True, True)  # what is left of a number of pixels behind its point takes none
+@example(4, 1, 30, True, True)
 @example(9, 8, TILE, True, False)
 def test_idefics3s_tokens_and_tiles_are_those_of_the_librarys_processor(
     width: int, height: int, longest: int, splits: bool, resizes: bool
