@@ -109,14 +109,31 @@ def library_processor(
     """
     image_processor = library_image_processor(folder)
     path, _ = image_settings(folder)
+    rules = tried(lambda: rules_of(image_processor, tokenizer), type(image_processor).__name__, path)
+    return LibraryProcessor(tokenizer, rules, image_size, vocabulary_size, chat_template)
+
+
+def tried(rules_of: Callable[[], PictureRules], name: str, path: Path) -> PictureRules:
+    """Returns rules that have prepared a small picture.
+
+    Args:
+        rules_of: Makes them.
+        name: The library's class.
+        path: The file with its settings, for messages.
+
+    Raises:
+        BadInputError: If the library does not work with its settings, or the pictures do not fit the model.
+    """
     try:
-        rules = rules_of(image_processor, tokenizer)
-        rules.prepared([Image.new("RGB", (3, 2))], str(path))
+        rules = rules_of()
+        pixels = rules.prepared([Image.new("RGB", (3, 2))], str(path))[0].pixels
     except BadInputError as error:
         raise BadInputError(error.what, where=str(path), expected=error.expected, hint=error.hint) from error
     except Exception as error:  # whatever the library makes of settings that contradict each other
-        raise unusable(path, type(image_processor).__name__, error) from error
-    return LibraryProcessor(tokenizer, rules, image_size, vocabulary_size, chat_template)
+        raise unusable(path, name, error) from error
+    if not bool(pixels.isfinite().all()):
+        raise BadInputError("a black picture becomes infinite numbers", where=str(path), expected="finite pixels")
+    return rules
 
 
 def library_image_processor(folder: Path) -> Any:  # noqa: ANN401

@@ -239,6 +239,19 @@ def test_names_of_a_model_follow_its_content_alone(tmp_path: Path) -> None:
     assert stored_pair(tmp_path / "other").fingerprint() != one.fingerprint()
 
 
+def test_what_prepares_pictures_is_part_of_the_name(tmp_path: Path) -> None:
+    store_pair(tmp_path, "siglip")
+    picture = numpy.random.default_rng(0).integers(0, 256, (60, 90, 3), numpy.uint8)
+    found = []
+    for kind in ("siglip", "dinov3"):
+        settings = {**LIBRARY_PICTURES["siglip"], "image_processor_type": LIBRARY_PICTURES[kind]["image_processor_type"]}
+        (tmp_path / "tower" / "preprocessor_config.json").write_text(json.dumps(settings))
+        found.append(stored_pair(tmp_path))
+    (one, other) = (backbone.processor().image(picture) for backbone in found)
+    assert not torch.equal(one, other)
+    assert found[0].fingerprint() != found[1].fingerprint()
+
+
 def test_a_tower_in_shards_is_read(tmp_path: Path) -> None:
     store_pair(tmp_path, "siglip")
     file = tmp_path / "tower" / "model.safetensors"

@@ -24,7 +24,7 @@ from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import KEY as LANGUAGE_KEY
 from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
-from lightning_m2pt.backbones.library_processor import LibraryProcessor
+from lightning_m2pt.backbones.library_processor import LibraryProcessor, tried
 from lightning_m2pt.backbones.pairs.files import PairFiles
 from lightning_m2pt.backbones.pairs.library_pass import library_tower_rows
 from lightning_m2pt.backbones.pairs.projector import described_projector
@@ -33,6 +33,7 @@ from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.towers.kind import KEY as TOWER_KEY
 from lightning_m2pt.backbones.towers.known import tower_of
+from lightning_m2pt.backbones.towers.picture_rules import PICTURE_FILE
 from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_connector
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
@@ -168,7 +169,11 @@ class TowerAndDecoder(CausalDecoding):
         tokenizer, pictures = load_tokenizer(self.language_folder), self.tower.pictures
         vocabulary, own = self.shape.vocabulary_size, tokenizer_chat_template(self.language_folder, tokenizer)
         if pictures.library_class:
-            rules = OneTile(pictures.library_processor(), pictures.size, self.shape.patches)
+            rules = tried(
+                lambda: OneTile(pictures.library_processor(), pictures.size, self.shape.patches),
+                pictures.library_class,
+                self.tower.folder / PICTURE_FILE,
+            )
             return LibraryProcessor(tokenizer, rules, pictures.size, vocabulary, own)
         look = (pictures.size, pictures.mean, pictures.std, pictures.interpolation, pictures.resize)
         return Processor(tokenizer, *look, vocabulary_size=vocabulary, chat_template=own)
@@ -185,6 +190,7 @@ class TowerAndDecoder(CausalDecoding):
         check_language_folder(self.language_folder, by_reference=True)
         check_tokenizer_files(self.language_folder)
         refuse_missing_package(self.quantization)
+        self.processor()
         if self.feature_cache is not None:
             self.feature_cache.check()
 

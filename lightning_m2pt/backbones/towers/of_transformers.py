@@ -67,7 +67,9 @@ class TransformersTower(Tower):
                 expected=f"a multiple of {self.sizes.patch_size}",
             )
         self.pictures = rule_of_library(folder, side, asked=image_size is not None)
-        self.described |= {"pictures": {**self.pictures.library_settings, **self.pictures.library_sizes}}
+        # The class too: its own defaults and the order of its steps decide pixels.
+        of_pictures = {"class": self.pictures.library_class, **self.pictures.library_settings}
+        self.described |= {"pictures": {**of_pictures, **self.pictures.library_sizes}}
 
     def _check_bounds(self, content: Mapping[str, Any], path: Path) -> None:
         """Looks whether what is built without asking further has a size; the library's defaults have."""

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_m2pt.backbones.config_values import bad_key, is_real, one_of, whole_number
+from lightning_m2pt.backbones.config_values import bad_key, one_of, whole_number
 from lightning_m2pt.backbones.foreign_code import INSTALLED_CODE_ONLY
 from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.backbones.library_processor import refuse_odd_colours
 from lightning_m2pt.backbones.towers.kind import KEY, PictureRule
 from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
 from lightning_m2pt.errors import BadInputError
@@ -40,9 +41,9 @@ def rule_of_library(folder: Path, side: int, *, asked: bool) -> PictureRule:
     for key in STEPS:
         one_of(content, key, path, (None, True), "the tower reads resized and normalised pictures")
     for key in ("image_mean", "image_std"):
-        values = content.get(key)
-        if not (isinstance(values, list) and len(values) == 3 and all(is_real(value) for value in values)):
-            raise bad_key(path, key, f"{values!r:.60} does not fit", "three numbers")
+        if content.get(key) is None:
+            raise bad_key(path, key, "this key is missing", "three numbers")
+    refuse_odd_colours(content, path)
     one_of(content, "resample", path, tuple(RESAMPLES), "")
     crops = content.get("do_center_crop", kind in ("CLIPImageProcessor", "BitImageProcessor"))
     made = edge(content, "crop_size" if crops else "size", path)
