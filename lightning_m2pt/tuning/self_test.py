@@ -1,8 +1,8 @@
 """Our forward passes against the libraries' own, on a few rows, with the weights, prompts and type that will be used.
 
-The fast paths call parts of a language model one by one, and are right for models of Llama's form alone. Where a model
-does more (norms on keys, layers without rotation, multipliers, capped scores), nothing would fail: it would train and
-answer wrongly. So nothing trains or answers before this has passed.
+The fast paths are right for the forms that ``backbones/proven_forms.py`` lists, and the reference takes little for
+granted, but not nothing. Where a model does more, nothing would fail: it would train and answer wrongly. So nothing
+trains or answers before this has passed.
 
 The rows are few: two invented pictures, of which the decoder sees a few rows, and three questions of a few tokens.
 """

@@ -244,7 +244,8 @@ def test_what_prepares_pictures_is_part_of_the_name(tmp_path: Path) -> None:
     picture = numpy.random.default_rng(0).integers(0, 256, (60, 90, 3), numpy.uint8)
     found = []
     for kind in ("siglip", "dinov3"):
-        settings = {**LIBRARY_PICTURES["siglip"], "image_processor_type": LIBRARY_PICTURES[kind]["image_processor_type"]}
+        named = {"image_processor_type": LIBRARY_PICTURES[kind]["image_processor_type"]}
+        settings = {**LIBRARY_PICTURES["siglip"], **named}
         (tmp_path / "tower" / "preprocessor_config.json").write_text(json.dumps(settings))
         found.append(stored_pair(tmp_path))
     (one, other) = (backbone.processor().image(picture) for backbone in found)
