@@ -164,7 +164,7 @@ class CausalDecoding(Backbone, ABC):
     ) -> tuple[Tensor, PastRows]:
         """Runs new rows behind past rows; prompt rows in the sequence are among these, unless all run again."""
         if isinstance(past, RowsRunAgain):
-            return run_again(self.decode_rows, past, embeddings, positions, visible, wanted)
+            return run_again(self._run_within_positions, past, embeddings, positions, visible, wanted)
         self._put_rows_into_sequence(self.decoder(), [])
         self._query_rows.rows = ()
         return append_rows(self.decoder(), past, embeddings, positions, visible, wanted)
@@ -207,6 +207,11 @@ class CausalDecoding(Backbone, ABC):
         self._language_token_path.remove()
         self._query_rows.remove()
         self._language_hooked = False
+
+    def _run_within_positions(self, embeddings: Tensor) -> Tensor:
+        """Runs whole sequences (B, S, D) behind prompt rows that stand among no past rows, but have positions."""
+        self.refuse_beyond_positions(embeddings.shape[1] + self.attachment.rows_before_text())
+        return self.decode_rows(embeddings)
 
     def _run_decoder(
         self, embeddings: Tensor, lasts: Tensor | None = None, places: Tensor | None = None

@@ -24,6 +24,7 @@ from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.testing.method_contract import method_contract
+from lightning_m2pt.testing.passes import batch_for
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch, write_configs
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
@@ -303,3 +304,16 @@ def test_an_architecture_that_is_not_legal_is_refused_before_weights_are_opened(
     with pytest.raises(BadInputError, match=message) as refusal:
         check_language_folder(tmp_path, by_reference=True)
     assert len(str(refusal.value).splitlines()) <= 3
+
+
+def test_answers_end_at_the_last_position_prompt_rows_counted(tmp_path: Path) -> None:
+    backbone = reference_backbone(tmp_path, "stablelm", max_position_embeddings=40)
+    attached(backbone)
+    questions = batch_for(backbone, answers=False)
+    rows = backbone.assembled(questions).embeddings.shape[1] + backbone.attachment.rows_before_text()
+    greedy_answers(backbone, questions, 40 - rows + 1, -5)  # the last token is not read any more
+    with pytest.raises(BadInputError, match="a sequence has 41 rows"):
+        greedy_answers(backbone, questions, 40 - rows + 2, -5)
+    candidates = Candidates(("a", "b"), tuple((token,) * (40 - rows + 2) for token in (5, 6)))
+    with pytest.raises(BadInputError, match="a sequence has 41 rows"):
+        candidate_log_probabilities(backbone, questions, candidates)
