@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         raise BadInputError(
             f"{type(experiment.data).__name__} is no evaluation set",
             where="data",
-            expected="an evaluation set, such as --data data_modules.mme.MME --data.root DIR",
+            expected="an evaluation set, such as --data data_modules.mme.MME --data.root DIR --data.template NAME",
             hint="`m2pt evaluate` takes the list under benchmarks",
         )
     experiment.benchmarks = [experiment.data]

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.commands.parsers.evaluate import argument_parser
 from experiments.configuration.cli import Experiment
+from experiments.configuration.parts import FILE_NAME
 from experiments.configuration.path_settings import absolute_paths, paths_in_names
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import (
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))
     names = own.benchmarks
-    if names is not None and names.lstrip().startswith("["):
+    if names is not None and (names.lstrip().startswith("[") or FILE_NAME.fullmatch(names)):
         rest, names = [*rest, "--benchmarks", names], None
     check_output(own)
     experiment = experiment_of(own.run, own.adapter, rest)

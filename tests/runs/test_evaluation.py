@@ -15,6 +15,7 @@ from data_modules.text_vqa import TextVQA
 from data_modules.vsr import VSR
 from experiments.commands.evaluate import evaluation_folder
 from experiments.commands.evaluate import main as evaluate
+from experiments.commands.parsers.predict import EXAMPLE
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
 from experiments.runs.prepare import check_experiment
@@ -242,3 +243,26 @@ def test_what_cannot_be_answered_is_refused_before_weights_load_and_before_tunin
     (tmp_path / "vsr" / "test.jsonl").unlink()
     assert m2pt(["train", *words, "--seed_everything", "1"]) == 2
     assert "test.jsonl" in capsys.readouterr().err
+
+
+def test_the_sets_may_be_a_file(tmp_path, capsys):
+    _, run = fitted([*small_words(tmp_path, steps=2), *set_words(tmp_path)])
+    (tmp_path / "sets.yaml").write_text(set_words(tmp_path, batch_size=2)[1])
+    assert evaluate(["--run", str(run), "--benchmarks", str(tmp_path / "sets.yaml")]) == 0
+    (folder,) = (run / "evaluations").iterdir()
+    assert {path.stem for path in (folder / "predictions").iterdir()} == {"mme", "vsr"}
+    capsys.readouterr()
+    assert m2pt(["evaluate", "--run", str(run), "--benchmarks", str(tmp_path / "none.yaml")]) == 2
+    assert capsys.readouterr().err.splitlines()[0].startswith("error: command line: benchmarks")
+
+
+PREDICT = re.compile(r"^m2pt predict --adapter DIR (.*) --output answers$", flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("of", ["help", "page"])
+def test_the_shown_command_for_one_set_is_complete(of):
+    page = (Path(__file__).parents[2] / "docs/runs.md").read_text(encoding="utf-8")
+    shown = EXAMPLE.format(verb="predict").partition("predict ")[2] if of == "help" else PREDICT.findall(page)[0]
+    experiment = parse_experiment(shown.split())
+    assert isinstance(experiment.data, MME)
+    assert experiment.data.template.name == "vicuna_v1"

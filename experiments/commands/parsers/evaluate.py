@@ -27,7 +27,8 @@ def argument_parser() -> ExperimentVerbParser:
     parser.add_argument(
         "--benchmarks",
         metavar="NAMES",
-        help="which of the experiment's sets, such as mme,pope,vsr (default: all); or the whole list as JSON",
+        help="which of the experiment's sets, such as mme,pope,vsr (default: all); or the whole list, as a "
+        "YAML file or as JSON",
     )
     parser.add_argument("--data.root", dest="data_root", type=Path, metavar="DIR", help="sets are in DIR/<name>")
     parser.add_argument(

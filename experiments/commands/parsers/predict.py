@@ -3,7 +3,10 @@
 from experiments.configuration.help import ExperimentVerbParser
 from lightning_m2pt.commands.parsers.tuned import add_output_flag, add_tuned_flags
 
-EXAMPLE = "m2pt {verb} --config experiments/m2pt_base.yaml --data data_modules.mme.MME --data.root data/testbed/mme"
+EXAMPLE = (
+    "m2pt {verb} --config experiments/m2pt_base.yaml --data data_modules.mme.MME --data.root data/testbed/mme "
+    "--data.template vicuna_v1"
+)
 
 
 def argument_parser() -> ExperimentVerbParser:
