@@ -212,3 +212,25 @@ def test_compiled_layers_compute_the_same(tmp_path: Path) -> None:
     found, expected = (loss_and_gradients(each, "prefix", Shortcuts()) for each in (compiled, backbone))
     for each, numbers in expected.items():
         torch.testing.assert_close(found[each], numbers, rtol=1e-10, atol=1e-12, msg=each)
+
+
+def test_blocks_behind_the_features_are_not_computed(tmp_path: Path) -> None:
+    write_whole_model(tmp_path, llava_config())
+    backbone = VisionLanguageModel(str(tmp_path), dtype="float32")
+    backbone.load()
+    blocks, ran = list(backbone.language_model.model.vision_tower.encoder.layers), []
+    for number, block in enumerate(blocks):
+        block.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
+    backbone.visual_rows(torch.zeros(1, 3, 16, 16))
+    assert ran == [0, 1, 2]
+    assert len(blocks) == 4
+
+
+def test_the_first_pass_leaves_no_hook_in_the_tower(tmp_path: Path) -> None:
+    """The library hooks blocks at its first pass, which recomputation would meet in some passes and not in others."""
+    write_whole_model(tmp_path, llava_config())
+    backbone = VisionLanguageModel(str(tmp_path), dtype="float32")
+    backbone.load()
+    before = [list(block._forward_hooks) for block in backbone.tower_blocks()]
+    backbone.visual_rows(torch.zeros(1, 3, 16, 16))
+    assert [list(block._forward_hooks) for block in backbone.tower_blocks()] == before

@@ -86,6 +86,12 @@ def test_no_folder_is_full() -> None:
     assert not {folder for folder, count in folders.items() if count > MOST_FILES} - set(GROWING)
 
 
+def test_no_link_stands_among_the_files() -> None:
+    """A link in the place of a folder that each checkout fills for itself would replace what is there."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line for line in listed.splitlines() if line.startswith("120000")] == []
+
+
 @pytest.mark.parametrize("package", ["lightning_m2pt", "experiments"])
 def test_a_newcomer_sees_few_rooms(package: str) -> None:
     parts = [Path(path).parts for path in LISTED if path.startswith(f"{package}/")]
