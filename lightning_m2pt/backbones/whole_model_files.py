@@ -234,11 +234,13 @@ def described_model(folder: Path) -> WholeModel:
     check_language_config(family.text_as_proven(without_keys(filled[TEXT], {"architectures"}), of_text), of_text)
     check_vision_config(family.vision_as_proven(filled[VISION]), of_vision, family)
     family.check({**content, **filled}, path)
-    refuse_odd_picture_tokens(family.picture_tokens(config), filled[TEXT]["vocab_size"], path)
+    refuse_odd_picture_tokens("image_token_id", family.picture_tokens(config), filled[TEXT]["vocab_size"], path)
+    around = family.tokens_around_picture(config)
+    refuse_odd_picture_tokens("vision_start_token_id, vision_end_token_id", around, filled[TEXT]["vocab_size"], path)
     return WholeModel(folder, family, config)
 
 
-def refuse_odd_picture_tokens(tokens: tuple[int, ...], vocabulary: int, path: Path) -> None:
+def refuse_odd_picture_tokens(key: str, tokens: tuple[int, ...], vocabulary: int, path: Path) -> None:
     """Refuses ids of pictures' tokens that are no tokens of the language model.
 
     Raises:
@@ -247,7 +249,7 @@ def refuse_odd_picture_tokens(tokens: tuple[int, ...], vocabulary: int, path: Pa
     for token in tokens:
         if type(token) is not int or not 0 <= token < vocabulary:
             what = f"{shown_value(token)} is no token of the language model"
-            raise bad_key(path, "image_token_id", what, f"a whole number below {vocabulary:,}")
+            raise bad_key(path, key, what, f"a whole number below {vocabulary:,}")
 
 
 def refuse_unknown_kind(inner: Mapping[str, Any], path: Path, proven: tuple[str, ...]) -> None:

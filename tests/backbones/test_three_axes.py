@@ -273,6 +273,10 @@ def test_the_published_form_is_read(tmp_path: Path) -> None:
         ("text_config", {"use_sliding_window": True, "sliding_window": 8}, "use_sliding_window"),
         ("vision_config", {"out_hidden_size": 40}, "out_hidden_size"),
         ("vision_config", {"depth": 10**12}, "depth"),
+        ("vision_config", {"window_size": 0}, "vision_config.window_size"),
+        ("vision_config", {"window_size": 7}, "vision_config.window_size"),
+        ("vision_config", {"is_causal": True}, "vision_config.is_causal"),
+        ("vision_config", {"num_heads": 4}, "vision_config: a head's width"),
     ],
 )
 def test_what_is_not_proven_is_refused_by_its_key(tmp_path: Path, part: str, keys: dict[str, Any], words: str) -> None:
@@ -282,6 +286,14 @@ def test_what_is_not_proven_is_refused_by_its_key(tmp_path: Path, part: str, key
     with pytest.raises(BadInputError) as caught:
         VisionLanguageModel(str(tmp_path))
     assert words in caught.value.where
+
+
+@pytest.mark.parametrize("key", ["vision_start_token_id", "vision_end_token_id"])
+def test_tokens_around_pictures_are_tokens_of_the_model(tmp_path: Path, key: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**qwen_config(), key: 60}))
+    with pytest.raises(BadInputError, match="60 is no token of the language model") as caught:
+        VisionLanguageModel(str(tmp_path))
+    assert key in caught.value.where
 
 
 METHODS = {

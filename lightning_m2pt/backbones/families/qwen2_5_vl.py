@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.config_values import bad_key, one_of, shown_value, whole_number
+from lightning_m2pt.backbones.config_values import bad_key, divisible, one_of, shown_value, whole_number
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at
+from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.picture_rules.qwen_vl import QwenVlGrid
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
@@ -39,7 +40,11 @@ class Qwen25Vl(Family):
     @override
     def check(self, content: Mapping[str, Any], path: Path) -> None:
         tower, text = content["vision_config"], content["text_config"]
-        whole_number(tower, "vision_config.spatial_merge_size", path, MOST_MERGED)
+        merged = whole_number(tower, "vision_config.spatial_merge_size", path, MOST_MERGED)
+        whole_number(tower, "vision_config.window_size", path, MOST_PIXELS, least=merged * tower["patch_size"])
+        width = tower["hidden_size"] // tower["num_heads"]
+        divisible(path, "vision_config: a head's width", width, "pairs on two axes", 4)
+        one_of(tower, "vision_config.is_causal", path, (None, False), "every patch of a window sees every other")
         if tower["out_hidden_size"] != text["hidden_size"]:
             what = f"{shown_value(tower['out_hidden_size'])} is not the language model's width, {text['hidden_size']}"
             raise bad_key(path, "vision_config.out_hidden_size", what, "the same width")
