@@ -19,7 +19,7 @@ from lightning_m2pt.testing.passes import batch_for
 from lightning_m2pt.tuning.losses import supervised_rows
 from tests.support.towers.float64_islands import float64_islands
 from tests.support.towers.small import IMAGE, LAYERS, PATCHES, WIDTH
-from tests.support.towers.stored_pairs import LIBRARY_PICTURES, TOWERS, store_pair, store_tower, stored_pair
+from tests.support.towers.stored_pairs import LIBRARY_PICTURES, TOWERS, store_pair, store_timm, store_tower, stored_pair
 
 LENGTH = 3
 IN_FRONT = {"siglip": 0, "whole siglip": 0, "timm with registers": 5, "dinov2 with registers": 3, "dinov3": 3}
@@ -81,6 +81,17 @@ def test_features_are_the_librarys(tmp_path: Path, tower: str) -> None:
             expected = library_states(tmp_path, tower, used)[:, in_front:]
         assert rows.spans == [Span.PATCH] * PATCHES
         torch.testing.assert_close(rows.rows, expected, rtol=0, atol=1e-13 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("switch", ["pre_norm", "qk_norm"])
+def test_features_of_timms_other_forms_are_the_librarys(tmp_path: Path, switch: str) -> None:
+    store_pair(tmp_path, "timm")
+    store_timm(tmp_path / "tower", registers=0, **{switch: True})
+    backbone = stored_pair(tmp_path, "float64", feature_layer=-1)
+    backbone.load()
+    with torch.no_grad():
+        found, expected = backbone.visual_rows(pixels_for()).rows, library_states(tmp_path, "timm", LAYERS)[:, 1:]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -203,6 +214,19 @@ def test_pixels_are_the_librarys(tmp_path: Path, tower: str) -> None:
         picture = generator.integers(0, 255, (height, width, 3), numpy.uint8)
         expected = library(picture, return_tensors="pt")["pixel_values"][0]
         assert torch.equal(ours.image(picture), expected)
+
+
+def test_pixels_of_another_size_and_scale_are_the_librarys(tmp_path: Path) -> None:
+    from transformers import CLIPImageProcessor
+
+    store_pair(tmp_path)
+    settings = {**LIBRARY_PICTURES["clip"], "size": {"shortest_edge": IMAGE + 4}, "rescale_factor": 0.01}
+    (tmp_path / "tower" / "preprocessor_config.json").write_text(json.dumps(settings))
+    sizes = {"size": {"shortest_edge": 2 * (IMAGE + 4)}, "crop_size": {"height": 2 * IMAGE, "width": 2 * IMAGE}}
+    kept = {key: value for key, value in settings.items() if key not in {*sizes, "image_processor_type"}}
+    picture = numpy.random.default_rng(0).integers(0, 255, (33, 60, 3), numpy.uint8)
+    expected = CLIPImageProcessor(**kept, **sizes)(picture, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(stored_pair(tmp_path, image_size=2 * IMAGE).processor().image(picture), expected)
 
 
 @pytest.mark.parametrize("tower", ["clip", "dinov2", "dinov3", "timm", "open_clip"])

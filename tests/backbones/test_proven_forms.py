@@ -222,6 +222,8 @@ OF_FAMILIES = [
     ("SmolLM3", {"no_rope_layers": [1, 0, 2]}, "no_rope_layers"),
     ("SmolLM3", {"no_rope_layer_interval": 0}, "no_rope_layer_interval"),
     ("SmolLM3", {"layer_types": ["sliding_attention"] * 3}, "layer_types"),
+    ("Olmo2", {"sliding_window": 6, "layer_types": ["sliding_attention"] * 3}, "sliding_window"),
+    ("Olmo2", {"layer_types": ["sliding_attention"] * 3}, "layer_types"),
     ("Granite", {"residual_multiplier": -1}, "residual_multiplier"),
     ("Granite", {"embedding_multiplier": "12"}, "embedding_multiplier"),
     ("Granite", {"no_rope_layers": [1, 1, 0]}, "no_rope_layers"),

@@ -91,7 +91,7 @@ def old_name(name: str) -> str:
     return name.replace(".o_proj", ".output.dense")
 
 
-def store_timm(folder: Path, registers: int) -> None:
+def store_timm(folder: Path, registers: int, **others: Any) -> None:
     """Writes a vision transformer of timm with layer scale, as its hub folders are."""
     import timm
 
@@ -100,6 +100,7 @@ def store_timm(folder: Path, registers: int) -> None:
         "init_values": 0.5, "mlp_ratio": 2,
     }  # fmt: skip
     arguments |= {"reg_tokens": registers, "no_embed_class": True} if registers else {}
+    arguments |= others
     name = "vit_small_patch14_dinov2"
     torch.manual_seed(0)
     save_file(
