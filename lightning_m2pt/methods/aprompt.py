@@ -20,7 +20,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.argument_checks import require_positive, require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.new_tensors import new_tensors
-from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction, refuse_recomputation
+from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValueTable
 
@@ -59,12 +59,11 @@ class APrompt(WithInteraction):
         self.key_value_prompts: KeyValueTable | None = None
 
     def check(self, shape: BackboneShape) -> None:
-        """Refuses activation checkpointing, and query prompts in a decoder of one layer.
+        """Refuses a decoder without ways of its own, and query prompts in one of one layer.
 
         Raises:
             BadInputError: If the backbone does not fit.
         """
-        refuse_recomputation(shape, self.name)
         refuse_by_reference(shape, "learned keys, values and queries")
         if self.train_query_prompts and shape.text_layers < 2:
             raise BadInputError(

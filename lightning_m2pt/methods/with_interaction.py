@@ -6,8 +6,6 @@ from collections.abc import Set as AbstractSet
 from torch import nn
 
 from lightning_m2pt.backbones.base import Attachment, Backbone
-from lightning_m2pt.backbones.shape import BackboneShape
-from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method, Place
 
 INTERACTION = "interaction"
@@ -62,18 +60,3 @@ class WithInteraction(Method):
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Returns the interaction layer in the projector's place."""
         return Attachment(connector=None if INTERACTION in without else self.interaction)
-
-
-def refuse_recomputation(shape: BackboneShape, name: str) -> None:
-    """Refuses activation checkpointing, under which the library's decoder drops the cache that holds a prefix.
-
-    Raises:
-        BadInputError: If the backbone recomputes activations.
-    """
-    if shape.recomputes_activations:
-        raise BadInputError(
-            f"{name} keeps learned keys and values in a cache, which activation checkpointing drops",
-            where="model.backbone.activation_checkpointing",
-            expected="false",
-            hint="a smaller data.micro_batch_size saves memory too",
-        )

@@ -199,12 +199,3 @@ def test_arguments_that_mean_nothing_are_refused_by_name(
         constructor(**arguments)
     with pytest.raises(BadInputError, match="both false"):
         LayerNormTuning(language=False)
-
-
-@pytest.mark.parametrize("name", ["aprompt", "aprompt and visual prompts"])
-def test_prefixes_in_a_cache_refuse_recomputed_activations(tmp_path: Path, name: str) -> None:
-    backbone = random_backbone(tmp_path)
-    METHODS[name]().check(backbone.shape)
-    backbone.shape.recomputes_activations = True
-    with pytest.raises(BadInputError, match="activation_checkpointing"):
-        METHODS[name]().check(backbone.shape)

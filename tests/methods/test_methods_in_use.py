@@ -16,8 +16,6 @@ from lightning_m2pt.tuning.losses import supervised_rows
 from tests.answering.test_likelihood import CANDIDATES, one_by_one, questions_of_many_lengths
 from tests.methods.test_every_method import METHODS, built
 
-RECOMPUTABLE = [name for name in METHODS if "aprompt" not in name]
-
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("images", [1, 3])
@@ -31,7 +29,7 @@ def test_candidates_side_by_side_equal_teacher_forcing(tmp_path: Path, name: str
             assert found[row].tolist() == pytest.approx(expected, abs=2e-5)  # what is trained computes in float32
 
 
-@pytest.mark.parametrize("name", RECOMPUTABLE)
+@pytest.mark.parametrize("name", METHODS)
 def test_recomputed_activations_change_no_gradient(tmp_path: Path, name: str) -> None:
     gradients = []
     for recomputes in (False, True):
