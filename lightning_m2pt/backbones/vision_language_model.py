@@ -118,7 +118,9 @@ class VisionLanguageModel(CausalDecoding):
         config = self.files.config
         around = self.family.tokens_around_picture(config)
         own = processor_chat_template(self.folder, tokenizer, self.family.picture_tokens(config)[0], around)
-        return library_processor(self.folder, tokenizer, rules_of, shape.image_size, shape.vocabulary_size, own)
+        made = library_processor(self.folder, tokenizer, rules_of, shape.image_size, shape.vocabulary_size, own)
+        made.picture_tokens = self.never_answered
+        return made
 
     def check_files(self) -> None:
         """Raises BadInputError if a file is not what the configuration says; opens no tensor."""

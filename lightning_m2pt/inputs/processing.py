@@ -75,7 +75,12 @@ class Processor:
     Raises:
         BadInputError: If the tokenizer is not fast, has no end token, or begins or ends texts with a token that the
             model does not have.
+
+    Attributes:
+        picture_tokens: Tokens by which the model's own texts stand for pictures; no sample's text may hold one.
     """
+
+    picture_tokens: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -131,6 +136,16 @@ class Processor:
                 where=where,
                 expected=f"ids below {self.vocabulary_size}, as the model has; the tokenizer has {len(self.tokenizer)}",
                 hint="take the tokenizer that belongs to the model, or leave the text out",
+            )
+
+    def _refuse_picture_tokens(self, text: EncodedText, sample: Sample) -> None:
+        """Refuses words that the tokenizer reads as a picture: their rows would be an embedding nothing has trained."""
+        written = [token for token in self.picture_tokens if token in text.input_ids]
+        if written:
+            raise BadInputError(
+                f"sample {sample.id} has {self.tokenizer.convert_ids_to_tokens(written[0])!r:.40} inside its text",
+                where=sample.source,
+                expected="no token that stands for a picture: pictures have places of their own",
             )
 
     def _bos_ids(self) -> list[int]:
@@ -196,6 +211,7 @@ class Processor:
         def check(encoded_sample: tuple[Sample, EncodedText]) -> None:
             sample, text = encoded_sample
             self._refuse_unknown_ids(text.input_ids, f"sample {sample.id}", sample.source)
+            self._refuse_picture_tokens(text, sample)
             if max_text_length is not None and len(text) > max_text_length:
                 raise BadInputError(
                     f"sample {sample.id} has {len(text)} tokens",

@@ -8,9 +8,10 @@ import numpy
 import pytest
 
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID
 from lightning_m2pt.inputs.collate import encoded_sample
-from lightning_m2pt.inputs.named_templates import NATIVE
+from lightning_m2pt.inputs.named_templates import NATIVE, template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
 from tests.support.whole_models import (
     CHAT,
@@ -95,3 +96,15 @@ def test_tokens_are_the_library_s(tmp_path: Path, name: str) -> None:
             labels = [int(label) for label in found.labels if label != IGNORED_LABEL]
             supervised = ["red", "</s>", *([*last.split(), "</s>"] if last else [])]
             assert processor.tokenizer.convert_ids_to_tokens(labels) == supervised
+
+
+@pytest.mark.parametrize("template", ["plain", "vicuna_v1", "native"])
+@pytest.mark.parametrize("name", ["onevision", "qwen"])
+def test_a_text_that_holds_the_model_s_token_of_a_video_is_refused(tmp_path: Path, name: str, template: str) -> None:
+    write_whole_model(tmp_path, CONFIGS[name]())
+    backbone = VisionLanguageModel(str(tmp_path))
+    processor = backbone.processor()
+    token = processor.tokenizer.convert_ids_to_tokens(backbone.never_answered[1])
+    sample = Sample("s", None, "", (Turn(f"what is {token}?", "a"),), ("t",), "file:1")
+    with pytest.raises(BadInputError, match=token):
+        processor.encode(sample, template_named(template))
