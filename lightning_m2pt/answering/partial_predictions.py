@@ -127,10 +127,17 @@ def refuse_other_header(path: Path, there: Mapping[str, Any], wanted: Mapping[st
     """
     for key in {**wanted, **there}:
         if key != OF_QUESTIONS and there.get(key) != wanted.get(key):
-            values = [json.dumps(header.get(key), ensure_ascii=False)[:80] for header in (there, wanted)]
+            values = [shown(header.get(key), other.get(key)) for header, other in ((there, wanted), (wanted, there))]
             raise BadInputError(
                 f"{key} is {values[0]} there and {values[1]} now",
                 where=str(path),
                 expected="answers of the same adapter, data, template and decoding",
                 hint="--force answers all over again",
             )
+
+
+def shown(value: Any, other: Any) -> str:  # noqa: ANN401  (what JSON holds)
+    """Returns a header's value for a message; of two mappings only the keys that differ."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        value = {key: one for key, one in value.items() if key not in other or one != other[key]}
+    return json.dumps(value, ensure_ascii=False)[:80]

@@ -10,7 +10,7 @@ import pytest
 from callbacks.predictions import prediction_file
 from experiments.runs import evaluation
 from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
-from lightning_m2pt.answering.partial_predictions import PartialPredictions
+from lightning_m2pt.answering.partial_predictions import PartialPredictions, refuse_other_header
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.system.file_lock import HeldLock, locked
@@ -129,3 +129,10 @@ def test_replacing_stale_answers_goes_on_where_it_was_killed(tmp_path, monkeypat
     sizes = kill_after(monkeypatch, batches=1000)
     evaluate_frozen(frozen_experiment(tmp_path), replace)
     assert sum(sizes) == len(rows_of(folder, "vsr")) - before[0]
+
+
+def test_of_two_ways_of_decoding_a_refusal_shows_what_differs(tmp_path):
+    there, now = ({"decoding": {"end_token_ids": [*range(40)], "template_sha256": each}} for each in ("aa", "bb"))
+    with pytest.raises(BadInputError) as caught:
+        refuse_other_header(tmp_path, there, now)
+    assert caught.value.what == ('decoding is {"template_sha256": "aa"} there and {"template_sha256": "bb"} now')

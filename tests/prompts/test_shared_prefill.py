@@ -38,19 +38,20 @@ def encoded(ids: Sequence[int]) -> EncodedText:
     return EncodedText(numpy.array(ids, numpy.int32), numpy.array(spans, numpy.int8))
 
 
-def both_batches(before: int, common: int, questions: Sequence[int] = QUESTIONS) -> tuple[PictureBatch, Batch]:
-    """Returns the same questions by picture and one by one; they begin alike and are of many lengths."""
+def both_batches(
+    before: int, common: int, questions: Sequence[int] = QUESTIONS, own: int = 0
+) -> tuple[PictureBatch, Batch]:
+    """Returns the same questions by picture and one by one; they begin alike and are of many lengths.
+
+    ``own`` tokens in front of each picture are that picture's own.
+    """
     generator = torch.Generator().manual_seed(before + common)
     first, behind = (torch.randint(3, VOCABULARY, (size,), generator=generator).tolist() for size in (before, common))
-    texts = [
-        [
-            encoded(
-                [*first, IMAGE_TOKEN_ID, *behind, 3 + (picture + slot) % 7, *range(4, 4 + (5 * picture + 3 * slot) % 8)]
-            )
-            for slot in range(count)
-        ]
-        for picture, count in enumerate(questions)
-    ]
+    texts = []
+    for picture, count in enumerate(questions):
+        in_front = [*first, *[5 + picture] * own, IMAGE_TOKEN_ID, *behind]
+        ends = [[3 + (picture + slot) % 7, *range(4, 4 + (5 * picture + 3 * slot) % 8)] for slot in range(count)]
+        texts.append([encoded([*in_front, *end]) for end in ends])
     pixels = torch.randn(len(questions), 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator, dtype=torch.float64)
     names = [[[f"{picture}/{slot}"] for slot in range(count)] for picture, count in enumerate(questions)]
     by_picture = picture_batch(pixels, texts, names)
@@ -137,3 +138,15 @@ def test_answers_and_log_probabilities_are_the_reference_s(tmp_path: Path, name:
     assert len({len(one.token_ids) for one in found}) > 1
     sums = candidate_log_probabilities(backbone, by_picture, CANDIDATES)
     torch.testing.assert_close(sums, candidate_log_probabilities(backbone, one_by_one, CANDIDATES), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("choice", ["official", "all", "none"])
+def test_raw_prompt_rows_behind_tokens_of_each_picture_s_own(
+    tmp_path: Path, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with float64_islands(monkeypatch):
+        backbone = random_backbone(tmp_path, torch.float64)
+        built_method(backbone, torch.float64, visual_rows_to_text=choice).attach(backbone)
+        by_picture, one_by_one = both_batches(before=3, common=2, own=2)
+        assert not bool((by_picture.tokens[:, 0] == IMAGE_TOKEN_ID).any())
+        assert largest_difference(backbone, by_picture, one_by_one) < TOLERANCE

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch
@@ -15,6 +17,7 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import nothing_of
+from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.small_training import Gradients, loader_of, module_with, one_step, small_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +40,19 @@ def test_only_what_stands_in_the_text_moves(tmp_path):
     found = gradients(tmp_path, [without_picture(random_batch())])
     for name, gradient in found.items():
         assert (float(gradient.abs().max()) > 0) == ("textual_prompts" in name), name
+
+
+class GradientsThere(Callback):
+    """Keeps the names of tensors that a step left without a gradient; zeros are one."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.missing = [name for name, each in trained_parameters(pl_module).items() if each.grad is None]
+
+
+def test_no_trained_tensor_is_without_a_gradient(tmp_path):
+    module, kept = module_with(tmp_path, M2PT(3, 4)), GradientsThere()
+    small_trainer(kept, max_steps=1).fit(module, loader_of(one_step([without_picture(random_batch())])))
+    assert kept.missing == []
 
 
 def test_a_step_of_both_kinds_is_the_sum_of_both(tmp_path):
