@@ -19,6 +19,9 @@ from lightning_m2pt.errors import BadInputError
 KEYS_LISTED = 16
 NO_WHOLE_NUMBER = "invalid literal for int() with base 10: "
 """What Python says before the text."""
+A_TYPE = r"<class '[\w.]+'>|typing\.Literal\[[^\]]*\]"
+CHOICE = re.compile(rf"Errors: ((?:Expected an? (?:{A_TYPE}) )+)Given value type: <class '\w+'> Given value: (\S+)")
+"""Types of a union, none of which is a component, and the value that is of none."""
 NO_TYPE_OF_SEVERAL = re.compile(
     r"Union subtypes (?:Subtypes: \[[^]]*\] )?Errors: ((?:Expected an? <class '[\w.]+'> )+)"
     r"Given value type: <class '\w+'> Given value: (.*?)(?= Given value|$)"
@@ -121,7 +124,7 @@ def complaint_of(message: str) -> Complaint:
     group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", text)
     unrecognised = re.search(r"unrecognized arguments?: -*([^\s=]+)", text)
     wrong = re.search(r"Expected an? (.+?)\. Got value: (.*?)(?: (?:Given value|Expected an? )|$)", text)
-    choice = re.search(r"Expected a (typing\.Literal\[[^\]]*\]) Given value type: .*? Given value: (\S+)", text)
+    choice = CHOICE.search(" ".join(line.strip(" -") for line in message.splitlines()))
     other_class = re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", text)
     no_component = re.search(r"Not a valid subclass of (\w+)\. Got value: (.*?) Subclass types expect", text)
     restricted = re.search(r"Not of type \w+: (.+?) does not conform to restriction (.+?)(?: Given value|$)", text)
@@ -161,9 +164,8 @@ def complaint_of(message: str) -> Complaint:
             f"{value[:80]!r} does not fit",
             " or ".join(sorted(re.findall(r"<class '([\w.]+)'>", types))),  # their order is not always the same
         )
-    if choice:
-        expected = f"{readable_type(choice.group(1))} or null"
-        return Complaint(".".join(keys), f"{choice.group(2)[:80]!r} does not fit", expected)
+    if choice and "typing.Literal" in choice.group(1):
+        return Complaint(".".join(keys), f"{choice.group(2)[:80]!r} does not fit", readable_choice(choice.group(1)))
     if wrong:
         return Complaint(".".join(keys), f"{wrong.group(2)[:80]!r} does not fit", readable_type(wrong.group(1)))
     if class_path and "has no attribute" in text:
@@ -215,6 +217,13 @@ def readable_type(text: str) -> str:
     named = re.fullmatch(r"<class '(?:builtins\.)?([\w.]+)'>", text)
     literal = re.fullmatch(r"typing\.Literal\[(.+)\]", text)
     return named.group(1) if named else " or ".join(literal.group(1).split(", ")) if literal else text
+
+
+def readable_choice(text: str) -> str:
+    """Returns the types of a union as people write them, named values first and null last."""
+    types = [readable_type(each) for each in re.findall(A_TYPE, text)]
+    types.sort(key=lambda each: (each == "NoneType", not each.startswith("'"), each))  # theirs is not always the same
+    return " or ".join(types).replace("NoneType", "null").replace("bool", "true or false")
 
 
 def place_of(key: str, trees: Sequence[tuple[str, yaml.Node]], words: list[str]) -> str:

@@ -87,6 +87,7 @@ CASES: dict[str, Case] = {
     **wrong(f"{BACKBONE}.dtype", "float8", "float16", "32"),
     **wrong(f"{BACKBONE}.activation_checkpointing", "maybe"),
     **wrong(f"{BACKBONE}.compile_backend", "fast", named=("'inductor' or 'aot_eager' or null",)),
+    **wrong(f"{BACKBONE}.activation_checkpointing", "sometimes", named=("expected: 'auto' or true or false",)),
     **wrong(f"{BACKBONE}.feature_cache_bytes", "x", "1.5"),
     **wrong(f"{BACKBONE}.vision_config", "/no/such.json", "experiments", named=("vision_config",)),
     **wrong(f"{BACKBONE}.language_config", "/no/such", named=("language_config",)),

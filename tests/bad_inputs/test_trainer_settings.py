@@ -94,7 +94,9 @@ CASES: dict[str, Case] = {
     **component("callbacks", "EarlyStopping", ("patience",), monitor="train/loss", patience="-1"),
     **component("callbacks", "EarlyStopping", ("min_delta",), monitor="train/loss", min_delta=".nan"),
     **component("callbacks", "EarlyStopping", ("val/loss",), monitor="val/loss"),
-    **component("callbacks", "LearningRateMonitor", ("LearningRateMonitor", "interval"), logging_interval="sometimes"),
+    **component(
+        "callbacks", "LearningRateMonitor", ("interval", "'step' or 'epoch' or null"), logging_interval="sometimes"
+    ),
     **component("callbacks", "Timer", ("duration",), duration="soon"),
     **component("callbacks", "Timer", ("interval",), duration="00:01:00:00", interval="never"),
     **component("plugins", "Nope"),
