@@ -1,15 +1,18 @@
 """A whole model under the verbs: a few steps of tuning, answers with and without shared prefixes."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from data_modules.vsr import VSR
+from experiments.commands.fit import fit
+from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
-from tests.support.small_experiment import small_words
+from tests.support.small_experiment import fitted, small_words
 from tests.support.whole_models import (
     idefics3_config,
     llava_config,
@@ -18,6 +21,7 @@ from tests.support.whole_models import (
     qwen_config,
     write_whole_model,
 )
+from tests.tuning.test_training import StopAtStep, adapter, largest_difference
 
 pytestmark = pytest.mark.slow
 
@@ -62,3 +66,16 @@ def test_it_is_tuned_twice_alike_and_answers_alike_with_and_without_sharing(tmp_
         answers.append([line for line in file.read_text().splitlines() if '"answer"' in line])
     assert [json.loads(line)["answer"] for line in answers[0]] == [json.loads(line)["answer"] for line in answers[1]]
     assert len(answers[0]) == 6
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
+    write_whole_model(tmp_path / "model", CONFIGS[name]())
+    words = [*words_of(tmp_path, name, 5), "--model.method.dropout", "0.2", "--benchmarks", "[]"]
+    _, straight = fitted(words, run=tmp_path / "straight")
+    experiment, stopped = parse_experiment(words), tmp_path / "stopped"
+    experiment.trainer_config["callbacks"] = [StopAtStep(3, signal.SIGTERM)]
+    with pytest.raises(SystemExit):
+        fit(experiment, folder=stopped)
+    fit(parse_experiment(words), folder=stopped)
+    assert largest_difference(adapter(straight), adapter(stopped)) == 0
