@@ -15,12 +15,12 @@ from lightning.pytorch import LightningDataModule
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.collate import Collator
+from lightning_m2pt.inputs.encoded_picture import EncodedPicture
 from lightning_m2pt.inputs.images import check_image
 from lightning_m2pt.inputs.mistakes import collecting, mistakes_of, refuse
 from lightning_m2pt.inputs.named_templates import PUBLISHED, template_named
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import ImageSource, Question, Sample, Turn
-from lightning_m2pt.inputs.stored_image import StoredImage
 
 MISSING_IMAGES_LISTED = 10
 
@@ -200,7 +200,7 @@ def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
         if isinstance(image, numpy.ndarray):
             sizes[picture.key] = hashlib.sha256(image.tobytes()).hexdigest()
             continue
-        if isinstance(image, StoredImage):
+        if isinstance(image, EncodedPicture):
             sizes[picture.key] = image.size
             continue
         try:

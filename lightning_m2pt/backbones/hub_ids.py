@@ -5,6 +5,7 @@ The hub's cache is read as a folder. Nothing here uses a network.
 
 import re
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from lightning_m2pt.configuration.paths import HUB
 from lightning_m2pt.errors import BadInputError
@@ -16,6 +17,11 @@ REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*")
 """A branch, tag or commit; pull requests are ``refs/pr/NUMBER``. No part of it begins with a dot, so none leads out."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
+
+Kind: TypeAlias = Literal["model", "dataset"]
+"""What a repository of the hub holds."""
+FETCH: dict[Kind, str] = {"model": "m2pt models fetch", "dataset": "hf download --repo-type dataset"}
+"""What brings one here; the second is the hub's own command, which comes with its library."""
 
 
 def model_folder(model: str, revision: str | None, key: str) -> Path:
@@ -49,19 +55,20 @@ def model_folder(model: str, revision: str | None, key: str) -> Path:
     return folder
 
 
-def cached_folder(name: str, revision: str | None, key: str) -> Path:
-    """Returns the folder in the hub's cache that holds a model at a revision.
+def cached_folder(name: str, revision: str | None, key: str, kind: Kind = "model") -> Path:
+    """Returns the folder in the hub's cache that holds a model or a data set at a revision.
 
     Args:
         name: ``owner/name``.
         revision: Branch, tag or commit; None for ``main``.
         key: The setting, for messages.
+        kind: What the repository holds.
 
     Raises:
         BadInputError: If the name or revision is none, or was not fetched.
     """
     refuse_odd_name(name, revision, key)
-    place = cache_of(name)
+    place = cache_of(name, kind)
     commit = commit_of(place, revision or DEFAULT_REVISION)
     found = None if commit is None else place / "snapshots" / commit
     if found is None or not found.is_dir():
@@ -69,8 +76,8 @@ def cached_folder(name: str, revision: str | None, key: str) -> Path:
         raise BadInputError(
             f"{name}{wanted} is not on this machine",
             where=key,
-            expected=f"a fetched model in {place}",
-            hint=f"m2pt models fetch {name}{f' --revision {revision}' if revision else ''}",
+            expected=f"a fetched {kind} in {place}",
+            hint=f"{FETCH[kind]} {name}{f' --revision {revision}' if revision else ''}",
         )
     return found
 
@@ -82,27 +89,25 @@ def refuse_odd_name(name: str, revision: str | None, key: str) -> None:
         BadInputError: Naming it.
     """
     if len(name) > LONGEST_ID or not ID.fullmatch(name) or "--" in name or ".." in name:
-        raise BadInputError(
-            f"{name!r:.80} is no name of the hub", where=key, expected="OWNER/NAME, as the model's page has it"
-        )
+        raise BadInputError(f"{name!r:.80} is no name of the hub", where=key, expected="OWNER/NAME, as its page has it")
     if revision is not None and not REVISION.fullmatch(revision):
         raise BadInputError(
             f"{revision!r:.80} is no revision", where=key, expected="a branch, tag or commit of the repository"
         )
 
 
-def cache_of(name: str) -> Path:
-    """Returns where the hub's cache keeps a model (``HF_HUB_CACHE``, ``HF_HOME``), whether or not it does."""
+def cache_of(name: str, kind: Kind = "model") -> Path:
+    """Returns where the hub's cache keeps a repository (``HF_HUB_CACHE``, ``HF_HOME``), whether or not it does."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE).expanduser() / f"{kind}s--{name.replace('/', '--')}"
 
 
 def commit_of(place: Path, revision: str) -> str | None:
     """Returns the commit that a revision stood for when it was fetched last; None if it was not.
 
     Args:
-        place: The model's folder in the cache.
+        place: The repository's folder in the cache.
         revision: Branch, tag or commit.
     """
     if COMMIT.fullmatch(revision):

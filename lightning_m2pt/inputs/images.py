@@ -22,8 +22,8 @@ import numpy
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
+from lightning_m2pt.inputs.encoded_picture import EncodedPicture
 from lightning_m2pt.inputs.samples import ImageSource
-from lightning_m2pt.inputs.stored_image import StoredImage
 
 MAXIMUM_PIXELS = 50_000_000
 """Pictures above this are refused from their header, before anything is decoded."""
@@ -46,7 +46,7 @@ def open_image(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     """Returns a picture as 8-bit RGB, following the module's conversion rules.
 
     Args:
-        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
+        source: A file, a place in another file, or an array (H, W) or (H, W, 3) of uint8.
         where: ``FILE:LINE`` or record the picture belongs to, for the error.
         maximum_pixels: Limit on width times height.
 
@@ -61,11 +61,11 @@ def open_image(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
         return decoded(file, place, maximum_pixels)
 
 
-def pixels_of(source: Path | StoredImage, where: str = "", maximum_pixels: int = MAXIMUM_PIXELS) -> numpy.ndarray:
+def pixels_of(source: Path | EncodedPicture, where: str = "", maximum_pixels: int = MAXIMUM_PIXELS) -> numpy.ndarray:
     """Returns a picture's pixels: (H, W) uint8 if it is 8-bit grey, and otherwise (H, W, 3).
 
     Args:
-        source: A file, or a place in a Parquet file.
+        source: A file, or a place in another file.
         where: ``FILE:LINE`` or record the picture belongs to, for the error.
         maximum_pixels: Limit on width times height.
 
@@ -103,7 +103,7 @@ def image_size(source: ImageSource, where: str = "", maximum_pixels: int = MAXIM
     """Returns (width, height) as stored in the header, without decoding the picture.
 
     Args:
-        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
+        source: A file, a place in another file, or an array (H, W) or (H, W, 3) of uint8.
         where: ``FILE:LINE`` or record the picture belongs to, for the error.
         maximum_pixels: Limit on width times height.
 
@@ -122,7 +122,7 @@ def upright_size(source: ImageSource, where: str = "", maximum_pixels: int = MAX
     """Returns (width, height) of a picture as ``open_image`` would return it, without decoding it where that is so.
 
     Args:
-        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
+        source: A file, a place in another file, or an array (H, W) or (H, W, 3) of uint8.
         where: ``FILE:LINE`` or record the picture belongs to, for the error.
         maximum_pixels: Limit on width times height.
 
@@ -147,7 +147,7 @@ def check_image(source: ImageSource, where: str = "", decode: bool = False) -> N
     """Looks at a picture's header and at its end; a picture that does not end as its format does is decoded.
 
     Args:
-        source: A file, a place in a Parquet file, or an array (H, W) or (H, W, 3) of uint8.
+        source: A file, a place in another file, or an array (H, W) or (H, W, 3) of uint8.
         where: ``FILE:LINE`` or record the picture belongs to, for the error.
         decode: Decode it whatever its end is.
 
@@ -174,21 +174,21 @@ def has_end(file: BinaryIO, format_name: str) -> bool:
     return end is not None and file.read().rstrip(b"\0").endswith(end)
 
 
-def place_of(source: Path | StoredImage, where: str) -> str:
+def place_of(source: Path | EncodedPicture, where: str) -> str:
     """Returns words for where a picture is: the record it belongs to, and the file or column."""
-    if where and isinstance(source, StoredImage):
-        return f"{where}: {source.column}"
+    if where and isinstance(source, EncodedPicture):
+        return f"{where}: {source.label}"
     return f"{where}: {source}" if where else str(source)
 
 
-def open_encoded(source: Path | StoredImage, place: str) -> BinaryIO:
+def open_encoded(source: Path | EncodedPicture, place: str) -> BinaryIO:
     """Opens an encoded picture for reading.
 
     Raises:
         BadInputError: If it is missing, empty, or no regular file.
         EnvironmentFailure: If the file may not be read.
     """
-    return BytesIO(source.read()) if isinstance(source, StoredImage) else open_regular_file(source, place)
+    return BytesIO(source.read()) if isinstance(source, EncodedPicture) else open_regular_file(source, place)
 
 
 def image_of_array(array: numpy.ndarray, where: str, maximum_pixels: int) -> Image.Image:

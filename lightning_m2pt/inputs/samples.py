@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 import numpy
 
-from lightning_m2pt.inputs.stored_image import StoredImage
+from lightning_m2pt.inputs.encoded_picture import EncodedPicture
 
-ImageSource: TypeAlias = Path | StoredImage | numpy.ndarray
-"""A picture to open: a file, a place in a Parquet file, or an array (H, W, 3) or (H, W) of uint8 (CIFAR, MNIST)."""
+ImageSource: TypeAlias = Path | EncodedPicture | numpy.ndarray
+"""A picture to open: a file, a place in another file, or an array (H, W, 3) or (H, W) of uint8 (CIFAR, MNIST)."""
 
 
 @dataclass(frozen=True)

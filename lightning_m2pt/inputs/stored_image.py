@@ -14,7 +14,10 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
+from typing_extensions import override
+
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.inputs.encoded_picture import EncodedPicture
 
 LARGEST_ROW_GROUP = 2**31 - 1
 """Bytes of pictures in one row group; Arrow's binary arrays hold no more."""
@@ -26,14 +29,14 @@ BYTES_FIELD = "bytes"
 
 
 @dataclass(frozen=True)
-class StoredImage:
+class StoredImage(EncodedPicture):
     """One picture inside a Parquet file.
 
     Attributes:
         path: The file.
-        column: Name of the column of pictures.
+        column: Name of the column of pictures, or of lists of pictures.
         row_group: Number of the row group, from 0.
-        row: Number of the row within its group, from 0.
+        row: Number of the row within its group, from 0; of lists of pictures, number of the picture.
         size: Bytes of the encoded picture.
     """
 
@@ -43,17 +46,17 @@ class StoredImage:
     row: int
     size: int
 
+    @property
+    @override
+    def label(self) -> str:
+        return self.column
+
     def __str__(self) -> str:
         """Returns what names the picture, uniquely within its set."""
         return f"{self.path}: row {self.row} of row group {self.row_group}: {self.column}"
 
+    @override
     def read(self) -> bytes:
-        """Returns the encoded picture.
-
-        Raises:
-            BadInputError: If the file cannot be read any more, or has changed.
-            EnvironmentFailure: If pyarrow is not installed.
-        """
         pictures = ROW_GROUPS.pictures(self.path, self.column, self.row_group)
         content = pictures[self.row].as_py() if self.row < len(pictures) else None
         if content is None or len(content) != self.size:
@@ -124,6 +127,8 @@ def read_pictures(path: Path, column: str, row_group: int) -> Any:  # noqa: ANN4
             pictures = file.read_row_group(row_group, columns=[column]).column(column).combine_chunks()
     except unreadable() as error:
         raise damaged(path, error) from error
+    if pyarrow.types.is_list(pictures.type) or pyarrow.types.is_large_list(pictures.type):
+        pictures = pictures.flatten()
     if pyarrow.types.is_struct(pictures.type) and pictures.type.get_field_index(BYTES_FIELD) >= 0:
         pictures = pictures.field(BYTES_FIELD)
     if not (pyarrow.types.is_binary(pictures.type) or pyarrow.types.is_large_binary(pictures.type)):
