@@ -136,9 +136,17 @@ def items_fingerprint(items: Sequence[Sample | Question]) -> str:
             else [item.subtask, item.text, item.target, *item.references, *([item.choices] if item.choices else [])]
         )
         of_pictures = [sizes[picture.key] for picture in pictures_of(item)]
-        line = json.dumps([item.id, item.image_id, texts, of_pictures[0] if len(of_pictures) == 1 else of_pictures])
+        said = [item.id, item.image_id, texts, of_pictures[0] if len(of_pictures) == 1 else of_pictures]
+        line = json.dumps([*said, *rarely_said(item)])
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
+
+
+def rarely_said(item: Sample | Question) -> list[object]:
+    """Returns what few samples say besides ids, texts and pictures: a system text, and which turn shows what."""
+    return (
+        [item.system, item.shown_in_turns] if isinstance(item, Sample) and (item.system or item.shown_in_turns) else []
+    )
 
 
 @dataclass(frozen=True)

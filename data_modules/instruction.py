@@ -345,11 +345,12 @@ def join_conversations(samples: Sequence[Sample], questions_per_sample: int) -> 
     """Joins samples of one picture, in file order, to conversations of at most so many questions."""
     if questions_per_sample == 1:
         return list(samples)
-    groups: dict[tuple[str, str], list[Sample]] = {}
+    groups: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
-        # Texts without a picture have nothing in common.
+        # Texts without a picture have nothing in common; where later turns show some, their order would be lost.
         several = image_key(sample) if sample.further_images else ""
-        key = (sample.image_id, several) if sample.images else ("", sample.id)
+        alone = not sample.images or sample.shown_in_turns
+        key = ("", sample.id, "") if alone else (sample.image_id, several, sample.system)
         groups.setdefault(key, []).append(sample)
     conversations = []
     for group in groups.values():

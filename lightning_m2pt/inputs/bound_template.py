@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 class WritesConversations(Protocol):
     """What turns conversations into pieces of text."""
 
-    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,)) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,), system: str = "") -> list[Piece]:
         """Returns the pieces of a conversation in order."""
+
+    def refuses_system(self, system: str) -> str:
+        """Returns why a conversation cannot have a system text of its own; empty if it can."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,15 @@ class BoundTemplate:
             samples: Conversations.
             with_answers: Whether the last answers are there, too.
         """
+        mistakes = self.mistakes_in_systems(samples)
         if self.control is None:
-            return []
-        mistakes = []
+            return mistakes
         for sample in samples:
             if with_answers and not all(turn.answer.strip() for turn in sample.turns):
                 blank = f"sample {sample.id} has an answer of nothing but white space"
                 mistakes.append(BadInputError(blank, where=sample.source, expected="an answer"))
             texts = (text for turn in sample.turns for text in (turn.question, turn.answer))
-            found = self.control.search("\n".join(texts))
+            found = self.control.search("\n".join((*texts, sample.system)))
             if found is not None:
                 mistakes.append(
                     BadInputError(
@@ -80,6 +83,20 @@ class BoundTemplate:
                     )
                 )
         return mistakes
+
+    def mistakes_in_systems(self, samples: Sequence[Sample]) -> list[BadInputError]:
+        """Returns the conversations whose own system text has no place in the template."""
+        reasons = {system: self.form.refuses_system(system) for system in {each.system for each in samples} if system}
+        return [
+            BadInputError(
+                f"sample {sample.id} has a system text of its own: {sample.system!r:.60}",
+                where=sample.source,
+                expected=f"none: the template {self.name} cannot take it, because {reasons[sample.system]}",
+                hint="take a template that can, such as vicuna_v1 or the model's own (native), or leave the sample out",
+            )
+            for sample in samples
+            if reasons.get(sample.system)
+        ]
 
 
 def labelled(name: str, digest: str | None) -> str:

@@ -6,6 +6,7 @@ text; between the marks stand the template's own words. For each conversation it
 and the result must be what the template writes for the conversation itself.
 """
 
+import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -95,6 +96,7 @@ class ChatForm:
         self.system = system
         self.renderer = ChatRenderer(tokenizer, template)
         self.words: dict[Shape, list[str]] = {}
+        self.with_systems: dict[str, ChatForm] = {}
         begin, end = template.image_around
         self.image_token = begin + template.image_token + end or PICTURE
         self._refuse_endless()
@@ -168,13 +170,30 @@ class ChatForm:
         if self.renderer.day.is_asked:
             yield f"the model's chat template asks for the date: it reads {DAY:%d %B %Y} on every day"
 
-    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = ONE_IMAGE) -> list[Piece]:
+    def with_system(self, system: str) -> "ChatForm":
+        """Returns the form of conversations with another system text."""
+        if system not in self.with_systems:
+            other = copy.copy(self)
+            other.system, other.words = system, {}
+            self.with_systems[system] = other
+        return self.with_systems[system]
+
+    def refuses_system(self, system: str) -> str:
+        """Returns why a conversation cannot have a system text of its own; empty if it can."""
+        try:
+            words = self.with_system(system).words_of(Shape(1, (), goes_on=False))
+        except BadInputError as error:
+            return error.what
+        return "" if system in words[0] else "it leaves the system text out, or changes it"
+
+    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = ONE_IMAGE, system: str = "") -> list[Piece]:
         """Renders a conversation.
 
         Args:
             turns: Questions with their answers, whose outer white space is left out. The last answer may be empty:
                 then the text ends where the model has to go on.
             images: How many images each of the first turns shows; turns behind them show none.
+            system: What the system's message says instead of the form's text; empty leaves that.
 
         Returns:
             Pieces in order. What the template writes before the first question or picture is the system's. Answers
@@ -184,6 +203,8 @@ class ChatForm:
             BadInputError: If there is no turn, an answer is missing anywhere but at the end, or the template does not
                 write the texts as they are.
         """
+        if system not in ("", self.system):
+            return self.with_system(system).pieces(turns, images)
         if not turns:
             raise BadInputError("a conversation without a question", expected="at least one question")
         turns = [Turn(turn.question, turn.answer.strip()) for turn in turns]

@@ -264,7 +264,7 @@ class Processor:
         if not with_answers:
             turns = (*turns[:-1], Turn(turns[-1].question))
         parts: list[list[Piece]] = [[]]
-        for piece in template.form.pieces(turns, sample.images_of_turns):
+        for piece in template.form.pieces(turns, sample.images_of_turns, sample.system):
             if piece.span == Span.IMAGE and not template.image_token:
                 parts.append([])
             else:
@@ -338,7 +338,7 @@ def mistakes_in_texts(samples: Sequence[Sample], with_answers: bool) -> list[Bad
     """Returns the conversations that cannot be encoded: with the image mark in a text, or without an answer."""
     mistakes = []
     for sample in samples:
-        if any(IMAGE_MARK in turn.question + turn.answer for turn in sample.turns):
+        if any(IMAGE_MARK in turn.question + turn.answer for turn in sample.turns) or IMAGE_MARK in sample.system:
             mistakes.append(BadInputError(f"sample {sample.id} has {IMAGE_MARK} inside its text", where=sample.source))
         if with_answers and not all(turn.answer for turn in sample.turns):
             sentence = f"sample {sample.id} has no answer"

@@ -33,7 +33,10 @@ class Sample:
         source: ``FILE:LINE`` or ``FILE: record N`` for error messages.
         earlier_images: The pictures of all turns but the last, one each, where these are examples about other pictures
             than ``image``. Empty: every turn is about ``image``.
-        further_images: Pictures that the first question shows behind ``image``; not beside ``earlier_images``.
+        further_images: Pictures that are shown behind ``image``; not beside ``earlier_images``. The first question
+            shows all of them, unless ``shown_in_turns`` says otherwise.
+        system: What this conversation has in the place of the template's own system text; empty leaves that.
+        shown_in_turns: How many of the pictures each of the first turns shows, where they are not all in the first.
     """
 
     id: str
@@ -44,6 +47,8 @@ class Sample:
     source: str
     earlier_images: tuple[ImageSource, ...] = ()
     further_images: tuple[ImageSource, ...] = ()
+    system: str = ""
+    shown_in_turns: tuple[int, ...] = ()
 
     @property
     def images(self) -> tuple[ImageSource, ...]:
@@ -53,6 +58,8 @@ class Sample:
     @property
     def images_of_turns(self) -> tuple[int, ...]:
         """How many pictures each of the first turns shows; turns behind them show none."""
+        if self.shown_in_turns:
+            return self.shown_in_turns
         return (1,) * len(self.images) if self.earlier_images else (len(self.images),)
 
 

@@ -42,13 +42,18 @@ class ConversationTemplate:
     end_of_answer: str = "</s>"
     image_first: bool = False
 
-    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,)) -> list[Piece]:
+    def refuses_system(self, system: str) -> str:
+        """Returns why a conversation cannot have a system text of its own; empty if it can."""
+        return "" if self.system else "it has no system text whose place another could take"
+
+    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,), system: str = "") -> list[Piece]:
         """Renders a conversation.
 
         Args:
             turns: Questions with their answers. The last answer may be empty: then the text ends where the model
                 has to go on.
             images: How many images each of the first turns shows; turns behind them show none.
+            system: What stands in the place of the template's system text; empty leaves that.
 
         Returns:
             Pieces in order; for every image one is ``IMAGE_MARK`` with ``Span.IMAGE``. The published preprocessing
@@ -62,7 +67,8 @@ class ConversationTemplate:
             raise BadInputError("a conversation without a question", expected="at least one question")
         if len(images) > len(turns):
             raise ValueError(f"images of {len(images)} turns, where there are {len(turns)}")
-        pieces = [Piece(self.system, Span.SYSTEM)] if self.system else []
+        before = f"{system} " if system else self.system
+        pieces = [Piece(before, Span.SYSTEM)] if before else []
         for number, turn in enumerate(turns):
             shown = [Piece(IMAGE_MARK, Span.IMAGE)] * (images[number] if number < len(images) else 0)
             if self.image_first:

@@ -39,17 +39,25 @@ class WrittenTemplate:
         """Returns the SHA-256 of everything but the name."""
         return hashlib.sha256(repr(astuple(self)[1:]).encode()).hexdigest()
 
-    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,)) -> list[Piece]:
+    def refuses_system(self, system: str) -> str:
+        """Returns why a conversation cannot have a system text of its own: what stands around one is not known."""
+        return "its file says nothing of what stands around a system text"
+
+    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,), system: str = "") -> list[Piece]:
         """Renders a conversation.
 
         Args:
             turns: Questions with their answers, whose outer white space is left out. The last answer may be empty:
                 then the text ends where the model has to go on.
             images: How many images each of the first turns shows; turns behind them show none.
+            system: Always empty.
 
         Raises:
             BadInputError: If there is no turn, or an answer is missing anywhere but at the end.
+            ValueError: If there is a system text.
         """
+        if system:
+            raise ValueError(self.refuses_system(system))
         if not turns:
             raise BadInputError("a conversation without a question", expected="at least one question")
         if not all(turn.answer.strip() for turn in turns[:-1]):
