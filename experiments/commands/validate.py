@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from callbacks.progress import SampleProgressBar
 from experiments.commands.parsers.validate import argument_parser
 from experiments.configuration.cli import Experiment
 from experiments.runs.loading import experiment_of, load_tuned
@@ -42,6 +43,6 @@ def require_validation_split(experiment: Experiment) -> None:
 def validate(experiment: Experiment) -> dict[str, float]:
     """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
     data = tuning_data(experiment)
-    trainer = answering_trainer(experiment, [], {"enable_progress_bar": False})
+    trainer = answering_trainer(experiment, [SampleProgressBar()], {})
     measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
     return {name: float(value) for name, value in measured[0].items()}

@@ -275,17 +275,17 @@ def answer(
     questions, model = benchmark.questions(), experiment.model
     benchmark.answered = frozenset(partial.answered())
     left = len(questions) - len(benchmark.answered)
+    is_frozen = partial.header["adapter"] is None
     say(
-        f"answering {left:,} questions of {benchmark.name}"
-        + " with the untouched model" * (partial.header["adapter"] is None)
+        f"answering {left:,} questions of {benchmark.name} with "
+        + ("the untouched model" if is_frozen else f"the tuned model: {short_path(partial.path.parents[1])}")
         + (f", {len(questions) - left:,} are answered" * (left < len(questions)))
     )
     model.answering = answering
     if left:
         writer = PredictionWriter(partial, questions)
-        trainer = answering_trainer(
-            experiment, [LockCheck(still_alone), writer, StopAfterBatch(), SampleProgressBar()], {}
-        )
+        progress = SampleProgressBar(f"{benchmark.name}, {'frozen' if is_frozen else 'tuned'}", left)
+        trainer = answering_trainer(experiment, [LockCheck(still_alone), writer, StopAfterBatch(), progress], {})
         try:
             trainer.predict(model, datamodule=benchmark, return_predictions=False)
         except SystemExit:  # a signal: StopAfterBatch
@@ -297,5 +297,12 @@ def answer(
     still_alone()
     partial.finish([question.id for question in questions])
     near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)
-    limit = near_tie_limit(model.backbone.dtype_name)
-    say(f"{near_ties:,} of {len(questions):,} answers hang on less than {limit:g}: rounding may change them")
+    if near_ties:
+        limit = near_tie_limit(model.backbone.dtype_name)
+        say(f"{near_ties:,} of {len(questions):,} answers hang on less than {limit:g}: rounding may change them")
+
+
+def short_path(folder: Path) -> str:
+    """Returns a folder as seen from the working directory, if it lies there."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)

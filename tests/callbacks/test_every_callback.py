@@ -233,18 +233,6 @@ def test_table_and_toggles_stand_in_the_runs_record(tmp_path: Path, caplog: pyte
     assert "1.0000" in caplog.text
 
 
-def test_progress_is_a_log_line_where_there_is_no_terminal(caplog: pytest.LogCaptureFixture) -> None:
-    progress = SampleProgressBar(seconds_per_line=0)
-    with caplog.at_level("INFO"):
-        fit(MethodToy(), [progress])
-    lines = [record.getMessage() for record in caplog.records if record.name == "callbacks.progress"]
-    assert len(lines) == 3
-    assert "samples/s" not in lines[0]  # one batch has no rate yet
-    assert lines[-1].startswith("step 3 of 3: train/loss ")
-    assert lines[-1].endswith("samples/s")
-    assert progress.samples_per_second > 0
-
-
 class Answers(LightningModule):
     """Answers a question with the number of its name, the more surely the higher it is."""
 
