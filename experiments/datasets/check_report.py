@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -33,22 +34,49 @@ def picture_bar(name: str, decode: bool) -> Iterator[OnPicture]:
     if not decode:
         yield nobody_asks
         return
+    with counting_bar(f"{name}: pictures") as on_picture:
+        yield on_picture
+
+
+@contextmanager
+def counting_bar(words: str) -> Iterator[OnPicture]:
+    """Shows how much of something is done, of how much, and the time left, where people watch."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=OUT, transient=True, disable=not OUT.is_terminal) as progress:
-        task = progress.add_task(f"{name}: pictures", total=None)
+        task = progress.add_task(words, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Mistakes of one kind.
+
+    Attributes:
+        expected: What stood there if it were right.
+        hint: What to do about the first of them.
+        mistakes: All of them, in the order in which they were found.
+    """
+
+    expected: str
+    hint: str
+    mistakes: tuple[M2PTError, ...]
+
+
+def kinds_of(mistakes: Sequence[M2PTError]) -> list[Kind]:
+    """Returns mistakes kind by kind: those that say the same but for quoted values, paths and numbers."""
+    kinds: dict[tuple[str, str], list[M2PTError]] = {}
+    for mistake in mistakes:
+        kinds.setdefault((PARTICULARS.sub("…", mistake.what), mistake.expected), []).append(mistake)
+    return [Kind(expected, found[0].hint, tuple(found)) for (_, expected), found in kinds.items()]
 
 
 def report_lines(mistakes: Sequence[M2PTError]) -> list[str]:
     """Returns the mistakes kind by kind: their number, what was expected, and the first of them."""
-    kinds: dict[tuple[str, str], list[M2PTError]] = {}
-    for mistake in mistakes:
-        kinds.setdefault((PARTICULARS.sub("…", mistake.what), mistake.expected), []).append(mistake)
     lines = []
-    for (_, expected), found in kinds.items():
-        told = [f"expected: {expected}" if expected else "", f"hint: {found[0].hint}" if found[0].hint else ""]
-        lines.append("; ".join([f"{len(found):,} of this kind", *filter(None, told)]))
-        lines += [f"    {mistake.where}: {mistake.what}" for mistake in found[:LISTED]]
-        if len(found) > LISTED:
-            lines.append(f"    and {len(found) - LISTED:,} more")
+    for kind in kinds_of(mistakes):
+        told = [f"expected: {kind.expected}" if kind.expected else "", f"hint: {kind.hint}" if kind.hint else ""]
+        lines.append("; ".join([f"{len(kind.mistakes):,} of this kind", *filter(None, told)]))
+        lines += [f"    {mistake.where}: {mistake.what}" for mistake in kind.mistakes[:LISTED]]
+        if len(kind.mistakes) > LISTED:
+            lines.append(f"    and {len(kind.mistakes) - LISTED:,} more")
     return lines

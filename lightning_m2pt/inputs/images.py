@@ -78,14 +78,26 @@ def pixels_of(source: Path | EncodedPicture, where: str = "", maximum_pixels: in
         return numpy.asarray(decoded(file, place, maximum_pixels, keep_grey=True))
 
 
-def decoded(file: BinaryIO, place: str, maximum_pixels: int, *, keep_grey: bool = False) -> Image.Image:
+def decoded(
+    file: BinaryIO, place: str, maximum_pixels: int, *, keep_grey: bool = False, least_side: int | None = None
+) -> Image.Image:
     """Returns an encoded picture as 8-bit RGB, or as it is if it is 8-bit grey and ``keep_grey`` is set.
+
+    Args:
+        file: The encoded picture.
+        place: Where it is, for the error.
+        maximum_pixels: Limit on width times height.
+        keep_grey: Whether 8-bit grey stays grey.
+        least_side: Where nobody needs more: a JPEG is decoded at an eighth, a quarter or half of its size, with no
+            side below this. Not what the model reads.
 
     Raises:
         BadInputError: If it is no readable picture of an allowed kind and size.
     """
     image = open_header(file, place, maximum_pixels)
     try:
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
         image.load()
         upright = ImageOps.exif_transpose(image)
         return upright if keep_grey and upright.mode == "L" else as_rgb(upright, place)

@@ -123,3 +123,18 @@ def say(text: str) -> None:
     """Writes one line for a person, once however many processes there are."""
     if is_main_process():
         OUT.print(visible(text, LAYOUT), markup=False)
+
+
+@contextmanager
+def people_read_errors(instead: bool = True) -> Iterator[None]:
+    """Lets people read on standard error while the block runs, where a program reads standard output.
+
+    Args:
+        instead: False changes nothing.
+    """
+    before = OUT.stderr
+    OUT.stderr = before or instead
+    try:
+        yield
+    finally:
+        OUT.stderr = before
