@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TypeAlias
 import numpy
 from lightning.pytorch import LightningDataModule
 
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.collate import Collator
@@ -47,16 +49,21 @@ class DataModule(LightningDataModule, ABC):
         self.root = Path(root)
         self.template = template_named(template)
         self.connected_processor: Processor | None = None
+        self._backbone: weakref.ref[Backbone] | None = None
 
     @property
     def processor(self) -> Processor:
         """The backbone's tokenizer and image rules.
 
         Raises:
-            RuntimeError: If ``connect`` was not called.
+            RuntimeError: If there are none: a Trainer's ``fit``, ``validate``, ``predict`` and ``test`` take those of
+                the module they are given, and ``connect`` takes any.
         """
         if self.connected_processor is None:
-            raise RuntimeError(f"{type(self).__name__}.connect(processor) must be called before its loaders are made")
+            raise RuntimeError(
+                f"{type(self).__name__}.connect(module.backbone.processor()) must be called before its loaders are "
+                "made, or a Trainer be given a TuningModule"
+            )
         return self.connected_processor
 
     @property
@@ -69,9 +76,28 @@ class DataModule(LightningDataModule, ABC):
         """Makes batches of encoded samples."""
         return Collator(self.processor.pad_token_id)
 
-    def connect(self, processor: Processor) -> None:
-        """Takes the backbone's processor; called once, before ``setup``."""
+    def connect(self, processor: Processor, backbone: Backbone | None = None) -> None:
+        """Takes a backbone's processor; what was prepared for another backbone is dropped.
+
+        Args:
+            processor: The tokenizer and image rules.
+            backbone: Whose they are; None holds on to them whatever model a Trainer is given.
+        """
+        before = None if self._backbone is None else self._backbone()
+        is_same = before is backbone if backbone is not None else processor is self.connected_processor
+        if self.connected_processor is not None and not is_same:
+            self.forget()
         self.connected_processor = processor
+        self._backbone = None if backbone is None else weakref.ref(backbone)
+
+    def connect_to_module(self) -> None:
+        """Takes the processor of the module that the Trainer was given; every ``setup`` begins with it."""
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        backbone = getattr(module, "backbone", None)
+        is_held = self.connected_processor is not None and self._backbone is None
+        is_known = self._backbone is not None and self._backbone() is backbone
+        if isinstance(backbone, Backbone) and not is_held and not is_known:
+            self.connect(backbone.processor(), backbone)
 
     @staticmethod
     @abstractmethod

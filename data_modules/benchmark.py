@@ -149,6 +149,7 @@ class BenchmarkDataModule(DataModule):
         Raises:
             BadInputError: If a question or a picture is wrong or missing.
         """
+        self.connect_to_module()
         image_bytes(self.questions())
 
     def check_lengths(self, run_rows: RunRows, maximum_rows: int) -> None:

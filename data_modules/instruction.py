@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import Dataset
 from typing_extensions import override
 
 from data_modules.base import DataModule, OnPicture, image_bytes, image_key, nobody_asks, unique_ids
 from data_modules.sample_rows import SIZES_ALONE, layouts_of_samples, rows_of_samples
+from data_modules.trainer_run import add_up, refuse_other_order, seed_of_run
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError, M2PTError
 from lightning_m2pt.inputs.collate import EncodedSample, encoded_sample
@@ -108,6 +110,8 @@ class InstructionDataModule(DataModule):
         self.max_text_length = max_text_length
         self.num_workers = num_workers
         self.order_seed = order_seed
+        self.run_seed: int | None = None
+        self.trainer_seed: int | None = None
         self.group_by_length = group_by_length
         self.length_groups: LengthGroups | None = None
         self.epoch_limit: EpochLimit | None = None
@@ -126,10 +130,9 @@ class InstructionDataModule(DataModule):
             BadInputError: If an annotation is wrong, naming file and record.
         """
 
-    def set_order_seed(self, seed: int) -> None:
-        """Takes the run's seed, unless the configuration sets an ``order_seed`` of its own."""
-        if self.order_seed is None:
-            self.order_seed = seed
+    def set_order_seed(self, seed: int | None) -> None:
+        """Takes the run's seed, which counts where there is no ``order_seed``; None leaves it to the Trainer's run."""
+        self.run_seed = seed
 
     def read_once(self) -> tuple[list[Sample], list[Sample]]:
         """Returns the training and the validation samples, joined to conversations."""
@@ -165,12 +168,27 @@ class InstructionDataModule(DataModule):
         """Reads the annotations, looks for every picture and encodes all texts.
 
         Raises:
-            BadInputError: If a record, a picture or a text's length is wrong.
+            BadInputError: If a record, a picture or a text's length is wrong, or the Trainer's step is another one.
         """
-        if self.train_texts:
-            return
-        image_bytes(self.items())
-        self.encode_texts()
+        self.connect_to_module()
+        if not self.train_texts:
+            image_bytes(self.items())
+            self.encode_texts()
+        if stage == "fit" and self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.trainer_seed = seed_of_run(self.trainer)
+            add_up(self.trainer, self.micro_batches_per_step(self.trainer.world_size))
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns what decides the order of the samples, for a Trainer's checkpoint."""
+        return {"order_seed": self.seed(), "samples": len(self.read_once()[0]), "batch_size": self.batch_size}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Compares the order of a checkpoint's run with this one.
+
+        Raises:
+            BadInputError: If it is another one.
+        """
+        refuse_other_order(state_dict, self.state_dict())
 
     def encode_texts(self) -> None:
         """Encodes all texts, once.
@@ -230,11 +248,13 @@ class InstructionDataModule(DataModule):
         Raises:
             BadInputError: If neither the configuration nor the run gave one.
         """
-        if self.order_seed is None:
+        given = (self.order_seed, self.run_seed, self.trainer_seed)
+        seed = next((each for each in given if each is not None), None)
+        if seed is None:
             raise BadInputError(
                 "the sample order has no seed", where="data.order_seed", expected="a number, or seed_everything"
             )
-        return self.order_seed
+        return seed
 
     def sampler(self, rank: int, world_size: int) -> OrderedSampler:
         """Returns one rank's order of the training samples.

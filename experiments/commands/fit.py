@@ -1,42 +1,17 @@
 """Runs ``m2pt fit``; its flags and what it is for are in ``parsers``."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Sequence
 
-from lightning.pytorch import Trainer
-
-from callbacks.lock_check import LockCheck
-from callbacks.stop_decision import StopDecision
-from callbacks.time_limit import OutOfTime
 from experiments.commands.parsers.fit import argument_parser
 from experiments.commands.validate import require_validation_split, validate
-from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.folder import refuse_other_settings, run_folder, template_content
-from experiments.runs.lengths import check_sample_lengths
+from experiments.configuration.cli import parse_experiment
 from experiments.runs.loading import load_run
-from experiments.runs.lock import alone_in
-from experiments.runs.memory import decide_recomputation
-from experiments.runs.model_card import model_card
-from experiments.runs.opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
-from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
-from experiments.runs.training import checkpoints_folder, prepared_trainer, tuning_data
-from experiments.trainer.failures import refusals_named
-from experiments.trainer.proven_strategies import configured_names, refuse_unproven_strategy
-from experiments.trainer.surface import refuse_endless
-from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.report.tables.contamination import TASKS
-from lightning_m2pt.runs.loading import ADAPTER
-from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
-from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
-from lightning_m2pt.storage.run_record import COMPLETED, read_run_record, update_run_record
-from lightning_m2pt.system.console import is_main_process, log_file, say
-from lightning_m2pt.tuning.positions import run_rows
-
-MEMORY = "peak_memory_bytes"
+from experiments.runs.tuning import fit
+from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
+from lightning_m2pt.system.console import say
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,126 +28,3 @@ def main(arguments: Sequence[str]) -> int:
             load_run(run, experiment)
         say(json.dumps(validate(experiment)))
     return ExitCode.DONE
-
-
-def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = None) -> Path:
-    """Checks, tunes and saves the adapter, alone in the run's folder; returns it.
-
-    Raises:
-        BadInputError: If data, configuration and backbone do not fit together, or another process tunes there.
-        EnvironmentFailure: If the run's folder cannot be written.
-    """
-    check_tuning(experiment)
-    run = folder or run_folder(experiment)
-    with alone_in(run) as still_alone:
-        tune(experiment, run, still_alone, force=force)
-    return run
-
-
-def check_tuning_settings(experiment: Experiment) -> None:
-    """Looks at the settings of a tuning alone, before anything is read or rendered.
-
-    Raises:
-        BadInputError: If nothing is trained, nothing says until when, or the strategy is not proven.
-    """
-    if not experiment.model.method.part_names():
-        raise BadInputError(
-            f"method {experiment.model.method.name} trains nothing",
-            where="model.method",
-            expected="a method with trained parts",
-            hint="`m2pt evaluate` evaluates the frozen model",
-        )
-    trainer = experiment.config["trainer"]
-    refuse_endless(trainer)
-    refuse_unproven_strategy(configured_names(trainer.get("strategy")))
-
-
-def check_tuning(experiment: Experiment) -> None:
-    """Looks for everything that tuning reads, before weights are loaded.
-
-    Raises:
-        BadInputError: If data, configuration and backbone do not fit together.
-    """
-    data = tuning_data(experiment)
-    check_tuning_settings(experiment)
-    check_experiment(experiment)
-    data.check()
-    check_sample_lengths(experiment.model, data)
-
-
-def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, force: bool) -> None:
-    """Tunes a checked experiment in a folder where nobody else does; a finished run is left as it is.
-
-    Args:
-        experiment: What is tuned.
-        run: The run's folder.
-        still_alone: Raises if another process has come into the folder; asked after every batch.
-        force: Start the run over.
-
-    Raises:
-        BadInputError: If the folder holds something else, or a run of other settings.
-        EnvironmentFailure: If it cannot be written, or another process has come into it.
-    """
-    data = tuning_data(experiment)
-    refuse_foreign_folder(run)
-    force = force or is_being_emptied(run)
-    if not force:
-        refuse_other_settings(run, experiment)
-        if COMPLETED in read_run_record(run):
-            say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
-            return
-    newest = None if force else latest_checkpoint(checkpoints_folder(run))
-    trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
-    # A connector sets the attribute, unknown to type checkers.
-    trainer.callbacks.insert(0, LockCheck(still_alone))  # type: ignore[attr-defined]
-    rows = run_rows(experiment.model.backbone.shape, experiment.model.method)
-    largest = data.largest_micro_batch(trainer.world_size, rows)
-    decide_recomputation(experiment, trainer.strategy.root_device, largest)
-    # Everything that can be refused has been: from here on the folder changes.
-    if is_main_process():
-        if force:
-            empty_run_folder(run)
-        open_run_folder(run, experiment)
-        update_run_record(run, TASKS, sorted({task for sample in data.read_once()[0] for task in sample.tasks}))
-    started = time.monotonic()
-    with log_file(run), refusals_named(experiment.config["trainer"]), suppress(OutOfTime):
-        trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
-    if trainer.is_global_zero:
-        still_alone()
-        keep(experiment, run, trainer, round(time.monotonic() - started, 1))
-
-
-def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:
-    """Saves the adapter, reads it back, and marks the run as completed.
-
-    It is if it took all its steps, or a callback ended it early.
-    """
-    backbone, method, steps = experiment.model.backbone, experiment.model.method, trainer.global_step
-    save_adapter(
-        run / ADAPTER,
-        method,
-        backbone.readable_name(),
-        backbone.fingerprint(),
-        model_card(experiment, steps),
-        base_dtype=backbone.dtype_name,
-        base_quantization=backbone.quantization,
-        template=experiment.data.template.name,
-        template_sha256=template_content(experiment.data).get(TEMPLATE_DIGEST, ""),
-    )
-    refuse_unless_saved(run / ADAPTER, method)
-    planned, stopped_by = int(trainer.estimated_stepping_batches), stop_reason(trainer)
-    if steps < planned and stopped_by is None:
-        say(f"stopped after {steps} of {planned} steps: the same command goes on")
-        return
-    memory = peak_memory(trainer.strategy.root_device)
-    ended = {"optimizer_steps": steps, "seconds": seconds, MEMORY: memory}
-    if steps < planned:
-        say(f"complete after {steps} of {planned} steps: {stopped_by}")
-        ended["stopped_by"] = stopped_by
-    update_run_record(run, COMPLETED, ended)
-
-
-def stop_reason(trainer: Trainer) -> str | None:
-    """Returns why a callback has ended the run before its last step; None if none has."""
-    decisions = [callback for callback in trainer.callbacks if isinstance(callback, StopDecision)]  # type: ignore[attr-defined]
-    return decisions[0].reason() if decisions else None

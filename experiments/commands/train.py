@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.commands.fit import MEMORY, check_tuning, check_tuning_settings, tune
 from experiments.commands.parsers.train import argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
@@ -13,6 +12,7 @@ from experiments.runs.folder import run_folder
 from experiments.runs.loading import load_run
 from experiments.runs.lock import alone_in
 from experiments.runs.prepare import check_experiment, require_benchmarks
+from experiments.runs.tuning import MEMORY, check_tuning, check_tuning_settings, tune
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import Score

@@ -7,8 +7,8 @@ YAML, so writing one is an unknown-key error.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -78,6 +78,8 @@ class Experiment:
         save_every_n_steps: Optimizer steps between two checkpoints.
         trainer_values: Arguments of the Trainer as parsed, nothing instantiated.
         opened: Packages that ``--allow-import`` has opened.
+        trainer_objects: Arguments of the Trainer that Python handed over as objects.
+        is_of_objects: Whether Python handed everything over: the configuration then only describes it.
     """
 
     name: str
@@ -90,6 +92,8 @@ class Experiment:
     save_every_n_steps: int
     trainer_values: Namespace
     opened: tuple[str, ...] = ()
+    trainer_objects: Mapping[str, Any] = field(default_factory=dict)
+    is_of_objects: bool = False
 
     @cached_property
     def trainer_config(self) -> dict[str, Any]:
@@ -103,7 +107,8 @@ class Experiment:
         parser.add_lightning_class_args(Trainer, "trainer")
         try:
             with only_allowed_imports(self.opened):
-                return dict(parser.instantiate(Namespace(trainer=self.trainer_values))["trainer"])
+                made = dict(parser.instantiate(Namespace(trainer=self.trainer_values))["trainer"])
+                return made | dict(self.trainer_objects)
         except (ArgumentError, ImportError, MisconfigurationException, TypeError, ValueError) as error:
             raise cannot_be_made(error, self.config["trainer"]) from error
 
@@ -111,7 +116,7 @@ class Experiment:
         """Hands the backbone's tokenizer and image transform to the data modules; needs the tokenizer's files."""
         processor = self.model.backbone.processor()
         for data_module in [self.data, *self.benchmarks]:
-            data_module.connect(processor)
+            data_module.connect(processor, self.model.backbone)
         say_notices(processor, [data_module.template for data_module in [self.data, *self.benchmarks]])
         if isinstance(self.data, InstructionDataModule):
             self.data.set_order_seed(self.seed)

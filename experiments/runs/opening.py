@@ -104,5 +104,7 @@ def open_run_folder(folder: Path, experiment: Experiment) -> None:
         record[DECIDING] = deciding(experiment)
     record[MADE_WITH] = [*record.get(MADE_WITH, []), made_with(experiment)]
     write_atomically(folder / RECORD_FILE, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    if experiment.is_of_objects:  # the record describes them, but no file could make them again
+        return
     config = json.dumps(portable_paths(experiment.config, experiment.opened), indent=2) + "\n"
     write_atomically(folder / CONFIG_FILE, config.encode())  # JSON is YAML, and numbers keep their digits

@@ -25,6 +25,7 @@ from lightning.pytorch.profilers import XLAProfiler
 from callbacks.attention_maps import AttentionMaps
 from callbacks.benchmark_scores import BenchmarkScores
 from callbacks.prompt_statistics import PromptStatistics
+from experiments.trainer.described import Described
 from lightning_m2pt.errors import BadInputError
 
 
@@ -125,7 +126,9 @@ def write_enums_as_text(config: Namespace) -> None:
 
 
 def class_of(component: dict[str, Any]) -> type:
-    """Returns a component's class; the parser has imported it already."""
+    """Returns a component's class; the parser has imported it already, or it is that of an object."""
+    if isinstance(component, Described):
+        return component.kind
     module, _, name = component["class_path"].rpartition(".")
     found: type = getattr(importlib.import_module(module), name)
     return found

@@ -4,6 +4,7 @@ A backbone knows nothing of methods. It runs with an ``Attachment``: prompt rows
 connector and head. The empty attachment is the untouched model.
 """
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class Backbone(nn.Module, ABC):
         checkpointing_is_automatic: Whether that is for an estimate of the memory to decide, before weights load.
         compile_backend: What ``torch.compile`` is called with for every layer; None compiles nothing.
         quantization: How the weights of the decoder's layers are packed; None if they are as the files have them.
+        attached_method: The method that is attached.
         never_answered: Tokens that stand for pictures in the model's own texts: no decoded answer holds one.
     """
 
@@ -117,6 +119,7 @@ class Backbone(nn.Module, ABC):
     compile_backend: str | None = None
     quantization: Quantization | None = None
     never_answered: tuple[int, ...] = ()
+    attached_method: "weakref.ref[nn.Module] | None" = None
 
     def __init__(self) -> None:
         super().__init__()

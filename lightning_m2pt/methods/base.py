@@ -1,5 +1,6 @@
 """The method contract: a method owns what it trains, attaches it to a backbone and takes it away again."""
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Set as AbstractSet
 from typing import Literal, TypeAlias
@@ -120,6 +121,7 @@ class Method(nn.Module, ABC):
         backbone.release_hooks()  # a part that is knocked out must not live on in the hooks of an earlier pass
         self.inject(backbone, without)
         backbone.attachment = self.attachment(without)
+        backbone.attached_method = weakref.ref(self)  # a plain reference would make it a part of the backbone
 
     def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
         """Changes the library's own modules: replacements, hooks; calling it again with other parts is allowed."""
@@ -146,6 +148,7 @@ class Method(nn.Module, ABC):
     def detach(self, backbone: Backbone) -> None:
         """Takes the method away: afterwards the backbone is bit-identical to before."""
         backbone.attachment = Attachment()
+        backbone.attached_method = None
         backbone.release_hooks()
         self.restore(backbone)
 

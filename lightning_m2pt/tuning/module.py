@@ -75,14 +75,19 @@ class TuningModule(LightningModule):
         self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts())
 
     def configure_model(self) -> None:
-        """Loads the frozen weights, makes the method's tensors and attaches them; runs once per process.
+        """Loads the frozen weights, makes the method's tensors and attaches them; does nothing where that is done.
 
         Prompts are drawn from a generator of their own, seeded with the run's seed, so that they do not depend on
-        what else was random before.
+        what else was random before. A backbone that was loaded for another method is not loaded again.
+
+        Raises:
+            BadInputError: If the other method is still attached.
         """
-        if self.backbone.is_loaded:
+        if self.backbone.is_loaded and is_built(self.method):
             return
-        self.backbone.load()
+        refuse_other_method(self.backbone, self.method)
+        if not self.backbone.is_loaded:
+            self.backbone.load()
         self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
         self.method.built_shapes = {name: tuple(each.shape) for name, each in self.method.named_tensors().items()}
         freeze_all_but_declared(self, self.method)
@@ -183,6 +188,26 @@ class TuningModule(LightningModule):
         if self.answering is None:
             raise RuntimeError("TuningModule.answering must be set before questions are answered")
         return list(zip(batch.sample_ids, self.answering.answer(self.backbone, batch), strict=True))
+
+
+def is_built(method: Method) -> bool:
+    """Tells whether a method has its tensors."""
+    return method.built_shapes is not None or next(method.parameters(), None) is not None
+
+
+def refuse_other_method(backbone: Backbone, method: Method) -> None:
+    """Refuses a second method: what the first has put into the library's modules would stay there, unseen.
+
+    Raises:
+        BadInputError: If one is attached that is not this one.
+    """
+    if backbone.attached_method is not None and backbone.attached_method() is not method:
+        raise BadInputError(
+            "another method is attached to this backbone",
+            where="model.method",
+            expected="one at a time",
+            hint="first.method.detach(first.backbone) takes the first module's away",
+        )
 
 
 def nothing_of(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from data_modules.vsr import VSR
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_manifest import DIGEST
 from tests.bad_inputs.refusal import Spoil, assert_refused

@@ -54,8 +54,8 @@ VISUAL = json.dumps(
 )
 def test_training_does_not_notice(tmp_path, config, words):
     """The same trained tensors bit for bit, the same metrics, and untouched generators, with dropout in between."""
-    from experiments.commands.fit import fit
     from experiments.configuration.cli import parse_experiment
+    from experiments.runs.tuning import fit
 
     words = [*small_words(tmp_path, config, steps=STEPS), *SPLIT, *words]
     runs, states = [], []

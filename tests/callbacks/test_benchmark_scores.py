@@ -8,8 +8,8 @@ import pytest
 from callbacks.benchmark_scores import BenchmarkScores
 from callbacks.loggers import METRICS_FILE
 from data_modules.vsr import VSR
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from tests.support.small_experiment import small_words
 
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.commands.fit import fit
 from experiments.commands.params import count
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError

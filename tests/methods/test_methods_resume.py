@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from callbacks.step_checkpoint import StepCheckpoint
-from experiments.commands.fit import fit
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.answering.greedy import GreedyAnswer, greedy_answers
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.templates import VICUNA_V1

@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen
 from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.tuning import fit
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.predictions import read_predictions
 from tests.support.small_experiment import small_words

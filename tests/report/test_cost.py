@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from data_modules.vsr import VSR
-from experiments.commands import fit
-from experiments.runs import peak_memory
+from experiments.runs import peak_memory, tuning
 from experiments.runs.peak_memory import peak_resident_bytes
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
@@ -23,7 +22,7 @@ MEBIBYTE = 1024**2
 
 
 def test_the_names_that_are_read_are_those_that_are_written():
-    written = (fit.COMPLETED, fit.MEMORY, peak_memory.PROCESS, peak_memory.GPU)
+    written = (tuning.COMPLETED, tuning.MEMORY, peak_memory.PROCESS, peak_memory.GPU)
     assert written == (report_cost.COMPLETED, report_cost.MEMORY, report_cost.PROCESS, report_cost.GPU)
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.fit import COMPLETED, fit
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import frozen_folder
 from experiments.runs.folder import deciding, formerly_deciding, refuse_other_settings, run_folder
 from experiments.runs.loading import load_run
 from experiments.runs.prepare import check_experiment
+from experiments.runs.tuning import COMPLETED, fit
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.report.page.material import fingerprint_of

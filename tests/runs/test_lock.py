@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback, Trainer
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import run_folder
 from experiments.runs.lock import alone_in
+from experiments.runs.tuning import fit
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.system.file_lock import lock_file

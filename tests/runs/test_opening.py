@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs import opening as run_opening
 from experiments.runs.folder import refuse_other_settings
 from experiments.runs.opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.runs.training import checkpoints_folder
+from experiments.runs.tuning import fit
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, write_checkpoint
 from lightning_m2pt.system.atomic_files import DRAFT

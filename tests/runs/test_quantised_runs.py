@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.commands.evaluate import main as evaluate
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.backbones.families.llava import Llava
 from lightning_m2pt.backbones.quantised import QuantisedLinear
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback, Trainer
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.lock import alone_in, holder_of
+from experiments.runs.tuning import fit
 from lightning_m2pt.errors import EnvironmentFailure
 from lightning_m2pt.system.file_lock import lock_file, locked, remove_if_free
 from tests.runs.test_lock import holder, let_go

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments.commands import fit as fit_module
 from experiments.configuration.cli import parse_experiment
+from experiments.runs import tuning as fit_module
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.runs.loading import load_weights

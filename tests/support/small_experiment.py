@@ -5,9 +5,9 @@ from pathlib import Path
 
 from data_modules.vision_flan import VisionFlan
 from data_modules.vsr import VSR
-from experiments.commands.fit import fit
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.prepare import check_experiment
+from experiments.runs.tuning import fit
 
 BASE = "experiments/m2pt_base.yaml"
 

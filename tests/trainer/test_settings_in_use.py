@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from callbacks.time_limit import TimeLimit
-from experiments.commands.fit import fit
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.training import prepared_trainer
+from experiments.runs.tuning import fit
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.tuning.sample_order import samples_of_steps

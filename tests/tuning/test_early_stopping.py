@@ -8,8 +8,8 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 
 from callbacks.step_checkpoint import StepCheckpoint
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from tests.support.small_experiment import small_words
 
 STEPS = 20

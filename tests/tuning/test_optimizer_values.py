@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 from tests.support.small_experiment import small_words
 from tests.support.small_training import Gradients, adamw_by_hand

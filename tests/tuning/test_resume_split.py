@@ -12,8 +12,8 @@ import torch
 from callbacks.gradient_check import GradientCheck
 from callbacks.prompt_statistics import PromptStatistics
 from callbacks.same_on_all_ranks import SameOnAllRanks
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint
 from lightning_m2pt.tuning.loop_counters import recount_micro_batches

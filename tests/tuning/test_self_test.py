@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.backbones import causal_decoding
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama

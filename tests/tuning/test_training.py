@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from experiments.commands.fit import fit
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, made_with, run_folder
 from experiments.runs.training import run_the_same_layers_on_all_ranks, shares_out_weights
+from experiments.runs.tuning import fit
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.system.tensor_hashes import hash_tensors

@@ -1,0 +1,116 @@
+"""Tuning and evaluating from Python: objects in, a run's folder and scores out, by the way that ``m2pt`` goes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_modules.benchmark import BenchmarkDataModule
+from data_modules.instruction import InstructionDataModule
+from experiments.configuration.environment import refuse_trainer_variables
+from experiments.runs import tuning
+from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
+from experiments.runs.loading import load_run
+from experiments.runs.objects import experiment_of_objects
+from experiments.runs.prepare import connect_experiment, require_benchmarks
+from lightning_m2pt.answering.decoding import AnsweringMethod
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.tuning.module import TuningModule, is_built
+
+
+def fit(
+    model: TuningModule,
+    data: InstructionDataModule,
+    trainer: Mapping[str, Any],
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    save_every_n_steps: int = 50,
+    force: bool = False,
+) -> Path:
+    """Tunes as ``m2pt fit`` does: the same checks, order, checkpoints, log files and adapter, byte for byte.
+
+    The same call goes on where a run was stopped, and does nothing where it is complete. It seeds the generators of
+    Python, numpy and torch.
+
+    Args:
+        model: Backbone and method. Its method is new; its backbone may have been loaded before.
+        data: What is tuned on.
+        trainer: Arguments of Lightning's Trainer, as ``{"max_steps": 300, "callbacks": [...]}``; classes of your own
+            among them.
+        folder: The run's folder. Nothing names it: no configuration describes what is handed over. ``run.json`` records
+            what can be read off the objects, and a call with others in the same folder is refused.
+        seed: Decides prompts, order and dropout.
+        save_every_n_steps: Optimizer steps between two checkpoints.
+        force: Start the run over.
+
+    Returns:
+        The run's folder, with the adapter in ``adapter``.
+
+    Raises:
+        BadInputError: If something does not fit together, or the method has been built before.
+        EnvironmentFailure: If the folder cannot be written.
+    """
+    refuse_trainer_variables(os.environ)
+    refuse_built(model)
+    experiment = experiment_of_objects(model, data, (), trainer, Path(folder), seed, save_every_n_steps)
+    return tuning.fit(experiment, force=force, folder=Path(folder))
+
+
+def evaluate(
+    model: TuningModule,
+    benchmarks: BenchmarkDataModule | Sequence[BenchmarkDataModule],
+    folder: str | Path,
+    *,
+    answer: AnsweringMethod = "greedy",
+    accelerator: str = "auto",
+    force: bool = False,
+) -> dict[str, Score]:
+    """Answers and scores evaluation sets as ``m2pt evaluate`` does; answers that are there are not made again.
+
+    Args:
+        model: As it is if it is loaded; otherwise the adapter of the run in ``folder`` is loaded into it. Of a method
+            that trains nothing the untouched model answers.
+        benchmarks: One set or several.
+        folder: A run's folder, or one of its own: ``predictions`` and ``scores`` are written there.
+        answer: How questions are answered.
+        accelerator: Where, as Lightning's Trainer has it.
+        force: Answer again.
+
+    Returns:
+        Every set's score by its name.
+
+    Raises:
+        BadInputError: If data are wrong, there is no adapter, or answers of another model are there.
+    """
+    sets = [benchmarks] if isinstance(benchmarks, BenchmarkDataModule) else list(benchmarks)
+    trainer = {"accelerator": accelerator}
+    first = next(iter(sets), None)
+    if first is None:
+        raise BadInputError("no evaluation sets", where="benchmarks", expected="one or more data modules")
+    experiment = experiment_of_objects(model, first, sets, trainer, Path(folder), 0, 1)
+    require_benchmarks(experiment)
+    connect_experiment(experiment)
+    check_benchmarks(experiment, method=answer)
+    options = AnsweringOptions(answer, force)
+    if not model.method.part_names():
+        return evaluate_frozen(experiment, options)[1]
+    if not (model.backbone.is_loaded and is_built(model.method)):
+        load_run(Path(folder), experiment)
+    return evaluate_tuned(experiment, Path(folder), options=options)
+
+
+def refuse_built(model: Any) -> None:
+    """Refuses a method that has tensors already: a new run begins with new ones.
+
+    Raises:
+        BadInputError: If it has.
+    """
+    if isinstance(model, TuningModule) and model.method.built_shapes is not None:
+        raise BadInputError(
+            "the method has been built, and perhaps tuned, before",
+            where="model.method",
+            expected="a new method: TuningModule(model.backbone, M2PT(...)); the backbone need not be loaded again",
+            hint="trainer.fit(model, data) of Lightning's own goes on from the tensors as they are",
+        )

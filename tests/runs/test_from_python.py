@@ -1,0 +1,124 @@
+"""Objects made in Python are tuned as what a configuration describes: to the last bit, or refused by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback
+
+from data_modules.vsr import VSR
+from experiments.runs.from_python import evaluate, fit
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE, TENSOR_FILE
+from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
+from tests.support.python_objects import TRAINER, small_backbone, small_data, small_method, small_module
+from tests.support.small_experiment import fitted, small_words
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("from_python")
+
+
+class Counting(Callback):
+    """A callback of somebody's own, with an argument."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.steps = 0
+
+    def on_train_batch_end(self, *arguments: object, **named: object) -> None:
+        self.steps += 1
+
+
+def test_the_run_is_that_of_the_command_byte_for_byte(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Adapter, table and checkpoint; a callback handed over runs; the same call again does nothing."""
+    _, by_command = fitted(small_words(folder, steps=3))
+    counting = Counting(7)
+    run = fit(small_module(), small_data(folder), {**TRAINER, "callbacks": [counting]}, folder / "mine")
+    assert counting.steps == 3
+    for name in (TENSOR_FILE, CONFIG_FILE):
+        assert (run / "adapter" / name).read_bytes() == (by_command / "adapter" / name).read_bytes()
+    assert (run / "metrics.csv").read_bytes() == (by_command / "metrics.csv").read_bytes()
+    assert f"of experiment {run.name}" in (run / "adapter" / CARD_FILE).read_text(encoding="utf-8")
+    capsys.readouterr()
+    fit(small_module(), small_data(folder), {**TRAINER, "callbacks": [Counting(7)]}, folder / "mine")
+    assert capsys.readouterr().out.startswith("already tuned")
+
+
+def test_a_folder_keeps_to_the_objects_it_was_begun_with(folder: Path) -> None:
+    """What can be read off them: a method's arguments, the optimizer's, those of a callback of one's own."""
+    run = folder / "begun"
+    fit(small_module(), small_data(folder), {**TRAINER, "max_steps": 1, "callbacks": [Counting(7)]}, run)
+    record = read_run_record(run)
+    assert COMPLETED in record
+    assert record["deciding"]["method"]["init_args"]["visual_length"] == 10
+    other_rate = small_module()
+    other_rate.optimizer_settings.learning_rate = 1e-3
+    for model, number, key in (
+        (small_module(), 8, "trainer.callbacks"),
+        (other_rate, 7, "optimizer.learning_rate"),
+    ):
+        with pytest.raises(BadInputError, match=f"{key} was"):
+            fit(model, small_data(folder), {**TRAINER, "max_steps": 1, "callbacks": [Counting(number)]}, run)
+
+
+def test_a_backbone_is_loaded_once_for_several_methods(folder: Path) -> None:
+    """The second run is the one with a backbone of its own, if the first method is taken away; else it is refused."""
+    first = small_module()
+    fit(first, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "first")
+    weights = first.backbone.language_model
+    second = small_module()
+    second.backbone = first.backbone
+    with pytest.raises(BadInputError, match="another method is attached"):
+        fit(second, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "second")
+    first.method.detach(first.backbone)
+    run = fit(second, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "second")
+    assert second.backbone.language_model is weights
+    assert (run / "adapter" / TENSOR_FILE).read_bytes() == (folder / "first/adapter" / TENSOR_FILE).read_bytes()
+    with pytest.raises(BadInputError, match="has been built, and perhaps tuned, before"):
+        fit(second, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "third")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: fit(small_method(), small_data(folder), TRAINER, folder), "model: a M2PT is given"),
+        (lambda folder: fit(small_module(), small_method(), TRAINER, folder), "data: a M2PT is given"),
+        (lambda folder: fit(small_module(), small_data(folder), 300, folder), "trainer: a int is given"),
+        (lambda folder: fit(small_module(), small_data(folder), {"max_step": 3}, folder), "did you mean max_steps"),
+        (lambda folder: fit(small_module(), small_data(folder), {"max_steps": "x"}, folder), "trainer.max_steps"),
+        (lambda folder: fit(small_module(), small_data(folder), {}, folder), "nothing says when the run ends"),
+        (lambda folder: fit(small_module(), small_data(folder), TRAINER, folder, seed=-1), "seed: -1 does not fit"),
+        (
+            lambda folder: fit(small_module(), small_data(folder), {**TRAINER, "logger": False}, folder),
+            "metrics.csv and TensorBoard are part of a run",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_three_lines(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        make(tmp_path / "run")
+    assert said in caught.value.message()
+    assert len(caught.value.message().splitlines()) <= 3
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("*.json"))
+
+
+def test_a_set_is_answered_and_scored_from_python(folder: Path) -> None:
+    """By the module as it is, and by a new one that takes the run's adapter; both answer alike."""
+    VSR.write_fake(folder / "vsr")
+
+    def questions() -> VSR:
+        return VSR(str(folder / "vsr"), "vicuna_v1", batch_size=4, max_new_tokens=5)
+
+    model = small_module()
+    run = fit(model, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "answering")
+    score = evaluate(model, questions(), run, accelerator="cpu")["vsr"]
+    assert score.n == len(questions().questions())
+    assert 0 <= score.value <= 100
+    answers = (run / "predictions/vsr.jsonl").read_bytes()
+    assert evaluate(small_module(), [questions()], run, accelerator="cpu", force=True)["vsr"] == score
+    assert (run / "predictions/vsr.jsonl").read_bytes() == answers
+    with pytest.raises(BadInputError, match="no adapter here"):
+        evaluate(small_module(), questions(), folder / "nowhere", accelerator="cpu")
+    assert small_backbone().is_loaded is False
