@@ -8,7 +8,7 @@ from typing_extensions import override
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.answering.prediction_line import prediction_line
 from lightning_m2pt.inputs.samples import Question
-from lightning_m2pt.metrics.predictions import OF_QUESTIONS, PREDICTION_FORMAT, SHARED_WITH_TASKS
+from lightning_m2pt.metrics.predictions import ASKED_WITH, OF_QUESTIONS, PREDICTION_FORMAT, SHARED_WITH_TASKS
 
 
 class PredictionWriter(Callback):
@@ -69,6 +69,8 @@ def prediction_header(
     }
     if data.shared_with_tasks:
         header[SHARED_WITH_TASKS] = dict(data.shared_with_tasks)
+    if data.asked_with:
+        header[ASKED_WITH] = data.asked_with
     if questions < data.number_of_all_questions:
         header[OF_QUESTIONS] = data.number_of_all_questions
     return header | ({"examples": data.examples()} if data.examples() else {})

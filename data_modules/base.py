@@ -156,11 +156,7 @@ def items_fingerprint(items: Sequence[Sample | Question]) -> str:
     sizes = image_bytes(items)
     digest = hashlib.sha256()
     for item in items:
-        texts = (
-            [[turn.question, turn.answer] for turn in item.turns]
-            if isinstance(item, Sample)
-            else [item.subtask, item.text, item.target, *item.references, *([item.choices] if item.choices else [])]
-        )
+        texts = [[turn.question, turn.answer] for turn in item.turns] if isinstance(item, Sample) else texts_of(item)
         of_pictures = [sizes[picture.key] for picture in pictures_of(item)]
         said = [item.id, item.image_id, texts, of_pictures[0] if len(of_pictures) == 1 else of_pictures]
         line = json.dumps([*said, *rarely_said(item)])
@@ -173,6 +169,13 @@ def rarely_said(item: Sample | Question) -> list[object]:
     return (
         [item.system, item.shown_in_turns] if isinstance(item, Sample) and (item.system or item.shown_in_turns) else []
     )
+
+
+def texts_of(question: Question) -> list[object]:
+    """Returns what a question says; what only some kinds of questions have stands there only where it is."""
+    texts: list[object] = [question.subtask, question.text, question.target, *question.references]
+    texts += [question.choices] if question.choices else []
+    return [*texts, {"tolerance": question.tolerance}] if question.tolerance else texts
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,11 @@ class BenchmarkDataModule(DataModule):
         return self.read_questions
 
     @property
+    def asked_with(self) -> str:
+        """What is put to the model beside picture and question, if that changes what a score can be compared with."""
+        return ""
+
+    @property
     def limit_unit(self) -> int:
         """How many adjacent questions a limit takes or leaves together."""
         return max(self.questions_per_group, self.answers_in_turn)

@@ -13,10 +13,14 @@ Layout, hub (``lmms-lab/MME``): Parquet files of the split ``test`` with the col
 of LLaVA's file; the hub's own rows could not be looked at when this was written.
 
 Layout, M2PT: a JSON lines file named by ``question_file``, with ``question_id``, ``image``, ``text``, ``target`` and
-``category``, beside the original pictures. LLaVA's ``llava_mme.jsonl`` has no ``target`` and changes the questions:
-read the original folder instead.
+``category``, beside the original pictures.
 
-All three give a question the same id, and the questions in the same order: of a picture's two the Yes question is the
+Layout, LLaVA (its ``eval/MME``): ``llava_mme.jsonl`` beside ``MME_Benchmark_release_version/``. The official questions
+are asked from the folder; with ``question_file: llava_mme.jsonl`` those of its lines, which end in an instruction of
+LLaVA's own. No line of such a file has a ``target``: the right answers are those of the folder's text files, found by
+picture and question as LLaVA's ``convert_answer_to_mme.py`` finds them.
+
+All of them give a question the same id, and the questions in the same order: of a picture's two the Yes question is the
 first, as in all original files.
 
 Counts: 2,374 questions on 1,187 pictures. Perception (10 subtasks, at most 2000 points): existence 60, count 60,
@@ -39,6 +43,7 @@ import numpy
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.reading.files import Record, fake_image, json_records, read_text, text_field, write_image, write_text
 from data_modules.reading.hub_files import hub_files, hub_rows, refuse_two_forms
+from data_modules.reading.llava_files import bare_question
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.images import resolve_inside
@@ -155,9 +160,35 @@ class MME(BenchmarkDataModule):
             where, record = place_and_record
             image = resolve_inside(self.folder, text_field(record, "image", where), f"{where}: image")
             in_folder = image.parent / SEPARATE_IMAGES / image.name
+            if is_llavas:
+                record = record | {"target": self.official_answer(record, where)}
             return record_of(record, "text", "target", where, in_folder if in_folder.exists() else image)
 
-        return made_of_each(json_records(path), asked)
+        records = list(json_records(path))
+        is_llavas = not any("target" in each[1] for each in records if not isinstance(each, BadInputError))
+        return made_of_each(records, asked)
+
+    def official_answer(self, record: Mapping[str, Any], where: str) -> str:
+        """Returns the answer that the original folder has to a record's question.
+
+        Raises:
+            BadInputError: If that folder has no such picture or question.
+        """
+        subtask = text_field(record, "category", where)
+        stem = PurePosixPath(text_field(record, "question_id", where)).stem
+        if subtask not in SUBTASKS or "\0" in stem:
+            raise BadInputError(f"the value is {subtask!r:.40}", where=f"{where}: category", expected="one of MME's")
+        folder = self.folder / subtask
+        folder = folder / SEPARATE_TEXTS if (folder / SEPARATE_TEXTS).is_dir() else folder
+        asked = bare_question(text_field(record, "text", where))
+        answers = {bare_question(text): answer for _, text, answer in two_questions(folder / f"{stem}.txt")}
+        if asked not in answers:
+            raise BadInputError(
+                f"{folder / stem}.txt has no question {asked!r:.80}",
+                where=f"{where}: text",
+                expected="a target, or a question of the original folder",
+            )
+        return answers[asked]
 
 
 @dataclass(frozen=True)

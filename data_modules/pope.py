@@ -9,6 +9,12 @@ the repository), JSON lines in spite of their name (a JSON list is read too), an
 read: JSON lists ``aokvqa_pope_seem_<split>.json`` and ``gqa_pope_seem_<split>.json``, in ``<root>`` or in
 ``<root>/output/seem/{aokvqa,gqa}``.
 
+Layout, LLaVA (its ``eval/pope``): the same files in ``coco/``, pictures in ``val2014/``, and ``llava_pope_test.jsonl``,
+whose lines ``{"question_id", "image", "text", "category"}`` are the questions of all three files with an instruction
+behind each. Ids, questions and answers are those of ``coco/``; with ``question_file: llava_pope_test.jsonl`` LLaVA's
+texts are asked in place of the official ones. As its own script does, they are matched by their order within a
+category, and here picture and question have to agree, too.
+
 Layout, hub (``lmms-lab/POPE``): Parquet files with the columns ``question_id``, ``question``, ``answer``,
 ``image_source``, ``image`` and ``category``: the configuration ``Full`` with a split for each of the three, or
 ``default`` with one split ``test`` and the split's name in ``category``. Where both are there, ``Full`` is read. The
@@ -34,6 +40,7 @@ import numpy
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.reading.files import Record, fake_image, json_records, text_field, write_image, write_text
 from data_modules.reading.hub_files import HubRow, hub_files, hub_rows, refuse_two_forms
+from data_modules.reading.llava_files import with_texts
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.images import resolve_inside
@@ -41,6 +48,8 @@ from lightning_m2pt.inputs.mistakes import made_of_each
 from lightning_m2pt.inputs.samples import ImageSource, Question
 
 IMAGE_FOLDER = "images"
+LLAVA_PICTURES = "val2014"
+LLAVA_ANNOTATIONS = "coco"
 SPLITS = ("random", "popular", "adversarial")
 ANSWERS = ("yes", "no")
 ANNOTATION_FILE = "coco_pope_{split}.json"
@@ -60,6 +69,8 @@ class POPE(BenchmarkDataModule):
         limit: How many questions to take, a yes and a no together, spread evenly over the set; None takes all.
         image_folder: Folder of the pictures within ``root``, or anywhere if absolute.
         objects_from: Whose objects and pictures are asked about.
+        question_file: Name of LLaVA's question file within ``root``, whose texts are asked in place of the official
+            ones.
     """
 
     name = "pope"
@@ -76,10 +87,19 @@ class POPE(BenchmarkDataModule):
         limit: int | None = None,
         image_folder: str = IMAGE_FOLDER,
         objects_from: Literal["coco", "aokvqa", "gqa"] = "coco",
+        question_file: str | None = None,
     ) -> None:
         super().__init__(root, template, batch_size, max_new_tokens, limit)
         self.image_folder = image_folder
         self.objects_from = objects_from
+        self.question_file = question_file
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the pictures: LLaVA's ``val2014`` where nothing else was set and that is what is there."""
+        of_llava = self.root / LLAVA_PICTURES
+        is_llavas = self.image_folder == IMAGE_FOLDER and not (self.root / IMAGE_FOLDER).is_dir() and of_llava.is_dir()
+        return of_llava if is_llavas else self.root / self.image_folder
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -107,6 +127,12 @@ class POPE(BenchmarkDataModule):
         present = {split: path for split, path in paths.items() if path.exists()}
         hub = self.hub_splits() if self.objects_from == "coco" else {}
         if hub:
+            if self.question_file is not None:
+                raise BadInputError(
+                    "the hub's files have their own texts",
+                    where="pope.question_file",
+                    expected="the original files, whose order LLaVA's question file has",
+                )
             for path in present.values():
                 refuse_two_forms(self.root, next(iter(hub.values())), path)
             return self.questions_of_hub(hub)
@@ -117,14 +143,16 @@ class POPE(BenchmarkDataModule):
                 expected=", ".join(path.name for path in paths.values()) + ", or the hub's Parquet files",
             )
         parts = made_of_each(present.items(), lambda part: self.questions_of_split(*part))
-        return [question for part in parts for question in part]
+        questions = [question for part in parts for question in part]
+        return questions if self.question_file is None else with_texts(questions, self.root / self.question_file)
 
     def annotation_file(self, split: str) -> Path:
-        """Returns a split's file: in the root, or where a clone of the repository has it."""
+        """Returns a split's file: in the root, where a clone of the repository has it, or where LLaVA's layout has."""
         is_coco = self.objects_from == "coco"
         name = (ANNOTATION_FILE if is_coco else SEEM_FILE).format(source=self.objects_from, split=split)
         in_clone = self.root / "output" / ("coco" if is_coco else f"seem/{self.objects_from}") / name
-        return in_clone if in_clone.exists() else self.root / name
+        places = [in_clone, *([self.root / LLAVA_ANNOTATIONS / name] if is_coco else [])]
+        return next((path for path in places if path.exists()), self.root / name)
 
     def hub_splits(self) -> dict[str, list[Path]]:
         """Returns the hub's files of every split, or all of them under ``test``; empty if they are not there."""
@@ -144,7 +172,7 @@ class POPE(BenchmarkDataModule):
         def asked(place_and_record: Record) -> Question:
             where, record = place_and_record
             image_name = text_field(record, "image", where)
-            image = resolve_inside(self.root / self.image_folder, image_name, f"{where}: image")
+            image = resolve_inside(self.pictures, image_name, f"{where}: image")
             return question_of(record, ("text", "label"), split, image_name, image, where)
 
         return made_of_each(json_records(path), asked)

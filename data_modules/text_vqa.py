@@ -12,6 +12,12 @@ Layout, hub (``lmms-lab/textvqa``): Parquet files of the splits ``train`` and ``
 ``image_id``, ``question_id``, ``question``, ``answers`` and ``image``; others are not read. The hub's rows could not be
 looked at when this was written.
 
+OCR tokens (``ocr_tokens: true``), as LLaVA-1.5 asks: behind the question stands "Reference OCR token: " and what OCR
+read in the picture, with commas between, and behind that LLaVA's instruction. The tokens are those of
+``TextVQA_Rosetta_OCR_v0.2_{train,val}.json`` in ``<root>``, a list under ``data`` of records with ``image_id`` and
+``ocr_tokens``, or of the hub's column ``ocr_tokens``. Such scores say so in their name: they are not comparable with
+those without, which is what ``ocr_tokens: false`` asks.
+
 Counts: 34,602 questions on 21,953 pictures; val 5,000 on 3,166.
 
 Split: ``val``, as is commonly reported. Contamination: TextCaps describes the same pictures, and other sets are made
@@ -54,6 +60,8 @@ VERSION = "0.5.1"
 ANNOTATION_FILE = f"TextVQA_{VERSION}_{{split}}.json"
 IMAGE_FOLDER = "train_images"
 QUESTION_MARK = "{question}"
+OCR_FILE = "TextVQA_Rosetta_OCR_v0.2_{split}.json"
+INSTRUCTION = "Answer the question using a single word or phrase."
 NUMBER_OF_ANSWERS = 10
 HUB_SPLITS = {"train": "train", "val": "validation"}
 HUB_COLUMNS = ("image_id", "question_id", "question", "answers")
@@ -71,9 +79,10 @@ class TextVQA(BenchmarkDataModule):
         split: Which file to read.
         question_template: What is asked; ``{question}`` stands for the question.
         image_folder: Folder of the pictures within ``root``, or anywhere if absolute.
+        ocr_tokens: Write what OCR read in the picture behind the question, as LLaVA-1.5 is evaluated.
 
     Raises:
-        BadInputError: If the question template has no place for the question.
+        BadInputError: If the question template has no place for the question, or is set beside ``ocr_tokens``.
     """
 
     name = "text_vqa"
@@ -89,6 +98,7 @@ class TextVQA(BenchmarkDataModule):
         split: Literal["train", "val"] = "val",
         question_template: str = QUESTION_MARK,
         image_folder: str = IMAGE_FOLDER,
+        ocr_tokens: bool = False,
     ) -> None:
         super().__init__(root, template, batch_size, max_new_tokens, limit)
         if QUESTION_MARK not in question_template:
@@ -97,9 +107,21 @@ class TextVQA(BenchmarkDataModule):
                 where="text_vqa.question_template",
                 expected=f"a text with {QUESTION_MARK}",
             )
+        if ocr_tokens and question_template != QUESTION_MARK:
+            raise BadInputError(
+                "OCR tokens come with LLaVA's own words around the question",
+                where="text_vqa.question_template",
+                expected="ocr_tokens or a template, not both",
+            )
         self.split = split
         self.question_template = question_template
         self.image_folder = image_folder
+        self.ocr_tokens = ocr_tokens
+
+    @property
+    def asked_with(self) -> str:
+        """What is put to the model beside picture and question."""
+        return "OCR tokens" if self.ocr_tokens else ""
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -127,19 +149,29 @@ class TextVQA(BenchmarkDataModule):
         refuse_two_forms(self.root, hub, path)
         refuse_neither_form(self.root, hub, path, HUB_SPLITS[self.split])
         if hub:
-            rows = hub_rows(hub, HUB_COLUMNS, "image")
-            return made_of_each(rows, lambda row: self.question(row.record, row.image, row.source))
+            columns = [*HUB_COLUMNS, *(["ocr_tokens"] if self.ocr_tokens else [])]
+            rows = hub_rows(hub, columns, "image")
+            return made_of_each(rows, lambda row: self.question(row.record, row.image, row.source, row.record))
         folder = self.root / self.image_folder
+        read = tokens_of_pictures(self.root / OCR_FILE.format(split=self.split)) if self.ocr_tokens else {}
 
         def asked(place_and_record: Record) -> Question:
             where, record = place_and_record
             image = picture_named(folder, text_field(record, "image_id", where), f"{where}: image_id")
-            return self.question(record, image, where)
+            return self.question(record, image, where, read.get(text_field(record, "image_id", where), {}))
 
         return made_of_each(annotations(path), asked)
 
-    def question(self, record: Mapping[str, Any], image: ImageSource, where: str) -> Question:
+    def question(
+        self, record: Mapping[str, Any], image: ImageSource, where: str, read: Mapping[str, Any] = {}
+    ) -> Question:
         """Returns a record's question.
+
+        Args:
+            record: The record or row.
+            image: Where the picture is.
+            where: The record's place, for errors.
+            read: What OCR read in the picture, under ``ocr_tokens``.
 
         Raises:
             BadInputError: If a field is missing or wrong.
@@ -152,13 +184,42 @@ class TextVQA(BenchmarkDataModule):
         return Question(
             id=f"{self.split}/{number}",
             subtask="",
-            text=self.question_template.replace(QUESTION_MARK, text),
+            text=with_tokens(text, read, where)
+            if self.ocr_tokens
+            else self.question_template.replace(QUESTION_MARK, text),
             target=most_frequent(answers),
             image=image,
             image_id=text_field(record, "image_id", where),
             source=where,
             references=answers,
         )
+
+
+def tokens_of_pictures(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns the records of the file of OCR tokens, by picture.
+
+    Raises:
+        BadInputError: If the file cannot be read, or a record names no picture.
+    """
+    records = made_of_each(annotations(path), lambda record: record)
+    return {text_field(record, "image_id", where): record for where, record in records}
+
+
+def with_tokens(question: str, read: Mapping[str, Any], where: str) -> str:
+    """Returns a question as LLaVA-1.5 is asked it.
+
+    Raises:
+        BadInputError: If nothing says what OCR read, not even that it was nothing.
+    """
+    tokens = read.get("ocr_tokens")
+    if not isinstance(tokens, list) or not all(isinstance(token, str) and is_encodable(token) for token in tokens):
+        raise BadInputError(
+            f"the OCR tokens of the question's picture are {tokens!r:.40}",
+            where=where,
+            expected="a list of texts, of every picture",
+            hint="ocr_tokens: false asks without them",
+        )
+    return f"{question}\nReference OCR token: {', '.join(tokens)}\n{INSTRUCTION}"
 
 
 def annotations(path: Path) -> Iterator[Record | BadInputError]:

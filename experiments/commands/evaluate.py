@@ -15,6 +15,7 @@ from experiments.runs.folder import (
     run_folder,
     short_hash,
     without_keys,
+    without_later_settings,
 )
 from experiments.runs.loading import experiment_of, load_run, load_tuned
 from experiments.runs.prepare import check_experiment, require_benchmarks
@@ -116,8 +117,12 @@ def evaluation_folder(
             may change answers.
     """
     recorded = recorded_config(run, experiment.opened)
-    model, benchmarks = answers_come_from(experiment.config["model"]), experiment.config["benchmarks"]
-    own_sets = all(config in recorded.get("benchmarks", []) for config in benchmarks)
+    model = answers_come_from(experiment.config["model"])
+    benchmarks, own = (
+        [without_later_settings(each) for each in config.get("benchmarks", [])]
+        for config in (experiment.config, recorded)
+    )
+    own_sets = all(config in own for config in benchmarks)
     words: list[str] = [method] if method != "greedy" else []
     words += [f"{shots}-shot"] if shots else []
     words += ["without", *sorted(knocked_out)] if knocked_out else []

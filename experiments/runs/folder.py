@@ -20,6 +20,11 @@ from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WIT
 from lightning_m2pt.system.checkout import commit_of
 
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
+LATER_SETTINGS: dict[str, dict[str, Any]] = {
+    "data_modules.pope.POPE": {"question_file": None},
+    "data_modules.text_vqa.TextVQA": {"ocr_tokens": False},
+}
+"""Settings of sets that came later than runs there are, with their defaults: at those they are as if not there."""
 NOT_DECIDING_METHOD_KEYS = ("path",)
 NOT_DECIDING_BACKBONE_KEYS = ("activation_checkpointing", "compile_backend", "feature_cache", "feature_cache_bytes")
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "torchmetrics", "jsonargparse", "safetensors")
@@ -88,6 +93,14 @@ def without_keys(component: dict[str, Any], keys: Collection[str]) -> dict[str, 
             if key not in keys
         },
     }
+
+
+def without_later_settings(component: dict[str, Any]) -> dict[str, Any]:
+    """Returns a set's class path and arguments, but for later settings that stand at their defaults."""
+    later = LATER_SETTINGS.get(component["class_path"], {})
+    arguments = component.get("init_args", {})
+    at_default = {key for key, default in later.items() if key in arguments and arguments[key] == default}
+    return without_keys(component, at_default) if at_default else component
 
 
 def is_component(value: Any) -> bool:

@@ -8,7 +8,7 @@ from lightning_m2pt.inputs.samples import Question
 
 
 def answered_question(benchmark: str, question: Question, text: str) -> dict[str, Any]:
-    """Returns what scores need of a question and its answer; references and choices only where it has some."""
+    """Returns what scores need of a question and its answer; what only some kinds have only where it is."""
     line: dict[str, Any] = {
         "id": question.id,
         "set": benchmark,
@@ -22,6 +22,8 @@ def answered_question(benchmark: str, question: Question, text: str) -> dict[str
         line["references"] = list(question.references)
     if question.choices:
         line["choices"] = list(question.choices)
+    if question.tolerance:
+        line["tolerance"] = question.tolerance
     return line
 
 

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own = argument_parser().parse_args(list(arguments))
     check_rules(own.rule)
-    scores = [scored for path in own.predictions for scored in score_under(path, own.rule, own.against)]
+    scores = [scored for path in own.predictions for scored in score_under(path, own.rule, own.against, own.questions)]
     if own.json:
         say(json.dumps([{**scored.to_json(), "parsed": None} for scored in scores]))
     else:

@@ -78,6 +78,7 @@ class Question:
         references: What several people answered, where a set has more than one accepted answer.
         choices: The options of a multiple-choice question, as they stand in its text; the target is the letter of the
             right one, A for the first.
+        tolerance: How far a number may be from the target, such as ``5%`` or ``0.5``; empty where none is asked for.
     """
 
     id: str
@@ -89,3 +90,4 @@ class Question:
     source: str
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    tolerance: str = ""

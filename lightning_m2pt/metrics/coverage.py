@@ -1,13 +1,13 @@
 """How much of a set was answered, as far as a prediction file tells: a score over less carries it in its name."""
 
-from lightning_m2pt.metrics.predictions import OF_QUESTIONS
+from lightning_m2pt.metrics.predictions import ASKED_WITH, OF_QUESTIONS
 from lightning_m2pt.metrics.rule import Header, Predictions
 
 POPE_SPLITS = ("random", "popular", "adversarial")
 
 
 def part_answered(header: Header, predictions: Predictions) -> str:
-    """Returns what of its set a prediction file answers, such as "2 of 3 splits"; empty for all of it.
+    """Returns what of its set a prediction file answers, such as "2 of 3 splits", and with what; empty for all of it.
 
     MME's missing subtasks are part of its headline's name instead.
 
@@ -15,7 +15,7 @@ def part_answered(header: Header, predictions: Predictions) -> str:
         header: The prediction file's header.
         predictions: Its lines.
     """
-    parts = []
+    parts = [f"with {header[ASKED_WITH]}"] if header.get(ASKED_WITH) else []
     if header["benchmark"] == "pope":
         splits = {row["subtask"] for row in predictions} - {""}
         known = len(splits.intersection(POPE_SPLITS))

@@ -4,15 +4,21 @@ Each returns the answers that can be right (targets count in any case), and rais
 question that does not fit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.choice_letter import letters_of
 from lightning_m2pt.metrics.mme import position_of
+from lightning_m2pt.metrics.open_answers.numbers import numbers_in
+from lightning_m2pt.metrics.open_answers.tolerance import tolerance_of
 from lightning_m2pt.metrics.rule import Header, Predictions
+from lightning_m2pt.metrics.vqa import ENOUGH_PEOPLE
 
 YES_OR_NO = ("yes", "no")
 YES_NOT_SURE_NO = ("yes", "not sure", "no")
+CAPTION_RULES = ("cider", "bleu")
 
 
 def yes_or_no(header: Header, predictions: Predictions) -> tuple[str, ...]:
@@ -51,6 +57,19 @@ def few_answers(header: Header, predictions: Predictions) -> tuple[str, ...]:
     return yes_or_no(header, predictions) if said <= set(YES_OR_NO) else yes_not_sure_or_no(header, predictions)
 
 
+def people(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for what enough people answered: with fewer no answer could be right, since one of them is left out."""
+    references(header, predictions)
+    for row in predictions:
+        if len(row["references"]) <= ENOUGH_PEOPLE:
+            raise BadInputError(
+                f"the prediction {row['id']!r:.80} names {len(row['references'])} references",
+                where="predictions: references",
+                expected=f"what more than {ENOUGH_PEOPLE} people answered",
+            )
+    return ()
+
+
 def references(header: Header, predictions: Predictions) -> tuple[str, ...]:
     """Asks for what people answered; any text may be right, so no answers are returned."""
     for row in predictions:
@@ -61,6 +80,58 @@ def references(header: Header, predictions: Predictions) -> tuple[str, ...]:
                 expected="all answers that people gave",
             )
     return ()
+
+
+def captions(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for references, and for a header that says that they are captions: its default is one of their rules."""
+    if header.get("default_rule") not in CAPTION_RULES:
+        raise BadInputError(
+            "the right answers are no captions",
+            where="predictions: default_rule",
+            expected=f"a set that is scored by {' or '.join(CAPTION_RULES)}",
+        )
+    return references(header, predictions)
+
+
+def relative_tolerances(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for a tolerance in percent of every target; any text may be right, so no answers are returned."""
+    for row in predictions:
+        if not tolerance_of(tolerance_in(row), "predictions: tolerance").is_relative:
+            raise BadInputError(
+                f"the tolerance of {row['id']!r:.80} is {row['tolerance']!r:.40}",
+                where="predictions: tolerance",
+                expected="a share of the target, such as 5%",
+            )
+    return ()
+
+
+def numbers(header: Header, predictions: Predictions) -> tuple[str, ...]:
+    """Asks for a tolerance of every target, and for one number in it; any number may be right."""
+    for row in predictions:
+        tolerance_of(tolerance_in(row), "predictions: tolerance")
+        found = numbers_in(row["target"])
+        if len(found) != 1 or not isfinite(found[0][0]):
+            raise BadInputError(
+                f"the target of {row['id']!r:.80} is {row['target']!r:.40}",
+                where="predictions: target",
+                expected="one number",
+            )
+    return ()
+
+
+def tolerance_in(row: Mapping[str, Any]) -> str:
+    """Returns how far from a prediction's target a number may be.
+
+    Raises:
+        BadInputError: If the prediction does not say.
+    """
+    if "tolerance" not in row:
+        raise BadInputError(
+            f"the prediction {row['id']!r:.80} names no tolerance",
+            where="predictions: tolerance",
+            expected="how far a number may be from the right one",
+        )
+    return str(row["tolerance"])
 
 
 def choices(header: Header, predictions: Predictions) -> tuple[str, ...]:

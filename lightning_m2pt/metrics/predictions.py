@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.choice_letter import MOST_CHOICES
+from lightning_m2pt.metrics.open_answers.tolerance import CHARTQA, tolerance_of
 from lightning_m2pt.system.strict_json import parse_json
 
 PREDICTION_FORMAT = 1
@@ -17,11 +18,13 @@ OF_QUESTIONS = "of_questions"
 """How many questions the set has; decides no answer, and is there only where a part of them was asked."""
 SHARED_WITH_TASKS = "shared_with_tasks"
 """What the set's class says that it shares with tuning tasks: reasons by pattern of the tasks' names."""
+ASKED_WITH = "asked_with"
+"""What was put to the model beside picture and question; there only where it was, and part of a score's name."""
 MOST_QUESTIONS = 10**9
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
 SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
-QUESTION_KEYS = ("set", "subtask", "question", "target", "image_id", "references", "choices")
+QUESTION_KEYS = ("set", "subtask", "question", "target", "image_id", "references", "choices", "tolerance")
 """What makes a question the same one beside its id."""
 
 
@@ -34,8 +37,8 @@ class PredictionFile:
             ``default_rule``, ``toggles``, ``classes``, and ``questions``, the number of lines that follow, in all but
             older files; ``of_questions``, how many the set has, where not all of them were asked.
         predictions: ``id``, ``set``, ``subtask``, ``question``, ``answer``, ``target``, ``image_id`` of every question,
-            and ``references``, a list of texts, of those with several accepted answers, and ``choices``, the options,
-            of multiple-choice questions.
+            and ``references``, a list of texts, of those with several accepted answers, ``choices``, the options,
+            of multiple-choice questions, and ``tolerance``, such as ``5%``, of those that ask for a number.
     """
 
     header: Mapping[str, Any]
@@ -109,6 +112,13 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
     Raises:
         BadInputError: Naming the first thing that is wrong.
     """
+    if "format" not in header and {"question_id", "text"} <= header.keys():
+        raise BadInputError(
+            "these are answers of LLaVA's scripts, which name neither pictures nor right answers",
+            where=where,
+            expected="a prediction file; or such answers and --against PREDICTIONS, a prediction file of the same set",
+            hint="numbers of LLaVA's own (POPE) need its question file, too: --questions llava_pope_test.jsonl",
+        )
     if type(header.get("format")) is not int or header["format"] != PREDICTION_FORMAT:
         raise BadInputError(f"the format is {header.get('format')!r:.40}", where=where, expected=str(PREDICTION_FORMAT))
     for key in HEADER_TEXTS:
@@ -130,6 +140,10 @@ def check_header(header: Mapping[str, Any], where: str) -> None:
     classes = [name for name in header.get("classes", []) if isinstance(name, str)]
     if len(set(classes)) < len(header.get("classes", [])):
         raise BadInputError("a class is no text, or there twice", where=f"{where}: classes", expected="different texts")
+    if not isinstance(header.get(ASKED_WITH, ""), str) or not is_encodable(header.get(ASKED_WITH, "")):
+        raise BadInputError(
+            f"the value is {header[ASKED_WITH]!r:.40}", where=f"{where}: {ASKED_WITH}", expected="a text"
+        )
     if not isinstance(header.get("decoding", {}).get("dtype"), str | None):
         raise BadInputError("this is no type's name", where=f"{where}: decoding: dtype", expected="such as float32")
     for key, given in ((OF_QUESTIONS, header), ("shots", header.get("examples", {}))):
@@ -169,6 +183,12 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
         raise BadInputError(
             f"the value is {references!r:.40}", where=f"{where}: references", expected="a list of one text or more"
         )
+    tolerance = prediction.get("tolerance", CHARTQA)
+    if not isinstance(tolerance, str):
+        raise BadInputError(
+            f"the value is {tolerance!r:.40}", where=f"{where}: tolerance", expected="a text such as 5%"
+        )
+    tolerance_of(tolerance, f"{where}: tolerance")
     choices = prediction.get("choices", ["yes", "no"])
     if not isinstance(choices, list) or not 2 <= len(choices) <= MOST_CHOICES or not are_different_texts(choices):
         raise BadInputError(

@@ -45,6 +45,9 @@ class Rule:
         best_constant: From predictions and every answer's reading to the highest number that one answer to all
             questions would get; None tries every answer with ``summarise``.
         own_answers: From a prediction to what ``parse`` is given for it; None gives every one what ``needs`` returned.
+        gives_parts: Whether an answer may get a part of a point, so that it is not just right or wrong.
+        values_of_each: From predictions and parsed answers to what each adds to the number, where that depends on the
+            other questions; the number is their mean. None where every question can be scored by itself.
         says_nothing: For a rule that reads something into any text: whether an answer says nothing. None counts the
             answers that were parsed as None.
     """
@@ -57,6 +60,8 @@ class Rule:
     best_constant: Callable[[Predictions, Parsed], float] | None = None
     says_nothing: Callable[[str], bool] | None = None
     own_answers: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+    gives_parts: bool = False
+    values_of_each: Callable[[Predictions, Parsed], Sequence[float]] | None = None
 
     def read(self, predictions: Predictions, answers: Sequence[str]) -> list[str | None]:
         """Returns what every answer says.

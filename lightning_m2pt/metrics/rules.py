@@ -3,6 +3,7 @@
 ``*_official`` is the benchmark's own tool, ``*_m2pt``, ``*_lmms`` and ``*_vlmevalkit`` are what M2PT's evaluation,
 lmms-eval and VLMEvalKit make of the same answers; the rules for class names are compared in
 ``lightning_m2pt.metrics.word_matching``. ``closed_set``, ``yes_no_words`` and ``entailment_words`` are this project's.
+Rules for free text, numbers and captions are in ``lightning_m2pt.metrics.open_answers``.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,20 @@ from lightning_m2pt.metrics.choice_letter import choice_letter
 from lightning_m2pt.metrics.closed_set import closed_set
 from lightning_m2pt.metrics.entailment import entailment_words
 from lightning_m2pt.metrics.mme_readings import mme_answer, mme_lmms_answer, mme_m2pt_answer, says_neither_word
+from lightning_m2pt.metrics.open_answers.any_match import any_match, best_constant_match, target_and_references
+from lightning_m2pt.metrics.open_answers.captions import (
+    best_constant_caption,
+    cider_of_each,
+    parse_caption,
+    summarise_bleu,
+    summarise_cider,
+)
+from lightning_m2pt.metrics.open_answers.numbers import (
+    best_constant_number,
+    number_within,
+    relaxed_accuracy,
+    target_and_tolerance,
+)
 from lightning_m2pt.metrics.pope import pope_answer, pope_lmms_answer, says_neither
 from lightning_m2pt.metrics.rule import Header, Parse, Predictions, Rule
 from lightning_m2pt.metrics.summaries import (
@@ -154,11 +169,53 @@ RULES: Mapping[str, Rule] = {
     ),
     "vqa_accuracy": Rule(
         "TextVQA's: soft accuracy over what ten people answered",
-        needs.references,
+        needs.people,
         open_reading(parse_vqa),
         summarise_vqa,
         default_of=("text_vqa",),
         best_constant=best_constant_vqa,
+        gives_parts=True,
+    ),
+    "any_match": Rule(
+        "ours: equal to any of a question's right answers after VQA's word processing",
+        needs.references,
+        any_match,
+        summarise_accuracy,
+        best_constant=best_constant_match,
+        own_answers=target_and_references,
+    ),
+    "relaxed_accuracy": Rule(
+        "ChartQA's: a number may be off by a share of the right one (5%), any other text has to be equal",
+        needs.relative_tolerances,
+        relaxed_accuracy,
+        summarise_accuracy,
+        best_constant=best_constant_number(relaxed_accuracy),
+        own_answers=target_and_tolerance,
+    ),
+    "number_within": Rule(
+        "ours: the one number in an answer, off by the question's tolerance at most",
+        needs.numbers,
+        number_within,
+        summarise_accuracy,
+        best_constant=best_constant_number(number_within),
+        own_answers=target_and_tolerance,
+    ),
+    "cider": Rule(
+        "CIDEr of captions by pycocoevalcap, 0 to 10 (papers print it times 100), words split without Java",
+        needs.captions,
+        open_reading(parse_caption),
+        summarise_cider,
+        best_constant=best_constant_caption(summarise_cider),
+        gives_parts=True,
+        values_of_each=lambda predictions, parsed: cider_of_each(predictions, parsed)[1],
+    ),
+    "bleu": Rule(
+        "BLEU-4 of captions over the whole set by pycocoevalcap, words split without Java",
+        needs.captions,
+        open_reading(parse_caption),
+        summarise_bleu,
+        best_constant=best_constant_caption(summarise_bleu),
+        gives_parts=True,
     ),
 }
 """Every rule by name."""

@@ -13,6 +13,9 @@
 | ``has_word``, ``exact_ehub``, ``vqa_words``, ``vqa_normalised``, ``exact`` | | accuracy | 1 |
 | ``choice_letter`` | multiple_choice | accuracy | 1 |
 | ``vqa_accuracy`` | text_vqa | mean soft accuracy over what ten people answered | 1 |
+| ``any_match``, ``relaxed_accuracy``, ``number_within`` | | accuracy | 1 |
+| ``cider`` | | CIDEr | 10 |
+| ``bleu`` | | BLEU-4 | 1 |
 
 Chance is what the best constant answer would get, computed from the targets, or from all that people answered.
 """

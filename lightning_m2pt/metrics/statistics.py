@@ -11,7 +11,8 @@ VSR and TextVQA some have two, and their answers are not independent. MME's pict
 with both questions. What a resample scores is the rule's own headline number. For most rules this number is a mean over
 items, or a mean or a sum over subtasks of such means; then a resample is a few sums. Whether it is one is not declared
 but found out: the short form is used if it gives what the rule gives, on the data and on some resamples of them.
-Otherwise (F1) every resample is scored by the rule itself, and there are fewer.
+Otherwise (F1, BLEU) every resample is scored by the rule itself, and there are fewer. CIDEr is the mean of what each
+answer gets in the whole set: how rare its words are is not resampled.
 
 Several seeds of one experiment are resampled beside the questions. With few seeds the interval is somewhat too narrow:
 the deviation of n values drawn from n is too small by the factor sqrt((n - 1) / n).
@@ -19,7 +20,7 @@ the deviation of n values drawn from n is too small by the factor sqrt((n - 1) /
 
 import statistics
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -204,6 +205,8 @@ def resampled_scores(
     everything = numpy.arange(len(scored.units))
     checks = [everything, *(scored.resampled_units(generator) for _ in range(CHECKED_RESAMPLES))]
     percents = [scored.percents(units) for units in checks]
+    if scored.rule.values_of_each is not None:
+        return mean_of_each(scored, scored.rule.values_of_each).resampled(scored.blocks, resamples, generator)
     for form in short_forms(scored, DESIGNS.get(scores[0].benchmark, PICTURES)):
         if all(form.agrees(units, expected) for units, expected in zip(checks, percents, strict=True)):
             return form.resampled(scored.blocks, resamples, generator)
@@ -285,7 +288,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 def right_answers(answered: PredictionFile, scores: Sequence[Score]) -> list[list[bool]]:
     """Returns for every run which questions it answered rightly; nothing for a rule that gives parts of a point."""
     scored = scored_units(answered, scores)
-    if not scored.answers:
+    if scored.rule.gives_parts:
         return []
     targets = [row["target"] for row in scored.rows]
     return [[accepts(*pair) for pair in zip(parsed, targets, strict=True)] for parsed in scored.parsed]
@@ -329,6 +332,13 @@ def positions_by(rows: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> di
 def renamed(row: Mapping[str, Any], copy: int) -> Mapping[str, Any]:
     """Returns a row that belongs to the copy of a unit: ids and pictures of two copies are not the same."""
     return {**row, "id": f"{copy} {row['id']}", "image_id": f"{copy} {row['image_id']}"}
+
+
+def mean_of_each(scored: ScoredUnits, values_of_each: Callable[[Predictions, Parsed], Sequence[float]]) -> ShortForm:
+    """Returns a score as the mean over questions of what each adds to it on the whole set."""
+    values = 100 * numpy.array([values_of_each(scored.rows, parsed) for parsed in scored.parsed]) / scored.maximum
+    sums = numpy.array([values[:, unit].sum(axis=1) for unit in scored.units])[:, None]
+    return ShortForm(sums, numpy.array([[float(len(unit))] for unit in scored.units]), 1.0)
 
 
 def short_forms(scored: ScoredUnits, design: Design) -> list[ShortForm]:

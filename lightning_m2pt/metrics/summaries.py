@@ -12,6 +12,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.mme import group_sums, mme_name, mme_scores
 from lightning_m2pt.metrics.pope import lmms_row, official_row, vlmevalkit_row
 from lightning_m2pt.metrics.rule import Parsed, Predictions, Summary, Table, accepts, ratio
+from lightning_m2pt.metrics.subtasks import rows_of_subtasks
 from lightning_m2pt.metrics.vqa import reference_scores
 
 ALL_SPLITS = "overall"
@@ -75,7 +76,7 @@ def pope_table(predictions: Predictions, parsed: Parsed, row_of: PopeRow) -> Tab
     return table | {ALL_SPLITS: row_of(parsed, targets)}
 
 
-def summarise_accuracy(predictions: Predictions, parsed: Parsed) -> Summary:
+def accuracy_per_target(predictions: Predictions, parsed: Parsed) -> Summary:
     """Returns the accuracy, in total and per target."""
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -88,9 +89,20 @@ def summarise_accuracy(predictions: Predictions, parsed: Parsed) -> Summary:
     return Summary("accuracy", ratio(right.total(), len(predictions)), 1.0, table)
 
 
+def summarise_accuracy(predictions: Predictions, parsed: Parsed) -> Summary:
+    """Returns the accuracy, in total, per target and per subtask, where there are some."""
+
+    def row(positions: Sequence[int]) -> dict[str, float]:
+        right = sum(accepts(parsed[position], predictions[position]["target"]) for position in positions)
+        return {"accuracy": ratio(right, len(positions)), "n": float(len(positions))}
+
+    summary = accuracy_per_target(predictions, parsed)
+    return replace(summary, table=summary.table | rows_of_subtasks(predictions, row))
+
+
 def summarise_has_word(predictions: Predictions, parsed: Parsed) -> Summary:
     """Returns the accuracy as above, and its mean over classes, LVLM-eHub's other number for ``has_word``."""
-    summary = summarise_accuracy(predictions, parsed)
+    summary = accuracy_per_target(predictions, parsed)
     mean = fsum(row["accuracy"] for row in summary.table.values()) / len(summary.table)
     per_class = {"mean per class": {"accuracy": mean, "n": float(len(predictions))}}
     return replace(summary, table=summary.table | per_class)
@@ -112,9 +124,15 @@ def summarise_vqa(predictions: Predictions, parsed: Parsed) -> Summary:
         reference_scores(row["references"]).get(answer or "", 0.0)
         for row, answer in zip(predictions, parsed, strict=True)
     ]
-    accuracy, anybody = fsum(scores) / len(scores), sum(score > 0 for score in scores) / len(scores)
-    table = {"overall": {"accuracy": accuracy, "given_by_anybody": anybody, "n": float(len(scores))}}
-    return Summary("VQA accuracy", accuracy, 1.0, table)
+
+    def row(positions: Sequence[int]) -> dict[str, float]:
+        own = [scores[position] for position in positions]
+        anybody = sum(score > 0 for score in own) / len(own)
+        return {"accuracy": fsum(own) / len(own), "given_by_anybody": anybody, "n": float(len(own))}
+
+    overall = row(range(len(scores)))
+    table = {"overall": overall} | rows_of_subtasks(predictions, row)
+    return Summary("VQA accuracy", overall["accuracy"], 1.0, table)
 
 
 def best_constant_vqa(predictions: Predictions, constants: Parsed) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.known_sizes import other_revision
+from lightning_m2pt.metrics.peer_formats.llava_answers import holds_answers, imported_answers
 from lightning_m2pt.metrics.predictions import (
     PredictionFile,
     check_paired,
@@ -39,20 +40,35 @@ def score_file(predictions: Path, rule: str | None = None) -> tuple[dict[str, An
     return dict(content.header), score_content(predictions, content, rule or content.header["default_rule"])
 
 
-def score_under(predictions: Path, rules: Sequence[str], against: Path | None = None) -> list[Score]:
+def score_under(
+    predictions: Path, rules: Sequence[str], against: Path | None = None, questions: Path | None = None
+) -> list[Score]:
     """Scores one prediction file under several rules.
 
     Args:
         predictions: The JSONL file.
         rules: Names of rules, ``all`` for every rule that fits; none takes the file's default.
-        against: Another prediction file, which must answer the same questions.
+        against: Another prediction file, which must answer the same questions. Where the file holds answers of
+            LLaVA's scripts, their questions are looked up there.
+        questions: LLaVA's question file for such answers, where their ids are its numbers.
 
     Raises:
         BadInputError: If a file is damaged, the questions differ, or a rule does not fit.
     """
-    content = read_predictions(predictions)
-    if against is not None:
-        asked = read_predictions(against)
+    is_llavas = against is not None and holds_answers(predictions)
+    if questions is not None and not is_llavas:
+        raise BadInputError(
+            "a question file goes with answers of LLaVA's scripts",
+            where="command line: --questions",
+            expected="such a file, and --against PREDICTIONS",
+        )
+    asked = None if against is None else read_predictions(against)
+    content = (
+        read_predictions(predictions)
+        if asked is None or not is_llavas
+        else imported_answers(predictions, asked, questions)
+    )
+    if asked is not None:
         check_same_questions(content.predictions, [row["id"] for row in asked.predictions], str(predictions))
         check_paired(content.predictions, asked.predictions, (str(predictions), str(against)))
         refuse_other_data(predictions, content, asked)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.mme import COGNITION, PERCEPTION, SUBTASKS
+from lightning_m2pt.metrics.needs import CAPTION_RULES
 from lightning_m2pt.metrics.score import RULES, Score, read_predictions, score
 
 HEADER = {
@@ -184,16 +185,21 @@ def test_what_cannot_be_scored_is_refused(predictions: list, rule: str, header: 
         scored(predictions, rule, **header)
 
 
+TARGETS = {"choice_letter": ("A", "B"), "number_within": ("7", "12")}
+
+
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=8), st.sampled_from(sorted(RULES)))
 @settings(max_examples=60, deadline=None)
 def test_any_answers_give_a_finite_score_that_json_can_hold(answers: list[str], rule: str) -> None:
     predictions = [
         prediction(2 * number + place, target, answer, "count", f"{number}.png")
-        | {"references": [target] * 10, "choices": ["Yes", "No"]}
+        | {"references": [target] * 10, "choices": ["Yes", "No"], "tolerance": "5%"}
         for number, answer in enumerate(answers)
-        for place, target in enumerate("AB" if rule == "choice_letter" else ("Yes", "No"))
+        for place, target in enumerate(TARGETS.get(rule, ("Yes", "No")))
     ]
-    result = scored(predictions, rule, classes=["Yes", "No"])
+    if rule in CAPTION_RULES:
+        pytest.importorskip("pycocoevalcap")
+    result = scored(predictions, rule, classes=["Yes", "No"], default_rule=rule)
     assert 0 <= result.value <= 100
     assert result.n == 2 * len(answers)
     text = json.dumps(result.to_json(), allow_nan=False, ensure_ascii=False)

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.folder import deciding
+from experiments.runs.folder import deciding, is_component, without_later_settings
 
 GOLDEN = Path(__file__).with_name("golden_configurations.json")
 BACKBONES = (None, "testbed_patch12")
@@ -46,9 +46,10 @@ def golden_entry(config: dict[str, Any], decides: dict[str, Any]) -> dict[str, A
 
 
 def without_folders(value: Any) -> Any:
-    """Returns a tree whose paths are their last parts."""
+    """Returns a tree whose paths are their last parts, without later settings at their defaults."""
     if isinstance(value, dict):
-        return {key: without_folders(inner) for key, inner in value.items()}
+        known = without_later_settings(value) if is_component(value) else value
+        return {key: without_folders(inner) for key, inner in known.items()}
     if isinstance(value, list):
         return [without_folders(inner) for inner in value]
     return PurePath(value).name if isinstance(value, str) and "/" in value else value

@@ -24,7 +24,14 @@ def argument_parser() -> VerbParser:
         help=f"names of rules, or {EVERY_FITTING_RULE} for every rule that fits a file; without it each file's default",
     )
     parser.add_argument(
-        "--against", type=Path, metavar="FILE", help="refuse files that do not answer the same questions as this one"
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="refuse files that do not answer the same questions as this one; answers of LLaVA's "
+        "scripts get their questions from it",
+    )
+    parser.add_argument(
+        "--questions", type=Path, metavar="FILE", help="LLaVA's question file, where its answers go by numbers (POPE)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON for programs instead of a table")
     return parser

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from lightning_m2pt.metrics.score import Score
 
+SMALL_MAXIMUM = 10.0
 AT_CHANCE_ERRORS = 2.0
 """A score less than this many standard errors above the chance line is said to be not above it."""
 
@@ -15,14 +16,19 @@ def headline(scored: Score) -> str:
     """Returns a score as its set is usually quoted: MME in points of its maximum, the others in percent."""
     if scored.maximum == 1.0:
         return f"{scored.value:.1f}"
-    return f"{scored.raw:.0f} / {scored.maximum:.0f}"
+    return f"{scored.raw:.{digits(scored)}f} / {scored.maximum:.0f}"
+
+
+def digits(scored: Score) -> int:
+    """Returns how many digits behind the point a number has: points of MME none, CIDEr (0 to 10) three."""
+    return 0 if scored.maximum > SMALL_MAXIMUM else 3
 
 
 def chance(scored: Score) -> str:
     """Returns the chance line in the same unit as the headline."""
     if scored.maximum == 1.0:
         return f"{scored.chance:.1f}"
-    return f"{scored.chance * scored.maximum / 100:.0f}"
+    return f"{scored.chance * scored.maximum / 100:.{digits(scored)}f}"
 
 
 def is_at_chance(scored: Score) -> bool:
