@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from experiments.commands.parsers.data_show import (
     PICTURES_OF_EVERY_SET,
     PICTURES_OF_ONE_SET,
     QUESTIONS_OF_A_PICTURE,
+    SAMPLES_OF_ONE_SET,
     TUNING_SET,
     argument_parser,
 )
@@ -31,32 +31,43 @@ from experiments.datasets.contact_sheet import (
     sheet_of_set,
     sheet_of_sets,
 )
-from experiments.runs.prepare import render_testbed_if_used
+from experiments.datasets.rendered_page import page_of_samples
+from experiments.datasets.rendered_set import rendered_set
+from experiments.datasets.rendered_text import shown_samples
+from experiments.datasets.spread import spread_positions
+from experiments.runs.prepare import connect_experiment, render_testbed_if_used
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.inputs.samples import Question, Sample
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, say
+from lightning_m2pt.tuning.positions import room_for_rows, run_rows
 
 MOST_PICTURES = 200
+SHEET, PAGE = ".png", ".html"
 LETTERS_IN_TABLE = 240
 LETTERS_OF_ID = 60
-GOLDEN_RATIO = 0.6180339887498949
 LETTERS_OF_REVISION = 12
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     own, rest = argument_parser().parse_known_args(list(arguments))
-    check_flags(own.count, own.output)
+    ending = PAGE if own.rendered else SHEET
+    check_flags(own.count, own.output, ending)
     files = [word for file in own.config or [DEFAULT_CONFIG] for word in ("--config", file)]
     experiment = parse_experiment([*files, *rest])
     sets = sets_of(experiment)
     if own.set not in {*sets, EVERY_SET}:
         raise unknown_set(own.set, list(sets), files)
+    names = list(sets) if own.set == EVERY_SET else [own.set]
+    if own.rendered:
+        for name in names:
+            path = own.output or experiment.output_root / "data_show" / f"{name}{PAGE}"
+            show_rendered(experiment, name, sets[name], own.count or SAMPLES_OF_ONE_SET, path)
+        return ExitCode.DONE
     render_testbed_if_used(experiment)
     count = own.count or (PICTURES_OF_EVERY_SET if own.set == EVERY_SET else PICTURES_OF_ONE_SET)
-    names = list(sets) if own.set == EVERY_SET else [own.set]
     shown = [shown_set(name, sets[name], count) for name in names]
     for each in shown:
         OUT.print(question_table(each))
@@ -65,24 +76,45 @@ def main(arguments: Sequence[str]) -> int:
         sheet = sheet_of_sets(experiment.name, facts, shown)
     else:
         sheet = sheet_of_set(shown[0])
-    path = own.output or experiment.output_root / "data_show" / f"{own.set}.png"
-    write_sheet(path, sheet)
+    path = own.output or experiment.output_root / "data_show" / f"{own.set}{SHEET}"
+    content = BytesIO()
+    sheet.save(content, format="PNG", optimize=True)
+    write_file(path, content.getvalue())
     say(f"contact sheet: {path} ({sheet.width} x {sheet.height} pixels)")
     return ExitCode.DONE
 
 
-def check_flags(count: int | None, output: Path | None) -> None:
+def check_flags(count: int | None, output: Path | None, ending: str) -> None:
     """Looks at the command's own flags before anything is read.
 
     Raises:
-        BadInputError: If the count is out of range, or the output cannot be a PNG file.
+        BadInputError: If the count is out of range, or the output cannot be a file of the kind that is written.
     """
     if count is not None and not 1 <= count <= MOST_PICTURES:
         raise BadInputError(f"{count} pictures", where="command line: --count", expected=f"1 to {MOST_PICTURES}")
-    if output is not None and (output.suffix.lower() != ".png" or output.is_dir()):
+    if output is not None and (output.suffix.lower() != ending or output.is_dir()):
         raise BadInputError(
-            f"{str(output)!r} is no PNG file", where="command line: --output", expected="a file name that ends in .png"
+            f"{str(output)!r} is no {'HTML page' if ending == PAGE else 'PNG file'}",
+            where="command line: --output",
+            expected=f"a file name that ends in {ending}",
+            hint="" if ending == PAGE else "with --rendered a page is written, .html",
         )
+
+
+def show_rendered(experiment: Experiment, name: str, data: DataModule, count: int, path: Path) -> None:
+    """Shows samples as the model reads them, in the terminal and as a page.
+
+    Raises:
+        BadInputError: If the set cannot be read, or a sample cannot be encoded.
+        EnvironmentFailure: If the page cannot be written.
+    """
+    connect_experiment(experiment)
+    shape, method = experiment.model.backbone.shape, experiment.model.method
+    facts, samples = rendered_set(data, count, run_rows(shape, method), room_for_rows(shape, method))
+    for block in shown_samples(samples, [f"{name}: {data.root}", *facts], OUT):
+        OUT.print(block)
+    write_file(path, page_of_samples(name, facts, samples).encode())
+    say(f"page: {path}")
 
 
 def sets_of(experiment: Experiment) -> dict[str, DataModule]:
@@ -128,16 +160,6 @@ def shown_set(name: str, data_module: DataModule, count: int) -> ShownSet:
         f"template {data_module.template.name}",
     )
     return ShownSet(name, facts, tuple(shown_picture(*pictures[position]) for position in positions))
-
-
-def spread_positions(size: int, count: int) -> list[int]:
-    """Returns at most ``count`` positions below ``size``: one in each of as many equal stretches, in order.
-
-    Where in its stretch a position lies differs from stretch to stretch, always in the same way. Equal steps would
-    fall in with the order of a set that repeats itself: of a set that alternates yes and no, they show only the yes.
-    """
-    number = min(count, size)
-    return [int((stretch + stretch * GOLDEN_RATIO % 1) * size / number) for stretch in range(number)]
 
 
 def different_questions(asked: Sequence[ShownQuestion], count: int) -> tuple[ShownQuestion, ...]:
@@ -201,17 +223,15 @@ def cut(text: str, letters: int = LETTERS_IN_TABLE) -> str:
     return line if len(line) <= letters else line[: letters - 1].rstrip() + ELLIPSIS
 
 
-def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """Writes a PNG file, whole or not at all.
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all.
 
     Raises:
         EnvironmentFailure: If it cannot be written.
     """
-    content = BytesIO()
-    sheet.save(content, format="PNG", optimize=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.getvalue())
+        write_atomically(path, content)
     except OSError as error:
         raise EnvironmentFailure(
             error.strerror or str(error),

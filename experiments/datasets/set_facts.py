@@ -136,7 +136,7 @@ def records_twice(items: Sequence[Sample | Question]) -> list[tuple[Sample | Que
     first: dict[object, Sample | Question] = {}
     found = []
     for item in items:
-        texts = item.turns if isinstance(item, Sample) else (item.subtask, item.text, item.target)
+        texts = (item.system, item.turns) if isinstance(item, Sample) else (item.subtask, item.text, item.target)
         key = (tuple(picture.key for picture in pictures_of(item)), texts)
         before = first.setdefault(key, item)
         if before is not item:

@@ -12,7 +12,7 @@ from data_modules.mme import MME
 from data_modules.mnist import MNIST
 from data_modules.pope import POPE
 from data_modules.reading.files import fake_image
-from experiments.commands.data_show import different_questions, spread_positions
+from experiments.commands.data_show import different_questions
 from experiments.datasets.contact_sheet import (
     ELLIPSIS,
     OVERVIEW,
@@ -24,6 +24,7 @@ from experiments.datasets.contact_sheet import (
     sheet_of_set,
     wrapped,
 )
+from experiments.datasets.spread import spread_positions
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from tests.support.small_experiment import small_words

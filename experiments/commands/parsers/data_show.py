@@ -1,7 +1,8 @@
 """``m2pt data show``: what the pictures, questions and right answers of a set look like.
 
 Reads a set through its data module and writes a contact sheet: pictures spread over the set (of a tuning set the
-first), enlarged, with their questions and right answers below. Loads no weights.
+first), enlarged, with their questions and right answers below. With --rendered, samples as the model reads them: in the
+terminal and as a page, the template's text with special tokens, what is supervised coloured. Loads no weights.
 """
 
 import argparse
@@ -27,6 +28,9 @@ PICTURES_OF_EVERY_SET = 4
 QUESTIONS_OF_A_PICTURE = 3
 
 
+SAMPLES_OF_ONE_SET = 5
+
+
 EXAMPLES = f"""\
 The set is named as in the experiment's list of benchmarks; {TUNING_SET} is the tuning set (its first training
 samples, each with all its turns); {EVERY_SET} puts a row of every set on one sheet. A picture that is asked several
@@ -37,6 +41,7 @@ examples:
   m2pt data show --set {TUNING_SET} --count 24
   m2pt data show --config experiments/m2pt_vicuna7b.yaml --set pope --output sheet.png
   m2pt data show --set {EVERY_SET} --output every_set.png
+  m2pt data show --set {TUNING_SET} --rendered --data.template native
 """
 
 
@@ -44,7 +49,7 @@ def argument_parser() -> VerbParser:
     """Returns the flags that are not part of an experiment."""
     parser = VerbParser(
         prog="m2pt data show",
-        usage="m2pt data show --set NAME [--config FILE] [--count N] [--output FILE.png] [experiment keys]",
+        usage="m2pt data show --set NAME [--rendered] [--config FILE] [--count N] [--output FILE] [experiment keys]",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -54,10 +59,17 @@ def argument_parser() -> VerbParser:
         "--count",
         type=int,
         metavar="N",
-        help=f"pictures to show (default: {PICTURES_OF_ONE_SET}; {PICTURES_OF_EVERY_SET} of each with {EVERY_SET})",
+        help=f"pictures to show (default: {PICTURES_OF_ONE_SET}; {PICTURES_OF_EVERY_SET} of each with {EVERY_SET}; "
+        f"{SAMPLES_OF_ONE_SET} samples with --rendered)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE.png", help="the contact sheet (default: outputs/data_show/NAME.png)"
+        "--rendered", action="store_true", help="show samples as the model reads them, supervised text coloured"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the contact sheet, .png, or the page of --rendered, .html (default: outputs/data_show/NAME)",
     )
     parser.add_argument(
         "-c", "--config", action="append", metavar="FILE", help=f"the experiment (default: {DEFAULT_CONFIG})"
