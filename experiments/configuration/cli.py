@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.logger_guards import generators_of_its_own
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
@@ -97,18 +98,34 @@ class Experiment:
 
     @cached_property
     def trainer_config(self) -> dict[str, Any]:
-        """Instantiated arguments of the Trainer; only verbs that run one need what a strategy needs.
+        """Instantiated arguments of the Trainer but loggers; only verbs that run one need what a strategy needs.
 
         Raises:
-            EnvironmentFailure: If a strategy, logger or plug-in needs a package or device that is not here.
+            EnvironmentFailure: If a strategy or plug-in needs a package or device that is not here.
             BadInputError: If one of them refuses its arguments.
         """
+        values = Namespace({key: value for key, value in vars(self.trainer_values).items() if key != "logger"})
+        return self._instantiated(values) | {key: made for key, made in self.trainer_objects.items() if key != "logger"}
+
+    @cached_property
+    def loggers(self) -> Any:
+        """The Trainer's ``logger``, instantiated: only a training logs, and some begin a run elsewhere when made.
+
+        Raises:
+            EnvironmentFailure: If one needs a package that is not here.
+            BadInputError: If one refuses its arguments.
+        """
+        if "logger" in self.trainer_objects:
+            return self.trainer_objects["logger"]
+        with generators_of_its_own():
+            return self._instantiated(Namespace(logger=self.trainer_values.get("logger")))["logger"]
+
+    def _instantiated(self, values: Namespace) -> dict[str, Any]:
         parser = ExperimentParser(**PARSER)
         parser.add_lightning_class_args(Trainer, "trainer")
         try:
             with only_allowed_imports(self.opened):
-                made = dict(parser.instantiate(Namespace(trainer=self.trainer_values))["trainer"])
-                return made | dict(self.trainer_objects)
+                return dict(parser.instantiate(Namespace(trainer=values))["trainer"])
         except (ArgumentError, ImportError, MisconfigurationException, TypeError, ValueError) as error:
             raise cannot_be_made(error, self.config["trainer"]) from error
 

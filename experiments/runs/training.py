@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, St
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck
 from callbacks.logged_once import LoggedOnce
+from callbacks.logger_guards import LoggerGuards
 from callbacks.loggers import loggers_for
 from callbacks.padding_share import PaddingShare
 from callbacks.parameter_table import ParameterTable
@@ -77,12 +78,12 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     check_accelerator(configured.get("accelerator"))
     refuse_unproven_strategy(configured_names(configured.get("strategy")))
     check_limits(configured, data)
-    chosen = experiment.trainer_config
+    chosen, chosen_loggers = experiment.trainer_config, loggers_that_purge(experiment.loggers, resumed_step)
     # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
     seed_everything(experiment.seed, workers=True, verbose=False)
     with refusals_named(configured):
         try:
-            trainer = build_trainer(experiment, chosen, run, resumed_step)
+            trainer = build_trainer(experiment, chosen, chosen_loggers, run, resumed_step)
         except (RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise BadInputError(reason[:200], where="trainer", expected="settings this machine can run") from error
@@ -153,7 +154,9 @@ def shares_out_weights(strategy: Any) -> bool:
     return isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or bool(getattr(strategy, "zero_stage_3", False))
 
 
-def build_trainer(experiment: Experiment, chosen: dict[str, Any], run: Path, resumed_step: int) -> Trainer:
+def build_trainer(
+    experiment: Experiment, chosen: dict[str, Any], chosen_loggers: list[Logger], run: Path, resumed_step: int
+) -> Trainer:
     """Returns a Trainer with the run's loggers, checkpoints and callbacks.
 
     Callbacks and loggers of the experiment's file come on top of the project's own, which are always there.
@@ -161,6 +164,7 @@ def build_trainer(experiment: Experiment, chosen: dict[str, Any], run: Path, res
     Args:
         experiment: The experiment.
         chosen: The Trainer's settings, instantiated.
+        chosen_loggers: The user's own loggers.
         run: The run's folder.
         resumed_step: Optimizer steps done in the checkpoint that is resumed; 0 for a new run.
     """
@@ -185,8 +189,9 @@ def build_trainer(experiment: Experiment, chosen: dict[str, Any], run: Path, res
     if acting_components(experiment.config["trainer"]):
         own.append(StopDecision())
     own += time_limits(settings.pop("max_time", None), callbacks, checkpoint)
+    own.append(LoggerGuards(chosen_loggers, run, resumed_step, made_here="logger" not in experiment.trainer_objects))
     settings["callbacks"] = [*own, *(callback for callback in callbacks if type(callback) is not Timer)]
-    settings["logger"] = [*loggers_for(run, resumed_step), *chosen_loggers(settings.get("logger"), resumed_step)]
+    settings["logger"] = [*loggers_for(run, resumed_step), *chosen_loggers]
     settings["plugins"] = [VerifiedCheckpointIO(), *as_list(settings.get("plugins"))]
     settings["profiler"] = profiler_in(run, settings.get("profiler"))
     settings["default_root_dir"] = str(run)
@@ -214,7 +219,7 @@ def time_limits(max_time: Any, callbacks: list[Any], checkpoint: StepCheckpoint)
     return [TimeLimit(limit, checkpoint.stop) for limit in [*as_list(max_time), *seconds]]
 
 
-def chosen_loggers(value: Any, resumed_step: int) -> list[Logger]:
+def loggers_that_purge(value: Any, resumed_step: int) -> list[Logger]:
     """Returns the user's own loggers, which log beside the run's.
 
     Args:

@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from callbacks.lock_check import LockCheck
+from callbacks.logger_guards import LoggerGuards
 from callbacks.stop_decision import StopDecision
 from callbacks.time_limit import OutOfTime
 from experiments.configuration.cli import Experiment
@@ -24,6 +25,7 @@ from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import checkpoints_folder, prepared_trainer, tuning_data
 from experiments.trainer.failures import refusals_named
+from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.proven_strategies import configured_names, refuse_unproven_strategy
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
@@ -105,6 +107,7 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
             say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
             return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
+    name_logged_runs(experiment.trainer_values, None if force else run)
     trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
     # A connector sets the attribute, unknown to type checkers.
     trainer.callbacks.insert(0, LockCheck(still_alone))  # type: ignore[attr-defined]
@@ -117,12 +120,24 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
             empty_run_folder(run)
         open_run_folder(run, experiment)
         update_run_record(run, TASKS, sorted({task for sample in data.read_once()[0] for task in sample.tasks}))
+    open_loggers(trainer)
     started = time.monotonic()
     with log_file(run), refusals_named(experiment.config["trainer"]), suppress(OutOfTime):
         trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
     if trainer.is_global_zero:
         still_alone()
         keep(experiment, run, trainer, round(time.monotonic() - started, 1))
+
+
+def open_loggers(trainer: Trainer) -> None:
+    """Begins what the user's own loggers log to.
+
+    Raises:
+        EnvironmentFailure: If one cannot.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LoggerGuards):
+            callback.open(trainer)
 
 
 def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:

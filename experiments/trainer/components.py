@@ -4,7 +4,6 @@ An allow list: what is here is known to be right, or refused with the reason. Cl
 own, count as acting: the run's name covers them with their arguments.
 """
 
-import importlib
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
@@ -26,6 +25,7 @@ from callbacks.attention_maps import AttentionMaps
 from callbacks.benchmark_scores import BenchmarkScores
 from callbacks.prompt_statistics import PromptStatistics
 from experiments.trainer.described import Described
+from experiments.trainer.logger_settings import class_at, refuse_logger_arguments
 from lightning_m2pt.errors import BadInputError
 
 
@@ -127,11 +127,7 @@ def write_enums_as_text(config: Namespace) -> None:
 
 def class_of(component: dict[str, Any]) -> type:
     """Returns a component's class; the parser has imported it already, or it is that of an object."""
-    if isinstance(component, Described):
-        return component.kind
-    module, _, name = component["class_path"].rpartition(".")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
+    return component.kind if isinstance(component, Described) else class_at(component["class_path"])
 
 
 def effect_of(component: dict[str, Any]) -> Effect:
@@ -169,6 +165,8 @@ def refuse_components(trainer: dict[str, Any]) -> None:
                     expected="no version: every start gets the next one",
                     hint="the run's own metrics.csv holds every step once",
                 )
+            if key == "logger":
+                refuse_logger_arguments(found, component)
     refuse_strategy(trainer.get("strategy"))
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.plugins import LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
+from experiments.trainer.logger_settings import is_key
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method
 
@@ -39,7 +40,7 @@ class Described(dict[str, Any]):
     """An object as a component: class path and arguments, as far as they can be read off it.
 
     An argument is what the object keeps under its name, or with ``_`` in front; properties are not asked, which may
-    compute or open something. What cannot be read off is left out.
+    compute or open something. What cannot be read off is left out, and so are keys to services.
 
     Args:
         made: The object.
@@ -51,7 +52,7 @@ class Described(dict[str, Any]):
         arguments = {
             name: described(kept.get(name, kept.get(f"_{name}")))
             for name in inspect.signature(self.kind).parameters
-            if name in kept or f"_{name}" in kept
+            if (name in kept or f"_{name}" in kept) and not is_key(name, kept.get(name, kept.get(f"_{name}")))
         }
         if isinstance(made, Method):
             arguments |= described(made.adapter_config())

@@ -12,15 +12,23 @@ from experiments.trainer.components import components, is_own
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 
 LONGEST = 200
+EXTRAS = {"comet": "comet", "mlflow": "mlflow", "wandb": "wandb"}
+"""Which extra brings a package, by the first word of its name."""
 KEYS = ("callbacks", "plugins", "logger", "profiler", "strategy")
+OF_A_UNION = re.compile(r"^  - (.+)$", re.MULTILINE)
+"""What each type of a union said about a value."""
+SAYS_NOTHING = ("Not a valid subclass", "Expected a")
+NOT_MADE = re.compile(r"Given value: \[.*?Namespace\(class_path='([\w.]+)'")
+"""Of a list, the first component that has not become an object."""
 MISSING_PACKAGE = re.compile(r"(?:No module named|[Rr]equirement|package) ['\"`]?([\w.-]+)")
 
 
 def in_one_line(error: BaseException) -> str:
     """Returns what an error says, in one line of bearable length; a parser's error around it says much more."""
+    reasons = [line for line in OF_A_UNION.findall(str(error)) if not line.startswith(SAYS_NOTHING)]
     while isinstance(error, ValueError) and isinstance(error.__cause__ or error.__context__, Exception):
         error = error.__cause__ or error.__context__ or error
-    return " ".join(str(error).split())[:LONGEST] or type(error).__name__
+    return " ".join((reasons[-1:] or [str(error)])[0].split())[:LONGEST] or type(error).__name__
 
 
 def cannot_be_made(error: BaseException, trainer: dict[str, Any]) -> M2PTError:
@@ -48,7 +56,7 @@ def cannot_be_made(error: BaseException, trainer: dict[str, Any]) -> M2PTError:
             f"{name} needs {needed}, which is not installed here",
             where=where,
             expected="an environment with what it needs",
-            hint=f"pip install {needed}" if package else in_one_line(error)[:LONGEST],
+            hint=way_to_install(package.group(1)) if package else in_one_line(error)[:LONGEST],
         )
     return BadInputError(
         f"{name}: {in_one_line(error)}" if name else in_one_line(error),
@@ -57,11 +65,20 @@ def cannot_be_made(error: BaseException, trainer: dict[str, Any]) -> M2PTError:
     )
 
 
+def way_to_install(package: str) -> str:
+    """Returns the command that installs a package, by the extra that brings it where there is one."""
+    extra = EXTRAS.get(re.split(r"[-_]", package)[0].lower())
+    return f"pip install -c constraints.txt -e '.[{extra}]'" if extra else f"pip install {package}"
+
+
 def origin_of(error: BaseException, trainer: dict[str, Any]) -> tuple[str, str]:
     """Returns the setting and the class that an error comes from; empty texts if none is to be seen."""
     named = {
         component["class_path"].rpartition(".")[2]: key for key in KEYS for component in components(trainer.get(key))
     }
+    if not_made := NOT_MADE.search(str(error)):
+        name = not_made.group(1).rpartition(".")[2]
+        return named.get(name, ""), name
     seen: BaseException | None = error
     said = ""
     while seen is not None:
