@@ -11,11 +11,14 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inputs.collate import encoded_sample
 from lightning_m2pt.inspection.activation import Activations, activations, span_means
-from lightning_m2pt.inspection.attention import LayerAttention, SampleAttention, capture_attention
+from lightning_m2pt.inspection.attention import capture_attention
+from lightning_m2pt.inspection.named_maps import LayerAttention, SampleAttention
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS
 from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 CELL_HEIGHT, CELL_WIDTH, GAP = 16, 8, 4
+MOST_WIDTH = 16_000
+"""Pixels of a picture's width; with more columns than fit, cells become narrower."""
 WHITE = 255
 
 
@@ -92,7 +95,7 @@ def log_sample(board: Any, name: str, attention: SampleAttention, step: int) -> 
     Args:
         board: TensorBoard's writer.
         name: The sample's id.
-        attention: Its attention; of several pictures the first is shown.
+        attention: Its attention; of several pictures, and of several tiles of one, the first is shown.
         step: Optimizer steps done.
     """
     parts: dict[str, Sequence[LayerAttention]] = {"language": attention.language}
@@ -118,11 +121,12 @@ def activation_image(found: Activations) -> numpy.ndarray:
     cells = (cells * 255).round().astype(numpy.uint8)
     spans = [SPAN_COLOURS[Span(number)] for number in found.spans.tolist()]
     band = numpy.array([[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in spans], numpy.uint8)
-    space = numpy.full((GAP, len(spans) * CELL_WIDTH, 3), WHITE, numpy.uint8)
-    rows = [enlarged(band[None]), space, enlarged(cells[:-1]), space, enlarged(cells[-1:])]
-    return numpy.concatenate(rows)
+    width = max(1, min(CELL_WIDTH, MOST_WIDTH // len(spans)))
+    space = numpy.full((GAP, len(spans) * width, 3), WHITE, numpy.uint8)
+    rows = [enlarged(part, width) for part in (band[None], cells[:-1], cells[-1:])]
+    return numpy.concatenate([rows[0], space, rows[1], space, rows[2]])
 
 
-def enlarged(cells: numpy.ndarray) -> numpy.ndarray:
+def enlarged(cells: numpy.ndarray, width: int) -> numpy.ndarray:
     """Returns (h, w, 3) cells as blocks of equal pixels."""
-    return cells.repeat(CELL_HEIGHT, axis=0).repeat(CELL_WIDTH, axis=1)
+    return cells.repeat(CELL_HEIGHT, axis=0).repeat(width, axis=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.connected_rows import AssembledRows, ConnectedRows, positions_in_order
 from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
+from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import Quantization
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.shortcuts import Shortcuts
@@ -191,13 +192,17 @@ class Backbone(nn.Module, ABC):
         """Returns the tower's computed blocks and the decoder's layers, whose attention ``inspection`` reads.
 
         Raises:
-            BadInputError: If the rows of their attention cannot be named.
+            BadInputError: If the backbone does not name them.
         """
         raise BadInputError(
             f"attention of {type(self).__name__} cannot be read",
             where="model.backbone",
             expected="a backbone that names its blocks and layers, such as OpenClipLlama",
         )
+
+    def picture_geometry(self) -> PictureGeometry:
+        """Returns where the rows of pictures lie in them; this default is that of one square tile a picture."""
+        return PictureGeometry(self.shape)
 
     @abstractmethod
     def base_parameters(self) -> int:

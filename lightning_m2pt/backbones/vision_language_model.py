@@ -16,9 +16,11 @@ from lightning_m2pt.backbones.chat_template_files import processor_chat_template
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.families.family import TiledFamily, module_at, rows_given_to
+from lightning_m2pt.backbones.families.geometry import GeometryOfFamily
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
 from lightning_m2pt.backbones.library_processor import library_processor
+from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import (
     Quantization,
     parameter_count,
@@ -229,19 +231,12 @@ class VisionLanguageModel(CausalDecoding):
         return with_raw_rows(self.attachment, states, self.form.has_cls)
 
     def attention_layers(self) -> tuple[list[Any], list[Any]]:
-        """Returns the tower's blocks that are used, and the decoder's layers.
-
-        Raises:
-            BadInputError: If a picture's rows behind the connector are no grid of the tower's patches.
-        """
-        if self.family.raw_rows_refused:
-            raise BadInputError(
-                f"attention of {self.family.architecture} cannot be shown",
-                where="model.backbone",
-                expected="a model that reads each picture as one grid of patches, such as LLaVA-1.5",
-                hint=f"{self.family.raw_rows_refused}; its maps would not fit the picture",
-            )
+        """Returns the tower's blocks that are used, and the decoder's layers."""
         return list(self.tower_blocks()), list(self.decoder().layers)
+
+    def picture_geometry(self) -> PictureGeometry:
+        """Returns where the family lays the rows of pictures out."""
+        return GeometryOfFamily(self.family, self.files.config, self.shape)
 
     def release_hooks(self) -> None:
         """Takes every hook and every attention function of ours out of the tower, and the decoder's hooks away."""

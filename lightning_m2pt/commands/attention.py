@@ -62,9 +62,11 @@ def write_sample(folder: Path, sample: ShownSample, words: Sequence[str]) -> Non
     write_atomically(folder / f"{name}.json", attention_names(sample).encode())
     if sample.sides[0].attention.language:
         write_atomically(folder / f"{name}-language.png", activation_figure(sample, "language"))
-    if sample.sides[0].attention.vision[0]:
+    tiles = sample.sides[0].attention.vision
+    if tiles and tiles[0]:
         write_atomically(folder / f"{name}-vision.png", activation_figure(sample, "vision"))
-    write_atomically(folder / f"{name}-overlay.png", overlay_figure(sample, words))
+    if sample.pictures:
+        write_atomically(folder / f"{name}-overlay.png", overlay_figure(sample, words))
 
 
 def say_missing_words(sample: ShownSample, words: Sequence[str]) -> None:

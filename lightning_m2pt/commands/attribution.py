@@ -140,7 +140,7 @@ def attribution_figure(facts: dict[str, str], picture: Any, attribution: Tensor,
     )
     axes[0].imshow(picture, interpolation="nearest")
     axes[0].set_title(f"answers “{shortened(facts['answer'], 24)}”", fontsize=9)
-    draw_overlay(axes[1], picture, attribution.clamp(min=0).numpy())
+    draw_overlay(axes[1], picture, attribution.clamp(min=0).numpy(), len(picture) / len(attribution))
     token = without_formulas(facts["token"])
     axes[1].set_title(f"for “{token}”, {facts['method'].replace('_', ' ')}", fontsize=9)
     axes[1].set_xlabel(

@@ -28,6 +28,8 @@ class Span(IntEnum):
     """The placeholder of a picture's rows, before the backbone puts them there; then what stands between them."""
     LEARNED_KEY = 9
     """A column of attention without a row: a learned key and value in front of a decoder layer's own."""
+    LINE_END = 10
+    """A learned row behind a line of a picture's patches; it lies nowhere in the picture."""
 
 
 @dataclass  # not frozen: Lightning's precision plug-ins convert its tensors in place

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.inputs.batch import Span
-from lightning_m2pt.inspection.attention import LayerAttention
+from lightning_m2pt.inspection.named_maps import LayerAttention
 
 Queries: TypeAlias = Literal["all", "content"]
 """Which rows are averaged over: ``all``, as the paper's figure has it; ``content`` leaves out the prompt rows at the

@@ -8,16 +8,17 @@ read from; where it does not, something else takes part in the attention, and no
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.inspection.named_maps import Pieces, SampleAttention, by_sample
 from lightning_m2pt.inspection.recompute import Recompute, recompute_of, refuse_other_output
 from lightning_m2pt.methods.lora import ModuleReference
 from lightning_m2pt.prompts.tower_rows import attention_of
@@ -39,39 +40,6 @@ READ_FIELDS = frozenset(
 """What an attachment may hold so that every column can be named. A connector or a head takes no part in attention."""
 
 
-@dataclass(frozen=True)
-class LayerAttention:
-    """The attention of one layer for one sample.
-
-    Attributes:
-        layer: Its number, from 0.
-        probabilities: (H, R, C) on the CPU: for every head and query row how much each column gets; rows sum to 1.
-            Learned keys are columns without rows and stand in front: the rows are those of the last R columns.
-        spans: (C,) int64, the ``Span`` of every column.
-        prompts: How many prompt rows stand at the front; what the layer makes of them is replaced at the next layer,
-            but for shallow prompts, whose rows flow on.
-    """
-
-    layer: int
-    probabilities: Tensor
-    spans: Tensor
-    prompts: int
-
-
-@dataclass(frozen=True)
-class SampleAttention:
-    """All attention of one sample.
-
-    Attributes:
-        language: The decoder's layers: learned keys, textual prompts, then text with the image's rows in their place.
-        vision: For each of its pictures the tower's layers: visual prompts, CLS, patches. The tower's last block is
-            never computed (features are those of layer -2) and so is not among them.
-    """
-
-    language: tuple[LayerAttention, ...]
-    vision: tuple[tuple[LayerAttention, ...], ...]
-
-
 @torch.no_grad()
 def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] | None = None) -> list[SampleAttention]:
     """Runs a batch once and returns the attention of every sample; afterwards the backbone is as it was.
@@ -91,14 +59,14 @@ def capture_attention(backbone: Backbone, batch: Batch, layers: Collection[int] 
     refuse_unread(backbone.attachment)
     wanted = set(range(max(len(blocks), len(decoder_layers)))) if layers is None else set(layers)
     refuse_missing_layers(wanted, max(len(blocks), len(decoder_layers)))
-    found: dict[tuple[str, int], Tensor] = {}
+    found: dict[tuple[str, int], Pieces] = {}
 
     def keep(part: str, layer: int, recompute: Recompute) -> Any:  # noqa: ANN401  (torch's type of hooks is a union)
         def hook(attention: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:  # noqa: ANN401
             recomputed = recompute(attention, given, named)
             returned = output[0] if isinstance(output, tuple) else output
             refuse_other_output(recomputed.output, returned, f"{part} layer {layer}")
-            found[part, layer] = recomputed.probabilities.cpu()
+            found[part, layer] = tuple(maps.cpu() for maps in recomputed.probabilities)
 
         return hook
 
@@ -194,51 +162,3 @@ def token_path(backbone: Backbone) -> Iterator[None]:
         backbone.attachment = attachment
         if attachment.visual_prompts is not None or attachment.textual_prompts is not None:
             backbone.release_hooks()
-
-
-def by_sample(
-    found: dict[tuple[str, int], Tensor], spans: Tensor, batch: Batch, backbone: Backbone
-) -> list[SampleAttention]:
-    """Cuts what the hooks kept into samples.
-
-    Args:
-        found: (B, H, R, C) by part and layer; R counts prompts, padding and, below the first layer with textual
-            prompts, the placeholders in whose place they will stand; C the learned keys in front as well.
-        spans: (B, S) of the rows behind the textual prompts.
-        batch: The B samples.
-        backbone: Its attachment says which layers have prompts.
-    """
-    patches, in_front = backbone.shape.patches, backbone.shape.vision_rows_in_front
-    images = (batch.input_ids == IMAGE_TOKEN_ID).sum(dim=1).tolist()
-    samples = []
-    for sample in range(len(batch)):
-        before = sum(images[:sample])
-        real = int((spans[sample] != Span.PADDING).sum())
-        language, vision = [], []
-        for (part, layer), maps in found.items():
-            if part == "language":
-                probabilities = without_placeholders(maps[sample], layer, spans.shape[1], backbone.attachment)
-                rows, columns = probabilities.shape[1:]
-                prompts, learned = rows - spans.shape[1], columns - rows
-                front = torch.tensor([Span.LEARNED_KEY] * learned + [Span.TEXTUAL_PROMPT] * prompts, dtype=torch.int64)
-                real_columns = probabilities[:, : prompts + real, : learned + prompts + real].clone()
-                language.append(LayerAttention(layer, real_columns, torch.cat([front, spans[sample, :real]]), prompts))
-        for image in range(before, before + images[sample]):
-            of_image = []
-            for (part, layer), maps in found.items():
-                if part == "vision":
-                    prompts = maps.shape[-1] - in_front - patches
-                    names = [Span.VISUAL_PROMPT] * prompts + [Span.CLS] * in_front + [Span.PATCH] * patches
-                    of_image.append(LayerAttention(layer, maps[image], torch.tensor(names), prompts))
-            vision.append(tuple(of_image))
-        samples.append(SampleAttention(tuple(language), tuple(vision)))
-    return samples
-
-
-def without_placeholders(maps: Tensor, layer: int, rows: int, attachment: Attachment) -> Tensor:
-    """Drops the rows in whose place prompts will stand from the first layer that has some: nobody looks at them."""
-    prompts = attachment.textual_prompts
-    if prompts is None or layer >= prompts.layers[0]:
-        return maps
-    learned = maps.shape[-1] - maps.shape[-2]
-    return torch.cat([maps[:, -rows:, :learned], maps[:, -rows:, -rows:]], dim=-1)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
-from lightning_m2pt.inspection.attention import LayerAttention
+from lightning_m2pt.inputs.picture_map import PictureMap
+from lightning_m2pt.inspection.heat import cells_of
+from lightning_m2pt.inspection.named_maps import LayerAttention
 from lightning_m2pt.inspection.samples import ShownSample, Side
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS, SPAN_WORDS
 from lightning_m2pt.visible_text import visible
@@ -21,6 +23,7 @@ from lightning_m2pt.visible_text import visible
 TEMPLATE = Path(__file__).with_name("page.html")
 PLACE_OF_DATA = "__DATA__"
 MOST_BYTES = 5_000_000
+DIGITS = 3
 QUERY_SPANS = (Span.QUESTION, Span.ANSWER)
 TEXT_SPANS = (Span.SYSTEM, *QUERY_SPANS)
 PROMPT_SPANS = (Span.LEARNED_KEY, Span.TEXTUAL_PROMPT, Span.VISUAL_PROMPT, Span.CLS)
@@ -72,7 +75,7 @@ def page_data(samples: Sequence[ShownSample], with_heads: bool) -> dict[str, Any
                 "id": sample.question.id,
                 "question": visible(sample.question.text),
                 "target": visible(sample.question.target),
-                "picture": png_address(Image.fromarray(sample.picture)),
+                "pictures": pictures_data(sample),
                 "sides": [side_data(side, with_heads) for side in sample.sides],
             }
             for sample in samples
@@ -100,12 +103,36 @@ def side_data(side: Side, with_heads: bool) -> dict[str, Any]:
         "predicts": side.predicts,
         "rows": rows,
         "maps": stored(torch.stack(tables), with_heads),
-        "vision": tower_data(side.attention.vision[0], with_heads) if side.attention.vision[0] else None,
+        "vision": [tower_data(layers, with_heads) for layers in side.attention.vision if layers],
     }
 
 
+def pictures_data(sample: ShownSample) -> list[dict[str, Any]]:
+    """Returns the sample's pictures, and where the decoder's and the tower's patches lie in each."""
+    found = []
+    for pixels, picture in zip(sample.pictures, sample.sides[0].attention.pictures, strict=True):
+        tower = torch.cat([tile.cells() for tile in picture.tiles])
+        found.append(
+            {
+                "address": png_address(Image.fromarray(pixels)),
+                "tiles": len(picture.tiles),
+                "language": places_data(picture.rows, picture),
+                "vision": places_data(tower, picture),
+            }
+        )
+    return found
+
+
+def places_data(boxes: Tensor, picture: PictureMap) -> dict[str, Any]:
+    """Returns places in cells of a map over a picture, and the picture's size in these cells."""
+    places, lines, columns, side = cells_of(boxes, picture)
+    size = [round(picture.height / side, DIGITS), round(picture.width / side, DIGITS)]
+    rounded = (places * 10**DIGITS).round().div(10**DIGITS).tolist()
+    return {"lines": lines, "columns": columns, "size": size, "places": rounded}
+
+
 def tower_data(layers: Sequence[LayerAttention], with_heads: bool) -> dict[str, Any]:
-    """Returns every tower layer's mean over its rows."""
+    """Returns the mean over the rows of every layer that read a tile."""
     spans = max((layer.spans for layer in layers), key=len)
     tables = [at_end(layer.probabilities.mean(dim=1, keepdim=True), len(spans)) for layer in layers]
     return {"spans": spans.tolist(), "maps": stored(torch.stack(tables), with_heads)}

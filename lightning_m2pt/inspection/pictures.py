@@ -2,36 +2,53 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy
 import torch
+from torch import Tensor
 
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_map import PictureMap
 from lightning_m2pt.inspection.activation import Activations, activations, span_means
-from lightning_m2pt.inspection.attention import LayerAttention
-from lightning_m2pt.inspection.samples import ShownSample, Side
+from lightning_m2pt.inspection.heat import heat_map
+from lightning_m2pt.inspection.samples import ShownSample, Side, numbered_names
 from lightning_m2pt.inspection.span_colours import SPAN_COLOURS, SPAN_WORDS
 
 Part = Literal["language", "vision"]
 RESOLUTION = 150
 COLUMNS_PER_INCH = 10.5
+WIDEST = 100.0
+"""Inches; above a thousand columns they stand closer."""
 MOST_WORDS = 60
 """More question and answer tokens than that are not written below the heat map: nobody could read them."""
 MOST_OVERLAYS = 5
+TALLEST = 2.5
+"""Times its width that a picture among overlays is tall at most; a taller one becomes narrower."""
 LETTERS_OF_QUESTION = 110
 TITLES = {"language": "language model", "vision": "vision encoder"}
 AVERAGE = "mean"
 
 
-def layers_of(side: Side, part: Part) -> tuple[LayerAttention, ...]:
-    """Returns a side's layers of the decoder or of the tower."""
-    return side.attention.language if part == "language" else side.attention.vision[0]
+def activations_of(side: Side, part: Part) -> Activations:
+    """Returns a side's activations in the decoder, or in the tower: the mean over the tiles of the first picture."""
+    if part == "language":
+        return activations(side.attention.language)
+    tiles = [activations(layers) for layers in side.attention.tiles_of(0)]
+    return replace(tiles[0], values=torch.stack([each.values for each in tiles]).mean(dim=0))
 
 
-def words_of(side: Side, part: Part) -> tuple[str, ...]:
-    """Returns the names of the columns of ``layers_of``."""
-    return side.tokens if part == "language" else side.vision_tokens
+def words_of(side: Side, part: Part, spans: Tensor) -> tuple[str, ...]:
+    """Returns the names of the columns of ``activations_of``."""
+    return side.tokens if part == "language" else numbered_names(spans)
+
+
+def title_of(side: Side, part: Part) -> str:
+    """Returns what a heat map is of."""
+    tiles = len(side.attention.pictures[0].tiles) if part == "vision" else 1
+    several = f", mean of {tiles} tiles" if tiles > 1 else ""
+    return f"{TITLES[part]}{several}, {side.name}: answers “{shortened(side.answer)}”"
 
 
 def aligned_columns(sides: Sequence[Activations]) -> list[list[int | None]]:
@@ -64,9 +81,9 @@ def activation_figure(sample: ShownSample, part: Part) -> bytes:
         part: The decoder or the tower.
     """
     pyplot = quiet_pyplot()
-    found = [activations(layers_of(side, part)) for side in sample.sides]
+    found = [activations_of(side, part) for side in sample.sides]
     places = aligned_columns(found)
-    width = max(7.5, len(places[0]) / COLUMNS_PER_INCH + 1.6)
+    width = min(max(7.5, len(places[0]) / COLUMNS_PER_INCH + 1.6), WIDEST)
     rows, ratios = 2 * len(found), [1.0 + 0.16 * len(found[0].layers), 1.1] * len(found)
     figure, axes = pyplot.subplots(
         rows, 1, figsize=(width, 1.5 + 1.25 * sum(ratios)), gridspec_kw={"height_ratios": ratios}, layout="constrained"
@@ -77,9 +94,9 @@ def activation_figure(sample: ShownSample, part: Part) -> bytes:
     for number, (side, activation, columns) in enumerate(zip(sample.sides, found, places, strict=True)):
         heat, bars = axes[2 * number], axes[2 * number + 1]
         image = draw_heat(heat, activation, columns, highest)
-        heat.set_title(f"{TITLES[part]}, {side.name}: answers “{shortened(side.answer)}”", loc="left", fontsize=10)
+        heat.set_title(title_of(side, part), loc="left", fontsize=10)
         draw_bars(bars, activation, columns, tallest)
-        label_words(bars, activation, columns, words_of(side, part))
+        label_words(bars, activation, columns, words_of(side, part, activation.spans))
         figure.colorbar(image, ax=heat, extend="max", pad=0.01, aspect=12).ax.tick_params(labelsize=7)
     figure.suptitle(f"{sample.question.set_name} {sample.question.id}: {shortened(sample.question.text)}", fontsize=11)
     return png(figure)
@@ -143,32 +160,47 @@ def rearranged(values: torch.Tensor, columns: list[int | None]) -> numpy.ndarray
     return table
 
 
-def patch_attention(side: Side, row: int) -> tuple[numpy.ndarray, float]:
-    """Returns what a row of the decoder gives to the patches, over all heads and the layers that are there.
+@dataclass(frozen=True)
+class Overlay:
+    """What is laid over a picture.
 
-    Returns:
-        (h, w) in the picture's order, and the share of the row's attention that all patches get together.
+    Attributes:
+        heat: (h, w) in the picture's order, square cells from its upper left corner.
+        cell: Their side in the picture's pixels.
+        share: What all of the picture's patches get together.
+        highest: What the highest patch gets.
     """
+
+    heat: numpy.ndarray
+    cell: float
+    share: float
+    highest: float
+
+
+def overlay_of(values: Tensor, boxes: Tensor, picture: PictureMap) -> Overlay:
+    """Returns values (R,) of patches laid over their picture, each where it lies (R, 4)."""
+    heat, cell = heat_map(values, boxes, picture)
+    return Overlay(heat, cell, float(values.sum()), float(values.max()))
+
+
+def patch_attention(side: Side, row: int, picture: int = 0) -> Overlay:
+    """Returns what a row of the decoder gives to one picture's patches, mean of all heads and layers that are there."""
     from_end = len(side.tokens) - row
     given = []
     for layer in side.attention.language:
         of_row = layer.probabilities[:, -from_end].mean(dim=0)
         given.append(of_row[layer.spans == Span.PATCH])
-    patches = torch.stack(given).mean(dim=0).float()
-    return square(patches), float(patches.sum())
+    pictures = side.attention.pictures
+    own = torch.stack(given).mean(dim=0).float().split([len(each.rows) for each in pictures])[picture]
+    return overlay_of(own, pictures[picture].rows, pictures[picture])
 
 
-def tower_attention(side: Side) -> tuple[numpy.ndarray, float]:
-    """Returns the patches' activations in the tower, mean of layers, as (h, w), and their sum."""
-    found = activations(side.attention.vision[0])
-    patches = found.average[found.spans == Span.PATCH].float()
-    return square(patches), float(patches.sum())
-
-
-def square(patches: torch.Tensor) -> numpy.ndarray:
-    """Returns (N,) patches as (sqrt N, sqrt N)."""
-    edge = round(len(patches) ** 0.5)
-    return patches.reshape(edge, edge).numpy()
+def tower_attention(side: Side, picture: int = 0) -> Overlay:
+    """Returns the activations of one picture's patches in the tower, mean of layers and of its tiles."""
+    layout, tiles = side.attention.pictures[picture], side.attention.tiles_of(picture)
+    found = [activations(layers) for layers in tiles]
+    patches = torch.cat([each.average[each.spans == Span.PATCH].float() for each in found]) / len(tiles)
+    return overlay_of(patches, torch.cat([tile.cells() for tile in layout.tiles]), layout)
 
 
 def chosen_rows(side: Side, words: Sequence[str]) -> list[tuple[int, str]]:
@@ -192,49 +224,74 @@ def chosen_rows(side: Side, words: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def overlay_figure(sample: ShownSample, words: Sequence[str] = ()) -> bytes:
-    """Returns a PNG: the picture, the tower's patch activation, and patch attention of rows of the decoder."""
+    """Returns a PNG: each picture, the tower's patch activation, and patch attention of rows of the decoder.
+
+    Args:
+        sample: It has at least one picture.
+        words: As for ``chosen_rows``.
+    """
     pyplot = quiet_pyplot()
-    rows = []
-    for side in sample.sides:
-        cells = [(*tower_attention(side), "vision encoder,\nall queries")] if side.attention.vision[0] else []
-        chosen = chosen_rows(side, words) if side.attention.language else []
-        cells += [(*patch_attention(side, row), f"language model,\n{title}") for row, title in chosen]
-        rows.append(cells)
-    columns = 1 + max(map(len, rows))
+    numbers, tallest = range(len(sample.pictures)), max(each.shape[0] / each.shape[1] for each in sample.pictures)
+    rows = [(side, number, overlays_of(side, number, words)) for side in sample.sides for number in numbers]
+    columns = 1 + max(len(overlays) for _, _, overlays in rows)
     figure, axes = pyplot.subplots(
-        len(rows), columns, figsize=(2.15 * columns, 2.75 * len(rows) + 0.5), squeeze=False, layout="constrained"
+        len(rows),
+        columns,
+        figsize=(2.15 * columns, (0.75 + 2 * min(tallest, TALLEST)) * len(rows) + 0.5),
+        squeeze=False,
+        layout="constrained",
     )
-    for side, cells, of_side in zip(sample.sides, rows, axes, strict=True):
-        of_side[0].imshow(sample.picture, interpolation="nearest")
+    for (side, number, overlays), of_side in zip(rows, axes, strict=True):
+        picture = sample.pictures[number]
+        of_side[0].imshow(picture, interpolation="nearest")
         of_side[0].set_title(f"{side.name}:\n“{shortened(side.answer, 24)}”", fontsize=9)
-        for cell, (patches, share, title) in zip(of_side[1:], cells, strict=False):
-            draw_overlay(cell, sample.picture, patches)
+        for cell, (overlay, title) in zip(of_side[1:], overlays, strict=False):
+            draw_overlay(cell, picture, overlay.heat, overlay.cell)
             cell.set_title(title, fontsize=8)
-            cell.set_xlabel(f"patches {100 * share:.0f}%, highest {100 * patches.max():.1f}%", fontsize=7)
+            cell.set_xlabel(f"patches {100 * overlay.share:.0f}%, highest {100 * overlay.highest:.1f}%", fontsize=7)
         for cell in of_side:
             cell.set_xticks([])
             cell.set_yticks([])
-        for cell in of_side[1 + len(cells) :]:
+        for cell in of_side[1 + len(overlays) :]:
             cell.set_axis_off()
     title = f"{sample.question.set_name} {sample.question.id}: {shortened(sample.question.text, 30 * columns)}"
-    figure.suptitle(f"{title}\n(each overlay is scaled to its own highest patch)", fontsize=9)
+    figure.suptitle(f"{title}\n(each overlay is scaled to its own highest place)", fontsize=9)
     return png(figure)
 
 
-def draw_overlay(axes: Any, picture: numpy.ndarray, patches: numpy.ndarray) -> None:  # noqa: ANN401
-    """Draws the picture in grey under the patches' attention; the more of it, the brighter and the less transparent."""
+def overlays_of(side: Side, picture: int, words: Sequence[str]) -> list[tuple[Overlay, str]]:
+    """Returns what is laid over one picture for one model, each with its title."""
+    found = []
+    if side.attention.tiles_of(picture)[0]:
+        found.append((tower_attention(side, picture), "vision encoder,\nall queries"))
+    for row, title in chosen_rows(side, words) if side.attention.language else []:
+        found.append((patch_attention(side, row, picture), f"language model,\n{title}"))
+    return found
+
+
+def draw_overlay(axes: Any, picture: numpy.ndarray, heat: numpy.ndarray, cell: float) -> None:  # noqa: ANN401
+    """Draws the picture in grey under attention; the more of it, the brighter and the less transparent.
+
+    Args:
+        axes: matplotlib's.
+        picture: (H, W, 3) uint8.
+        heat: (h, w) in square cells from the picture's upper left corner.
+        cell: Their side in the picture's pixels.
+    """
     height, width = picture.shape[:2]
     axes.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    scaled = patches / max(float(patches.max()), 1e-12)
+    scaled = heat / max(float(heat.max()), 1e-12)
     axes.imshow(
         scaled,
         cmap="inferno",
         alpha=0.25 + 0.6 * scaled,
         vmin=0,
         vmax=1,
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        extent=(-0.5, heat.shape[1] * cell - 0.5, heat.shape[0] * cell - 0.5, -0.5),
         interpolation="nearest",
     )
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
 
 
 def shortened(text: str, letters: int = LETTERS_OF_QUESTION) -> str:

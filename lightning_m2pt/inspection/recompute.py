@@ -23,11 +23,12 @@ class Recomputed:
     """What follows from one module's queries, keys and values.
 
     Attributes:
-        probabilities: (B, H, R, C), at least float32; the rows are the last R of the columns.
-        output: (B, S, D), what the module must have returned.
+        probabilities: (B, H, R, C), at least float32; the rows are the last R of the columns. One of them for every
+            piece that a module cuts its rows into, such as windows, in their order; no row sees another piece.
+        output: (B, S, D) or (S, D), what the module must have returned.
     """
 
-    probabilities: Tensor
+    probabilities: tuple[Tensor, ...]
     output: Tensor
 
 
@@ -76,7 +77,7 @@ def packed_attention(attention: Any, given: Arguments, named: dict[str, Any]) ->
     scores = queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5
     probabilities = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     attended = (probabilities.to(values.dtype) @ values).transpose(1, 2).reshape(rows.shape)
-    return Recomputed(probabilities, linear(attended, attention.out_proj.weight, attention.out_proj.bias))
+    return Recomputed((probabilities,), linear(attended, attention.out_proj.weight, attention.out_proj.bias))
 
 
 def unfused_attention(attention: Any, given: Arguments, named: dict[str, Any]) -> Recomputed:  # noqa: ANN401
@@ -89,7 +90,7 @@ def unfused_attention(attention: Any, given: Arguments, named: dict[str, Any]) -
     finally:
         attention.fused_attn = fused
         handle.remove()
-    return Recomputed(found[0].to(torch.promote_types(found[0].dtype, torch.float32)), output)
+    return Recomputed((found[0].to(torch.promote_types(found[0].dtype, torch.float32)),), output)
 
 
 def library_attention(attention: Any, given: Arguments, named: dict[str, Any]) -> Recomputed:  # noqa: ANN401
@@ -97,7 +98,7 @@ def library_attention(attention: Any, given: Arguments, named: dict[str, Any]) -
     found: list[Tensor] = []
     with computed_in_the_open(attention, found):
         output = type(attention).forward(attention, *given, **named)
-    return Recomputed(found[0], output[0] if isinstance(output, tuple) else output)
+    return Recomputed(tuple(found), output[0] if isinstance(output, tuple) else output)
 
 
 @contextmanager
@@ -141,10 +142,10 @@ def refuse_other_output(recomputed: Tensor, output: Tensor, place: str) -> None:
     """Compares the recomputed output with what the module returned.
 
     Args:
-        recomputed: (B, S, D).
-        output: (B, S, D); its dtype, or float32 if it is longer, as eager functions round to it, sets the tolerance:
-            the square root of the rounding unit, relative to the largest number. That is far above the rounding of
-            another kernel and far below a prompt that is left out.
+        recomputed: As ``Recomputed.output``.
+        output: Of the same shape; its dtype, or float32 if it is longer, as eager functions round to it, sets the
+            tolerance: the square root of the rounding unit, relative to the largest number. That is far above the
+            rounding of another kernel and far below a prompt that is left out.
         place: Names the layer in the error.
 
     Raises:

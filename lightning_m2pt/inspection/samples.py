@@ -14,16 +14,18 @@ from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample
-from lightning_m2pt.inspection.attention import SampleAttention, capture_attention
+from lightning_m2pt.inspection.attention import capture_attention
+from lightning_m2pt.inspection.named_maps import SampleAttention, pictures_of_samples
 from lightning_m2pt.tuning.module import TuningModule
 
 SPACE_MARKS = {"▁": " ", "Ġ": " ", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
 """How tokenizers write a space or a line break inside a token, and how it is shown."""
-PROMPT_NAMES = {
+NAMES = {  # of columns that are no tokens
     Span.LEARNED_KEY: "learned key",
     Span.TEXTUAL_PROMPT: "text prompt",
     Span.VISUAL_PROMPT: "visual prompt",
     Span.PATCH: "patch",
+    Span.LINE_END: "line end",
 }
 
 
@@ -61,7 +63,6 @@ class Side:
         answer: Its greedy answer.
         attention: Of the question with that answer behind it.
         tokens: The text or name of every column of the decoder's fullest layer.
-        vision_tokens: The same for the tower.
         predicts: For every row from which a token of the answer was chosen, that token.
     """
 
@@ -69,7 +70,6 @@ class Side:
     answer: str
     attention: SampleAttention
     tokens: tuple[str, ...]
-    vision_tokens: tuple[str, ...]
     predicts: dict[int, str]
 
 
@@ -79,12 +79,12 @@ class ShownSample:
 
     Attributes:
         question: The question.
-        picture: (H, W, 3) uint8, exactly the pixels that the vision tower reads.
+        pictures: (H, W, 3) uint8 each, exactly the pixels that the vision tower reads, tiles put together.
         sides: The tuned and the frozen model, or the frozen one alone.
     """
 
     question: InspectedQuestion
-    picture: numpy.ndarray
+    pictures: tuple[numpy.ndarray, ...]
     sides: tuple[Side, ...]
 
 
@@ -108,7 +108,7 @@ def shown_sample(
         sides.append(side("frozen", model.backbone, processor, asked, layers))
     finally:
         model.method.attach(model.backbone)
-    return ShownSample(question, picture_of(asked.batch.pixel_values[0], processor), tuple(sides))
+    return ShownSample(question, pictures_of(question.batch, model.backbone, processor), tuple(sides))
 
 
 def question_batch(sample: Sample, template: Template, processor: Processor) -> Batch:
@@ -133,8 +133,6 @@ def side(
     attention = capture_attention(backbone, answered, layers)[0]
     fullest = max(attention.language, key=lambda layer: len(layer.spans), default=None)
     spans = fullest.spans if fullest is not None else torch.empty(0, dtype=torch.int64)
-    vision = max(attention.vision[0], key=lambda layer: len(layer.spans), default=None)
-    vision_spans = vision.spans if vision is not None else torch.empty(0, dtype=torch.int64)
     first = len(spans) - len(answer) - 1  # the last row of the question gives the answer's first token
     pieces = [token_text(processor, token) for token in [*answer, question.end_token_ids[0]]]
     return Side(
@@ -142,7 +140,6 @@ def side(
         answer=processor.decode(answer),
         attention=attention,
         tokens=column_names(spans, answered.input_ids[0], processor),
-        vision_tokens=column_names(vision_spans, torch.empty(0, dtype=torch.int64), processor),
         predicts={first + place: piece for place, piece in enumerate(pieces) if first >= 0},
     )
 
@@ -167,15 +164,17 @@ def column_names(spans: Tensor, input_ids: Tensor, processor: Processor) -> tupl
         processor: Knows the tokens' texts.
     """
     tokens = iter(int(token) for token in input_ids if token != IMAGE_TOKEN_ID)
+    return tuple(name or token_text(processor, next(tokens)) for name in numbered_names(spans))
+
+
+def numbered_names(spans: Tensor) -> tuple[str, ...]:
+    """Returns for every column that is no token its name and number; an empty text for a token."""
     counts: dict[Span, int] = {}
     names = []
     for number in spans.tolist():
         span = Span(number)
         counts[span] = counts.get(span, 0) + 1
-        if span in PROMPT_NAMES:
-            names.append(f"{PROMPT_NAMES[span]} {counts[span]}")
-        else:
-            names.append("CLS" if span == Span.CLS else token_text(processor, next(tokens)))
+        names.append(f"{NAMES[span]} {counts[span]}" if span in NAMES else "CLS" if span == Span.CLS else "")
     return tuple(names)
 
 
@@ -185,6 +184,19 @@ def token_text(processor: Processor, token: int) -> str:
     for mark, shown in SPACE_MARKS.items():
         text = text.replace(mark, shown)
     return text
+
+
+def pictures_of(batch: Batch, backbone: Backbone, processor: Processor) -> tuple[numpy.ndarray, ...]:
+    """Returns the pictures of a batch of one as the tower reads them."""
+    geometry, begin, found = backbone.picture_geometry(), 0, []
+    sizes = [None] * len(batch.pixel_values) if batch.picture_sizes is None else batch.picture_sizes.tolist()
+    for picture, size in zip(pictures_of_samples(batch, backbone)[0], sizes, strict=False):
+        by_patches = batch.pixel_values.dim() == 2  # one row of numbers for every patch
+        rows = sum(tile.lines * tile.columns if by_patches else 1 for tile in picture.tiles)
+        own = batch.pixel_values[begin : begin + rows]
+        found.append(picture_of(geometry.shown(own, None if size is None else tuple(size)), processor))
+        begin += rows
+    return tuple(found)
 
 
 def picture_of(pixels: Tensor, processor: Processor) -> numpy.ndarray:

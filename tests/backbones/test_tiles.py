@@ -163,7 +163,15 @@ def test_rows_are_known_by_arithmetic(tmp_path: Path, name: str) -> None:
         rows = case.backbone.connected_rows(case.batch.pixel_values, case.batch.picture_sizes)
     assert case.backbone.rows_of_runs(case.batch.pixel_values, case.batch.picture_sizes) == rows.counts
     assert len(rows.rows) == len(rows.spans) == sum(rows.counts)
-    assert set(rows.spans.tolist()) == {Span.PATCH}
+    has_line_ends = case.batch.picture_sizes is not None
+    assert set(rows.spans.tolist()) == ({Span.PATCH, Span.LINE_END} if has_line_ends else {Span.PATCH})
+    if has_line_ends:
+        learned = rows.rows[rows.spans == Span.LINE_END]
+        assert torch.equal(learned, case.library.model.image_newline.expand(len(learned), -1))
+        lines = [each.tolist().count(Span.LINE_END) for each in rows.spans.split(rows.counts)]
+        geometry, sizes = case.backbone.picture_geometry(), case.batch.picture_sizes.tolist()
+        patches = [len(geometry.map(tuple(size)).rows) for size in sizes]
+        assert [sum(counts) for counts in zip(lines, patches, strict=True)] == rows.counts
 
 
 @pytest.mark.parametrize("name", ["onevision", "next"])

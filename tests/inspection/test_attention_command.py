@@ -21,8 +21,9 @@ from experiments.runs.loading import experiment_of_run
 from lightning_m2pt.commands.questions import own_question
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_map import one_square
 from lightning_m2pt.inspection.activation import Activations
-from lightning_m2pt.inspection.attention import LayerAttention, SampleAttention
+from lightning_m2pt.inspection.named_maps import LayerAttention, SampleAttention
 from lightning_m2pt.inspection.page import MEAN_OF_HEADS, MOST_BYTES, attention_page
 from lightning_m2pt.inspection.pictures import (
     activation_figure,
@@ -52,12 +53,14 @@ def shown(heads: int = 3, text: str = "Is it red?", layers: int = 2) -> ShownSam
         spans = LANGUAGE[2 - prompts :]
         tower = [Span.VISUAL_PROMPT] * prompts + [Span.CLS] + [Span.PATCH] * 4
         attention = SampleAttention(
-            random_layers(spans, prompts, heads, prompts, layers), (random_layers(tower, prompts, heads, 5),)
+            random_layers(spans, prompts, heads, prompts, layers),
+            (random_layers(tower, prompts, heads, 5),),
+            (one_square(8, 4),),
         )
         tokens = tuple(f"word{number}" for number in range(len(spans)))
-        sides.append(Side(name, "yes", attention, tokens, ("p",) * len(tower), {len(spans) - 2: "yes"}))
+        sides.append(Side(name, "yes", attention, tokens, {len(spans) - 2: "yes"}))
     question = InspectedQuestion("pope", "one", text, "yes", "plain", random_batch(size=1), 5, (2,))
-    return ShownSample(question, numpy.zeros((8, 8, 3), numpy.uint8), tuple(sides))
+    return ShownSample(question, (numpy.zeros((8, 8, 3), numpy.uint8),), tuple(sides))
 
 
 def data_of(page: str) -> dict:
@@ -106,9 +109,8 @@ def test_learned_keys_are_columns_without_rows_on_the_page_and_in_overlays():
     wider = Side(
         plain.name,
         plain.answer,
-        SampleAttention(tuple(layers), plain.attention.vision),
+        replace(plain.attention, language=tuple(layers)),
         (*[f"learned key {number}" for number in (1, 2, 3)], *plain.tokens),
-        plain.vision_tokens,
         {row + 3: piece for row, piece in plain.predicts.items()},
     )
     pages = [attention_page([replace(shown(), sides=(side,))]) for side in (plain, wider)]
@@ -122,7 +124,7 @@ def test_learned_keys_are_columns_without_rows_on_the_page_and_in_overlays():
     assert tables[1].shape[:-1] == tables[0].shape[:-1]
     assert numpy.abs((tables[1][..., 3:] / 255.0) ** 2 - (tables[0] / 255.0) ** 2 / 2).max() < 0.008
     for (row, _), (wider_row, _) in zip(chosen_rows(plain, []), chosen_rows(wider, []), strict=True):
-        numpy.testing.assert_allclose(patch_attention(wider, wider_row)[0], patch_attention(plain, row)[0] / 2)
+        numpy.testing.assert_allclose(patch_attention(wider, wider_row).heat, patch_attention(plain, row).heat / 2)
     assert activation_figure(replace(shown(), sides=(wider, plain)), "language").startswith(b"\x89PNG")
 
 
@@ -193,10 +195,12 @@ def test_overlays_show_the_row_that_was_asked_for():
     side = shown().sides[0]
     assert chosen_rows(side, []) == [(len(LANGUAGE) - 2, "choosing “yes”")]
     assert chosen_rows(side, ["WORD7", "word3"]) == [(7, "from “word7”")]  # word3 is a patch
-    patches, share = patch_attention(side, 7)
+    overlay = patch_attention(side, 7)
     mean = torch.stack([layer.probabilities.mean(0)[7] for layer in side.attention.language]).mean(0)
-    assert torch.equal(torch.from_numpy(patches).flatten(), mean[3:7])
-    assert share == pytest.approx(float(mean[3:7].sum()))
+    assert torch.equal(torch.from_numpy(overlay.heat).flatten(), mean[3:7])
+    assert overlay.share == pytest.approx(float(mean[3:7].sum()))
+    assert overlay.highest == pytest.approx(float(mean[3:7].max()))
+    assert overlay.cell == 4
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ A family is a descriptor: where the library's own class keeps its tower, connect
 configurations are proven, and what becomes of a picture's rows behind the connector. No forward pass is written anew.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing_extensions import override
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_map import PictureMap, assembled, one_square
 from lightning_m2pt.inputs.picture_rules.one_tile import OneTile
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 
@@ -116,6 +118,35 @@ class Family(ABC):
         """
         del tokenizer
         return OneTile(image_processor, config.vision_config.image_size, self.tower_form(config).rows_behind_connector)
+
+    def picture_map(self, config: Any, size: tuple[int, ...] | None) -> PictureMap:  # noqa: ANN401
+        """Returns where the rows of a picture of this ``picture_sizes`` lie in it; here each is one tile."""
+        del size
+        form, tower = self.tower_form(config), config.vision_config
+        joined = math.isqrt(form.patches // form.rows_behind_connector)
+        return one_square(tower.image_size, tower.patch_size, joined)
+
+    def shown_pixels(self, config: Any, pixels: Tensor, size: tuple[int, ...] | None) -> Tensor:  # noqa: ANN401
+        """Returns (3, H, W) what the tower reads of one picture, put together as one; the size is its map's.
+
+        Args:
+            config: The library's configuration of the whole model.
+            pixels: As in ``Batch``, of this picture alone.
+            size: Its ``picture_sizes``.
+        """
+        return assembled(self.picture_map(config, size), pixels)
+
+    def order_in_tower(self, config: Any, picture_sizes: Tensor) -> Tensor | None:  # noqa: ANN401
+        """Returns (N,) for every row of the tower's blocks its number among the patches of all pictures, line by line.
+
+        None: blocks read tiles one beside the other, each of them line by line.
+
+        Args:
+            config: The library's configuration of the whole model.
+            picture_sizes: As in ``Batch``.
+        """
+        del config, picture_sizes
+        return None
 
     def invented_pictures(
         self,

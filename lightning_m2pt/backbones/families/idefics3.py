@@ -1,9 +1,11 @@
 """Idefics3 and SmolVLM: a SigLIP tower over tiles, patches joined by a pixel shuffle; every tile is a placeholder's."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.config_values import bad_key, divisible, whole_number
@@ -11,6 +13,7 @@ from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import TiledFamily, TowerForm, module_at, rows_given_to
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_map import PictureMap
 from lightning_m2pt.inputs.picture_rules.idefics3 import Idefics3Tiles
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 
@@ -50,6 +53,19 @@ class Idefics3(TiledFamily):
         """Tiles line by line, each between tokens that name it, then a small copy of the picture."""
         rows = self.tower_form(config).rows_behind_connector
         return Idefics3Tiles(image_processor, tokenizer, config.vision_config.image_size, rows)
+
+    def picture_map(self, config: Any, size: tuple[int, ...] | None) -> PictureMap:  # noqa: ANN401
+        """Tiles that the picture was brought to the size of, then the small copy."""
+        whole, (rows, columns) = super().picture_map(config, size), size or (0, 0)
+        if not rows:
+            return whole
+        (square,), side = whole.tiles, whole.height
+        tiles = [
+            replace(square, top=row * side, left=column * side) for row in range(rows) for column in range(columns)
+        ]
+        tiles.append(replace(square, cell_height=square.cell_height * rows, cell_width=square.cell_width * columns))
+        places = torch.cat([tile.joined(config.scale_factor).cells() for tile in tiles])
+        return PictureMap(rows * side, columns * side, tuple(tiles), places, len(tiles), len(tiles) - 1)
 
     def tower_states(self, model: Any, pixel_values: Tensor) -> Tensor:  # noqa: ANN401
         """Runs the library's own way to image features up to its connector.

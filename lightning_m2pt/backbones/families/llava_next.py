@@ -10,6 +10,7 @@ from lightning_m2pt.backbones.families.llava import check_features
 from lightning_m2pt.backbones.families.llava_onevision import LlavaOnevision
 from lightning_m2pt.inputs.picture_rules.llava_next import LlavaNextTiles
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
+from lightning_m2pt.inputs.picture_rules.tiles_of_grids import TilesOfGrids
 
 
 class LlavaNext(LlavaOnevision):
@@ -32,6 +33,12 @@ class LlavaNext(LlavaOnevision):
         tower = config.vision_config
         side = tower.image_size // tower.patch_size
         return LlavaNextTiles(image_processor, tower.image_size, side, config.image_grid_pinpoints)
+
+    @override
+    def tiles_of_grids(self, config: Any) -> TilesOfGrids:
+        return TilesOfGrids(
+            config.vision_config.image_size, config.vision_config.patch_size, config.image_grid_pinpoints
+        )
 
     @override
     def packing(self, config: Any) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import TiledFamily, TowerForm, module_at, rows_given_to
 from lightning_m2pt.backbones.families.llava import LANGUAGE, VISION_TOWER, check_features, features_form
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_map import PictureMap
 from lightning_m2pt.inputs.picture_rules.llava_onevision import LlavaOnevisionTiles
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
+from lightning_m2pt.inputs.picture_rules.tiles_of_grids import TilesOfGrids
 
 MOST_TILES = "anyres_max_"
 """What ``vision_aspect_ratio`` begins with; the most tiles of a picture at its own size follow."""
@@ -55,6 +57,18 @@ class LlavaOnevision(TiledFamily):
             int(config.vision_aspect_ratio.removeprefix(MOST_TILES)),
         )
 
+    def tiles_of_grids(self, config: Any) -> TilesOfGrids:  # noqa: ANN401
+        """Returns how pictures become grids of tiles."""
+        tower, most = config.vision_config, int(config.vision_aspect_ratio.removeprefix(MOST_TILES))
+        return TilesOfGrids(tower.image_size, tower.patch_size, config.image_grid_pinpoints, most)
+
+    def picture_map(self, config: Any, size: tuple[int, ...] | None) -> PictureMap:  # noqa: ANN401
+        """The small copy, then tiles of the padded picture."""
+        if size is None or size[0] == 1:
+            return super().picture_map(config, None)
+        _, height, width = size
+        return self.tiles_of_grids(config).map(width, height)
+
     def packing(self, config: Any) -> dict[str, Any]:  # noqa: ANN401
         """Returns what else the library's layout of tiles asks for."""
         return {"vision_aspect_ratio": config.vision_aspect_ratio}
@@ -80,10 +94,19 @@ class LlavaOnevision(TiledFamily):
         """Lets the library lay out every picture's tiles: a small whole one, then the grid without its padding."""
         if picture_sizes is None:  # every picture is one tile, whatever its size was
             picture_sizes = torch.ones(len(rows), 3, dtype=torch.long)
+        del spans  # raw prompt rows are refused: all are patches
         tiles, sizes = picture_sizes[:, 0].tolist(), picture_sizes[:, 1:3]
         pictures, _ = model.model.pack_image_features(
             rows.split(tiles), sizes, image_newline=model.model.image_newline, **self.packing(model.config)
         )
-        counts = [len(picture) for picture in pictures]
-        names = torch.full((sum(counts),), int(spans[0]), dtype=torch.long, device=rows.device)
-        return ConnectedRows(torch.cat(pictures), names, counts)
+        names = torch.cat([self.spans_of_picture(model.config, size) for size in picture_sizes.tolist()])
+        return ConnectedRows(torch.cat(pictures), names.to(rows.device), [len(picture) for picture in pictures])
+
+    def spans_of_picture(self, config: Any, size: Sequence[int]) -> Tensor:  # noqa: ANN401
+        """Returns the span of every row of a picture: the small copy's, then lines that a learned row ends."""
+        tiles, height, width = size
+        grids = self.tiles_of_grids(config)
+        if tiles == 1:
+            return torch.tensor([Span.PATCH] * grids.side**2 + [Span.LINE_END])
+        lines, length = grids.laid_out(width, height)
+        return torch.tensor([Span.PATCH] * grids.side**2 + ([Span.PATCH] * length + [Span.LINE_END]) * lines)

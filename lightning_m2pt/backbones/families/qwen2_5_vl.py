@@ -14,6 +14,7 @@ from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at
 from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.picture_map import Grid, PictureMap
 from lightning_m2pt.inputs.picture_rules.qwen_vl import QwenVlGrid
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
 from lightning_m2pt.prompts.rotary_axes import coded
@@ -95,6 +96,42 @@ class Qwen25Vl(Family):
         around = self.tokens_around_picture(config)
         sides = tower.patch_size, tower.temporal_patch_size, tower.spatial_merge_size
         return QwenVlGrid(image_processor, *sides, around)
+
+    @override
+    def picture_map(self, config: Any, size: tuple[int, ...] | None) -> PictureMap:
+        assert size is not None, "a picture's grid comes with its pixels"
+        (_, lines, columns), patch = size, config.vision_config.patch_size
+        grid = Grid(0, 0, patch, patch, lines, columns)
+        rows = grid.joined(config.vision_config.spatial_merge_size).cells()
+        return PictureMap(lines * patch, columns * patch, (grid,), rows)
+
+    @override
+    def shown_pixels(self, config: Any, pixels: Tensor, size: tuple[int, ...] | None) -> Tensor:
+        """Lays the first frame of every patch where it lies; patches come square by square of what the merger joins."""
+        assert size is not None, "a picture's grid comes with its pixels"
+        tower, (_, lines, columns) = config.vision_config, size
+        side, patch = tower.spatial_merge_size, tower.patch_size
+        squares = pixels.reshape(
+            lines // side, columns // side, side, side, -1, tower.temporal_patch_size, patch, patch
+        )
+        return squares[:, :, :, :, :, 0].permute(4, 0, 2, 5, 1, 3, 6).reshape(-1, lines * patch, columns * patch)
+
+    @override
+    def order_in_tower(self, config: Any, picture_sizes: Tensor) -> Tensor:
+        """The library's own windows, over its own positions of patches."""
+        from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+
+        tower, sizes = config.vision_config, picture_sizes.cpu()
+        side = tower.spatial_merge_size
+        squares, _ = get_vision_window_index(
+            sizes, spatial_merge_size=side, window_size=tower.window_size, patch_size=tower.patch_size
+        )
+        down, across = get_vision_position_ids(sizes, side).unbind(dim=1)
+        patches = sizes.prod(dim=1)
+        number = (patches.cumsum(0) - patches).repeat_interleave(patches)
+        number = number + down * sizes[:, 2].repeat_interleave(patches) + across
+        ordered: Tensor = number.view(-1, side**2)[squares].flatten()
+        return ordered
 
     @override
     def invented_pictures(self, config: Any, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:

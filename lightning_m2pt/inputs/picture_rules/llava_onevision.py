@@ -3,7 +3,6 @@
 A sample with several pictures has one tile of each, padded to a square: that is the library's rule.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +13,7 @@ from typing_extensions import override
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.picture_layout import PictureLayout
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules, one_run, refuse_large, size_of
-
-SHARED_ROWS = 1.1
-"""Above this many times the most tiles' rows the library shrinks a picture's rows to them."""
+from lightning_m2pt.inputs.picture_rules.tiles_of_grids import TilesOfGrids
 
 
 class LlavaOnevisionTiles(PictureRules):
@@ -42,8 +39,9 @@ class LlavaOnevisionTiles(PictureRules):
         most_tiles: float,
     ) -> None:
         super().__init__(image_processor)
-        self.image_size, self.side, self.most_tiles = image_size, side, most_tiles
+        self.image_size, self.side = image_size, side
         self.resolutions = [list(resolution) for resolution in resolutions]
+        self.tiles_of_grids = TilesOfGrids(image_size, image_size // side, self.resolutions, most_tiles)
         self.refuse_other_tiles()
         if [list(resolution) for resolution in image_processor.image_grid_pinpoints] != self.resolutions:
             raise BadInputError(
@@ -89,10 +87,7 @@ class LlavaOnevisionTiles(PictureRules):
         tiles, height, width = size
         if tiles == 1:
             return one_run(self.side**2 + 1)
-        lines, length = self.unpadded(width, height)
-        ratio = math.sqrt(lines * length / (self.most_tiles * self.side**2))
-        if ratio > SHARED_ROWS:
-            lines, length = int(lines // ratio), int(length // ratio)
+        lines, length = self.tiles_of_grids.laid_out(width, height)
         return one_run(self.side**2 + lines * (length + 1), tiles)  # a learned row ends every line
 
     @override
@@ -102,20 +97,4 @@ class LlavaOnevisionTiles(PictureRules):
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Returns rows and columns of a picture's tiles."""
-        from transformers.image_processing_utils import select_best_resolution
-
-        tall, wide = select_best_resolution((height, width), self.resolutions)
-        return tall // self.image_size, wide // self.image_size
-
-    def unpadded(self, width: int, height: int) -> tuple[int, int]:
-        """Returns lines of patches and patches of a line that are left without the padding around a picture.
-
-        As ``unpad_image`` of transformers' modeling_llava_onevision.py cuts them.
-        """
-        rows, columns = self.grid(width, height)
-        lines, length = rows * self.side, columns * self.side
-        if width / height > length / lines:
-            padding = (lines - int(round(height * (length / width), 7))) // 2
-            return len(range(lines)[padding : lines - padding]), length
-        padding = (length - int(round(width * (lines / height), 7))) // 2
-        return lines, len(range(length)[padding : length - padding])
+        return self.tiles_of_grids.grid(width, height)
