@@ -161,23 +161,28 @@ class Backbone(nn.Module, ABC):
     def library_visual_rows(self, pixel_values: Tensor) -> Tensor | None:
         """Returns what ``visual_rows`` must equal, (B, N, D), made by the library's own tower with hooks of its own.
 
-        Before anything trains or answers the two are compared. None: there is no such pass, which is said each time.
+        Before anything trains or answers the two are compared. None: there is no such pass.
         """
         return None
 
     def library_decoder(
-        self, embeddings: Tensor, attention: Literal["eager"] | None = None
+        self, embeddings: Tensor, attention: Literal["eager"] | None = None, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor] | None:
         """Returns what our passes of the decoder must equal, made by the library's whole model, prompts put in.
 
         Args:
             embeddings: (B, S, D).
             attention: The library's attention function; None takes the one that our passes are built upon.
+            positions: (3, B, S) as ``library_assembled`` gives them; None: a row's position is its number.
 
         Returns:
             Hidden states (B, S, D) after the final norm and logits (B, S, V). None: there is no such pass, which is
             said before anything trains or answers.
         """
+        return None
+
+    def library_assembled(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Returns what ``assembled`` must equal by the library's whole model: rows (B, S, D), positions (3, B, S)."""
         return None
 
     def library_logits_of_tokens(self, tokens: Tensor) -> Tensor | None:

@@ -174,10 +174,10 @@ class CausalDecoding(Backbone, ABC):
         return self.language_model.model
 
     def library_decoder(
-        self, embeddings: Tensor, attention: Literal["eager"] | None = None
+        self, embeddings: Tensor, attention: Literal["eager"] | None = None, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor] | None:
         """Runs transformers' whole model, with hooks of its own for what is attached."""
-        return library_decoder(self, embeddings, attention)
+        return library_decoder(self, embeddings, attention, positions)
 
     def library_logits_of_tokens(self, tokens: Tensor) -> Tensor | None:
         """Runs transformers' whole model over tokens, with nothing put into the sequence."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.prompts.key_value_prefix import learned_prefix
 from lightning_m2pt.prompts.past_rows import library_name
 
@@ -29,8 +31,19 @@ class RowsRead(Exception):
         self.rows = rows
 
 
+class PlacedRowsRead(RowsRead):
+    """Carries the rows that a decoder was given, and their positions."""
+
+    def __init__(self, rows: Tensor, positions: Tensor) -> None:
+        super().__init__(rows)
+        self.positions = positions
+
+
 def library_decoder(
-    backbone: "CausalDecoding", embeddings: Tensor, attention: Literal["eager"] | None = None
+    backbone: "CausalDecoding",
+    embeddings: Tensor,
+    attention: Literal["eager"] | None = None,
+    positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Runs the language model over (B, S, D) rows behind the attached prompts.
 
@@ -38,6 +51,7 @@ def library_decoder(
         backbone: With what is attached to it.
         embeddings: (B, S, D).
         attention: The library's attention function; None takes the one that our paths are built upon.
+        positions: (3, B, S) of the rows, without what stands in front, where positions have three axes.
 
     Returns:
         Hidden states (B, S, D) after the final norm and logits (B, S, V), as the library's own model makes them.
@@ -69,10 +83,51 @@ def library_decoder(
             )
         keep = decoder.register_forward_hook(lambda _, __, output: states.append(output.last_hidden_state))
         stack.callback(keep.remove)
+        placed = {} if positions is None else {"position_ids": behind_prompts(positions, length) + learned}
         output = model(
-            inputs_embeds=torch.cat([room, embeddings], dim=1), past_key_values=cache, use_cache=cache is not None
+            inputs_embeds=torch.cat([room, embeddings], dim=1),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **placed,
         )
     return states[0][:, length:], output.logits[:, length:]
+
+
+def behind_prompts(positions: Tensor, prompts: int) -> Tensor:
+    """Returns the positions (3, B, P + S) of P prompt rows and of the rows behind them (3, B, S)."""
+    front = torch.arange(prompts, device=positions.device).expand(*positions.shape[:2], -1)
+    return torch.cat([front, positions + prompts], dim=2)
+
+
+def library_assembled(backbone: "VisionLanguageModel", batch: Batch) -> tuple[Tensor, Tensor] | None:
+    """Runs the library's whole model with pictures up to its decoder.
+
+    Returns:
+        What the decoder is given: rows (B, S, D) and positions (3, B, S). None: the family says of no model how.
+    """
+    decoder, picture = backbone.decoder(), backbone.never_answered[0]
+    counts = iter(backbone.rows_of_runs(batch.pixel_values, batch.picture_sizes))
+    texts = []
+    for ids, spans in zip(batch.input_ids, batch.spans, strict=True):
+        real = ids[spans != Span.PADDING]
+        is_run = real == IMAGE_TOKEN_ID
+        repeats = [next(counts) if run else 1 for run in is_run.tolist()]
+        texts.append(real.masked_fill(is_run, picture).repeat_interleave(torch.tensor(repeats, device=ids.device)))
+    ids = pad_sequence(texts, batch_first=True)
+    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    given = backbone.family.whole_model_inputs(backbone.language_model, ids, mask, batch)
+    if given is None:
+        return None
+    with ExitStack() as stack:
+        if backbone.attachment.connector is not None:
+            hook = replaced_connector_hook(backbone.attachment.connector, backbone.token_embedding().weight.dtype)
+            stack.callback(backbone.projector.register_forward_hook(hook).remove)
+        stack.callback(decoder.register_forward_pre_hook(read_rows_and_positions, with_kwargs=True).remove)
+        try:
+            backbone.language_model(**given, use_cache=False)
+        except PlacedRowsRead as read:
+            return read.rows, read.positions
+    raise RuntimeError("the decoder was not called")
 
 
 def library_logits(backbone: "CausalDecoding", hidden_states: Tensor) -> Tensor:
@@ -246,3 +301,14 @@ def replaced_head_hook(head: nn.Module) -> Callable[..., Tensor]:
 def stop_here(_block: nn.Module, given: Sequence[Tensor]) -> None:
     """Ends the pass with the rows that this block is given."""
     raise RowsRead(given[0])
+
+
+def read_rows_and_positions(_decoder: nn.Module, _given: object, named: dict[str, Any]) -> None:
+    """Ends the pass with what the decoder is given."""
+    raise PlacedRowsRead(named["inputs_embeds"], named["position_ids"])
+
+
+def replaced_connector_hook(connector: nn.Module, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Returns a hook: the connector's output is that of another one, which computes in its own type."""
+    weight: Tensor = next(connector.parameters())
+    return lambda _connector, given, _output: connector(given[0].to(weight.dtype)).to(dtype)

@@ -18,7 +18,7 @@ from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable
 from lightning_m2pt.backbones.families.family import TiledFamily, module_at, rows_given_to
 from lightning_m2pt.backbones.families.geometry import GeometryOfFamily
 from lightning_m2pt.backbones.hub_ids import model_folder
-from lightning_m2pt.backbones.library_forward import library_states, with_raw_rows
+from lightning_m2pt.backbones.library_forward import library_assembled, library_states, with_raw_rows
 from lightning_m2pt.backbones.library_processor import library_processor
 from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import (
@@ -33,6 +33,7 @@ from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_c
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.prompts.rotary_axes import rotate_on_three_axes
 from lightning_m2pt.prompts.tower_rows import TowerPrefixPath
@@ -229,6 +230,10 @@ class VisionLanguageModel(CausalDecoding):
         self._prompts.put(self.tower_blocks(), (), self.attachment, 0)
         states = library_states(self, pixel_values.to(self._tower_type()))
         return with_raw_rows(self.attachment, states, self.form.has_cls)
+
+    def library_assembled(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Runs the library's whole model up to its decoder, where the family says what it is given."""
+        return library_assembled(self, batch)
 
     def attention_layers(self) -> tuple[list[Any], list[Any]]:
         """Returns the tower's blocks that are used, and the decoder's layers."""

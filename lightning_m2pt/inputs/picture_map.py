@@ -91,3 +91,10 @@ def assembled(picture: PictureMap, tiles: Tensor) -> Tensor:
         across = slice(max(left, 0), min(left + width, picture.width))
         found[:, down, across] = pixels[:, down.start - top : down.stop - top, across.start - left : across.stop - left]
     return found
+
+
+def pixel_rows(picture: PictureMap, pixel_values: Tensor) -> int:
+    """Returns how many rows of ``Batch.pixel_values`` are a picture's: its tiles, or its patches by themselves."""
+    if pixel_values.dim() > 2:
+        return len(picture.tiles)
+    return sum(tile.lines * tile.columns for tile in picture.tiles)

@@ -12,6 +12,7 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.named_templates import Template
+from lightning_m2pt.inputs.picture_map import pixel_rows
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.inspection.attention import capture_attention
@@ -191,8 +192,7 @@ def pictures_of(batch: Batch, backbone: Backbone, processor: Processor) -> tuple
     geometry, begin, found = backbone.picture_geometry(), 0, []
     sizes = [None] * len(batch.pixel_values) if batch.picture_sizes is None else batch.picture_sizes.tolist()
     for picture, size in zip(pictures_of_samples(batch, backbone)[0], sizes, strict=False):
-        by_patches = batch.pixel_values.dim() == 2  # one row of numbers for every patch
-        rows = sum(tile.lines * tile.columns if by_patches else 1 for tile in picture.tiles)
+        rows = pixel_rows(picture, batch.pixel_values)
         own = batch.pixel_values[begin : begin + rows]
         found.append(picture_of(geometry.shown(own, None if size is None else tuple(size)), processor))
         begin += rows

@@ -26,9 +26,9 @@ from lightning_m2pt.testing.passes import (
     check_samples_do_not_meet,
     logits_of,
 )
+from lightning_m2pt.tuning.comparison import difference
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.self_test import difference
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 
 MakeUnloaded: TypeAlias = Callable[[str], Backbone]

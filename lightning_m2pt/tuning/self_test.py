@@ -8,7 +8,7 @@ The rows are few: two invented pictures, of which the decoder sees a few rows, a
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -18,32 +18,23 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_m2pt.answering.decoding import refuse_not_finite
 from lightning_m2pt.answering.decoding_steps import advance, branch
 from lightning_m2pt.answering.shared_prefill import prefill_pictures
-from lightning_m2pt.backbones.base import Backbone, VisualRows
-from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.decoders.reference import notice_of_reference
 from lightning_m2pt.backbones.shortcuts import Shortcuts
-from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import EncodedText
+from lightning_m2pt.tuning.compared_pictures import ComparedPictures
+from lightning_m2pt.tuning.comparison import NOISE, Comparison, difference, limits_of
 
 Use: TypeAlias = Literal["training", "answering"]
 
-LIMITS = {torch.float64: (1e-5, 1e-4), torch.float32: (1e-4, 2e-3), torch.bfloat16: (2e-2, 2e-1)}
-"""The smallest and the largest limit, as a share of the size of the library's numbers: trained parts of a float64 base
-compute in float32, and rounding in float32 is 1e-5 at most, while what is left out of a model makes 1e-3 and more."""
-NOISE = 4.0
-"""Between the two, the limit is this many times what the library's own two attention functions differ by on the same
-rows: what rounding does depends on the model's depth and on the processor."""
 SEED = 7
 PICTURES_OF_QUESTIONS = (0, 1, 0)
 LENGTHS = (8, 7, 9)
 """Tokens of the three questions, one of them the picture; the last two count as answer in training."""
-PICTURE_ROWS = 3
-"""Rows of a picture, besides those that all pictures have alike, that the decoder sees."""
 PICTURE_PLACE = 2
 FURTHER_ROWS = 64
 """Rows of the sequence that shows whether what stands behind a row changes it."""
@@ -91,19 +82,22 @@ def refuse_unless_like_library(backbone: Backbone, use: Use, shortcuts: Shortcut
     device = backbone.token_embedding().weight.device
     with as_answering(backbone):
         pixels, sizes = backbone.invented_pictures(2, generator)
-        rows = compared_tower(backbone, pixels.to(device), sizes)
-        questions = invented_questions(backbone.shape.vocabulary_size, generator, device)
+        pictures = ComparedPictures(backbone, pixels.to(device), None if sizes is None else sizes.to(device))
+        is_compared = pictures.compare_tower()
+        questions = invented_questions(backbone.shape.vocabulary_size, generator, device, backbone.never_answered)
+        if not pictures.compare_assembly(questions.batch) and not is_compared:
+            log.warning("the vision tower is not compared: %s offers no pass of its library", kind)
         if backbone.library_decoder(backbone.token_embedding()(questions.following)[None]) is None:
             log.warning("the decoder's passes are not compared: %s offers no pass of its library", kind)
             return
         if backbone.shape.runs_reference:
             log.warning("%s", notice_of_reference(backbone.shape))
             compare_assumptions(backbone, generator)
-        with few_picture_rows(backbone, rows):
+        with pictures.by_number():
             if use == "training":
-                compare_training(backbone, questions, shortcuts)
+                compare_training(backbone, questions, pictures, shortcuts)
             else:
-                compare_answering(backbone, questions)
+                compare_answering(backbone, questions, pictures)
 
 
 def has_whole_weights(backbone: Backbone) -> bool:
@@ -137,9 +131,19 @@ def as_answering(backbone: Backbone) -> Iterator[None]:
         backbone.release_hooks()
 
 
-def invented_questions(vocabulary: int, generator: torch.Generator, device: torch.device) -> Questions:
-    """Returns questions of random tokens that begin alike, up to the picture."""
-    tokens = torch.randint(vocabulary, (len(LENGTHS), max(LENGTHS)), generator=generator)
+def invented_questions(
+    vocabulary: int, generator: torch.Generator, device: torch.device, never: Sequence[int] = ()
+) -> Questions:
+    """Returns questions of random tokens that begin alike, up to the picture.
+
+    Args:
+        vocabulary: Rows of the token embedding.
+        generator: Draws the tokens.
+        device: Where they are put.
+        never: Tokens that stand for pictures, of which none is drawn.
+    """
+    free = next(token for token in range(len(never) + 1) if token not in never)
+    tokens = without(torch.randint(vocabulary, (len(LENGTHS), max(LENGTHS)), generator=generator), never, free)
     tokens[:, :PICTURE_PLACE] = tokens[0, :PICTURE_PLACE]
     tokens[:, PICTURE_PLACE] = IMAGE_TOKEN_ID
     tokens[2, PICTURE_PLACE + 1] = tokens[0, PICTURE_PLACE + 1]  # a word that two questions of a picture begin with
@@ -158,41 +162,25 @@ def invented_questions(vocabulary: int, generator: torch.Generator, device: torc
     of_pictures = [[texts[0], texts[1]], [texts[2]]]
     named = [[["0"], ["2"]], [["1"]]]
     by_picture = picture_batch(torch.arange(2, dtype=torch.float32), of_pictures, named).to(device)
-    following = torch.randint(vocabulary, (3,), generator=generator).to(device)
+    following = without(torch.randint(vocabulary, (3,), generator=generator), never, free).to(device)
     return Questions(batch, by_picture, torch.tensor(order, device=device), following)
 
 
-def compared_tower(backbone: Backbone, pixels: Tensor, sizes: Tensor | None) -> VisualRows:
-    """Compares the rows of two pictures.
-
-    Returns:
-        The first few of them behind the connector, those that all pictures have alike included.
-    """
-    expected = backbone.library_visual_rows(pixels)
-    if expected is None:
-        log.warning("the vision tower is not compared: %s offers no pass of its library", type(backbone).__name__)
-    else:
-        _, limit = limits_of(backbone)
-        visual = backbone.visual_rows(pixels)
-        Comparison(backbone, limit).refuse_difference("the vision tower", visual.rows, expected)
-    few = backbone.attachment.raw_prompt_rows() + PICTURE_ROWS
-    pictures = backbone.connected_rows(pixels, sizes)
-    rows = torch.stack([run[:few] for run in pictures.rows.split(pictures.counts)])
-    return VisualRows(rows, [Span(number) for number in pictures.spans[: rows.shape[1]].tolist()])
+def without(tokens: Tensor, never: Sequence[int], free: int) -> Tensor:
+    """Returns tokens with another one in the place of those that stand for pictures."""
+    return tokens.masked_fill(torch.isin(tokens, torch.tensor(list(never), dtype=tokens.dtype)), free)
 
 
-@contextmanager
-def few_picture_rows(backbone: Backbone, rows: VisualRows) -> Iterator[None]:
-    """Lets the backbone take these connected rows for the pictures whose numbers it is given in the place of pixels."""
-
-    def by_number(numbers: Tensor, _sizes: Tensor | None = None) -> ConnectedRows:
-        return ConnectedRows.of_alike(rows.rows[numbers.long()], rows.spans)
-
-    backbone.connected_rows = by_number  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        del backbone.connected_rows
+def continued(questions: Questions) -> Batch:
+    """Returns the questions with the first two of the following tokens behind them, then again with the third."""
+    batch, rows = questions.batch, []
+    for behind in (questions.following[:2], questions.following[2:]):
+        for ids, spans in zip(batch.input_ids, batch.spans, strict=True):
+            rows.append(torch.cat([ids[spans != Span.PADDING], behind]))
+    ids = pad_sequence(rows, batch_first=True)
+    spans = pad_sequence([torch.full_like(row, int(Span.QUESTION)) for row in rows], batch_first=True)
+    pictures = torch.cat([batch.pixel_values, batch.pixel_values])
+    return replace(batch, pixel_values=pictures, input_ids=ids, labels=torch.full_like(ids, IGNORED_LABEL), spans=spans)
 
 
 def compare_assumptions(backbone: Backbone, generator: torch.Generator) -> None:
@@ -206,7 +194,7 @@ def compare_assumptions(backbone: Backbone, generator: torch.Generator) -> None:
     tokens = torch.randint(backbone.shape.vocabulary_size, (1, length), generator=generator)
     rows = embedding(tokens.to(embedding.weight.device))
     passes = library_passes(backbone, rows)
-    compare = Comparison(backbone, limit_of(backbone, rows, passes)).refuse_difference
+    compare = Comparison(backbone, limit_of(backbone, rows, None, passes)).refuse_difference
     few = max(1, length // 4)
     compare("a sequence that ends earlier", library_passes(backbone, rows[:, :few])[0], passes[0][:, :few])
     backbone.attachment = replace(attachment, textual_prompts=None)
@@ -218,31 +206,34 @@ def compare_assumptions(backbone: Backbone, generator: torch.Generator) -> None:
         backbone.attachment = attachment
 
 
-def compare_training(backbone: Backbone, questions: Questions, shortcuts: Shortcuts) -> None:
+def compare_training(
+    backbone: Backbone, questions: Questions, pictures: ComparedPictures, shortcuts: Shortcuts
+) -> None:
     """Compares the rows that predict a supervised token, and their logits."""
     embeddings, labels, _ = backbone.assemble(questions.batch)
-    states, logits = library_passes(backbone, embeddings)
-    compare = Comparison(backbone, limit_of(backbone, embeddings, (states, logits))).refuse_difference
+    positions = pictures.positions_in(questions.batch)
+    states, logits = library_passes(backbone, embeddings, positions=positions)
+    compare = Comparison(backbone, limit_of(backbone, embeddings, positions, (states, logits))).refuse_difference
     predicts = labels[:, 1:] != IGNORED_LABEL
     found, _ = backbone.supervised_states(questions.batch, shortcuts)
     compare("the training step", found, states[:, :-1][predicts])
     compare("the training step (logits)", backbone.logits(found), logits[:, :-1][predicts])
 
 
-def compare_answering(backbone: Backbone, questions: Questions) -> None:
+def compare_answering(backbone: Backbone, questions: Questions, pictures: ComparedPictures) -> None:
     """Compares decoding token by token and candidate answers side by side, from questions alone and by picture."""
     batch, following = questions.batch, questions.following
     embeddings, _, spans = backbone.assemble(batch)
     lengths = (spans != Span.PADDING).sum(dim=1).tolist()
     tokens = backbone.token_embedding()(following)
-    continued = [
+    several = [
         torch.cat([embeddings[number, :length], behind])
         for behind in (tokens[:2], tokens[2:])
         for number, length in enumerate(lengths)
     ]
-    rows = pad_sequence(continued, batch_first=True)
-    states, logits = library_passes(backbone, rows)
-    compare = Comparison(backbone, limit_of(backbone, rows, (states, logits))).refuse_difference
+    rows, positions = pad_sequence(several, batch_first=True), pictures.positions_in(continued(questions))
+    states, logits = library_passes(backbone, rows, positions=positions)
+    compare = Comparison(backbone, limit_of(backbone, rows, positions, (states, logits))).refuse_difference
     numbers, ends = torch.arange(len(lengths), device=states.device), torch.tensor(lengths, device=states.device)
     steps = [logits[numbers, ends + step] for step in (-1, 0, 1)]
     beside = torch.stack([states[numbers, ends], states[numbers, ends + 1], states[len(lengths) + numbers, ends]], 1)
@@ -270,68 +261,29 @@ def compare_answering(backbone: Backbone, questions: Questions) -> None:
 
 
 def library_passes(
-    backbone: Backbone, embeddings: Tensor, attention: Literal["eager"] | None = None
+    backbone: Backbone,
+    embeddings: Tensor,
+    attention: Literal["eager"] | None = None,
+    positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns hidden states and logits as the library makes them, of a backbone that offers its library's pass."""
-    passes = backbone.library_decoder(embeddings, attention)
+    # A backbone whose rows have no positions of their own need not know of any.
+    placed = {} if positions is None else {"positions": positions}
+    passes = backbone.library_decoder(embeddings, attention, **placed)
     assert passes is not None
     return passes
 
 
-def limit_of(backbone: Backbone, embeddings: Tensor, numbers: tuple[Tensor, Tensor]) -> float:
+def limit_of(backbone: Backbone, embeddings: Tensor, positions: Tensor | None, numbers: tuple[Tensor, Tensor]) -> float:
     """Returns by how much our numbers may differ from the library's.
 
     Args:
         backbone: The backbone.
         embeddings: What the library was given.
+        positions: As ``library_passes`` takes them.
         numbers: Its hidden states and logits.
     """
     smallest, largest = limits_of(backbone)
-    noise = [difference(*pair) for pair in zip(library_passes(backbone, embeddings, "eager"), numbers, strict=True)]
+    others = library_passes(backbone, embeddings, "eager", positions)
+    noise = [difference(*pair) for pair in zip(others, numbers, strict=True)]
     return min(max(smallest, NOISE * max(noise)), largest)
-
-
-def limits_of(backbone: Backbone) -> tuple[float, float]:
-    """Returns the limits of the base's type; those of bfloat16 where float32 is multiplied in a shorter type."""
-    dtype: torch.dtype = getattr(torch, backbone.dtype_name)
-    is_short = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    return LIMITS[torch.bfloat16 if is_short else dtype]
-
-
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Returns the size of the difference as a share of the size of what is expected; infinite for other shapes."""
-    if found.shape != expected.shape:
-        return float("inf")
-    expected = expected.double()
-    return float((found.double() - expected).norm() / expected.norm())
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Our numbers against the library's.
-
-    Attributes:
-        backbone: Whose they are.
-        limit: How much they may differ.
-    """
-
-    backbone: Backbone
-    limit: float
-
-    def refuse_difference(self, what: str, found: Tensor, expected: Tensor) -> None:
-        """Compares what one pass gives.
-
-        Raises:
-            BadInputError: If it differs by more than two ways to compute the same do.
-            DivergedError: If the library's own numbers are not finite.
-        """
-        refuse_not_finite([float(expected.double().norm())])
-        size = difference(found, expected)
-        if not size <= self.limit:  # NaN is no pass
-            raise BadInputError(
-                f"our forward pass is not that of {type(self.backbone.decoder()).__name__}: "
-                f"{what} differs by {size:.2g} of the numbers' size",
-                where="model.backbone",
-                expected=f"at most {self.limit:.1g} in {self.backbone.dtype_name}, as the library's own pass gives it",
-                hint="lightning_m2pt/backbones/proven_forms.py lists the forms that the fast paths are right for",
-            )

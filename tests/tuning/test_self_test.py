@@ -23,8 +23,9 @@ from lightning_m2pt.prompts.past_rows import PastRows
 from lightning_m2pt.testing.method_contract import everything_of
 from lightning_m2pt.testing.random_backbone import VISION_LAYERS, VOCABULARY, WIDTH, random_backbone
 from lightning_m2pt.tuning import self_test
+from lightning_m2pt.tuning.comparison import Comparison
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.self_test import Comparison, refuse_unless_like_library
+from lightning_m2pt.tuning.self_test import refuse_unless_like_library
 from tests.methods.test_every_method import METHODS
 from tests.methods.test_methods_resume import WITH_DROPOUT
 from tests.support.small_experiment import small_words

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
-from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inputs.picture_map import PictureMap, assembled, one_square
 from lightning_m2pt.inputs.picture_rules.one_tile import OneTile
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
@@ -157,6 +157,20 @@ class Family(ABC):
         """Returns the pixels of so many random pictures, and their sizes; here each is one tile."""
         size = self.tower_form(config).image_size
         return torch.randn(number, 3, size, size, generator=generator), None
+
+    def whole_model_inputs(self, model: Any, ids: Tensor, mask: Tensor, batch: Batch) -> dict[str, Tensor] | None:  # noqa: ANN401
+        """Returns what the library's whole model is given of texts with pictures, its own positions among it.
+
+        None: what becomes of a picture behind the tower is compared in no other way than by the tower's rows.
+
+        Args:
+            model: The library's whole model.
+            ids: (B, S) int64 with the picture's token once for every row of a picture, padded on the right.
+            mask: (B, S) int64, 1 where there is no padding.
+            batch: The same texts as we read them.
+        """
+        del model, ids, mask, batch
+        return None
 
     def text_as_proven(self, text: dict[str, Any], path: Path) -> dict[str, Any]:
         """Returns the language model's configuration in the words of the proven form that it is.

@@ -13,7 +13,7 @@ from lightning_m2pt.backbones.config_values import bad_key, divisible, one_of, s
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.families.family import Family, TowerForm, module_at
 from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
-from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inputs.picture_map import Grid, PictureMap
 from lightning_m2pt.inputs.picture_rules.qwen_vl import QwenVlGrid
 from lightning_m2pt.inputs.picture_rules.rules import PictureRules
@@ -21,7 +21,7 @@ from lightning_m2pt.prompts.rotary_axes import coded
 
 TOLD_OF = 8
 """Rows of a line, and lines, of the picture that sizes are told of."""
-INVENTED_LINES, INVENTED_COLUMNS = 2, 3
+INVENTED_LINES, MOST_INVENTED = 2, 32
 MOST_MERGED = 16
 NO_WINDOW = "windows are not proven with positions on three axes"
 
@@ -135,11 +135,27 @@ class Qwen25Vl(Family):
 
     @override
     def invented_pictures(self, config: Any, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Every other picture lies on its side, and all reach from one of the tower's windows into the next."""
         tower = config.vision_config
         merged = tower.spatial_merge_size
-        grid = torch.tensor([1, INVENTED_LINES * merged, INVENTED_COLUMNS * merged])
+        window = tower.window_size // (merged * tower.patch_size)
+        sides = INVENTED_LINES, min(window, MOST_INVENTED) + 1
+        grids = [(1, *(each * merged for each in (sides if even else sides[::-1]))) for even in (1, 0) * number]
+        sizes = torch.tensor(grids[:number])
         numbers = tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
-        return torch.randn(number * int(grid.prod()), numbers, generator=generator), grid.expand(number, -1)
+        return torch.randn(int(sizes.prod(dim=1).sum()), numbers, generator=generator), sizes
+
+    @override
+    def whole_model_inputs(self, model: Any, ids: Tensor, mask: Tensor, batch: Batch) -> dict[str, Tensor] | None:
+        """The positions are the library's; given, they leave none behind in its model."""
+        read = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "mm_token_type_ids": (ids == model.config.image_token_id).int(),
+            "image_grid_thw": batch.picture_sizes,
+        }
+        positions, _ = model.model.get_rope_index(**read)
+        return {**read, "position_ids": positions, "pixel_values": batch.pixel_values}
 
     @override
     def give_tables(self, model: Any) -> None:
