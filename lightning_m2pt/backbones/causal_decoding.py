@@ -86,7 +86,11 @@ class CausalDecoding(Backbone, ABC):
         if not self.shape.runs_reference:
             use_past_rows(self.decoder())
         if self.activation_checkpointing:
-            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            model = self.language_model
+            # transformers before 5.23 knows it by its former name alone, and later ones warn of that.
+            is_new = hasattr(model, "activation_checkpointing_enable")
+            enable = model.activation_checkpointing_enable if is_new else model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         if self.compile_backend is not None:
             for block in self.decoder().layers:
                 block.forward = torch.compile(block.forward, backend=self.compile_backend)

@@ -34,6 +34,8 @@ CLASSES = (
     "SiglipImageProcessor",
     "SmolVLMImageProcessor",
 )
+STEPS = ("do_rescale", "do_normalize")
+"""What every picture goes through."""
 KIND, OLDER_KIND = "image_processor_type", "feature_extractor_type"
 KEY = "model.backbone.model"
 
@@ -157,6 +159,10 @@ def library_image_processor(folder: Path) -> Any:  # noqa: ANN401
     if name not in CLASSES:
         raise bad_key(path, KIND, f"{shown_value(named)} is not known", " or ".join(CLASSES))
     refuse_odd_colours(settings, path)
+    for key in STEPS:
+        if settings.get(key, True) is not True:
+            expected = "true, or no such key: the tower reads scaled and normalised pictures"
+            raise bad_key(path, key, f"{shown_value(settings[key])} is not supported", expected)
     try:
         return getattr(transformers, name).from_dict(settings)
     except Exception as error:  # whatever the library makes of settings that contradict each other

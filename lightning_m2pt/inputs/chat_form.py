@@ -108,6 +108,7 @@ class ChatForm:
                 raise
             self.image_token = template.image_token  # it leaves what stands around a picture to the layout
             self.content = self._content_form(first)
+            self._refuse_other_tokens_around(begin, end, added_tokens(tokenizer))
         self.control = control_tokens(tokenizer, template.text + template.image_token)
         tail = self.words_of(Shape(1, ONE_IMAGE, goes_on=False))[-1]
         found = re.match(rf"\s*({alternatives(added_tokens(tokenizer)).pattern})", tail)
@@ -143,6 +144,17 @@ class ChatForm:
             except BadInputError:
                 raise refused from None
         return self.content
+
+    def _refuse_other_tokens_around(self, begin: str, end: str, added: Iterable[str]) -> None:
+        """Refuses a template that writes a picture between other tokens than its layout has: each would have both."""
+        words, tokens = "".join(self.words_of(Shape(1, ONE_IMAGE, goes_on=False))), alternatives(added).pattern
+        before, behind = words.split(self.image_token, 1)
+        first, last = re.search(rf"(?:{tokens})\Z", before), re.match(tokens, behind)
+        found = first[0] if first else "", last[0] if last else ""
+        if all(found) or found[0] == begin or found[1] == end:
+            written = f"{found[0]}{self.image_token}{found[1]}"
+            wanted = f"{begin}{self.image_token}{end}"
+            raise self.renderer.refusal(f"it writes {written}, and the model's configuration says {wanted}")
 
     def _lead(self) -> str:
         before, asked = self._before_answer(1)

@@ -108,3 +108,16 @@ def test_a_text_that_holds_the_model_s_token_of_a_video_is_refused(tmp_path: Pat
     sample = Sample("s", None, "", (Turn(f"what is {token}?", "a"),), ("t",), "file:1")
     with pytest.raises(BadInputError, match=token):
         processor.encode(sample, template_named(template))
+
+
+@pytest.mark.parametrize("around", [("<row_3_col_1>", "<row_3_col_3>"), ("<row_3_col_1>", "<row_3_col_2>")])
+def test_a_template_with_other_tokens_around_a_picture_than_the_model_s_is_refused(
+    tmp_path: Path, around: tuple[str, str]
+) -> None:
+    """Each picture would have both: the template's, and those of its layout."""
+    write_whole_model(tmp_path, CONFIGS["qwen"]())
+    (tmp_path / "chat_template.jinja").write_text(CHAT.replace("<image>\n", "<image>".join(around)))
+    processor = VisionLanguageModel(str(tmp_path)).processor()
+    sample = Sample("s", None, "", (Turn("what is it ?", "a"),), ("t",), "file:1")
+    with pytest.raises(BadInputError, match=r"it writes .* configuration says <row_3_col_2><image><row_3_col_3>"):
+        processor.encode(sample, NATIVE)

@@ -156,6 +156,7 @@ def test_packed_layers_are_the_model_with_their_dequantised_weights(tmp_path: Pa
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error:.*deprecated:FutureWarning")
 @pytest.mark.parametrize("path", ["token", "prefix"])
 def test_recomputed_activations_give_the_same_gradients(tmp_path: Path, path: str) -> None:
     write_whole_model(tmp_path, llava_config())

@@ -102,6 +102,10 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         f"image_token_index: {value!r}": (change_json(CONFIG, "image_token_index", value=value), ("image_token_id",))
         for value in (HUGE, -1, 60)
     },
+    **{
+        f"{key}: {value!r}": (change_json(PICTURES, key, value=value), (PICTURES, key))
+        for key, value in (("do_rescale", False), ("do_normalize", False), ("do_normalize", None))
+    },
     **keys((), "text_config", None, [], "llama"),
     **keys((), "vision_config", None, [], 5),
     **keys(TEXT, "hidden_size", 0, -1, "32", True, HUGE),
