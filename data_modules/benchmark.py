@@ -53,7 +53,7 @@ class BenchmarkDataModule(DataModule):
     """
 
     name: str  # no ClassVar: Lightning declares it otherwise
-    rules: ClassVar[tuple[str, ...]]
+    rules: tuple[str, ...]  # no ClassVar: of some sets an argument says
     questions_per_group: ClassVar[int] = 1
     answers_in_turn: ClassVar[int] = 1
     fixed_answers: ClassVar[tuple[str, ...]] = ()

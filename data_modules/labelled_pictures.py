@@ -1,7 +1,7 @@
 """What sets of pictures with a class each have in common: every picture is asked the same question."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy
 
@@ -28,7 +28,7 @@ class LabelledPictures(BenchmarkDataModule):
         question: What is asked of every picture.
     """
 
-    rules: ClassVar[tuple[str, ...]] = ("closed_set",)
+    rules: tuple[str, ...] = ("closed_set",)
 
     def __init__(
         self,

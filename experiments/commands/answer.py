@@ -10,7 +10,7 @@ from experiments.commands.parsers.predict import answering_parser
 from experiments.configuration.cli import Experiment
 from experiments.configuration.path_settings import paths_in_names
 from experiments.runs.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
-from experiments.runs.folder import short_hash
+from experiments.runs.folder import short_hash, without_later_settings
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import check_processes
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def decides(run: Path, experiment: Experiment) -> dict[str, Any]:
     """Returns what tells an answered set from others of a run: the set, and the model where it is not the run's own."""
-    data: dict[str, Any] = experiment.config["data"]
+    data = without_later_settings(experiment.config["data"])
     model, recorded = answers_come_from(experiment.config["model"]), recorded_config(run, experiment.opened)
     same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
     named = paths_in_names({"data": data, "model": model}, experiment.opened)

@@ -93,6 +93,13 @@ def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | No
     experiment.config["benchmarks"] = [config for _, config in chosen]
     if root is not None:
         for benchmark, config in chosen:
+            if "root" not in config["init_args"]:
+                raise BadInputError(
+                    f"{benchmark.name} is a file of its own and has no folder below a common one",
+                    where="command line: --data.root",
+                    expected="sets that come with the project",
+                    hint="name the others with --benchmarks, or this one's file in the experiment",
+                )
             benchmark.root = Path(absolute(str(root / benchmark.name)))
             config["init_args"]["root"] = str(benchmark.root)
 

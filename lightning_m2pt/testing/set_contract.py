@@ -83,7 +83,7 @@ def check_questions(module: Any, name: str) -> None:  # noqa: ANN401
         for part in ("id", "text", "target", "image_id", "source"):
             claim(bool(getattr(question, part).strip()), f"{name}: {question.id or 'a question'} has no {part}")
     claim(
-        "root" in path_arguments(type(module)),
+        not path_arguments(type(module)).isdisjoint({"root", "file"}),
         f"{name}: the constructor's root is no FilePath, so that a path in a file depends on where a command is run",
     )
     claim(bool(module.rules), f"{name}: rules names no scoring rule")

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.commands.answer import decides
+from experiments.commands.evaluate import choose_benchmarks, evaluation_folder
 from experiments.configuration.cli import parse_experiment
-from experiments.runs.folder import short_hash
+from experiments.runs.folder import short_hash, without_later_settings
 from lightning_m2pt.commands.attention import say_missing_words
 from lightning_m2pt.errors import BadInputError
 from tests.support.small_experiment import BASE, small_words
@@ -37,6 +38,45 @@ def test_a_set_answered_in_another_type_has_a_folder_of_its_own(tmp_path: Path) 
     former = {"class_path": own.config["data"]["class_path"], "init_args": arguments}
     assert decides(tmp_path, own) == former, "runs of before keep their folders"
     assert short_hash(decides(tmp_path, other)) != short_hash(decides(tmp_path, own))
+
+
+@pytest.mark.parametrize(
+    ("class_path", "setting", "other"),
+    [("data_modules.pope.POPE", "question_file", "q.jsonl"), ("data_modules.text_vqa.TextVQA", "ocr_tokens", True)],
+)
+def test_a_later_setting_at_its_default_is_as_if_it_were_not_there(
+    tmp_path: Path, class_path: str, setting: str, other: object
+) -> None:
+    entry = {"class_path": class_path, "init_args": {"root": "r", "template": "plain"}}
+    words = ["--config", BASE, "--benchmarks", json.dumps([entry])]
+    own, changed = (
+        parse_experiment([*words, *more])
+        for more in ([], [f"--benchmarks.{setting}", str(other).replace("True", "true")])
+    )
+    recorded = json.loads(json.dumps(own.config))
+    del recorded["benchmarks"][0]["init_args"][setting]
+    (tmp_path / "config.yaml").write_text(json.dumps(recorded))
+    assert evaluation_folder(tmp_path, own, frozenset(), "greedy", 0) == tmp_path
+    assert evaluation_folder(tmp_path, changed, frozenset(), "greedy", 0).parent == tmp_path / "evaluations"
+    assert setting not in without_later_settings(own.config["benchmarks"][0])["init_args"]
+    assert without_later_settings(changed.config["benchmarks"][0])["init_args"][setting] == other
+
+
+def test_several_files_of_ones_own_are_sets_by_their_names(tmp_path: Path) -> None:
+    def entry(file: str, **others: str) -> dict[str, object]:
+        arguments = {"file": file, "rule": "any_match", "template": "plain", **others}
+        return {"class_path": "data_modules.questions.Questions", "init_args": arguments}
+
+    part = tmp_path / "mine.yaml"
+    part.write_text(json.dumps([entry("a/first.csv"), entry("b.jsonl", name="second")]))
+    experiment = parse_experiment(["--config", BASE, "--benchmarks", str(part)])
+    assert [benchmark.name for benchmark in experiment.benchmarks] == ["first", "second"]
+    assert experiment.config["benchmarks"][0]["init_args"]["file"] == str(tmp_path / "a" / "first.csv")
+    part.write_text(json.dumps([entry("a/first.csv"), entry("b/first.csv")]))
+    with pytest.raises(BadInputError, match="the set 'first' is there twice"):
+        parse_experiment(["--config", BASE, "--benchmarks", str(part)])
+    with pytest.raises(BadInputError, match="first is a file of its own and has no folder below a common one"):
+        choose_benchmarks(experiment, "first", tmp_path)
 
 
 def test_a_word_that_nothing_is_drawn_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
