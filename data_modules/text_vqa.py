@@ -12,8 +12,9 @@ Layout, hub (``lmms-lab/textvqa``): Parquet files of the splits ``train`` and ``
 ``image_id``, ``question_id``, ``question``, ``answers`` and ``image``; others are not read. The hub's rows could not be
 looked at when this was written.
 
-OCR tokens (``ocr_tokens: true``), as LLaVA-1.5 asks: behind the question stands "Reference OCR token: " and what OCR
-read in the picture, with commas between, and behind that LLaVA's instruction. The tokens are those of
+OCR tokens (``ocr_tokens: true``), as LLaVA-1.5 asks: behind the question, its first letter a capital and the others
+small, stands "Reference OCR token: " and what OCR read in the picture, with commas between, and behind that LLaVA's
+instruction. The tokens are those of
 ``TextVQA_Rosetta_OCR_v0.2_{train,val}.json`` in ``<root>``, a list under ``data`` of records with ``image_id`` and
 ``ocr_tokens``, or of the hub's column ``ocr_tokens``. Such scores say so in their name: they are not comparable with
 those without, which is what ``ocr_tokens: false`` asks.
@@ -219,7 +220,7 @@ def with_tokens(question: str, read: Mapping[str, Any], where: str) -> str:
             expected="a list of texts, of every picture",
             hint="ocr_tokens: false asks without them",
         )
-    return f"{question}\nReference OCR token: {', '.join(tokens)}\n{INSTRUCTION}"
+    return f"{question.capitalize()}\nReference OCR token: {', '.join(tokens)}\n{INSTRUCTION}"
 
 
 def annotations(path: Path) -> Iterator[Record | BadInputError]:

@@ -138,8 +138,8 @@ def test_a_picture_without_ocr_tokens_is_refused(tmp_path: Path, records: list[d
 
 
 def test_the_hubs_ocr_tokens_are_those_of_its_column(tmp_path: Path) -> None:
-    columns = {"question_id": 7, "question": "What?", "answers": ["stop"] * 10, "ocr_tokens": ["stop", "go"]}
+    columns = {"question_id": 7, "question": "what IS it?", "answers": ["stop"] * 10, "ocr_tokens": ["stop", "go"]}
     row = columns | {"image_id": "a", "image": picture(fake_image(0), "a.png")}
     write_parquet(tmp_path / "validation-00000-of-00001.parquet", [row])
     (question,) = TextVQA(str(tmp_path), "plain", ocr_tokens=True).questions()
-    assert question.text == f"What?\nReference OCR token: stop, go\n{INSTRUCTION}"
+    assert question.text == f"What is it?\nReference OCR token: stop, go\n{INSTRUCTION}"

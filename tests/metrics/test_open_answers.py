@@ -136,11 +136,12 @@ def test_predictions_keep_tolerances_and_runs_are_compared(tmp_path: Path) -> No
     ("caption", "words"),
     [
         ("A man's dog isn't here.", "a man 's dog is n't here"),
-        ("Black-and-white photo (old), of 3 cats!", "black-and-white photo old of 3 cats"),
+        ("Black-and-white photo (old), of 3 cats!", "black-and-white photo -lrb- old -rrb- of 3 cats"),
         ('A sign says "STOP"', "a sign says stop"),
         ("The U-turn at 3.5 mph costs 1,000", "the u-turn at 3.5 mph costs 1,000"),
         ("people cannot see; they're tired...", "people can not see they 're tired"),
         ("salt & pepper", "salt & pepper"),
+        ("Mr. Smith at 5:30 p.m. in the U.S. Capitol.", "mr. smith at 5:30 p.m. in the u.s. capitol"),
         ("...", ""),
     ],
 )
