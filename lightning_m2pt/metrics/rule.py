@@ -32,6 +32,19 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """A number that follows from sums over questions.
+
+    Attributes:
+        of_each: From predictions and parsed answers to what every question adds to each of the sums.
+        number: From the sums to the number.
+    """
+
+    of_each: Callable[[Predictions, Parsed], Sequence[Sequence[float]]]
+    number: Callable[[Sequence[float]], float]
+
+
+@dataclass(frozen=True)
 class Rule:
     """A named scoring rule.
 
@@ -46,8 +59,7 @@ class Rule:
             questions would get; None tries every answer with ``summarise``.
         own_answers: From a prediction to what ``parse`` is given for it; None gives every one what ``needs`` returned.
         gives_parts: Whether an answer may get a part of a point, so that it is not just right or wrong.
-        values_of_each: From predictions and parsed answers to what each adds to the number, where that depends on the
-            other questions; the number is their mean. None where every question can be scored by itself.
+        sums: How the number follows from sums over questions, where it is no mean of what each gets by itself.
         says_nothing: For a rule that reads something into any text: whether an answer says nothing. None counts the
             answers that were parsed as None.
     """
@@ -61,7 +73,7 @@ class Rule:
     says_nothing: Callable[[str], bool] | None = None
     own_answers: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
     gives_parts: bool = False
-    values_of_each: Callable[[Predictions, Parsed], Sequence[float]] | None = None
+    sums: Sums | None = None
 
     def read(self, predictions: Predictions, answers: Sequence[str]) -> list[str | None]:
         """Returns what every answer says.

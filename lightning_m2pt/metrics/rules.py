@@ -17,7 +17,10 @@ from lightning_m2pt.metrics.mme_readings import mme_answer, mme_lmms_answer, mme
 from lightning_m2pt.metrics.open_answers.any_match import any_match, best_constant_match, target_and_references
 from lightning_m2pt.metrics.open_answers.captions import (
     best_constant_caption,
-    cider_of_each,
+    bleu_of_sums,
+    bleu_sums,
+    cider_sums,
+    mean_of_sums,
     parse_caption,
     summarise_bleu,
     summarise_cider,
@@ -29,7 +32,7 @@ from lightning_m2pt.metrics.open_answers.numbers import (
     target_and_tolerance,
 )
 from lightning_m2pt.metrics.pope import pope_answer, pope_lmms_answer, says_neither
-from lightning_m2pt.metrics.rule import Header, Parse, Predictions, Rule
+from lightning_m2pt.metrics.rule import Header, Parse, Predictions, Rule, Sums
 from lightning_m2pt.metrics.summaries import (
     best_constant_accuracy,
     best_constant_vqa,
@@ -207,7 +210,7 @@ RULES: Mapping[str, Rule] = {
         summarise_cider,
         best_constant=best_constant_caption(summarise_cider),
         gives_parts=True,
-        values_of_each=lambda predictions, parsed: cider_of_each(predictions, parsed)[1],
+        sums=Sums(cider_sums, mean_of_sums),
     ),
     "bleu": Rule(
         "BLEU-4 of captions over the whole set by pycocoevalcap, words split without Java",
@@ -216,6 +219,7 @@ RULES: Mapping[str, Rule] = {
         summarise_bleu,
         best_constant=best_constant_caption(summarise_bleu),
         gives_parts=True,
+        sums=Sums(bleu_sums, bleu_of_sums),
     ),
 }
 """Every rule by name."""

@@ -11,8 +11,8 @@ VSR and TextVQA some have two, and their answers are not independent. MME's pict
 with both questions. What a resample scores is the rule's own headline number. For most rules this number is a mean over
 items, or a mean or a sum over subtasks of such means; then a resample is a few sums. Whether it is one is not declared
 but found out: the short form is used if it gives what the rule gives, on the data and on some resamples of them.
-Otherwise (F1, BLEU) every resample is scored by the rule itself, and there are fewer. CIDEr is the mean of what each
-answer gets in the whole set: how rare its words are is not resampled.
+Otherwise (F1) every resample is scored by the rule itself, and there are fewer. Captions' rules say which sums over
+questions make their number; CIDEr's is of what each answer gets in the whole set: how rare words are is not resampled.
 
 Several seeds of one experiment are resampled beside the questions. With few seeds the interval is somewhat too narrow:
 the deviation of n values drawn from n is too small by the factor sqrt((n - 1) / n).
@@ -20,7 +20,7 @@ the deviation of n values drawn from n is too small by the factor sqrt((n - 1) /
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import PredictionFile, check_same_questions
-from lightning_m2pt.metrics.rule import Parsed, Predictions, Rule, accepts
+from lightning_m2pt.metrics.rule import Parsed, Predictions, Rule, Sums, accepts
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import Score, possible_answers, with_known_targets
 
@@ -168,19 +168,31 @@ class ShortForm:
         return bool(numpy.allclose(short, percents, rtol=AGREEMENT, atol=AGREEMENT))
 
     def resampled(self, blocks: Sequence[Integers], resamples: int, generator: numpy.random.Generator) -> Floats:
-        """Returns (resamples, runs) scores.
-
-        Units that add the same are interchangeable, so how often each kind is drawn is multinomial: the same
-        distribution as drawing units one by one, in a fraction of the time.
-        """
+        """Returns (resamples, runs) scores."""
         units, strata, runs = self.sums.shape
         rows = numpy.concatenate([self.sums.reshape(units, strata * runs), self.items], axis=1)
-        totals = numpy.zeros((resamples, rows.shape[1]))
-        for block in blocks:
-            kinds, numbers = numpy.unique(rows[block], axis=0, return_counts=True)
-            totals += generator.multinomial(len(block), numbers / len(block), size=resamples) @ kinds
+        totals = drawn_totals(rows, blocks, resamples, generator)
         sums, items = totals[:, : strata * runs], totals[:, strata * runs :]
         return self.scores(sums.reshape(resamples, strata, runs), items)
+
+
+def drawn_totals(rows: Floats, blocks: Sequence[Integers], resamples: int, generator: numpy.random.Generator) -> Floats:
+    """Returns the sums (resamples, columns) of units drawn with replacement within their blocks.
+
+    Units that add the same are interchangeable, so how often each kind is drawn is multinomial: the same distribution
+    as drawing units one by one, in a fraction of the time.
+
+    Args:
+        rows: What every unit adds; (units, columns).
+        blocks: Numbers of the units of every block.
+        resamples: How many.
+        generator: Draws.
+    """
+    totals = numpy.zeros((resamples, rows.shape[1]))
+    for block in blocks:
+        kinds, numbers = numpy.unique(rows[block], axis=0, return_counts=True)
+        totals += generator.multinomial(len(block), numbers / len(block), size=resamples) @ kinds
+    return totals
 
 
 def resampled_scores(
@@ -205,8 +217,8 @@ def resampled_scores(
     everything = numpy.arange(len(scored.units))
     checks = [everything, *(scored.resampled_units(generator) for _ in range(CHECKED_RESAMPLES))]
     percents = [scored.percents(units) for units in checks]
-    if scored.rule.values_of_each is not None:
-        return mean_of_each(scored, scored.rule.values_of_each).resampled(scored.blocks, resamples, generator)
+    if scored.rule.sums is not None:
+        return resampled_sums(scored, scored.rule.sums, resamples, generator)
     for form in short_forms(scored, DESIGNS.get(scores[0].benchmark, PICTURES)):
         if all(form.agrees(units, expected) for units, expected in zip(checks, percents, strict=True)):
             return form.resampled(scored.blocks, resamples, generator)
@@ -334,11 +346,15 @@ def renamed(row: Mapping[str, Any], copy: int) -> Mapping[str, Any]:
     return {**row, "id": f"{copy} {row['id']}", "image_id": f"{copy} {row['image_id']}"}
 
 
-def mean_of_each(scored: ScoredUnits, values_of_each: Callable[[Predictions, Parsed], Sequence[float]]) -> ShortForm:
-    """Returns a score as the mean over questions of what each adds to it on the whole set."""
-    values = 100 * numpy.array([values_of_each(scored.rows, parsed) for parsed in scored.parsed]) / scored.maximum
-    sums = numpy.array([values[:, unit].sum(axis=1) for unit in scored.units])[:, None]
-    return ShortForm(sums, numpy.array([[float(len(unit))] for unit in scored.units]), 1.0)
+def resampled_sums(scored: ScoredUnits, sums: Sums, resamples: int, generator: numpy.random.Generator) -> Floats:
+    """Returns (resamples, runs) scores that follow from sums over questions."""
+    of_rows = numpy.array([sums.of_each(scored.rows, parsed) for parsed in scored.parsed])  # (runs, rows, sums)
+    of_units = numpy.array([of_rows[:, unit].sum(axis=1) for unit in scored.units])  # (units, runs, sums)
+    totals = drawn_totals(of_units.reshape(len(of_units), -1), scored.blocks, resamples, generator)
+    drawn = totals.reshape(resamples, *of_units.shape[1:]).tolist()
+    numbers = numpy.array([[sums.number(of_run) for of_run in of_runs] for of_runs in drawn])
+    percents: Floats = 100 * numbers / scored.maximum
+    return percents
 
 
 def short_forms(scored: ScoredUnits, design: Design) -> list[ShortForm]:

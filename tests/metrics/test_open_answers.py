@@ -10,6 +10,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.needs import CAPTION_RULES
 from lightning_m2pt.metrics.open_answers.any_match import any_match
 from lightning_m2pt.metrics.open_answers.caption_words import caption_words
+from lightning_m2pt.metrics.open_answers.captions import bleu_of_all, bleu_of_sums, bleu_sums
 from lightning_m2pt.metrics.open_answers.numbers import number_within, relaxed_accuracy
 from lightning_m2pt.metrics.open_answers.tolerance import tolerance_of
 from lightning_m2pt.metrics.predictions import read_predictions
@@ -185,6 +186,10 @@ def test_caption_scores_are_pycocoevalcaps_to_the_last_digit(rule: str) -> None:
         whole, _ = Bleu(4).compute_score(words, answers, verbose=0)
         assert [scored.table["overall"][f"bleu_{number}"] for number in (1, 2, 3, 4)] == whole
         assert scored.raw == whole[3]
+        for some in (rows, rows[:2], rows[1:]):
+            parsed = [caption_words(one["answer"]) for one in some]
+            sums = [sum(column) for column in zip(*bleu_sums(some, parsed), strict=True)]
+            assert bleu_of_sums(sums) == bleu_of_all(some, parsed)[3]
 
 
 def test_an_interval_of_cider_resamples_what_each_answer_gets_in_the_whole_set() -> None:

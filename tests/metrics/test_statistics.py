@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics import statistics
 from lightning_m2pt.metrics.mme import SUBTASKS
+from lightning_m2pt.metrics.needs import CAPTION_RULES
 from lightning_m2pt.metrics.predictions import PredictionFile, check_paired
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import Score, score
@@ -181,7 +182,7 @@ def test_a_rule_that_is_no_mean_is_recomputed():
     assert resampled.std() == pytest.approx(numpy.std(values), rel=0.15)
 
 
-MEANS = [name for name in RULES if name not in ("pope_vlmevalkit", "vqa_accuracy", "bleu")]
+MEANS = [name for name in RULES if name not in ("pope_vlmevalkit", "vqa_accuracy")]
 NUMBERS = {"yes": "7", "no": "12"}
 
 
@@ -190,9 +191,9 @@ def test_every_rule_but_f1_has_a_short_form(rule):
     benchmark = rule.split("_")[0]
     rows = mme_rows(6) if benchmark == "mme" else questions(60, ("random", "popular"), pictures=10)
     header = {"benchmark": benchmark, "classes": ["yes", "no"], "default_rule": rule}
-    if rule == "cider":
+    if rule in CAPTION_RULES:
         pytest.importorskip("pycocoevalcap")
-    if rule in ("any_match", "cider"):
+    if rule in ("any_match", *CAPTION_RULES):
         rows = [{**row, "references": [row["target"], "perhaps not"]} for row in rows]
     if rule in ("relaxed_accuracy", "number_within"):
         rows = [{**row, "target": NUMBERS[row["target"]], "tolerance": "5%"} for row in rows]

@@ -14,6 +14,7 @@ Chance is the best of some of the references as answer to all questions: as many
 the commonest first.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import fsum
@@ -27,7 +28,9 @@ from lightning_m2pt.metrics.subtasks import rows_of_subtasks
 
 MOST_CIDER = 10.0
 WORDS_IN_A_ROW = 4
-MOST_COMPARED = 20_000
+MOST_COMPARED = 4_000
+SMALL, TINY = 1e-9, 1e-15
+"""What pycocoevalcap adds to divisors and dividends."""
 OVERALL = "overall"
 
 
@@ -94,6 +97,40 @@ def bleu_of_all(predictions: Predictions, parsed: Parsed) -> list[float]:
     _, bleu = scorers()
     references, answers = compared(predictions, parsed)
     return [float(value) for value in bleu(WORDS_IN_A_ROW).compute_score(references, answers, verbose=0)[0]]
+
+
+def cider_sums(predictions: Predictions, parsed: Parsed) -> list[list[float]]:
+    """Returns every answer's own CIDEr, and one question."""
+    return [[value, 1.0] for value in cider_of_each(predictions, parsed)[1]]
+
+
+def mean_of_sums(sums: Sequence[float]) -> float:
+    """Returns a sum over questions divided by their number."""
+    return sums[0] / sums[1]
+
+
+def bleu_sums(predictions: Predictions, parsed: Parsed) -> list[list[float]]:
+    """Returns every answer's words, those of its nearest reference, and n-grams that could match and that do, by n."""
+    scorers()
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
+
+    sums = []
+    for row, answer in zip(predictions, parsed, strict=True):
+        counts = cook_test(answer or "", cook_refs(words_of_references(row)))
+        nearest = min((abs(length - counts["testlen"]), length) for length in counts["reflen"])[1]
+        sums.append([float(one) for one in (counts["testlen"], nearest, *counts["guess"], *counts["correct"])])
+    return sums
+
+
+def bleu_of_sums(sums: Sequence[float]) -> float:
+    """Returns BLEU-4 as pycocoevalcap makes it of sums over a set; its own class makes them anew for every set."""
+    words, nearest, *counts = sums
+    product = 1.0
+    for could, did in zip(counts[:WORDS_IN_A_ROW], counts[WORDS_IN_A_ROW:], strict=True):
+        product *= (did + TINY) / (could + SMALL)
+    ratio = (words + TINY) / (nearest + SMALL)
+    shortness = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+    return product ** (1 / WORDS_IN_A_ROW) * shortness
 
 
 def summarise_cider(predictions: Predictions, parsed: Parsed) -> Summary:
