@@ -130,7 +130,8 @@ def bleu_of_sums(sums: Sequence[float]) -> float:
         product *= (did + TINY) / (could + SMALL)
     ratio = (words + TINY) / (nearest + SMALL)
     shortness = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    return product ** (1 / WORDS_IN_A_ROW) * shortness
+    bleu: float = product ** (1 / WORDS_IN_A_ROW) * shortness
+    return bleu
 
 
 def summarise_cider(predictions: Predictions, parsed: Parsed) -> Summary:
