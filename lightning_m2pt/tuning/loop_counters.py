@@ -55,6 +55,9 @@ def repeat_what_follows_the_step(trainer: Trainer) -> None:
         BadInputError: If the loops and the training loader are at different places of the epoch.
     """
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    # A run that is as long as its epochs asks for its loader before the checkpoint is read, to count their steps, and
+    # Lightning hands a loader its state when it is made and never again.
+    fit_loop._load_combined_loader_states()
     loader, counted = trainer.train_dataloader, loop.batch_progress.current.ready
     if isinstance(loader, ResumableLoader):
         begun, given = trainer.current_epoch, loader.state_micro_batches

@@ -120,6 +120,20 @@ def test_a_stopped_run_resumes_bit_for_bit_with_dropout(tmp_path, stop_after, mi
     assert json.loads((checkpoints[-1] / "manifest.json").read_text())["step"] == 7
 
 
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_a_run_as_long_as_its_epochs_resumes_bit_for_bit(tmp_path, stop_after):
+    """Counting its steps, for the schedule, makes its loader before the checkpoint is read."""
+    words = [*small_words(tmp_path, steps=-1), "--trainer.max_epochs", "2", "--model.method.dropout", "0.2"]
+    _, straight = fitted(words, run=tmp_path / "straight")
+    experiment, stopped = parse_experiment(words), tmp_path / "stopped"
+    experiment.trainer_config["callbacks"] = [StopAtStep(stop_after, signal.SIGTERM)]
+    with pytest.raises(SystemExit):
+        fit(experiment, folder=stopped)
+    fitted(words, run=stopped)
+    assert largest_difference(adapter(straight), adapter(stopped)) == 0.0
+    assert (stopped / "metrics.csv").read_bytes() == (straight / "metrics.csv").read_bytes()
+
+
 def test_tuning_computes_every_layer_twice_if_activations_are_recomputed(tmp_path, monkeypatch):
     """Loading leaves the backbone in evaluation mode, in which a layer never recomputes, and Lightning leaves it so."""
     calls: Counter[str] = Counter()
