@@ -14,7 +14,12 @@ from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailu
 from lightning_m2pt.storage.checkpoint import step_folder
 from lightning_m2pt.storage.checkpoint_content import bad_checkpoint
 from lightning_m2pt.system.stop_signals import StopSignals
-from lightning_m2pt.tuning.loop_counters import recount_micro_batches, repeat_what_follows_the_step
+from lightning_m2pt.tuning.loop_counters import (
+    close_finished_loop,
+    open_finished_loop,
+    recount_micro_batches,
+    repeat_what_follows_the_step,
+)
 from lightning_m2pt.tuning.rng import restore_rng, rng_state
 from lightning_m2pt.tuning.step_boundary import StepBoundary
 
@@ -53,6 +58,7 @@ class StepCheckpoint(Checkpoint):
         self._noted: dict[str, Any] | None = None
         self._saved_step = 0
         self._may_validate_again = False
+        self._was_finished = self._optimizers_are_made = self._is_opened = False
         self._rng_to_restore: dict[str, Any] | None = None
         self._due = False
         self._stopping = False
@@ -72,6 +78,13 @@ class StepCheckpoint(Checkpoint):
         recount_micro_batches(checkpoint, trainer.accumulate_grad_batches)
         if trainer.global_rank < len(states):  # a run resumed on more devices has no state for the new ones
             self._rng_to_restore = states[trainer.global_rank]
+        self._was_finished = self._saved_step == trainer.max_steps
+        self._open_if_finished(trainer)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._optimizers_are_made = True
+        self._open_if_finished(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,8 +95,8 @@ class StepCheckpoint(Checkpoint):
         if self._rng_to_restore is not None:
             restore_rng(self._rng_to_restore)
             self._rng_to_restore = None
-        if self._saved_step:
-            repeat_what_follows_the_step(trainer)
+        if self._saved_step and not repeat_what_follows_the_step(trainer):
+            self._close_if_opened(trainer)
 
     @override
     def on_train_batch_end(
@@ -105,9 +118,9 @@ class StepCheckpoint(Checkpoint):
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step != trainer.max_steps:  # with all steps done nothing would validate after a resume
-            self._may_validate_again = True
-            self._save_if_due(trainer)
+        self._close_if_opened(trainer)
+        self._may_validate_again = True
+        self._save_if_due(trainer)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -128,6 +141,18 @@ class StepCheckpoint(Checkpoint):
         if isinstance(exception, STATE_ALREADY_LOST) or trainer.world_size > 1:
             return  # with several processes, waiting for one that died would hang
         self._save(trainer)
+
+    def _open_if_finished(self, trainer: Trainer) -> None:
+        # Some strategies read a checkpoint before the optimizers are made, from whose schedules the limit must be kept,
+        # and some after that.
+        if self._was_finished and self._optimizers_are_made and not self._is_opened:
+            open_finished_loop(trainer)
+            self._is_opened = True
+
+    def _close_if_opened(self, trainer: Trainer) -> None:
+        if self._is_opened:
+            close_finished_loop(trainer)
+            self._is_opened = self._was_finished = False
 
     def _save_if_due(self, trainer: Trainer) -> None:
         if self._due:

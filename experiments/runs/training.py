@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, St
 
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.gradient_check import GradientCheck
+from callbacks.last_validation import LastValidation
 from callbacks.logged_once import LoggedOnce
 from callbacks.logger_guards import LoggerGuards
 from callbacks.loggers import loggers_for
@@ -180,6 +181,7 @@ def build_trainer(
         PromptStatistics(),
         TaskLosses(),
         PaddingShare(),
+        LastValidation(),
         checkpoint,
     ]
     if not any(isinstance(callback, LearningRateMonitor) for callback in callbacks):

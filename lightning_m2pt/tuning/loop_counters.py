@@ -45,11 +45,28 @@ def recount_micro_batches(checkpoint: dict[str, Any], micro_batches_per_step: in
     fit_loop[LOOP_STATE][STEPPED] = steps
 
 
-def repeat_what_follows_the_step(trainer: Trainer) -> None:
+def open_finished_loop(trainer: Trainer) -> None:
+    """Lets a run that has made all its steps begin its loop once more; call it once the optimizers are made.
+
+    Lightning leaves such a run at once, and the validation of its last step, which a stop may have cut off, with it.
+    The limit is one step more until ``close_finished_loop``, so what follows from the limit has to be known before.
+    """
+    trainer.fit_loop.epoch_loop.max_steps += 1
+
+
+def close_finished_loop(trainer: Trainer) -> None:
+    """Sets back the limit that ``open_finished_loop`` has raised."""
+    trainer.fit_loop.epoch_loop.max_steps -= 1
+
+
+def repeat_what_follows_the_step(trainer: Trainer) -> bool:
     """Makes a resumed run do what is due after the checkpoint's step; call it in ``on_train_start``.
 
     That is its validation: a checkpoint holds the state before it, and validating once more gives the same numbers,
     while one that a kill cut off would be lost. And it is the end of the epoch.
+
+    Returns:
+        Whether a validation follows.
 
     Raises:
         BadInputError: If the loops and the training loader are at different places of the epoch.
@@ -68,13 +85,18 @@ def repeat_what_follows_the_step(trainer: Trainer) -> None:
             )
     fetcher = fit_loop._data_fetcher
     if fetcher is None:
-        return
+        return False
     if loop._num_ready_batches_reached():
         fetcher.done = True  # a loader that is cut short (limit_train_batches) would give one batch more
-    if loop._should_check_val_fx(fetcher):
-        loop._batches_that_stepped -= 1  # numbers of the step's validation stand in the step's row
-        loop.val_loop.restarting = False
-        loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+    if not loop._should_check_val_fx(fetcher):
+        return False
+    loop._batches_that_stepped -= 1  # numbers of the step's validation stand in the step's row
+    loop.val_loop.restarting = False
+    loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+    trainer.validating = True
+    loop.val_loop.setup_data()
+    trainer.training = True
+    return not loop.val_loop.skip
 
 
 def mixed_splits(what: str) -> BadInputError:

@@ -88,14 +88,14 @@ def test_a_limited_epoch_ends_with_a_whole_step_and_resumes_there(tmp_path, limi
     assert same(adapter(whole), adapter(again))
 
 
-def test_validation_comes_after_whole_steps_and_has_whole_batches_whatever_the_split(tmp_path):
+def test_validation_comes_after_whole_steps_and_the_last_and_has_whole_batches_whatever_the_split(tmp_path):
     words = words_of(tmp_path, "--data.validation_fraction", "0.5", "--trainer.val_check_interval", "2", steps=3)
     words += ["--trainer.limit_val_batches", "1", "--model.backbone.dtype", "float64", "--data.batch_size", "2"]
     experiment, whole, _ = tuned(tmp_path, words)
     _, split, _ = tuned(tmp_path, [*words, "--data.micro_batch_size", "1"], run="split")
     assert len(experiment.data.read_once()[1]) == 4  # of which one batch is half
     measured = [[row["val/loss"] for row in rows(run)] for run in (whole, split)]
-    assert [[bool(value) for value in column] for column in measured] == [[False, True, False]] * 2
+    assert [[bool(value) for value in column] for column in measured] == [[False, True, True]] * 2
     assert float(measured[0][1]) == pytest.approx(float(measured[1][1]), rel=1e-3)
 
 

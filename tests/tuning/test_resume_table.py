@@ -14,10 +14,13 @@ from tests.support.runs.resumable_toy import SAVED_EVERY, STEPS_PER_EPOCH, Inter
 HOOKS = [name for name in dir(Callback) if name.startswith("on_")]
 AT_THE_END_OF_EPOCHS = {"check_val_every_n_epoch": 1}
 EVERY_FOUR_MICRO_BATCHES = {"check_val_every_n_epoch": None, "val_check_interval": 4}
+EVERY_SIX_MICRO_BATCHES = {"check_val_every_n_epoch": None, "val_check_interval": 6}
 INSIDE_OF_STEPS = {"val_check_interval": 3}
 TRAININGS = {
     "validation at the end of epochs": {"steps": 5, "validation": AT_THE_END_OF_EPOCHS},
     "the last step validates": {"steps": 4, "validation": EVERY_FOUR_MICRO_BATCHES},
+    "the last step is no multiple": {"steps": 5, "validation": EVERY_SIX_MICRO_BATCHES},
+    "only the last step validates": {"epochs": 2, "validation": {"check_val_every_n_epoch": 3}},
     "validation in between, whole epochs": {"epochs": 2, "validation": {"val_check_interval": 2}},
     "validation inside of steps": {"epochs": 2, "validation": INSIDE_OF_STEPS},
     "no validation": {"epochs": 2},

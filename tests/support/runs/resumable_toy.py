@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from callbacks.gradient_check import GradientCheck
+from callbacks.last_validation import LastValidation
 from callbacks.logged_once import LoggedOnce
 from callbacks.loggers import METRICS_FILE, StepMetrics
 from callbacks.prompt_statistics import PromptStatistics
@@ -109,6 +110,7 @@ class Toy:
             TaskLosses(steps=3, every_n_steps=2),
             Score(),
             LearningRateMonitor("step"),
+            LastValidation(),
         ]
         trainer = Trainer(
             accelerator="cpu",
