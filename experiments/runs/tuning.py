@@ -5,7 +5,6 @@ What ``m2pt fit`` does and what Python calls is this one way.
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -121,12 +120,15 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
         open_run_folder(run, experiment)
         update_run_record(run, TASKS, sorted({task for sample in data.read_once()[0] for task in sample.tasks}))
     open_loggers(trainer)
-    started = time.monotonic()
-    with log_file(run), refusals_named(experiment.config["trainer"]), suppress(OutOfTime):
-        trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
+    started, out_of_time = time.monotonic(), False
+    with log_file(run), refusals_named(experiment.config["trainer"]):
+        try:
+            trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
+        except OutOfTime:
+            out_of_time = True
     if trainer.is_global_zero:
         still_alone()
-        keep(experiment, run, trainer, round(time.monotonic() - started, 1))
+        keep(experiment, run, trainer, round(time.monotonic() - started, 1), out_of_time=out_of_time)
 
 
 def open_loggers(trainer: Trainer) -> None:
@@ -140,10 +142,10 @@ def open_loggers(trainer: Trainer) -> None:
             callback.open(trainer)
 
 
-def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) -> None:
+def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float, *, out_of_time: bool = False) -> None:
     """Saves the adapter, reads it back, and marks the run as completed.
 
-    It is if it took all its steps, or a callback ended it early.
+    It is if it took all its steps, or a callback ended it early; not if its time was over before the last validation.
     """
     backbone, method, steps = experiment.model.backbone, experiment.model.method, trainer.global_step
     save_adapter(
@@ -159,7 +161,7 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float) ->
     )
     refuse_unless_saved(run / ADAPTER, method)
     planned, stopped_by = int(trainer.estimated_stepping_batches), stop_reason(trainer)
-    if steps < planned and stopped_by is None:
+    if out_of_time or (steps < planned and stopped_by is None):
         say(f"stopped after {steps} of {planned} steps: the same command goes on")
         return
     memory = peak_memory(trainer.strategy.root_device)
