@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 from callbacks.last_validation import LastValidation
-from experiments.runs.tuning import fit
 from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from tests.support.small_experiment import fitted, small_words
 from tests.tuning.test_early_stopping import files, killed
