@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, Namespace
-from jsonargparse.typing import PositiveInt, register_type, restricted_number_type, timedelta_deserializer
+from jsonargparse.typing import (
+    NonNegativeInt,
+    PositiveInt,
+    register_type,
+    restricted_number_type,
+    timedelta_deserializer,
+)
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -34,7 +40,7 @@ from experiments.configuration.stored_description import keep_schema
 from experiments.configuration.values import check_read, check_values, keep_whole_numbers
 from experiments.trainer.components import write_enums_as_text
 from experiments.trainer.failures import cannot_be_made
-from experiments.trainer.surface import check_trainer
+from experiments.trainer.surface import INTERVAL, check_trainer, refuse_two_intervals
 from lightning_m2pt.configuration.allowed_imports import (
     check_class_paths,
     check_opened,
@@ -186,6 +192,12 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument(
             "--save_every_n_steps", type=PositiveInt, default=50, help="optimizer steps between two checkpoints"
         )
+        parser.add_argument(
+            "--validate_every_n_steps",
+            type=NonNegativeInt,
+            default=0,
+            help="optimizer steps between two validations, over all epochs; 0 leaves it to the trainer",
+        )
         parser.add_argument("--output_root", type=str, default="outputs", help="folder of all runs")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -252,6 +264,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
         )
         if not was_run:
             check_trainer(experiment.config["trainer"])
+            refuse_two_intervals(experiment.config)
         experiment.model.check()
         refuse_same_names(experiment.benchmarks)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
@@ -287,6 +300,8 @@ def plain_config(dumped: str) -> dict[str, Any]:
 
     config: dict[str, Any] = json.loads(dumped)
     config.pop("config", None)
+    if not config.get(INTERVAL):
+        config.pop(INTERVAL, None)  # configurations of before are what they were
     return config
 
 

@@ -49,6 +49,7 @@ PART: Schema = {"type": "string", "pattern": r"\.ya?ml$", "description": "a file
 TOP_LEVEL: dict[str, Schema] = {
     "seed_everything": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
     "save_every_n_steps": {"type": "integer", "minimum": 1, "default": 50},
+    "validate_every_n_steps": {"type": "integer", "minimum": 0, "default": 0},
     "output_root": {"type": "string", "default": "outputs"},
 }
 """Settings that are no class's: the parser's own, in ``ExperimentCLI``."""
@@ -80,6 +81,7 @@ def experiment_schema() -> Schema:
             "data": reference("set"),
             "benchmarks": {"anyOf": [evaluation_sets, reference("evaluation_set")]},
             "save_every_n_steps": with_interpolation(TOP_LEVEL["save_every_n_steps"]),
+            "validate_every_n_steps": with_interpolation(TOP_LEVEL["validate_every_n_steps"]),
             "output_root": TOP_LEVEL["output_root"],
         },
         "additionalProperties": False,

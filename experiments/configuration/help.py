@@ -36,6 +36,7 @@ KEYS = (
     ("benchmarks", "evaluation sets, a list of classes; --benchmarks.batch_size 50 changes all of them"),
     ("trainer", "arguments of Lightning's Trainer: max_steps, max_epochs, devices, strategy, precision, ..."),
     ("save_every_n_steps", "optimizer steps between two checkpoints"),
+    ("validate_every_n_steps", "optimizer steps between two validations, over all epochs; the last step is always one"),
     ("output_root", "folder of all runs"),
 )
 OF_A_CLASS = ".help"

@@ -27,6 +27,7 @@ def fit(
     *,
     seed: int = 0,
     save_every_n_steps: int = 50,
+    validate_every_n_steps: int = 0,
     force: bool = False,
 ) -> Path:
     """Tunes as ``m2pt fit`` does: the same checks, order, checkpoints, log files and adapter, byte for byte.
@@ -43,6 +44,8 @@ def fit(
             what can be read off the objects, and a call with others in the same folder is refused.
         seed: Decides prompts, order and dropout.
         save_every_n_steps: Optimizer steps between two checkpoints.
+        validate_every_n_steps: Optimizer steps between two validations, over all epochs; 0 leaves it to the Trainer.
+            The last step is always validated.
         force: Start the run over.
 
     Returns:
@@ -54,7 +57,9 @@ def fit(
     """
     refuse_trainer_variables(os.environ)
     refuse_built(model)
-    experiment = experiment_of_objects(model, data, (), trainer, Path(folder), seed, save_every_n_steps)
+    experiment = experiment_of_objects(
+        model, data, (), trainer, Path(folder), seed, save_every_n_steps, validate_every_n_steps
+    )
     return tuning.fit(experiment, force=force, folder=Path(folder))
 
 

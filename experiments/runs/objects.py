@@ -14,7 +14,7 @@ from data_modules.benchmark import BenchmarkDataModule
 from experiments.configuration.cli import Experiment, ExperimentParser, refuse_same_names
 from experiments.configuration.errors import as_bad_input
 from experiments.trainer.described import Described, described
-from experiments.trainer.surface import check_trainer
+from experiments.trainer.surface import INTERVAL, check_trainer, refuse_two_intervals
 from lightning_m2pt.configuration.parser_settings import PARSER
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.module import TuningModule
@@ -32,6 +32,7 @@ def experiment_of_objects(
     folder: Path,
     seed: int,
     save_every_n_steps: int,
+    validate_every_n_steps: int = 0,
 ) -> Experiment:
     """Returns an experiment of a run whose folder is given: no hash can name what no configuration describes.
 
@@ -43,14 +44,16 @@ def experiment_of_objects(
         folder: The run's folder.
         seed: Decides prompts, order and dropout.
         save_every_n_steps: Optimizer steps between two checkpoints.
+        validate_every_n_steps: Optimizer steps between two validations, over all epochs; 0 leaves it to the Trainer.
 
     Raises:
         BadInputError: If something is none of these, or the settings do not fit together.
     """
     values, objects = trainer_values(trainer)
-    refuse_other_kinds(model, data, seed, save_every_n_steps)
+    refuse_other_kinds(model, data, seed, save_every_n_steps, validate_every_n_steps)
     plain = {**values.as_dict(), **{key: described(value) for key, value in objects.items()}}
     check_trainer(plain)
+    refuse_two_intervals({INTERVAL: validate_every_n_steps, "trainer": plain})
     model.check()
     refuse_same_names(benchmarks)
     return Experiment(
@@ -58,6 +61,7 @@ def experiment_of_objects(
         config={
             "seed_everything": seed,
             "save_every_n_steps": save_every_n_steps,
+            **({INTERVAL: validate_every_n_steps} if validate_every_n_steps else {}),
             "model": {
                 "backbone": Described(model.backbone),
                 "method": Described(model.method),
@@ -82,7 +86,7 @@ def experiment_of_objects(
     )
 
 
-def refuse_other_kinds(model: Any, data: Any, seed: Any, save_every_n_steps: Any) -> None:
+def refuse_other_kinds(model: Any, data: Any, seed: Any, save_every_n_steps: Any, validate_every_n_steps: Any) -> None:
     """Looks whether what Python hands over is of its kind.
 
     Raises:
@@ -93,7 +97,11 @@ def refuse_other_kinds(model: Any, data: Any, seed: Any, save_every_n_steps: Any
             raise BadInputError(
                 f"a {type(value).__name__} is given", where=name, expected=f"a {kind.__module__}.{kind.__name__}"
             )
-    for name, value, least, most in (("seed", seed, 0, LARGEST_SEED), ("save_every_n_steps", save_every_n_steps, 1, 0)):
+    for name, value, least, most in (
+        ("seed", seed, 0, LARGEST_SEED),
+        ("save_every_n_steps", save_every_n_steps, 1, 0),
+        (INTERVAL, validate_every_n_steps, 0, 0),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least or (most and value > most):
             raise BadInputError(
                 f"{value!r:.40} does not fit",

@@ -33,7 +33,7 @@ from experiments.trainer.accelerators import check_accelerator
 from experiments.trainer.components import acting_components, refuse_cluster
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.proven_strategies import class_names, configured_names, refuse_unproven_strategy
-from experiments.trainer.surface import configured_processes, split_decides
+from experiments.trainer.surface import configured_processes, split_decides, with_interval
 from experiments.trainer.whole_steps import check_limits, limit_validation
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
@@ -74,7 +74,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     Raises:
         BadInputError: If a Trainer setting, the launcher or the split of a step is wrong.
     """
-    data, configured = tuning_data(experiment), experiment.config["trainer"]
+    data, configured = tuning_data(experiment), with_interval(experiment.config)
     check_variables(os.environ)
     check_accelerator(configured.get("accelerator"))
     refuse_unproven_strategy(configured_names(configured.get("strategy")))

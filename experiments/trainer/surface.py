@@ -95,6 +95,9 @@ OF_EVERY_NAME = (
     "overfit_batches",
 )
 
+INTERVAL = "validate_every_n_steps"
+"""Setting beside the Trainer's: steps between two validations, counted over all epochs; 0 leaves it to the Trainer."""
+
 REASONS = {
     "fast_dev_run": ("it cuts a step in half and leaves no tables", "--trainer.max_steps 1, a run like any other"),
     "limit_test_batches": ("answering does not read it", "a set's own limit, as in --data.limit"),
@@ -324,6 +327,28 @@ def refuse_times(trainer: dict[str, Any]) -> None:
             )
 
 
+def refuse_two_intervals(config: dict[str, Any]) -> None:
+    """Refuses an interval of validation of ours beside one of Lightning's.
+
+    Args:
+        config: The resolved configuration.
+
+    Raises:
+        BadInputError: Naming Lightning's.
+    """
+    for key, default in (("val_check_interval", 1.0), ("check_val_every_n_epoch", 1)):
+        if config.get(INTERVAL) and config["trainer"].get(key, default) not in (None, default):
+            raise BadInputError(
+                f"{INTERVAL} says already when it is validated", where=f"trainer.{key}", expected="one of the two"
+            )
+
+
+def with_interval(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a configuration's settings of the Trainer, our own interval of validation in the terms of Lightning's."""
+    ours = config.get(INTERVAL)
+    return config["trainer"] | ({"val_check_interval": ours, "check_val_every_n_epoch": None} if ours else {})
+
+
 def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the Trainer's settings that a run's name covers.
 
@@ -345,6 +370,7 @@ def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:
         conditional = [key for key, role in ROLES.items() if role is Role.DECIDES_IF_SOMETHING_ACTS]
         set_here = {key: trainer.get(key) for key in conditional}
         named |= acts | {key: value for key, value in set_here.items() if value != DEFAULTS.get(key)}
+        named |= {INTERVAL: config[INTERVAL]} if config.get(INTERVAL) else {}
     return named
 
 

@@ -60,6 +60,7 @@ def limit_validation(settings: dict[str, Any], data: InstructionDataModule, trai
         trainer: Knows how many micro-batches make a step.
     """
     interval, limit = validation_interval(settings, data), settings.get("limit_val_batches")
+    trainer.check_val_every_n_epoch = settings.get("check_val_every_n_epoch", trainer.check_val_every_n_epoch)
     if interval is not None:
         trainer.val_check_interval = interval * trainer.accumulate_grad_batches
     if limit is not None:

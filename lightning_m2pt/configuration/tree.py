@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 CLASS_PATH, ARGUMENTS = "class_path", "init_args"
-TOP_LEVEL_KEYS = ("seed_everything", "trainer", "model", "data", "benchmarks", "save_every_n_steps", "output_root")
+TOP_LEVEL_KEYS = (
+    *("seed_everything", "trainer", "model", "data", "benchmarks"),
+    *("save_every_n_steps", "validate_every_n_steps", "output_root"),
+)
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Z]\w*")
 
 

@@ -116,6 +116,7 @@ CASES: dict[str, Case] = {
     # The rest.
     **wrong("seed_everything", "-1", "false", "true", "1.5", "4294967296", "abc", "null"),
     **wrong("save_every_n_steps", "0", "-1", "x", "1.5"),
+    **wrong("validate_every_n_steps", "-1", "x", "1.5"),
     **wrong("trainner.max_steps", "3", named=("trainner",)),
     **wrong("modle.method", "3", named=("modle",)),
     **wrong("benchmarks", "3", "vsr", '[{"class_path": "os.system"}]', '["vsr"]'),

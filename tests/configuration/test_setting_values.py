@@ -23,6 +23,7 @@ WRONG = [
     *((STEPS, value) for value in ("true", "2.5", ".inf", "null", "1_0", ENORMOUS[0])),
     *((CLIP, value) for value in ("true", ".nan", ".inf", "x")),
     *(("save_every_n_steps", value) for value in ("0", "true", "null", "1.5")),
+    *(("validate_every_n_steps", value) for value in ("-1", "true", "null", "1.5")),
     *(("output_root", value) for value in ("", "null", "???")),
     *(("data.root", value) for value in ("", "null", "???")),
     *(("model.backbone.vision_config", value) for value in ("", "null")),

@@ -3,12 +3,16 @@
 import csv
 from pathlib import Path
 
+import pytest
+
 from callbacks.last_validation import LastValidation
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.tuning import fit
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from tests.support.small_experiment import fitted, small_words
 from tests.tuning.test_early_stopping import files, killed
+from tests.tuning.test_training import EXACT
 
 STEPS = 5
 
@@ -19,10 +23,36 @@ def words_of(folder: Path, *words: str) -> list[str]:
     return [*small_words(folder, batch_size=4, steps=STEPS), *validated, *words]
 
 
+def rows_of(run: Path) -> list[dict[str, str]]:
+    """Returns the rows of a run's table."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def validated_steps(run: Path) -> list[int]:
     """Returns the steps whose rows have a validation's numbers."""
-    with (run / "metrics.csv").open(newline="") as file:
-        return [int(row["step"]) for row in csv.DictReader(file) if row.get("val/loss")]
+    return [int(row["step"]) for row in rows_of(run) if row.get("val/loss")]
+
+
+def test_an_interval_counts_steps_over_all_epochs_whatever_the_split(tmp_path, monkeypatch):
+    """Epochs have three steps; stopped at a validation and gone on with another split, none is lost or new."""
+    words = words_of(tmp_path, "--validate_every_n_steps", "2", "--model.method.dropout", "0.0", *EXACT)
+    _, whole = fitted(words, run=tmp_path / "whole")
+    assert validated_steps(whole) == [2, 4, 5]
+    split = [*words, "--data.micro_batch_size", "2"]
+    cut = tmp_path / "cut"
+    killed([*split, "--save_every_n_steps", "1"], cut, "in validation", 4, monkeypatch)
+    fit(parse_experiment([*words, "--data.micro_batch_size", "1"]), folder=cut)
+    assert validated_steps(cut) == [2, 4, 5]
+    for row, same in zip(rows_of(cut), rows_of(whole), strict=True):
+        assert float(row["val/loss"] or 0) == pytest.approx(float(same["val/loss"] or 0), rel=1e-6)
+
+
+def test_two_intervals_are_refused(tmp_path):
+    words = words_of(tmp_path, "--validate_every_n_steps", "2")
+    for key, value in (("val_check_interval", "2"), ("check_val_every_n_epoch", "2")):
+        with pytest.raises(BadInputError, match=f"trainer.{key}: validate_every_n_steps says already"):
+            parse_experiment([*words, f"--trainer.{key}", value])
 
 
 def test_the_last_step_is_validated_and_changes_no_tensor(tmp_path, monkeypatch):
