@@ -19,7 +19,8 @@ def command_words(verb: str, records: Path, outputs: Path, workers: int) -> list
     """Returns the words of the command, made so that a wrong resume shows.
 
     With dropout, so that a random state that is not restored changes numbers; two micro-batches a step; a validation
-    after every epoch and another inside it; a save interval that divides neither epochs nor the run.
+    after every epoch, another inside it and one after the last step, by which an adapter is chosen; a save interval
+    that divides neither epochs nor the run.
 
     Args:
         verb: ``fit``, or ``train``, which answers questions as well.
@@ -28,6 +29,7 @@ def command_words(verb: str, records: Path, outputs: Path, workers: int) -> list
         workers: Loader processes.
     """
     questions = {"root": str(records / "vsr"), "template": "vicuna_v1", "batch_size": 1, "max_new_tokens": 3}
+    best = {"class_path": "callbacks.best_adapter.BestAdapter", "init_args": {"evaluated": "best"}}
     sets = [{"class_path": "data_modules.vsr.VSR", "init_args": questions}] if verb == "train" else []
     settings = {
         "data.root": records / "vision_flan",
@@ -40,6 +42,7 @@ def command_words(verb: str, records: Path, outputs: Path, workers: int) -> list
         "model.method.dropout": 0.2,
         "trainer.max_steps": 7,
         "trainer.val_check_interval": 0.5,
+        "trainer.callbacks": json.dumps([best]),
         "trainer.accelerator": "cpu",
         "trainer.enable_progress_bar": "false",
         "save_every_n_steps": 2,

@@ -26,9 +26,11 @@ from lightning_m2pt.commands.parsers.tuned import check_output
 from lightning_m2pt.configuration.paths import absolute
 from lightning_m2pt.configuration.recorded import recorded_configuration
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.scores import score_table
-from lightning_m2pt.storage.run_record import CONFIG_FILE
+from lightning_m2pt.report.tables.selection import selection_notes
+from lightning_m2pt.storage.run_record import CONFIG_FILE, read_run_record
 from lightning_m2pt.system.console import OUT, say
 
 ALL = "all"
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     experiment.model.method.check_knock_out(knocked_out)
     check_experiment(experiment)
     check_benchmarks(experiment, own.shots, own.answer)
+    record: dict[str, Any] = {}
     options = AnsweringOptions(own.answer, own.force, shared_prefix=own.shared_prefix == "true")
     if not experiment.model.method.part_names() and not knocked_out:
         folder, scores = evaluate_frozen(experiment, options)
@@ -59,10 +62,13 @@ def main(arguments: Sequence[str]) -> int:
     else:
         run = own.run or run_folder(experiment)
         folder = evaluation_folder(run, experiment, knocked_out, own.answer, own.shots, options.shared_prefix)
+        record = read_run_record(run)
         load_run(run, experiment)
         scores = evaluate_tuned(experiment, folder, knocked_out, options)
     OUT.print(score_table(list(scores.values())))
     say_missed_gates(experiment.config)
+    for note in selection_notes("here", [{ADAPTER_CHOSEN: experiment.model.chosen}], record):
+        say(note)
     say(f"predictions: {folder / 'predictions'}\nscores:      {folder / 'scores'}")
     return ExitCode.DONE
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from experiments.commands.parsers.fit import argument_parser
 from experiments.commands.validate import require_validation_split, validate
 from experiments.configuration.cli import parse_experiment
-from experiments.runs.loading import load_run
+from experiments.runs.loading import load_evaluated
 from experiments.runs.prepare import check_experiment
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import ExitCode
@@ -24,7 +24,6 @@ def main(arguments: Sequence[str]) -> int:
     run = fit(experiment, force=own.force, folder=own.run)
     say(f"adapter: {run / 'adapter'}")
     if own.validate and COMPLETED in read_run_record(run):
-        if not experiment.model.backbone.is_loaded:  # it was tuned before
-            load_run(run, experiment)
+        load_evaluated(run, experiment)
         say(json.dumps(validate(experiment)))
     return ExitCode.DONE

@@ -9,7 +9,7 @@ from experiments.commands.parsers.train import argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import run_folder
-from experiments.runs.loading import load_run
+from experiments.runs.loading import load_evaluated
 from experiments.runs.lock import alone_in
 from experiments.runs.prepare import check_experiment, require_benchmarks
 from experiments.runs.tuning import MEMORY, check_tuning, check_tuning_settings, tune
@@ -20,6 +20,8 @@ from lightning_m2pt.report.page.cost import GIB
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.report.tables.scores import score_table
+from lightning_m2pt.report.tables.selection import selection_notes
+from lightning_m2pt.runs.loading import evaluated_adapter
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, is_main_process, say
@@ -57,8 +59,7 @@ def evaluate_and_compare(experiment: Experiment, run: Path, *, force: bool, star
         force: Answer again.
         started: When the command began, on the monotonic clock.
     """
-    if not experiment.model.backbone.is_loaded:
-        load_run(run, experiment)
+    load_evaluated(run, experiment)
     options = AnsweringOptions(force=force, on_other="replace")
     _, frozen = evaluate_frozen(experiment, options)
     tuned = evaluate_tuned(experiment, run, options=options)
@@ -85,6 +86,8 @@ def report(
     answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
     OUT.print(comparison_table(frozen, tuned, method.name, answered))
     say_missed_gates(experiment.config)
+    for note in selection_notes(method.name, [content.header for content in answered.values()], read_run_record(run)):
+        say(note)
     say(f"trained      {counted['trained']:,} parameters, {counted['percent']}% of the model")
     say(f"time         {completed['seconds']:.0f} s tuning, {seconds:.0f} s this command")
     if memory := completed.get(MEMORY):  # runs of earlier versions have none
@@ -92,7 +95,7 @@ def report(
     for label, path in [
         ("data", experiment.data.root),
         ("run", run),
-        ("adapter", run / "adapter"),
+        ("adapter", evaluated_adapter(run)),
         ("predictions", run / "predictions"),
         ("TensorBoard", run / "tb"),
     ]:
@@ -100,6 +103,7 @@ def report(
     content = {
         "frozen": {name: {**scored.to_json(), "parsed": None} for name, scored in frozen.items()},
         "tuned": {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
+        "adapter": experiment.model.chosen or {"step": completed["optimizer_steps"]},
         "parameters": counted,
         "seconds": {"tuning": completed["seconds"]},
         MEMORY: {"tuning": memory},

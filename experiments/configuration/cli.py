@@ -40,7 +40,8 @@ from experiments.configuration.stored_description import keep_schema
 from experiments.configuration.values import check_read, check_values, keep_whole_numbers
 from experiments.trainer.components import write_enums_as_text
 from experiments.trainer.failures import cannot_be_made
-from experiments.trainer.surface import INTERVAL, check_trainer, refuse_two_intervals
+from experiments.trainer.interval import INTERVAL, refuse_two_intervals
+from experiments.trainer.surface import check_trainer
 from lightning_m2pt.configuration.allowed_imports import (
     check_class_paths,
     check_opened,

@@ -22,7 +22,7 @@ from lightning_m2pt.answering.near_ties import depends_on_batch, near_tie_limit
 from lightning_m2pt.answering.own_candidates import OwnCandidateAnswering
 from lightning_m2pt.answering.partial_predictions import PartialPredictions, refuse_other_header
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.predictions import OF_QUESTIONS, read_predictions
+from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, OF_QUESTIONS, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.runs.scoring import score_file, write_score
 from lightning_m2pt.storage.adapter_folder import declared_tensors
@@ -113,7 +113,9 @@ def header_of(
     decoding = {**answering.description(), "dtype": experiment.model.backbone.dtype_name, **template_content(benchmark)}
     if depends_on_batch(experiment.model.backbone.dtype_name):
         decoding |= {"batch_size": benchmark.batch_size, "shared_prefix": shared_prefix}
-    return prediction_header(benchmark, adapter, toggles, decoding)
+    header = prediction_header(benchmark, adapter, toggles, decoding)
+    chosen = experiment.model.chosen if adapter is not None else None
+    return header | ({ADAPTER_CHOSEN: chosen} if chosen else {})
 
 
 def frozen_folder(experiment: Experiment, options: AnsweringOptions = AnsweringOptions()) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.configuration.cli import Experiment, parse_experiment
 from lightning_m2pt.runs.adapter_settings import method_settings, require_config
-from lightning_m2pt.runs.loading import load_weights, load_with_adapter
+from lightning_m2pt.runs.loading import BEST, evaluated_adapter, load_weights, load_with_adapter, take_adapter
 from lightning_m2pt.runs.model_of_run import config_file
 
 
@@ -57,6 +57,18 @@ def load_run(run: Path, experiment: Experiment) -> None:
             before any weight is loaded.
     """
     load_weights(run, experiment.model, templates_of(experiment))
+
+
+def load_evaluated(run: Path, experiment: Experiment) -> None:
+    """Brings the adapter that a run is evaluated with into a model, which may have been tuned just now.
+
+    Raises:
+        BadInputError: If the adapter is missing or damaged.
+    """
+    if not experiment.model.backbone.is_loaded:
+        load_run(run, experiment)
+    elif (folder := evaluated_adapter(run)).name == BEST:
+        take_adapter(folder, experiment.model)
 
 
 def load_tuned(run: Path | None, adapter: Path | None, experiment: Experiment) -> None:

@@ -14,7 +14,8 @@ from data_modules.benchmark import BenchmarkDataModule
 from experiments.configuration.cli import Experiment, ExperimentParser, refuse_same_names
 from experiments.configuration.errors import as_bad_input
 from experiments.trainer.described import Described, described
-from experiments.trainer.surface import INTERVAL, check_trainer, refuse_two_intervals
+from experiments.trainer.interval import INTERVAL, refuse_two_intervals
+from experiments.trainer.surface import check_trainer
 from lightning_m2pt.configuration.parser_settings import PARSER
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.module import TuningModule

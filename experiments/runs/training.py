@@ -13,6 +13,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 
 from callbacks.ablation_toggles import AblationToggles
+from callbacks.best_adapter import BestAdapter
 from callbacks.gradient_check import GradientCheck
 from callbacks.last_validation import LastValidation
 from callbacks.logged_once import LoggedOnce
@@ -30,10 +31,12 @@ from callbacks.time_limit import TimeLimit
 from data_modules.instruction import InstructionDataModule
 from experiments.configuration.cli import Experiment
 from experiments.trainer.accelerators import check_accelerator
+from experiments.trainer.best_adapter import refuse_unmeasured_scores
 from experiments.trainer.components import acting_components, refuse_cluster
 from experiments.trainer.failures import refusals_named
+from experiments.trainer.interval import with_interval
 from experiments.trainer.proven_strategies import class_names, configured_names, refuse_unproven_strategy
-from experiments.trainer.surface import configured_processes, split_decides, with_interval
+from experiments.trainer.surface import configured_processes, split_decides
 from experiments.trainer.whole_steps import check_limits, limit_validation
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
@@ -192,7 +195,9 @@ def build_trainer(
         own.append(StopDecision())
     own += time_limits(settings.pop("max_time", None), callbacks, checkpoint)
     own.append(LoggerGuards(chosen_loggers, run, resumed_step, made_here="logger" not in experiment.trainer_objects))
-    settings["callbacks"] = [*own, *(callback for callback in callbacks if type(callback) is not Timer)]
+    refuse_unmeasured_scores(callbacks)
+    chosen_last = sorted(callbacks, key=lambda callback: isinstance(callback, BestAdapter))  # behind what it goes by
+    settings["callbacks"] = [*own, *(callback for callback in chosen_last if type(callback) is not Timer)]
     settings["logger"] = [*loggers_for(run, resumed_step), *chosen_loggers]
     settings["plugins"] = [VerifiedCheckpointIO(), *as_list(settings.get("plugins"))]
     settings["profiler"] = profiler_in(run, settings.get("profiler"))

@@ -4,11 +4,14 @@ What ``m2pt fit`` does and what Python calls is this one way.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
+from torch import Tensor
 
+from callbacks.best_adapter import BestAdapter
 from callbacks.lock_check import LockCheck
 from callbacks.logger_guards import LoggerGuards
 from callbacks.stop_decision import StopDecision
@@ -23,16 +26,23 @@ from experiments.runs.opening import empty_run_folder, is_being_emptied, open_ru
 from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import checkpoints_folder, prepared_trainer, tuning_data
+from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.proven_strategies import configured_names, refuse_unproven_strategy
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.report.tables.contamination import TASKS
-from lightning_m2pt.runs.loading import ADAPTER
+from lightning_m2pt.runs.loading import ADAPTER, BEST
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
-from lightning_m2pt.storage.run_record import COMPLETED, read_run_record, update_run_record
+from lightning_m2pt.storage.run_record import (
+    BEST_ADAPTER,
+    CHOSEN_BY_SETS,
+    COMPLETED,
+    read_run_record,
+    update_run_record,
+)
 from lightning_m2pt.system.console import is_main_process, log_file, say
 from lightning_m2pt.tuning.positions import run_rows
 
@@ -147,19 +157,9 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float, *,
 
     It is if it took all its steps, or a callback ended it early; not if its time was over before the last validation.
     """
-    backbone, method, steps = experiment.model.backbone, experiment.model.method, trainer.global_step
-    save_adapter(
-        run / ADAPTER,
-        method,
-        backbone.readable_name(),
-        backbone.fingerprint(),
-        model_card(experiment, steps),
-        base_dtype=backbone.dtype_name,
-        base_quantization=backbone.quantization,
-        template=experiment.data.template.name,
-        template_sha256=template_content(experiment.data).get(TEMPLATE_DIGEST, ""),
-    )
-    refuse_unless_saved(run / ADAPTER, method)
+    steps = trainer.global_step
+    save(experiment, run / ADAPTER, steps)
+    keep_best(experiment, run, trainer)
     planned, stopped_by = int(trainer.estimated_stepping_batches), stop_reason(trainer)
     if out_of_time or (steps < planned and stopped_by is None):
         say(f"stopped after {steps} of {planned} steps: the same command goes on")
@@ -170,6 +170,51 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float, *,
         say(f"complete after {steps} of {planned} steps: {stopped_by}")
         ended["stopped_by"] = stopped_by
     update_run_record(run, COMPLETED, ended)
+
+
+def keep_best(experiment: Experiment, run: Path, trainer: Trainer) -> None:
+    """Saves the adapter of the best step where one was asked for, and records what chose it."""
+    if sets := sets_chosen_by(experiment.config["trainer"]):
+        update_run_record(run, CHOSEN_BY_SETS, sets)
+    for best in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(best, BestAdapter):
+            chosen = best.chosen(trainer.global_step)
+            if best.tensors:
+                save(experiment, run / BEST, best.step, chosen, best.tensors)
+            update_run_record(run, BEST_ADAPTER, {**chosen, "evaluated": best.evaluated})
+
+
+def save(
+    experiment: Experiment,
+    folder: Path,
+    steps: int,
+    chosen: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Saves an adapter and reads it back.
+
+    Args:
+        experiment: What was tuned.
+        folder: The adapter's folder.
+        steps: Optimizer steps that the adapter has had.
+        chosen: What chose it, if it is not that of the last step.
+        tensors: Its tensors; None takes those of the method as they are.
+    """
+    backbone, method = experiment.model.backbone, experiment.model.method
+    save_adapter(
+        folder,
+        method,
+        backbone.readable_name(),
+        backbone.fingerprint(),
+        model_card(experiment, steps),
+        base_dtype=backbone.dtype_name,
+        base_quantization=backbone.quantization,
+        template=experiment.data.template.name,
+        template_sha256=template_content(experiment.data).get(TEMPLATE_DIGEST, ""),
+        chosen=chosen,
+        tensors=tensors,
+    )
+    refuse_unless_saved(folder, method, tensors)
 
 
 def stop_reason(trainer: Trainer) -> str | None:

@@ -23,6 +23,7 @@ from lightning.pytorch.profilers import XLAProfiler
 
 from callbacks.attention_maps import AttentionMaps
 from callbacks.benchmark_scores import BenchmarkScores
+from callbacks.best_adapter import BestAdapter
 from callbacks.prompt_statistics import PromptStatistics
 from experiments.trainer.described import Described
 from experiments.trainer.logger_settings import class_at, refuse_logger_arguments
@@ -39,6 +40,7 @@ class Effect(Enum):
 
 EFFECTS: dict[type, Effect] = {
     lightning_callbacks.EarlyStopping: Effect.ACTS,
+    BestAdapter: Effect.ACTS,
     BenchmarkScores: Effect.MEASURES,
     AttentionMaps: Effect.WATCHES,
     PromptStatistics: Effect.WATCHES,
@@ -137,7 +139,12 @@ def effect_of(component: dict[str, Any]) -> Effect:
 
 def is_own(component: dict[str, Any]) -> bool:
     """Tells whether a class is neither Lightning's nor this project's."""
-    return class_of(component).__module__.split(".")[0] not in ("lightning", "callbacks")
+    return is_own_class(class_of(component))
+
+
+def is_own_class(found: type) -> bool:
+    """Tells whether a class is neither Lightning's nor this project's."""
+    return found.__module__.split(".")[0] not in ("lightning", "callbacks")
 
 
 def refuse_components(trainer: dict[str, Any]) -> None:
@@ -222,8 +229,25 @@ def acting_components(trainer: dict[str, Any]) -> dict[str, list[dict[str, Any]]
     return named
 
 
+def arguments_of(kind: type, trainer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the arguments of every callback of a class."""
+    for component in components(trainer.get("callbacks")):
+        if issubclass(class_of(component), kind):
+            yield component.get("init_args", {})
+
+
 def early_stoppings(trainer: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields the arguments of every EarlyStopping."""
-    for component in components(trainer.get("callbacks")):
-        if issubclass(class_of(component), lightning_callbacks.EarlyStopping):
-            yield component.get("init_args", {})
+    yield from arguments_of(lightning_callbacks.EarlyStopping, trainer)
+
+
+def best_adapters(trainer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the arguments of every BestAdapter."""
+    yield from arguments_of(BestAdapter, trainer)
+
+
+def goes_by(trainer: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields what decides about a run, and the number that it goes by."""
+    for name, found in (("EarlyStopping", early_stoppings(trainer)), ("BestAdapter", best_adapters(trainer))):
+        for arguments in found:
+            yield name, str(arguments.get("monitor"))

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from callbacks.best_adapter import GREATER_IS_BETTER
 from experiments.trainer.components import components, early_stoppings, is_own
 from lightning_m2pt.errors import BadInputError
 
@@ -18,8 +19,8 @@ def check_early_stopping(trainer: dict[str, Any]) -> None:
         trainer: The settings as plain values, defaults included.
 
     Raises:
-        BadInputError: If one counts or compares with what is no number, or waits for a metric that nobody logs and that
-            no class of the user's own could log.
+        BadInputError: If one counts or compares with what is no number, stops at what gets better, or waits for a
+            metric that nobody logs and that no class of the user's own could log.
     """
     for arguments in early_stoppings(trainer):
         monitor, mode, patience = (arguments.get(key) for key in ("monitor", "mode", "patience"))
@@ -30,6 +31,8 @@ def check_early_stopping(trainer: dict[str, Any]) -> None:
             )
         if mode not in (None, *MODES):
             raise refusal("mode", f"{mode!r:.40} does not fit", " or ".join(MODES))
+        if mode in (None, "min") and str(monitor).startswith(GREATER_IS_BETTER):
+            raise refusal("mode", f"min would stop a run whose {monitor!s:.40} rises", "max")
         if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 0):
             raise refusal("patience", f"{patience!r:.40} does not fit", "a whole number, 0 or more")
         for key in ("min_delta", "stopping_threshold", "divergence_threshold"):

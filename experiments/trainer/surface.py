@@ -11,8 +11,10 @@ from typing import Any
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from experiments.trainer.best_adapter import check_best_adapter
 from experiments.trainer.components import acting_components, refuse_components
 from experiments.trainer.early_stopping import check_early_stopping
+from experiments.trainer.interval import INTERVAL
 from lightning_m2pt.errors import BadInputError
 
 
@@ -95,9 +97,6 @@ OF_EVERY_NAME = (
     "overfit_batches",
 )
 
-INTERVAL = "validate_every_n_steps"
-"""Setting beside the Trainer's: steps between two validations, counted over all epochs; 0 leaves it to the Trainer."""
-
 REASONS = {
     "fast_dev_run": ("it cuts a step in half and leaves no tables", "--trainer.max_steps 1, a run like any other"),
     "limit_test_batches": ("answering does not read it", "a set's own limit, as in --data.limit"),
@@ -130,6 +129,7 @@ def check_trainer(trainer: dict[str, Any]) -> None:
     refuse_times(trainer)
     refuse_components(trainer)
     check_early_stopping(trainer)
+    check_best_adapter(trainer)
 
 
 def refuse_set(trainer: dict[str, Any]) -> None:
@@ -325,28 +325,6 @@ def refuse_times(trainer: dict[str, Any]) -> None:
                 where="trainer.max_time",
                 expected="DD:HH:MM:SS, as in 00:11:30:00 for eleven hours and a half",
             )
-
-
-def refuse_two_intervals(config: dict[str, Any]) -> None:
-    """Refuses an interval of validation of ours beside one of Lightning's.
-
-    Args:
-        config: The resolved configuration.
-
-    Raises:
-        BadInputError: Naming Lightning's.
-    """
-    for key, default in (("val_check_interval", 1.0), ("check_val_every_n_epoch", 1)):
-        if config.get(INTERVAL) and config["trainer"].get(key, default) not in (None, default):
-            raise BadInputError(
-                f"{INTERVAL} says already when it is validated", where=f"trainer.{key}", expected="one of the two"
-            )
-
-
-def with_interval(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a configuration's settings of the Trainer, our own interval of validation in the terms of Lightning's."""
-    ours = config.get(INTERVAL)
-    return config["trainer"] | ({"val_check_interval": ours, "check_val_every_n_epoch": None} if ours else {})
 
 
 def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from data_modules.instruction import InstructionDataModule
-from experiments.trainer.components import early_stoppings
+from experiments.trainer.components import early_stoppings, goes_by
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
 
@@ -41,14 +41,31 @@ def check_limits(trainer: dict[str, Any], data: InstructionDataModule) -> None:
     validated = trainer.get("limit_val_batches")
     if validated is not None and validated > 0 and samples:
         counted("limit_val_batches", validated, whole_batches(data))
-    for arguments in early_stoppings(trainer):
-        if str(arguments.get("monitor")).startswith("val/") and (not samples or validated == 0):
+    if samples and validated != 0:
+        return
+    for name, monitor in goes_by(trainer):
+        if monitor.startswith("val/"):
             raise BadInputError(
-                f"{arguments['monitor']} is never measured: there is no validation",
-                where="trainer.callbacks.EarlyStopping.monitor",
-                expected="train/loss, or data with a validation part",
+                f"{monitor} is never measured: there is no validation",
+                where=f"trainer.callbacks.{name}.monitor",
+                expected="train/loss, or " * (name == "EarlyStopping") + "data with a validation part",
                 hint="data.validation_fraction sets some records aside",
             )
+    if any(looks_after_validations(trainer, arguments) for arguments in early_stoppings(trainer)):
+        raise BadInputError(
+            "with these intervals it looks after validations, and there are none",
+            where="trainer.callbacks.EarlyStopping",
+            expected="check_on_train_epoch_end: true, or data with a validation part",
+        )
+
+
+def looks_after_validations(trainer: dict[str, Any], arguments: dict[str, Any]) -> bool:
+    """Tells whether an EarlyStopping looks after validations, and not at the end of epochs, as Lightning decides it."""
+    stated = arguments.get("check_on_train_epoch_end")
+    if stated is not None:
+        return not stated
+    every_epoch = trainer.get("val_check_interval") in (None, 1.0) and trainer.get("check_val_every_n_epoch", 1) == 1
+    return not every_epoch
 
 
 def limit_validation(settings: dict[str, Any], data: InstructionDataModule, trainer: Trainer) -> None:

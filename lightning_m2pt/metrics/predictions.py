@@ -20,6 +20,8 @@ SHARED_WITH_TASKS = "shared_with_tasks"
 """What the set's class says that it shares with tuning tasks: reasons by pattern of the tasks' names."""
 ASKED_WITH = "asked_with"
 """What was put to the model beside picture and question; there only where it was, and part of a score's name."""
+ADAPTER_CHOSEN = "adapter_chosen"
+"""Of which step the adapter is, and what it was chosen by; there only where it is not a run's last."""
 MOST_QUESTIONS = 10**9
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
 SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it

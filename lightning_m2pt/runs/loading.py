@@ -3,17 +3,43 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.bound_template import labelled
-from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, check_adapter, load_adapter, read_adapter_config
-from lightning_m2pt.storage.run_record import is_unfinished, read_run_record
+from lightning_m2pt.storage.adapter_folder import (
+    CHOSEN,
+    TEMPLATE_DIGEST,
+    check_adapter,
+    load_adapter,
+    read_adapter_config,
+)
+from lightning_m2pt.storage.run_record import BEST_ADAPTER, is_unfinished, read_run_record
 from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.module import TuningModule
 
-ADAPTER = "adapter"
+ADAPTER, BEST = "adapter", "adapter_best"
+
+
+def evaluated_adapter(run: Path) -> Path:
+    """Returns the folder of the adapter that a run is evaluated with: its last one, or its best where it says so.
+
+    Raises:
+        BadInputError: If it says so and has none.
+    """
+    best = read_run_record(run).get(BEST_ADAPTER, {})
+    if best.get("evaluated") != "best":
+        return run / ADAPTER
+    if not (run / BEST).is_dir():
+        raise BadInputError(
+            f"{best.get('by')!s:.40} was never a number in this run, so no adapter of it is the best",
+            where=str(run),
+            expected="a run with a best adapter",
+            hint=f"--adapter {run / ADAPTER} is its last",
+        )
+    return run / BEST
 
 
 def load_weights(run: Path, model: TuningModule, templates: Sequence[str] = ()) -> None:
-    """Loads the frozen weights and the run's adapter.
+    """Loads the frozen weights and the run's adapter, the last or the best as it says.
 
     Args:
         run: The run's folder.
@@ -24,7 +50,7 @@ def load_weights(run: Path, model: TuningModule, templates: Sequence[str] = ()) 
         BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments; known
             before any weight is loaded.
     """
-    load_with_adapter(run / ADAPTER, model, templates)
+    load_with_adapter(evaluated_adapter(run), model, templates)
 
 
 def load_with_adapter(adapter: Path, model: TuningModule, templates: Sequence[str] = ()) -> None:
@@ -47,7 +73,18 @@ def load_with_adapter(adapter: Path, model: TuningModule, templates: Sequence[st
     check_adapter(adapter, model.method, *fingerprints, backbone.quantization)
     say_differences(adapter, model, templates)
     model.configure_model()
+    take_adapter(adapter, model)
+
+
+def take_adapter(adapter: Path, model: TuningModule) -> None:
+    """Copies an adapter's tensors into a loaded model, which remembers of which step they are.
+
+    Raises:
+        BadInputError: If a tensor is missing, unknown, of another shape or type, or not finite.
+    """
     load_adapter(adapter, model.method)
+    chosen = read_adapter_config(adapter).get(CHOSEN)
+    model.chosen = chosen if isinstance(chosen, dict) else None
 
 
 def say_differences(adapter: Path, model: TuningModule, templates: Sequence[str]) -> None:

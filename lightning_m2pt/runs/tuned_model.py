@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning_m2pt.configuration.paths import is_yaml
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.runs.loading import ADAPTER, load_with_adapter
+from lightning_m2pt.runs.loading import evaluated_adapter, load_with_adapter
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
 from lightning_m2pt.system.checkout import checkout_module
@@ -88,4 +88,4 @@ class TunedModel:
 
 def tuned_model(run: Path | None, adapter: Path | None) -> TunedModel:
     """Returns what a command line names; exactly one of the two is given."""
-    return TunedModel(run, adapter or (run or Path()) / ADAPTER)
+    return TunedModel(run, adapter or evaluated_adapter(run or Path()))

@@ -6,6 +6,7 @@ their name inside the method; ``README.md`` is the model card.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from lightning_m2pt.system.strict_json import parse_json
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
 QUANTIZATION, TEMPLATE_DIGEST = "base_quantization", "template_sha256"
+CHOSEN = "chosen"
+"""Key of the step that an adapter is of, and of the number that it was chosen by; those of a last step lack it."""
 CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
 
@@ -41,6 +44,8 @@ def save_adapter(
     base_quantization: str | None = None,
     template: str | None = None,
     template_sha256: str = "",
+    chosen: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Writes the adapter folder.
 
@@ -54,15 +59,17 @@ def save_adapter(
         base_quantization: How that base's weights were packed; None if they were not.
         template: Name of the conversation template it was tuned with.
         template_sha256: Digest of that template's text; empty where the name says everything.
+        chosen: ``step``, ``steps``, ``by`` and ``value`` of an adapter that is not of the last step.
+        tensors: What was trained, by name; None takes the method's tensors as they are.
 
     Raises:
         BadInputError: If a tensor is not of the shape that was built.
     """
     from safetensors.torch import save
 
-    tensors = declared_tensors(method)
-    refuse_other_shapes(tensors, method.built_shapes)
-    content = save(tensors)
+    trained = declared_tensors(method) if tensors is None else dict(tensors)
+    refuse_other_shapes(trained, method.built_shapes)
+    content = save(trained)
     config = {
         "peft_type": method.name.upper(),
         "task_type": "CAUSAL_LM",
@@ -72,6 +79,7 @@ def save_adapter(
         **({QUANTIZATION: base_quantization} if base_quantization is not None else {}),
         "template": template,
         **({TEMPLATE_DIGEST: template_sha256} if template_sha256 else {}),
+        **({CHOSEN: dict(chosen)} if chosen else {}),
         "format": FORMAT,
         "inference_mode": True,
         "arguments": method.adapter_config(),
@@ -194,15 +202,20 @@ def load_adapter(folder: Path, method: Method) -> None:
             parameter.copy_(tensors[name])
 
 
-def refuse_unless_saved(folder: Path, method: Method) -> None:
-    """Reads an adapter back from disk and compares it with the method that was saved.
+def refuse_unless_saved(folder: Path, method: Method, tensors: Mapping[str, Tensor] | None = None) -> None:
+    """Reads an adapter back from disk and compares it with what was saved.
+
+    Args:
+        folder: The adapter's folder.
+        method: What was trained.
+        tensors: What was saved instead of the method's tensors as they are.
 
     Raises:
         BadInputError: If the files are damaged.
         EnvironmentFailure: If they hold other numbers than the method.
     """
     check_tensor_file(folder / TENSOR_FILE, read_adapter_config(folder))
-    found, saved = read_tensors(folder / TENSOR_FILE), declared_tensors(method)
+    found, saved = read_tensors(folder / TENSOR_FILE), declared_tensors(method) if tensors is None else tensors
     differing = [name for name, tensor in saved.items() if name not in found or not torch.equal(found[name], tensor)]
     if differing or set(found) != set(saved):
         raise EnvironmentFailure(

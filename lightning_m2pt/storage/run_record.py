@@ -17,6 +17,10 @@ BACKBONE_NAMES = "backbone_names"
 """Key of such an entry: the backbone's fingerprint and the one that folders made before this version go by."""
 COMPLETED, TRAINABLE = "completed", "trainable"
 """Sections of run.json: what tuning took once it is over, and what was trained."""
+BEST_ADAPTER = "best_adapter"
+"""Section of run.json where one was asked for: its step, number and monitor, and which adapter is evaluated."""
+CHOSEN_BY_SETS = "chosen_by_sets"
+"""Section of run.json: the evaluation sets whose scores have stopped a run, or chosen the adapter that is evaluated."""
 HASH_LENGTH = 8
 
 
@@ -44,7 +48,7 @@ def check_sections(record: dict[str, Any], path: Path) -> None:
     Raises:
         BadInputError: At the first that has not.
     """
-    for section in (DECIDING, COMPLETED, TRAINABLE):
+    for section in (DECIDING, COMPLETED, TRAINABLE, BEST_ADAPTER):
         if not isinstance(record.get(section, {}), dict):
             raise damaged(path, section, "a JSON object")
     starts = record.get(MADE_WITH, [])

@@ -39,6 +39,7 @@ class TuningModule(LightningModule):
         shortcuts: Rows that are computed once or not at all because the loss cannot tell the difference.
     """
 
+    # ``chosen`` is the step, and what chose it, of an adapter that was loaded and is not of a run's last step.
     strict_loading = False  # checkpoints hold the trained tensors only; on_load_checkpoint compares the names
 
     def __init__(
@@ -61,6 +62,7 @@ class TuningModule(LightningModule):
         self.validation_loss = MeanMetric()
         self.validation_accuracy = MeanMetric()
         self.answering: Answering | None = None
+        self.chosen: dict[str, Any] | None = None
         self._step_loss = 0.0
         self._compared: tuple[Attachment | None, set[Use]] = None, set()
 

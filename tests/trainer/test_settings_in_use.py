@@ -25,6 +25,10 @@ from tests.tuning.test_early_stopping import killed
 from tests.tuning.test_training import StopAtStep
 
 BATCH_SIZE, SAMPLES = 4, 16
+STOPS_BY_TRAINING, STOPS_BY_SCORE = (
+    json.dumps([{"class_path": "EarlyStopping", "init_args": {"monitor": monitor, "mode": "max"}}])
+    for monitor in ("train/loss", "score/vsr")
+)
 
 
 class Seen(Callback):
@@ -107,6 +111,8 @@ def test_validation_comes_after_whole_steps_and_the_last_and_has_whole_batches_w
         (("--trainer.val_check_interval", "5"), "an epoch has 4 optimizer steps"),
         (("--trainer.val_check_interval", "0.5", "--trainer.check_val_every_n_epoch", "null"), "epochs do not count"),
         (("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"), "there is no validation"),
+        (("--trainer.callbacks", STOPS_BY_TRAINING, "--validate_every_n_steps", "2"), "looks after validations"),
+        (("--trainer.callbacks", STOPS_BY_SCORE), "'score/vsr' is never measured"),
         (("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.num_nodes", "2"), "MASTER_ADDR"),
     ],
     ids=lambda value: str(value)[:60],

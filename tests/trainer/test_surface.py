@@ -92,7 +92,7 @@ def test_our_own_callbacks_are_there_already_or_said_to_be_right():
         importlib.import_module(f"callbacks.{name}")
     ours = [kind for kind in subclasses(Callback) if kind.__module__.startswith("callbacks.")]
     assert {kind.__name__ for kind in ours if kind in EFFECTS} == {
-        *("AttentionMaps", "BenchmarkScores", "PromptStatistics")
+        *("AttentionMaps", "BenchmarkScores", "BestAdapter", "PromptStatistics")
     }
     for kind in (kind for kind in ours if kind not in EFFECTS):
         component = {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": {}}
@@ -301,6 +301,13 @@ PACKAGE = "lightning.pytorch"
         ("callbacks", "callbacks.gradient_check.GradientCheck", {}, "part of every run"),
         ("callbacks", f"{PACKAGE}.callbacks.EarlyStopping", {"monitor": "val_loss"}, "nothing is logged as 'val_loss'"),
         ("callbacks", f"{PACKAGE}.callbacks.EarlyStopping", {"monitor": "val/los"}, "nothing is logged as 'val/los'"),
+        (
+            "callbacks",
+            f"{PACKAGE}.callbacks.EarlyStopping",
+            {"monitor": "val/answer_accuracy"},
+            "min would stop a run",
+        ),
+        ("callbacks", f"{PACKAGE}.callbacks.EarlyStopping", {"monitor": "score/vsr", "mode": "min"}, "score/vsr rises"),
         ("plugins", f"{PACKAGE}.plugins.MixedPrecision", {"precision": "16-mixed"}, "trainer.precision"),
         ("plugins", f"{PACKAGE}.plugins.DoublePrecision", {}, "trainer.precision"),
         ("plugins", f"{PACKAGE}.plugins.BitsandbytesPrecision", {"mode": "nf4"}, "trainer.precision"),

@@ -75,3 +75,7 @@ def test_a_run_that_is_stopped_early_is_complete_and_equal_after_kills(tmp_path,
     fit(parse_experiment(words), folder=cut)
     assert json.loads((cut / "run.json").read_text())["completed"]["optimizer_steps"] == 9
     assert files(cut) == files(whole)
+    capsys.readouterr()
+    fit(parse_experiment(words), folder=cut)
+    assert "already tuned" in capsys.readouterr().out
+    assert files(cut) == files(whole)

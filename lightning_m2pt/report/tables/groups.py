@@ -22,6 +22,7 @@ from lightning_m2pt.report.tables.contamination import contamination_notes, over
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.frozen_and_tuned import IN_NOISE, mean_of_sets, members_of
 from lightning_m2pt.report.tables.scores import headline
+from lightning_m2pt.report.tables.selection import chosen_notes
 from lightning_m2pt.report.tables.size_notes import size_notes
 from lightning_m2pt.runs.evaluated import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
 
@@ -114,6 +115,7 @@ def score_report(groups: Sequence[Group], baseline: Group | None = None) -> Repo
             *setting_notes(benchmarks, measured),
             *missed_gate_notes(groups),
             *zero_shot_notes(groups),
+            *chosen_notes(groups),
         ],
     )
 
