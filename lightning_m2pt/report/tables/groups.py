@@ -329,8 +329,7 @@ def tuned_tasks(group: Group) -> list[str] | None:
 
 def shared_text(benchmark: str, group: Group) -> str | None:
     """Returns what a set shares with a group's tuning tasks; None where nothing was tuned, or it cannot be told."""
-    tasks = tuned_tasks(group)
-    if tasks is None:
+    if (tasks := tuned_tasks(group)) is None:
         return None
     shared = overlaps_with(benchmark, tasks, group.of_set(benchmark)[0].answered.header)
     return "; ".join(f"{', '.join(named)}: {reason}" for reason, named in shared)
