@@ -18,6 +18,10 @@ class BackboneShape:
         visual_prefix_refused: Why visual prompts cannot be keys and values; empty: they can.
         vision_rows_in_front: The tower's own rows before its patches: CLS, and registers.
         joined_patches: Patches of which the connector makes one row.
+        vision_gated_mlp: Whether the tower's blocks are like the language model's: gated MLPs, norms that compute in
+            float32.
+        tiles_are_patches: Whether pictures have grids of their own, so that what is counted as a picture's tiles are
+            its patches.
     """
 
     vision_layers: int
@@ -48,6 +52,8 @@ class BackboneShape:
     visual_prefix_refused: str = ""
     vision_rows_in_front: int = 1
     joined_patches: int = 1
+    vision_gated_mlp: bool = False
+    tiles_are_patches: bool = False
 
     @property
     def connected_patches(self) -> int:

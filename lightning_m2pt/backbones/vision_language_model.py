@@ -102,6 +102,8 @@ class VisionLanguageModel(CausalDecoding):
             visual_prompts_refused=self.family.visual_prompts_refused,
             vision_rows_in_front=int(self.form.has_cls),
             joined_patches=self.form.patches // self.form.rows_behind_connector,
+            vision_gated_mlp=self.family.has_gated_tower,
+            tiles_are_patches=not isinstance(self.family, TiledFamily),
         )
 
     @property

@@ -206,7 +206,8 @@ def memory_facts(module: TuningModule, load: Load, taken: PictureRows | None) ->
     """
     shape, attachment = module.backbone.shape, module.method.attachment(frozenset())
     supervised = load.samples * load.text_rows
-    tiles = 1 if taken is None else taken.tiles
+    patches = shape.patches if taken is None else taken.patches
+    tiles = patches if shape.tiles_are_patches else 1 if taken is None else taken.tiles
     in_decoder = shape.connected_patches if taken is None else taken.rows + taken.tokens
     estimate = estimate_of(module, MicroBatchSize(load.samples, load.text_rows, supervised, tiles, in_decoder))
     in_front = (
@@ -220,7 +221,5 @@ def memory_facts(module: TuningModule, load: Load, taken: PictureRows | None) ->
         "weights": estimate.weights,
         "training": estimate.total(recomputes=False),
         "training_recomputed": estimate.total(recomputes=True),
-        "answering": answering_bytes(
-            shape, estimate.weights, size, load.samples, rows, shape.patches if taken is None else taken.patches
-        ),
+        "answering": answering_bytes(shape, estimate.weights, size, load.samples, rows, patches),
     }

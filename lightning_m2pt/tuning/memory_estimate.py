@@ -36,7 +36,8 @@ class MicroBatchSize:
         samples: Its samples.
         text_rows: Tokens of its longest text, the picture not counted.
         supervised_rows: Rows with a label, over all samples.
-        tiles: How often the tower runs for a sample; on the average of all samples, rounded up.
+        tiles: How often the tower runs for a sample, or its patches where pictures have grids of their own; on the
+            average of all samples, rounded up.
         picture_rows: Rows of a sample's pictures in the decoder with the tokens around them, prompts not counted; None
             for one picture of one tile.
     """
@@ -99,6 +100,8 @@ def estimated_memory(
     text_layers = 0 if set(places) <= {"head"} else shape.text_layers
     prompts = 0 if attachment.visual_prompts is None else attachment.visual_prompts.length
     rows_of_a_tile = shape.patches + shape.vision_rows_in_front + prompts
+    if shape.tiles_are_patches and micro_batch.picture_rows is not None:
+        rows_of_a_tile = 1
     vision_rows = micro_batch.samples * micro_batch.tiles * rows_of_a_tile
     picture_rows = shape.connected_patches if micro_batch.picture_rows is None else micro_batch.picture_rows
     image_rows = picture_rows + attachment.rows_beside_patches(has_cls=shape.vision_rows_in_front > 0)
@@ -139,14 +142,16 @@ def vision_layer_bytes(shape: BackboneShape, places: Collection[Place], size: in
     """Returns what a block of the tower keeps of one row.
 
     Both norms' inputs, the joint projection of which queries are a part, keys and values behind the prompts', the
-    attention's output, and the MLP's one or two widths.
+    attention's output, and the MLP's one or two widths, or three of a gated one.
     """
-    mlp = shape.vision_mlp_width * (2 if shape.vision_quick_gelu else 1)
-    kept = size * (8 * shape.vision_width + mlp)
+    widths = 3 if shape.vision_gated_mlp else 2 if shape.vision_quick_gelu else 1
+    kept = size * (8 * shape.vision_width + widths * shape.vision_mlp_width)
+    if shape.vision_gated_mlp:
+        kept += 2 * FLOAT32 * shape.vision_width
     if "vision tower's norms" in places:
         kept += 2 * FLOAT32 * shape.vision_width
     if "vision tower's linear layers" in places:
-        kept += linear_inputs(3 * shape.vision_width + shape.vision_mlp_width)
+        kept += linear_inputs((4 if shape.vision_gated_mlp else 3) * shape.vision_width + shape.vision_mlp_width)
     return kept
 
 

@@ -67,6 +67,7 @@ class Family(ABC):
         raw_rows_refused: Why no raw prompt row can go through the connector; empty: they can.
         visual_prompts_refused: Why the tower takes no prompt rows; empty: it does.
         has_three_axes: Whether the decoder's positions have three axes.
+        has_gated_tower: Whether the tower's blocks have gated MLPs and norms in float32, as the decoder's have.
     """
 
     architecture: str
@@ -80,6 +81,7 @@ class Family(ABC):
     raw_rows_refused: str = ""
     visual_prompts_refused: str = ""
     has_three_axes: bool = False
+    has_gated_tower: bool = False
 
     @abstractmethod
     def check(self, content: Mapping[str, Any], path: Path) -> None:

@@ -37,6 +37,7 @@ class Qwen25Vl(Family):
     raw_rows_refused = "the connector joins neighbouring patches of a picture, in which a prompt row has no place"
     visual_prompts_refused = "most blocks of its tower see windows of patches alone, and a prompt row stands in none"
     has_three_axes = True
+    has_gated_tower = True
 
     @override
     def check(self, content: Mapping[str, Any], path: Path) -> None:
