@@ -244,17 +244,31 @@ def image_bytes(items: Sequence[Sample | Question]) -> dict[str, int | str]:
             sizes[picture.key] = os.stat(image).st_size
         except OSError:
             missing.append(picture)
-    if missing:
-        names = ", ".join(str(picture.image) for picture in missing[:MISSING_IMAGES_LISTED])
-        more = ", ..." if len(missing) > MISSING_IMAGES_LISTED else ""
-        mistake = BadInputError(
-            f"{len(missing)} of {len(sizes) + len(missing)} images are missing: {names}{more}",
-            where=missing[0].source,
-            expected="every image that the annotations name",
-            hint="check the image folder",
-        )
-        refuse([mistake])
+    refuse_missing(missing, len(sizes) + len(missing))
     return sizes
+
+
+def refuse_missing(missing: Sequence[PictureOfItem], together: int) -> None:
+    """Refuses a set whose pictures are not all there.
+
+    Args:
+        missing: Pictures that are not.
+        together: How many there should be.
+
+    Raises:
+        BadInputError: If there are any: the first ten and their number.
+    """
+    if not missing:
+        return
+    named = [str(missing[number].image) for number in range(min(len(missing), MISSING_IMAGES_LISTED))]
+    more = ", ..." if len(missing) > MISSING_IMAGES_LISTED else ""
+    mistake = BadInputError(
+        f"{len(missing)} of {together} images are missing: {', '.join(named)}{more}",
+        where=missing[0].source,
+        expected="every image that the annotations name",
+        hint="check the image folder",
+    )
+    refuse([mistake])
 
 
 def mistakes_in_pictures(

@@ -1,25 +1,30 @@
 """Instruction tuning sets: conversations to train on."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import Dataset
 from typing_extensions import override
 
-from data_modules.base import DataModule, OnPicture, image_bytes, image_key, nobody_asks, unique_ids
-from data_modules.sample_rows import SIZES_ALONE, layouts_of_samples, rows_of_samples
+from data_modules.base import DataModule, OnPicture, mistakes_in_pictures, nobody_asks, unique_ids
+from data_modules.index.encoded_texts import NO_TEXTS, TextsInARow
+from data_modules.index.identity import reading_identity
+from data_modules.index.indexed_set import IndexedSet, read_or_found
+from data_modules.index.kept import LARGE_BYTES, LARGE_SAMPLES, bytes_of_files, index_folder_of
+from data_modules.index.picture_check import pictures_there
+from data_modules.index.sample_layouts import SampleLayouts
+from data_modules.index.sample_table import SamplePart
+from data_modules.sample_rows import SIZES_ALONE
 from data_modules.trainer_run import add_up, refuse_other_order, seed_of_run
+from data_modules.training_samples import SampleDataset, join_conversations, uniquely_named
 from lightning_m2pt.configuration.paths import FilePath
-from lightning_m2pt.errors import BadInputError, M2PTError
-from lightning_m2pt.inputs.collate import EncodedSample, encoded_sample
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.mistakes import are_collected, refuse
 from lightning_m2pt.inputs.named_templates import TemplateName
-from lightning_m2pt.inputs.picture_layout import PictureLayout, RunRows
-from lightning_m2pt.inputs.processing import EncodedText, Processor
+from lightning_m2pt.inputs.picture_layout import RunRows
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
 from lightning_m2pt.tuning.sample_order import (
@@ -31,35 +36,6 @@ from lightning_m2pt.tuning.sample_order import (
     checked_micro_batch_size,
     samples_of_steps,
 )
-
-
-@dataclass(frozen=True)
-class SampleDataset(Dataset[EncodedSample]):
-    """Samples whose text is encoded and whose picture is read when asked for."""
-
-    samples: Sequence[Sample]
-    texts: Sequence[EncodedText]
-    processor: Processor
-
-    def __len__(self) -> int:
-        """Returns the number of samples."""
-        return len(self.samples)
-
-    def __getitem__(self, position: int) -> EncodedSample:
-        """Returns one sample with its pictures.
-
-        Raises:
-            BadInputError: If a picture cannot be read.
-        """
-        sample = self.samples[position]
-        return encoded_sample(sample, self.texts[position], self.processor, f"{sample.source}: sample {sample.id}")
-
-    def __getitems__(self, positions: Sequence[int]) -> list[EncodedSample] | M2PTError:
-        """Returns the samples of one batch, or the first error among them, which the loader then raises."""
-        try:
-            return [self[position] for position in positions]
-        except M2PTError as error:
-            return error
 
 
 class InstructionDataModule(DataModule):
@@ -76,6 +52,8 @@ class InstructionDataModule(DataModule):
         order_seed: Decides the order of the samples; None takes the run's seed.
         group_by_length: How many optimizer steps' samples are sorted by length together, so that less is padded; 0
             leaves the order alone, 1 evens the micro-batches of each step and leaves it its samples.
+        index: Whether what was read and encoded of a large set is kept for the next start.
+        index_folder: Where it is kept, whatever the set's size; None: a large set's in the user's cache folder.
 
     Raises:
         BadInputError: If a number is out of range.
@@ -92,6 +70,8 @@ class InstructionDataModule(DataModule):
         num_workers: int = 0,
         order_seed: int | None = None,
         group_by_length: int = 0,
+        index: bool = True,
+        index_folder: FilePath | None = None,
     ) -> None:
         super().__init__(root, template)
         for key, value, least in (
@@ -115,15 +95,14 @@ class InstructionDataModule(DataModule):
         self.group_by_length = group_by_length
         self.length_groups: LengthGroups | None = None
         self.epoch_limit: EpochLimit | None = None
-        self.train_samples: list[Sample] | None = None
-        self.validation_samples: list[Sample] | None = None
-        self.train_texts: list[EncodedText] = []
-        self.validation_texts: list[EncodedText] = []
-        self._train_layouts: list[list[PictureLayout]] | None = None
-        self.tokens_of_samples = numpy.empty(0, numpy.int64)
+        self.index = index
+        self.index_folder = index_folder
+        self._indexed: IndexedSet | None = None
+        self.train_texts: TextsInARow = NO_TEXTS
+        self.validation_texts: TextsInARow = NO_TEXTS
 
     @abstractmethod
-    def read(self) -> tuple[list[Sample], list[Sample]]:
+    def read(self) -> tuple[Iterable[Sample], Iterable[Sample]]:
         """Returns the training and the validation samples, read from disk, one question each.
 
         Raises:
@@ -134,23 +113,66 @@ class InstructionDataModule(DataModule):
         """Takes the run's seed, which counts where there is no ``order_seed``; None leaves it to the Trainer's run."""
         self.run_seed = seed
 
-    def read_once(self) -> tuple[list[Sample], list[Sample]]:
-        """Returns the training and the validation samples, joined to conversations."""
-        if self.train_samples is None or self.validation_samples is None:
-            train, validation = self.read()
-            unique_ids([*train, *validation], key=lambda item: item.id)
-            self.train_samples = join_conversations(train, self.questions_per_sample)
-            self.validation_samples = validation
-        return self.train_samples, self.validation_samples
+    def files_read(self) -> Sequence[Path] | None:
+        """Returns all files that ``read`` reads, pictures left out; None keeps no index of what was read.
 
-    def items(self) -> list[Sample]:
+        A class that names them keeps what its constructor is given under the arguments' names: these, the files and
+        the code of the class decide what is read, and nothing else may.
+        """
+        return None
+
+    def indexed(self) -> IndexedSet:
+        """Returns the set as it was read, or found in its index, once.
+
+        Raises:
+            BadInputError: If an annotation is wrong.
+            EnvironmentFailure: If the index cannot be written.
+        """
+        if self._indexed is None:
+            files = self.files_read()
+            folder = index_folder_of(self.index, self.index_folder, bytes_of_files(files), LARGE_BYTES)
+            identity = None if folder is None or files is None else reading_identity(self, files)
+            table, digest = read_or_found(self._read_joined, identity, folder)
+            if folder is None:
+                folder = index_folder_of(self.index, self.index_folder, len(table), LARGE_SAMPLES)
+            self._indexed = IndexedSet(table, digest, folder)
+        return self._indexed
+
+    def _read_joined(self) -> tuple[Iterable[Sample], Iterable[Sample]]:
+        train, validation = self.read()
+        if self.questions_per_sample > 1:
+            train, validation = list(train), list(validation)
+            unique_ids([*train, *validation], key=lambda item: item.id)
+            return join_conversations(train, self.questions_per_sample), validation
+        return uniquely_named(train, validation)
+
+    def read_once(self) -> tuple[SamplePart, SamplePart]:
+        """Returns the training and the validation samples, joined to conversations."""
+        table = self.indexed().table
+        return table.part(validation=False), table.part(validation=True)
+
+    def items(self) -> Sequence[Sample]:
         """Returns the training samples, then the validation samples."""
-        train, validation = self.read_once()
-        return [*train, *validation]
+        return self.indexed().table
+
+    def training_tasks(self) -> list[str]:
+        """Returns the tasks of the training samples, in the order of the alphabet."""
+        return self.indexed().table.tasks_of(self.read_once()[0])
+
+    @override
+    def fingerprint(self) -> str:
+        return self.indexed().fingerprint
 
     @override
     def examine(self, decode: bool, on_picture: OnPicture) -> None:
-        super().examine(decode, on_picture)
+        indexed = self.indexed()
+        there = pictures_there(indexed.table, indexed.states)
+        if not decode and indexed.were_looked_at(self.connected_processor):
+            on_picture(len(there), len(there))
+        else:
+            refuse(mistakes_in_pictures(there, self.connected_processor, decode, on_picture))
+            if not are_collected():
+                indexed.note_looked_at(self.connected_processor)
         self.encode_texts()
 
     @override
@@ -160,9 +182,8 @@ class InstructionDataModule(DataModule):
 
     @override
     def forget(self) -> None:
-        self.train_samples = self.validation_samples = None
-        self.train_texts, self.validation_texts = [], []
-        self._train_layouts = None
+        self._indexed = None
+        self.train_texts = self.validation_texts = NO_TEXTS
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the annotations, looks for every picture and encodes all texts.
@@ -172,7 +193,7 @@ class InstructionDataModule(DataModule):
         """
         self.connect_to_module()
         if not self.train_texts:
-            image_bytes(self.items())
+            pictures_there(self.indexed().table, self.indexed().states)
             self.encode_texts()
         if stage == "fit" and self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self.trainer_seed = seed_of_run(self.trainer)
@@ -196,25 +217,21 @@ class InstructionDataModule(DataModule):
         Raises:
             BadInputError: If a text is too long.
         """
-        train, validation = self.read_once()
-        self.train_texts = self.processor.encode_all(train, self.template, max_text_length=self.max_text_length)
-        self.validation_texts = self.processor.encode_all(
-            validation, self.template, max_text_length=self.max_text_length
-        )
-        self.tokens_of_samples = numpy.array([text.supervised_tokens for text in self.train_texts], numpy.int64)
+        indexed = self.indexed()
+        texts = indexed.texts(self.processor, self.template, self.max_text_length)
+        training = indexed.table.training
+        self.train_texts, self.validation_texts = texts.part(0, training), texts.part(training, len(texts))
         if self.group_by_length:
-            lengths = rows_of_samples(self.train_texts, self.train_layouts(), SIZES_ALONE)
+            lengths = self._layouts(0).rows(self.train_texts, SIZES_ALONE)
             self.length_groups = LengthGroups(lengths, self.group_by_length)
 
-    def train_layouts(self) -> list[list[PictureLayout]]:
-        """Returns the layouts of every training sample's pictures.
+    def _layouts(self, part: int) -> SampleLayouts:
+        """Returns the layouts of the pictures of the training (0) or the validation part (1).
 
         Raises:
             BadInputError: If a picture's size has to be known and cannot be read.
         """
-        if self._train_layouts is None:
-            self._train_layouts = layouts_of_samples(self.read_once()[0], self.processor)
-        return self._train_layouts
+        return self.indexed().layouts(self.processor).part(self.read_once()[part])
 
     def check_lengths(self, run_rows: RunRows, maximum_rows: int) -> None:
         """Looks whether every sample with its pictures fits into the language model.
@@ -227,12 +244,15 @@ class InstructionDataModule(DataModule):
             BadInputError: If samples are longer: the longest, and how many there are.
         """
         self.setup("fit")
-        samples, texts = self.items(), [*self.train_texts, *self.validation_texts]
-        layouts = [*self.train_layouts(), *layouts_of_samples(self.read_once()[1], self.processor)]
-        rows = rows_of_samples(texts, layouts, run_rows).tolist()
-        longest, too_long = max(rows, default=0), sum(count > maximum_rows for count in rows)
+        rows = numpy.concatenate(
+            [
+                self._layouts(part).rows(texts, run_rows)
+                for part, texts in enumerate((self.train_texts, self.validation_texts))
+            ]
+        )
+        too_long = int((rows > maximum_rows).sum())
         if too_long:
-            sample = samples[rows.index(longest)]
+            sample, longest = self.items()[int(rows.argmax())], int(rows.max())
             raise BadInputError(
                 f"sample {sample.id} has {longest} rows with its picture"
                 + "s" * (len(sample.images) > 1)
@@ -299,16 +319,16 @@ class InstructionDataModule(DataModule):
         size = len(self.train_texts)
         steps = samples_of_steps(self.seed(), 0, size, self.batch_size, self.length_groups)
         micro_batches = steps.reshape(-1, sampler.micro_batch_size)
-        layouts = self.train_layouts()
-        rows = rows_of_samples(self.train_texts, layouts, run_rows)
+        layouts = self._layouts(0)
+        rows = layouts.rows(self.train_texts, run_rows)
         longest = int(micro_batches.flat[rows[micro_batches].argmax()])
-        tiles = numpy.array([sum(layout.tiles for layout in of_sample) for of_sample in layouts], numpy.int64)
-        text_rows = len(self.train_texts[longest]) - len(layouts[longest])
+        text_rows = int(self.train_texts.lengths[longest] - layouts.pictures[longest])
+        supervised = self.train_texts.supervised_tokens
         return MicroBatchSize(
             samples=sampler.micro_batch_size,
             text_rows=text_rows,
-            supervised_rows=int(self.tokens_of_samples[micro_batches].sum(axis=1).max()),
-            tiles=-(-int(tiles[micro_batches].sum(axis=1).max()) // sampler.micro_batch_size),
+            supervised_rows=int(supervised[micro_batches].sum(axis=1).max()),
+            tiles=-(-int(layouts.tiles[micro_batches].sum(axis=1).max()) // sampler.micro_batch_size),
             picture_rows=max(0, int(rows[longest]) - text_rows - run_rows.beside),
         )
 
@@ -327,10 +347,10 @@ class InstructionDataModule(DataModule):
 
     def tokens_of_step(self, epoch: int, step_in_epoch: int) -> int:
         """Returns the supervised tokens of one optimizer step of one epoch."""
-        size = len(self.tokens_of_samples)
+        tokens = self.train_texts.supervised_tokens
         epoch = epoch if self.epoch_limit is None else self.epoch_limit.order_epoch(epoch)
-        steps = samples_of_steps(self.seed(), epoch, size, self.batch_size, self.length_groups)
-        return int(self.tokens_of_samples[steps[step_in_epoch]].sum())
+        steps = samples_of_steps(self.seed(), epoch, len(tokens), self.batch_size, self.length_groups)
+        return int(tokens[steps[step_in_epoch]].sum())
 
     def train_dataloader(self) -> ResumableLoader:
         """Returns this rank's training loader.
@@ -359,32 +379,6 @@ class InstructionDataModule(DataModule):
         dataset = SampleDataset(validation, self.validation_texts, self.processor)
         batch_size = self.micro_batch_size or self.batch_size
         return [SampleLoader(dataset, batch_size, self.collator, num_workers=self.num_workers)]
-
-
-def join_conversations(samples: Sequence[Sample], questions_per_sample: int) -> list[Sample]:
-    """Joins samples of one picture, in file order, to conversations of at most so many questions."""
-    if questions_per_sample == 1:
-        return list(samples)
-    groups: dict[tuple[str, str, str], list[Sample]] = {}
-    for sample in samples:
-        # Texts without a picture have nothing in common; where later turns show some, their order would be lost.
-        several = image_key(sample) if sample.further_images else ""
-        alone = not sample.images or sample.shown_in_turns
-        key = ("", sample.id, "") if alone else (sample.image_id, several, sample.system)
-        groups.setdefault(key, []).append(sample)
-    conversations = []
-    for group in groups.values():
-        for start in range(0, len(group), questions_per_sample):
-            some = group[start : start + questions_per_sample]
-            conversations.append(
-                replace(
-                    some[0],
-                    id="+".join(sample.id for sample in some),
-                    turns=tuple(turn for sample in some for turn in sample.turns),
-                    tasks=tuple(task for sample in some for task in sample.tasks),
-                )
-            )
-    return conversations
 
 
 def image_folder_of(root: Path, name: str) -> Path:

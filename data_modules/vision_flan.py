@@ -72,6 +72,8 @@ class VisionFlan(InstructionDataModule):
         skip_empty_answers: Leave out records without an answer instead of refusing them.
         group_by_length: How many optimizer steps' samples are sorted by length together, so that less is padded; 0
             leaves the order alone, 1 evens the micro-batches of each step and leaves it its samples.
+        index: Whether what was read and encoded of a large set is kept for the next start.
+        index_folder: Where it is kept, whatever the set's size; None: a large set's in the user's cache folder.
 
     Raises:
         BadInputError: If a number is out of range, or both ways to validate are asked for.
@@ -93,6 +95,8 @@ class VisionFlan(InstructionDataModule):
         validation_fraction: float = 0.0,
         skip_empty_answers: bool = False,
         group_by_length: int = 0,
+        index: bool = True,
+        index_folder: FilePath | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -104,6 +108,8 @@ class VisionFlan(InstructionDataModule):
             num_workers,
             order_seed,
             group_by_length,
+            index,
+            index_folder,
         )
         if not 0 <= validation_fraction < 1:
             raise BadInputError(
@@ -139,6 +145,11 @@ class VisionFlan(InstructionDataModule):
             for number in range(16)
         ]
         write_vision_flan(root, records)
+
+    def files_read(self) -> list[Path]:
+        """Returns the annotation files."""
+        names = [self.annotation_file] + ([] if self.validation_file is None else [self.validation_file])
+        return [self.root / name for name in names]
 
     def read(self) -> tuple[list[Sample], list[Sample]]:
         """Returns the training and the validation samples.

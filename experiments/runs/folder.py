@@ -19,10 +19,11 @@ from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
 from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
 from lightning_m2pt.system.checkout import commit_of
 
-NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size")
+NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size", "index")
 LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "data_modules.pope.POPE": {"question_file": None},
     "data_modules.text_vqa.TextVQA": {"ocr_tokens": False},
+    "data_modules.vision_flan.VisionFlan": {"index": True, "index_folder": None},
 }
 """Settings of sets that came later than runs there are, with their defaults: at those they are as if not there."""
 NOT_DECIDING_METHOD_KEYS = ("path",)

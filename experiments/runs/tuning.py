@@ -128,7 +128,7 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
         if force:
             empty_run_folder(run)
         open_run_folder(run, experiment)
-        update_run_record(run, TASKS, sorted({task for sample in data.read_once()[0] for task in sample.tasks}))
+        update_run_record(run, TASKS, data.training_tasks())
     open_loggers(trainer)
     started, out_of_time = time.monotonic(), False
     with log_file(run), refusals_named(experiment.config["trainer"]):

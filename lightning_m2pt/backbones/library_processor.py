@@ -79,6 +79,15 @@ class LibraryProcessor(Processor):
             return [self.rules.layout(None)] * len(sources)
         return self.rules.layouts([upright_size(source, where) for source in sources], where)
 
+    @property
+    @override
+    def layouts_vary(self) -> bool:
+        return self.rules.varies
+
+    @override
+    def identity(self) -> dict[str, object] | None:
+        return {**self._identity(), "rules": self.rules.identity()} if type(self) is LibraryProcessor else None
+
     @override
     def check_picture(self, source: ImageSource, where: str = "") -> None:
         self.rules.layouts([upright_size(source, where)], where)

@@ -81,6 +81,11 @@ def refuse(mistakes: Sequence[BadInputError]) -> None:
         raise mistakes[0] if len(mistakes) == 1 else SeveralMistakesError(mistakes)
 
 
+def are_collecting() -> bool:
+    """Tells whether somebody collects mistakes: work goes on past them then."""
+    return COLLECTED.get() is not None
+
+
 def are_collected() -> bool:
     """Tells whether mistakes were collected already: that nothing is left over is none of its own then."""
     return bool(COLLECTED.get())

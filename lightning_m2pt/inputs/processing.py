@@ -1,7 +1,8 @@
 """From samples to what a model reads: token ids with labels and spans, and normalised pixels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
@@ -11,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Span
+from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Span
 from lightning_m2pt.inputs.bound_template import BoundTemplate, bound
 from lightning_m2pt.inputs.chat_template import ChatTemplate
+from lightning_m2pt.inputs.encoded_text import EncodedText, spans_of_tokens
 from lightning_m2pt.inputs.images import open_image
-from lightning_m2pt.inputs.mistakes import made_of_each, refuse
+from lightning_m2pt.inputs.mistakes import are_collecting, collecting, made_of_each, refuse
 from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.picture_layout import ONE_RUN, PictureLayout, PreparedPicture
 from lightning_m2pt.inputs.samples import ImageSource, Sample, Turn
@@ -29,33 +31,6 @@ ResizeRule = Literal["shortest_edge", "squash"]
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 SAMPLES_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class EncodedText:
-    """One conversation as tokens, without its images.
-
-    Attributes:
-        input_ids: (T,) int32, with an ``IMAGE_TOKEN_ID`` where each image goes.
-        spans: (T,) int8, the ``Span`` of every token.
-    """
-
-    input_ids: numpy.ndarray
-    spans: numpy.ndarray
-
-    @property
-    def labels(self) -> numpy.ndarray:
-        """(T,) int32: the token ids of answers and their end tokens, ``IGNORED_LABEL`` elsewhere."""
-        return numpy.where(self.spans == Span.ANSWER, self.input_ids, numpy.int32(IGNORED_LABEL))
-
-    @property
-    def supervised_tokens(self) -> int:
-        """Number of labels that are not ignored."""
-        return int((self.spans == Span.ANSWER).sum())
-
-    def __len__(self) -> int:
-        """Returns the number of tokens, the image counted as one."""
-        return len(self.input_ids)
 
 
 class Processor:
@@ -202,11 +177,38 @@ class Processor:
             BadInputError: If a question or an answer contains the image mark, or a sample is too long or has a token
                 that the model does not have.
         """
+        return list(self.encode_each(samples, template, with_answers, max_text_length))
+
+    def encode_each(
+        self,
+        samples: Sequence[Sample],
+        template: Template,
+        with_answers: bool = True,
+        max_text_length: int | None = None,
+    ) -> Iterator[EncodedText]:
+        """Yields what ``encode_all`` returns, without holding more than a few hundred samples.
+
+        Raises:
+            BadInputError: At the end, as ``encode_all`` does.
+        """
         ready = self.bound(template)
-        refuse([*mistakes_in_texts(samples, with_answers), *ready.mistakes_in(samples, with_answers)])
-        encoded: list[EncodedText] = []
+        in_texts: list[BadInputError] = []
+        in_tokens: list[BadInputError] = []
         for start in range(0, len(samples), SAMPLES_AT_ONCE):
-            encoded += self._encode_some(samples[start : start + SAMPLES_AT_ONCE], ready, with_answers)
+            some = samples[start : start + SAMPLES_AT_ONCE]
+            in_texts += [*mistakes_in_texts(some, with_answers), *ready.mistakes_in(some, with_answers)]
+            if in_texts and not are_collecting():
+                continue  # all of them are refused at the end
+            encoded = self._encode_some(some, ready, with_answers)
+            in_tokens += self._mistakes_in_tokens(some, encoded, max_text_length)
+            yield from encoded
+        refuse(in_texts)
+        refuse(in_tokens)
+
+    def _mistakes_in_tokens(
+        self, samples: Sequence[Sample], encoded: Sequence[EncodedText], max_text_length: int | None
+    ) -> list[BadInputError]:
+        """Returns the texts that are too long, or have tokens that the model does not have or must not be given."""
 
         def check(encoded_sample: tuple[Sample, EncodedText]) -> None:
             sample, text = encoded_sample
@@ -220,8 +222,9 @@ class Processor:
                     hint="raise max_text_length, or leave the sample out",
                 )
 
-        made_of_each(zip(samples, encoded, strict=True), check)
-        return encoded
+        with collecting() as mistakes:
+            made_of_each(zip(samples, encoded, strict=True), check)
+        return mistakes
 
     def _encode_some(self, samples: Sequence[Sample], template: BoundTemplate, with_answers: bool) -> list[EncodedText]:
         """Encodes a few hundred samples with one call of the tokenizer."""
@@ -300,6 +303,30 @@ class Processor:
         """
         return [ONE_RUN] * len(sources)
 
+    @property
+    def layouts_vary(self) -> bool:
+        """Whether the tokens that stand for a picture depend on the picture."""
+        return type(self).layouts is not Processor.layouts
+
+    def identity(self) -> dict[str, object] | None:
+        """Returns all that decides tokens and layouts besides samples and template, as plain values.
+
+        A class of one's own says what decides its own; of one that does not, nothing is kept between two starts.
+        """
+        return self._identity() if type(self) is Processor else None
+
+    def _identity(self) -> dict[str, object]:
+        """Returns what decides tokens."""
+        tokenizer = self.tokenizer
+        return {
+            "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+            "begins": self.bos_ids,
+            "ends": [tokenizer.eos_token, self.eos_token_id],
+            "vocabulary": self.vocabulary_size,
+            "pictures": list(self.picture_tokens),
+            "libraries": [version(name) for name in ("tokenizers", "transformers", "pillow")],
+        }
+
     def check_picture(self, source: ImageSource, where: str = "") -> None:
         """Looks at what is known of a picture before it is decoded; here every picture will do.
 
@@ -344,25 +371,3 @@ def mistakes_in_texts(samples: Sequence[Sample], with_answers: bool) -> list[Bad
             sentence = f"sample {sample.id} has no answer"
             mistakes.append(BadInputError(sentence, where=sample.source, expected="an answer"))
     return mistakes
-
-
-def spans_of_tokens(pieces: Sequence[Piece], offsets: Sequence[tuple[int, int]]) -> numpy.ndarray:
-    """Returns the span of every token of a text.
-
-    Args:
-        pieces: What the text was joined from.
-        offsets: (start, end) of every token in the joined text.
-
-    Returns:
-        (T,) int8: the span of the piece that holds the token's last character.
-    """
-    if not offsets:
-        return numpy.empty(0, numpy.int8)
-    ends_of_pieces = numpy.cumsum([len(piece.text) for piece in pieces])
-    # Some tokenizers put an empty token (a lone word mark) at the front: it counts to where it stands.
-    starts, ends = numpy.array(offsets).T
-    last_characters = numpy.maximum(starts, ends - 1)
-    positions = numpy.searchsorted(ends_of_pieces, last_characters, side="right")
-    spans_of_pieces = numpy.array([piece.span for piece in pieces], numpy.int8)
-    spans: numpy.ndarray = spans_of_pieces[numpy.minimum(positions, len(pieces) - 1)]
-    return spans

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_m2pt.errors import EnvironmentFailure
@@ -39,17 +40,31 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         EnvironmentFailure: If it cannot be written; the old file is untouched then.
     """
+    write_parts_atomically(path, [content])
+
+
+def write_parts_atomically(path: Path, parts: Sequence[bytes | memoryview]) -> None:
+    """Writes a file of several parts, one behind the other, as ``write_atomically`` does.
+
+    Args:
+        path: Where the content shall stand; its folder must exist.
+        parts: All of it, in bytes.
+
+    Raises:
+        EnvironmentFailure: If it cannot be written; the old file is untouched then.
+    """
     draft = draft_of(path)
     try:
         remove_dead_drafts(path.parent, path.name)
         with draft.open("wb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise cannot_write(path, len(content), error) from error
+        raise cannot_write(path, sum(map(len, parts)), error) from error
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()

@@ -18,6 +18,9 @@ from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID
 from lightning_m2pt.inputs.images import MAXIMUM_PIXELS
 from lightning_m2pt.inputs.picture_layout import PictureLayout, PreparedPicture
 
+OF_THE_LIBRARY = ("image_processor", "tokenizer")
+"""What rules hold besides numbers and texts of their own."""
+
 
 class PictureRules(ABC):
     """Base class.
@@ -84,6 +87,11 @@ class PictureRules(ABC):
             BadInputError: If the family takes no picture of such a size.
         """
         return [self.layout(size) for size in self.checked_sizes(pictures, where)]
+
+    def identity(self) -> dict[str, str]:
+        """Returns all that decides layouts besides the tokenizer, as texts."""
+        own = {name: repr(value) for name, value in vars(self).items() if name not in OF_THE_LIBRARY}
+        return {**own, "class": type(self).__qualname__, "image_processor": self.image_processor.to_json_string()}
 
     def checked_sizes(self, pictures: Sequence[tuple[int, int]], where: str) -> list[tuple[int, ...] | None]:
         """Returns ``sizes``; a refusal names the record."""
