@@ -5,6 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.samples import SET_MARK
 from lightning_m2pt.tuning.step_boundary import StepBoundary
 
 Sums = dict[str, tuple[float, int]]
@@ -13,6 +14,7 @@ Sums = dict[str, tuple[float, int]]
 class TaskLosses(Callback):
     """Logs every task's loss per supervised token, over the last steps that had samples of it.
 
+    Of a mixture every set's loss is logged, too.
     With several devices it is the first one's samples.
 
     Args:
@@ -48,9 +50,10 @@ class TaskLosses(Callback):
         self._step_sums = {}
         if self._steps.step % self.every_n_steps:
             return
-        for task, (loss_sum, tokens) in sum_by_task(self._window).items():
+        sums = sum_by_task(self._window)
+        for name, (loss_sum, tokens) in {**by_metric(sums), **by_set(sums)}.items():
             if tokens:
-                pl_module.log(f"train/loss_of_task/{task}", loss_sum / tokens, rank_zero_only=True)
+                pl_module.log(name, loss_sum / tokens, rank_zero_only=True)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -68,4 +71,25 @@ def sum_by_task(window: deque[Sums]) -> Sums:
         for task, (loss_sum, tokens) in sums.items():
             before = added.get(task, (0.0, 0))
             added[task] = (before[0] + loss_sum, before[1] + tokens)
+    return added
+
+
+def by_metric(sums: Sums) -> Sums:
+    """Returns what tasks are logged as; a task that is called like its set is the set's."""
+    named = {task: task.partition(SET_MARK) for task in sums}
+    return {
+        f"train/loss_of_task/{f'{of_set}/{task}' if mark else whole}": sums[whole]
+        for whole, (of_set, mark, task) in named.items()
+        if of_set != task
+    }
+
+
+def by_set(sums: Sums) -> Sums:
+    """Adds up the tasks of every set of a mixture."""
+    added: Sums = {}
+    for task, (loss_sum, tokens) in sums.items():
+        of_set, mark, _ = task.partition(SET_MARK)
+        if mark:
+            before = added.get(f"train/loss_of_set/{of_set}", (0.0, 0))
+            added[f"train/loss_of_set/{of_set}"] = (before[0] + loss_sum, before[1] + tokens)
     return added

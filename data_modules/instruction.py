@@ -26,6 +26,7 @@ from lightning_m2pt.inputs.mistakes import are_collected, refuse
 from lightning_m2pt.inputs.named_templates import TemplateName
 from lightning_m2pt.inputs.picture_layout import RunRows
 from lightning_m2pt.inputs.samples import Sample
+from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
 from lightning_m2pt.tuning.sample_order import (
     EpochLimit,
@@ -33,7 +34,9 @@ from lightning_m2pt.tuning.sample_order import (
     OrderedSampler,
     ResumableLoader,
     SampleLoader,
+    Shares,
     checked_micro_batch_size,
+    samples_of_epoch,
     samples_of_steps,
 )
 
@@ -97,6 +100,7 @@ class InstructionDataModule(DataModule):
         self.epoch_limit: EpochLimit | None = None
         self.index = index
         self.index_folder = index_folder
+        self.notes: tuple[str, ...] = ()
         self._indexed: IndexedSet | None = None
         self.train_texts: TextsInARow = NO_TEXTS
         self.validation_texts: TextsInARow = NO_TEXTS
@@ -105,9 +109,21 @@ class InstructionDataModule(DataModule):
     def read(self) -> tuple[Iterable[Sample], Iterable[Sample]]:
         """Returns the training and the validation samples, read from disk, one question each.
 
+        What is worth knowing of them is left in ``notes``, a line each.
+
         Raises:
             BadInputError: If an annotation is wrong, naming file and record.
         """
+
+    @property
+    def set_name(self) -> str:
+        """What the set is called among others, and the task of samples that name none."""
+        return type(self).__name__
+
+    @property
+    def epoch_size(self) -> int | Shares:
+        """How many samples an epoch takes, those that fill no whole step included; of a mixture those of each part."""
+        return len(self.read_once()[0])
 
     def set_order_seed(self, seed: int | None) -> None:
         """Takes the run's seed, which counts where there is no ``order_seed``; None leaves it to the Trainer's run."""
@@ -132,19 +148,21 @@ class InstructionDataModule(DataModule):
             files = self.files_read()
             folder = index_folder_of(self.index, self.index_folder, bytes_of_files(files), LARGE_BYTES)
             identity = None if folder is None or files is None else reading_identity(self, files)
-            table, digest = read_or_found(self._read_joined, identity, folder)
+            table, digest, self.notes = read_or_found(self._read_joined, identity, folder)
+            for note in self.notes:
+                say(f"note: {note}")
             if folder is None:
                 folder = index_folder_of(self.index, self.index_folder, len(table), LARGE_SAMPLES)
             self._indexed = IndexedSet(table, digest, folder)
         return self._indexed
 
-    def _read_joined(self) -> tuple[Iterable[Sample], Iterable[Sample]]:
+    def _read_joined(self) -> tuple[Iterable[Sample], Iterable[Sample], Sequence[str]]:
         train, validation = self.read()
         if self.questions_per_sample > 1:
             train, validation = list(train), list(validation)
             unique_ids([*train, *validation], key=lambda item: item.id)
-            return join_conversations(train, self.questions_per_sample), validation
-        return uniquely_named(train, validation)
+            return join_conversations(train, self.questions_per_sample), validation, self.notes
+        return *uniquely_named(train, validation), self.notes
 
     def read_once(self) -> tuple[SamplePart, SamplePart]:
         """Returns the training and the validation samples, joined to conversations."""
@@ -283,9 +301,8 @@ class InstructionDataModule(DataModule):
             BadInputError: If the optimizer step cannot be split evenly.
         """
         self.setup("fit")
-        size = len(self.read_once()[0])
         return OrderedSampler(
-            size,
+            self.epoch_size,
             self.seed(),
             self.batch_size,
             self.micro_batch_size,
@@ -301,7 +318,7 @@ class InstructionDataModule(DataModule):
         Raises:
             BadInputError: If the optimizer step cannot be split evenly.
         """
-        size = len(self.read_once()[0])
+        size = samples_of_epoch(self.epoch_size)
         micro = checked_micro_batch_size(self.batch_size, self.micro_batch_size, world_size, size)
         return self.batch_size // (micro * world_size)
 
@@ -316,12 +333,12 @@ class InstructionDataModule(DataModule):
             BadInputError: If the optimizer step cannot be split evenly, or a picture's size cannot be read.
         """
         sampler = self.sampler(0, world_size)
-        size = len(self.train_texts)
-        steps = samples_of_steps(self.seed(), 0, size, self.batch_size, self.length_groups)
+        steps = samples_of_steps(self.seed(), 0, self.epoch_size, self.batch_size, self.length_groups)
         micro_batches = steps.reshape(-1, sampler.micro_batch_size)
         layouts = self._layouts(0)
         rows = layouts.rows(self.train_texts, run_rows)
-        longest = int(micro_batches.flat[rows[micro_batches].argmax()])
+        known = numpy.arange(len(rows)) if isinstance(self.epoch_size, Shares) else micro_batches.reshape(-1)
+        longest = int(known[rows[known].argmax()])  # another epoch of a mixture may take longer ones than the first
         text_rows = int(self.train_texts.lengths[longest] - layouts.pictures[longest])
         supervised = self.train_texts.supervised_tokens
         return MicroBatchSize(
@@ -334,7 +351,7 @@ class InstructionDataModule(DataModule):
 
     def steps_in_set(self) -> int:
         """Returns the number of optimizer steps that the training samples make; what is left over is dropped."""
-        return len(self.read_once()[0]) // self.batch_size
+        return samples_of_epoch(self.epoch_size) // self.batch_size
 
     def steps_per_epoch(self) -> int:
         """Returns the number of optimizer steps of an epoch, which may be limited."""
@@ -349,7 +366,7 @@ class InstructionDataModule(DataModule):
         """Returns the supervised tokens of one optimizer step of one epoch."""
         tokens = self.train_texts.supervised_tokens
         epoch = epoch if self.epoch_limit is None else self.epoch_limit.order_epoch(epoch)
-        steps = samples_of_steps(self.seed(), epoch, len(tokens), self.batch_size, self.length_groups)
+        steps = samples_of_steps(self.seed(), epoch, self.epoch_size, self.batch_size, self.length_groups)
         return int(tokens[steps[step_in_epoch]].sum())
 
     def train_dataloader(self) -> ResumableLoader:
@@ -379,15 +396,3 @@ class InstructionDataModule(DataModule):
         dataset = SampleDataset(validation, self.validation_texts, self.processor)
         batch_size = self.micro_batch_size or self.batch_size
         return [SampleLoader(dataset, batch_size, self.collator, num_workers=self.num_workers)]
-
-
-def image_folder_of(root: Path, name: str) -> Path:
-    """Returns a set's image folder.
-
-    Raises:
-        BadInputError: If it is missing.
-    """
-    folder = root / name
-    if not folder.is_dir():
-        raise BadInputError("the image folder is missing", where=str(folder), hint="unpack the official archive here")
-    return folder

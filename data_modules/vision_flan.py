@@ -21,40 +21,30 @@ recur). Say so beside any "zero-shot" number.
 Metric: the loss per supervised token, in total and per task.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy
+from typing_extensions import override
 
-from data_modules.base import unique_ids
-from data_modules.instruction import InstructionDataModule, TemplateName, image_folder_of
-from data_modules.reading.files import (
-    Record,
-    checked_object,
-    fake_image,
-    json_records,
-    text_field,
-    write_image,
-    write_text,
-)
+from data_modules.conversations import Conversations, notes_of_unusual
+from data_modules.instruction import TemplateName
+from data_modules.reading.files import fake_image, write_image, write_text
+from data_modules.reading.record_samples import RecordSamples
+from data_modules.reading.sources import Source
 from lightning_m2pt.configuration.paths import FilePath
-from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.images import resolve_inside
-from lightning_m2pt.inputs.mistakes import are_collected, made_of_each
-from lightning_m2pt.inputs.samples import Question, Sample, Turn
 from lightning_m2pt.inputs.templates import IMAGE_MARK
 
 ANNOTATION_FILE = "annotation_191-task_1k.json"
 IMAGE_FOLDER = "images_191task_1k"
 
 
-class VisionFlan(InstructionDataModule):
+class VisionFlan(Conversations):
     """Vision-Flan, or any set in its form.
+
+    It is read like any other file of conversations; only what is unusual of one is said.
 
     Args:
         root: Folder with the annotation file and the image folder.
@@ -79,6 +69,8 @@ class VisionFlan(InstructionDataModule):
         BadInputError: If a number is out of range, or both ways to validate are asked for.
     """
 
+    hint_for_empty = "repair the record, or set skip_empty_answers"
+
     def __init__(
         self,
         root: FilePath,
@@ -99,34 +91,24 @@ class VisionFlan(InstructionDataModule):
         index_folder: FilePath | None = None,
     ) -> None:
         super().__init__(
-            root,
+            str(Path(root) / annotation_file),
             template,
             batch_size,
-            micro_batch_size,
-            questions_per_sample,
-            max_text_length,
-            num_workers,
-            order_seed,
-            group_by_length,
-            index,
-            index_folder,
+            image_root=str(Path(root) / image_folder),
+            validation_file=validation_file,
+            validation_fraction=validation_fraction,
+            micro_batch_size=micro_batch_size,
+            questions_per_sample=questions_per_sample,
+            max_text_length=max_text_length,
+            num_workers=num_workers,
+            order_seed=order_seed,
+            group_by_length=group_by_length,
+            index=index,
+            index_folder=index_folder,
         )
-        if not 0 <= validation_fraction < 1:
-            raise BadInputError(
-                f"validation_fraction is {validation_fraction}",
-                where="data.validation_fraction",
-                expected="at least 0 and below 1",
-            )
-        if validation_file is not None and validation_fraction:
-            raise BadInputError(
-                "both validation_file and validation_fraction are set",
-                where="data.validation_fraction",
-                expected="one of them",
-            )
+        self.root = Path(root)
         self.annotation_file = annotation_file
         self.image_folder = image_folder
-        self.validation_file = validation_file
-        self.validation_fraction = validation_fraction
         self.skip_empty_answers = skip_empty_answers
 
     @staticmethod
@@ -146,115 +128,18 @@ class VisionFlan(InstructionDataModule):
         ]
         write_vision_flan(root, records)
 
-    def files_read(self) -> list[Path]:
-        """Returns the annotation files."""
-        names = [self.annotation_file] + ([] if self.validation_file is None else [self.validation_file])
-        return [self.root / name for name in names]
+    @property
+    @override
+    def set_name(self) -> str:
+        return "vision_flan"
 
-    def read(self) -> tuple[list[Sample], list[Sample]]:
-        """Returns the training and the validation samples.
+    @override
+    def place_of_validation(self, name: str) -> str:
+        return str(self.root / name)
 
-        Raises:
-            BadInputError: If an annotation is wrong, naming file and record, or a record is in both parts.
-        """
-        train = self.read_annotations(self.annotation_file, "")
-        if self.validation_file is not None:
-            validation = self.read_annotations(self.validation_file, "validation/")
-            questions = {image_and_question(sample): sample for sample in train}
-            for sample in validation:
-                unique_ids([questions.get(image_and_question(sample), sample), sample], key=image_and_question)
-            return train, validation
-        held_out = [self.is_held_out(sample) for sample in train]
-        return (
-            [sample for sample, held in zip(train, held_out, strict=True) if not held],
-            [sample for sample, held in zip(train, held_out, strict=True) if held],
-        )
-
-    def is_held_out(self, sample: Sample) -> bool:
-        """Tells whether a sample of the annotation file is validated on instead of trained on."""
-        return unit_hash(sample.image_id) < self.validation_fraction
-
-    def read_annotations(self, name: str, id_prefix: str) -> list[Sample]:
-        """Returns the samples of one annotation file.
-
-        Raises:
-            BadInputError: If a record is wrong, or none is left.
-        """
-        path = self.root / name
-        folder = image_folder_of(self.root, self.image_folder)
-        positions = count()
-        pictures: dict[str, Path] = {}  # many records are about one picture
-
-        def sample_of(place_and_record: Record) -> Sample | None:
-            where, record = place_and_record
-            name = f"{id_prefix}{next(positions)}/"
-            turns = turns_of(record, where)
-            if not all(turn.answer for turn in turns):
-                if self.skip_empty_answers:
-                    return None
-                raise BadInputError(
-                    f"the answer of {record.get('id')!r:.80} is empty",
-                    where=f"{where}: conversations",
-                    expected="an answer",
-                    hint="repair the record, or set skip_empty_answers",
-                )
-            image_name = text_field(record, "image", where)
-            if image_name not in pictures:
-                pictures[image_name] = resolve_inside(folder, image_name, f"{where}: image")
-            return Sample(
-                id=name + text_field(record, "id", where),
-                image=pictures[image_name],
-                image_id=image_name,
-                turns=turns,
-                tasks=(text_field(record, "task_name", where),) * len(turns),
-                source=where,
-            )
-
-        samples = [sample for sample in made_of_each(json_records(path), sample_of) if sample is not None]
-        if not samples and not are_collected():
-            raise BadInputError("no sample is left", where=str(path), expected="at least one record with an answer")
-        return samples
-
-
-def turns_of(record: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
-    """Returns a record's questions and answers, without the image mark and outer spaces.
-
-    Raises:
-        BadInputError: If people and model do not take turns, or there is not exactly one image mark, in a question.
-    """
-    place = f"{where}: conversations"
-    entries = record.get("conversations")
-    if not isinstance(entries, list) or not entries or len(entries) % 2:
-        raise BadInputError("the conversation is no list of questions and answers", where=place)
-    texts = []
-    for number, entry in enumerate(entries):
-        speaker = ("human", "gpt")[number % 2]
-        if checked_object(entry, place).get("from") != speaker:
-            raise BadInputError(
-                f"entry {number + 1} is from {entry.get('from')!r:.40}", where=place, expected=f"{speaker!r}"
-            )
-        texts.append(text_field(entry, "value", place, may_be_empty=speaker == "gpt"))
-    questions, answers = texts[::2], texts[1::2]
-    marks = [text.count(IMAGE_MARK) for text in texts]
-    if marks[0] != 1 or sum(marks) != 1:
-        raise BadInputError(
-            f"there are {sum(marks)} {IMAGE_MARK} marks for 1 image, {marks[0]} of them in the first question",
-            where=place,
-            expected=f"one {IMAGE_MARK} in the first question",
-        )
-    questions = [question.replace(IMAGE_MARK, "").strip() for question in questions]
-    return tuple(Turn(question, answer.strip()) for question, answer in zip(questions, answers, strict=True))
-
-
-def image_and_question(sample: Sample | Question) -> str:
-    """Returns what makes two samples the same one."""
-    question = sample.turns[0].question if isinstance(sample, Sample) else sample.text
-    return f"{sample.image_id}: {question}"
-
-
-def unit_hash(name: str) -> float:
-    """Returns a number in 0..1 that depends on the name only."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    @override
+    def notes_of(self, source: Source, records: int, said_of_columns: str, maker: RecordSamples) -> Iterator[str]:
+        return notes_of_unusual(source.path.name, records, maker)
 
 
 @dataclass(frozen=True)

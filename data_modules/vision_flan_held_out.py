@@ -20,9 +20,11 @@ from functools import partial
 from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan, unit_hash
+from data_modules.conversations import unit_hash
+from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.mistakes import made_of_each
 from lightning_m2pt.inputs.samples import ImageSource, Question, Sample
 
 
@@ -189,18 +191,24 @@ class VisionFlanHeldOut(BenchmarkDataModule):
         """
         _, held_out = self.tuning_set.read()
         wanted = [sample for sample in held_out if not self.held_out_tasks or sample.tasks[0] in self.held_out_tasks]
-        return [
-            Question(
-                id=sample.id,
-                subtask=sample.tasks[0],
-                text=sample.turns[0].question,
-                target=sample.turns[0].answer,
-                image=only_picture(sample),
-                image_id=sample.image_id,
-                source=sample.source,
-            )
-            for sample in some_of_every_task(wanted, self.questions_per_task)
-        ]
+        return made_of_each(some_of_every_task(wanted, self.questions_per_task), question_of)
+
+
+def question_of(sample: Sample) -> Question:
+    """Returns a record's first question.
+
+    Raises:
+        BadInputError: If it is not about one picture alone.
+    """
+    return Question(
+        id=sample.id,
+        subtask=sample.tasks[0],
+        text=sample.turns[0].question,
+        target=sample.turns[0].answer,
+        image=only_picture(sample),
+        image_id=sample.image_id,
+        source=sample.source,
+    )
 
 
 def some_of_every_task(samples: Sequence[Sample], count: int | None) -> list[Sample]:
@@ -220,9 +228,20 @@ def some_of_every_task(samples: Sequence[Sample], count: int | None) -> list[Sam
 
 
 def only_picture(sample: Sample) -> ImageSource:
-    """Returns the picture of a sample of Vision-Flan, whose records all have one."""
-    (image,) = sample.images
-    return image
+    """Returns the picture of a sample.
+
+    Raises:
+        BadInputError: If it has none or several, or a system text of its own: questions have none.
+    """
+    if len(sample.images) != 1 or sample.system:
+        raise BadInputError(
+            f"the held-out record {sample.id!r:.80} has {len(sample.images)} images"
+            + " and a system text" * bool(sample.system),
+            where=sample.source,
+            expected="one image, and no system text",
+            hint="hold out other records, or tune on this one",
+        )
+    return sample.images[0]
 
 
 def refuse_tuned_questions(held_out: VisionFlanHeldOut, training: Sequence[Sample]) -> None:

@@ -5,7 +5,8 @@ that the next start maps what this one made. Without a folder all of it is in me
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +26,9 @@ from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample
 
 FINGERPRINT = "fingerprint"
-Read: TypeAlias = Callable[[], tuple[Iterable[Sample], Iterable[Sample]]]
-"""Returns the samples of the training and of the validation part."""
+NOTES = "notes"
+Read: TypeAlias = Callable[[], tuple[Iterable[Sample], Iterable[Sample], Sequence[str]]]
+"""Returns the samples of the training and of the validation part, and what is worth knowing of them."""
 
 
 @dataclass
@@ -139,7 +141,9 @@ class IndexedSet:
         return hashlib.sha256(self.states.sizes.tobytes() + self.states.times.tobytes()).hexdigest()
 
 
-def read_or_found(read: Read, identity: dict[str, Any] | None, folder: Path | None) -> tuple[SampleTable, str]:
+def read_or_found(
+    read: Read, identity: dict[str, Any] | None, folder: Path | None
+) -> tuple[SampleTable, str, tuple[str, ...]]:
     """Returns a set's samples, from their index where there is one, and otherwise read and written there.
 
     Args:
@@ -148,24 +152,30 @@ def read_or_found(read: Read, identity: dict[str, Any] | None, folder: Path | No
         folder: Where indexes are kept; None keeps none.
 
     Returns:
-        The samples, and the SHA-256 of all of them but for pictures in memory.
+        The samples, the SHA-256 of all of them but for pictures in memory, and what is worth knowing of them.
 
     Raises:
         BadInputError: What ``read`` raises.
         EnvironmentFailure: If the index cannot be written.
     """
     if identity is None or folder is None:
-        table = SampleTable.packed(*read())
-        return table, digest_of(table)
-    made: list[SampleTable] = []
+        training, validation, notes = read()
+        table = SampleTable.packed(training, validation)
+        return table, digest_of(table), tuple(notes)
+    made: list[tuple[SampleTable, tuple[str, ...]]] = []
 
     def make() -> tuple[dict[str, Any], dict[str, str]] | None:
-        made.append(SampleTable.packed(*read()))
-        in_memory = len(made[0].pictures.in_memory) > 0
-        return None if in_memory or are_collected() else (made[0].arrays(), {})
+        training, validation, notes = read()
+        table = SampleTable.packed(training, validation)
+        made.append((table, tuple(notes)))
+        in_memory = len(table.pictures.in_memory) > 0
+        return None if in_memory or are_collected() else (table.arrays(), {NOTES: json.dumps(notes)})
 
     file = found_or_made(folder, f"samples-{name_of(identity)}", make)
-    return (made[0], digest_of(made[0])) if file is None else (SampleTable.of(file.arrays, file.path), file.digest)
+    if file is None:
+        table, noted = made[0]
+        return table, digest_of(table), noted
+    return SampleTable.of(file.arrays, file.path), file.digest, tuple(json.loads(file.notes[NOTES]))
 
 
 def digest_of(table: SampleTable) -> str:

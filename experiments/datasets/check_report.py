@@ -1,6 +1,5 @@
 """What ``m2pt check`` says of many mistakes: grouped by kind, the first of each kind with their places, all counted."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_modules.base import DataModule, OnPicture, nobody_asks
 from lightning_m2pt.errors import BadInputError, M2PTError
-from lightning_m2pt.inputs.mistakes import mistakes_of
+from lightning_m2pt.inputs.mistakes import PARTICULARS, mistakes_of
 from lightning_m2pt.system.console import OUT
 
 LISTED = 10
 """Mistakes of one kind that are listed; the others are counted."""
-PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\d]\S*")
-"""What differs between two mistakes of one kind: quoted values, paths and numbers."""
 
 
 def mistakes_in(data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.base import DataModule
+from data_modules.mixture import sets_inside
 from experiments.configuration.cli import Experiment
 from experiments.trainer.surface import configured_processes, deciding_settings, split_decides
 from lightning_m2pt.configuration.paths import file_arguments, is_yaml, path_arguments
@@ -39,7 +40,8 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     """
     model, data = experiment.config["model"], experiment.config["data"]
     # What is read counts by its content (`data_fingerprint`), wherever it lies.
-    not_deciding = {*NOT_DECIDING_DATA_KEYS, *path_arguments(type(experiment.data))}
+    kinds = {type(each) for each in sets_inside(experiment.data)}
+    not_deciding = {*NOT_DECIDING_DATA_KEYS, *(name for kind in kinds for name in path_arguments(kind))}
     arguments = data.get("init_args", {})
     not_deciding |= {name for name in file_arguments(type(experiment.data)) if is_yaml(arguments.get(name))}
     if not arguments.get("group_by_length"):

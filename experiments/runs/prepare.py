@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data_modules.instruction import InstructionDataModule
+from data_modules.mixture import sets_inside
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.configuration.cli import Experiment
 from experiments.testbed.manifest import is_complete
@@ -37,7 +38,7 @@ def connect_experiment(experiment: Experiment) -> None:
 
 def render_testbed_if_used(experiment: Experiment) -> None:
     """Renders the testbed's data if a data module reads them; does nothing if they are complete."""
-    roots = [data_module.root for data_module in [experiment.data, *experiment.benchmarks]]
+    roots = [data_module.root for data_module in [*sets_inside(experiment.data), *experiment.benchmarks]]
     if any(is_of_testbed(root) for root in roots) and not is_complete(TESTBED_ROOT, TESTBED_SEED):
         from experiments.testbed import render as testbed  # what draws is imported where something is drawn
 

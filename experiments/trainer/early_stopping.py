@@ -8,7 +8,7 @@ from experiments.trainer.components import components, early_stoppings, is_own
 from lightning_m2pt.errors import BadInputError
 
 METRICS = ("train/loss", "train/gradient_norm", "train/padding", "val/loss", "val/answer_accuracy")
-METRICS_BY_PART = ("train/row_norm/", "train/gradient_row_norm/", "train/loss_of_task/", "score/")
+METRICS_BY_PART = ("train/row_norm/", "train/gradient_row_norm/", "train/loss_of_task/", "train/loss_of_set/", "score/")
 MODES = ("min", "max")
 
 

@@ -3,6 +3,7 @@
 A reader that finds something wrong in one record goes on to the next, and hands over what it found at the end.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ from lightning_m2pt.errors import BadInputError, M2PTError
 
 NAMED = 3
 LONGEST_NAMED = 160
+PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\d]\S*")
+"""What differs between two mistakes of one kind: quoted values, paths and numbers."""
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 COLLECTED: ContextVar[list[BadInputError] | None] = ContextVar("collected", default=None)
@@ -101,6 +104,20 @@ def made_of_each(items: Iterable[Item | BadInputError], make: Callable[[Item], M
     Raises:
         BadInputError: At the end, with the mistakes of all items.
     """
+    made, mistakes = kept_of_each(items, make)
+    refuse(mistakes)
+    return made
+
+
+def kept_of_each(
+    items: Iterable[Item | BadInputError], make: Callable[[Item], Made]
+) -> tuple[list[Made], list[BadInputError]]:
+    """Returns what is made of each item, and the mistakes of those of which nothing can be made.
+
+    Args:
+        items: Records, or the mistakes in their places.
+        make: Raises ``BadInputError`` if the record is wrong.
+    """
     made: list[Made] = []
     mistakes: list[BadInputError] = []
     for item in items:
@@ -112,5 +129,9 @@ def made_of_each(items: Iterable[Item | BadInputError], make: Callable[[Item], M
         except BadInputError as error:
             error.__cause__ = error.__context__ = None  # or every one would keep a stack of frames
             mistakes += mistakes_of(error.with_traceback(None))
-    refuse(mistakes)
-    return made
+    return made, mistakes
+
+
+def kind_of(what: str) -> str:
+    """Returns a mistake's sentence without what differs between two of its kind."""
+    return PARTICULARS.sub("...", what)

@@ -11,6 +11,9 @@ from lightning_m2pt.inputs.encoded_picture import EncodedPicture
 ImageSource: TypeAlias = Path | EncodedPicture | numpy.ndarray
 """A picture to open: a file, a place in another file, or an array (H, W, 3) or (H, W) of uint8 (CIFAR, MNIST)."""
 
+SET_MARK = "::"
+"""What stands between a set's name and a task's, where a mixture of sets is tuned on: ``SET::TASK``."""
+
 
 @dataclass(frozen=True)
 class Turn:

@@ -5,6 +5,9 @@ an epoch covers positions s*B to (s+1)*B of its order, B samples over all device
 epoch is dropped. Within a step, micro-batch j of rank r is a contiguous chunk, so 1 device x 8, 4 micro-batches x 2
 and 2 devices x 4 train on the same samples.
 
+A set may be a mixture: then an epoch takes so many samples of each of its parts. A part's samples come in passes, one
+permutation after the other, and an epoch goes on where the one before it stopped: all of them come equally often.
+
 Steps may be grouped by length, so that little is padded: the samples of some steps in a row are sorted together and
 cut into steps again, whose order is drawn anew. All of this is a function of seed, epoch and lengths alone.
 """
@@ -29,9 +32,59 @@ def epoch_order(seed: int, epoch: int, size: int) -> numpy.ndarray:
     Philox is counter based and specified bit by bit, so the order is the same on every machine and numpy version
     that keeps ``Generator.permutation``; the test suite holds golden values.
     """
-    key = numpy.array([seed % 2**64, epoch], dtype=numpy.uint64)
-    generator = numpy.random.Generator(numpy.random.Philox(key=key))
+    return permutation_of(seed, epoch, size, 0)
+
+
+def permutation_of(seed: int, number: int, size: int, stream: int) -> numpy.ndarray:
+    """Returns a (size,) int64 permutation; those of different streams have no random number in common.
+
+    Args:
+        seed: Decides it, together with the two numbers.
+        number: Which of a stream's permutations, below 2**64.
+        size: How many positions.
+        stream: Which stream; the order of epochs is stream 0.
+    """
+    key = numpy.array([seed % 2**64, number], dtype=numpy.uint64)
+    counter = numpy.array([0, 0, 0, stream], dtype=numpy.uint64)
+    generator = numpy.random.Generator(numpy.random.Philox(key=key, counter=counter))
     return generator.permutation(size)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What an epoch takes of every part of a mixture, whose samples stand one part behind the other.
+
+    Attributes:
+        sizes: Samples of every part.
+        taken: How many of them an epoch takes, more or fewer than there are.
+    """
+
+    sizes: tuple[int, ...]
+    taken: tuple[int, ...]
+
+    def positions(self, seed: int, epoch: int) -> numpy.ndarray:
+        """Returns (sum of ``taken``,) int64: the samples of one epoch, part by part."""
+        parts = []
+        begin = 0
+        for part, (size, taken) in enumerate(zip(self.sizes, self.taken, strict=True)):
+            first, last = epoch * taken, (epoch + 1) * taken
+            passes = range(first // size, -(-last // size))
+            order = [permutation_of(seed, number, size, part + 1) for number in passes]
+            if order:
+                parts.append(begin + numpy.concatenate(order)[first - passes.start * size :][:taken])
+            begin += size
+        return numpy.concatenate(parts)
+
+
+def samples_of_epoch(size: int | Shares) -> int:
+    """Returns how many samples an epoch takes, those that fill no whole step included."""
+    return size if isinstance(size, int) else sum(size.taken)
+
+
+def order_of(seed: int, epoch: int, size: int | Shares) -> numpy.ndarray:
+    """Returns the samples of one epoch in order, int64: all of them, or of a mixture what it takes of each part."""
+    order = epoch_order(seed, epoch, samples_of_epoch(size))
+    return order if isinstance(size, int) else size.positions(seed, epoch)[order]
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as the object it is: its array has no hash
@@ -68,15 +121,15 @@ class EpochLimit:
 
 @lru_cache(maxsize=2)
 def samples_of_steps(
-    seed: int, epoch: int, size: int, batch_size: int, groups: LengthGroups | None = None
+    seed: int, epoch: int, size: int | Shares, batch_size: int, groups: LengthGroups | None = None
 ) -> numpy.ndarray:
     """Returns which samples every optimizer step of an epoch sees, (steps, batch size) int64; read it only.
 
     With groups the samples of a step are in falling order of length, equal ones in the epoch's order, so that every
     contiguous chunk of a step is even. The last group may have fewer steps.
     """
-    steps = size // batch_size
-    rows = epoch_order(seed, epoch, size)[: steps * batch_size].reshape(steps, batch_size)
+    steps = samples_of_epoch(size) // batch_size
+    rows = order_of(seed, epoch, size)[: steps * batch_size].reshape(steps, batch_size)
     if groups is None:
         return rows
     parts = []
@@ -130,7 +183,7 @@ class OrderedSampler(Sampler[int]):
     """Yields one rank's positions of one epoch, micro-batch after micro-batch.
 
     Args:
-        size: Number of samples in the training set.
+        size: Number of samples in the training set; of a mixture what an epoch takes of its parts.
         seed: Decides the order, together with the epoch.
         batch_size: Samples of one optimizer step over all devices.
         micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
@@ -145,7 +198,7 @@ class OrderedSampler(Sampler[int]):
 
     def __init__(
         self,
-        size: int,
+        size: int | Shares,
         seed: int,
         batch_size: int,
         micro_batch_size: int | None = None,
@@ -157,10 +210,11 @@ class OrderedSampler(Sampler[int]):
         self.size = size
         self.seed = seed
         self.batch_size = batch_size
-        self.micro_batch_size = checked_micro_batch_size(batch_size, micro_batch_size, world_size, size)
+        count = samples_of_epoch(size)
+        self.micro_batch_size = checked_micro_batch_size(batch_size, micro_batch_size, world_size, count)
         self.micro_batches_per_step = batch_size // (self.micro_batch_size * world_size)
-        self.epochs = epochs or EpochLimit(size // batch_size)
-        self.steps_per_epoch = min(self.epochs.steps, size // batch_size)
+        self.epochs = epochs or EpochLimit(count // batch_size)
+        self.steps_per_epoch = min(self.epochs.steps, count // batch_size)
         self.rank = rank
         self.world_size = world_size
         self.groups = groups

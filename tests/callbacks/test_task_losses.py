@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.logged_once import LoggedOnce
 from callbacks.loggers import METRICS_FILE, StepMetrics
-from callbacks.task_loss import TaskLosses
+from callbacks.task_loss import TaskLosses, by_metric, by_set
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.testing.random_backbone import IMAGE_SIZE, VOCABULARY, random_backbone
@@ -81,3 +81,13 @@ def test_every_tasks_loss_is_that_of_its_turns(tmp_path: Path, steps: int) -> No
         for task in TASKS[0]:
             mean = sum(losses[task] for losses in window) / len(window)
             assert float(row[f"train/loss_of_task/{task}"]) == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_mixtures_sets_are_added_up_and_keep_their_tasks() -> None:
+    sums = {"one::count": (6.0, 3), "one::shape": (1.0, 2), "two::two": (4.0, 8), "count": (5.0, 1)}
+    assert by_set(sums) == {"train/loss_of_set/one": (7.0, 5), "train/loss_of_set/two": (4.0, 8)}
+    assert by_metric(sums) == {
+        "train/loss_of_task/one/count": (6.0, 3),
+        "train/loss_of_task/one/shape": (1.0, 2),
+        "train/loss_of_task/count": (5.0, 1),
+    }

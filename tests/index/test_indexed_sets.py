@@ -271,7 +271,7 @@ def test_small_sets_keep_nothing_and_large_ones_do_so_in_the_users_cache(root: P
 
 def test_a_set_with_a_mistake_leaves_no_index(root: Path) -> None:
     records = json.loads((root / ANNOTATION).read_text())
-    records[2]["task_name"] = 3
+    records[2]["task_name"] = []
     (root / ANNOTATION).write_text(json.dumps(records))
     for _ in range(2):
         with pytest.raises(BadInputError, match="task_name"):
