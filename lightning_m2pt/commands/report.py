@@ -6,8 +6,9 @@ from pathlib import Path
 from lightning_m2pt.commands.parsers.report import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.score import named_rule
+from lightning_m2pt.report.tables.details import detail_tables
 from lightning_m2pt.report.tables.formats import formatted
-from lightning_m2pt.report.tables.groups import detail_tables, score_report
+from lightning_m2pt.report.tables.groups import score_report
 from lightning_m2pt.report.tables.published import PAPER, paper_report
 from lightning_m2pt.runs.evaluated import Group, find_run_folders, grouped, read_run
 from lightning_m2pt.system.atomic_files import write_atomically

@@ -23,7 +23,7 @@ def argument_parser() -> VerbParser:
     )
     parser.add_argument("--format", choices=FORMAT_NAMES, default=TERMINAL)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
-    parser.add_argument("--details", action="store_true", help="MME per subtask, POPE per split and overall")
+    parser.add_argument("--details", action="store_true", help="MME and other sets per subtask, POPE per split")
     parser.add_argument(
         "--against",
         metavar="paper|RUN",

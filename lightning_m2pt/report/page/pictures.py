@@ -17,6 +17,10 @@ from lightning_m2pt.system.checkout import checkout_module
 
 EVALUATION_SETS = "experiments.datasets.evaluation_sets"
 """The module that knows every set's data module; a report without a checkout has no pictures of questions."""
+OWN_SETS = "data_modules.questions"
+"""The module that reads sets without a class of their own."""
+PLACES = ("root", "file", "image_root")
+"""Arguments of a set that say where it lies."""
 
 SMALL = 160
 """Pictures of at most so many pixels a side are kept as they are; the page enlarges them."""
@@ -61,9 +65,18 @@ def arguments_of(configured: Sequence[Any], benchmark: str) -> dict[str, Any]:
     """
     for entry in (one for one in configured if isinstance(one, dict)):
         path, arguments = entry.get("class_path"), entry.get("init_args")
-        if isinstance(path, str) and isinstance(arguments, dict) and path.split(".")[-2:-1] == [benchmark]:
+        if not isinstance(path, str) or not isinstance(arguments, dict):
+            continue
+        name = own_name(arguments) if path.startswith(f"{OWN_SETS}.") else path.rpartition(".")[0].rpartition(".")[2]
+        if name == benchmark:
             return arguments
     raise BadInputError("the run's configuration does not have the set", where=benchmark)
+
+
+def own_name(arguments: Mapping[str, Any]) -> str:
+    """Returns what a set of questions of one's own is called: its name, or its file's."""
+    file = Path(str(arguments.get("file")))
+    return str(arguments.get("name") or (file.name if file.is_dir() else file.stem))
 
 
 def pictures_of_set(
@@ -74,24 +87,39 @@ def pictures_of_set(
     Raises:
         BadInputError: If the set is not there, or not the one that was answered.
     """
-    root = next((place for one in roots if (place := one / str(arguments.get("root"))).is_dir()), None)
-    if root is None:
-        raise BadInputError(f"{arguments.get('root')} is not here", where=benchmark)
+    places = {key: str(place_of(arguments[key], benchmark, roots)) for key in PLACES if arguments.get(key) is not None}
+    if not places:
+        raise BadInputError("the run's configuration does not say where it is", where=benchmark)
     # They import torch: only where there are pictures.
     from lightning_m2pt.inputs.images import open_image
 
-    known = checkout_module(EVALUATION_SETS, benchmark).EVALUATION_SETS
+    if "file" in places:
+        known = {benchmark: checkout_module(OWN_SETS, benchmark).Questions}
+    else:
+        known = checkout_module(EVALUATION_SETS, benchmark).EVALUATION_SETS
     if benchmark not in known:
         raise BadInputError("not one of the evaluation sets", where=benchmark)
-    data = known[benchmark](**{**arguments, "root": str(root)})
+    data = known[benchmark](**{**arguments, **places})
     if data.data_revision != run.sets[benchmark].answered.header["data_revision"]:
-        raise BadInputError("the data are not those that were asked", where=str(root))
+        raise BadInputError("the data are not those that were asked", where=next(iter(places.values())))
     wanted = set(ids)
     return {
         question.id: small_png(open_image(question.image, question.source))
         for question in data.questions()
         if question.id in wanted
     }
+
+
+def place_of(text: object, benchmark: str, roots: Sequence[Path]) -> Path:
+    """Returns where a file or folder of the configuration is.
+
+    Raises:
+        BadInputError: If it is not there.
+    """
+    place = next((place for one in roots if (place := one / str(text)).exists()), None)
+    if place is None:
+        raise BadInputError(f"{text} is not here", where=benchmark)
+    return place
 
 
 def small_png(picture: Image.Image) -> bytes:

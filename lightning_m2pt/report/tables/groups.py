@@ -27,8 +27,6 @@ from lightning_m2pt.report.tables.size_notes import size_notes
 from lightning_m2pt.runs.evaluated import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
 
 AT_CHANCE = " *"
-DETAILED_SETS = ("mme", "pope")
-"""Sets whose parts are published numbers of their own."""
 
 COLUMNS = (
     Column("set"),
@@ -358,43 +356,3 @@ def zero_shot_notes(groups: Sequence[Group]) -> list[str]:
 def most_shots(group: Group) -> int:
     """Returns how many worked examples stood before a group's questions, at most."""
     return max(evaluated.shots for run in group.runs for evaluated in run.sets.values())
-
-
-def detail_tables(groups: Sequence[Group]) -> list[ReportTable]:
-    """Returns MME's numbers per subtask and POPE's per split and overall, one table a set."""
-    return [
-        table
-        for benchmark in DETAILED_SETS
-        if (table := detail_table(benchmark, [group for group in groups if group.scores(benchmark)])) is not None
-    ]
-
-
-def detail_table(benchmark: str, groups: Sequence[Group]) -> ReportTable | None:
-    """Returns one set's numbers by part, means over seeds; None if no group has the set."""
-    rows, records = [], []
-    tables = [(group, part) for group in groups for part in group.scores(benchmark)[0].table]
-    keys = list(dict.fromkeys(key for group, part in tables for key in group.scores(benchmark)[0].table[part]))
-    for group, part in tables:
-        numbers = {
-            key: mean_and_deviation([score.table[part][key] for score in group.scores(benchmark)])[0]
-            if key in group.scores(benchmark)[0].table[part]
-            else None
-            for key in keys
-        }
-        rule = group.scores(benchmark)[0].rule
-        rows.append((part, group.name, rule, *(part_text(key, value) for key, value in numbers.items())))
-        records.append({"set": benchmark, "part": part, "run": group.name, "rule": rule, **numbers})
-    if not rows:
-        return None
-    columns = [Column("part"), Column("run", is_setting=True), Column("rule", is_setting=True)]
-    columns += [Column(key.replace("_", " "), is_number=True) for key in keys]
-    return ReportTable(f"{benchmark} by part; shares in percent", columns, rows, records)
-
-
-def part_text(key: str, value: float | None) -> str:
-    """Returns a part's number: points as they are, counts whole, shares in percent."""
-    if value is None:
-        return ""
-    if key in ("n", "maximum"):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if key == "score" else f"{100 * value:.1f}"
