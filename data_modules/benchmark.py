@@ -13,6 +13,9 @@ from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
 from data_modules.instruction import SampleDataset
 from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, names_of, planned_batches
 from data_modules.sample_rows import layouts_of_samples, rows_of_samples
+from lightning_m2pt.answering.asked_set import AskedSet
+from lightning_m2pt.answering.decoding import GreedyAnswering
+from lightning_m2pt.answering.score_metric import ScoreMetric
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import are_collected, refuse
@@ -22,6 +25,7 @@ from lightning_m2pt.inputs.samples import Question, Sample
 from lightning_m2pt.inputs.templates import IMAGE_MARK
 from lightning_m2pt.metrics.choice_letter import MOST_CHOICES, letters_of, plain
 from lightning_m2pt.metrics.known_sizes import Revision
+from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.sample_order import SampleLoader
 
 T = TypeVar("T")
@@ -156,6 +160,15 @@ class BenchmarkDataModule(DataModule):
         """
         self.connect_to_module()
         image_bytes(self.questions())
+        module = self.trainer.lightning_module if self.trainer is not None and stage in ("predict", "test") else None
+        if isinstance(module, TuningModule):
+            module.asked = self.asked_by_trainer()
+
+    def asked_by_trainer(self) -> AskedSet:
+        """Returns how a Trainer's ``predict`` and ``test`` answer and score the set: greedily, by its default rule."""
+        header = {"benchmark": self.name, "classes": self.classes, "default_rule": self.rules[0]}
+        answering = GreedyAnswering(self.processor, self.max_new_tokens, self.template)
+        return AskedSet(answering, ScoreMetric(header, self.questions()))
 
     def check_lengths(self, run_rows: RunRows, maximum_rows: int) -> None:
         """Looks whether the longest question, its examples and all pictures fit into the language model.

@@ -13,7 +13,6 @@ from experiments.datasets.check_sets import check_sets
 from experiments.datasets.evaluation_sets import default_data_root
 from experiments.runs.lengths import check_question_lengths, check_sample_lengths
 from experiments.runs.prepare import connect_experiment, refuse_tuned_benchmarks
-from experiments.trainer.proven_strategies import configured_names, refuse_unproven_strategy
 from experiments.trainer.surface import refuse_endless
 from experiments.trainer.whole_steps import check_limits
 from lightning_m2pt.backbones.decoders.reference import notice_of_reference
@@ -22,6 +21,7 @@ from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import say
+from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
 
 OWN_FLAGS = {VERIFY, DECODE}
 NAMES = re.compile(r"\w+(,\w+)*")

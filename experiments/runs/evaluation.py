@@ -296,6 +296,8 @@ def answer(
                 "same command goes on, but for --force, which starts over"
             )
             raise
+        finally:
+            model.answering = None  # a Trainer's own predict asks as its set says
     still_alone()
     partial.finish([question.id for question in questions])
     near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)

@@ -11,11 +11,12 @@ from experiments.configuration.environment import refuse_trainer_variables
 from experiments.runs import tuning
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.loading import load_run
-from experiments.runs.objects import experiment_of_objects
+from experiments.runs.objects import LARGEST_SEED, experiment_of_objects, refuse_number
 from experiments.runs.prepare import connect_experiment, require_benchmarks
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.runs.loading import ADAPTER
 from lightning_m2pt.tuning.module import TuningModule, is_built
 
 
@@ -56,11 +57,42 @@ def fit(
         EnvironmentFailure: If the folder cannot be written.
     """
     refuse_trainer_variables(os.environ)
-    refuse_built(model)
+    refuse_number("seed", seed, 0, LARGEST_SEED)
+    refuse_number("save_every_n_steps", save_every_n_steps, 1)
+    refuse_number("validate_every_n_steps", validate_every_n_steps, 0)
     experiment = experiment_of_objects(
         model, data, (), trainer, Path(folder), seed, save_every_n_steps, validate_every_n_steps
     )
-    return tuning.fit(experiment, force=force, folder=Path(folder))
+    refuse_built(model)
+    try:
+        return tuning.fit(experiment, force=force, folder=Path(folder))
+    finally:
+        data.set_order_seed(None)  # the next run with these data has a seed of its own
+
+
+def save(model: TuningModule, data: InstructionDataModule, folder: str | Path) -> Path:
+    """Saves the adapter of a module that ``trainer.fit(model, data)`` has tuned, as ``m2pt fit`` saves it.
+
+    Args:
+        model: As it is now.
+        data: What it was tuned on: the adapter says in which template.
+        folder: A folder; the adapter goes into ``adapter`` within, where ``m2pt`` and ``evaluate`` look for it.
+
+    Returns:
+        The adapter's folder.
+
+    Raises:
+        BadInputError: If nothing is loaded, or what was saved does not read back.
+    """
+    experiment = experiment_of_objects(model, data, (), {}, Path(folder), 0, 1)
+    if not is_built(model.method):
+        raise BadInputError(
+            "nothing has been tuned yet", where="model", expected="a module that a Trainer's fit was given"
+        )
+    experiment.seed = data.seed()
+    steps = model.trainer.global_step
+    tuning.save_tuned(experiment, Path(folder) / ADAPTER, steps)
+    return Path(folder) / ADAPTER
 
 
 def evaluate(

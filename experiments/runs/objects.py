@@ -51,7 +51,7 @@ def experiment_of_objects(
         BadInputError: If something is none of these, or the settings do not fit together.
     """
     values, objects = trainer_values(trainer)
-    refuse_other_kinds(model, data, seed, save_every_n_steps, validate_every_n_steps)
+    refuse_other_kinds(model, data)
     plain = {**values.as_dict(), **{key: described(value) for key, value in objects.items()}}
     check_trainer(plain)
     refuse_two_intervals({INTERVAL: validate_every_n_steps, "trainer": plain})
@@ -87,7 +87,7 @@ def experiment_of_objects(
     )
 
 
-def refuse_other_kinds(model: Any, data: Any, seed: Any, save_every_n_steps: Any, validate_every_n_steps: Any) -> None:
+def refuse_other_kinds(model: Any, data: Any) -> None:
     """Looks whether what Python hands over is of its kind.
 
     Raises:
@@ -98,17 +98,23 @@ def refuse_other_kinds(model: Any, data: Any, seed: Any, save_every_n_steps: Any
             raise BadInputError(
                 f"a {type(value).__name__} is given", where=name, expected=f"a {kind.__module__}.{kind.__name__}"
             )
-    for name, value, least, most in (
-        ("seed", seed, 0, LARGEST_SEED),
-        ("save_every_n_steps", save_every_n_steps, 1, 0),
-        (INTERVAL, validate_every_n_steps, 0, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least or (most and value > most):
-            raise BadInputError(
-                f"{value!r:.40} does not fit",
-                where=name,
-                expected=f"a whole number, {least} or more" + f", at most {most}" * bool(most),
-            )
+
+
+def refuse_number(name: str, value: Any, least: int, most: int = 0) -> None:
+    """Refuses what is no whole number of a range.
+
+    Args:
+        name: What it is called.
+        value: What is given.
+        least: The smallest that fits.
+        most: The largest that fits; 0 for no limit.
+
+    Raises:
+        BadInputError: If it does not fit.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most and value > most):
+        expected = f"a whole number, {least} or more" + f", at most {most}" * bool(most)
+        raise BadInputError(f"{value!r:.40} does not fit", where=name, expected=expected)
 
 
 def trainer_values(trainer: Any) -> tuple[Namespace, dict[str, Any]]:

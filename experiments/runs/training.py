@@ -35,12 +35,12 @@ from experiments.trainer.best_adapter import refuse_unmeasured_scores
 from experiments.trainer.components import acting_components, refuse_cluster
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.interval import with_interval
-from experiments.trainer.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 from experiments.trainer.surface import configured_processes, split_decides
 from experiments.trainer.whole_steps import check_limits, limit_validation
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.system.launch import check_launch, check_node, check_variables
+from lightning_m2pt.tuning.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,

@@ -29,7 +29,6 @@ from experiments.runs.training import checkpoints_folder, prepared_trainer, tuni
 from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
-from experiments.trainer.proven_strategies import configured_names, refuse_unproven_strategy
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.report.tables.contamination import TASKS
@@ -45,6 +44,7 @@ from lightning_m2pt.storage.run_record import (
 )
 from lightning_m2pt.system.console import is_main_process, log_file, say
 from lightning_m2pt.tuning.positions import run_rows
+from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
 
 MEMORY = "peak_memory_bytes"
 
@@ -158,7 +158,7 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float, *,
     It is if it took all its steps, or a callback ended it early; not if its time was over before the last validation.
     """
     steps = trainer.global_step
-    save(experiment, run / ADAPTER, steps)
+    save_tuned(experiment, run / ADAPTER, steps)
     keep_best(experiment, run, trainer)
     planned, stopped_by = int(trainer.estimated_stepping_batches), stop_reason(trainer)
     if out_of_time or (steps < planned and stopped_by is None):
@@ -180,11 +180,11 @@ def keep_best(experiment: Experiment, run: Path, trainer: Trainer) -> None:
         if isinstance(best, BestAdapter):
             chosen = best.chosen(trainer.global_step)
             if best.tensors:
-                save(experiment, run / BEST, best.step, chosen, best.tensors)
+                save_tuned(experiment, run / BEST, best.step, chosen, best.tensors)
             update_run_record(run, BEST_ADAPTER, {**chosen, "evaluated": best.evaluated})
 
 
-def save(
+def save_tuned(
     experiment: Experiment,
     folder: Path,
     steps: int,

@@ -28,6 +28,7 @@ from callbacks.prompt_statistics import PromptStatistics
 from experiments.trainer.described import Described
 from experiments.trainer.logger_settings import class_at, refuse_logger_arguments
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.tuning.refused_callbacks import REFUSED_CALLBACKS
 
 
 class Effect(Enum):
@@ -57,31 +58,17 @@ EFFECTS: dict[type, Effect] = {
 }
 """What is known to be right, these very classes."""
 
-AVERAGES = ("its average is of the whole model and in no checkpoint", "the tuned tensors as they are")
 IS_THERE = ("it is part of every run, and made by the command itself", "the callbacks that are not there already")
 NOTHING = ("it does nothing by itself", "a class that is made of it")
 OUR_CHECKPOINTS = ("a run's checkpoints are written by its own callback", "--save_every_n_steps")
 PRECISION = ("the precision is a setting of the Trainer here", "--trainer.precision, or model.backbone.dtype")
 
 REFUSED: dict[type, tuple[str, str]] = {
-    lightning_callbacks.BaseFinetuning: ("it decides what is trained", "model.method, which decides that"),
+    **REFUSED_CALLBACKS,
     lightning_callbacks.BasePredictionWriter: ("a run predicts nothing", "`m2pt predict`, which writes a file"),
-    lightning_callbacks.BatchSizeFinder: ("it changes how a step is split", "data.batch_size and micro_batch_size"),
     lightning_callbacks.Checkpoint: OUR_CHECKPOINTS,
-    lightning_callbacks.GradientAccumulationScheduler: (
-        "it would add up whole optimizer steps, and their losses",
-        "data.batch_size samples a step, in micro-batches of data.micro_batch_size",
-    ),
     lightning_callbacks.LambdaCallback: ("it calls any function by its name", "a class of your own"),
-    lightning_callbacks.LearningRateFinder: ("it trains before the run does", "`m2pt sweep`, which searches rates"),
-    lightning_callbacks.ModelPruning: ("it puts other tensors in place of the tuned ones", "no pruning"),
-    lightning_callbacks.SpikeDetection: (
-        "the batches that it leaves out come again in a resumed run",
-        "the gradient check of every run, which stops at what is not finite",
-    ),
-    lightning_callbacks.StochasticWeightAveraging: AVERAGES,
     lightning_callbacks.ThroughputMonitor: ("it takes a function", "the progress bar, which shows samples per second"),
-    lightning_callbacks.WeightAveraging: AVERAGES,
     ClusterEnvironment: ("nobody here knows which of its processes is the first", "torchrun, srun, or no launcher"),
     lightning_plugins.CheckpointIO: OUR_CHECKPOINTS,
     lightning_plugins.LayerSync: ("the frozen models have nothing to synchronise", "no such plug-in"),

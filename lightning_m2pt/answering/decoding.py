@@ -17,7 +17,7 @@ from lightning_m2pt.inputs.processing import Processor
 AnsweringMethod = Literal["greedy", "likelihood_sum", "likelihood_mean"]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning rebuilds what `predict` returns, field by field
 class Answer:
     """What a model answers to one question.
 

@@ -93,6 +93,36 @@ def write_checkpoint(checkpoints_dir: Path, step: int, checkpoint: dict[str, Any
     return folder
 
 
+def write_folder(folder: Path, checkpoint: dict[str, Any]) -> None:
+    """Writes a checkpoint under a name of somebody's own, verifies it, and leaves all others alone.
+
+    Args:
+        folder: Its folder; one that is there is replaced once the new one is complete.
+        checkpoint: The state; see ``state_codec`` for what it may hold.
+
+    Raises:
+        EnvironmentFailure: If it cannot be written.
+        TypeError: If the state holds something that is neither text, number, container nor tensor.
+    """
+    tensors, text = encode_state(checkpoint)
+    files = {TENSOR_FILE: safetensors.torch.save(tensors), TEXT_FILE: text.encode()}
+    draft, replaced = (folder.with_name(f".{stage}-{os.getpid()}-{folder.name}") for stage in ("writing", "replaced"))
+    try:
+        draft.mkdir(parents=True)
+        _write_files(draft, int(checkpoint["global_step"]), files)
+        if (problem := damage(draft)) is not None:
+            raise OSError(f"it does not read back ({problem})")
+        if os.path.lexists(folder):
+            folder.rename(replaced)
+        draft.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise cannot_write(folder, sum(map(len, files.values())), error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Returns the state in a checkpoint's folder, its tensors on the CPU.
 

@@ -18,6 +18,7 @@ from lightning_m2pt.storage.checkpoint_content import LOOP_STATE
 from lightning_m2pt.tuning.sample_order import ResumableLoader
 
 BATCHES, STEPPED = "epoch_loop.batch_progress", "_batches_that_stepped"
+EPOCHS, VALIDATED = "epoch_progress", "epoch_loop.val_loop.batch_progress"
 
 
 def recount_micro_batches(checkpoint: dict[str, Any], micro_batches_per_step: int) -> None:
@@ -26,8 +27,12 @@ def recount_micro_batches(checkpoint: dict[str, Any], micro_batches_per_step: in
     Only counters of micro-batches depend on the split; how many there were per step follows from their number and that
     of the steps, as every step of a run has the same.
 
+    A Trainer's own callbacks also save at the end of an epoch, after a validation or after the run. Counters then say
+    that the epoch is over, while the samples stand at its end: Lightning goes on in the middle of the next one. They
+    are set back to the step, and the epoch ends once more.
+
     Args:
-        checkpoint: A state noted right after an optimizer step.
+        checkpoint: A state between two optimizer steps.
         micro_batches_per_step: Micro-batches that a device accumulates for one optimizer step now.
 
     Raises:
@@ -43,6 +48,20 @@ def recount_micro_batches(checkpoint: dict[str, Any], micro_batches_per_step: in
         # All four alike: Lightning then neither takes the last batch for unfinished nor ends the epoch without its end.
         progress[period] = dict.fromkeys(progress[period], done * micro_batches_per_step)
     fit_loop[LOOP_STATE][STEPPED] = steps
+    for counts in fit_loop.get(EPOCHS, {}).values():
+        counts["processed"] = counts["completed"] = counts["ready"] - 1
+    for counts in fit_loop.get(VALIDATED, {}).values():
+        if isinstance(counts, dict):
+            counts.update(dict.fromkeys(counts, 0))
+
+
+def is_before_validation(checkpoint: dict[str, Any]) -> bool:
+    """Tells whether a checkpoint was made right after a step, before what follows it; to be asked before it is changed.
+
+    Whatever saves in ``on_train_batch_end`` does. After a validation or an epoch's end nothing of it is made again.
+    """
+    counts = checkpoint["loops"]["fit_loop"][BATCHES]["total"]
+    return bool(counts["completed"] < counts["processed"])
 
 
 def open_finished_loop(trainer: Trainer) -> None:
@@ -60,7 +79,7 @@ def close_finished_loop(trainer: Trainer) -> None:
 
 
 def repeat_what_follows_the_step(trainer: Trainer) -> bool:
-    """Makes a resumed run do what is due after the checkpoint's step; call it in ``on_train_start``.
+    """Makes a resumed run do what is due after the checkpoint's step; call it in ``on_train_start``, once or twice.
 
     That is its validation: a checkpoint holds the state before it, and validating once more gives the same numbers,
     while one that a kill cut off would be lost. And it is the end of the epoch.
@@ -72,17 +91,7 @@ def repeat_what_follows_the_step(trainer: Trainer) -> bool:
         BadInputError: If the loops and the training loader are at different places of the epoch.
     """
     fit_loop, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    # A run that is as long as its epochs asks for its loader before the checkpoint is read, to count their steps, and
-    # Lightning hands a loader its state when it is made and never again.
-    fit_loop._load_combined_loader_states()
-    loader, counted = trainer.train_dataloader, loop.batch_progress.current.ready
-    if isinstance(loader, ResumableLoader):
-        begun, given = trainer.current_epoch, loader.state_micro_batches
-        if (loader.state_epoch, given) != (begun, counted):
-            raise mixed_splits(
-                f"the steps are at micro-batch {counted} of epoch {begun}, "
-                f"the samples at micro-batch {given} of epoch {loader.state_epoch}"
-            )
+    refuse_other_place(trainer)
     fetcher = fit_loop._data_fetcher
     if fetcher is None:
         return False
@@ -90,13 +99,33 @@ def repeat_what_follows_the_step(trainer: Trainer) -> bool:
         fetcher.done = True  # a loader that is cut short (limit_train_batches) would give one batch more
     if not loop._should_check_val_fx(fetcher):
         return False
-    loop._batches_that_stepped -= 1  # numbers of the step's validation stand in the step's row
-    loop.val_loop.restarting = False
-    loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
-    trainer.validating = True
-    loop.val_loop.setup_data()
-    trainer.training = True
+    if loop.val_loop._restart_stage != RestartStage.RESTARTED_MID_EVALUATION:
+        loop._batches_that_stepped -= 1  # numbers of the step's validation stand in the step's row
+        loop.val_loop.restarting = False
+        loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+        trainer.validating = True
+        loop.val_loop.setup_data()
+        trainer.training = True
     return not loop.val_loop.skip
+
+
+def refuse_other_place(trainer: Trainer) -> None:
+    """Compares where a resumed run's steps are with where its samples are; call it in ``on_train_start``.
+
+    Raises:
+        BadInputError: If the loops and the training loader are at different places of the epoch.
+    """
+    # A run that is as long as its epochs asks for its loader before the checkpoint is read, to count their steps, and
+    # Lightning hands a loader its state when it is made and never again.
+    trainer.fit_loop._load_combined_loader_states()
+    loader, counted = trainer.train_dataloader, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    if isinstance(loader, ResumableLoader):
+        begun, given = trainer.current_epoch, loader.state_micro_batches
+        if (loader.state_epoch, given) != (begun, counted):
+            raise mixed_splits(
+                f"the steps are at micro-batch {counted} of epoch {begun}, "
+                f"the samples at micro-batch {given} of epoch {loader.state_epoch}"
+            )
 
 
 def mixed_splits(what: str) -> BadInputError:

@@ -1,13 +1,16 @@
 """The LightningModule: a frozen backbone, a method, and the steps of training and answering."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from lightning_m2pt.answering.asked_set import AskedSet
 from lightning_m2pt.answering.decoding import Answer, Answering
 from lightning_m2pt.backbones.base import Attachment, Backbone
 from lightning_m2pt.backbones.shortcuts import Shortcuts
@@ -16,8 +19,15 @@ from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.storage.checkpoint_content import check_content
+from lightning_m2pt.tuning.loop_counters import (
+    is_before_validation,
+    recount_micro_batches,
+    refuse_other_place,
+    repeat_what_follows_the_step,
+)
 from lightning_m2pt.tuning.losses import SupervisedRows, TaskLoss, supervised_rows
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
+from lightning_m2pt.tuning.own_trainer import check_trainer, refuse_part_of_a_step, write_no_pickles
 from lightning_m2pt.tuning.positions import refuse_without_room
 from lightning_m2pt.tuning.self_test import Use, refuse_unless_like_library
 from lightning_m2pt.tuning.trained_parameters import assert_same_set, freeze_all_but_declared, trained_parameters
@@ -63,7 +73,9 @@ class TuningModule(LightningModule):
         self.validation_accuracy = MeanMetric()
         self.answering: Answering | None = None
         self.chosen: dict[str, Any] | None = None
+        self.asked: AskedSet | None = None
         self._step_loss = 0.0
+        self._goes_on: Literal["", "at the step", "behind its validation"] = ""
         self._compared: tuple[Attachment | None, set[Use]] = None, set()
 
     def check(self) -> None:
@@ -75,6 +87,17 @@ class TuningModule(LightningModule):
         self.method.check(self.backbone.shape)
         refuse_without_room(self.backbone.shape, self.method)
         self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts())
+
+    def setup(self, stage: str) -> None:
+        """Looks at the Trainer, whoever made it, and at what fits together, before weights are loaded.
+
+        Raises:
+            BadInputError: If something would train or measure otherwise than it says.
+        """
+        if stage == "fit":
+            self.check()
+            check_trainer(self.trainer)
+        write_no_pickles(self.trainer)
 
     def configure_model(self) -> None:
         """Loads the frozen weights, makes the method's tensors and attaches them; does nothing where that is done.
@@ -116,11 +139,24 @@ class TuningModule(LightningModule):
         self.compare_with_library("training")
         self.train()
 
+    def on_train_start(self) -> None:
+        """Looks whether epochs end with a step, and a resumed run is where its samples are."""
+        refuse_part_of_a_step(self.trainer)
+        if self._goes_on == "at the step":
+            repeat_what_follows_the_step(self.trainer)
+        elif self._goes_on:
+            refuse_other_place(self.trainer)
+        self._goes_on = ""
+
     def on_validation_start(self) -> None:
         """A loss is measured with the passes of training."""
         self.compare_with_library("training")
 
     def on_predict_start(self) -> None:
+        """Nothing is answered by passes that were not compared."""
+        self.compare_with_library("answering")
+
+    def on_test_start(self) -> None:
         """Nothing is answered by passes that were not compared."""
         self.compare_with_library("answering")
 
@@ -137,7 +173,14 @@ class TuningModule(LightningModule):
         optimizer = self.optimizer_settings.build(parts)
         optimised = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         assert_same_set("optimizer", optimised, trained_parameters(self).values())
-        schedule = self.schedule_settings.build(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise BadInputError(
+                "nothing says when the run ends, and the learning rate falls towards its end",
+                where="trainer.max_steps",
+                expected="max_steps or max_epochs of the Trainer",
+            )
+        schedule = self.schedule_settings.build(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -146,8 +189,11 @@ class TuningModule(LightningModule):
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other tensors."""
+        """Refuses a checkpoint of other tensors, and counts its micro-batches as this run splits a step."""
         check_content(checkpoint, trained_parameters(self))
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._goes_on = "at the step" if is_before_validation(checkpoint) else "behind its validation"
+            recount_micro_batches(checkpoint, self.trainer.accumulate_grad_batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Computes one micro-batch's share of the optimizer step's loss.
@@ -155,6 +201,12 @@ class TuningModule(LightningModule):
         Lightning divides the returned loss by the number of micro-batches, and DDP averages gradients over ranks:
         both are multiplied in here, so that what remains is the sum over the whole step.
         """
+        if not batch.step_supervised_tokens:
+            raise BadInputError(
+                "the batches do not say how many tokens their optimizer step is about",
+                where="train_dataloaders",
+                expected="trainer.fit(model, data) with a data module that can be tuned on",
+            )
         rows = supervised_rows(self.backbone, batch, self.shortcuts)
         loss_sum = rows.losses.sum()
         if not len(batch.pixel_values):
@@ -185,11 +237,28 @@ class TuningModule(LightningModule):
         """Answers a batch of questions; returns (question id, answer) for each.
 
         Raises:
-            RuntimeError: If ``answering`` was not set.
+            RuntimeError: If neither ``answering`` was set nor the Trainer given an evaluation set.
         """
-        if self.answering is None:
-            raise RuntimeError("TuningModule.answering must be set before questions are answered")
-        return list(zip(batch.sample_ids, self.answering.answer(self.backbone, batch), strict=True))
+        answering = self.answering or (self.asked.answering if self.asked is not None else None)
+        if answering is None:
+            raise RuntimeError("TuningModule.answering must be set, or the Trainer be given an evaluation set")
+        return list(zip(batch.sample_ids, answering.answer(self.backbone, batch), strict=True))
+
+    def test_step(self, batch: Batch | PictureBatch, batch_idx: int) -> None:
+        """Answers a batch of an evaluation set's questions; the set is scored when all are answered.
+
+        Raises:
+            RuntimeError: If the Trainer was given no evaluation set.
+        """
+        if self.asked is None:
+            raise RuntimeError("Trainer.test scores an evaluation set: give it one as datamodule")
+        names, answers = zip(*self.predict_step(batch, batch_idx), strict=True)
+        self.asked.score.to(self.device).update(names, [answer.text for answer in answers])
+
+    def on_test_epoch_end(self) -> None:
+        """Logs ``score/NAME``, in percent of the score's maximum."""
+        if self.asked is not None:
+            self.log(f"score/{self.asked.score.header['benchmark']}", self.asked.score.compute())
 
 
 def is_built(method: Method) -> bool:

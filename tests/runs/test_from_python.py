@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from data_modules.vsr import VSR
-from experiments.runs.from_python import evaluate, fit
+from experiments.runs.from_python import evaluate, fit, save
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
-from tests.support.python_objects import TRAINER, small_backbone, small_data, small_method, small_module
+from tests.support.python_objects import QUIET, TRAINER, small_backbone, small_data, small_method, small_module
 from tests.support.small_experiment import fitted, small_words
 
 
@@ -122,3 +123,41 @@ def test_a_set_is_answered_and_scored_from_python(folder: Path) -> None:
     with pytest.raises(BadInputError, match="no adapter here"):
         evaluate(small_module(), questions(), folder / "nowhere", accelerator="cpu")
     assert small_backbone().is_loaded is False
+
+
+def test_a_plain_trainer_saves_predicts_and_tests(folder: Path) -> None:
+    """Its adapter is the command's file; its answers and its score are those of ``evaluate``."""
+    VSR.write_fake(folder / "vsr")
+    sets = [VSR(str(folder / "vsr"), name, batch_size=4, max_new_tokens=5) for name in ("vicuna_v1", "plain")]
+    _, by_command = fitted(small_words(folder, steps=3))
+    seed_everything(0, verbose=False)
+    model, data = small_module(), small_data(folder)
+    trainer = Trainer(**QUIET, enable_checkpointing=False)
+    trainer.fit(model, data)
+    adapter = save(model, data, folder / "plain")
+    for name in (TENSOR_FILE, CONFIG_FILE):
+        assert (adapter / name).read_bytes() == (by_command / "adapter" / name).read_bytes()
+    for number, questions in enumerate(sets):
+        predicted = dict(answer for batch in trainer.predict(model, questions) for answer in batch)
+        (tested,) = trainer.test(model, questions, verbose=False)
+        score = evaluate(model, questions, folder / f"plain{number}", accelerator="cpu")["vsr"]
+        answers = read_predictions(folder / f"plain{number}/predictions/vsr.jsonl").predictions
+        assert {row["id"]: row["answer"] for row in answers} == {name: each.text for name, each in predicted.items()}
+        assert tested == {"score/vsr": pytest.approx(score.value)}
+
+
+def test_a_data_module_follows_the_module_it_is_tuned_with(folder: Path) -> None:
+    """Its texts are encoded anew for another backbone; what somebody has connected stays."""
+    data = small_data(folder)
+    first, second = small_module(), small_module()
+    settings = {**QUIET, "max_steps": 1, "enable_checkpointing": False}
+    Trainer(**settings).fit(first, data)
+    processor, texts = data.processor, data.train_texts
+    Trainer(**settings).fit(first, data)
+    assert data.processor is processor
+    Trainer(**settings).fit(second, data)
+    assert data.processor is not processor
+    assert data.train_texts is not texts
+    data.connect(processor)
+    Trainer(**settings).fit(second, data)
+    assert data.processor is processor

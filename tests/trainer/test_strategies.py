@@ -10,8 +10,8 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 from experiments.commands import check
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.training import prepared_trainer
-from experiments.trainer.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.tuning.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 from tests.support.small_experiment import small_words
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -1,7 +1,6 @@
 """Which of Lightning's strategies this project has not been proven to train right with, and why they are refused."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from lightning.pytorch.strategies import Strategy
 
@@ -15,7 +14,7 @@ UNPROVEN = {
 """How the names and classes of these strategies begin, in small letters."""
 
 
-def configured_names(strategy: Any) -> list[str]:
+def configured_names(strategy: object) -> list[str]:
     """Returns the names under which a configuration asks for a strategy: its own, or that of its class."""
     if isinstance(strategy, Mapping):
         return [str(strategy.get("class_path", "")).rpartition(".")[2]]

@@ -1,0 +1,141 @@
+"""A Trainer that somebody made for themselves tunes as ``m2pt fit`` does, or says what it would do otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, callbacks, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.tuner import Tuner
+from torch import Tensor
+
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.storage.adapter_folder import declared_tensors
+from lightning_m2pt.tuning.module import TuningModule
+from tests.support.python_objects import QUIET, small_data, small_module
+from tests.support.small_experiment import fitted, small_words
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("own_trainer")
+
+
+def tuned(model: TuningModule) -> dict[str, Tensor]:
+    """Returns the trained tensors."""
+    return declared_tensors(model.method)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Tells whether two sets of tensors are equal to the last bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def by_trainer(folder: Path, trainer: Trainer, seed: int = 0, resume: Path | None = None, **data: Any) -> TuningModule:
+    """Seeds and tunes as any Lightning script does."""
+    seed_everything(seed, verbose=False)
+    model = small_module()
+    trainer.fit(model, small_data(folder, **data), ckpt_path=resume)
+    return model
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 4])
+def test_the_adapter_is_that_of_the_command(folder: Path, micro_batch_size: int | None) -> None:
+    """With the Trainer's defaults: its checkpoint, its validation before the first step, its logger."""
+    words = ["--data.validation_fraction", "0.2", "--data.micro_batch_size", str(micro_batch_size or "null")]
+    experiment, _ = fitted([*small_words(folder, steps=3), *words], folder / f"of {micro_batch_size}")
+    data = {"validation_fraction": 0.2, "micro_batch_size": micro_batch_size}
+    model = by_trainer(folder, Trainer(**QUIET, default_root_dir=folder / "default"), **data)
+    assert same(tuned(model), tuned(experiment.model))
+
+
+def test_the_seed_is_that_of_the_run_each_time(folder: Path) -> None:
+    """Modules and data made again in one process; another seed is another run."""
+    first, again, other = (by_trainer(folder, Trainer(**QUIET, enable_checkpointing=False), seed=s) for s in (3, 3, 4))
+    assert same(tuned(first), tuned(again))
+    assert not same(tuned(first), tuned(other))
+    seed_everything(3, verbose=False)
+    model, data = small_module(), small_data(folder)
+    Trainer(**QUIET, enable_checkpointing=False).fit(model, data)
+    seed_everything(4, verbose=False)
+    second = small_module()
+    Trainer(**QUIET, enable_checkpointing=False).fit(second, data)  # the same data object in the next run
+    assert same(tuned(model), tuned(first))
+    assert same(tuned(second), tuned(other))
+
+
+def test_a_run_that_is_resumed_ends_where_it_would_have(folder: Path) -> None:
+    """From every checkpoint, inside epochs and at their ends, without a pickle; also in other micro-batches."""
+    kept = [
+        ModelCheckpoint(folder / "steps", "{step}", every_n_train_steps=1, save_top_k=-1),
+        ModelCheckpoint(folder / "epochs", "{epoch}", every_n_epochs=1, save_top_k=-1),
+    ]
+    settings = {**QUIET, "max_steps": 5}
+    whole = tuned(by_trainer(folder, Trainer(**settings, callbacks=kept), batch_size=8))
+    assert not [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".ckpt", ".pt")]
+    checkpoints = sorted(path.parent for path in folder.glob("*/*/state.json"))
+    assert len(checkpoints) == 5 + 3  # the last epoch ends early
+    for checkpoint in checkpoints:
+        trainer = Trainer(**settings, enable_checkpointing=False)
+        assert same(tuned(by_trainer(folder, trainer, resume=checkpoint)), whole), checkpoint.name
+    trainer = Trainer(**settings, enable_checkpointing=False)
+    split = tuned(by_trainer(folder, trainer, resume=folder / "steps/step=3.ckpt", micro_batch_size=4))
+    assert trainer.global_step == 5
+    assert all(torch.allclose(split[name], whole[name], atol=1e-2) for name in whole)
+
+
+def test_a_resume_in_another_order_is_refused(folder: Path) -> None:
+    checkpoint = ModelCheckpoint(folder / "order", "{step}", every_n_train_steps=1)
+    by_trainer(folder, Trainer(**{**QUIET, "max_steps": 1}, callbacks=[checkpoint]))
+    saved = folder / "order/step=1.ckpt"
+    for change, said in (({"seed": 1}, "order_seed was 0"), ({"batch_size": 4}, "batch_size was 8")):
+        with pytest.raises(BadInputError, match=said):
+            by_trainer(folder, Trainer(**QUIET, enable_checkpointing=False), resume=saved, **change)
+    pickle = folder / "foreign.ckpt"
+    torch.save({"global_step": 1}, pickle)
+    with pytest.raises(BadInputError, match="could only be unpickled"):
+        by_trainer(folder, Trainer(**QUIET, enable_checkpointing=False), resume=pickle)
+
+
+class KeepsAnything(Callback):
+    """Keeps in checkpoints what none can hold."""
+
+    def state_dict(self) -> dict[str, object]:
+        return {"seen": {1, 2}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "data", "said"),
+    [
+        ({"accumulate_grad_batches": 4}, {}, "adds up 4 batches, a step of this data has 1"),
+        ({"limit_train_batches": 3}, {"micro_batch_size": 4}, "ends inside a step of 2"),
+        ({"fast_dev_run": True}, {"micro_batch_size": 4}, "ends inside a step of 2"),
+        ({"overfit_batches": 1}, {}, "every epoch would have other samples"),
+        ({"precision": "64-true"}, {}, "would convert the trained tensors"),
+        ({"precision": "bf16-true"}, {}, "would convert the trained tensors"),
+        ({"reload_dataloaders_every_n_epochs": 1}, {}, "forget where the epoch is"),
+        ({"max_steps": -1, "max_epochs": -1}, {}, "nothing says when the run ends"),
+        ({"plugins": [AsyncCheckpointIO()]}, {}, "AsyncCheckpointIO writes pickles"),
+        ({"callbacks": [callbacks.GradientAccumulationScheduler({0: 1})]}, {}, "would add up whole optimizer steps"),
+        ({"callbacks": [callbacks.StochasticWeightAveraging(1e-2)]}, {}, "its average is of the whole model"),
+        ({"callbacks": [callbacks.LearningRateFinder()]}, {}, "LearningRateFinder: it trains before the run"),
+        ({"callbacks": [callbacks.BatchSizeFinder()]}, {}, "BatchSizeFinder: it changes the samples"),
+        ({"callbacks": [KeepsAnything()]}, {}, "a checkpoint cannot hold builtins.set"),
+    ],
+)
+def test_what_would_be_another_number_is_refused(
+    folder: Path, tmp_path: Path, settings: dict[str, Any], data: dict[str, Any], said: str
+) -> None:
+    trainer = Trainer(**{**QUIET, "max_steps": 1, **settings}, default_root_dir=tmp_path)
+    with pytest.raises(BadInputError, match=said) as caught:
+        by_trainer(folder, trainer, **data)
+    assert len(caught.value.message().splitlines()) <= 3
+
+
+@pytest.mark.parametrize("finder", ["lr_find", "scale_batch_size"])
+def test_lightnings_finders_are_refused_by_name(folder: Path, tmp_path: Path, finder: str) -> None:
+    tuner = Tuner(Trainer(**QUIET, default_root_dir=tmp_path))
+    with pytest.raises(BadInputError, match="Finder: it"):
+        getattr(tuner, finder)(small_module(), datamodule=small_data(folder))
