@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.DONE
     quieten_libraries()
     try:
+        refuse_other_systems(sys.platform)
         with ended_by_signals():
             return run_verb(words[0], words[1:])
     except M2PTError as error:
@@ -72,6 +73,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.ENVIRONMENT
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+
+
+def refuse_other_systems(platform: str) -> None:
+    """Refuses a system without POSIX's file locks and signals, before anything that needs them is imported.
+
+    Args:
+        platform: As ``sys.platform`` names it.
+
+    Raises:
+        EnvironmentFailure: If it is one.
+    """
+    if platform in ("win32", "cygwin", "emscripten", "wasi"):
+        raise EnvironmentFailure(
+            f"{platform} is not supported: there are no file locks and signals of POSIX",
+            where="this system",
+            expected="Linux, or macOS",
+            hint="on Windows, WSL 2 is a Linux",
+        )
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:

@@ -15,8 +15,11 @@ from typing import Any
 EXIT_CODE_BASE = 128
 """A process that a signal ended exits with this plus the signal's number: 130 for SIGINT, 143 for SIGTERM."""
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""A terminal's Ctrl-C, a scheduler's end, SLURM's warning before it, a terminal or connection that is gone."""
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if name in vars(signal)
+)
+"""A terminal's Ctrl-C, a scheduler's end, SLURM's warning before it, a terminal or connection that is gone; on a system
+without one of them this can be imported all the same, to say that it is not supported."""
 
 
 class StopSignals:

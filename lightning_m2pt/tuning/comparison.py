@@ -28,8 +28,8 @@ def difference(found: Tensor, expected: Tensor) -> float:
     """Returns the size of the difference as a share of the size of what is expected; infinite for other shapes."""
     if found.shape != expected.shape:
         return float("inf")
-    expected = expected.double()
-    return float((found.double() - expected).norm() / expected.norm())
+    expected = expected.cpu().double()  # Apple's GPUs have no float64
+    return float((found.cpu().double() - expected).norm() / expected.norm())
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Comparison:
             BadInputError: If it differs by more than two ways to compute the same do.
             DivergedError: If the library's own numbers are not finite.
         """
-        refuse_not_finite([float(expected.double().norm())])
+        refuse_not_finite([float(expected.cpu().double().norm())])
         size = difference(found, expected)
         if not size <= self.limit:  # NaN is no pass
             raise BadInputError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule
@@ -27,7 +27,12 @@ from lightning_m2pt.tuning.loop_counters import (
 )
 from lightning_m2pt.tuning.losses import SupervisedRows, TaskLoss, supervised_rows
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
-from lightning_m2pt.tuning.own_trainer import check_trainer, refuse_part_of_a_step, write_no_pickles
+from lightning_m2pt.tuning.own_trainer import (
+    check_trainer,
+    refuse_double_on_apple,
+    refuse_part_of_a_step,
+    write_no_pickles,
+)
 from lightning_m2pt.tuning.positions import refuse_without_room
 from lightning_m2pt.tuning.self_test import Use, refuse_unless_like_library
 from lightning_m2pt.tuning.trained_parameters import assert_same_set, freeze_all_but_declared, trained_parameters
@@ -78,6 +83,19 @@ class TuningModule(LightningModule):
         self._goes_on: Literal["", "at the step", "behind its validation"] = ""
         self._compared: tuple[Attachment | None, set[Use]] = None, set()
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: object, *_: object, **__: object) -> NoReturn:
+        """Refuses what Lightning would do: unpickle a file, and make a module of what lies in it.
+
+        Raises:
+            BadInputError: Always.
+        """
+        raise BadInputError(
+            "a module is not made from a checkpoint, which Lightning would unpickle",
+            where=str(checkpoint_path),
+            expected="TuningModule(backbone, method), and ckpt_path of the Trainer's fit, validate, predict or test",
+        )
+
     def check(self) -> None:
         """Compares method, optimizer and backbone without loading weights.
 
@@ -97,6 +115,7 @@ class TuningModule(LightningModule):
         if stage == "fit":
             self.check()
             check_trainer(self.trainer)
+        refuse_double_on_apple(self.trainer.strategy.root_device, self.backbone.dtype_name)
         write_no_pickles(self.trainer)
 
     def configure_model(self) -> None:

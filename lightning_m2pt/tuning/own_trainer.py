@@ -4,6 +4,7 @@ Whatever ``m2pt fit`` makes passes. What is Lightning's own and right stays as L
 watch, validation, clipping, time limits, resuming.
 """
 
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
@@ -45,6 +46,24 @@ def check_trainer(trainer: Trainer) -> None:
         reason = next((REFUSED_CALLBACKS[base] for base in type(callback).__mro__ if base in REFUSED_CALLBACKS), None)
         if reason is not None:
             raise refused("callbacks", f"{type(callback).__name__}: {reason[0]}", reason[1])
+
+
+def refuse_double_on_apple(device: torch.device, dtype_name: str) -> None:
+    """Refuses a base in float64 on a GPU that has no float64; torch says so once the weights are moved.
+
+    Args:
+        device: Where the module will run.
+        dtype_name: Type of the frozen base.
+
+    Raises:
+        BadInputError: If it is such a one.
+    """
+    if device.type == "mps" and dtype_name == "float64":
+        raise BadInputError(
+            "Apple's GPUs have no float64",
+            where="model.backbone.dtype",
+            expected="float32 or bfloat16, or accelerator cpu",
+        )
 
 
 def write_no_pickles(trainer: Trainer) -> None:

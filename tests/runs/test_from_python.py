@@ -12,7 +12,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
-from tests.support.python_objects import QUIET, TRAINER, small_backbone, small_data, small_method, small_module
+from tests.support.python_objects import QUIET, TRAINER, small_data, small_method, small_module
 from tests.support.small_experiment import fitted, small_words
 
 
@@ -122,7 +122,6 @@ def test_a_set_is_answered_and_scored_from_python(folder: Path) -> None:
     assert (run / "predictions/vsr.jsonl").read_bytes() == answers
     with pytest.raises(BadInputError, match="no adapter here"):
         evaluate(small_module(), questions(), folder / "nowhere", accelerator="cpu")
-    assert small_backbone().is_loaded is False
 
 
 def test_a_plain_trainer_saves_predicts_and_tests(folder: Path) -> None:

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.vision_flan import VisionFlan
-from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
-from lightning_m2pt.configuration.paths import EMBEDDED
+from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.tuning.module import TuningModule
@@ -23,18 +22,6 @@ TRAINER: dict[str, Any] = {
 QUIET: dict[str, Any] = {**TRAINER, "logger": False, "enable_model_summary": False}
 
 
-def small_backbone() -> OpenClipLlama:
-    """Returns the first embedded backbone, nothing loaded."""
-    base = EMBEDDED / "testbed"
-    return OpenClipLlama(
-        vision_config=str(base / "vision/open_clip_config.json"),
-        vision_weights=str(base / "vision/open_clip_model.safetensors"),
-        language_config=str(base / "language"),
-        language_model=str(base / "language"),
-        projector_weights=str(base / "projector/model.safetensors"),
-    )
-
-
 def small_method() -> M2PT:
     """Returns the method of the shipped experiment."""
     return M2PT(visual_length=10, textual_length=10, init="normal", init_std=0.1)
@@ -43,7 +30,7 @@ def small_method() -> M2PT:
 def small_module(method: Method | None = None) -> TuningModule:
     """Returns a module with rates by part; another method's are one number."""
     rates = RATES if method is None else 1e-3
-    return TuningModule(small_backbone(), method or small_method(), AdamW(rates))
+    return TuningModule(embedded_backbone(), method or small_method(), AdamW(rates))
 
 
 def small_data(folder: Path, **settings: Any) -> VisionFlan:

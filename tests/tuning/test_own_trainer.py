@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.tuning.module import TuningModule
+from lightning_m2pt.tuning.own_trainer import refuse_double_on_apple
 from tests.support.python_objects import QUIET, small_data, small_module
 from tests.support.small_experiment import fitted, small_words
 
@@ -139,3 +140,15 @@ def test_lightnings_finders_are_refused_by_name(folder: Path, tmp_path: Path, fi
     tuner = Tuner(Trainer(**QUIET, default_root_dir=tmp_path))
     with pytest.raises(BadInputError, match="Finder: it"):
         getattr(tuner, finder)(small_module(), datamodule=small_data(folder))
+
+
+def test_apples_gpus_have_no_float64() -> None:
+    for device, dtype in (("mps", "float32"), ("mps", "bfloat16"), ("cpu", "float64"), ("cuda", "float64")):
+        refuse_double_on_apple(torch.device(device), dtype)
+    with pytest.raises(BadInputError, match="Apple's GPUs have no float64"):
+        refuse_double_on_apple(torch.device("mps"), "float64")
+
+
+def test_a_module_is_not_made_from_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="which Lightning would unpickle"):
+        TuningModule.load_from_checkpoint(tmp_path / "last.ckpt", map_location="cpu")
