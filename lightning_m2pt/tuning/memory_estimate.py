@@ -81,6 +81,7 @@ def estimated_memory(
     dtype: torch.dtype,
     micro_batch: MicroBatchSize,
     base_bytes: int | None = None,
+    hidden_width: int = 0,
 ) -> MemoryEstimate:
     """Estimates a training step.
 
@@ -92,6 +93,7 @@ def estimated_memory(
         dtype: Type of the frozen weights.
         micro_batch: The largest one.
         base_bytes: What the frozen model takes where that is not ``dtype`` for each number, as if it is quantised.
+        hidden_width: Numbers of a row in the connector's hidden layers; 0 of a linear one.
     """
     base, trained = parameters
     size = dtype.itemsize
@@ -110,6 +112,7 @@ def estimated_memory(
     text_layer = text_rows * text_layer_bytes(shape, attachment, places, size)
     inputs = vision_layers * vision_rows * shape.vision_width * size + text_layers * text_rows * shape.text_width * size
     outside = text_rows * shape.text_width * (size + FLOAT32) if text_layers else 0  # embeddings and the final norm
+    outside += micro_batch.samples * image_rows * hidden_width * hidden_bytes(places, size)
     largest_layer = max(vision_layer if vision_layers else 0, text_layer if text_layers else 0)
     return MemoryEstimate(
         weights=base * size if base_bytes is None else base_bytes,
@@ -118,6 +121,13 @@ def estimated_memory(
         recomputed_activations=inputs + largest_layer + outside,
         logits=micro_batch.supervised_rows * shape.vocabulary_size * logit_bytes(size),
     )
+
+
+def hidden_bytes(places: Collection[Place], size: int) -> int:
+    """Returns what the connector keeps of a number of a hidden layer: its activation's input, and output if trained."""
+    if "projector" in places:
+        return 2 * FLOAT32
+    return size if VISION_PLACES & set(places) else 0
 
 
 def text_layer_bytes(shape: BackboneShape, attachment: Attachment, places: Collection[Place], size: int) -> int:

@@ -1,4 +1,4 @@
-"""The memory estimate where pictures have grids of their own: patches are counted one by one, and blocks are gated."""
+"""The memory estimate of whole models: pictures with grids of their own, gated blocks, connectors of several layers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,19 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize, estimated_memory
+from lightning_m2pt.tuning.module_memory import hidden_width
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.backbones.test_three_axes import batch_and_samples
-from tests.support.whole_models import qwen_config, write_whole_model
+from tests.support.whole_models import llava_config, qwen_config, write_whole_model
 from tests.tuning.test_memory_estimate import kept_bytes
 
 METHODS: dict[str, Callable[[], Method]] = {
     "low rank": lambda: Lora(2, vision=True, interaction=False),
     "norms": lambda: LayerNormTuning(vision=True, interaction=False),
+    "low rank and merger": lambda: Lora(2, vision=True),
 }
 
 
@@ -50,5 +53,24 @@ def test_the_estimate_is_near_what_autograd_keeps(folder: Path, name: str, dtype
     patches = len(batch.pixel_values) // len(batch)
     size = MicroBatchSize(len(batch), rows - 10, 2 * len(batch), tiles=patches, picture_rows=10)
     of_type = getattr(torch, dtype)
-    estimate = estimated_memory(backbone.shape, backbone.attachment, method.places(), (0, 0), of_type, size)
-    assert 0.95 < estimate.activations / kept_bytes(backbone, batch) < 1.1
+    hidden = hidden_width(backbone.projector)
+    assert hidden == 4 * 96
+    estimate = estimated_memory(
+        backbone.shape, backbone.attachment, method.places(), (0, 0), of_type, size, hidden_width=hidden
+    )
+    assert 0.9 < estimate.activations / kept_bytes(backbone, batch) < 1.1
+
+
+def test_hidden_layers_of_a_projector_are_counted_by_what_is_trained(tmp_path: Path) -> None:
+    write_whole_model(tmp_path, llava_config(hidden_size=128))
+    backbone = VisionLanguageModel(str(tmp_path), dtype="bfloat16")
+    backbone.build_on_meta()
+    assert hidden_width(backbone.projector) == 128
+    size = MicroBatchSize(3, 20, 6)
+    given = backbone.shape, Attachment()
+    for place, bytes_of_one in (("projector", 8), ("visual prompts", 2), ("textual prompts", 0)):
+        without, counted = (
+            estimated_memory(*given, {place}, (0, 0), torch.bfloat16, size, hidden_width=width) for width in (0, 128)
+        )
+        assert counted.activations - without.activations == 3 * 16 * 128 * bytes_of_one
+        assert counted.recomputed_activations - without.recomputed_activations == 3 * 16 * 128 * bytes_of_one
