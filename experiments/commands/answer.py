@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         folder, scores = evaluate_frozen(experiment)
     if verb == "test":
-        OUT.print(score_table(list(scores.values())))
+        OUT.print(score_table(list(scores.values()), OUT.width))
         say_missed_gates(experiment.config)
     say(f"predictions: {folder / 'predictions' / f'{experiment.data.name}.jsonl'}")
     return ExitCode.DONE

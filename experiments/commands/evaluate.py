@@ -1,5 +1,6 @@
 """Runs ``m2pt evaluate``; its flags and what it is for are in ``parsers``."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,13 @@ from experiments.commands.parsers.evaluate import argument_parser
 from experiments.configuration.cli import Experiment
 from experiments.configuration.parts import FILE_NAME
 from experiments.configuration.path_settings import absolute_paths, paths_in_names
-from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
+from experiments.runs.evaluation import (
+    AnsweringOptions,
+    check_benchmarks,
+    evaluate_frozen,
+    evaluate_tuned,
+    known_frozen,
+)
 from experiments.runs.folder import (
     NOT_DECIDING_BACKBONE_KEYS,
     NOT_DECIDING_METHOD_KEYS,
@@ -26,12 +33,21 @@ from lightning_m2pt.commands.parsers.tuned import check_output
 from lightning_m2pt.configuration.paths import absolute
 from lightning_m2pt.configuration.recorded import recorded_configuration
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN
+from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, read_predictions
+from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
+from lightning_m2pt.report.tables.outcome import (
+    NONE,
+    difference_line,
+    gains_of,
+    last_lines,
+    next_command,
+    score_line,
+)
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.report.tables.selection import selection_notes
 from lightning_m2pt.storage.run_record import CONFIG_FILE, read_run_record
-from lightning_m2pt.system.console import OUT, say
+from lightning_m2pt.system.console import OUT, say, short_path
 
 ALL = "all"
 
@@ -65,12 +81,40 @@ def main(arguments: Sequence[str]) -> int:
         record = read_run_record(run)
         load_run(run, experiment)
         scores = evaluate_tuned(experiment, folder, knocked_out, options)
-    OUT.print(score_table(list(scores.values())))
+    OUT.print(score_table(list(scores.values()), OUT.width))
     say_missed_gates(experiment.config)
     for note in selection_notes("here", [{ADAPTER_CHOSEN: experiment.model.chosen}], record):
         say(note)
     say(f"predictions: {folder / 'predictions'}\nscores:      {folder / 'scores'}")
+    for line in outcome_of(experiment, folder, scores, own, options):
+        say(line)
     return ExitCode.DONE
+
+
+def outcome_of(
+    experiment: Experiment, folder: Path, scores: dict[str, Score], own: Namespace, options: AnsweringOptions
+) -> list[str]:
+    """Returns the last lines: score, difference, where it is, what comes next.
+
+    Args:
+        experiment: The experiment as it was evaluated.
+        folder: Where predictions and scores are.
+        scores: The scores by set.
+        own: The verb's own flags.
+        options: How questions were answered.
+    """
+    parts = experiment.model.method.part_names()
+    if not parts:
+        difference, frozen = NONE, None
+    else:
+        known = known_frozen(experiment, options)
+        frozen = known[0] if known else None
+        answered = {name: read_predictions(folder / "predictions" / f"{name}.jsonl") for name in scores}
+        gains = gains_of(known[1], scores, answered) if known else None
+        difference = difference_line(known[1] if known else None, scores, gains)
+    has_run = not own.adapter and not own.knock_out and (folder / CONFIG_FILE).is_file()
+    after = next_command(short_path(folder), frozen and short_path(frozen), parts if has_run else ())
+    return last_lines(score_line(scores), difference, short_path(folder), after)
 
 
 def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | None) -> None:

@@ -14,17 +14,26 @@ from experiments.runs.lock import alone_in
 from experiments.runs.prepare import check_experiment, require_benchmarks
 from experiments.runs.tuning import MEMORY, check_tuning, check_tuning_settings, tune
 from lightning_m2pt.errors import ExitCode
-from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.metrics.statistics import Floats
 from lightning_m2pt.report.page.cost import GIB
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
+from lightning_m2pt.report.tables.outcome import (
+    NONE,
+    difference_line,
+    gains_of,
+    last_lines,
+    next_command,
+    score_line,
+)
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.report.tables.selection import selection_notes
 from lightning_m2pt.runs.loading import evaluated_adapter
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from lightning_m2pt.system.atomic_files import write_atomically
-from lightning_m2pt.system.console import OUT, is_main_process, say
+from lightning_m2pt.system.console import OUT, is_main_process, say, short_path
 from lightning_m2pt.tuning.parameter_counts import parameter_counts
 
 
@@ -61,9 +70,14 @@ def evaluate_and_compare(experiment: Experiment, run: Path, *, force: bool, star
     """
     load_evaluated(run, experiment)
     options = AnsweringOptions(force=force, on_other="replace")
-    _, frozen = evaluate_frozen(experiment, options)
+    frozen_folder, frozen = evaluate_frozen(experiment, options)
     tuned = evaluate_tuned(experiment, run, options=options)
-    report(experiment, run, frozen, tuned, time.monotonic() - started)
+    answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
+    gains = gains_of(frozen, tuned, answered)
+    report(experiment, run, frozen, tuned, answered, gains, time.monotonic() - started)
+    after = next_command(short_path(run), short_path(frozen_folder), experiment.model.method.part_names())
+    for line in last_lines(score_line(tuned), difference_line(frozen, tuned, gains), short_path(run), after):
+        say(line)
 
 
 def evaluate_only(experiment: Experiment, *, force: bool) -> int:
@@ -71,20 +85,26 @@ def evaluate_only(experiment: Experiment, *, force: bool) -> int:
     check_experiment(experiment)
     check_benchmarks(experiment)
     folder, scores = evaluate_frozen(experiment, AnsweringOptions(force=force))
-    OUT.print(score_table(list(scores.values())))
+    OUT.print(score_table(list(scores.values()), OUT.width))
     say_missed_gates(experiment.config)
-    say(f"predictions: {folder / 'predictions'}")
+    for line in last_lines(score_line(scores), NONE, short_path(folder), next_command(short_path(folder), None, ())):
+        say(line)
     return ExitCode.DONE
 
 
 def report(
-    experiment: Experiment, run: Path, frozen: dict[str, Score], tuned: dict[str, Score], seconds: float
+    experiment: Experiment,
+    run: Path,
+    frozen: dict[str, Score],
+    tuned: dict[str, Score],
+    answered: dict[str, PredictionFile],
+    gains: dict[str, Floats],
+    seconds: float,
 ) -> None:
     """Shows the table, what was trained, how long it took and where everything is; stores it as ``results.json``."""
     method, completed = experiment.model.method, read_run_record(run)[COMPLETED]
     counted = parameter_counts(method.parameter_parts(), experiment.model.backbone.base_parameters())
-    answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
-    OUT.print(comparison_table(frozen, tuned, method.name, answered))
+    OUT.print(comparison_table(frozen, tuned, method.name, gains, OUT.width))
     say_missed_gates(experiment.config)
     for note in selection_notes(method.name, [content.header for content in answered.values()], read_run_record(run)):
         say(note)

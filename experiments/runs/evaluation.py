@@ -26,7 +26,7 @@ from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, OF_QUESTIONS, rea
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.runs.scoring import score_file, write_score
 from lightning_m2pt.storage.adapter_folder import declared_tensors
-from lightning_m2pt.system.console import say
+from lightning_m2pt.system.console import say, short_path
 from lightning_m2pt.system.file_lock import locked, remove_if_free
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 
@@ -151,6 +151,15 @@ def evaluate_frozen(
     finally:
         if experiment.model.backbone.is_loaded:
             method.attach(experiment.model.backbone)
+
+
+def known_frozen(experiment: Experiment, options: AnsweringOptions) -> tuple[Path, dict[str, Score]] | None:
+    """Returns the folder and the scores of the untouched model, if it has answered the same questions before."""
+    folder = frozen_folder(experiment, options)
+    files = {benchmark.name: prediction_file(folder, benchmark.name) for benchmark in experiment.benchmarks}
+    if not all(path.is_file() for path in files.values()):
+        return None
+    return folder, {name: score_file(path)[1] for name, path in files.items()}
 
 
 def evaluate_tuned(
@@ -304,9 +313,3 @@ def answer(
     if near_ties:
         limit = near_tie_limit(model.backbone.dtype_name)
         say(f"{near_ties:,} of {len(questions):,} answers hang on less than {limit:g}: rounding may change them")
-
-
-def short_path(folder: Path) -> str:
-    """Returns a folder as seen from the working directory, if it lies there."""
-    here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)

@@ -43,6 +43,14 @@ class VisibleFormatter(logging.Formatter):
         return visible(super().format(record), LAYOUT)
 
 
+class ConsoleHandler(logging.Handler):
+    """Shows log records on the console, above a bar that is drawn there, where a stream of its own would cut it."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        OUT.print(self.format(record), markup=False)
+
+
 OUT = VisibleConsole(
     highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
 )
@@ -102,7 +110,7 @@ def log_file(run: Path) -> Iterator[None]:
         return
     run.mkdir(parents=True, exist_ok=True)
     kept = logging.FileHandler(run / "log.txt", encoding="utf-8")
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), kept]
+    handlers: list[logging.Handler] = [ConsoleHandler(), kept]
     handlers[0].setFormatter(VisibleFormatter("%(message)s"))
     kept.setFormatter(VisibleFormatter("%(asctime)s %(message)s"))
     loggers = [logging.getLogger(package) for package in OUR_PACKAGES]
@@ -138,3 +146,9 @@ def people_read_errors(instead: bool = True) -> Iterator[None]:
         yield
     finally:
         OUT.stderr = before
+
+
+def short_path(path: Path) -> Path:
+    """Returns a path as seen from the working directory, if it lies there."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

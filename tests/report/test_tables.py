@@ -14,6 +14,7 @@ from lightning_m2pt.metrics.means import MMAVG_MEMBERS
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
+from lightning_m2pt.report.tables.outcome import gains_of
 from lightning_m2pt.runs.evaluated import grouped, read_run
 from tests.support.answers.evaluated_folders import (
     mme_questions,
@@ -382,8 +383,9 @@ def test_the_table_of_a_training_run_marks_differences_inside_the_noise(outputs)
         {"vsr": score(content.header, content.predictions, "yes_no_words")} for content in contents
     )
     answered = {"vsr": contents[0]}
-    assert "~" not in str(list(comparison_table(frozen, tuned, "m2pt", answered).columns[3].cells))
-    noisy = comparison_table(frozen, projector, "projector", answered)
+    gains, noise = (gains_of(frozen, other, answered) for other in (tuned, projector))
+    assert "~" not in str(list(comparison_table(frozen, tuned, "m2pt", gains).columns[3].cells))
+    noisy = comparison_table(frozen, projector, "projector", noise)
     assert [cell.endswith(" ~") for cell in noisy.columns[3].cells] == [True] * 3
     assert "inside the noise" in noisy.caption
     assert "~" not in str(list(comparison_table(frozen, projector, "projector").columns[3].cells))

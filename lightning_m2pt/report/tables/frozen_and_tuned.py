@@ -7,10 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS, NEVER_A_MEMBER, benchmark_mean
-from lightning_m2pt.metrics.predictions import PredictionFile
 from lightning_m2pt.metrics.score import Score
-from lightning_m2pt.metrics.statistics import Floats, percentile_interval, resampled_gain
-from lightning_m2pt.report.tables.scores import chance_corrected, headline, is_at_chance
+from lightning_m2pt.metrics.statistics import Floats, percentile_interval
+from lightning_m2pt.report.tables.scores import WIDE, chance_corrected, headline, is_at_chance
 
 IN_NOISE = " ~"
 """Stands behind a difference whose paired interval contains 0."""
@@ -48,7 +47,8 @@ def comparison_table(
     frozen: Mapping[str, Score],
     tuned: Mapping[str, Score],
     method: str,
-    answered: Mapping[str, PredictionFile] | None = None,
+    gains: Mapping[str, Floats] | None = None,
+    width: int = WIDE,
 ) -> Table:
     """Returns the frozen model, the tuned one and the difference, set by set.
 
@@ -56,18 +56,20 @@ def comparison_table(
         frozen: Scores of the untouched model by set.
         tuned: Scores of the run by set.
         method: Name of the method for the header.
-        answered: Prediction files of either, for every set of ``tuned``; with them, differences inside the noise are
-            marked.
+        gains: Resampled gains of every set of ``tuned``; with them, differences inside the noise are marked.
+        width: Columns of the terminal; a narrow one has no room for how answers were read.
     """
-    gains = {name: resampled_gain(content, [frozen[name]], [tuned[name]]) for name, content in (answered or {}).items()}
+    gains = gains or {}
     shown = Table(caption="percent of each set's maximum; chance: the best constant answer", caption_justify="left")
     shown.add_column("set")
-    for column in ("frozen", method, "difference", "chance", "n", "unparsed", "yes said"):
-        shown.add_column(column, justify="right")
+    columns: tuple[str, ...] = ("frozen", method, "difference", "chance", "n", "unparsed", "yes said")
+    columns = columns if width >= WIDE else columns[:-2]
+    for column in columns:
+        shown.add_column(column, justify="right", no_wrap=True)
     for name, after in tuned.items():
         before = frozen[name]
         label = after.name + ("" if after.maximum == 1.0 else f" ({headline(before)} -> {headline(after)})")
-        shown.add_row(
+        cells = (
             escape(label),
             f"{before.value:.1f}" + (" *" if is_at_chance(before) else ""),
             f"{after.value:.1f}" + (" *" if is_at_chance(after) else ""),
@@ -77,6 +79,7 @@ def comparison_table(
             f"{before.unparsed:,} -> {after.unparsed:,}",
             "" if after.yes_ratio is None else f"{100 * after.yes_ratio:.0f}%",
         )
+        shown.add_row(*cells[: 1 + len(columns)])
     shown.add_section()
     values = {name: scored.value for name, scored in tuned.items()}
     members = {scored.name: name for name, scored in tuned.items() if name != NEVER_A_MEMBER}

@@ -8,6 +8,8 @@ from rich.table import Table
 from lightning_m2pt.metrics.score import Score
 
 SMALL_MAXIMUM = 10.0
+WIDE = 100
+"""Columns from which on a terminal shows a whole table."""
 AT_CHANCE_ERRORS = 2.0
 """A score less than this many standard errors above the chance line is said to be not above it."""
 
@@ -46,17 +48,23 @@ def chance_corrected(value: float, chance_line: float) -> float:
     return 100 * (value - chance_line) / (100 - chance_line) if chance_line < 100 else 0.0
 
 
-def score_table(scores: Sequence[Score]) -> Table:
-    """Returns one row per set and rule."""
+def score_table(scores: Sequence[Score], width: int = WIDE) -> Table:
+    """Returns one row per set and rule.
+
+    Args:
+        scores: The scores.
+        width: Columns of the terminal; a narrow one has room for the numbers that cannot be read off the others.
+    """
     shown = Table()
     shown.add_column("set", overflow="fold")
     shown.add_column("rule", overflow="fold")  # a rule whose name is cut may be another
-    for column in ("score", "% of max.", "chance", "n", "unparsed", "yes said"):
-        shown.add_column(column, justify="right")
+    columns = ["score", "% of max.", "chance", "n", "unparsed", "yes said"]
+    left_out = {"% of max.", "yes said"} if width < WIDE else set()
+    for column in columns:
+        if column not in left_out:
+            shown.add_column(column, justify="right")
     for scored in scores:
-        shown.add_row(
-            escape(f"{scored.name} ({scored.headline})"),
-            scored.rule,
+        cells = (
             headline(scored),
             f"{scored.value:.1f}",
             chance(scored) + (" (not above)" if is_at_chance(scored) else ""),
@@ -64,4 +72,6 @@ def score_table(scores: Sequence[Score]) -> Table:
             f"{scored.unparsed:,}",
             "" if scored.yes_ratio is None else f"{100 * scored.yes_ratio:.0f}%",
         )
+        kept = [cell for column, cell in zip(columns, cells, strict=True) if column not in left_out]
+        shown.add_row(escape(f"{scored.name} ({scored.headline})"), scored.rule, *kept)
     return shown
