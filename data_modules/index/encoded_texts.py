@@ -12,7 +12,11 @@ from typing_extensions import override
 
 from data_modules.index.array_file import still_there
 from data_modules.index.text_column import shared
+from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.encoded_text import EncodedText
+
+TEXTS_AT_ONCE = 100_000
+"""Bounds the memory of counting: some hundred bytes a text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +77,34 @@ class EncodedTexts(Sequence[EncodedText]):
     @classmethod
     def packed(cls, texts: Iterable[EncodedText]) -> "EncodedTexts":
         """Returns texts, which are taken one after the other and not kept."""
-        ids, spans, starts, supervised = bytearray(), bytearray(), array("q", [0]), array("q")
+        ids, spans, starts = bytearray(), bytearray(), array("q", [0])
         for text in texts:
             ids += text.input_ids.astype(numpy.int32, copy=False).tobytes()
             spans += text.spans.astype(numpy.int8, copy=False).tobytes()
             starts.append(len(spans))
-            supervised.append(text.supervised_tokens)
-        of_tokens = shared(ids, "B").view(numpy.int32), shared(spans, "B").view(numpy.int8)
-        return cls(*of_tokens, shared(starts, "q"), shared(supervised, "q"))
+        of_each, begins = shared(spans, "B").view(numpy.int8), shared(starts, "q")
+        return cls(shared(ids, "B").view(numpy.int32), of_each, begins, supervised_tokens(of_each, begins))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Lets a worker that is started anew map the file again."""
         if self.file is not None:
             return (mapped_texts, (self.file,))
         return (EncodedTexts, tuple(self.arrays().values()))
+
+
+def supervised_tokens(spans: numpy.ndarray, starts: numpy.ndarray) -> numpy.ndarray:
+    """Returns (N,) int64: how many tokens of every text belong to answers.
+
+    Args:
+        spans: int8: the ``Span`` of every token of all texts.
+        starts: (N + 1,) int64: where each text begins, and where the last one ends.
+    """
+    counts = numpy.zeros(len(starts) - 1, numpy.int64)
+    for begin in range(0, len(counts), TEXTS_AT_ONCE):
+        some = starts[begin : begin + TEXTS_AT_ONCE + 1]
+        answers = numpy.cumsum(spans[some[0] : some[-1]] == Span.ANSWER, dtype=numpy.int64)
+        counts[begin : begin + TEXTS_AT_ONCE] = numpy.diff(numpy.concatenate([[0], answers])[some - some[0]])
+    return counts
 
 
 def mapped_texts(path: Path) -> EncodedTexts:

@@ -14,8 +14,9 @@ from data_modules.index.text_column import TextColumn, TextPacker, shared
 from lightning_m2pt.inputs.encoded_picture import EncodedPicture
 from lightning_m2pt.inputs.samples import ImageSource
 from lightning_m2pt.inputs.stored_image import StoredImage
+from lightning_m2pt.inputs.tar_picture import TarPicture
 
-FILE, STORED, IN_MEMORY = range(3)
+FILE, STORED, IN_TAR, IN_MEMORY = range(4)
 ASKED_FIRST = 200
 SLOW_SECONDS = 1e-4
 """A file system that takes longer to answer is asked by many threads: they wait for it together."""
@@ -47,8 +48,9 @@ class PictureTable(Sequence[ImageSource]):
     Args:
         kinds: (P,) uint8: whether it is a file, a place in one, or in memory.
         paths: The files.
-        names: For a place in a file its column.
-        places: (P, 3) int64: for a place in a file the row group, the row and the bytes; for one in memory its number.
+        names: For a place in a file its column, or its name in a tar file.
+        places: (P, 3) int64: for a place in a file the row group and the row, or the first byte in a tar file, and the
+            bytes; for one in memory its number.
         in_memory: Arrays, and pictures of a file's text.
     """
 
@@ -74,8 +76,9 @@ class PictureTable(Sequence[ImageSource]):
             return Path(self.paths[number])
         if kind == IN_MEMORY:
             return self.in_memory[int(self.places[number, 0])]
-        group, row, size = self.places[number].tolist()
-        return StoredImage(Path(self.paths[number]), self.names[number], group, row, size)
+        path, name = Path(self.paths[number]), self.names[number]
+        first, row, size = self.places[number].tolist()
+        return TarPicture(path, name, first, size) if kind == IN_TAR else StoredImage(path, name, first, row, size)
 
     def arrays(self) -> dict[str, numpy.ndarray]:
         """Returns what is written of the table; pictures in memory are not."""
@@ -103,7 +106,7 @@ class PictureTable(Sequence[ImageSource]):
         sizes, times = numpy.zeros(len(self), numpy.int64), numpy.zeros(len(self), numpy.int64)
         files = numpy.flatnonzero(self.kinds == FILE)
         sizes[files], times[files] = asked([self.paths[number] for number in files.tolist()])
-        stored = numpy.flatnonzero(self.kinds == STORED)
+        stored = numpy.flatnonzero((self.kinds == STORED) | (self.kinds == IN_TAR))
         sizes[stored] = self.places[stored, 2]
         for number in numpy.flatnonzero(self.kinds == IN_MEMORY).tolist():
             image = self[number]
@@ -135,6 +138,8 @@ class PicturePacker:
             if isinstance(image, StoredImage):
                 place = (image.row_group, image.row, image.size)
                 number = self._added(STORED, str(image.path), image.column, place)
+            elif isinstance(image, TarPicture):
+                number = self._added(IN_TAR, str(image.path), image.member, (image.offset, 0, image.size))
             else:
                 number = self._held(image) if isinstance(image, EncodedPicture) else self._added(FILE, str(image))
             self.numbers[key] = number

@@ -1,4 +1,4 @@
-"""From a cell to pictures: names of files, pictures inside Parquet files, base64 text. Addresses are refused."""
+"""From a cell to pictures: names of files, places in Parquet and tar files, base64 text. Addresses are refused."""
 
 import base64
 import binascii
@@ -13,6 +13,7 @@ from data_modules.reading.sources import Source, picture_below
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.encoded_picture import PictureBytes
 from lightning_m2pt.inputs.samples import ImageSource
+from lightning_m2pt.inputs.tar_picture import TarPicture
 from lightning_m2pt.system.strict_json import parse_json
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf)://", re.IGNORECASE)
@@ -72,6 +73,8 @@ class PictureCells:
         """Returns one picture; see ``pictures``."""
         if isinstance(cell, PictureCell):
             return Picture(cell.image, f"sha256:{cell.digest}")
+        if isinstance(cell, TarPicture):
+            return Picture(cell, f"{cell.path.name}/{cell.member}")
         if isinstance(cell, Mapping):
             named = [cell[key] for key in NAME_KEYS if isinstance(cell.get(key), str)]
             cell = named[0] if len(named) == 1 else cell

@@ -1,4 +1,4 @@
-"""Rows of a data set: from JSON, JSON lines, CSV, TSV, Parquet, or a folder of pictures with texts."""
+"""Rows of a data set: from JSON, JSON lines, CSV, TSV, Parquet, tar shards, or a folder of pictures with texts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Any
 from data_modules.reading.captioned_folder import captioned_rows, picture_files
 from data_modules.reading.files import Record, checked_object, objects, read_text
 from data_modules.reading.parquet_rows import parquet_files, parquet_rows
-from data_modules.reading.sources import PARQUET, TEXT_ENDINGS, Source, readable_in
+from data_modules.reading.sources import PARQUET, TAR, TEXT_ENDINGS, Source, readable_in
 from data_modules.reading.tables import table_rows
+from data_modules.reading.tar_rows import tar_files, tar_rows
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.strict_json import parse_json
 
@@ -33,6 +34,8 @@ def rows_of(source: Source) -> Iterator[Record | BadInputError]:
         yield from rows_in_folder(source)
     elif path.suffix.lower() == PARQUET:
         yield from parquet_rows([path])
+    elif path.suffix.lower() == TAR:
+        yield from tar_rows([path])
     elif path.suffix.lower() in (".csv", ".tsv"):
         yield from table_rows(path)
     elif path.suffix.lower() == ".json":
@@ -42,7 +45,7 @@ def rows_of(source: Source) -> Iterator[Record | BadInputError]:
 
 
 def rows_in_folder(source: Source) -> Iterator[Record | BadInputError]:
-    """Yields the rows of a folder: of its Parquet files, its one table, or its pictures with texts beside them.
+    """Yields the rows of a folder: of its Parquet files or tar shards, its one table, or its pictures with texts.
 
     Raises:
         BadInputError: If it holds none of them, or several tables.
@@ -50,6 +53,10 @@ def rows_in_folder(source: Source) -> Iterator[Record | BadInputError]:
     files = parquet_files(source.path, source.split)
     if files:
         yield from parquet_rows(files)
+        return
+    shards = tar_files(source.path, source.split)
+    if shards:
+        yield from tar_rows(shards)
         return
     listing = next((source.path / name for name in LISTINGS if (source.path / name).is_file()), None)
     tables = [listing.name] if listing is not None else sorted(readable_in(source.path))
@@ -70,7 +77,7 @@ def rows_in_folder(source: Source) -> Iterator[Record | BadInputError]:
         raise BadInputError(
             f"the folder holds {wanted}",
             where=str(source.path),
-            expected=f"*.parquet, one of *{', *'.join(TEXT_ENDINGS)}, or pictures with texts of the same name",
+            expected=f"*.parquet, *.tar, one of *{', *'.join(TEXT_ENDINGS)}, or pictures with texts of the same name",
         )
 
 

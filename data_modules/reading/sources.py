@@ -9,8 +9,8 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.images import resolve_inside
 
 TEXT_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
-PARQUET = ".parquet"
-READABLE = (*TEXT_ENDINGS, PARQUET)
+PARQUET, TAR = ".parquet", ".tar"
+READABLE = (*TEXT_ENDINGS, PARQUET, TAR)
 NAME_PARTS = 2
 
 

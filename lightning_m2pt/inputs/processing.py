@@ -222,6 +222,11 @@ class Processor:
                     hint="raise max_text_length, or leave the sample out",
                 )
 
+        together = numpy.concatenate([text.input_ids for text in encoded])
+        is_known = self.vocabulary_size is None or together.max(initial=0) < self.vocabulary_size
+        is_short = max_text_length is None or max(map(len, encoded)) <= max_text_length
+        if is_known and is_short and not numpy.isin(together, self.picture_tokens).any():
+            return []
         with collecting() as mistakes:
             made_of_each(zip(samples, encoded, strict=True), check)
         return mistakes
@@ -241,23 +246,25 @@ class Processor:
             verbose=False,
         )
         encoded = []
-        spans_of: dict[tuple[Piece, ...], numpy.ndarray] = {}
+        spans_of: dict[str, tuple[list[Piece], numpy.ndarray]] = {}  # the last pieces that a text was joined from
+        begin_spans = numpy.full(len(template.begin_ids), Span.SYSTEM, numpy.int8)
         image_span = numpy.array([Span.IMAGE], numpy.int8)
         for parts_of_sample, texts_of_sample in zip(parts, texts, strict=True):
             ids = list(template.begin_ids)
-            spans = [numpy.full(len(ids), Span.SYSTEM, numpy.int8)]
+            spans = [begin_spans]
             for number, (pieces, text) in enumerate(zip(parts_of_sample, texts_of_sample, strict=True)):
                 if number > 0:
                     ids.append(IMAGE_TOKEN_ID)
                     spans.append(image_span)
                 ids += tokens["input_ids"][distinct[text]]
-                key = tuple(pieces)
-                if key not in spans_of:
-                    spans_of[key] = spans_of_tokens(pieces, tokens["offset_mapping"][distinct[text]])
-                spans.append(spans_of[key])
+                known = spans_of.get(text)
+                if known is None or known[0] != pieces:
+                    known = pieces, spans_of_tokens(pieces, tokens["offset_mapping"][distinct[text]])
+                    spans_of[text] = known
+                spans.append(known[1])
             span_of_each = numpy.concatenate(spans)
             input_ids = numpy.array(ids, numpy.int32)
-            input_ids[span_of_each == Span.IMAGE] = IMAGE_TOKEN_ID
+            input_ids[span_of_each == image_span] = IMAGE_TOKEN_ID
             encoded.append(EncodedText(input_ids, span_of_each))
         return encoded
 
