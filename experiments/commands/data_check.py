@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
+from experiments.commands.own_file import experiment_of_words
 from experiments.commands.parsers.data_check import JSON, argument_parser
 from experiments.commands.parsers.data_show import DEFAULT_CONFIG
-from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.configuration.cli import Experiment
 from experiments.datasets.evaluation_sets import EVALUATION_SETS, default_data_root, folder_of
 from experiments.datasets.set_check import SetCheck, checked_set
 from experiments.datasets.set_check_report import as_json, shown
@@ -27,12 +28,12 @@ def main(arguments: Sequence[str]) -> int:
     own, rest = argument_parser().parse_known_args(list(arguments))
     files = [word for file in own.config or [DEFAULT_CONFIG] for word in ("--config", file)]
     with people_read_errors(own.format == JSON):
-        experiment = parse_experiment([*files, *rest])
+        experiment = experiment_of_words(own.file, own.rule, own.template, files, rest)
         connect_experiment(experiment)
         shape, method = experiment.model.backbone.shape, experiment.model.method
         check = checked_set(
             experiment.data,
-            SetCheck(type(experiment.data).__name__, str(experiment.data.root), depth=own.overlap),
+            SetCheck(type(experiment.data).__name__, own.file or str(experiment.data.root), depth=own.overlap),
             compared_sets(experiment, own.sets or default_data_root()),
             run_rows(shape, method),
             room_for_rows(shape, method),

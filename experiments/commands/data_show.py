@@ -11,9 +11,12 @@ from rich.text import Text
 from data_modules.base import DataModule, PictureOfItem, pictures_of
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
+from data_modules.vision_flan import VisionFlan
+from experiments.commands.own_file import experiment_of_words
 from experiments.commands.parsers.data_show import (
     DEFAULT_CONFIG,
     EVERY_SET,
+    OTHER_TUNING_SET,
     PICTURES_OF_EVERY_SET,
     PICTURES_OF_ONE_SET,
     QUESTIONS_OF_A_PICTURE,
@@ -21,7 +24,7 @@ from experiments.commands.parsers.data_show import (
     TUNING_SET,
     argument_parser,
 )
-from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.configuration.cli import Experiment
 from experiments.datasets.contact_sheet import (
     ELLIPSIS,
     ShownPicture,
@@ -53,30 +56,36 @@ LETTERS_OF_REVISION = 12
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     own, rest = argument_parser().parse_known_args(list(arguments))
-    ending = PAGE if own.rendered else SHEET
+    rendered = own.rendered or own.file is not None
+    ending = PAGE if rendered else SHEET
     check_flags(own.count, own.output, ending)
+    if own.file is None and own.set is None and not (own.rendered and own.config):
+        raise BadInputError(
+            "neither --set nor a file is named", where="command line", expected="see `m2pt data show --help`"
+        )
     files = [word for file in own.config or [DEFAULT_CONFIG] for word in ("--config", file)]
-    experiment = parse_experiment([*files, *rest])
-    sets = sets_of(experiment)
-    if own.set not in {*sets, EVERY_SET}:
-        raise unknown_set(own.set, list(sets), files)
-    names = list(sets) if own.set == EVERY_SET else [own.set]
-    if own.rendered:
+    experiment = experiment_of_words(own.file, own.rule, own.template, files, rest)
+    sets = sets_of(experiment) if own.file is None else {Path(own.file).name: experiment.data}
+    chosen = own.set or next(iter(sets))
+    if chosen not in {*sets, EVERY_SET}:
+        raise unknown_set(chosen, list(sets), files)
+    names = list(sets) if chosen == EVERY_SET else [chosen]
+    if rendered:
         for name in names:
             path = own.output or experiment.output_root / "data_show" / f"{name}{PAGE}"
             show_rendered(experiment, name, sets[name], own.count or SAMPLES_OF_ONE_SET, path)
         return ExitCode.DONE
     render_testbed_if_used(experiment)
-    count = own.count or (PICTURES_OF_EVERY_SET if own.set == EVERY_SET else PICTURES_OF_ONE_SET)
+    count = own.count or (PICTURES_OF_EVERY_SET if chosen == EVERY_SET else PICTURES_OF_ONE_SET)
     shown = [shown_set(name, sets[name], count) for name in names]
     for each in shown:
         OUT.print(question_table(each))
-    if own.set == EVERY_SET:
+    if chosen == EVERY_SET:
         facts = [f"{len(shown)} sets", f"up to {count} pictures of each"]
         sheet = sheet_of_sets(experiment.name, facts, shown)
     else:
         sheet = sheet_of_set(shown[0])
-    path = own.output or experiment.output_root / "data_show" / f"{own.set}{SHEET}"
+    path = own.output or experiment.output_root / "data_show" / f"{chosen}{SHEET}"
     content = BytesIO()
     sheet.save(content, format="PNG", optimize=True)
     write_file(path, content.getvalue())
@@ -120,7 +129,8 @@ def show_rendered(experiment: Experiment, name: str, data: DataModule, count: in
 def sets_of(experiment: Experiment) -> dict[str, DataModule]:
     """Returns the sets of an experiment by name, the tuning set first."""
     is_tuning = isinstance(experiment.data, InstructionDataModule)
-    sets: dict[str, DataModule] = {TUNING_SET: experiment.data} if is_tuning else {}
+    name = TUNING_SET if isinstance(experiment.data, VisionFlan) else OTHER_TUNING_SET
+    sets: dict[str, DataModule] = {name: experiment.data} if is_tuning else {}
     for benchmark in [experiment.data, *experiment.benchmarks]:
         if isinstance(benchmark, BenchmarkDataModule):
             sets.setdefault(benchmark.name, benchmark)

@@ -1,8 +1,8 @@
 """Which pictures of one set are in another, and which stand twice in one: by name, by content, by pixels, nearly.
 
 Names are those of the files, without folder and ending and without what COCO put in front of its numbers. They prove
-nothing: ``1.png`` is in many sets. Of equal content are two pictures whose encoded bytes are the same, or two arrays;
-of equal pixels those that are the same once decoded; what is near is said in ``near_pictures``.
+nothing: ``00001.png`` is in many sets. Of equal content are two pictures whose encoded bytes are the same, or two
+arrays; of equal pixels those that are the same once decoded; what is near is said in ``near_pictures``.
 """
 
 import re
@@ -20,6 +20,7 @@ from lightning_m2pt.inputs.samples import Question, Sample
 
 CONTENT, PIXELS, NEAR = "content", "pixels", "near"
 COCO = re.compile(r"COCO_(train|val|test)\d{4}_(?=\d{12}$)", re.IGNORECASE)
+LEAST_LETTERS = 5
 KEPT_DECODED = 64
 
 Opens = Callable[[PictureOfItem], Image.Image | None]
@@ -105,9 +106,9 @@ def compared(ours: PictureOfItem, theirs: PictureOfItem, opens: Opens) -> SamePi
 
 
 def names_in(ours: Iterable[Sample | Question], theirs: Iterable[Sample | Question]) -> list[str]:
-    """Returns the names of our pictures that their pictures have too, in order."""
-    known = {plain_name(item.image_id) for item in theirs if item.image_id}
-    return sorted({item.image_id for item in ours if item.image_id and plain_name(item.image_id) in known})
+    """Returns the names of our pictures that their pictures have too, in order, those of few letters left out."""
+    known = {name for item in theirs if len(name := plain_name(item.image_id)) >= LEAST_LETTERS}
+    return sorted({item.image_id for item in ours if plain_name(item.image_id) in known})
 
 
 def plain_name(name: str) -> str:

@@ -29,10 +29,12 @@ def rendered_set(
     chosen = [samples[position] for position in spread_positions(len(samples), count)]
     limits = f"{room:,} rows, which the language model takes behind the prompts"
     if isinstance(data, InstructionDataModule):
+        notes = data.notes
         what, limits = "samples to train on", f"{data.max_text_length:,} tokens (max_text_length), or than {limits}"
     else:
-        what = "questions, as they are asked"
+        notes, what = (), "questions, as they are asked"
     facts = (
+        *notes,
         f"{len(chosen):,} of {len(samples):,} {what}",
         f"template {data.template_label}",
         f"nothing is cut off: what is longer than {limits}, is refused",

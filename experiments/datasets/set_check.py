@@ -6,6 +6,9 @@ from typing import Literal, TypeAlias
 
 from data_modules.base import DataModule, PictureOfItem, distinct_pictures, pictures_of
 from data_modules.benchmark import BenchmarkDataModule
+from data_modules.conversations import Conversations
+from data_modules.instruction import InstructionDataModule
+from data_modules.vision_flan import VisionFlan
 from experiments.datasets.check_report import counting_bar, mistakes_in
 from experiments.datasets.overlap import SamePicture, names_in, pictures_in, pictures_twice
 from experiments.datasets.picture_looks import Looks, looks_of
@@ -48,9 +51,9 @@ class SetCheck:
     Attributes:
         name: What the set is called.
         place: Its file or folder.
-        recognised: What it was recognised as, in lines.
         mistakes: Everything wrong in it.
-        facts: What it holds; None where something is wrong.
+        recognised: What it was recognised as, and what was left out of what follows, in lines.
+        facts: What it holds, without what is wrong in it; None where nothing can be left out.
         records_twice: Records that say what an earlier one says, and that one.
         pictures_twice: Pictures that are there before under another name.
         flat: Pictures of nearly one colour, which are compared by content alone.
@@ -60,8 +63,8 @@ class SetCheck:
 
     name: str
     place: str
-    recognised: tuple[str, ...] = ()
     mistakes: tuple[BadInputError, ...] = ()
+    recognised: tuple[str, ...] = ()
     facts: SetFacts | None = None
     records_twice: tuple[tuple[Sample | Question, Sample | Question], ...] = ()
     pictures_twice: tuple[SamePicture, ...] = ()
@@ -78,7 +81,7 @@ def checked_set(
     room: int,
     decode: bool,
 ) -> SetCheck:
-    """Checks a set, and compares it with others if nothing in it is wrong.
+    """Checks a set, counts what is right in it, and compares that with others.
 
     Args:
         data: The set, connected.
@@ -89,14 +92,16 @@ def checked_set(
         decode: Decode every picture in whole, to find the damaged ones.
     """
     mistakes = mistakes_in(data, decode)
-    if mistakes:
-        return replace(check, mistakes=mistakes)
+    found = replace(check, mistakes=mistakes)
+    if mistakes and not leaves_out(data):
+        return found
     try:
-        facts = facts_of(data, run_rows, room)
+        facts = facts_of(data, run_rows, room, with_long_texts=bool(mistakes))
     except BadInputError as error:
-        return replace(check, mistakes=(error,))
+        return found if mistakes else replace(found, mistakes=(error,))
     items = data.items()
-    found = replace(check, facts=facts, records_twice=tuple(records_twice(items)))
+    notes = data.notes if isinstance(data, InstructionDataModule) else ()
+    found = replace(found, recognised=tuple(notes), facts=facts, records_twice=tuple(records_twice(items)))
     if check.depth == "none":
         return found
     looks = looked_at(data, items, check)
@@ -106,6 +111,15 @@ def checked_set(
         flat=looks.flat() if check.depth == "near" else 0,
         overlaps=tuple(overlap_with(other, items, looks, check) for other in others),
     )
+
+
+def leaves_out(data: DataModule) -> bool:
+    """Lets a set leave out its wrong records from now on, if it can."""
+    if not isinstance(data, Conversations) or isinstance(data, VisionFlan):
+        return False
+    data.on_error = "leave_out"
+    data.forget()
+    return True
 
 
 def looked_at(data: DataModule, items: Sequence[Sample | Question], check: SetCheck) -> Looks:

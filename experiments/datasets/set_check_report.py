@@ -19,14 +19,14 @@ WORDS_OF_WAY = {CONTENT: "of equal content", PIXELS: "of equal pixels", NEAR: "n
 def shown(check: SetCheck) -> Iterator[str | Table]:
     """Yields what is said of a set, in order: lines, and tables."""
     yield f"{check.name}: {check.place}"
-    yield from (f"  {line}" for line in check.recognised)
+    number = len(check.mistakes)
     if check.mistakes:
-        number = len(check.mistakes)
         yield f"bad {check.name}: {number:,} mistake{'s' * (number > 1)}"
         yield from (f"    {line}" for line in report_lines(check.mistakes))
-        return
     if check.facts is not None:
-        told = [f"{number:,} {what}" for what, number in check.facts.counts.items() if number]
+        if check.mistakes:
+            yield "without what is wrong:"
+        told = [f"{count:,} {what}" for what, count in check.facts.counts.items() if count]
         yield f"  {', '.join(told)}"
         yield table_of_lengths(check.facts.lengths)
     yield from twice_lines(check)
@@ -38,7 +38,7 @@ def shown(check: SetCheck) -> Iterator[str | Table]:
                 yield f"  {overlap.name} in {overlap.place} was not compared: {overlap.problem}"
     if check.flat:
         yield f"  {check.flat:,} pictures are of nearly one colour: they are compared by content alone"
-    yield f"ok  {check.name}"
+    yield f"bad {check.name}: {number:,} mistakes, listed above" if number else f"ok  {check.name}"
 
 
 def twice_lines(check: SetCheck) -> Iterator[str]:
@@ -75,7 +75,7 @@ def table_of_lengths(found: Sequence[Lengths]) -> Table:
     table.add_column("note")
     for each in found:
         limit = "" if each.limit is None else f"{each.limit:,}"
-        above = f"; {each.above:,} samples are longer" if each.above else ""
+        above = f"; {each.above:,} too long" if each.above else ""
         table.add_row(each.of, *(f"{number:,}" for number in each.spread), limit, each.limit_of + above)
     return table
 

@@ -4,6 +4,7 @@ import json
 from io import BytesIO
 from pathlib import Path
 
+import numpy
 import pytest
 from PIL import Image
 
@@ -11,6 +12,7 @@ from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER
 from experiments.datasets.check_report import LISTED
 from experiments.datasets.overlap import plain_name
 from experiments.datasets.picture_looks import looks_of
+from experiments.datasets.set_facts import lengths
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from tests.datasets.test_near_pictures import brighter, encoded_again, halved, invented
@@ -68,11 +70,9 @@ def words(tmp_path: Path) -> list[str]:
         "half.png": encoded(halved(fields[3])),
         "bright.png": encoded(brighter(Image.open(BytesIO(photograph)))),
     }
-    own = {
-        "own.png": encoded(fields[5]),
-        "again.png": encoded(fields[5]),
-        "half_of_own.png": encoded(halved(fields[5])),
-    }
+    own = {"own_field.png": encoded(fields[5]), "again.png": encoded(fields[5])}
+    own |= {"half_of_own.png": encoded(halved(fields[5])), "late.png": encoded(fields[7])}
+    own |= {"half_of_late.png": encoded(halved(fields[7]))}
     write_tuning_set(tmp_path / "tuning", {**shared, **own})
     theirs = {
         "a.png": encoded(fields[0]),
@@ -80,7 +80,7 @@ def words(tmp_path: Path) -> list[str]:
         "c.png": encoded(fields[2]),
         "d.png": encoded(fields[3]),
         "e.jpg": photograph,
-        "own.png": encoded(fields[6]),
+        "own_field.png": encoded(fields[6]),
     }
     write_pope(tmp_path / "sets" / "pope", theirs)
     (tmp_path / "sets" / "vsr").mkdir()
@@ -108,13 +108,15 @@ def test_pictures_of_evaluation_sets_are_found_however_they_are_stored(
         "half.png": "d.png",
         "bright.png": "e.jpg",
     }
-    assert pope["names"] == {"number": 2, "first": ["000000000007.png", "own.png"]}
+    assert pope["names"] == {"number": 2, "first": ["000000000007.png", "own_field.png"]}
     assert vsr["set"] == "vsr"
     assert "test.jsonl" in vsr["problem"] or "does not exist" in vsr["problem"]
     twice = found["pictures_twice"]
-    assert [(Path(each["ours"]).name, each["way"]) for each in twice["first"]] == [
-        ("again.png", "content"),
-        ("half_of_own.png", "near"),
+    found_twice = [(Path(each["ours"]).name, Path(each["theirs"]).name, each["way"]) for each in twice["first"]]
+    assert found_twice == [
+        ("again.png", "own_field.png", "content"),
+        ("half_of_own.png", "own_field.png", "near"),
+        ("half_of_late.png", "late.png", "near"),
     ]
     exact = checked(capfd, *words, "--overlap", "exact")["overlaps"][1]["pictures"]
     assert (exact["number"], exact["content"]) == (1, 1)
@@ -124,10 +126,10 @@ def test_pictures_of_evaluation_sets_are_found_however_they_are_stored(
 def test_people_read_the_same_in_lines_and_tables(capfd: pytest.CaptureFixture, words: list[str]) -> None:
     code, out, _ = check(capfd, *words)
     assert code == ExitCode.DONE
-    assert "8 samples to train on, 8 turns, 1 tasks, 8 pictures" in out
+    assert "10 samples to train on, 10 turns, 1 tasks, 10 pictures" in out
     assert "is in pope" in out
     assert "vsr in " in out
-    assert "2 pictures are there before under another name: 1 of equal content, 1 nearly equal" in out
+    assert "3 pictures are there before under another name: 1 of equal content, 2 nearly equal" in out
     assert out.rstrip().endswith("ok  VisionFlan")
 
 
@@ -148,13 +150,13 @@ def test_all_mistakes_are_told_and_nothing_else(capfd: pytest.CaptureFixture, tm
         records[number]["conversations"][1]["value"] = ""
     records[6]["image"] = "../outside.png"
     file.write_text(json.dumps(records))
-    half = tmp_path / "tuning" / IMAGE_FOLDER / "own.png"
+    half = tmp_path / "tuning" / IMAGE_FOLDER / "own_field.png"
     half.write_bytes(half.read_bytes()[:3000])
     code, out, _ = check(capfd, *words)
     assert code == ExitCode.BAD_INPUT
     assert all(f"{ANNOTATION_FILE}: record {number}" in out for number in (2, 5, 7))
     assert "2 of this kind; expected: an answer" in out
-    assert "own.png" in out
+    assert "own_field.png" in out
     assert "bad VisionFlan: 4 mistakes" in out
     assert "ok " not in out
     code, out, _ = check(capfd, *words, "--format", "json")
@@ -169,7 +171,7 @@ def test_records_that_say_the_same_are_told(capfd: pytest.CaptureFixture, tmp_pa
     records = json.loads(file.read_text())
     file.write_text(json.dumps([*records, {**records[2], "id": "other"}]))
     found = checked(capfd, *words, "--overlap", "none")
-    assert found["records_twice"] == {"number": 1, "first": [[f"{file}: record 9", f"{file}: record 3"]]}
+    assert found["records_twice"] == {"number": 1, "first": [[f"{file}: record 11", f"{file}: record 3"]]}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +190,11 @@ def test_wrong_words_end_in_three_lines(capfd: pytest.CaptureFixture, flags: lis
     assert not out
     assert len(err.splitlines()) <= 3
     assert all(text in err for text in named), err
+
+
+def test_a_percentile_is_a_length_that_there_is() -> None:
+    found = lengths("rows", numpy.array([1, 2, 30, 40]), limit=30, limit_of="positions")
+    assert (found.spread, found.above) == ((1, 30, 40, 40, 40), 1)
 
 
 def test_names_are_compared_without_folder_ending_and_what_coco_adds() -> None:

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from experiments.datasets.near_pictures import alike, are_near, have_same_shape, sketch, steps
 
@@ -98,6 +98,30 @@ def test_crops_turned_and_mirrored_pictures_are_others(pictures: list[Image.Imag
         assert not are_near(image, image.crop((8, 8, SIDE, SIDE)))
         assert not found(image, ImageOps.mirror(image))
         assert not found(image, image.rotate(90))
+
+
+def stretched(image: Image.Image, deviation: float) -> Image.Image:
+    """A picture with another contrast."""
+    pixels = numpy.asarray(image).astype(numpy.float32)
+    return Image.fromarray((127 + (pixels - pixels.mean()) / pixels.std() * deviation).clip(0, 255).astype(numpy.uint8))
+
+
+def test_what_is_left_is_measured_by_contrast_detail_and_agreement() -> None:
+    smooth = stretched(invented(3).filter(ImageFilter.GaussianBlur(8)), 50)
+    assert are_near(smooth, smooth.crop((1, 1, SIDE, SIDE)))
+    assert not are_near(smooth, smooth.crop((8, 8, SIDE, SIDE)))  # few levels apart, but many for so smooth a picture
+    one, other = (stretched(small_noise(seed), 1.5) for seed in (1, 2))
+    assert are_near(one, one.copy())
+    assert not are_near(one, other)  # few levels apart, because there is little of either
+    random = numpy.random.default_rng(0)
+    sharp = random.normal(127, 50, size=(48, 48, 1)).repeat(3, axis=2)
+    again = sharp + random.normal(0, 12, size=(48, 48, 1))
+    sharp, again = (Image.fromarray(each.clip(0, 255).astype(numpy.uint8)) for each in (sharp, again))
+    assert not are_near(sharp, again)  # a fifth of the steps apart, but as far as no encoder leaves it
+
+
+def test_a_picture_of_other_proportions_is_another() -> None:
+    assert not are_near(invented(3), invented(3).resize((SIDE, SIDE - 16)))
 
 
 def test_the_colour_alone_tells_two_pictures_apart() -> None:

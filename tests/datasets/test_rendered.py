@@ -103,6 +103,11 @@ def test_a_picture_of_several_runs_says_all_its_rows() -> None:
     assert shown.notes == (f"refused: {shown.rows:,} rows, and the language model takes 500 behind the prompts",)
 
 
+def test_pictures_side_by_side_are_shown_one_by_one() -> None:
+    shown = rendered(sample(2), data_module("plain", "bytes"), ROWS, 500)
+    assert [stretch.text for stretch in shown.stretches if stretch.span == Span.IMAGE] == ["[image x 46]"] * 2
+
+
 def test_what_is_too_long_is_shown_with_the_reason_why_it_is_refused() -> None:
     module = data_module("plain", "bytes")
     module.max_text_length = 20

@@ -9,26 +9,28 @@ import argparse
 from pathlib import Path
 
 from experiments.commands.parsers.data_show import DEFAULT_CONFIG
-from lightning_m2pt.system.console import VerbParser
+from experiments.commands.parsers.own_file import FILE_WORDS, FileParser, add_file_flags
 
 NEAR, EXACT, NONE = "near", "exact", "none"
 TEXT, JSON = "text", "json"
-EXAMPLES = """\
-The tuning set of the experiment is checked. The evaluation sets are those of the experiment, and those whose folders
-lie in the folder of all data. Any key of the experiment can be given too.
+EXAMPLES = f"""\
+{FILE_WORDS} Without FILE the tuning set of the experiment is
+checked. The evaluation sets are those of the experiment, and those whose folders lie in the folder of all data.
 
 examples:
+  m2pt data check mine.json --data.image_root pictures
+  m2pt data check test.csv --rule exact --config experiments/m2pt_vicuna7b.yaml --template native
   m2pt data check --config experiments/m2pt_base.yaml
   m2pt data check --config experiments/m2pt_vicuna7b.yaml --decode --overlap exact
   m2pt data check --config mine.yaml --format json
 """
 
 
-def argument_parser() -> VerbParser:
+def argument_parser() -> FileParser:
     """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(
+    parser = FileParser(
         prog="m2pt data check",
-        usage="m2pt data check [--config FILE] [--decode] [--overlap near|exact|none] [experiment keys]",
+        usage="m2pt data check [FILE] [--config FILE] [--decode] [--overlap near|exact|none] [experiment keys]",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,6 +38,7 @@ def argument_parser() -> VerbParser:
     parser.add_argument(
         "-c", "--config", action="append", metavar="FILE", help=f"the experiment (default: {DEFAULT_CONFIG})"
     )
+    add_file_flags(parser)
     parser.add_argument("--decode", action="store_true", help="decode every picture in whole, to find the damaged ones")
     parser.add_argument(
         "--overlap",

@@ -8,12 +8,12 @@ terminal and as a page, the template's text with special tokens, what is supervi
 import argparse
 from pathlib import Path
 
-from lightning_m2pt.system.console import VerbParser
+from experiments.commands.parsers.own_file import FILE_WORDS, FileParser, add_file_flags
 
 DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "m2pt_base.yaml")
 
 
-TUNING_SET = "vision_flan"
+TUNING_SET, OTHER_TUNING_SET = "vision_flan", "tuning"
 
 
 EVERY_SET = "all"
@@ -32,29 +32,34 @@ SAMPLES_OF_ONE_SET = 5
 
 
 EXAMPLES = f"""\
-The set is named as in the experiment's list of benchmarks; {TUNING_SET} is the tuning set (its first training
-samples, each with all its turns); {EVERY_SET} puts a row of every set on one sheet. A picture that is asked several
-questions appears once, with up to {QUESTIONS_OF_A_PICTURE} of them. Any key of the experiment can be given too.
+{FILE_WORDS} It is shown as with --rendered.
+
+The set is named as in the experiment's list of benchmarks; {TUNING_SET} is the tuning set, {OTHER_TUNING_SET} one of
+another class (its first training samples, each with all its turns); {EVERY_SET} puts a row of every set on one sheet.
+A picture that is asked several questions appears once, with up to {QUESTIONS_OF_A_PICTURE} of them. Any key of the
+experiment can be given too.
 
 examples:
   m2pt data show --set mme
   m2pt data show --set {TUNING_SET} --count 24
   m2pt data show --config experiments/m2pt_vicuna7b.yaml --set pope --output sheet.png
   m2pt data show --set {EVERY_SET} --output every_set.png
-  m2pt data show --set {TUNING_SET} --rendered --data.template native
+  m2pt data show --set {TUNING_SET} --rendered
+  m2pt data show mine.json --data.image_root pictures --template native
 """
 
 
-def argument_parser() -> VerbParser:
+def argument_parser() -> FileParser:
     """Returns the flags that are not part of an experiment."""
-    parser = VerbParser(
+    parser = FileParser(
         prog="m2pt data show",
-        usage="m2pt data show --set NAME [--rendered] [--config FILE] [--count N] [--output FILE] [experiment keys]",
+        usage="m2pt data show [FILE | --set NAME] [--rendered] [--config FILE] [--count N] [experiment keys]",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--set", required=True, metavar="NAME", help=f"a set of the experiment, or {EVERY_SET}")
+    parser.add_argument("--set", metavar="NAME", help=f"a set of the experiment, or {EVERY_SET}")
+    add_file_flags(parser)
     parser.add_argument(
         "--count",
         type=int,
