@@ -35,7 +35,7 @@ from lightning_m2pt.backbones.hub_ids import cache_of
 from lightning_m2pt.configuration.paths import HUB, FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.images import check_image
-from lightning_m2pt.inputs.mistakes import are_collected, kept_of_each, kind_of, refuse
+from lightning_m2pt.inputs.mistakes import are_collected, collecting, kept_of_each, kind_of, refuse
 from lightning_m2pt.inputs.samples import ImageSource, Question, Sample
 
 OnError: TypeAlias = Literal["refuse", "leave_out"]
@@ -53,7 +53,8 @@ class Conversations(InstructionDataModule):
         columns: Which column plays which role, such as ``{image: path, question: q, answer: label}``; the others go by
             their usual names.
         question: What is asked of every picture where no column asks.
-        on_error: ``leave_out`` leaves out records that are wrong, and counts them by reason.
+        on_error: ``leave_out`` leaves out records that are wrong, whose pictures cannot be read, or whose text is too
+            long or not for the template, and counts them by reason.
         one_picture_only: Leave out records without a picture and with several.
         name: The task of records that name none, for the loss of each; None takes the file's name.
         revision: Branch, tag or commit of the hub's repository; None takes ``main`` as it was fetched last.
@@ -217,7 +218,8 @@ class Conversations(InstructionDataModule):
         kept = [sample for sample in samples if sample is not None]
         if self.on_error == "leave_out":
             kept, of_pictures = with_readable_pictures(kept)
-            left_out.update(kind_of(mistake.what) for mistake in [*mistakes, *of_pictures])
+            kept, of_texts = self.with_fitting_texts(kept)
+            left_out.update(kind_of(mistake.what) for mistake in [*mistakes, *of_pictures, *of_texts])
         else:
             refuse(mistakes)
         if not kept and not are_collected():
@@ -228,6 +230,20 @@ class Conversations(InstructionDataModule):
             )
         self.notes += tuple(self.notes_of(source, len(rows), told(columns, names), maker))
         return kept
+
+    def with_fitting_texts(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[BadInputError]]:
+        """Returns the samples that can be encoded, and why the others are left out: too long, or not for the template.
+
+        Raises:
+            BadInputError: If something is wrong with the template itself.
+        """
+        with collecting() as mistakes:
+            for _ in self.processor.encode_each(samples, self.template, max_text_length=self.max_text_length):
+                pass
+        sources = {sample.source for sample in samples}
+        refuse([mistake for mistake in mistakes if mistake.where not in sources])
+        wrong = {mistake.where: mistake for mistake in mistakes}
+        return [sample for sample in samples if sample.source not in wrong], list(wrong.values())
 
     def notes_of(self, source: Source, records: int, said_of_columns: str, maker: RecordSamples) -> Iterator[str]:
         """Yields what is worth knowing of a file that was read, a line each.

@@ -19,9 +19,11 @@ from data_modules.base import DataModule
 from data_modules.instruction import InstructionDataModule, TemplateName
 from data_modules.training_samples import join_conversations
 from data_modules.vision_flan import VisionFlan
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import are_collecting
+from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import SET_MARK, Sample
 from lightning_m2pt.tuning.sample_order import Shares
 
@@ -104,6 +106,13 @@ class Mixture(InstructionDataModule):
         check_names(self.names, len(sets))
         for name, each in zip(self.names, sets, strict=True):
             refuse_other_settings(self, each, name)
+            each.max_text_length = max_text_length
+
+    @override
+    def connect(self, processor: Processor, backbone: Backbone | None = None) -> None:
+        super().connect(processor, backbone)
+        for each in self.sets:
+            each.connect(processor, backbone)
 
     @staticmethod
     def write_fake(root: Path) -> None:

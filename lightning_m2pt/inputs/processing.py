@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
@@ -199,6 +200,8 @@ class Processor:
             in_texts += [*mistakes_in_texts(some, with_answers), *ready.mistakes_in(some, with_answers)]
             if in_texts and not are_collecting():
                 continue  # all of them are refused at the end
+            if in_texts:
+                some = [replace(sample, system="") if sample.system else sample for sample in some]
             encoded = self._encode_some(some, ready, with_answers)
             in_tokens += self._mistakes_in_tokens(some, encoded, max_text_length)
             yield from encoded

@@ -234,6 +234,30 @@ def test_wrong_records_are_left_out_on_request_and_counted(tmp_path: Path, capsy
         read(tmp_path, *wrong(tmp_path)[1:], on_error="leave_out", one_picture_only=True)
 
 
+def test_what_the_template_or_the_limit_refuses_is_left_out_too(tmp_path: Path, capsys) -> None:
+    records = [
+        {
+            "conversations": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": answer}],
+            "system": system,
+        }
+        for answer, system in (("That.", ""), ("word " * 90, ""), ("That.", "Be brief."), ("This.", ""))
+    ]
+    limits = {"template": "plain", "max_text_length": 60}
+    read(tmp_path, *records)
+    with pytest.raises(BadInputError, match="record 3: sample 2 has a system text"):
+        module(tmp_path / "a.json", **limits).setup("fit")
+    with pytest.raises(SeveralMistakesError) as caught:
+        module(tmp_path / "a.json", **limits).check()
+    assert [mistake.where[-8:] for mistake in caught.value.mistakes] == ["record 3", "record 2"]
+    capsys.readouterr()
+    samples = read(tmp_path, *records, on_error="leave_out", **limits)
+    assert [sample.id for sample in samples] == ["0", "3"]
+    said_of = capsys.readouterr().out
+    assert (
+        "2 of 4 records are left out: 1 because sample ... has ... tokens; 1 because sample ... has a system" in said_of
+    )
+
+
 def test_a_validation_part_by_file_or_fraction(tmp_path: Path) -> None:
     write, options = FORMS["csv"]
     file = write(tmp_path)

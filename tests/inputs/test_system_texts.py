@@ -9,6 +9,7 @@ from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Span
 from lightning_m2pt.inputs.bound_template import BoundTemplate
 from lightning_m2pt.inputs.chat_form import ChatForm
 from lightning_m2pt.inputs.chat_template import ChatTemplate
+from lightning_m2pt.inputs.mistakes import collecting
 from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.testing.small_processor import small_processor
@@ -49,6 +50,16 @@ def test_it_is_the_message_of_a_models_own_template() -> None:
     assert form.refuses_system("Be brief.") == ""
 
 
+def test_it_is_what_the_library_writes() -> None:
+    tokenizer, form = small_processor(8).tokenizer, form_of(SAYS_ROLES)
+    tokenizer.chat_template = SAYS_ROLES
+    messages = [{"role": "system", "content": "Be brief."}]
+    for turn in sample().turns:
+        messages += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert written(form, "Be brief.").replace("</s>", "") == whole
+
+
 @pytest.mark.parametrize(("text", "reason"), [(NO_SYSTEM, "no system here"), (DROPS, "leaves the system text out")])
 def test_a_template_that_does_not_write_it_refuses_it(text: str, reason: str) -> None:
     assert reason in form_of(text).refuses_system("Be brief.")
@@ -63,6 +74,15 @@ def test_a_sample_with_one_is_named_where_there_is_no_place(name: str) -> None:
         small_processor(8).encode_all([sample(), sample("Be brief.")], template_named("plain"))
     with pytest.raises(BadInputError, match="inside its text"):
         small_processor(8).encode_all([sample("Look: <image>")], template_named("vicuna_v1"))
+
+
+def test_a_template_without_a_place_is_a_mistake_and_no_crash_where_mistakes_are_collected() -> None:
+    name = "phi_3"
+    with collecting() as found:
+        ready = small_processor(8)
+        ready.bound_templates[template_named(name)] = BoundTemplate(name, template_named(name), (), (2,))
+        ready.encode_all([sample(), sample("Be brief.")], template_named(name))
+    assert [mistake.what for mistake in found] == ["sample s has a system text of its own: 'Be brief.'"]
 
 
 def test_pictures_stand_in_the_turns_that_show_them() -> None:
