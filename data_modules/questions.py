@@ -34,7 +34,7 @@ from data_modules.reading.picture_cells import PictureCells
 from data_modules.reading.question_rows import CHOICE, QUESTION_ROLES, QuestionRows, column_names
 from data_modules.reading.right_answers import CLASS_RULES, FEW_ANSWERS, NUMBER_RULES, SEVERAL_RULES
 from data_modules.reading.rows import rows_of
-from data_modules.reading.sources import source_of
+from data_modules.reading.sources import READABLE, source_of
 from lightning_m2pt.answering.prediction_line import answered_question
 from lightning_m2pt.configuration.paths import HUB, FilePath
 from lightning_m2pt.errors import BadInputError
@@ -114,7 +114,8 @@ class Questions(BenchmarkDataModule):
         self.file = file
         self.rules = (checked_rule(rule),)
         self.rule = rule
-        self.name = checked_name(place.name if place.is_dir() else place.stem, name)
+        is_file = place.suffix.lower() in READABLE and not place.is_dir()
+        self.name = checked_name(place.stem if is_file else place.name, name)
         self.image_root = image_root
         self.columns = columns
         self.given_classes = classes

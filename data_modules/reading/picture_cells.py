@@ -14,6 +14,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.encoded_picture import PictureBytes
 from lightning_m2pt.inputs.samples import ImageSource
 from lightning_m2pt.inputs.tar_picture import TarPicture
+from lightning_m2pt.metrics.predictions import is_encodable
 from lightning_m2pt.system.strict_json import parse_json
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf)://", re.IGNORECASE)
@@ -78,7 +79,7 @@ class PictureCells:
         if isinstance(cell, Mapping):
             named = [cell[key] for key in NAME_KEYS if isinstance(cell.get(key), str)]
             cell = named[0] if len(named) == 1 else cell
-        if not isinstance(cell, str):
+        if not isinstance(cell, str) or not is_encodable(cell):
             raise BadInputError(f"the picture is {cell!r:.40}", where=where, expected="the name of a file, or a list")
         if cell not in self.known:
             picture = self.new_picture(cell, where)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
+from data_modules.questions import Questions
 from experiments.commands.parsers.check import DECODE, VERIFY, argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.datasets.check_report import mistakes_in, report_lines
@@ -68,14 +69,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def checked(experiment: Experiment, data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:
     """Checks one set, says what was found, and returns the mistakes."""
-    name = type(data_module).__name__
+    own = isinstance(data_module, Questions)
+    name, place = (data_module.name, data_module.file) if own else (type(data_module).__name__, data_module.root)
     mistakes = mistakes_in(data_module, decode) or too_long(experiment, data_module)
     if mistakes:
-        say(f"bad {name:<12} {len(mistakes):>8,} mistake{'s' * (len(mistakes) > 1)} in {data_module.root}")
+        say(f"bad {name:<12} {len(mistakes):>8,} mistake{'s' * (len(mistakes) > 1)} in {place}")
         for line in report_lines(mistakes):
             say(f"    {line}")
         return mistakes
-    say(f"ok  {name:<12} {len(data_module.items()):>8,} in {data_module.root}")
+    say(f"ok  {name:<12} {len(data_module.items()):>8,} in {place}")
     if isinstance(data_module, BenchmarkDataModule):
         say_if_older(data_module)
     return ()

@@ -4,16 +4,18 @@ import base64
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from data_modules.few_shot import add_examples
 from data_modules.questions import OWN_RULES, Questions
 from data_modules.reading.files import fake_image, write_image
 from data_modules.reading.options import form_of_answers, letter_under
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.testing.set_contract import header_of, lines_of, set_contract
@@ -246,6 +248,7 @@ BAD = [
     ({}, {"image": ["0.png", "1.png"]}, r"mine\.jsonl:2: image: the question shows 2 pictures"),
     ({}, {"image": "../0.png"}, r"mine\.jsonl:2: image: the image name"),
     ({}, {"image": "https://x.org/0.png"}, r"mine\.jsonl:2: image: the picture is an address"),
+    ({}, {"image": "\ud800.png"}, r"mine\.jsonl:2: image: the picture is"),
     ({}, {"question": " "}, r"mine\.jsonl:2: the question is empty"),
     ({}, {"question": 7.5, "task": {"a": 1}}, r"mine\.jsonl:2: task: the value is \{'a': 1\}"),
     ({}, {"id": 0}, r"mine\.jsonl:2: '0' is there twice"),
@@ -264,3 +267,25 @@ def test_what_is_wrong_is_refused_by_name(
 
 def test_every_rule_but_mmes_is_for_questions_of_ones_own() -> None:
     assert set(OWN_RULES) == {name for name in RULES if not name.startswith("mme_")}
+
+
+def test_captions_without_their_library_are_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.bleu.bleu", None)
+    with pytest.raises(EnvironmentFailure, match=r"pycocoevalcap, which is not installed\n.*the extra `captions`"):
+        asked("nowhere.jsonl", "bleu")
+
+
+def test_names_come_from_files_folders_and_repositories(folder: Path) -> None:
+    assert asked("hub:owner/my.set", "any_match").name == "my.set"
+    assert asked("hub:owner/set/part.csv", "any_match").name == "part"
+    assert asked(str(folder), "any_match", name="all").name == "all"
+
+
+def test_examples_come_from_the_training_split_of_a_folder(folder: Path) -> None:
+    written(folder, ROWS[:2], "val.jsonl")
+    written(folder, [row | {"id": f"t{row['id']}", "question": "Is it?"} for row in ROWS], "train.jsonl")
+    module = asked(str(folder), "yes_no_words", split="val", name="mine")
+    add_examples(module, 2)
+    assert [len(sample.turns) for sample in module.asked_samples()] == [3, 3]
+    with pytest.raises(BadInputError, match="mine has no training split"):
+        add_examples(asked(str(folder / "val.jsonl"), "yes_no_words", name="mine"), 2)

@@ -1,9 +1,11 @@
 """What is fuzzed: for every kind of file that may come from strangers, whole files and the way they are read."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 from data_modules.base import DataModule
+from data_modules.questions import Questions
 from data_modules.vision_flan import VisionFlan
 from experiments.datasets.evaluation_sets import EVALUATION_SETS
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
@@ -65,6 +68,7 @@ def targets(folder: Path) -> list[Target]:
         *data_sets(folder),
         *hub_sets(folder),
         *pictures(folder / "pictures"),
+        *own_questions(folder / "questions"),
         *training_state(folder),
         adapter(folder / "adapter"),
         *run_files(folder),
@@ -136,6 +140,27 @@ def hub_sets(folder: Path) -> list[Target]:
         return lambda: EVALUATION_SETS[name](str(folder / f"{name}_hub"), "plain").check(decode=True)
 
     return [Target(f"{name}_hub", folder / f"{name}_hub", reader(name)) for name in ("mme", "cifar10")]
+
+
+def own_questions(folder: Path) -> list[Target]:
+    """Questions of one's own, in tables and lines, under rules of each kind."""
+    content = BytesIO()
+    Image.effect_noise((6, 6), 60).save(content, format="PNG")
+    encoded = base64.b64encode(content.getvalue()).decode()
+    table = "index\timage\tquestion\tA\tB\tanswer\n"
+    files = {
+        "choice_letter": ("a.tsv", f"{table}7\t{encoded}\tWhich?\tx\ty\tB\n8\t7\tOr?\tx\ty\tA\n"),
+        "number_within": ("a.csv", f"image,question,answer,tolerance\n{encoded},How many?,12,5%\n{encoded},And?,7,\n"),
+        "any_match": ("a.jsonl", json.dumps({"image": encoded, "question": "What?", "answers": ["a", "b c"]}) + "\n"),
+    }
+    found = []
+    for rule, (name, text) in files.items():
+        (folder / rule).mkdir(parents=True)
+        (folder / rule / name).write_text(text)
+        path = str(folder / rule / name)
+        read = partial(lambda path, rule: Questions(path, rule, "plain").check(decode=True), path, rule)
+        found.append(Target(f"questions of one's own, {rule}", folder / rule, read))
+    return found
 
 
 def pictures(folder: Path) -> list[Target]:
