@@ -69,8 +69,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def checked(experiment: Experiment, data_module: DataModule, decode: bool) -> tuple[BadInputError, ...]:
     """Checks one set, says what was found, and returns the mistakes."""
-    own = isinstance(data_module, Questions)
-    name, place = (data_module.name, data_module.file) if own else (type(data_module).__name__, data_module.root)
+    name, place = type(data_module).__name__, str(data_module.root)
+    if isinstance(data_module, Questions):
+        name, place = data_module.name, data_module.file
     mistakes = mistakes_in(data_module, decode) or too_long(experiment, data_module)
     if mistakes:
         say(f"bad {name:<12} {len(mistakes):>8,} mistake{'s' * (len(mistakes) > 1)} in {place}")
