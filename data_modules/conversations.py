@@ -1,8 +1,8 @@
 """A file of your own to tune on: conversations, messages, instructions, questions or captions, in any usual form.
 
-Layout: one file (``.json``, ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``), a folder of Parquet files, a folder of
-pictures with texts beside them, or a data set of the hub that was fetched before. Pictures lie below ``image_root``,
-inside of Parquet files, or in base64; nothing is downloaded.
+Layout: one file (``.json``, ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``, ``.tar``), a folder of Parquet files or tar
+shards, a folder of pictures with texts beside them, or a data set of the hub that was fetched before. Pictures lie
+below ``image_root``, inside of Parquet files or shards, or in base64; nothing is downloaded.
 
 What a column is goes by its usual names (``data_modules/reading/columns.py``) or by ``columns``; what was recognised is
 said at every start. A record's id is its place in the file and its own id, so that ids need not be unique.
@@ -31,6 +31,7 @@ from data_modules.reading.picture_files import image_folder_of
 from data_modules.reading.record_samples import RecordSamples, form_of
 from data_modules.reading.rows import rows_of
 from data_modules.reading.sources import Source, source_of
+from data_modules.reading.tar_rows import tar_files
 from lightning_m2pt.backbones.hub_ids import cache_of
 from lightning_m2pt.configuration.paths import HUB, FilePath
 from lightning_m2pt.errors import BadInputError
@@ -276,7 +277,9 @@ def told_kinds(counts: Mapping[str, int]) -> str:
 
 def files_of(source: Source) -> list[Path]:
     """Returns the files that rows are read from; the folder itself where its pictures' names and texts are the rows."""
-    return (parquet_files(source.path, source.split) if source.path.is_dir() else []) or [source.path]
+    if not source.path.is_dir():
+        return [source.path]
+    return parquet_files(source.path, source.split) or tar_files(source.path, source.split) or [source.path]
 
 
 def numbered_rows(rows: Sequence[Record | BadInputError]) -> Iterator[tuple[int, Record] | BadInputError]:

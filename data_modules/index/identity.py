@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning_m2pt.inputs
 from lightning_m2pt.inputs.bound_template import BoundTemplate
-from lightning_m2pt.system.file_hashes import sha256_of_file
+from lightning_m2pt.system.file_hashes import sha256_of_file, stamp_of
 
 FORM = 1
 """Of the index itself; the code that fills it is part of every name by its source."""
@@ -23,6 +23,8 @@ NOT_READING = frozenset(
     )
 )
 """Arguments of instruction sets that do not decide which samples there are."""
+WITH_PICTURES = (".parquet", ".tar")
+"""Endings of files that are too large to be read at every start."""
 OURS = (Path(__file__).parents[1], Path(lightning_m2pt.inputs.__path__[0]))
 """Folders whose code makes samples, tokens and layouts of files."""
 
@@ -50,8 +52,13 @@ def reading_identity(owner: object, files: Sequence[Path]) -> dict[str, Any] | N
         "code": code,
         "settings": settings,
         "folder": str(Path.cwd()),
-        "files": [[str(path), sha256_of_file(path)] for path in files],
+        "files": [[str(path), file_identity(path)] for path in files],
     }
+
+
+def file_identity(path: Path) -> list[Any]:
+    """Returns what stands for a file's content: its hash, or where pictures are inside its size, times and inode."""
+    return list(stamp_of(path)) if path.suffix.lower() in WITH_PICTURES else [sha256_of_file(path)]
 
 
 def settings_of(owner: object) -> dict[str, Any] | None:
