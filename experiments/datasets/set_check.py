@@ -14,6 +14,7 @@ from experiments.datasets.overlap import SamePicture, names_in, pictures_in, pic
 from experiments.datasets.picture_looks import Looks, looks_of
 from experiments.datasets.set_facts import SetFacts, facts_of, records_twice
 from lightning_m2pt.errors import BadInputError, M2PTError
+from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.inputs.picture_layout import RunRows
 from lightning_m2pt.inputs.samples import Question, Sample
 
@@ -99,6 +100,7 @@ def checked_set(
         facts = facts_of(data, run_rows, room, with_long_texts=bool(mistakes))
     except BadInputError as error:
         return found if mistakes else replace(found, mistakes=(error,))
+    found = replace(found, mistakes=mistakes or too_long(data, run_rows, room))
     items = data.items()
     notes = data.notes if isinstance(data, InstructionDataModule) else ()
     found = replace(found, recognised=tuple(notes), facts=facts, records_twice=tuple(records_twice(items)))
@@ -111,6 +113,18 @@ def checked_set(
         flat=looks.flat() if check.depth == "near" else 0,
         overlaps=tuple(overlap_with(other, items, looks, check) for other in others),
     )
+
+
+def too_long(data: DataModule, run_rows: RunRows, room: int) -> tuple[BadInputError, ...]:
+    """Returns the mistake of samples that do not fit into the language model's positions, if there are any."""
+    try:
+        if isinstance(data, InstructionDataModule):
+            data.check_lengths(run_rows, room)
+        if isinstance(data, BenchmarkDataModule):
+            data.check_lengths(run_rows, room - data.max_new_tokens)
+    except BadInputError as error:
+        return mistakes_of(error)
+    return ()
 
 
 def leaves_out(data: DataModule) -> bool:

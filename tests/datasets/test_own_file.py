@@ -88,6 +88,19 @@ def test_one_mistake_of_each_kind_is_told_with_its_line(
     assert "note:" in err
 
 
+def test_what_the_language_model_has_no_position_for_is_a_mistake(
+    capfd: pytest.CaptureFixture, tmp_path: Path, pictures: Path
+) -> None:
+    long = record("1.png", answer="field " * 460)  # below max_text_length; 46 rows of the picture are more than fit
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, (record(), long))))
+    code, out, _ = run(capfd, "check", tmp_path / "mine.jsonl", "--data.image_root", pictures, "--overlap", "none")
+    assert code == ExitCode.BAD_INPUT
+    assert "mine.jsonl:2: sample 1 has 545 rows with its picture" in out
+    assert "at most 502" in out
+    assert "2 samples to train on" in out
+    assert "positions behind the prompts; 1 too long" in out
+
+
 def test_a_file_of_questions_is_checked_under_its_rule(
     capfd: pytest.CaptureFixture, tmp_path: Path, pictures: Path
 ) -> None:
