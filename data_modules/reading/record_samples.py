@@ -22,6 +22,8 @@ FORMS = {
 }
 """Roles of every form; the first column that a form needs names it."""
 EVERYWHERE = ("id", "image", "system", "task")
+NOT_READ = ("video", "videos", "audio", "audios")
+"""What other tools' records may hold besides; without it a question would be about nothing."""
 EMPTY = "the answer is empty"
 NO_MARK, FIRST_ANSWER, TEXT_ONLY, SEVERAL, OWN_SYSTEM = (
     "with pictures and no mark for them, whose first question shows them",
@@ -102,6 +104,11 @@ class RecordSamples:
         Raises:
             BadInputError: If it is wrong.
         """
+        unread = next((key for key in NOT_READ if record.get(key)), None)
+        if unread is not None:
+            raise BadInputError(
+                f"the record has {unread}", where=f"{where}: {unread}", expected="pictures and texts alone"
+            )
         talk = self.talk(record, where)
         if not all(turn.answer for turn in talk.turns):
             if self.skip_empty_answers:

@@ -187,6 +187,7 @@ def test_captions_are_asked_for(tmp_path: Path, capsys) -> None:
             {"messages": [{"role": "user", "content": [{"type": "video"}]}, {"role": "assistant", "content": "x"}]},
             "a part of",
         ),
+        ({"videos": ["a.mp4"], "question": "<video>What?", "answer": "x"}, "the record has videos"),
         ({"question": "What?"}, "'question' is alone"),
         ({"label": "ring"}, "'label' is alone"),
         ({"a": "ring"}, "no column is a conversation"),
