@@ -64,6 +64,10 @@ def test_llavas_own_texts_are_asked_where_they_are_named(tmp_path: Path) -> None
     lines(tmp_path / "llava_pope_test.jsonl", records)
     with pytest.raises(BadInputError, match=r"llava_pope_test\.jsonl:2: .* stand where adversarial/2 is"):
         POPE(str(tmp_path), "plain", question_file="llava_pope_test.jsonl").questions()
+    records[1]["text"], records[2]["text"] = records[2]["text"], records[1]["text"]
+    lines(tmp_path / "llava_pope_test.jsonl", [records[0] | {"image": "fake_1.png"}, *records[1:]])
+    with pytest.raises(BadInputError, match=r"llava_pope_test\.jsonl:1: 'fake_1\.png' and .* where adversarial/1 is"):
+        POPE(str(tmp_path), "plain", question_file="llava_pope_test.jsonl").questions()
     lines(tmp_path / "llava_pope_test.jsonl", records[:-1])
     with pytest.raises(BadInputError, match="the file has 4 adversarial, 4 popular, 3 random, and the official files"):
         POPE(str(tmp_path), "plain", question_file="llava_pope_test.jsonl").questions()

@@ -9,7 +9,7 @@ import pytest
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.peer_formats.formats import export_files
 from lightning_m2pt.metrics.predictions import PredictionFile
-from tests.support.answers.prediction_files import mme_predictions, pope_predictions, written
+from tests.support.answers.prediction_files import mme_predictions, pope_predictions, vsr_predictions, written
 
 INSTRUCTION = "\nAnswer the question using a single word or phrase."
 MESSY = ("Yes", "no", "No.", "Yes, it is", "nothing")
@@ -89,6 +89,27 @@ def test_what_we_export_for_llava_comes_back(tmp_path: Path, capsys: pytest.Capt
     path = tmp_path / "answers.jsonl"
     path.write_bytes(export_files(content, "llava").files["answers.jsonl"])
     assert scored(capsys, path, "--against", unanswered(tmp_path / "other", content)) == own
+
+
+def test_answers_to_any_set_go_out_and_come_back(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    content = vsr_predictions(("yes", "half a character \ud800", "two\nlines"))
+    own = scored(capsys, written(content, tmp_path / "predictions.jsonl"))
+    files = export_files(content, "llava_answers").files
+    (tmp_path / "answers.jsonl").write_bytes(files["answers.jsonl"])
+    (tmp_path / "questions.jsonl").write_bytes(files["questions.jsonl"])
+    first = json.loads(files["questions.jsonl"].split(b"\n")[0])
+    row = content.predictions[0]
+    assert first == {
+        "question_id": row["id"],
+        "image": row["image_id"],
+        "text": row["question"],
+        "category": "default",
+        "answer": row["target"],
+    }
+    against = unanswered(tmp_path / "other", content)
+    assert scored(capsys, tmp_path / "answers.jsonl", "--against", against) == own
+    both = scored(capsys, tmp_path / "answers.jsonl", "--against", against, "--questions", tmp_path / "questions.jsonl")
+    assert both == own
 
 
 def test_without_the_questions_it_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

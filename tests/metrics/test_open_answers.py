@@ -13,7 +13,8 @@ from lightning_m2pt.metrics.open_answers.caption_words import caption_words
 from lightning_m2pt.metrics.open_answers.captions import bleu_of_all, bleu_of_sums, bleu_sums
 from lightning_m2pt.metrics.open_answers.numbers import number_within, relaxed_accuracy
 from lightning_m2pt.metrics.open_answers.tolerance import tolerance_of
-from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.metrics.predictions import check_paired, read_predictions
+from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.metrics.statistics import compare, resampled_scores, right_answers
 
@@ -133,6 +134,12 @@ def test_predictions_keep_tolerances_and_runs_are_compared(tmp_path: Path) -> No
     assert (compared.difference, compared.p_value) == (50, 0.125)
 
 
+def test_runs_with_other_tolerances_are_not_compared() -> None:
+    rows = [[row(1, "10", "10", tolerance=each)] for each in ("5%", "10%")]
+    with pytest.raises(BadInputError, match="the tolerance of 'q1' is '5%' in a and '10%' in b"):
+        check_paired(rows[0], rows[1], ("a", "b"))
+
+
 @pytest.mark.parametrize(
     ("caption", "words"),
     [
@@ -202,6 +209,20 @@ def test_an_interval_of_cider_resamples_what_each_answer_gets_in_the_whole_set()
     assert resampled.mean() == pytest.approx(scored.value, rel=0.05)
     assert resampled.max() == pytest.approx(max(each[1], 2 * each[0]))
     assert right_answers(content, [scored]) == []
+
+
+def test_what_a_picture_adds_to_a_score_of_captions_is_all_its_questions() -> None:
+    pytest.importorskip("pycocoevalcap")
+    for rule in CAPTION_RULES:
+        header, rows = HEADER | {"default_rule": rule}, caption_rows(ANSWERS)
+        rows[1]["image_id"] = rows[0]["image_id"]
+        parsed = [caption_words(one["answer"]) for one in rows]
+        of_each, number = RULES[rule].sums.of_each(rows, parsed), RULES[rule].sums.number
+        drawn = [of_each[:2] * 2, of_each, of_each[2:] * 2]
+        possible = {number([sum(column) for column in zip(*one, strict=True)]) for one in drawn}
+        scored = score(header, rows, rule)
+        resampled = resampled_scores(read_predictions_of(header, rows), [scored], resamples=200)[:, 0]
+        assert {round(value, 6) for value in resampled} == {round(100 * one / scored.maximum, 6) for one in possible}
 
 
 def read_predictions_of(header: dict[str, Any], rows: list[dict[str, Any]]) -> Any:

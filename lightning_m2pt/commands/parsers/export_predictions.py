@@ -13,7 +13,9 @@ def argument_parser() -> VerbParser:
         prog="m2pt export predictions", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     width = max(map(len, FORMATS))
-    listed = "\n".join(f"{name.ljust(width)}  {peer.reader} ({', '.join(peer.sets)})" for name, peer in FORMATS.items())
+    listed = "\n".join(
+        f"{name.ljust(width)}  {peer.reader} ({', '.join(peer.sets) or 'any set'})" for name, peer in FORMATS.items()
+    )
     parser.add_argument("predictions", type=Path, help="a prediction file (predictions/<set>.jsonl)")
     parser.add_argument("--format", choices=FORMATS, required=True, help=listed)
     parser.add_argument("--output", type=Path, required=True, help="folder of the peer's files")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.peer_formats.common import Export
+from lightning_m2pt.metrics.peer_formats.llava_answers import any_set_files
 from lightning_m2pt.metrics.peer_formats.lmms_eval import lmms_eval_files
 from lightning_m2pt.metrics.peer_formats.mme_official import mme_official_files
 from lightning_m2pt.metrics.peer_formats.pope import llava_files, pope_official_files
@@ -18,7 +19,7 @@ class PeerFormat:
 
     Attributes:
         files: From a prediction file's content to the peer's files.
-        sets: Names of the sets that the peer scores.
+        sets: Names of the sets that the peer scores; none for any set.
         reader: What reads the files.
     """
 
@@ -26,11 +27,16 @@ class PeerFormat:
     sets: tuple[str, ...]
     reader: str
 
+    def takes(self, benchmark: str) -> bool:
+        """Tells whether the format is one of a set."""
+        return not self.sets or benchmark in self.sets
+
 
 FORMATS = {
     "mme_official": PeerFormat(mme_official_files, ("mme",), "calculation.py of MME's eval_tool"),
     "pope_official": PeerFormat(pope_official_files, ("pope",), "evaluate.py of POPE"),
     "llava": PeerFormat(llava_files, ("pope",), "llava/eval/eval_pope.py of LLaVA"),
+    "llava_answers": PeerFormat(any_set_files, (), "tools that read answers of LLaVA's scripts"),
     "lmms_eval": PeerFormat(lmms_eval_files, ("mme", "pope"), "sample logs of lmms-eval"),
     "vlmevalkit": PeerFormat(vlmevalkit_files, tuple(DATASETS), "result files of VLMEvalKit"),
 }
@@ -47,13 +53,12 @@ def export_files(content: PredictionFile, name: str) -> Export:
         BadInputError: If the set does not fit the format, or a prediction is none that the peer could score.
     """
     benchmark = content.header["benchmark"]
-    if benchmark not in FORMATS[name].sets:
-        fitting = [other for other, peer in FORMATS.items() if benchmark in peer.sets]
+    if not FORMATS[name].takes(benchmark):
+        fitting = [other for other, peer in FORMATS.items() if peer.takes(benchmark)]
         raise BadInputError(
             f"the format {name} is for {' and '.join(FORMATS[name].sets)}, and this is {benchmark}",
             where="--format",
-            expected=" or ".join(fitting) or f"another set: no format fits {benchmark}",
-            hint="" if fitting else "`m2pt score` scores it here",
+            expected=" or ".join(fitting),
         )
     if not content.predictions:
         raise BadInputError("there are no predictions", expected="at least one")

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.peer_formats.common import Export
+from lightning_m2pt.metrics.peer_formats.pope import json_lines
 from lightning_m2pt.metrics.predictions import PREDICTION_FORMAT, PredictionFile, check_ids, check_prediction
 from lightning_m2pt.system.strict_json import parse_json
 
@@ -26,6 +28,8 @@ ADDED = re.compile(
     r"^Reference OCR token:.*$|Answer the question using a single word or phrase\.|Please answer yes or no\.",
     re.MULTILINE | re.IGNORECASE,
 )
+NO_CATEGORY = "default"
+"""What LLaVA's question files write where a set has no categories."""
 LONGEST_FIRST = 1_000_000
 """Characters of a first line that is looked at to tell what a file holds."""
 Line = tuple[str, dict[str, Any]]
@@ -78,6 +82,27 @@ def imported_answers(path: Path, asked: PredictionFile, questions: Path | None =
     header = {key: asked.header[key] for key in kept if key in asked.header}
     made = {"format": PREDICTION_FORMAT, "template": "llava", "decoding": {}, "toggles": {}, "adapter": None}
     return PredictionFile({**made, **header, "questions": len(rows)}, rows)
+
+
+def any_set_files(content: PredictionFile) -> Export:
+    """Returns ``answers.jsonl`` and ``questions.jsonl`` of any set as LLaVA's scripts write and read them.
+
+    The question file also names the right answer, which LLaVA's does not.
+    """
+    answers = [
+        {"question_id": row["id"], "prompt": row["question"], "text": row["answer"]} for row in content.predictions
+    ]
+    questions = [
+        {
+            "question_id": row["id"],
+            "image": row["image_id"],
+            "text": row["question"],
+            "category": row["subtask"] or NO_CATEGORY,
+            "answer": row["target"],
+        }
+        for row in content.predictions
+    ]
+    return Export({"answers.jsonl": json_lines(answers), "questions.jsonl": json_lines(questions)})
 
 
 def question_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +180,7 @@ def keys_of_known(where: str, question: Mapping[str, Any]) -> list[Key]:
     """Returns what a question of LLaVA's question file may be called."""
     picture, text = text_in(question, "image", where), bare(text_in(question, "text", where))
     category = question.get("category")
-    return [(category, picture, text)] if isinstance(category, str) and category != "default" else [("", picture, text)]
+    return [(category if isinstance(category, str) and category != NO_CATEGORY else "", picture, text)]
 
 
 def rows_under(table: Mapping[Key, Sequence[Mapping[str, Any]]], keys: Sequence[Key]) -> Sequence[Mapping[str, Any]]:
