@@ -10,13 +10,14 @@ from data_modules.instruction import InstructionDataModule
 from experiments.configuration.environment import refuse_trainer_variables
 from experiments.runs import tuning
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
-from experiments.runs.loading import load_run
+from experiments.runs.loading import load_evaluated, load_run
 from experiments.runs.objects import LARGEST_SEED, experiment_of_objects, refuse_number
 from experiments.runs.prepare import connect_experiment, require_benchmarks
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.runs.loading import ADAPTER
+from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from lightning_m2pt.tuning.module import TuningModule, is_built
 
 
@@ -50,7 +51,8 @@ def fit(
         force: Start the run over.
 
     Returns:
-        The run's folder, with the adapter in ``adapter``.
+        The run's folder, with the adapter in ``adapter``. The model holds the adapter that the run is evaluated with:
+        that of the last step, or the best one where a ``BestAdapter`` says so.
 
     Raises:
         BadInputError: If something does not fit together, or the method has been built before.
@@ -65,9 +67,12 @@ def fit(
     )
     refuse_built(model)
     try:
-        return tuning.fit(experiment, force=force, folder=Path(folder))
+        run = tuning.fit(experiment, force=force, folder=Path(folder))
     finally:
         data.set_order_seed(None)  # the next run with these data has a seed of its own
+    if COMPLETED in read_run_record(run) and is_built(model.method):
+        load_evaluated(run, experiment)
+    return run
 
 
 def save(model: TuningModule, data: InstructionDataModule, folder: str | Path) -> Path:

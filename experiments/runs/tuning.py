@@ -181,6 +181,9 @@ def keep_best(experiment: Experiment, run: Path, trainer: Trainer) -> None:
             chosen = best.chosen(trainer.global_step)
             if best.tensors:
                 save_tuned(experiment, run / BEST, best.step, chosen, best.tensors)
+                say(f"best adapter: {best.monitor} {best.value:.4g} at step {best.step} of {trainer.global_step}")
+            else:
+                say(f"no best adapter: {best.monitor} was never a finite number")
             update_run_record(run, BEST_ADAPTER, {**chosen, "evaluated": best.evaluated})
 
 

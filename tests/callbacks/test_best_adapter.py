@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +16,7 @@ from safetensors.torch import load_file
 from callbacks.best_adapter import BestAdapter
 from data_modules.vsr import VSR
 from experiments.configuration.cli import parse_experiment
+from experiments.runs import from_python
 from experiments.runs.training import prepared_trainer
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -25,6 +29,7 @@ from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.tuning.module import TuningModule
 from tests.support.small_experiment import small_words
 from tests.tuning.test_early_stopping import killed
+from tests.tuning.test_training import DDP, EXACT, largest_difference
 
 NAN = float("nan")
 LOSSES = {1: NAN, 2: 3.0, 3: 1.5, 4: 1.5, 5: NAN, 6: 2.0}
@@ -123,7 +128,8 @@ def test_a_choice_by_an_evaluation_set_is_said_below_its_table(tmp_path, scripte
     scores["init_args"] = {"benchmarks": sets, "every_n_steps": 2}
     # Given first, it still looks behind what it goes by.
     callbacks = json.dumps([*json.loads(best_adapter(monitor="score/vsr", evaluated="best")), scores])
-    assert main(["train", *words_of(tmp_path, callbacks, "--benchmarks", json.dumps(sets))]) == ExitCode.DONE
+    words = words_of(tmp_path, callbacks, "--benchmarks", json.dumps(sets), "--validate_every_n_steps", "0")
+    assert main(["train", *words]) == ExitCode.DONE
     run = next((tmp_path / "outputs" / "m2pt_base").iterdir())
     measured = {int(row["step"]): row["score/vsr"] for row in csv.DictReader((run / "metrics.csv").open())}
     values = {step: float(value) for step, value in measured.items() if value}
@@ -132,6 +138,32 @@ def test_a_choice_by_an_evaluation_set_is_said_below_its_table(tmp_path, scripte
     assert (best["step"], best["value"]) == (max(values, key=values.__getitem__), max(values.values()))
     assert read_run_record(run)[CHOSEN_BY_SETS] == ["vsr"]
     assert "chosen by the score on vsr" in capsys.readouterr().out
+
+
+def test_a_model_tuned_from_python_holds_what_is_evaluated(tmp_path, scripted):
+    experiment = parse_experiment(words_of(tmp_path, "[]"))
+    trainer = {"max_steps": STEPS, "accelerator": "cpu", "callbacks": [BestAdapter(evaluated="best")]}
+    run = from_python.fit(experiment.model, experiment.data, trainer, tmp_path / "run", validate_every_n_steps=1)
+    assert read_run_record(run)[BEST_ADAPTER]["step"] == BEST_STEP
+    assert equal(declared_tensors(experiment.model.method), tensors(run / "adapter_best"))
+    assert experiment.model.chosen is not None
+    assert not equal(tensors(run / "adapter"), tensors(run / "adapter_best"))
+
+
+@pytest.mark.slow
+def test_two_processes_choose_as_one_does(tmp_path):
+    callbacks = best_adapter(monitor="val/loss", mode="max")  # of losses that fall: the first step, and not the last
+    words = [*words_of(tmp_path, callbacks), *EXACT]
+    one, two = fit(parse_experiment(words), folder=tmp_path / "one"), tmp_path / "two"
+    command = ["fit", *words, *DDP, "--run", str(two)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "lightning_m2pt.main", *command], check=True, timeout=300, env=environment)
+    chosen = [read_run_record(run)[BEST_ADAPTER] for run in (one, two)]
+    assert [each["step"] for each in chosen] == [1, 1]
+    assert chosen[0]["value"] == pytest.approx(chosen[1]["value"], rel=1e-6)
+    for folder in ("adapter", "adapter_best"):
+        assert largest_difference(tensors(one / folder), tensors(two / folder)) < 1e-6
+    assert not equal(tensors(one / "adapter"), tensors(one / "adapter_best"))
 
 
 def test_where_no_number_was_finite_nothing_is_the_best(tmp_path, scripted, monkeypatch):
