@@ -97,7 +97,7 @@ def checked_set(
     if mistakes and not leaves_out(data):
         return found
     try:
-        facts = facts_of(data, run_rows, room, with_long_texts=bool(mistakes))
+        facts = facts_of(data, run_rows, room)
     except BadInputError as error:
         return found if mistakes else replace(found, mistakes=(error,))
     found = replace(found, mistakes=mistakes or too_long(data, run_rows, room))

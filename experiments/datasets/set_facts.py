@@ -48,14 +48,13 @@ class SetFacts:
     lengths: tuple[Lengths, ...]
 
 
-def facts_of(data: DataModule, run_rows: RunRows, room: int, with_long_texts: bool = False) -> SetFacts:
+def facts_of(data: DataModule, run_rows: RunRows, room: int) -> SetFacts:
     """Returns what a connected set holds.
 
     Args:
         data: A tuning set or an evaluation set.
         run_rows: What a picture's rows are in the language model.
         room: How many rows the language model takes behind the learned ones.
-        with_long_texts: Count samples whose texts are longer than a tuning set allows, instead of refusing them.
 
     Raises:
         BadInputError: If the set cannot be read, or a text cannot be encoded.
@@ -63,12 +62,8 @@ def facts_of(data: DataModule, run_rows: RunRows, room: int, with_long_texts: bo
     if isinstance(data, InstructionDataModule):
         train, validation = data.read_once()
         samples = [*train, *validation]
-        texts: Sequence[EncodedText]
-        if with_long_texts:
-            texts = data.processor.encode_all(samples, data.template)
-        else:
-            data.encode_texts()
-            texts = [*data.train_texts, *data.validation_texts]
+        data.encode_texts()
+        texts = [*data.train_texts, *data.validation_texts]
         counts = {"samples to train on": len(train), "samples to validate on": len(validation)}
         return SetFacts(
             {**counts, **counted(samples)}, lengths_of(data, samples, texts, run_rows, room, data.max_text_length)

@@ -73,17 +73,14 @@ def test_one_mistake_of_each_kind_is_told_with_its_line(
         assert any(f"mine.jsonl:{place}" in line and told in line for line in lines), f"{kind}: {out}"
     assert f"{len(spoilt)} mistakes" in out
     assert "without what is wrong:" in out
-    assert (
-        f"{GOOD + 1} samples to train on, {GOOD + 1} turns, 1 tasks, {GOOD} pictures" in out
-    )  # the long one is counted
-    assert "1,024 │ max_text_length; 1 too long" in out
-    assert "13 of 18 records are left out" in out
+    assert f"{GOOD} samples to train on, {GOOD} turns, 1 tasks, {GOOD} pictures" in out
+    assert f"{len(spoilt)} of {GOOD + len(spoilt)} records are left out" in out
     assert out.rstrip().endswith("bad Conversations: 14 mistakes, listed above")
     code, out, err = run(capfd, *words, "--format", "json")
     told = json.loads(out)
     assert code == ExitCode.BAD_INPUT
     assert sum(kind["number"] for kind in told["mistakes"]) == len(spoilt)
-    assert told["counts"]["samples to train on"] == GOOD + 1
+    assert told["counts"]["samples to train on"] == GOOD
     assert "columns: image = images, conversation = messages" in told["recognised"][0]
     assert "note:" in err
 
