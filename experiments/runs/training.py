@@ -24,6 +24,7 @@ from callbacks.parameter_table import ParameterTable
 from callbacks.progress import SampleProgressBar
 from callbacks.prompt_statistics import PromptStatistics
 from callbacks.same_on_all_ranks import SameOnAllRanks
+from callbacks.sample_answers import SampleAnswers
 from callbacks.step_checkpoint import StepCheckpoint
 from callbacks.stop_decision import StopDecision
 from callbacks.task_loss import TaskLosses
@@ -191,6 +192,8 @@ def build_trainer(
         own.append(LearningRateMonitor(logging_interval="step"))
     if settings.get("enable_progress_bar") is not False and not any(map(is_progress_bar, callbacks)):
         own.append(SampleProgressBar())
+    if not any(isinstance(callback, SampleAnswers) for callback in callbacks):
+        own.append(SampleAnswers())
     if acting_components(experiment.config["trainer"]):
         own.append(StopDecision())
     own += time_limits(settings.pop("max_time", None), callbacks, checkpoint)

@@ -25,6 +25,7 @@ from callbacks.attention_maps import AttentionMaps
 from callbacks.benchmark_scores import BenchmarkScores
 from callbacks.best_adapter import BestAdapter
 from callbacks.prompt_statistics import PromptStatistics
+from callbacks.sample_answers import SampleAnswers
 from experiments.trainer.described import Described
 from experiments.trainer.logger_settings import class_at, refuse_logger_arguments
 from lightning_m2pt.errors import BadInputError
@@ -45,6 +46,7 @@ EFFECTS: dict[type, Effect] = {
     BenchmarkScores: Effect.MEASURES,
     AttentionMaps: Effect.WATCHES,
     PromptStatistics: Effect.WATCHES,
+    SampleAnswers: Effect.WATCHES,
     lightning_callbacks.DeviceStatsMonitor: Effect.WATCHES,
     lightning_callbacks.LearningRateMonitor: Effect.WATCHES,
     lightning_callbacks.ModelSummary: Effect.WATCHES,
