@@ -92,7 +92,7 @@ def test_our_own_callbacks_are_there_already_or_said_to_be_right():
         importlib.import_module(f"callbacks.{name}")
     ours = [kind for kind in subclasses(Callback) if kind.__module__.startswith("callbacks.")]
     assert {kind.__name__ for kind in ours if kind in EFFECTS} == {
-        *("AttentionMaps", "BenchmarkScores", "BestAdapter", "PromptStatistics")
+        *("AttentionMaps", "BenchmarkScores", "BestAdapter", "PromptStatistics", "SampleAnswers")
     }
     for kind in (kind for kind in ours if kind not in EFFECTS):
         component = {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": {}}
