@@ -67,6 +67,7 @@ class SampleAnswers(Callback):
         self.samples = samples
         self.max_new_tokens = max_new_tokens
         self._asked: list[Asked] | None = None
+        self._pictures_are_shown = False
         self._has_failed = False
 
     @override
@@ -81,7 +82,8 @@ class SampleAnswers(Callback):
                     part = data.read_once()[1]
                     chosen = [part[place] for place in range(min(self.samples, len(part)))]
                     self._asked = [self._prepared(sample, data, pl_module) for sample in chosen]
-                    self._write_pictures(trainer, chosen)
+                    if not self._pictures_are_shown:
+                        self._write_pictures(trainer, chosen)
                 answers = [answer_of(asked, data, pl_module) for asked in self._asked]
                 text = as_markdown(self._asked, answers)
                 for board in boards_of(trainer):
@@ -89,6 +91,14 @@ class SampleAnswers(Callback):
             except (M2PTError, torch.OutOfMemoryError) as error:
                 self._has_failed = True
                 log.warning("no more sample answers in TensorBoard: %s", " ".join(str(error).split())[:LONGEST_TEXT])
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"pictures_are_shown": self._pictures_are_shown}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._pictures_are_shown = state_dict["pictures_are_shown"]
 
     def _prepared(self, sample: Sample, data: Any, pl_module: Any) -> Asked:
         last = sample.turns[-1]
@@ -101,6 +111,7 @@ class SampleAnswers(Callback):
         return Asked(last.question, last.answer, batch, min(self.max_new_tokens, room))
 
     def _write_pictures(self, trainer: Trainer, samples: list[Sample]) -> None:
+        self._pictures_are_shown = True
         for board in boards_of(trainer):
             for number, sample in enumerate(samples, start=1):
                 if sample.image is not None:

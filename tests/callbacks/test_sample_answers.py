@@ -101,7 +101,7 @@ def test_training_does_not_notice_and_a_killed_run_shows_every_validation_once(t
     for hook, step in (("in the next step", 5), ("in validation", 8)):
         killed(words_of(tmp_path), cut, hook, step, monkeypatch)
     fit(parse_experiment(words_of(tmp_path)), folder=cut)
-    board_of(cut)
+    assert [event.step for event in board_of(cut).Images("samples/picture_1")] == [2]  # once, in the whole run
     assert tables_of(cut) == tables_of(run)
     assert (cut / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
     with (run / "metrics.csv").open(newline="") as file:
