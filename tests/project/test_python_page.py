@@ -15,7 +15,7 @@ from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
 
 PAGE = Path(__file__).parents[2] / "docs/python.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SMALLER = (("max_steps=300", "max_steps=2"), ('"max_steps": 300', '"max_steps": 2'), ("batch_size=32", "batch_size=8"))
+SMALLER = (("max_steps=300", "max_steps=1"), ('"max_steps": 300', '"max_steps": 1'), ("batch_size=32", "batch_size=8"))
 """What is changed, so that it takes seconds."""
 
 

@@ -32,36 +32,44 @@ class Counting(Callback):
         self.steps += 1
 
 
-def test_the_run_is_that_of_the_command_byte_for_byte(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Adapter, table and checkpoint; a callback handed over runs; the same call again does nothing."""
-    _, by_command = fitted(small_words(folder, steps=3))
+@pytest.fixture(scope="module")
+def by_command(folder: Path) -> Path:
+    """The run of the command."""
+    return fitted(small_words(folder, steps=3))[1]
+
+
+@pytest.fixture(scope="module")
+def mine(folder: Path) -> Path:
+    """The run of objects with the same settings, and a callback of somebody's own."""
     counting = Counting(7)
     run = fit(small_module(), small_data(folder), {**TRAINER, "callbacks": [counting]}, folder / "mine")
     assert counting.steps == 3
+    return run
+
+
+def test_the_run_is_that_of_the_command_byte_for_byte(
+    folder: Path, by_command: Path, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Adapter and table; the same call again does nothing."""
     for name in (TENSOR_FILE, CONFIG_FILE):
-        assert (run / "adapter" / name).read_bytes() == (by_command / "adapter" / name).read_bytes()
-    assert (run / "metrics.csv").read_bytes() == (by_command / "metrics.csv").read_bytes()
-    assert f"of experiment {run.name}" in (run / "adapter" / CARD_FILE).read_text(encoding="utf-8")
+        assert (mine / "adapter" / name).read_bytes() == (by_command / "adapter" / name).read_bytes()
+    assert (mine / "metrics.csv").read_bytes() == (by_command / "metrics.csv").read_bytes()
+    assert "of experiment mine" in (mine / "adapter" / CARD_FILE).read_text(encoding="utf-8")
     capsys.readouterr()
-    fit(small_module(), small_data(folder), {**TRAINER, "callbacks": [Counting(7)]}, folder / "mine")
+    fit(small_module(), small_data(folder), {**TRAINER, "callbacks": [Counting(7)]}, mine)
     assert capsys.readouterr().out.startswith("already tuned")
 
 
-def test_a_folder_keeps_to_the_objects_it_was_begun_with(folder: Path) -> None:
+def test_a_folder_keeps_to_the_objects_it_was_begun_with(folder: Path, mine: Path) -> None:
     """What can be read off them: a method's arguments, the optimizer's, those of a callback of one's own."""
-    run = folder / "begun"
-    fit(small_module(), small_data(folder), {**TRAINER, "max_steps": 1, "callbacks": [Counting(7)]}, run)
-    record = read_run_record(run)
+    record = read_run_record(mine)
     assert COMPLETED in record
     assert record["deciding"]["method"]["init_args"]["visual_length"] == 10
     other_rate = small_module()
     other_rate.optimizer_settings.learning_rate = 1e-3
-    for model, number, key in (
-        (small_module(), 8, "trainer.callbacks"),
-        (other_rate, 7, "optimizer.learning_rate"),
-    ):
+    for model, number, key in ((small_module(), 8, "trainer.callbacks"), (other_rate, 7, "optimizer.learning_rate")):
         with pytest.raises(BadInputError, match=f"{key} was"):
-            fit(model, small_data(folder), {**TRAINER, "max_steps": 1, "callbacks": [Counting(number)]}, run)
+            fit(model, small_data(folder), {**TRAINER, "callbacks": [Counting(number)]}, mine)
 
 
 def test_a_backbone_is_loaded_once_for_several_methods(folder: Path) -> None:
@@ -105,30 +113,25 @@ def test_what_does_not_fit_is_refused_in_three_lines(tmp_path: Path, make: Calla
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").glob("*.json"))
 
 
-def test_a_set_is_answered_and_scored_from_python(folder: Path) -> None:
-    """By the module as it is, and by a new one that takes the run's adapter; both answer alike."""
+def test_a_set_is_answered_and_scored_from_python(folder: Path, mine: Path) -> None:
+    """By a module that takes the run's adapter, and by the same module as it is then."""
     VSR.write_fake(folder / "vsr")
-
-    def questions() -> VSR:
-        return VSR(str(folder / "vsr"), "vicuna_v1", batch_size=4, max_new_tokens=5)
-
+    questions = VSR(str(folder / "vsr"), "vicuna_v1", batch_size=4, max_new_tokens=5)
     model = small_module()
-    run = fit(model, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "answering")
-    score = evaluate(model, questions(), run, accelerator="cpu")["vsr"]
-    assert score.n == len(questions().questions())
+    score = evaluate(model, questions, mine, accelerator="cpu")["vsr"]
+    assert score.n == len(questions.questions())
     assert 0 <= score.value <= 100
-    answers = (run / "predictions/vsr.jsonl").read_bytes()
-    assert evaluate(small_module(), [questions()], run, accelerator="cpu", force=True)["vsr"] == score
-    assert (run / "predictions/vsr.jsonl").read_bytes() == answers
+    answers = (mine / "predictions/vsr.jsonl").read_bytes()
+    assert evaluate(model, [questions], mine, accelerator="cpu", force=True)["vsr"] == score
+    assert (mine / "predictions/vsr.jsonl").read_bytes() == answers
     with pytest.raises(BadInputError, match="no adapter here"):
-        evaluate(small_module(), questions(), folder / "nowhere", accelerator="cpu")
+        evaluate(small_module(), questions, folder / "nowhere", accelerator="cpu")
 
 
-def test_a_plain_trainer_saves_predicts_and_tests(folder: Path) -> None:
+def test_a_plain_trainer_saves_predicts_and_tests(folder: Path, by_command: Path) -> None:
     """Its adapter is the command's file; its answers and its score are those of ``evaluate``."""
     VSR.write_fake(folder / "vsr")
     sets = [VSR(str(folder / "vsr"), name, batch_size=4, max_new_tokens=5) for name in ("vicuna_v1", "plain")]
-    _, by_command = fitted(small_words(folder, steps=3))
     seed_everything(0, verbose=False)
     model, data = small_module(), small_data(folder)
     trainer = Trainer(**QUIET, enable_checkpointing=False)

@@ -53,47 +53,57 @@ def test_the_adapter_is_that_of_the_command(folder: Path, micro_batch_size: int 
 
 
 def test_the_seed_is_that_of_the_run_each_time(folder: Path) -> None:
-    """Modules and data made again in one process; another seed is another run."""
-    first, again, other = (by_trainer(folder, Trainer(**QUIET, enable_checkpointing=False), seed=s) for s in (3, 3, 4))
-    assert same(tuned(first), tuned(again))
-    assert not same(tuned(first), tuned(other))
-    seed_everything(3, verbose=False)
-    model, data = small_module(), small_data(folder)
-    Trainer(**QUIET, enable_checkpointing=False).fit(model, data)
-    seed_everything(4, verbose=False)
-    second = small_module()
-    Trainer(**QUIET, enable_checkpointing=False).fit(second, data)  # the same data object in the next run
-    assert same(tuned(model), tuned(first))
-    assert same(tuned(second), tuned(other))
+    """Also with the same data object: the order follows each run's seed, and one run leaves nothing to the next."""
+    data, runs = small_data(folder), []
+    for seed in (3, 4, 3):
+        seed_everything(seed, verbose=False)
+        model = small_module()
+        Trainer(**{**QUIET, "max_steps": 2}, enable_checkpointing=False).fit(model, data)
+        assert data.seed() == seed
+        runs.append(tuned(model))
+    assert same(runs[0], runs[2])
+    assert not same(runs[0], runs[1])
 
 
-def test_a_run_that_is_resumed_ends_where_it_would_have(folder: Path) -> None:
-    """From every checkpoint, inside epochs and at their ends, without a pickle; also in other micro-batches."""
+def resumed(folder: Path, name: str, **changed: Any) -> TuningModule:
+    """Goes on from one of the checkpoints of ``whole``."""
+    trainer = Trainer(**{**QUIET, "max_steps": 4}, enable_checkpointing=False)
+    return by_trainer(folder, trainer, resume=folder / name, **changed)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, Tensor]:
+    """A run of four steps, two an epoch, that saves after every step and at the end of every epoch."""
     kept = [
         ModelCheckpoint(folder / "steps", "{step}", every_n_train_steps=1, save_top_k=-1),
         ModelCheckpoint(folder / "epochs", "{epoch}", every_n_epochs=1, save_top_k=-1),
     ]
-    settings = {**QUIET, "max_steps": 5}
-    whole = tuned(by_trainer(folder, Trainer(**settings, callbacks=kept), batch_size=8))
+    return tuned(by_trainer(folder, Trainer(**{**QUIET, "max_steps": 4}, callbacks=kept)))
+
+
+def test_a_run_that_is_resumed_ends_where_it_would_have(folder: Path, whole: dict[str, Tensor]) -> None:
+    """From inside an epoch and from its end, without a pickle; in other micro-batches to rounding."""
     assert not [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".ckpt", ".pt")]
-    checkpoints = sorted(path.parent for path in folder.glob("*/*/state.json"))
-    assert len(checkpoints) == 5 + 3  # the last epoch ends early
-    for checkpoint in checkpoints:
-        trainer = Trainer(**settings, enable_checkpointing=False)
-        assert same(tuned(by_trainer(folder, trainer, resume=checkpoint)), whole), checkpoint.name
-    trainer = Trainer(**settings, enable_checkpointing=False)
-    split = tuned(by_trainer(folder, trainer, resume=folder / "steps/step=3.ckpt", micro_batch_size=4))
-    assert trainer.global_step == 5
-    assert all(torch.allclose(split[name], whole[name], atol=1e-2) for name in whole)
+    assert len(list(folder.glob("*/*/state.json"))) == 4 + 2
+    for name in ("steps/step=1.ckpt", "epochs/epoch=0.ckpt"):
+        assert same(tuned(resumed(folder, name)), whole), name
+    split = resumed(folder, "steps/step=3.ckpt", micro_batch_size=4)
+    assert split.trainer.global_step == 4
+    assert all(torch.allclose(tensor, whole[name], atol=1e-2) for name, tensor in tuned(split).items())
 
 
-def test_a_resume_in_another_order_is_refused(folder: Path) -> None:
-    checkpoint = ModelCheckpoint(folder / "order", "{step}", every_n_train_steps=1)
-    by_trainer(folder, Trainer(**{**QUIET, "max_steps": 1}, callbacks=[checkpoint]))
-    saved = folder / "order/step=1.ckpt"
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["steps/step=2.ckpt", "steps/step=3.ckpt", "steps/step=4.ckpt", "epochs/epoch=1.ckpt"])
+def test_every_checkpoint_goes_on(folder: Path, whole: dict[str, Tensor], name: str) -> None:
+    assert same(tuned(resumed(folder, name)), whole)
+
+
+def test_a_resume_in_another_order_is_refused(folder: Path, whole: dict[str, Tensor]) -> None:
     for change, said in (({"seed": 1}, "order_seed was 0"), ({"batch_size": 4}, "batch_size was 8")):
         with pytest.raises(BadInputError, match=said):
-            by_trainer(folder, Trainer(**QUIET, enable_checkpointing=False), resume=saved, **change)
+            by_trainer(
+                folder, Trainer(**QUIET, enable_checkpointing=False), resume=folder / "steps/step=1.ckpt", **change
+            )
     pickle = folder / "foreign.ckpt"
     torch.save({"global_step": 1}, pickle)
     with pytest.raises(BadInputError, match="could only be unpickled"):
