@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from data_modules.vsr import VSR
 from experiments.runs.from_python import evaluate, fit, save
@@ -89,6 +92,11 @@ def test_a_backbone_is_loaded_once_for_several_methods(folder: Path) -> None:
         fit(second, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "third")
 
 
+def with_setting(folder: Path, **setting: object) -> Path:
+    """Tunes with one of the Trainer's arguments changed."""
+    return fit(small_module(), small_data(folder), {**TRAINER, **setting}, folder)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -99,9 +107,16 @@ def test_a_backbone_is_loaded_once_for_several_methods(folder: Path) -> None:
         (lambda folder: fit(small_module(), small_data(folder), {"max_steps": "x"}, folder), "trainer.max_steps"),
         (lambda folder: fit(small_module(), small_data(folder), {}, folder), "nothing says when the run ends"),
         (lambda folder: fit(small_module(), small_data(folder), TRAINER, folder, seed=-1), "seed: -1 does not fit"),
+        (lambda folder: with_setting(folder, logger=False), "metrics.csv and TensorBoard are part of a run"),
         (
-            lambda folder: fit(small_module(), small_data(folder), {**TRAINER, "logger": False}, folder),
-            "metrics.csv and TensorBoard are part of a run",
+            lambda folder: with_setting(folder, logger=CSVLogger("x", version=3)),
+            "would empty the table of this version",
+        ),
+        (lambda folder: with_setting(folder, callbacks=ModelCheckpoint()), "written by its own callback"),
+        (lambda folder: with_setting(folder, callbacks=[EarlyStopping("x")]), "nothing is logged as 'x'"),
+        (
+            lambda folder: with_setting(folder, strategy=DDPStrategy(ddp_comm_hook=print)),
+            "trainer.strategy.ddp_comm_hook",
         ),
     ],
 )

@@ -45,10 +45,11 @@ def by_trainer(folder: Path, trainer: Trainer, seed: int = 0, resume: Path | Non
 @pytest.mark.parametrize("micro_batch_size", [None, 4])
 def test_the_adapter_is_that_of_the_command(folder: Path, micro_batch_size: int | None) -> None:
     """With the Trainer's defaults: its checkpoint, its validation before the first step, its logger."""
-    words = ["--data.validation_fraction", "0.2", "--data.micro_batch_size", str(micro_batch_size or "null")]
+    words = ["--data.validation_fraction", "0.5", "--data.micro_batch_size", str(micro_batch_size or "null")]
     experiment, _ = fitted([*small_words(folder, steps=3), *words], folder / f"of {micro_batch_size}")
-    data = {"validation_fraction": 0.2, "micro_batch_size": micro_batch_size}
+    data = {"validation_fraction": 0.5, "micro_batch_size": micro_batch_size}
     model = by_trainer(folder, Trainer(**QUIET, default_root_dir=folder / "default"), **data)
+    assert model.trainer.callback_metrics["val/loss"] > 0
     assert same(tuned(model), tuned(experiment.model))
 
 
