@@ -203,3 +203,16 @@ def test_settings_that_would_not_count_are_refused(tmp_path: Path) -> None:
         mixed()
     with pytest.raises(BadInputError, match="a mixture stands in a mixture"):
         mixed(mixed(own(tmp_path / "b")))
+
+
+def test_a_sets_own_settings_count_and_the_mixtures_limit_holds_for_all(tmp_path: Path) -> None:
+    data = mixed(flan(tmp_path / "a", questions_per_sample=2), own(tmp_path / "b"))
+    train, _ = data.read_once()
+    assert data.epoch_size == Shares((8, 16), (8, 16))
+    assert [len(sample.turns) for sample in train] == [2] * 8 + [1] * 16
+    long = own(tmp_path / "c", on_error="leave_out", columns={"image": "path", "question": "q", "answer": "label"})
+    (tmp_path / "c" / "own.csv").write_text(
+        f"path,q,label\npictures/0.png,What?,{'word ' * 90}\npictures/0.png,Or?,no\n"
+    )
+    data = mixed(long, batch_size=4, max_text_length=80)
+    assert [sample.turns[0].answer for sample in data.read_once()[0]] == ["no"]

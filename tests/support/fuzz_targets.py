@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 from PIL import Image
 
 from data_modules.base import DataModule
+from data_modules.conversations import Conversations
 from data_modules.questions import Questions
 from data_modules.vision_flan import VisionFlan
 from experiments.datasets.evaluation_sets import EVALUATION_SETS
@@ -37,6 +39,7 @@ from tests.storage.foreign_files import write_torchscript
 from tests.support.answers.prediction_files import mme_predictions
 from tests.support.data_fixtures import fake_pictures
 from tests.support.hub_files import picture, write_parquet
+from tests.support.own_files import FORMS
 
 
 @dataclass
@@ -69,6 +72,7 @@ def targets(folder: Path) -> list[Target]:
         *hub_sets(folder),
         *pictures(folder / "pictures"),
         *own_questions(folder / "questions"),
+        *own_data(folder / "own_data"),
         *training_state(folder),
         adapter(folder / "adapter"),
         *run_files(folder),
@@ -160,6 +164,23 @@ def own_questions(folder: Path) -> list[Target]:
         path = str(folder / rule / name)
         read = partial(lambda path, rule: Questions(path, rule, "plain").check(decode=True), path, rule)
         found.append(Target(f"questions of one's own, {rule}", folder / rule, read))
+    return found
+
+
+def own_data(folder: Path) -> list[Target]:
+    """Files of one's own to tune on, in every form."""
+    processor = small_processor(8)
+    found = []
+    for form, (write, options) in FORMS.items():
+        place = folder / form.replace(" ", "_")
+        file = write(place)
+
+        def read(file: Path = file, options: dict[str, Any] = options) -> None:
+            data = Conversations(str(file), "plain", 4, order_seed=1, **options)
+            data.connect(processor)
+            data.check(decode=True)
+
+        found.append(Target(f"own data, {form}", place, read))
     return found
 
 
