@@ -62,7 +62,8 @@ def facts_of(data: DataModule, run_rows: RunRows, room: int) -> SetFacts:
     if isinstance(data, InstructionDataModule):
         train, validation = data.read_once()
         samples = [*train, *validation]
-        data.encode_texts()
+        if not data.train_texts:  # a check has encoded them
+            data.encode_texts()
         texts = [*data.train_texts, *data.validation_texts]
         counts = {"samples to train on": len(train), "samples to validate on": len(validation)}
         return SetFacts(
