@@ -128,7 +128,7 @@ def quieten_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "open_clip"):
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "open_clip", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

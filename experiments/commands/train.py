@@ -119,7 +119,7 @@ def report(
         ("predictions", run / "predictions"),
         ("TensorBoard", run / "tb"),
     ]:
-        say(f"{label:<12} {path}")
+        say(f"{label:<12} {short_path(path)}")
     content = {
         "frozen": {name: {**scored.to_json(), "parsed": None} for name, scored in frozen.items()},
         "tuned": {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
