@@ -1,6 +1,7 @@
 """Rules for free text: numbers that may be off, several right answers, and captions as pycocoevalcap scores them."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.needs import CAPTION_RULES
 from lightning_m2pt.metrics.open_answers.any_match import any_match
 from lightning_m2pt.metrics.open_answers.caption_words import caption_words
-from lightning_m2pt.metrics.open_answers.captions import bleu_of_all, bleu_of_sums, bleu_sums
+from lightning_m2pt.metrics.open_answers.captions import bleu_of_all, bleu_of_sums, bleu_sums, summarise_cider
 from lightning_m2pt.metrics.open_answers.numbers import number_within, relaxed_accuracy
 from lightning_m2pt.metrics.open_answers.tolerance import tolerance_of
 from lightning_m2pt.metrics.predictions import check_paired, read_predictions
@@ -197,6 +198,21 @@ def test_caption_scores_are_pycocoevalcaps_to_the_last_digit(rule: str) -> None:
             parsed = [caption_words(one["answer"]) for one in some]
             sums = [sum(column) for column in zip(*bleu_sums(some, parsed), strict=True)]
             assert bleu_of_sums(sums) == bleu_of_all(some, parsed)[3]
+
+
+def test_no_digit_of_cider_depends_on_the_order_of_a_file() -> None:
+    pytest.importorskip("pycocoevalcap")
+    chance = random.Random(0)
+    said = [
+        " ".join(chance.choices(["a", "red", "cat", "on", "the", "old", "table", "by", "two", "men"], k=7))
+        for _ in range(90)
+    ]
+    rows = [row(number, "", said[3 * number], references=said[3 * number + 1 : 3 * number + 3]) for number in range(30)]
+    found = set()
+    for _ in range(8):
+        chance.shuffle(rows)
+        found.add(summarise_cider(rows, [caption_words(one["answer"]) for one in rows]).raw)
+    assert len(found) == 1
 
 
 def test_an_interval_of_cider_resamples_what_each_answer_gets_in_the_whole_set() -> None:
