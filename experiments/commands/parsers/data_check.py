@@ -14,8 +14,10 @@ from experiments.commands.parsers.own_file import FILE_WORDS, FileParser, add_fi
 NEAR, EXACT, NONE = "near", "exact", "none"
 TEXT, JSON = "text", "json"
 EXAMPLES = f"""\
-{FILE_WORDS} Without FILE the tuning set of the experiment is
-checked. The evaluation sets are those of the experiment, and those whose folders lie in the folder of all data.
+{FILE_WORDS}
+
+Without FILE the tuning set of the experiment is checked. The evaluation sets are those of the experiment, and those
+whose folders lie in the folder of all data.
 
 examples:
   m2pt data check mine.json --data.image_root pictures

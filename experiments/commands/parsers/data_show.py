@@ -32,7 +32,8 @@ SAMPLES_OF_ONE_SET = 5
 
 
 EXAMPLES = f"""\
-{FILE_WORDS} It is shown as with --rendered.
+{FILE_WORDS}
+It is shown as with --rendered.
 
 The set is named as in the experiment's list of benchmarks; {TUNING_SET} is the tuning set, {OTHER_TUNING_SET} one of
 another class (its first training samples, each with all its turns); {EVERY_SET} puts a row of every set on one sheet.

@@ -8,11 +8,9 @@ from typing_extensions import override
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import VerbParser
 
-FILE_WORDS = (
-    "FILE is a file or folder of your own, or hub:OWNER/NAME: conversations to tune on, or questions with --rule. "
-    "--data.KEY VALUE sets how it is read (--data.image_root DIR, --data.columns '{image: path}', ...); --config then "
-    "names the model."
-)
+FILE_WORDS = """\
+FILE is a file or folder of your own, or hub:OWNER/NAME: conversations to tune on, or questions with --rule. --config
+then names the model. --data.KEY VALUE sets how it is read: --data.image_root DIR, --data.columns '{image: path}'."""
 
 
 class FileParser(VerbParser):
