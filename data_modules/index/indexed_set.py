@@ -127,11 +127,11 @@ class IndexedSet:
 
     def _name(self, kind: str, processor: Processor | None, parts: dict[str, Any]) -> str | None:
         """Returns the name of an index that belongs to these samples; None where not all that decides it is known."""
+        if self.folder is None or len(self.table.pictures.in_memory):
+            return None  # first of all: what follows takes longer than a small set's start
         identity = None if processor is None else processor.identity()
         code = code_digest(SampleTable)
-        if self.folder is None or code is None or len(self.table.pictures.in_memory):
-            return None
-        if processor is not None and identity is None:
+        if code is None or (processor is not None and identity is None):
             return None
         named = name_of({"samples": self.digest, "code": code, "processor": identity, **parts})
         return f"{kind}-{named}"
