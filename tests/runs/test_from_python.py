@@ -146,7 +146,7 @@ def test_a_set_is_answered_and_scored_from_python(folder: Path, mine: Path) -> N
 def test_a_plain_trainer_saves_predicts_and_tests(folder: Path, by_command: Path) -> None:
     """Its adapter is the command's file; its answers and its score are those of ``evaluate``."""
     VSR.write_fake(folder / "vsr")
-    sets = [VSR(str(folder / "vsr"), name, batch_size=4, max_new_tokens=5) for name in ("vicuna_v1", "plain")]
+    sets = [VSR(str(folder / "vsr"), name, 4, tokens) for name, tokens in (("vicuna_v1", 5), ("plain", 2))]
     seed_everything(0, verbose=False)
     model, data = small_module(), small_data(folder)
     trainer = Trainer(**QUIET, enable_checkpointing=False)
@@ -158,6 +158,7 @@ def test_a_plain_trainer_saves_predicts_and_tests(folder: Path, by_command: Path
         predicted = dict(answer for batch in trainer.predict(model, questions) for answer in batch)
         (tested,) = trainer.test(model, questions, verbose=False)
         score = evaluate(model, questions, folder / f"plain{number}", accelerator="cpu")["vsr"]
+        assert model.answering is None  # or the next set would be answered as this one
         answers = read_predictions(folder / f"plain{number}/predictions/vsr.jsonl").predictions
         assert {row["id"]: row["answer"] for row in answers} == {name: each.text for name, each in predicted.items()}
         assert tested == {"score/vsr": pytest.approx(score.value)}
