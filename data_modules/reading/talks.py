@@ -247,7 +247,7 @@ def text_of(cell: Any, where: str, may_be_empty: bool = False, *, numbers: bool 
     if cell is None and may_be_empty:
         cell = ""
     if not isinstance(cell, str):
-        what, expected = f"the value is {cell!r:.40}", "a text"
+        what, expected = f"the value is {'missing' if cell is None else repr(cell):.40}", "a text"
     elif not may_be_empty and not cell.strip():
         what, expected = "the text is empty", "a text that is not empty"
     elif not is_encodable(cell):
