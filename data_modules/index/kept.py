@@ -7,6 +7,7 @@ mapped a file keeps it although it is removed.
 import contextlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from lightning_m2pt.system.file_hashes import cache_folder
 from lightning_m2pt.system.file_lock import locked
 
 ENDING = ".safetensors"
+NAME = re.compile(r"[a-z]+-[0-9a-f]{40}" + re.escape(ENDING))
+"""What is ours in a folder, which may be somebody's folder of models."""
 LARGEST_TOGETHER = 20 * 2**30
 """Bytes of all indexes of a folder; the one that was written last stays whatever its size."""
 LARGE_BYTES = 16 * 2**20
@@ -126,11 +129,14 @@ def write(path: Path, arrays: Mapping[str, numpy.ndarray], notes: Mapping[str, s
 
 
 def prune(folder: Path, largest: int) -> None:
-    """Removes indexes, those that were used least recently first, until the others have at most so many bytes."""
+    """Removes indexes, those that were used least recently first, until the others have at most so many bytes.
+
+    Other files, whatever their ending, are neither counted nor touched.
+    """
     used = []
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
-            if entry.name.endswith(ENDING) and not entry.name.startswith("."):
+            if NAME.fullmatch(entry.name):
                 status = entry.stat(follow_symlinks=False)
                 used.append((status.st_mtime_ns, status.st_size, entry.path))
     together = sum(size for _, size, _ in used)

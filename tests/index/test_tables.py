@@ -137,13 +137,17 @@ def test_what_was_not_used_for_long_is_removed_first(tmp_path, monkeypatch):
     def make():
         return {"values": numpy.zeros(100, numpy.int64)}, {}
 
-    for name, time in (("old", 20), ("older", 10), ("new", 30)):
+    old, older, new, newest = (f"texts-{digit * 40}" for digit in "0123")
+    for name, time in ((old, 20), (older, 10), (new, 30)):
         found_or_made(tmp_path, name, make)
         os.utime(tmp_path / f"{name}.safetensors", (time, time))
-    size = (tmp_path / "old.safetensors").stat().st_size
-    assert found(tmp_path, "older") is not None  # used just now
+    size = (tmp_path / f"{old}.safetensors").stat().st_size
+    foreign = tmp_path / "model-00001-of-00002.safetensors"
+    foreign.write_bytes(b"x" * 10 * size)
+    os.utime(foreign, (1, 1))
+    assert found(tmp_path, older) is not None  # used just now
     prune(tmp_path, 2 * size)
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["new", "older"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [foreign.stem, older, new]
     monkeypatch.setattr("data_modules.index.kept.LARGEST_TOGETHER", 2 * size)
-    found_or_made(tmp_path, "newest", make)
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["newest", "older"]
+    found_or_made(tmp_path, newest, make)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [foreign.stem, older, newest]
