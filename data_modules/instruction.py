@@ -129,6 +129,10 @@ class InstructionDataModule(DataModule):
         """Takes the run's seed, which counts where there is no ``order_seed``; None leaves it to the Trainer's run."""
         self.run_seed = seed
 
+    def leave_run(self) -> None:
+        """Drops what a run has decided, its seed and its limit of epochs: the next one decides its own."""
+        self.run_seed = self.epoch_limit = None
+
     def files_read(self) -> Sequence[Path] | None:
         """Returns all files that ``read`` reads, pictures left out; None keeps no index of what was read.
 
@@ -219,7 +223,8 @@ class InstructionDataModule(DataModule):
 
     def state_dict(self) -> dict[str, int]:
         """Returns what decides the order of the samples, for a Trainer's checkpoint."""
-        return {"order_seed": self.seed(), "samples": len(self.read_once()[0]), "batch_size": self.batch_size}
+        decided = {"order_seed": self.seed(), "samples": len(self.read_once()[0]), "batch_size": self.batch_size}
+        return {**decided, "group_by_length": self.group_by_length}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Compares the order of a checkpoint's run with this one.

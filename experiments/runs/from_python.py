@@ -13,6 +13,7 @@ from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, eval
 from experiments.runs.loading import load_evaluated, load_run
 from experiments.runs.objects import LARGEST_SEED, experiment_of_objects, refuse_number
 from experiments.runs.prepare import connect_experiment, require_benchmarks
+from experiments.runs.training import tuning_data
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score
@@ -66,10 +67,11 @@ def fit(
         model, data, (), trainer, Path(folder), seed, save_every_n_steps, validate_every_n_steps
     )
     refuse_built(model)
+    tuning_data(experiment)
     try:
         run = tuning.fit(experiment, force=force, folder=Path(folder))
     finally:
-        data.set_order_seed(None)  # the next run with these data has a seed of its own
+        data.leave_run()
     if COMPLETED in read_run_record(run) and is_built(model.method):
         load_evaluated(run, experiment)
     return run

@@ -52,9 +52,11 @@ class TuningModule(LightningModule):
         loss_average: ``step`` as above; ``micro_batch`` takes each micro-batch's own mean, as the published script
             does (numbers then depend on how a step is split).
         shortcuts: Rows that are computed once or not at all because the loss cannot tell the difference.
+
+    Attributes:
+        chosen: The step, and what chose it, of an adapter that was loaded and is not of a run's last step.
     """
 
-    # ``chosen`` is the step, and what chose it, of an adapter that was loaded and is not of a run's last step.
     strict_loading = False  # checkpoints hold the trained tensors only; on_load_checkpoint compares the names
 
     def __init__(

@@ -92,6 +92,15 @@ def test_a_backbone_is_loaded_once_for_several_methods(folder: Path) -> None:
         fit(second, small_data(folder), {**TRAINER, "max_steps": 1}, folder / "third")
 
 
+def test_a_run_leaves_nothing_to_the_next_with_the_same_data(folder: Path, by_command: Path) -> None:
+    """Neither in the next call nor for a Trainer of Lightning's own does an earlier limit of epochs count."""
+    data = small_data(folder)
+    fit(small_module(), data, {**TRAINER, "max_steps": 1, "limit_train_batches": 1}, folder / "limited")
+    assert data.steps_per_epoch() == 2
+    run = fit(small_module(), data, TRAINER, folder / "whole again")
+    assert (run / "adapter" / TENSOR_FILE).read_bytes() == (by_command / "adapter" / TENSOR_FILE).read_bytes()
+
+
 def with_setting(folder: Path, **setting: object) -> Path:
     """Tunes with one of the Trainer's arguments changed."""
     return fit(small_module(), small_data(folder), {**TRAINER, **setting}, folder)
@@ -102,6 +111,7 @@ def with_setting(folder: Path, **setting: object) -> Path:
     [
         (lambda folder: fit(small_method(), small_data(folder), TRAINER, folder), "model: a M2PT is given"),
         (lambda folder: fit(small_module(), small_method(), TRAINER, folder), "data: a M2PT is given"),
+        (lambda folder: fit(small_module(), VSR(str(folder), "plain"), TRAINER, folder), "VSR is an evaluation set"),
         (lambda folder: fit(small_module(), small_data(folder), 300, folder), "trainer: a int is given"),
         (lambda folder: fit(small_module(), small_data(folder), {"max_step": 3}, folder), "did you mean max_steps"),
         (lambda folder: fit(small_module(), small_data(folder), {"max_steps": "x"}, folder), "trainer.max_steps"),

@@ -100,7 +100,8 @@ def test_every_checkpoint_goes_on(folder: Path, whole: dict[str, Tensor], name: 
 
 
 def test_a_resume_in_another_order_is_refused(folder: Path, whole: dict[str, Tensor]) -> None:
-    for change, said in (({"seed": 1}, "order_seed was 0"), ({"batch_size": 4}, "batch_size was 8")):
+    changes = (({"seed": 1}, "order_seed was 0"), ({"batch_size": 4}, "batch_size was 8"))
+    for change, said in (*changes, ({"group_by_length": 2}, "group_by_length was 0")):
         with pytest.raises(BadInputError, match=said):
             by_trainer(
                 folder, Trainer(**QUIET, enable_checkpointing=False), resume=folder / "steps/step=1.ckpt", **change
