@@ -58,7 +58,8 @@ class Conversations(InstructionDataModule):
             long or not for the template, and counts them by reason.
         one_picture_only: Leave out records without a picture and with several.
         name: The task of records that name none, for the loss of each; None takes the file's name.
-        revision: Branch, tag or commit of the hub's repository; None takes ``main`` as it was fetched last.
+        revision: Branch, tag or commit of the hub's repository, for a ``validation_file`` of the same one, too; None
+            takes ``main`` as it was fetched last.
         split: Which of several splits in a folder is read.
         validation_file: A file of the same form to validate on.
         validation_fraction: Share of the pictures to validate on when there is no ``validation_file``.
@@ -155,7 +156,7 @@ class Conversations(InstructionDataModule):
             return None  # which records are left out hangs on the pictures, too
         sources = [source_of(self.file, self.revision, self.split)]
         if self.validation_file is not None:
-            sources.append(source_of(self.place_of_validation(self.validation_file), key="data.validation_file"))
+            sources.append(self.validation_source(self.validation_file))
         files = [path for source in sources for path in files_of(source)]
         return None if any(path.is_dir() for path in files) else files
 
@@ -168,8 +169,7 @@ class Conversations(InstructionDataModule):
         self.notes = ()
         train = self.read_file(source_of(self.file, self.revision, self.split), "")
         if self.validation_file is not None:
-            source = source_of(self.place_of_validation(self.validation_file), key="data.validation_file")
-            validation = self.read_file(source, "validation/")
+            validation = self.read_file(self.validation_source(self.validation_file), "validation/")
             questions = {image_and_question(sample): sample for sample in train}
             for sample in validation:
                 unique_ids([questions.get(image_and_question(sample), sample), sample], key=image_and_question)
@@ -183,6 +183,16 @@ class Conversations(InstructionDataModule):
     def place_of_validation(self, name: str) -> str:
         """Returns the path of the file to validate on."""
         return name
+
+    def validation_source(self, name: str) -> Source:
+        """Returns where the records to validate on are read from: of the same repository, at the same revision.
+
+        Raises:
+            BadInputError: If it is not there, or of no form that is read.
+        """
+        place = self.place_of_validation(name)
+        is_of_the_same = place.startswith(HUB) and place_of(place) == place_of(self.file)
+        return source_of(place, self.revision if is_of_the_same else None, key="data.validation_file")
 
     def is_held_out(self, sample: Sample) -> bool:
         """Tells whether a sample of the annotation file is validated on instead of trained on."""

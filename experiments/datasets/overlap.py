@@ -108,7 +108,8 @@ def compared(ours: PictureOfItem, theirs: PictureOfItem, opens: Opens) -> SamePi
 def names_in(ours: Iterable[Sample | Question], theirs: Iterable[Sample | Question]) -> list[str]:
     """Returns the names of our pictures that their pictures have too, in order, those of few letters left out."""
     known = {name for item in theirs if len(name := plain_name(item.image_id)) >= LEAST_LETTERS}
-    return sorted({item.image_id for item in ours if plain_name(item.image_id) in known})
+    # A sample of several pictures has a line for the name of each.
+    return sorted({name for item in ours for name in item.image_id.split("\n") if plain_name(name) in known})
 
 
 def plain_name(name: str) -> str:

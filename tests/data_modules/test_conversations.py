@@ -288,3 +288,17 @@ def test_an_index_keeps_what_was_said_of_a_file(tmp_path: Path, capsys) -> None:
     assert said_each_time[0] == said_each_time[1]
     assert "own.csv: 16 records; columns: image = path, question = q, answer = label" in said_each_time[0][0]
     assert len(list((tmp_path / "index").glob("samples-*"))) == 1
+
+
+def test_a_file_to_validate_on_is_of_the_same_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "datasets--me--mine"
+    for branch, commit in (("main", "0" * 40), ("v1", "1" * 40)):
+        for name in ("train", "test"):
+            record = {"question": f"{name} of {branch}?", "answer": "Yes"}
+            written(place / "snapshots" / commit / f"{name}.json", json.dumps([record]))
+        written(place / "refs" / branch, commit)
+    for revision, branch in ((None, "main"), ("v1", "v1")):
+        names = {"revision": revision, "validation_file": "hub:me/mine/test.json"}
+        parts = module(Path("hub:me/mine/train.json"), **names).read_once()
+        assert [part[0].turns[0].question for part in parts] == [f"train of {branch}?", f"test of {branch}?"]

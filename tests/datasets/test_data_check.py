@@ -1,6 +1,7 @@
 """`m2pt data check`: mistakes with their places, numbers, lengths, what is there twice and what is shared."""
 
 import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from PIL import Image
 
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER
 from experiments.datasets.check_report import LISTED
-from experiments.datasets.overlap import plain_name
+from experiments.datasets.overlap import names_in, plain_name
 from experiments.datasets.picture_looks import looks_of
 from experiments.datasets.set_facts import lengths
 from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.main import main
 from tests.datasets.test_near_pictures import brighter, encoded_again, halved, invented
 from tests.support.small_experiment import small_words
@@ -201,6 +203,11 @@ def test_names_are_compared_without_folder_ending_and_what_coco_adds() -> None:
     assert plain_name("coco/train2017/000000310196.jpg") == plain_name("COCO_val2014_000000310196.jpg")
     assert plain_name("COCO_val2014_12.jpg") == "coco_val2014_12"
     assert plain_name("a/B.PNG") == "b"
+    ours, theirs = (
+        Sample("1", None, names, (), (), "here") for names in ("1/a.png\n2/0042.png\n3/a_tree.png", "A_Tree.jpg")
+    )
+    assert names_in([ours], [theirs]) == ["3/a_tree.png"]
+    assert names_in([ours], [replace(theirs, image_id="0042.jpg")]) == []  # of few letters, which say nothing
 
 
 def test_a_picture_that_cannot_be_read_is_counted_and_left_out(tmp_path: Path) -> None:
