@@ -17,7 +17,7 @@ from data_modules.index.kept import LARGE_BYTES, LARGE_SAMPLES, bytes_of_files, 
 from data_modules.index.picture_check import pictures_there
 from data_modules.index.sample_layouts import SampleLayouts
 from data_modules.index.sample_table import SamplePart
-from data_modules.sample_rows import SIZES_ALONE
+from data_modules.sample_rows import SIZES_ALONE, refuse_without_positions
 from data_modules.trainer_run import add_up, refuse_other_order, seed_of_run
 from data_modules.training_samples import SampleDataset, join_conversations, uniquely_named
 from lightning_m2pt.configuration.paths import FilePath
@@ -273,17 +273,7 @@ class InstructionDataModule(DataModule):
                 for part, texts in enumerate((self.train_texts, self.validation_texts))
             ]
         )
-        too_long = int((rows > maximum_rows).sum())
-        if too_long:
-            sample, longest = self.items()[int(rows.argmax())], int(rows.max())
-            raise BadInputError(
-                f"sample {sample.id} has {longest} rows with its picture"
-                + "s" * (len(sample.images) > 1)
-                + f" ({too_long} samples have too many)" * (too_long > 1),
-                where=sample.source,
-                expected=f"at most {max(0, maximum_rows)}: the language model knows no later position",
-                hint="lower data.questions_per_sample or the prompts' lengths, or take a backbone with more positions",
-            )
+        refuse_without_positions(self.items(), rows, maximum_rows)
 
     def seed(self) -> int:
         """Returns the seed of the sample order.

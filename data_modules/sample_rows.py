@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy
 
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.picture_layout import PictureLayout, RunRows
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import ImageSource, Sample
@@ -50,3 +51,27 @@ def rows_of_samples(
         ],
         numpy.int64,
     )
+
+
+def refuse_without_positions(samples: Sequence[Sample], rows: numpy.ndarray, maximum_rows: int) -> None:
+    """Refuses samples that are longer than the language model knows positions.
+
+    Args:
+        samples: The samples.
+        rows: (N,) int64: the rows of each of them.
+        maximum_rows: The longest sequence that the language model knows, without prompts.
+
+    Raises:
+        BadInputError: If there are any: the longest, and how many there are.
+    """
+    too_long = int((rows > maximum_rows).sum())
+    if too_long:
+        sample, longest = samples[int(rows.argmax())], int(rows.max())
+        raise BadInputError(
+            f"sample {sample.id} has {longest} rows with its picture"
+            + "s" * (len(sample.images) > 1)
+            + f" ({too_long} samples have too many)" * (too_long > 1),
+            where=sample.source,
+            expected=f"at most {max(0, maximum_rows)}: the language model knows no later position",
+            hint="lower data.questions_per_sample or the prompts' lengths, or take a backbone with more positions",
+        )
