@@ -40,6 +40,9 @@ OF_THE_MIXTURE = (
 )
 """What the mixture alone decides: a set leaves it at its default, or says the same."""
 
+LARGEST = 10**9
+"""Of weights and sizes: an order of more samples would not fit into memory."""
+
 
 class Mixture(InstructionDataModule):
     """Several instruction sets as one, with weights or sizes.
@@ -142,6 +145,12 @@ class Mixture(InstructionDataModule):
         self.counts = tuple(counts)
         if all(counts):
             taken = self.shares().taken
+            if not all(taken):
+                raise BadInputError(
+                    f"an epoch takes no sample of {self.names[taken.index(0)]}",
+                    where="data.weights",
+                    expected="weights that give every set a sample",
+                )
             told = (
                 f"{name} {share:,} of {count:,}" for name, share, count in zip(self.names, taken, counts, strict=True)
             )
@@ -204,16 +213,18 @@ def check_numbers(count: int, weights: Sequence[float] | None, sizes: Sequence[i
     """
     if weights is not None and sizes is not None:
         raise BadInputError("both weights and sizes are set", where="data.sizes", expected="one of them")
-    for key, numbers, least in (("weights", weights, 0.0), ("sizes", sizes, 0)):
+    for key, numbers in (("weights", weights), ("sizes", sizes)):
         if numbers is None:
             continue
         if len(numbers) != count:
             raise BadInputError(
                 f"there are {len(numbers)} {key} for {count} sets", where=f"data.{key}", expected="one for each set"
             )
-        wrong = next((number for number in numbers if not least < number < float("inf")), None)
+        wrong = next((number for number in numbers if not 0 < number <= LARGEST), None)
         if wrong is not None:
-            raise BadInputError(f"one of the {key} is {wrong}", where=f"data.{key}", expected="numbers above 0")
+            raise BadInputError(
+                f"one of the {key} is {wrong}", where=f"data.{key}", expected=f"numbers above 0, up to {LARGEST:,}"
+            )
 
 
 def check_names(names: Sequence[str], count: int) -> None:

@@ -57,11 +57,19 @@ def recognised(
     twice = next((column for column in mapped.values() if list(mapped.values()).count(column) > 1), None)
     if twice is not None:
         raise BadInputError(f"the column {twice!r:.60} is mapped twice", where=key, expected="a column for each role")
-    free = {plain(name): name for name in names if name not in mapped.values()}
+    unmapped = [name for name in names if name not in mapped.values()]
+    free = {plain(name): name for name in unmapped}
     found = dict(mapped)
     for role, usual in roles.items():
         present = [name for name in usual if name in free]
         if role not in found and present:
+            alike = [name for name in unmapped if plain(name) == present[0]]
+            if len(alike) > 1:
+                raise BadInputError(
+                    f"{' and '.join(map(repr, alike))[:120]} may both be {role}",
+                    where=where,
+                    expected=f"{key}: {{{role}: COLUMN}}, which says which one",
+                )
             found[role] = free.pop(present[0])
     return {role: found[role] for role in roles if role in found}
 

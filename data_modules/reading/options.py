@@ -1,5 +1,6 @@
 """Options of multiple-choice questions in tables of any form, and which of them a cell says is the right one."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -31,11 +32,42 @@ def options_in(cell: Any, where: str) -> tuple[str, ...]:
     if isinstance(cell, str):
         cell = parse_json(cell, where, first_line=0, expected="a JSON list of texts")
     if isinstance(cell, Mapping):
-        # {"text": [...], "label": [...]} is how the hub's ScienceQA-like sets write them; else {"A": ..., "B": ...}.
-        cell = cell["text"] if isinstance(cell.get("text"), list) else [cell[key] for key in sorted(cell)]
+        return options_by_name(cell, where)
     if not isinstance(cell, list):
         raise BadInputError(f"the options are {cell!r:.40}", where=where, expected="a list of texts")
     return checked_options(cell, where)
+
+
+def options_by_name(cell: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Returns the options of ``{"A": ..., "B": ...}``, or of ``{"text": [...], "label": [...]}``, by their names.
+
+    The hub's sets like ScienceQA write the second form. Whatever the order of the file, the option called B or 2 is
+    the second one; of the last ones some may be empty.
+
+    Raises:
+        BadInputError: If names are no texts, or letters or numbers with a gap: an answer would mean another option.
+    """
+    texts, labels = list(cell.values()), list(cell)
+    if isinstance(cell.get("text"), list):
+        texts, labels = cell["text"], cell.get("label")
+        if labels is None:
+            return checked_options(texts, where)
+    names = [(written(label) or "").upper() for label in labels] if isinstance(labels, list) else []
+    order = sorted(range(len(names)), key=lambda place: natural(names[place]))
+    ordered = [names[place] for place in order]
+    first = 0 if ordered[:1] == ["0"] else 1
+    runs = (list(LETTERS[: len(names)]), [str(number + first) for number in range(len(names))])
+    may_be_an_answer = any(name.isdecimal() or len(name) < 2 for name in names)
+    if len(names) != len(texts) or (may_be_an_answer and ordered not in runs):
+        raise BadInputError(
+            f"the options are called {labels!r:.60}", where=where, expected="A, B, C, ... or 1, 2, 3, ... without a gap"
+        )
+    return options_of_columns([texts[place] for place in order], where)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Returns what sorts names as people do: option2 before option10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,9})", name)]
 
 
 def options_of_columns(cells: Sequence[Any], where: str) -> tuple[str, ...]:

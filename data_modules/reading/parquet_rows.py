@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def columns_of(path: Path, group: int, table: Any, seen: dict[str, PictureCell])
         values = table.column(name).combine_chunks()
         is_list = pyarrow.types.is_list(values.type) or pyarrow.types.is_large_list(values.type)
         if not is_of_pictures(values.type.value_type if is_list else values.type):
-            columns[name] = values.to_pylist()
+            columns[name] = plain_values(values)
             continue
         cells = picture_cells(path, name, group, values.flatten() if is_list else values, seen)
         if is_list:
@@ -125,6 +126,20 @@ def columns_of(path: Path, group: int, table: Any, seen: dict[str, PictureCell])
         else:
             columns[name] = cells
     return columns
+
+
+def plain_values(values: Any) -> list[Any]:
+    """Returns an Arrow array's values: NaN, which stands for nothing in a table, is None.
+
+    A number of 32 bits is the shortest one that means it: 0.1, and not 0.10000000149011612, would stand in an answer.
+    """
+    import pyarrow
+
+    cells: list[Any] = values.to_pylist()
+    if not pyarrow.types.is_floating(values.type):
+        return cells
+    narrow = values.type.to_pandas_dtype()
+    return [None if cell is None or isnan(cell) else float(str(narrow(cell))) for cell in cells]
 
 
 def is_of_pictures(kind: Any) -> bool:

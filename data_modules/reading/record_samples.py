@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_modules.reading.columns import ROLES, plain
 from data_modules.reading.picture_cells import Picture, PictureCells
 from data_modules.reading.talks import Talk, talk_of_columns, talk_of_conversation, text_of
 from lightning_m2pt.errors import BadInputError
@@ -25,6 +26,8 @@ EVERYWHERE = ("id", "image", "system", "task")
 NOT_READ = ("video", "videos", "audio", "audios")
 """What other tools' records may hold besides; without it a question would be about nothing."""
 EMPTY = "the answer is empty"
+NAMES_OF_PICTURES = frozenset(name for name in ROLES["image"] if name.startswith(("image", "img", "picture")))
+"""What a picture may stand under that a record has in no other place; other names may be those of other things."""
 NO_MARK, FIRST_ANSWER, TEXT_ONLY, SEVERAL, OWN_SYSTEM = (
     "with pictures and no mark for them, whose first question shows them",
     "that begin with a turn of the model's, which is left out",
@@ -177,6 +180,16 @@ class RecordSamples:
                 where=place,
                 expected="pictures in one of both places, or the same in the same order",
             )
+        if not of_column and not inside:
+            other = next((key for key, value in record.items() if value and plain(key) in NAMES_OF_PICTURES), None)
+            if other is not None:
+                raise BadInputError(
+                    f"the record has no picture under {column!r:.60}, and {other!r:.60} is not read"
+                    if column
+                    else f"the picture under {other!r:.60} is not read",
+                    where=where,
+                    expected="pictures of all records in one column",
+                )
         return of_column or inside
 
     def note(self, talk: Talk, pictures: list[Picture]) -> None:

@@ -27,6 +27,7 @@ OF_THE_LIBRARY = re.compile(r"__[^/]*__($|/)")
 """Files about a shard, which the library passes over."""
 KEY, IMAGE, JSON = "id", "image", "json"
 BLOCK = 512
+BLOCKS_AT_ONCE = 2**20
 LARGEST_TEXT = 64 * 2**20
 
 
@@ -82,9 +83,11 @@ def members_of(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every one
+                kind = info.name.rpartition(".")[2].lower()
+                if info.issym() or info.islnk():
+                    refuse_link(info, kind, path)
                 if not info.isreg() or info.issparse():
                     continue
-                kind = info.name.rpartition(".")[2].lower()
                 is_text = (kind == JSON or kind in TEXTS) and info.size <= LARGEST_TEXT
                 reader = tar.extractfile(info) if is_text else None
                 yield info, None if reader is None else reader.read()
@@ -95,6 +98,14 @@ def members_of(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
                 raise BadInputError(
                     f"the tar file is damaged or cut off at byte {end}", where=str(path), hint="copy it again"
                 )
+            while rest := file.read(BLOCKS_AT_ONCE):
+                if rest.count(0) != len(rest):
+                    raise BadInputError(
+                        f"something stands behind the end of the tar file, which is at byte {end}",
+                        where=str(path),
+                        expected="one tar file",
+                        hint="files that were joined are read up to the end of the first: make a shard of each",
+                    )
     except BadInputError:
         raise
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
@@ -104,6 +115,21 @@ def members_of(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
             expected="a tar file that is not compressed",
             hint="unpack a compressed one, or copy a damaged one again",
         ) from error
+
+
+def refuse_link(info: tarfile.TarInfo, kind: str, path: Path) -> None:
+    """Refuses a link among the files that are read: its row would be one without a picture, or without a text.
+
+    Raises:
+        BadInputError: If it is one of them.
+    """
+    if kind in PICTURES or kind == JSON or kind in TEXTS:
+        raise BadInputError(
+            f"{info.name:.80} is a link to {info.linkname:.80}",
+            where=str(path),
+            expected="files",
+            hint="tar --dereference --hard-dereference writes the files themselves",
+        )
 
 
 def row_of(
@@ -118,6 +144,14 @@ def row_of(
         twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
         if twice is not None:
             raise BadInputError(f"there are two files {key}.{twice}"[:200], where=where, expected="one of each ending")
+        columns = [column_of(kind) for kind in kinds]
+        if any(column is not None and columns.count(column) > 1 for column in columns):
+            raise BadInputError(
+                f"the row has the files {', '.join(f'{key}.{kind}' for kind in kinds)[:160]}",
+                where=where,
+                expected="one text of each kind",
+                hint="a row's key ends at the first full stop of a name",
+            )
         for kind, info, content in members:
             last = kind.rpartition(".")[2]
             if last in PICTURES:
@@ -133,6 +167,12 @@ def row_of(
     if pictures:
         row[IMAGE] = pictures[0] if len(pictures) == 1 else pictures
     return where, row
+
+
+def column_of(kind: str) -> str | None:
+    """Returns the column that a file of an ending becomes, or that it holds several; None for pictures and others."""
+    last = kind.rpartition(".")[2]
+    return JSON if last == JSON else TEXTS.get(last)
 
 
 def text_of(content: bytes | None, info: tarfile.TarInfo, where: str) -> str:

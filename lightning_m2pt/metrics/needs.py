@@ -11,6 +11,7 @@ from typing import Any
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.choice_letter import letters_of
 from lightning_m2pt.metrics.mme import position_of
+from lightning_m2pt.metrics.open_answers.caption_words import caption_words
 from lightning_m2pt.metrics.open_answers.numbers import numbers_in
 from lightning_m2pt.metrics.open_answers.tolerance import tolerance_of
 from lightning_m2pt.metrics.rule import Header, Predictions
@@ -90,7 +91,15 @@ def captions(header: Header, predictions: Predictions) -> tuple[str, ...]:
             where="predictions: default_rule",
             expected=f"a set that is scored by {' or '.join(CAPTION_RULES)}",
         )
-    return references(header, predictions)
+    references(header, predictions)
+    for row in predictions:
+        if not any(map(caption_words, row["references"])):
+            raise BadInputError(
+                f"the right answers of {row['id']!r:.80} hold no word",
+                where="predictions: references",
+                expected="a caption",
+            )
+    return ()
 
 
 def relative_tolerances(header: Header, predictions: Predictions) -> tuple[str, ...]:

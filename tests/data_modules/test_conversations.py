@@ -159,6 +159,14 @@ def test_captions_are_asked_for(tmp_path: Path, capsys) -> None:
     assert sample.turns == (Turn("Which shape is it?", "ring"),)
 
 
+def test_a_picture_under_another_name_is_not_left_out(tmp_path: Path) -> None:
+    first = {"image": "0.png", "question": "a", "answer": "b"}
+    other = {"img": "1.png", "question": "a", "answer": "b"}
+    with pytest.raises(BadInputError, match="no picture under 'image', and 'img' is not read"):
+        read(tmp_path, first, other)
+    assert [sample.image_id for sample in read(tmp_path, first, {**other, "img": None})] == ["0.png", ""]
+
+
 @pytest.mark.parametrize(
     ("record", "expected"),
     [

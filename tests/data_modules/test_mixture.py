@@ -181,7 +181,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> N
         ({"weights": [1]}, "1 weights for 2 sets"),
         ({"weights": [1, 0]}, "one of the weights is 0"),
         ({"weights": [1, float("nan")]}, "one of the weights is nan"),
+        ({"weights": [1e308, 1e308]}, "one of the weights is 1e\\+308"),
         ({"sizes": [1, -1]}, "one of the sizes is -1"),
+        ({"sizes": [1, 10**12]}, "one of the sizes is 1000000000000"),
         ({"sizes": [1, 1], "weights": [1, 1]}, "both weights and sizes"),
         ({"names": ["a"]}, "1 names for 2 sets"),
         ({"names": ["a", "a"]}, "two sets are called 'a'"),
@@ -193,6 +195,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> N
 def test_what_does_not_fit_is_refused(tmp_path: Path, options: dict, expected: str) -> None:
     with pytest.raises(BadInputError, match=expected):
         mixed(flan(tmp_path / "a"), own(tmp_path / "b"), **options)
+
+
+def test_a_set_that_would_never_come_is_refused(tmp_path: Path) -> None:
+    data = mixed(flan(tmp_path / "a"), own(tmp_path / "b"), weights=[1, 1e-9])
+    with pytest.raises(BadInputError, match="an epoch takes no sample of own"):
+        data.read_once()
 
 
 def test_settings_that_would_not_count_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from data_modules.few_shot import add_examples
 from data_modules.questions import OWN_RULES, Questions
 from data_modules.reading.files import fake_image, write_image
-from data_modules.reading.options import form_of_answers, letter_under
+from data_modules.reading.options import form_of_answers, letter_under, options_in
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import score
@@ -121,8 +121,10 @@ CHOICES = ["a cat", "a dog", "a cow"]
         (lambda row: {"choices": dict(zip("ABC", CHOICES, strict=True))}, ("a cat", "A cow.")),
         (lambda row: {"choices": {"text": CHOICES, "label": ["A", "B", "C"]}}, (0, 2)),
         (lambda row: {"choices": CHOICES}, ("1", "3")),
+        (lambda row: {"choices": {"label": ["B", "C", "A"], "text": [*CHOICES[1:], CHOICES[0]]}}, ("A", "C")),
+        (lambda row: {"choices": dict(zip("ACBD", (*CHOICES[::2], CHOICES[1], None), strict=True))}, ("A", "C")),
     ],
-    ids=["letters", "json", "columns", "texts", "from 0", "from 1"],
+    ids=["letters", "json", "columns", "texts", "from 0", "from 1", "other order", "the last one empty"],
 )
 def test_options_and_the_right_one_are_read_as_they_are_written(folder: Path, cells: Any, answers: Any) -> None:
     rows = [{"image": "0.png", "question": "Which?", "answer": answer} | cells(0) for answer in answers]
@@ -136,6 +138,20 @@ def test_options_and_the_right_one_are_read_as_they_are_written(folder: Path, ce
     )
     assert module.candidates_of(module.questions()[0]) == ("A", "B", "C")
     assert value(module, ["A. a cat", "a cow"]) == 100
+
+
+def test_options_are_in_the_order_of_their_names() -> None:
+    names = [str(number) for number in range(1, 12)]
+    assert options_in({name: f"text {name}" for name in sorted(names)}, "") == tuple(f"text {name}" for name in names)
+    assert options_in({"option10": "c", "option2": "b", "option1": "a"}, "") == ("a", "b", "c")
+    for wrong in (
+        {"A": "a", "C": "c"},
+        {"2": "a", "3": "b"},
+        {"text": ["a", "b"], "label": ["A"]},
+        {"": "a", "B": "b"},
+    ):
+        with pytest.raises(BadInputError, match="the options are called"):
+            options_in(wrong, "")
 
 
 def test_answers_that_could_be_numbers_from_0_or_from_1_are_refused_until_it_is_said(folder: Path) -> None:

@@ -112,6 +112,15 @@ def test_parquet_has_pictures_as_places_and_classes_by_name(tmp_path: Path) -> N
     assert numpy.array_equal(numpy.asarray(open_image(read.image)), pictures[1])
 
 
+def test_parquets_numbers_are_as_they_would_be_written_and_nan_is_nothing(tmp_path: Path) -> None:
+    narrow = pyarrow.array([0.1, 2.5, float("nan"), None], pyarrow.float32())
+    wide = pyarrow.array([0.1, 1e22, float("nan"), None])
+    pyarrow.parquet.write_table(pyarrow.table({"narrow": narrow, "wide": wide}), tmp_path / "a.parquet")
+    found = [row for _, row in rows(tmp_path / "a.parquet")]
+    assert [row["narrow"] for row in found] == [0.1, 2.5, None, None]
+    assert [row["wide"] for row in found] == [0.1, 1e22, None, None]
+
+
 def test_parquet_has_lists_of_pictures(tmp_path: Path) -> None:
     pictures = [fake_image(number, side=8) for number in range(5)]
     lists = [[picture(pictures[0])], None, [], [picture(pixels) for pixels in pictures[1:]]]
@@ -237,4 +246,8 @@ def test_columns_are_found_by_their_usual_names_or_mapped() -> None:
     ):
         with pytest.raises(BadInputError, match=expected):
             recognised([*names, "q"], wrong, "a.csv")
+    alike = ["image", "Image", "question", "answer"]
+    with pytest.raises(BadInputError, match="'image' and 'Image' may both be image"):
+        recognised(alike, None, "a.csv")
+    assert recognised(alike, {"image": "Image"}, "a.csv")["image"] == "Image"
     assert recognised(["choices"], None, "a", {**ROLES, "options": ("choices",)}) == {"options": "choices"}

@@ -149,6 +149,24 @@ def test_a_damaged_header_inside_is_not_the_end(shards):
         rows(shards)
 
 
+def test_what_stands_behind_the_end_is_not_left_out(shards):
+    path = next(shards.glob("*.tar"))
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(BadInputError, match="something stands behind the end of the tar file"):
+        rows(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symbolic", "hard"])
+def test_a_link_is_no_row_without_a_picture(tmp_path, kind):
+    path = shard(tmp_path / "x.tar", {"1.png": png(1), "2.txt": b"text"})
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo("2.png")
+        info.type, info.linkname = kind, "1.png"
+        tar.addfile(info)
+    with pytest.raises(BadInputError, match=r"2\.png is a link to 1\.png"):
+        rows(path)
+
+
 def test_a_compressed_shard_is_refused(tmp_path):
     path = shard(tmp_path / "x.tar", files_of(0), "w:gz")
     with pytest.raises(BadInputError, match="cannot be read") as caught:
@@ -163,6 +181,8 @@ def test_a_compressed_shard_is_refused(tmp_path):
         ({"1.json": b"[1]"}, "the record is a list"),
         ({"1.txt": b"\xff"}, "not UTF-8"),
         ({"1.jpg": b"a", "1.JPG": b"b"}, "two files"),
+        ({"1.5.json": b'{"text": "a"}', "1.6.json": b'{"text": "b"}'}, "the row has the files 1.5.json, 1.6.json"),
+        ({"1.en.txt": b"a", "1.de.txt": b"b"}, "the row has the files 1.en.txt, 1.de.txt"),
     ],
     ids=str,
 )

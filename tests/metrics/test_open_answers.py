@@ -200,6 +200,12 @@ def test_caption_scores_are_pycocoevalcaps_to_the_last_digit(rule: str) -> None:
             assert bleu_of_sums(sums) == bleu_of_all(some, parsed)[3]
 
 
+def test_captions_without_a_word_are_refused() -> None:
+    header = HEADER | {"default_rule": "cider"}
+    with pytest.raises(BadInputError, match="the right answers of 'q1' hold no word"):
+        score(header, [row(1, "...", "a cat", references=["...", "!"])], "cider")
+
+
 def test_no_digit_of_cider_depends_on_the_order_of_a_file() -> None:
     pytest.importorskip("pycocoevalcap")
     chance = random.Random(0)
