@@ -47,7 +47,8 @@ def options_by_name(cell: Mapping[str, Any], where: str) -> tuple[str, ...]:
     Raises:
         BadInputError: If names are no texts, or letters or numbers with a gap: an answer would mean another option.
     """
-    texts, labels = list(cell.values()), list(cell)
+    texts: list[Any] = list(cell.values())
+    labels: Any = list(cell)
     if isinstance(cell.get("text"), list):
         texts, labels = cell["text"], cell.get("label")
         if labels is None:
