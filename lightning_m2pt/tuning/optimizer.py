@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn, optim
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.hidden_modules import hidden_module
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
@@ -104,8 +105,13 @@ class Schedule:
             )
 
     def build(self, optimizer: optim.Optimizer, total_steps: int) -> "LRScheduler":
-        """Returns the library's schedule over ``total_steps`` optimizer steps."""
-        from transformers import get_scheduler
+        """Returns the library's schedule over ``total_steps`` optimizer steps.
+
+        Its file imports peft, and that bitsandbytes, which takes seconds, warns, and beside a package named ``kernels``
+        fetches code from the hub and runs it: nothing here needs either.
+        """
+        with hidden_module("bitsandbytes"):
+            from transformers import get_scheduler
 
         warmup_steps = math.ceil(self.warmup_ratio * total_steps)
         schedule: LRScheduler = get_scheduler(

@@ -1,6 +1,9 @@
 """Optimizer, schedule and clipping by value: each step is compared with formulas written out here, in float64."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -124,3 +127,22 @@ def test_a_fit_takes_these_steps_and_no_others(tmp_path, schedule, warmup, algor
         found = trained[name.removeprefix("method.")].double()
         rounding = STEPS * 1.2e-7 * float(start.abs().max())  # of float32, in which the tensors are
         assert float((found - expected).abs().max()) < 1e-4 * float(moved) + rounding, name
+
+
+def test_a_schedule_imports_nothing_that_fetches_code(tmp_path):
+    """transformers' schedules import peft, which imports bitsandbytes, whose kernels come from the hub."""
+    (tmp_path / "bitsandbytes.py").write_text("raise SystemExit('bitsandbytes was imported')\n")
+    program = """
+import torch
+from lightning_m2pt.tuning.optimizer import Schedule
+Schedule().build(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1), 10)
+"""
+    paths = os.pathsep.join([str(tmp_path), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (child.returncode, child.stderr) == (0, "")
