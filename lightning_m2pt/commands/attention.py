@@ -1,13 +1,10 @@
 """Runs ``m2pt attention``; its flags and what it is for are in ``parsers``."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_m2pt.commands.parsers.attention import argument_parser
-from lightning_m2pt.commands.questions import (
-    model_and_questions,
-)
+from lightning_m2pt.commands.questions import file_names, model_and_questions
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.inspection.arrays import attention_arrays, attention_names
 from lightning_m2pt.inspection.attention import refuse_missing_layers
@@ -20,7 +17,6 @@ from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.module import TuningModule
 
 PAGE = "attention.html"
-NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,10 +37,10 @@ def main(arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     processor = model.backbone.processor()
     samples = []
-    for question in questions:
+    for question, name in zip(questions, file_names(questions), strict=True):
         sample = shown_sample(model, processor, question, own.layer)
         samples.append(sample)
-        write_sample(folder, sample, own.token)
+        write_sample(folder, name, sample, own.token)
         say_missing_words(sample, own.token)
         answers = ", ".join(f"{side.name}: {side.answer}" for side in sample.sides)
         say(f"{question.set_name} {question.id}: {question.text} ({answers})")
@@ -55,9 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def write_sample(folder: Path, sample: ShownSample, words: Sequence[str]) -> None:
-    """Writes the pictures and arrays of one sample."""
-    name = NOT_IN_NAMES.sub("-", f"{sample.question.set_name}-{sample.question.id}")
+def write_sample(folder: Path, name: str, sample: ShownSample, words: Sequence[str]) -> None:
+    """Writes the pictures and arrays of one sample, whose files' names begin with ``name``."""
     write_atomically(folder / f"{name}.safetensors", attention_arrays(sample))
     write_atomically(folder / f"{name}.json", attention_names(sample).encode())
     if sample.sides[0].attention.language:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.commands.attention import NOT_IN_NAMES
 from lightning_m2pt.commands.parsers.attribution import argument_parser
-from lightning_m2pt.commands.questions import model_and_questions
+from lightning_m2pt.commands.questions import file_names, model_and_questions
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inspection.attribution import (
@@ -47,9 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     model.compare_with_library("answering")
     folder.mkdir(parents=True, exist_ok=True)
     processor = model.backbone.processor()
-    for question in questions:
+    for question, name in zip(questions, file_names(questions), strict=True):
         asked = replace(question, batch=question.batch.to(model.device))
-        attribute(model.backbone, processor, asked, own.method, own.answer_token, folder)
+        attribute(model.backbone, processor, asked, own.method, own.answer_token, folder / name)
     say(f"pictures and numbers: {folder}")
     return ExitCode.DONE
 
@@ -74,9 +73,9 @@ def attribute(
     question: InspectedQuestion,
     method: AttributionMethod,
     place: int,
-    folder: Path,
+    stem: Path,
 ) -> None:
-    """Attributes and checks one question, and writes what came out.
+    """Attributes and checks one question, and writes what came out into files whose paths begin with ``stem``.
 
     Raises:
         BadInputError: If the answer has no such token.
@@ -103,11 +102,11 @@ def attribute(
         "token": token,
         "method": method,
     }
-    name = NOT_IN_NAMES.sub("-", f"{question.set_name}-{question.id}-{method}")
+    file = stem.with_name(f"{stem.name}-{method}")
     numbers = json.dumps({**facts, **numbers_of(attribution, check)}, indent=1) + "\n"
-    write_atomically(folder / f"{name}.json", numbers.encode())
+    write_atomically(file.with_name(f"{file.name}.json"), numbers.encode())
     write_atomically(
-        folder / f"{name}.png", attribution_figure(facts, picture_of(pixels, processor), attribution, check)
+        file.with_name(f"{file.name}.png"), attribution_figure(facts, picture_of(pixels, processor), attribution, check)
     )
     say(f"{question.set_name} {question.id}: “{token}”, {verdict(check)}")
 
@@ -140,7 +139,8 @@ def attribution_figure(facts: dict[str, str], picture: Any, attribution: Tensor,
     )
     axes[0].imshow(picture, interpolation="nearest")
     axes[0].set_title(f"answers “{shortened(facts['answer'], 24)}”", fontsize=9)
-    draw_overlay(axes[1], picture, attribution.clamp(min=0).numpy(), len(picture) / len(attribution))
+    cell = len(picture) // len(attribution)  # whole pixels, as patches are cut; a remainder is behind the last
+    draw_overlay(axes[1], picture, attribution.clamp(min=0).numpy(), cell)
     token = without_formulas(facts["token"])
     axes[1].set_title(f"for “{token}”, {facts['method'].replace('_', ' ')}", fontsize=9)
     axes[1].set_xlabel(

@@ -4,6 +4,9 @@ Sets are read by data modules, which are in a checkout; an own question needs no
 """
 
 import argparse
+import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +23,25 @@ QUESTIONS_OF_SETS = "experiments.commands.questions_of_sets"
 OWN = "own"
 """What stands in place of a set's name."""
 MOST_ANSWER_TOKENS = 32
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+LONGEST_NAME = 150
+"""Letters; what is put behind a question's name has room in a file's 255."""
+
+
+def file_names(questions: Sequence[InspectedQuestion]) -> list[str]:
+    """Returns what the files of each question begin with; two questions never share a name.
+
+    Ids of one's own data may differ in nothing that a file's name keeps, such as other letters than English ones.
+    """
+    whole = [f"{question.set_name}-{question.id}" for question in questions]
+    names = [NOT_IN_NAMES.sub("-", each) for each in whole]
+    owners = Counter(name.lower() for _, name in sorted(set(zip(whole, names, strict=True))))
+    return [
+        name
+        if owners[name.lower()] == 1 and len(name) <= LONGEST_NAME
+        else f"{name[:LONGEST_NAME]}-{hashlib.sha256(each.encode()).hexdigest()[:8]}"
+        for each, name in zip(whole, names, strict=True)
+    ]
 
 
 def model_and_questions(

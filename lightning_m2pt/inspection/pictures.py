@@ -46,8 +46,10 @@ def words_of(side: Side, part: Part, spans: Tensor) -> tuple[str, ...]:
 
 def title_of(side: Side, part: Part) -> str:
     """Returns what a heat map is of."""
-    tiles = len(side.attention.pictures[0].tiles) if part == "vision" else 1
-    several = f", mean of {tiles} tiles" if tiles > 1 else ""
+    pictures = side.attention.pictures if part == "vision" else ()
+    tiles = len(pictures[0].tiles) if pictures else 1
+    several = f", first of {len(pictures)} pictures" if len(pictures) > 1 else ""
+    several += f", mean of {tiles} tiles" if tiles > 1 else ""
     return f"{TITLES[part]}{several}, {side.name}: answers “{shortened(side.answer)}”"
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from experiments.commands.questions_of_sets import questions_of_sets, tuned_with_sets
 from experiments.runs.loading import experiment_of_run
-from lightning_m2pt.commands.questions import own_question
+from lightning_m2pt.commands.questions import file_names, own_question
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.picture_map import one_square
@@ -268,6 +268,19 @@ def test_an_own_picture_needs_no_checkout_and_no_data_and_is_seen_as_a_sets_is(r
         assert torch.equal(own[name], of_set[name])
     rows = of_set["tuned.language.0"].shape[1]  # the set's limit may have cut its answer off
     torch.testing.assert_close(own["tuned.language.0"][:, :rows, :rows], of_set["tuned.language.0"])
+
+
+def test_files_of_two_questions_never_have_one_name():
+    def named(set_name: str, *ids: str) -> list[str]:
+        question = replace(shown().question, set_name=set_name)
+        return file_names([replace(question, id=each) for each in ids])
+
+    assert named("vsr", "test/3", "test/4") == ["vsr-test-3", "vsr-test-4"]
+    assert named("vsr", "test/3", "test/3") == ["vsr-test-3"] * 2  # one question, named twice
+    for ids in (("狗/1", "猫/1"), ("a/b", "a-b"), ("a", "A"), ("x" * 300 + "1", "x" * 300 + "2")):
+        names = named("own", *ids)
+        assert len({name.lower() for name in names}) == 2
+        assert all(len(name) < 200 and name.isascii() for name in names)
 
 
 def test_questions_are_asked_as_their_set_or_the_run_says(run):

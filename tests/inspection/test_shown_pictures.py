@@ -18,7 +18,13 @@ from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inspection.arrays import attention_arrays, attention_names
 from lightning_m2pt.inspection.page import page_data
-from lightning_m2pt.inspection.pictures import activation_figure, overlay_figure, patch_attention, tower_attention
+from lightning_m2pt.inspection.pictures import (
+    activation_figure,
+    overlay_figure,
+    patch_attention,
+    title_of,
+    tower_attention,
+)
 from lightning_m2pt.inspection.samples import InspectedQuestion, ShownSample, question_batch, shown_sample
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.tuning.module import TuningModule
@@ -67,6 +73,9 @@ def test_two_pictures_of_their_own_forms(tmp_path: Path, name: str) -> None:
             assert 0 < of_decoder.share < 1
             assert of_tower.share <= 1 + 1e-5
             assert float(of_decoder.heat.sum()) <= of_decoder.share + 1e-5
+    title, tiles_of_first = title_of(sample.sides[0], "vision"), len(sample.sides[0].attention.pictures[0].tiles)
+    assert "first of 2 pictures" in title
+    assert (f"mean of {tiles_of_first} tiles" in title) == (tiles_of_first > 1)
     tensors, named = load(attention_arrays(sample)), json.loads(attention_names(sample))
     tiles = sum(len(picture.tiles) for picture in sample.sides[0].attention.pictures)
     assert {key.split(".")[1] for key in tensors} == {"language", *(f"vision_{number}" for number in range(tiles))}
