@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -141,26 +142,40 @@ class InstructionDataModule(DataModule):
         """
         return None
 
+    def identity(self) -> dict[str, Any] | None:
+        """Returns all that decides which samples there are, as plain values; None where that is not known."""
+        files = self.files_read()
+        return None if files is None else reading_identity(self, files)
+
     def indexed(self) -> IndexedSet:
-        """Returns the set as it was read, or found in its index, once.
+        """Returns the set as it was read, or found in its index, once; says what is worth knowing of it.
 
         Raises:
             BadInputError: If an annotation is wrong.
             EnvironmentFailure: If the index cannot be written.
         """
         if self._indexed is None:
-            files = self.files_read()
-            folder = index_folder_of(self.index, self.index_folder, bytes_of_files(files), LARGE_BYTES)
-            identity = None if folder is None or files is None else reading_identity(self, files)
-            table, digest, self.notes = read_or_found(self._read_joined, identity, folder)
+            self._indexed = self.found_or_read()
             for note in self.notes:
                 say(f"note: {note}")
-            if folder is None:
-                folder = index_folder_of(self.index, self.index_folder, len(table), LARGE_SAMPLES)
-            self._indexed = IndexedSet(table, digest, folder)
         return self._indexed
 
-    def _read_joined(self) -> tuple[Iterable[Sample], Iterable[Sample], Sequence[str]]:
+    def found_or_read(self) -> IndexedSet:
+        """Returns the set from its index, or read, and leaves in ``notes`` what is worth knowing of it.
+
+        Raises:
+            BadInputError: If an annotation is wrong.
+            EnvironmentFailure: If the index cannot be written.
+        """
+        folder = index_folder_of(self.index, self.index_folder, bytes_of_files(self.files_read()), LARGE_BYTES)
+        identity = None if folder is None else self.identity()
+        table, digest, self.notes = read_or_found(self.read_joined, identity, folder)
+        if folder is None:
+            folder = index_folder_of(self.index, self.index_folder, len(table), LARGE_SAMPLES)
+        return IndexedSet(table, digest, folder)
+
+    def read_joined(self) -> tuple[Iterable[Sample], Iterable[Sample], Sequence[str]]:
+        """Returns the samples of both parts, joined to conversations and of unique names, and what ``notes`` says."""
         train, validation = self.read()
         if self.questions_per_sample > 1:
             train, validation = list(train), list(validation)
@@ -267,12 +282,8 @@ class InstructionDataModule(DataModule):
             BadInputError: If samples are longer: the longest, and how many there are.
         """
         self.setup("fit")
-        rows = numpy.concatenate(
-            [
-                self._layouts(part).rows(texts, run_rows)
-                for part, texts in enumerate((self.train_texts, self.validation_texts))
-            ]
-        )
+        texts = (self.train_texts, self.validation_texts)
+        rows = numpy.concatenate([self._layouts(part).rows(each, run_rows) for part, each in enumerate(texts)])
         refuse_without_positions(self.items(), rows, maximum_rows)
 
     def seed(self) -> int:
@@ -296,16 +307,8 @@ class InstructionDataModule(DataModule):
             BadInputError: If the optimizer step cannot be split evenly.
         """
         self.setup("fit")
-        return OrderedSampler(
-            self.epoch_size,
-            self.seed(),
-            self.batch_size,
-            self.micro_batch_size,
-            rank,
-            world_size,
-            self.length_groups,
-            self.epoch_limit,
-        )
+        decides = (self.epoch_size, self.seed(), self.batch_size, self.micro_batch_size)
+        return OrderedSampler(*decides, rank, world_size, self.length_groups, self.epoch_limit)
 
     def micro_batches_per_step(self, world_size: int) -> int:
         """Returns how many micro-batches a device accumulates for one optimizer step.

@@ -8,16 +8,20 @@ before it stopped, so that all of them come equally often. The order is a functi
 Every sample keeps its set's id, picture and task; ``train/loss_of_set/NAME`` is the loss of each set.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
 from data_modules.base import DataModule
+from data_modules.index.identity import code_digest
+from data_modules.index.indexed_set import IndexedSet
 from data_modules.instruction import InstructionDataModule, TemplateName
-from data_modules.training_samples import join_conversations
 from data_modules.vision_flan import VisionFlan
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.configuration.paths import FilePath
@@ -61,7 +65,7 @@ class Mixture(InstructionDataModule):
         order_seed: Decides the order of the samples; None takes the run's seed.
         group_by_length: How many optimizer steps' samples are sorted by length together, so that less is padded; 0
             leaves the order alone, 1 evens the micro-batches of each step and leaves it its samples.
-        index: Whether what was encoded of a large mixture is kept for the next start.
+        index: Whether what was read and encoded of a large mixture is kept for the next start.
         index_folder: Where it is kept, whatever the set's size; None: a large set's in the user's cache folder.
 
     Raises:
@@ -109,7 +113,7 @@ class Mixture(InstructionDataModule):
         check_names(self.names, len(sets))
         for name, each in zip(self.names, sets, strict=True):
             refuse_other_settings(self, each, name)
-            each.max_text_length = max_text_length
+            each.max_text_length, each.index, each.index_folder = max_text_length, index, index_folder
 
     @override
     def connect(self, processor: Processor, backbone: Backbone | None = None) -> None:
@@ -123,27 +127,27 @@ class Mixture(InstructionDataModule):
         for name in ("one", "two"):
             VisionFlan.write_fake(root / name)
 
-    def read(self) -> tuple[list[Sample], list[Sample]]:
-        """Returns the training samples of all sets, set by set, and the validation samples.
+    @override
+    def files_read(self) -> Sequence[Path] | None:
+        files: list[Path] = []
+        for each in self.sets:
+            of_set = each.files_read()
+            if of_set is None:
+                return None
+            files += of_set
+        return files
 
-        Raises:
-            BadInputError: If an annotation is wrong, or a set has no training sample.
-        """
-        training: list[Sample] = []
-        validation: list[Sample] = []
-        notes: list[str] = []
-        counts = []
-        for name, each in zip(self.names, self.sets, strict=True):
-            train, validate = each.read()
-            joined = join_conversations(list(train), each.questions_per_sample)
-            if not joined and not are_collecting():
-                raise BadInputError("the set has no training sample", where=f"data.sets: {name}", expected="some")
-            counts.append(len(joined))
-            training += named(joined, name)
-            validation += named(validate, name)
-            notes += [f"{name}: {note}" for note in each.notes]
-        self.counts = tuple(counts)
-        if all(counts):
+    @override
+    def identity(self) -> dict[str, Any] | None:
+        code, parts = code_digest(type(self)), [each.identity() for each in self.sets]
+        return None if code is None or None in parts else {"mixture": self.names, "sets": parts, "code": code}
+
+    @override
+    def found_or_read(self) -> IndexedSet:
+        indexed = super().found_or_read()
+        table = indexed.table
+        self.counts = samples_of_sets(table.texts["ids"], table.training, self.names)
+        if all(self.counts):
             taken = self.shares().taken
             if not all(taken):
                 raise BadInputError(
@@ -151,12 +155,35 @@ class Mixture(InstructionDataModule):
                     where="data.weights",
                     expected="weights that give every set a sample",
                 )
-            told = (
-                f"{name} {share:,} of {count:,}" for name, share, count in zip(self.names, taken, counts, strict=True)
-            )
-            notes.append(f"an epoch takes {', '.join(told)} samples")
+            shares = zip(self.names, taken, self.counts, strict=True)
+            told = (f"{name} {share:,} of {count:,}" for name, share, count in shares)
+            self.notes += (f"an epoch takes {', '.join(told)} samples",)
+        return indexed
+
+    def read(self) -> tuple[Iterable[Sample], Iterable[Sample]]:
+        """Returns the training samples of all sets, set by set, and the validation samples.
+
+        A set that has an index of its own is taken from there.
+
+        Raises:
+            BadInputError: If an annotation is wrong, or a set has no training sample.
+        """
+        training: list[Iterator[Sample]] = []
+        validation: list[Iterator[Sample]] = []
+        notes: list[str] = []
+        for name, each in zip(self.names, self.sets, strict=True):
+            table = each.found_or_read().table
+            if not table.training and not are_collecting():
+                raise BadInputError("the set has no training sample", where=f"data.sets: {name}", expected="some")
+            training.append(named(table.part(validation=False), name))
+            validation.append(named(table.part(validation=True), name))
+            notes += [f"{name}: {note}" for note in each.notes]
         self.notes = tuple(notes)
-        return training, validation
+        return chain.from_iterable(training), chain.from_iterable(validation)
+
+    @override
+    def read_joined(self) -> tuple[Iterable[Sample], Iterable[Sample], Sequence[str]]:
+        return *self.read(), self.notes  # joined already, and unique: sets differ in names, a set's samples in ids
 
     @property
     @override
@@ -190,6 +217,22 @@ def named(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
     """Yields a set's samples with its name in front of their ids and tasks."""
     for sample in samples:
         yield replace(sample, id=f"{name}/{sample.id}", tasks=tuple(f"{name}{SET_MARK}{task}" for task in sample.tasks))
+
+
+def samples_of_sets(ids: Sequence[str], training: int, names: Sequence[str]) -> tuple[int, ...]:
+    """Returns how many training samples every set has.
+
+    Args:
+        ids: Of all samples, those of the training part first, set by set: ``NAME/ID``.
+        training: How many the training part has.
+        names: Of the sets, in order.
+    """
+
+    def set_of(place: int) -> int:
+        return names.index(ids[place].partition("/")[0])
+
+    begins = [bisect_left(range(training), number, key=set_of) for number in range(len(names) + 1)]
+    return tuple(end - begin for begin, end in pairwise(begins))
 
 
 def shared_out(count: int, weights: Sequence[float]) -> tuple[int, ...]:

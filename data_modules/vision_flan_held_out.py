@@ -21,6 +21,7 @@ from pathlib import Path
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.conversations import unit_hash
+from data_modules.index.sample_table import SamplePart
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
@@ -244,14 +245,15 @@ def only_picture(sample: Sample) -> ImageSource:
     return sample.images[0]
 
 
-def refuse_tuned_questions(held_out: VisionFlanHeldOut, training: Sequence[Sample]) -> None:
+def refuse_tuned_questions(held_out: VisionFlanHeldOut, training: SamplePart) -> None:
     """Refuses an evaluation set that asks what is tuned on: the same question about the same picture.
 
     Raises:
         BadInputError: If there is such a question, naming both places.
     """
-    tuned = {(sample.image_id, turn.question): sample.source for sample in training for turn in sample.turns}
-    for question in held_out.questions():
+    questions = held_out.questions()
+    tuned = training.sources_of({(question.image_id, question.text) for question in questions})
+    for question in questions:
         place = tuned.get((question.image_id, question.text))
         if place is not None:
             raise BadInputError(

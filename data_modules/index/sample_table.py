@@ -5,7 +5,7 @@ at every picture looks at each once.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -261,6 +261,21 @@ class SamplePart(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         """Yields all samples."""
         return (self.table[number] for number in range(self.begin, self.end))
+
+    def sources_of(self, asked: Set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Returns which questions about pictures occur in the part, each with the source of the last sample.
+
+        Args:
+            asked: A picture's name and a question each.
+        """
+        names, texts = {name for name, _ in asked}, self.table.texts
+        found = {}
+        for place in range(self.begin, self.end):
+            name = texts["image_ids"][place]
+            if name in names:
+                pairs = {(name, texts["questions"][number]) for number in between(self.table.turn_starts, place)}
+                found.update(dict.fromkeys(asked & pairs, texts["sources"][place]))
+        return found
 
 
 def between(starts: numpy.ndarray, place: int) -> range:
