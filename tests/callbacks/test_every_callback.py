@@ -249,6 +249,7 @@ class Answered(LightningDataModule):
 
     name, rules, classes, data_revision = "pope", ("pope_official", "yes_no_words"), [], "abc"
     number_of_all_questions, shared_with_tasks = 3, {}
+    asked_with = ""
     template = SimpleNamespace(name="plain")
 
     def examples(self) -> dict[str, int | str]:
