@@ -50,10 +50,19 @@ class BestAdapter(Callback):
         self.mode = mode
         self.evaluated = evaluated
         self.is_less_better = mode == "min" if mode is not None else monitor.endswith(LOSS)
+        self._steps = StepBoundary()
+        self._begin()
+
+    def _begin(self) -> None:
         self.step = 0
         self.value = math.inf if self.is_less_better else -math.inf
         self.tensors: dict[str, Tensor] = {}
-        self._steps = StepBoundary()
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forgets an earlier run with the same object; Lightning loads a checkpoint's state after this."""
+        if stage == "fit":
+            self._begin()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

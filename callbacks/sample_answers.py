@@ -66,9 +66,18 @@ class SampleAnswers(Callback):
                 )
         self.samples = samples
         self.max_new_tokens = max_new_tokens
+        self._begin()
+
+    def _begin(self) -> None:
         self._asked: list[Asked] | None = None
         self._pictures_are_shown = False
         self._has_failed = False
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Forgets the samples of an earlier run with the same object."""
+        if stage == "fit":
+            self._begin()
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:

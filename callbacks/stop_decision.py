@@ -1,7 +1,9 @@
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 from typing_extensions import override
 
@@ -21,6 +23,9 @@ class StopDecision(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
+        if stage == "fit":
+            for stopping in early_stoppings(trainer):
+                begin_anew(stopping)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -31,8 +36,7 @@ class StopDecision(Callback):
         """Returns why the run ends early, or None as long as nothing has decided that."""
         trainer = self._trainer
         if self._reason is None and trainer is not None and trainer.should_stop:
-            stoppings = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
-            messages = [callback.stopping_reason_message for callback in stoppings]
+            messages = [callback.stopping_reason_message for callback in early_stoppings(trainer)]
             self._reason = next(filter(None, messages), "a callback set should_stop")
         return self._reason
 
@@ -45,3 +49,18 @@ class StopDecision(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._reason, self._metrics = state_dict["reason"], state_dict["metrics"]
+
+
+def early_stoppings(trainer: Trainer) -> list[EarlyStopping]:
+    """Returns a Trainer's EarlyStopping callbacks."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+
+
+def begin_anew(stopping: EarlyStopping) -> None:
+    """Lets an object that has watched another run count from nothing, as the class's constructor does.
+
+    Lightning keeps what it has counted: the next run would end after fewer steps. A checkpoint's state comes after it.
+    """
+    stopping.wait_count = stopping.stopped_epoch = 0
+    stopping.stopping_reason, stopping.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
+    stopping.best_score = torch.tensor(torch.inf if stopping.monitor_op is torch.lt else -torch.inf)

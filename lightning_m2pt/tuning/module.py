@@ -162,6 +162,7 @@ class TuningModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Looks whether epochs end with a step, and a resumed run is where its samples are."""
+        self._step_loss = 0.0  # what an interrupted step has left there
         refuse_part_of_a_step(self.trainer)
         if self._goes_on == "at the step":
             repeat_what_follows_the_step(self.trainer)
@@ -170,7 +171,9 @@ class TuningModule(LightningModule):
         self._goes_on = ""
 
     def on_validation_start(self) -> None:
-        """A loss is measured with the passes of training."""
+        """A loss is measured with the passes of training, from nothing: a validation may have been interrupted."""
+        self.validation_loss.reset()
+        self.validation_accuracy.reset()
         self.compare_with_library("training")
 
     def on_predict_start(self) -> None:

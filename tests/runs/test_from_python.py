@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from callbacks.best_adapter import BestAdapter
 from data_modules.vsr import VSR
 from experiments.runs.from_python import evaluate, fit, save
 from lightning_m2pt.errors import BadInputError
@@ -99,6 +100,23 @@ def test_a_run_leaves_nothing_to_the_next_with_the_same_data(folder: Path, by_co
     assert data.steps_per_epoch() == 2
     run = fit(small_module(), data, TRAINER, folder / "whole again")
     assert (run / "adapter" / TENSOR_FILE).read_bytes() == (by_command / "adapter" / TENSOR_FILE).read_bytes()
+
+
+def test_callbacks_begin_anew_in_every_run(folder: Path) -> None:
+    """Of an object that has watched another run neither what it counted nor the tensors it kept are left."""
+
+    def run(name: str, callbacks: list[Callback]) -> Path:
+        data = small_data(folder, validation_fraction=0.5, batch_size=4)
+        settings = {**TRAINER, "callbacks": callbacks}
+        return fit(small_module(), data, settings, folder / name, validate_every_n_steps=1)
+
+    both: list[Callback] = [BestAdapter(), EarlyStopping("val/loss", patience=1, min_delta=100.0)]
+    first = run("first watched", both)
+    both[0].value, both[0].tensors = 0.0, {}  # type: ignore[attr-defined]  # as after a better run
+    second = run("second watched", both)
+    assert both[1].wait_count == 1  # type: ignore[attr-defined]
+    for name in ("adapter", "adapter_best"):
+        assert (first / name / TENSOR_FILE).read_bytes() == (second / name / TENSOR_FILE).read_bytes()
 
 
 def with_setting(folder: Path, **setting: object) -> Path:

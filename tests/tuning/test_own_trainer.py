@@ -66,6 +66,29 @@ def test_the_seed_is_that_of_the_run_each_time(folder: Path) -> None:
     assert not same(runs[0], runs[1])
 
 
+def test_what_an_interruption_left_is_in_no_later_number(folder: Path) -> None:
+    data = {"validation_fraction": 0.5, "batch_size": 4, "micro_batch_size": 2}
+    settings = {**QUIET, "max_steps": 1, "enable_checkpointing": False, "num_sanity_val_steps": 0}
+    model = by_trainer(folder, Trainer(**settings), **data)
+    measured = Trainer(**settings).validate(model, small_data(folder, **data), verbose=False)
+
+    class Interrupt(Callback):
+        def on_validation_batch_end(self, *_: Any) -> None:
+            raise ValueError("interrupted")
+
+    with pytest.raises(ValueError, match="interrupted"):
+        Trainer(**settings, callbacks=[Interrupt()]).validate(model, small_data(folder, **data))
+    assert Trainer(**settings).validate(model, small_data(folder, **data), verbose=False) == measured
+    model._step_loss = 7.0  # as after an error between two micro-batches
+    trainer = Trainer(**settings)
+    trainer.fit(model, small_data(folder, **data))
+    logged = float(trainer.callback_metrics["train/loss"])
+    model = by_trainer(folder, Trainer(**settings), **data)
+    trainer = Trainer(**settings)
+    trainer.fit(model, small_data(folder, **data))
+    assert logged == float(trainer.callback_metrics["train/loss"])
+
+
 def resumed(folder: Path, name: str, **changed: Any) -> TuningModule:
     """Goes on from one of the checkpoints of ``whole``."""
     trainer = Trainer(**{**QUIET, "max_steps": 4}, enable_checkpointing=False)
