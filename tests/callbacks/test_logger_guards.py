@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from callbacks import logger_guards
-from callbacks.logger_guards import LoggerGuards, kept_name, names_of
+from callbacks.logger_guards import LoggerGuards, generators_of_its_own, in_one_line, kept_name, names_of
 from callbacks.loggers import StepMetrics, loggers_for
 from callbacks.step_checkpoint import StepCheckpoint
 from lightning_m2pt.errors import EnvironmentFailure
@@ -153,3 +153,79 @@ def test_what_cannot_begin_is_refused_in_three_lines(tmp_path: Path, monkeypatch
 
 def test_loggers_of_one_class_go_by_different_names() -> None:
     assert names_of([int, str, int, int]) == ["int", "str", "int-2", "int-3"]
+
+
+def test_the_validation_of_the_resumed_step_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning logs the numbers of step 10, and of its validation, under index 9; both may come again."""
+    monkeypatch.setattr(logger_guards, "CONTINUED", (Service,))
+    calls: list[tuple[int | None, str]] = []
+    for resumed_step in (0, 10, 10):
+        logger = Service(calls)
+        LoggerGuards([logger], tmp_path, resumed_step, made_here=True).guards[0].open({})
+        for name, step in (("val/loss", 9), ("train/loss", 10)):
+            logger.log_metrics({name: 1.0}, step)
+    assert calls == [(9, "val/loss"), (10, "train/loss")]
+    logger.log_metrics({"train/loss": 1.0}, 9)
+    assert calls[2:] == [(9, "train/loss")]
+
+
+def test_what_failed_is_no_step_that_the_service_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logger_guards, "CONTINUED", (Service,))
+    calls: list[tuple[int | None, str]] = []
+    for fails_at in (9, None):
+        logger = Service(calls, fails_at=fails_at)
+        LoggerGuards([logger], tmp_path, 10, made_here=True).guards[0].open({})
+        logger.log_metrics({"val/loss": 1.0}, 9)
+    assert calls == [(9, "val/loss")]
+
+
+def test_only_the_first_process_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = Service([])
+    LoggerGuards([logger], tmp_path, 0, made_here=True)
+    monkeypatch.setattr(logger_guards.rank_zero_only, "rank", 1, raising=False)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.finalize("success")
+    assert (logger.calls, logger.ended) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("variable", "is_hidden"),
+    [("SOME_API_KEY", True), ("HF_TOKEN", True), ("DB_PASSWORD", True), ("A_SECRET", True), ("CITY", False)],
+)
+def test_values_of_variables_that_hold_keys_are_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, variable: str, is_hidden: bool
+) -> None:
+    monkeypatch.setenv(variable, "berlin")
+    assert in_one_line(ConnectionError("no way\nto berlin")) == f"no way to {'***' if is_hidden else 'berlin'}"
+
+
+@pytest.mark.parametrize(("made_here", "status"), [(True, "success"), (True, "failed"), (False, "success")])
+def test_a_run_of_a_service_is_closed_by_whoever_opened_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_here: bool, status: str
+) -> None:
+    ended: list[int] = []
+
+    class Experiment:
+        def finish(self, exit_code: int) -> None:
+            ended.append(exit_code)
+
+    class Wandb(Service):
+        experiment = Experiment()  # type: ignore[assignment]
+
+    monkeypatch.setattr(logger_guards, "WandbLogger", Wandb)
+    logger = Wandb([])
+    LoggerGuards([logger], tmp_path, 0, made_here=made_here)
+    logger.finalize(status)
+    assert logger.ended == [status]
+    assert ended == ([{"success": 0, "failed": 1}[status]] if made_here else [])
+
+
+def test_a_service_draws_names_that_the_seed_does_not_decide() -> None:
+    drawn = []
+    for _ in range(2):
+        random.seed(3)
+        with generators_of_its_own():
+            drawn.append(random.random())
+        drawn.append(random.random())
+    assert drawn[0] != drawn[2]
+    assert drawn[1] == drawn[3]

@@ -43,7 +43,14 @@ def test_the_time_left_is_that_of_the_steps_of_this_start_without_its_first() ->
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0:00:00"), (725, "0:12:05"), (86399, "23:59:59"), (90120, "1 day 01:02"), (200000, "2 days 07:33")],
+    [
+        (0.4, "0:00:00"),
+        (59.7, "0:01:00"),
+        (725, "0:12:05"),
+        (86399, "23:59:59"),
+        (90120, "1 day 01:02"),
+        (200000, "2 days 07:33"),
+    ],
 )
 def test_lengths_of_time(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -106,3 +113,86 @@ def test_bars_have_one_line_of_the_terminals_width(width: int, monkeypatch: pyte
     assert any(re.search(r"^a set with a long name, frozen +━.* (4|8|10) of 10 questions", line) for line in shown)
     assert not any("Epoch" in line or "v_num" in line for line in shown)
     assert text.getvalue().count("\x1b[?25l") == text.getvalue().count("\x1b[?25h")  # the cursor is given back
+
+
+def on_two_devices(fn: str) -> Any:
+    """A Trainer as the bar sees it: two devices, a run that goes on behind its step 100."""
+    return SimpleNamespace(
+        world_size=2,
+        state=SimpleNamespace(fn=fn),
+        global_step=100,
+        estimated_stepping_batches=300,
+        num_val_batches=[2],
+        num_predict_batches=[2],
+        progress_bar_metrics={},
+    )
+
+
+def step(bar: SampleProgressBar, trainer: Any) -> None:
+    trainer.global_step += 1
+    bar.on_train_batch_end(trainer, LightningModule(), None, [0] * 4, 0)
+
+
+def test_samples_and_questions_of_all_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(progress, "say", said.append)
+    bar, trainer, clock = SampleProgressBar("vsr, tuned", 9, seconds_per_line=0), on_two_devices("predict"), Clock()
+    bar.on_predict_start(trainer, LightningModule())
+    bar.on_predict_batch_end(trainer, LightningModule(), [0, 0], None)
+    assert said == ["vsr, tuned: 4 of 9 questions"]
+    trainer = on_two_devices("fit")
+    bar.on_train_start(trainer, LightningModule())
+    bar._samples = Pace(0, clock)
+    step(bar, trainer)
+    clock.seconds += 2
+    step(bar, trainer)
+    assert bar.samples_per_second == 4.0
+
+
+def test_a_short_validation_has_no_line_in_a_log_file(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = on_two_devices("fit")
+    with caplog.at_level("INFO"):
+        for seconds in (60, 0):
+            bar = SampleProgressBar(seconds_per_line=seconds)
+            bar.on_validation_start(trainer, LightningModule())
+            bar.on_validation_batch_end(trainer)
+    assert [record.getMessage() for record in caplog.records] == ["validating: batch 1 of 2"]
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int = 80) -> io.StringIO:
+    """Lets bars be drawn into a text, at every step."""
+    text = io.StringIO()
+    monkeypatch.setattr(progress, "OUT", Console(file=text, width=width, force_terminal=True))
+    monkeypatch.setattr(progress, "REFRESHES_PER_SECOND", 10_000)
+    monkeypatch.setattr(progress.sys, "stdout", SimpleNamespace(isatty=lambda: True))
+    return text
+
+
+def test_a_resumed_run_is_shown_at_its_step_and_stays_a_bar_behind_a_validation(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, trainer = on_a_terminal(monkeypatch), on_two_devices("fit")
+    bar = SampleProgressBar()
+    bar.on_train_start(trainer, LightningModule())
+    assert "step 100 of 300" in text.getvalue()
+    bar.on_validation_start(trainer, LightningModule())
+    assert "batch 0 of 2" in text.getvalue()
+    bar.on_validation_end(trainer, LightningModule())
+    with caplog.at_level("INFO"):
+        step(bar, trainer)
+    assert "step 101 of 300" in text.getvalue()
+    assert not caplog.records
+    bar.on_train_end(trainer, LightningModule())
+    assert text.getvalue().count("\x1b[?25l") == text.getvalue().count("\x1b[?25h") == 1
+
+
+def test_a_bar_has_its_least_width_whatever_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = on_a_terminal(monkeypatch, 40)
+    bars, shown = progress.Bars(), progress.Shown("tuning", "step", 9, Pace(1), 0.0)
+    for length in range(1, 20):
+        bars.show(shown, ["x" * length])
+    bars.stop()
+    lines = CONTROL.sub("", text.getvalue()).replace("\r", "\n").splitlines()
+    assert all(line.count("━") + line.count("╸") + line.count("╺") >= 8 for line in lines if line.strip())
+    assert not any("…" in line for line in lines)
+    assert any(line.rstrip().endswith("step 1 of 9  " + "x" * 11) for line in lines)

@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from data_modules.conversations import Conversations
+from data_modules.conversations import Conversations, told_kinds
 from data_modules.reading.files import fake_image, write_image
 from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
@@ -118,9 +118,10 @@ def test_pictures_of_later_turns_and_missing_marks(tmp_path: Path, capsys) -> No
         {"image": names[:2], "conversations": talk("What?\n<image>\n<image>", "And?")},
         {"image": names[0], "conversations": talk("What?", "And?")},
         {"conversations": talk("What?", "And?")},
+        {"image": names[0], "conversations": talk("What?", "<image>\nThis?", "And?")},
     )
-    assert [sample.shown_in_turns for sample in samples] == [(1, 0, 2), (), (), ()]
-    assert [sample.images_of_turns for sample in samples] == [(1, 0, 2), (2,), (1,), (0,)]
+    assert [sample.shown_in_turns for sample in samples] == [(1, 0, 2), (), (), (), (0, 1)]
+    assert [sample.images_of_turns for sample in samples] == [(1, 0, 2), (2,), (1,), (0,), (0, 1)]
     assert [turn.question for turn in samples[0].turns] == ["What?", "And?", "These?"]
     notes = capsys.readouterr().out
     assert "a.json: records with pictures and no mark for them, whose first question shows them: 1" in notes
@@ -139,6 +140,18 @@ def test_pictures_inside_of_messages(tmp_path: Path) -> None:
     assert said(sample) == ((Turn("This", "So."),), [fake_image(1).tobytes(), fake_image(5).tobytes()], "", ())
     with pytest.raises(BadInputError, match="the messages name other pictures than the record"):
         read(tmp_path, {"messages": messages, "images": [name_of(1)]})
+
+
+def test_words_around_a_picture_inside_of_a_message_stay_apart(tmp_path: Path) -> None:
+    parts = [
+        {"type": "text", "text": "Look"},
+        {"type": "image", "image": name_of(1)},
+        {"type": "text", "text": "What"},
+        {"type": "text", "text": " is it?"},
+    ]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "A ring."}]
+    (sample,) = read(tmp_path, {"messages": messages})
+    assert sample.turns == (Turn("Look\n\nWhat is it?", "A ring."),)
 
 
 def test_instructions_with_inputs_histories_and_numbers(tmp_path: Path) -> None:
@@ -184,12 +197,26 @@ def test_a_picture_under_another_name_is_not_left_out(tmp_path: Path) -> None:
             {"image": name_of(0), "conversations": [{"from": "system", "value": "<image>"}, HUMAN, GPT]},
             "outside of questions",
         ),
+        (
+            {"image": name_of(0), "conversations": [{"from": "system", "value": "x"}, HUMAN, GPT], "system": "y"},
+            "entry 1: there are two system texts",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "What?"},
+                    {"role": "assistant", "content": [{"type": "image", "image": name_of(0)}]},
+                ]
+            },
+            "entry 2: a picture stands in a turn of the assistant",
+        ),
         ({"image": name_of(0), "conversations": "What?"}, "the conversation is 'What"),
         ({"conversations": [HUMAN, GPT]}, "1 <image> marks, and the record has no image"),
         ({"image": [name_of(0), name_of(1)], "conversations": [HUMAN, GPT]}, "1 <image> marks for 2 images"),
         ({"image": "https://x.org/a.png", "conversations": [HUMAN, GPT]}, "is an address"),
         ({"image": "../a.png", "conversations": [HUMAN, GPT]}, "leads out"),
         ({"id": [1], "image": name_of(0), "conversations": [HUMAN, GPT]}, r"the id is \[1\]"),
+        ({"id": True, "image": name_of(0), "conversations": [HUMAN, GPT]}, "the id is True"),
         ({"image": name_of(0), "conversations": [HUMAN, {"from": "gpt", "value": "\ud800"}]}, "half a character"),
         (
             {"messages": [{"role": "user", "content": [{"type": "video"}]}, {"role": "assistant", "content": "x"}]},
@@ -241,6 +268,12 @@ def test_wrong_records_are_left_out_on_request_and_counted(tmp_path: Path, capsy
     assert "1 because they have no picture" in capsys.readouterr().out
     with pytest.raises(BadInputError, match="no sample is left of 5: 2 because the answer of"):
         read(tmp_path, *wrong(tmp_path)[1:], on_error="leave_out", one_picture_only=True)
+
+
+def test_the_most_frequent_reasons_are_told_and_the_others_counted() -> None:
+    counts = dict(zip("gfedcba", (1, 1, 2, 30, 4, 5, 6), strict=True))
+    assert told_kinds({"x": 2, "w": 2}) == "2 because w; 2 because x"
+    assert told_kinds(counts) == ("30 because d; 6 because a; 5 because b; 4 because c; 2 because e; 2 more kinds")
 
 
 def test_what_the_template_or_the_limit_refuses_is_left_out_too(tmp_path: Path, capsys) -> None:

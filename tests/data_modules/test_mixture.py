@@ -155,6 +155,16 @@ def test_a_runs_name_has_what_decides_and_not_where_it_lies(tmp_path: Path) -> N
     assert folders[0] != folders[2]
 
 
+def test_a_checkpoint_of_other_shares_is_refused(tmp_path: Path) -> None:
+    first, second = (mixed(flan(tmp_path / "a"), own(tmp_path / "b"), sizes=sizes) for sizes in ([6, 10], [10, 6]))
+    kept = first.state_dict()
+    shares = {"samples of vision_flan an epoch": 6, "samples of own an epoch": 10}
+    assert kept == {"order_seed": 3, "samples": 32, "batch_size": 4, "group_by_length": 0, **shares}
+    first.load_state_dict(kept)
+    with pytest.raises(BadInputError, match="samples of vision_flan an epoch was 6 in the run of this checkpoint and"):
+        second.load_state_dict(kept)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 3, 5])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
@@ -182,6 +192,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> N
         ({"weights": [1, 0]}, "one of the weights is 0"),
         ({"weights": [1, float("nan")]}, "one of the weights is nan"),
         ({"weights": [1e308, 1e308]}, "one of the weights is 1e\\+308"),
+        ({"weights": [1, float("inf")]}, "one of the weights is inf"),
         ({"sizes": [1, -1]}, "one of the sizes is -1"),
         ({"sizes": [1, 10**12]}, "one of the sizes is 1000000000000"),
         ({"sizes": [1, 1], "weights": [1, 1]}, "both weights and sizes"),

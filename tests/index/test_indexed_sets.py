@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 
@@ -21,9 +22,10 @@ from data_modules.reading.files import fake_image
 from data_modules.training_samples import SampleDataset
 from data_modules.vision_flan import VisionFlan
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
-from lightning_m2pt.inputs.picture_layout import RunRows
+from lightning_m2pt.inputs.images import upright_size
+from lightning_m2pt.inputs.picture_layout import ONE_RUN, PictureLayout, RunRows
 from lightning_m2pt.inputs.processing import Processor
-from lightning_m2pt.inputs.samples import Sample, Turn
+from lightning_m2pt.inputs.samples import ImageSource, Sample, Turn
 from lightning_m2pt.testing.small_processor import small_processor
 
 ANNOTATION = "annotation_191-task_1k.json"
@@ -290,6 +292,39 @@ def test_a_text_that_is_too_long_leaves_no_tokens(root: Path) -> None:
         with pytest.raises(BadInputError, match=r"has 4\d tokens"):
             kept(root, max_text_length=30)
     assert indexes(root, "texts") == []
+
+
+def test_tokens_of_a_wider_limit_are_not_those_of_a_narrower_one(root: Path) -> None:
+    kept(root)
+    with pytest.raises(BadInputError, match=r"has 4\d tokens"):
+        kept(root, max_text_length=30)
+
+
+class ByWidth(Processor):
+    """A picture has as many rows as columns of pixels."""
+
+    def layouts(self, sources: Sequence[ImageSource], where: str = "") -> list[PictureLayout]:
+        return [PictureLayout(ONE_RUN.token_ids, (upright_size(source, where)[0],)) for source in sources]
+
+    def identity(self) -> dict[str, object] | None:
+        return self._identity() | {"rows": "width"}
+
+
+def test_a_picture_of_another_size_has_another_layout(root: Path) -> None:
+    small = small_processor(8)
+
+    def rows() -> list[int]:
+        made = module(root, index_folder=str(root.parent / "index"))
+        made.connect(ByWidth(small.tokenizer, 8, (0.5,) * 3, (0.5,) * 3))
+        made.check()
+        return made._layouts(0).rows(made.train_texts, RunRows(1)).tolist()
+
+    first = rows()
+    assert rows() == first
+    Image.new("RGB", (70, 8)).save(root / "images_191task_1k" / "fake_3.png")
+    changed = rows()
+    assert [number for number, (one, other) in enumerate(zip(first, changed, strict=True)) if one != other] == [6, 7]
+    assert len(indexes(root, "layouts")) == 2
 
 
 class OfMemory(InstructionDataModule):

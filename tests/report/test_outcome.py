@@ -17,6 +17,8 @@ from lightning_m2pt.report.tables.outcome import (
     score_line,
 )
 from lightning_m2pt.report.tables.scores import score_table
+from lightning_m2pt.report.tables.selection import selection_notes
+from lightning_m2pt.storage.run_record import CHOSEN_BY_SETS
 
 
 def score(name: str, value: float, maximum: float = 1.0) -> Score:
@@ -79,3 +81,19 @@ def test_tables_of_80_columns_leave_out_how_answers_were_read() -> None:
     headers = [column.header for column in score_table(list(TUNED.values()), 80).columns]
     assert headers == ["set", "rule", "score", "chance", "n", "unparsed"]
     assert list(score_table(list(TUNED.values()), 80).columns[5].cells) == ["0", "0", "0"]
+
+
+def test_sets_that_ended_a_run_or_chose_its_adapter_are_named_once() -> None:
+    chosen = {"step": 120, "steps": 300, "by": "score/vsr", "value": 0.5}
+    held_out = "which an evaluation set is not for: that score is no held-out one"
+    assert selection_notes("m2pt", [{}], {}) == []
+    assert selection_notes("m2pt", [{}], {CHOSEN_BY_SETS: ["pope"]}) == [
+        f"m2pt: chosen by the score on pope, {held_out}"
+    ]
+    notes = selection_notes(
+        "m2pt", [{"adapter_chosen": chosen}, {"adapter_chosen": chosen}], {CHOSEN_BY_SETS: ["pope"]}
+    )
+    assert notes == [
+        "m2pt: adapter of step 120 of 300, best score/vsr",
+        f"m2pt: chosen by the score on pope, vsr, {held_out}",
+    ]
