@@ -112,6 +112,22 @@ def test_answers_to_any_set_go_out_and_come_back(tmp_path: Path, capsys: pytest.
     assert both == own
 
 
+def test_an_id_of_another_question_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    content = vsr_predictions(("yes", "no", "no"))
+    different = [{**row, "question": f"Is it {number}?"} for number, row in enumerate(content.predictions)]
+    content = PredictionFile(content.header, different)
+    names: list[object] = [row["id"] for row in content.predictions]
+    against = unanswered(tmp_path / "other", content)
+    own = scored(capsys, written(content, tmp_path / "predictions.jsonl"))
+    path = lines(tmp_path / "answers.jsonl", llavas(content, names))
+    assert scored(capsys, path, "--against", against) == own
+    shifted = llavas(content, [*names[1:], names[0]])
+    message = refused(capsys, lines(path, shifted), "--against", against)
+    assert "answers.jsonl:1: prompt: the prompt is 'is it 0?'" in message
+    unsaid = [{key: value for key, value in line.items() if key != "prompt"} for line in shifted]
+    assert scored(capsys, lines(path, unsaid), "--against", against) != []
+
+
 def test_without_the_questions_it_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     content = mme_predictions(MESSY)
     names: list[object] = [f"{row['subtask']}/{row['image_id']}" for row in content.predictions]

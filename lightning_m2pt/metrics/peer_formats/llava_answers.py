@@ -74,6 +74,7 @@ def imported_answers(path: Path, asked: PredictionFile, questions: Path | None =
             )
         keys = keys_of_known(*known[name]) if known else keys_of_answer(name, line, where)
         row = the_row([one for one in rows_under(table, keys) if one["id"] not in used], where, name)
+        refuse_other_prompt(line, row, where)
         used.add(row["id"])
         rows.append({**question_of(row), "answer": text_in(line, "text", where)})
         check_prediction(rows[-1], where)
@@ -82,6 +83,23 @@ def imported_answers(path: Path, asked: PredictionFile, questions: Path | None =
     header = {key: asked.header[key] for key in kept if key in asked.header}
     made = {"format": PREDICTION_FORMAT, "template": "llava", "decoding": {}, "toggles": {}, "adapter": None}
     return PredictionFile({**made, **header, "questions": len(rows)}, rows)
+
+
+def refuse_other_prompt(line: Mapping[str, Any], row: Mapping[str, Any], where: str) -> None:
+    """Compares an answer's prompt with the question it is taken for; one may say more than the other.
+
+    Raises:
+        BadInputError: If they are different questions: ids that only look alike would be scored, and wrongly.
+    """
+    prompt = bare(text_in(line, "prompt", where)) if "prompt" in line else ""
+    question = bare(row["question"])
+    if prompt not in question and question not in prompt:
+        raise BadInputError(
+            f"the prompt is {prompt!r:.60}, and the question {row['id']!r:.40} is another one",
+            where=f"{where}: prompt",
+            expected=f"{question!r:.80}",
+            hint="other numbers need their question file (--questions); take prompts in other words out of the file",
+        )
 
 
 def any_set_files(content: PredictionFile) -> Export:
