@@ -90,6 +90,16 @@ def test_what_was_recognised_is_said_and_columns_can_be_mapped(folder: Path, cap
     assert said == "my.set: columns: image = pic, question = q, answer = gt, subtask = group; not used: more\n"
 
 
+def test_one_right_answer_is_that_of_its_own_column_and_several_those_of_theirs(folder: Path) -> None:
+    row = {"image": "0.png", "question": "Which?", "answer": "yes", "answers": ["no", "never"]}
+    file = written(folder, [row])
+    (one,), (several,) = (asked(file, rule).questions() for rule in ("yes_no_words", "any_match"))
+    assert (one.target, one.references) == ("yes", ())
+    assert (several.target, several.references) == ("no", ("no", "never"))
+    alone = written(folder, [{**row, "answer": None, "answers": ["no"]}], "alone.jsonl")
+    assert asked(alone, "yes_no_words").questions()[0].target == "no"
+
+
 def test_classes_are_all_answers_there_are_or_those_that_are_set(folder: Path) -> None:
     rows = [{"image": name, "answer": one} for name, one in zip(PICTURES, ("cat", "traffic_light", "cat"), strict=True)]
     file = written(folder, rows, "things.csv")

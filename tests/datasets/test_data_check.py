@@ -9,10 +9,11 @@ import numpy
 import pytest
 from PIL import Image
 
+from data_modules.base import PictureOfItem
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER
 from experiments.datasets.check_report import LISTED
-from experiments.datasets.overlap import names_in, plain_name
-from experiments.datasets.picture_looks import looks_of
+from experiments.datasets.overlap import names_in, pictures_in, plain_name
+from experiments.datasets.picture_looks import Looks, looks_of
 from experiments.datasets.set_facts import lengths
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.inputs.samples import Sample
@@ -210,9 +211,22 @@ def test_names_are_compared_without_folder_ending_and_what_coco_adds() -> None:
     assert names_in([ours], [replace(theirs, image_id="0042.jpg")]) == []  # of few letters, which say nothing
 
 
-def test_a_picture_that_cannot_be_read_is_counted_and_left_out(tmp_path: Path) -> None:
-    from data_modules.base import PictureOfItem
+def test_a_picture_is_the_first_of_equal_ones_and_two_of_one_record_are_two(tmp_path: Path) -> None:
+    names = {"a.png": invented(1), "b.png": invented(2), "c.png": invented(1), "half.png": halved(invented(2))}
+    for name, image in names.items():
+        (tmp_path / name).write_bytes(encoded(image))
 
+    def looks(*names: str) -> Looks:
+        return looks_of([PictureOfItem(name, tmp_path / name, "one record") for name in names], with_sketches=True)
+
+    found = pictures_in(looks("c.png", "half.png"), looks("a.png", "b.png", "c.png"))
+    assert [(each.ours.key, each.theirs.key, each.way) for each in found] == [
+        ("c.png", "a.png", "content"),
+        ("half.png", "b.png", "near"),
+    ]
+
+
+def test_a_picture_that_cannot_be_read_is_counted_and_left_out(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     good.write_bytes(encoded(invented(1)))
     bad.write_bytes(b"no picture")

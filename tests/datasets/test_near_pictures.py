@@ -8,7 +8,8 @@ import numpy
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from experiments.datasets.near_pictures import alike, are_near, have_same_shape, sketch, steps
+from experiments.datasets import near_pictures
+from experiments.datasets.near_pictures import alike, are_near, brightness, have_same_shape, sketch, steps
 
 SIDE = 96
 
@@ -155,7 +156,19 @@ def test_proportions_are_those_of_the_larger_one_but_for_rounding() -> None:
     assert not have_same_shape(Image.new("RGB", (64, 48)), Image.new("RGB", (64, 64)))
 
 
-def test_each_picture_is_paired_with_the_likest_and_with_earlier_ones_of_its_own_set() -> None:
+def test_the_factor_is_that_of_what_is_not_white_and_has_a_limit() -> None:
+    one, other = numpy.array([[100.0, 160.0, 240.0]]), numpy.array([[125.0, 200.0, 255.0]])
+    assert brightness(one, other) == 1.25
+    assert brightness(numpy.full((2, 2), 255.0), numpy.full((2, 2), 255.0)) == 0.0
+    dark = invented(4).point(lambda value: value // 3)
+    assert not are_near(dark, dark.point(lambda value: 2 * value))
+
+
+@pytest.mark.parametrize("at_once", [near_pictures.PAIRS_AT_ONCE, 12])
+def test_each_picture_is_paired_with_the_likest_and_with_earlier_ones_of_its_own_set(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(near_pictures, "PAIRS_AT_ONCE", at_once)
     noise = numpy.random.default_rng(0).normal(size=(6, 64)).astype(numpy.float32)
     noise[1:5] = noise[0] + noise[1:5] * numpy.array([[0.2], [0.05], [0.1], [0.3]], numpy.float32)
     values = noise / numpy.linalg.norm(noise, axis=1, keepdims=True)

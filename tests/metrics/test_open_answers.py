@@ -9,12 +9,21 @@ import pytest
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.needs import CAPTION_RULES
+from lightning_m2pt.metrics.open_answers import captions, numbers
 from lightning_m2pt.metrics.open_answers.any_match import any_match
 from lightning_m2pt.metrics.open_answers.caption_words import caption_words
-from lightning_m2pt.metrics.open_answers.captions import bleu_of_all, bleu_of_sums, bleu_sums, summarise_cider
-from lightning_m2pt.metrics.open_answers.numbers import number_within, relaxed_accuracy
+from lightning_m2pt.metrics.open_answers.captions import (
+    best_constant_caption,
+    bleu_of_all,
+    bleu_of_sums,
+    bleu_sums,
+    cider_of_each,
+    summarise_cider,
+)
+from lightning_m2pt.metrics.open_answers.numbers import best_constant_number, number_within, relaxed_accuracy
 from lightning_m2pt.metrics.open_answers.tolerance import tolerance_of
 from lightning_m2pt.metrics.predictions import check_paired, read_predictions
+from lightning_m2pt.metrics.rule import Summary
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.metrics.statistics import compare, resampled_scores, right_answers
@@ -34,6 +43,7 @@ def row(number: int, target: str, answer: str, **others: Any) -> dict[str, Any]:
         ("105.1", "100", "5%", False),
         ("95", "100", "5%", True),
         ("-95", "-100", "5%", True),
+        ("-150", "-100", "5%", False),
         ("105.1", "100", "10%", True),
         ("12%", "0.12", "5%", True),
         ("12", "0.12", "5%", False),
@@ -57,6 +67,8 @@ def test_relaxed_accuracy_is_the_published_function(answer: str, target: str, to
     ("answer", "target", "tolerance", "read"),
     [
         ("There are 5 dogs.", "5", "0", "5"),
+        ("50%", "0.5", "0", "0.5"),
+        ("100%", "1", "0", "100.0"),  # only a plain target below 1 is a share
         ("There are five dogs", "5", "0", "5"),
         ("5 or 6", "5", "0", None),
         ("5, I count 5.", "5", "0", "5"),
@@ -150,6 +162,7 @@ def test_runs_with_other_tolerances_are_not_compared() -> None:
         ("The U-turn at 3.5 mph costs 1,000", "the u-turn at 3.5 mph costs 1,000"),
         ("people cannot see; they're tired...", "people can not see they 're tired"),
         ("salt & pepper", "salt & pepper"),
+        ("I'll bet he'd say we've won, I'm sure", "i 'll bet he 'd say we 've won i 'm sure"),
         ("Mr. Smith at 5:30 p.m. in the U.S. Capitol.", "mr. smith at 5:30 p.m. in the u.s. capitol"),
         ("...", ""),
     ],
@@ -188,6 +201,8 @@ def test_caption_scores_are_pycocoevalcaps_to_the_last_digit(rule: str) -> None:
         whole, each = Cider().compute_score(words, answers)
         assert (scored.raw, scored.table["overall"]["cider"]) == (whole, whole)
         assert scored.table["subtask b"]["cider"] == each[1]
+        moved = [*rows[1:], rows[0]]
+        assert cider_of_each(moved, [caption_words(one["answer"]) for one in moved]) == (whole, [*each[1:], each[0]])
         with pytest.raises(BadInputError, match="cider does not fit: the right answers are no captions"):
             score(HEADER, rows, rule)
     else:
@@ -198,6 +213,20 @@ def test_caption_scores_are_pycocoevalcaps_to_the_last_digit(rule: str) -> None:
             parsed = [caption_words(one["answer"]) for one in some]
             sums = [sum(column) for column in zip(*bleu_sums(some, parsed), strict=True)]
             assert bleu_of_sums(sums) == bleu_of_all(some, parsed)[3]
+
+
+def test_the_best_constant_is_one_of_the_commonest_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    gained = {"a cat": 0.1, "a dog": 0.9}
+    rows = [row(1, "", "", references=["A cat.", "A dog."]), row(2, "", "", references=["a cat"])]
+    best = best_constant_caption(lambda _, parsed: Summary("x", gained[parsed[0]], 1.0, {}))
+    assert best(rows, []) == 0.9
+    monkeypatch.setattr(captions, "MOST_COMPARED", 3)  # three comparisons: one answer to both
+    assert best(rows, []) == 0.1
+    targets = [row(number, target, "", tolerance="0") for number, target in enumerate(("7", "5", "5"))]
+    best = best_constant_number(number_within)
+    assert best(targets, []) == pytest.approx(2 / 3)
+    monkeypatch.setattr(numbers, "MOST_TRIED", 1)
+    assert best(targets, []) == pytest.approx(2 / 3)
 
 
 def test_captions_without_a_word_are_refused() -> None:
