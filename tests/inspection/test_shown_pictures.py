@@ -63,6 +63,10 @@ def test_two_pictures_of_their_own_forms(tmp_path: Path, name: str) -> None:
     for side in sample.sides:
         attention = side.attention
         assert len(side.tokens) == max(len(layer.spans) for layer in attention.language)
+        spans = max((layer.spans for layer in attention.language), key=len).tolist()
+        first = spans.index(Span.ANSWER) - 1  # a row chooses the token behind it, the question's last row the first
+        assert list(side.predicts) == list(range(first, len(spans)))
+        assert [side.predicts[row] for row in range(first, len(spans) - 1)] == list(side.tokens[first + 1 :])
         assert len(attention.pictures) == len(sample.pictures) == 2
         for number, (picture, pixels) in enumerate(zip(attention.pictures, sample.pictures, strict=True)):
             assert pixels.shape == (picture.height, picture.width, 3)
