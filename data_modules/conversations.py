@@ -8,7 +8,8 @@ What a column is goes by its usual names (``data_modules/reading/columns.py``) o
 said at every start. A record's id is its place in the file and its own id, so that ids need not be unique.
 
 Split: none of its own. Name a ``validation_file`` of the same form, or a ``validation_fraction``: then a record belongs
-to the validation part by the hash of the names of its pictures, or of its id if it has none.
+to the validation part by the hash of its picture's name, or of its id if it has none. Records that share a picture,
+directly or through others with several pictures, go together by the first name in the alphabet.
 
 Metric: the loss per supervised token, in total and per task.
 """
@@ -28,6 +29,7 @@ from data_modules.reading.files import Record, fake_image, write_image, write_te
 from data_modules.reading.parquet_rows import parquet_files
 from data_modules.reading.picture_cells import PictureCells
 from data_modules.reading.picture_files import image_folder_of
+from data_modules.reading.picture_groups import group_names
 from data_modules.reading.record_samples import RecordSamples, form_of
 from data_modules.reading.rows import rows_of
 from data_modules.reading.sources import Source, source_of
@@ -174,7 +176,7 @@ class Conversations(InstructionDataModule):
             for sample in validation:
                 unique_ids([questions.get(image_and_question(sample), sample), sample], key=image_and_question)
             return train, validation
-        held_out = [self.is_held_out(sample) for sample in train]
+        held_out = self.are_held_out(train)
         return (
             [sample for sample, held in zip(train, held_out, strict=True) if not held],
             [sample for sample, held in zip(train, held_out, strict=True) if held],
@@ -194,9 +196,11 @@ class Conversations(InstructionDataModule):
         is_of_the_same = place.startswith(HUB) and place_of(place) == place_of(self.file)
         return source_of(place, self.revision if is_of_the_same else None, key="data.validation_file")
 
-    def is_held_out(self, sample: Sample) -> bool:
-        """Tells whether a sample of the annotation file is validated on instead of trained on."""
-        return unit_hash(sample.image_id or sample.id) < self.validation_fraction
+    def are_held_out(self, samples: Sequence[Sample]) -> list[bool]:
+        """Tells of each sample of the annotation file whether it is validated on instead of trained on."""
+        if not self.validation_fraction:
+            return [False] * len(samples)
+        return [unit_hash(name) < self.validation_fraction for name in group_names(samples)]
 
     def read_file(self, source: Source, id_prefix: str) -> list[Sample]:
         """Returns the samples of one file, and notes what is worth knowing of it.

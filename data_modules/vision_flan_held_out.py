@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from typing_extensions import override
+
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
 from data_modules.conversations import unit_hash
 from data_modules.index.sample_table import SamplePart
@@ -84,9 +86,12 @@ class VisionFlanWithoutTasks(VisionFlan):
         )
         self.held_out_tasks = held_out_tasks
 
-    def is_held_out(self, sample: Sample) -> bool:
-        """Tells whether a sample is of a task left out, or its picture in the validation part."""
-        return sample.tasks[0] in self.held_out_tasks or super().is_held_out(sample)
+    @override
+    def are_held_out(self, samples: Sequence[Sample]) -> list[bool]:
+        return [
+            held_out or sample.tasks[0] in self.held_out_tasks
+            for sample, held_out in zip(samples, super().are_held_out(samples), strict=True)
+        ]
 
     def read(self) -> tuple[list[Sample], list[Sample]]:
         """Returns the training and the validation samples.

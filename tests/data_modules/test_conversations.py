@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from data_modules.conversations import Conversations, told_kinds
+from data_modules.conversations import Conversations, told_kinds, unit_hash
 from data_modules.reading.files import fake_image, write_image
 from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
@@ -316,6 +316,30 @@ def test_a_validation_part_by_file_or_fraction(tmp_path: Path) -> None:
             module(file, **wrong_options)
     with pytest.raises(BadInputError, match="the image folder is missing"):
         module(file, image_root=str(tmp_path / "none"), **options).read_once()
+
+
+def test_no_picture_is_in_both_parts_where_records_have_several(tmp_path: Path) -> None:
+    def record(*pictures: int) -> dict[str, Any]:
+        names = [f"pictures/{number}.png" for number in pictures]
+        messages = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "."}]
+        return {"messages": messages, "images": names}
+
+    write_pictures(tmp_path)
+    # 0-1, 1-2 and 2 go together through 1 and 2; so do 4-3 and 3; 5, 6 and 7 are alone, 6-6 is one picture twice.
+    pictures = [(0, 1), (5,), (1, 2), (2,), (4, 3), (6, 6), (), (3,), (6,), (7,), ()]
+    together = [0, 5, 0, 0, 3, 6, None, 3, 6, 7, None]
+    for order in (list(range(11)), list(reversed(range(11)))):
+        file = written(tmp_path / "a.json", json.dumps([record(*pictures[place]) for place in order]))
+        for fraction in (0.2, 0.5, 0.8):
+            train, validation = module(file, validation_fraction=fraction).read_once()
+            found = {sample.id for sample in validation}
+            assert len(train) + len(validation) == 11
+            assert not {image for each in train for image in each.images} & {
+                image for each in validation for image in each.images
+            }
+            for position, place in enumerate(order):
+                name = str(position) if together[place] is None else f"pictures/{together[place]}.png"
+                assert (str(position) in found) == (unit_hash(name) < fraction)
 
 
 def test_an_index_keeps_what_was_said_of_a_file(tmp_path: Path, capsys) -> None:
