@@ -1,4 +1,7 @@
+import math
+
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 
@@ -8,9 +11,16 @@ class LastValidation(Callback):
     Lightning counts micro-batches from the start of an epoch, or of the run, and a last step that is no multiple goes
     without. Its own settings are changed at that step, so that everything else of a validation is Lightning's: what is
     logged stands in the step's row, and callbacks that wait for a validation get it.
+
+    Attributes:
+        step: Optimizer steps made before the newest validation of the whole part.
+        measured: What it measured, by name. Empty where `m2pt validate` would not measure the same: before any
+            validation, of a part of the records, by several processes, in mixed precision, or where it is not finite.
     """
 
     def __init__(self) -> None:
+        self.step = 0
+        self.measured: dict[str, float] = {}
         self._last_step: float = 0
         self._interval: tuple[float | None, int | None] | None = None
 
@@ -28,6 +38,17 @@ class LastValidation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self._make_due(trainer)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        # A limit in batches is a whole number, also where it is all of them.
+        is_whole = isinstance(trainer.limit_val_batches, float) and trainer.limit_val_batches == 1.0
+        is_as_alone = is_whole and trainer.world_size == 1 and trainer.precision == "32-true"
+        self.step = trainer.global_step
+        self.measured = found if is_as_alone and all(map(math.isfinite, found.values())) else {}
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

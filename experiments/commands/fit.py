@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.commands.parsers.fit import argument_parser
 from experiments.commands.validate import require_validation_split, validate
-from experiments.configuration.cli import parse_experiment
+from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.loading import load_evaluated
 from experiments.runs.prepare import check_experiment
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import ExitCode
-from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
+from lightning_m2pt.runs.loading import BEST, evaluated_adapter
+from lightning_m2pt.storage.run_record import COMPLETED, LAST_VALIDATION, read_run_record
 from lightning_m2pt.system.console import say
 
 
@@ -24,6 +26,19 @@ def main(arguments: Sequence[str]) -> int:
     run = fit(experiment, force=own.force, folder=own.run)
     say(f"adapter: {run / 'adapter'}")
     if own.validate and COMPLETED in read_run_record(run):
-        load_evaluated(run, experiment)
-        say(json.dumps(validate(experiment)))
+        say(json.dumps(validation_of_run(experiment, run)))
     return ExitCode.DONE
+
+
+def validation_of_run(experiment: Experiment, run: Path) -> dict[str, float]:
+    """Returns what ``m2pt validate`` measures of a complete run.
+
+    Args:
+        experiment: The experiment; if its model is loaded, it was tuned just now.
+        run: The run's folder.
+    """
+    measured: dict[str, float] = read_run_record(run).get(LAST_VALIDATION, {})
+    if measured and experiment.model.backbone.is_loaded and evaluated_adapter(run).name != BEST:
+        return measured  # after the last step, of these very tensors
+    load_evaluated(run, experiment)
+    return validate(experiment)

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.best_adapter import BestAdapter
+from callbacks.last_validation import LastValidation
 from callbacks.lock_check import LockCheck
 from callbacks.logger_guards import LoggerGuards
 from callbacks.stop_decision import StopDecision
@@ -39,6 +40,7 @@ from lightning_m2pt.storage.run_record import (
     BEST_ADAPTER,
     CHOSEN_BY_SETS,
     COMPLETED,
+    LAST_VALIDATION,
     read_run_record,
     update_run_record,
 )
@@ -169,6 +171,9 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float, *,
     if steps < planned:
         say(f"complete after {steps} of {planned} steps: {stopped_by}")
         ended["stopped_by"] = stopped_by
+    for last in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(last, LastValidation) and last.measured and last.step == steps:
+            update_run_record(run, LAST_VALIDATION, last.measured)
     update_run_record(run, COMPLETED, ended)
 
 

@@ -21,6 +21,8 @@ BEST_ADAPTER = "best_adapter"
 """Section of run.json where one was asked for: its step, number and monitor, and which adapter is evaluated."""
 CHOSEN_BY_SETS = "chosen_by_sets"
 """Section of run.json: the evaluation sets whose scores have stopped a run, or chosen the adapter that is evaluated."""
+LAST_VALIDATION = "last_validation"
+"""Section of run.json: what was measured on the whole validation part after the last step, by name."""
 HASH_LENGTH = 8
 
 

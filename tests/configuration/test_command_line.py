@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from experiments.commands import fit
+from experiments.commands.validate import validate
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from tests.support.small_experiment import small_words
 
 PUBLISHED = "experiments/m2pt_vicuna7b.yaml"
 M2PT_CLASS = "lightning_m2pt.methods.m2pt.M2PT"
+BEST_IS_EVALUATED = '[{"class_path": "callbacks.best_adapter.BestAdapter", "init_args": {"evaluated": "best"}}]'
 
 
 def run(capfd, *words: str) -> tuple[int, list[str]]:
@@ -129,6 +132,26 @@ def test_fitting_and_validating_at_once_gives_what_validating_the_run_gives(capf
     )
     assert set(json.loads(tuned)) == {"val/loss", "val/answer_accuracy"}
     assert tuned == again == alone
+
+
+@pytest.mark.parametrize(
+    ("words", "times"),
+    [
+        ([], 0),
+        (["--trainer.limit_val_batches", "1"], 1),
+        (["--trainer.precision", "bf16-mixed"], 1),
+        (["--trainer.callbacks", BEST_IS_EVALUATED], 1),
+    ],
+)
+def test_a_run_that_has_validated_its_last_step_does_not_do_it_again(capfd, monkeypatch, tmp_path, words, times):
+    fraction = ["--data.validation_fraction", "0.5"]
+    asked = []
+    monkeypatch.setattr(fit, "validate", lambda experiment: asked.append(1) or validate(experiment))
+    words = [*small_words(tmp_path, steps=2, batch_size=4), *fraction, *words, "--run", str(tmp_path / "run")]
+    lines = run(capfd, "fit", *words, "--validate")[1]
+    assert len(asked) == times
+    tuned = next(line for line in lines if line.startswith("{"))
+    assert tuned == next(line for line in run(capfd, "validate", *words[-2:])[1] if line.startswith("{"))
 
 
 def test_output_folder_that_cannot_be_written(capfd, tmp_path):
