@@ -102,6 +102,7 @@ class InstructionDataModule(DataModule):
         self.index = index
         self.index_folder = index_folder
         self.notes: tuple[str, ...] = ()
+        self._said: set[str] = set()
         self._indexed: IndexedSet | None = None
         self.train_texts: TextsInARow = NO_TEXTS
         self.validation_texts: TextsInARow = NO_TEXTS
@@ -157,7 +158,9 @@ class InstructionDataModule(DataModule):
         if self._indexed is None:
             self._indexed = self.found_or_read()
             for note in self.notes:
-                say(f"note: {note}")
+                if note not in self._said:  # read again, a set says only what is new
+                    say(f"note: {note}")
+            self._said.update(self.notes)
         return self._indexed
 
     def found_or_read(self) -> IndexedSet:

@@ -66,8 +66,9 @@ def test_one_mistake_of_each_kind_is_told_with_its_line(
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join([*good, *(line for line, _ in spoilt.values())]))
     words = ("check", file, "--data.image_root", pictures, "--overlap", "none")
-    code, out, _ = run(capfd, *words)
+    code, out, err = run(capfd, *words)
     assert code == ExitCode.BAD_INPUT
+    assert (out + err).count("note: mine.jsonl: 18 records; columns: image = images") == 1  # read twice, said once
     lines = out.splitlines()
     for place, (kind, (_, told)) in enumerate(spoilt.items(), start=GOOD + 1):
         assert any(f"mine.jsonl:{place}" in line and told in line for line in lines), f"{kind}: {out}"
