@@ -15,9 +15,12 @@ from lightning.pytorch.loggers import CometLogger, MLFlowLogger, WandbLogger
 from callbacks.logger_guards import kept_name, names_of
 from lightning_m2pt.errors import BadInputError
 
-SECRET_NAME = re.compile(r"(?:^|_)(?:api_?keys?|access_?key|secret|token|password|passwd|credentials?)(?:$|_)", re.I)
-SECRET_IN_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]*@", re.I)
-"""An address with a user, a key or a password in front of its host."""
+SECRET_WORD = r"(?:api[_-]?keys?|access[_-]?key|secret|token|password|passwd|credentials?|authorization)"
+SECRET_NAME = re.compile(rf"(?:^|[_-]){SECRET_WORD}(?:$|[_-])", re.I)
+SECRET_IN_ADDRESS = re.compile(
+    rf"[a-z][a-z0-9+.-]*://(?:[^/?#\s]*@|\S*[?&;](?:[\w-]*[_-])?{SECRET_WORD}(?:[_-][\w-]*)?=)", re.I
+)
+"""An address with a user, a key or a password in front of its host, or a key among what it asks for."""
 
 # Before anything imports comet_ml, as the parser does to read its signatures: otherwise it puts itself in front of
 # TensorBoard's writer, and every number of the run's own board arrives there a second time.

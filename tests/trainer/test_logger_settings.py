@@ -36,6 +36,8 @@ CANARY = "canary0canary1canary2canary3canary4canary"
         ("WandbLogger", {"settings": {"api_key": CANARY}}, "settings.api_key", "WANDB_API_KEY"),
         ("MLFlowLogger", {"tags": {"token": CANARY}}, "tags.token", "MLFLOW_TRACKING_TOKEN"),
         ("MLFlowLogger", {"tracking_uri": f"https://me:{CANARY}@host"}, "tracking_uri", "MLFLOW_TRACKING_PASSWORD"),
+        ("MLFlowLogger", {"tracking_uri": f"https://host/a?b=1&api_key={CANARY}"}, "tracking_uri", "MLFLOW_TRACKING"),
+        ("MLFlowLogger", {"tags": {"Authorization": f"Bearer {CANARY}"}}, "tags.Authorization", "MLFLOW_TRACKING"),
         ("CSVLogger", {"save_dir": f"s3://{CANARY}@bucket"}, "save_dir", "the environment"),
     ],
 )
@@ -63,7 +65,13 @@ def test_keys_are_refused_and_not_repeated(name: str, arguments: dict[str, Any],
 def test_what_would_not_be_kept_is_refused(found: type, arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadInputError, match=reason):
         refuse_logger_arguments(found, {"class_path": PATH + found.__name__, "init_args": arguments})
-    harmless = {"experiment_key": "k", "tracking_uri": "sqlite:////tmp/a.db", "tokenizer": "t", "log_model": False}
+    harmless = {
+        "experiment_key": "k",
+        "tracking_uri": "sqlite:////tmp/a.db",
+        "tokenizer": "t",
+        "log_model": False,
+        "tags": {"a": "https://host/token?b=token"},
+    }
     refuse_logger_arguments(found, {"class_path": PATH + found.__name__, "init_args": harmless})
 
 
