@@ -166,7 +166,8 @@ class Conversations(InstructionDataModule):
         """Returns the training and the validation samples.
 
         Raises:
-            BadInputError: If an annotation is wrong, naming file and record, or a record is in both parts.
+            BadInputError: If an annotation is wrong, naming file and record, a record is in both parts, or a
+                ``validation_fraction`` sets none aside.
         """
         self.notes = ()
         train = self.read_file(source_of(self.file, self.revision, self.split), "")
@@ -177,6 +178,15 @@ class Conversations(InstructionDataModule):
                 unique_ids([questions.get(image_and_question(sample), sample), sample], key=image_and_question)
             return train, validation
         held_out = self.are_held_out(train)
+        if self.validation_fraction and train and not any(held_out):
+            groups = len(set(group_names(train)))
+            raise BadInputError(
+                f"validation_fraction {self.validation_fraction} sets none of {len(train):,} records aside: "
+                f"those that share a picture stay together, and only {groups:,} group{'s' * (groups > 1)} can be drawn",
+                where="data.validation_fraction",
+                expected="a larger share, or 0 for no validation",
+                hint="data.validation_file names records to validate on",
+            )
         return (
             [sample for sample, held in zip(train, held_out, strict=True) if not held],
             [sample for sample, held in zip(train, held_out, strict=True) if held],
@@ -216,7 +226,7 @@ class Conversations(InstructionDataModule):
                 return []
             raise BadInputError("no sample is left of 0", where=str(source.path), expected="at least one record")
         found = recognised(names, self.columns, str(source.path))
-        columns = form_of(found, self.question, str(source.path))
+        columns = form_of(found, names, self.question, str(source.path))
         folder = source.folder if self.image_root is None else image_folder_of(Path(self.image_root), "")
         maker = RecordSamples(
             columns,

@@ -1,7 +1,7 @@
 """From records of any form to samples."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +37,12 @@ NO_MARK, FIRST_ANSWER, TEXT_ONLY, SEVERAL, OWN_SYSTEM = (
 )
 
 
-def form_of(columns: Mapping[str, str], question: str | None, where: str) -> dict[str, str]:
+def form_of(columns: Mapping[str, str], names: Sequence[str], question: str | None, where: str) -> dict[str, str]:
     """Returns the columns that are used, by role: those of the form that the columns have.
 
     Args:
         columns: The column of every role that has one.
+        names: All columns, for errors.
         question: What is asked where there is no column of questions.
         where: The file, for errors.
 
@@ -60,7 +61,7 @@ def form_of(columns: Mapping[str, str], question: str | None, where: str) -> dic
         alone = next((columns[role] for role in ("question", "answer") if role in columns), None)
         raise BadInputError(
             "no column is a conversation, a caption, or question and answer"
-            + f": {alone!r:.60} is alone" * (alone is not None),
+            + (f": of {', '.join(names):.100}" if alone is None else f": {alone!r:.60} is alone"),
             where=where,
             expected="columns such as conversations, messages, question and answer, instruction and output, or caption",
             hint="name them: columns: {question: COLUMN, answer: COLUMN}; or set `question` to ask the same of all",

@@ -20,8 +20,9 @@ def shown(check: SetCheck) -> Iterator[str | Table]:
     """Yields what is said of a set, in order: lines, and tables."""
     yield f"{check.name}: {check.place}"
     number = len(check.mistakes)
+    mistakes = f"{number:,} mistake{'s' * (number > 1)}"
     if check.mistakes:
-        yield f"bad {check.name}: {number:,} mistake{'s' * (number > 1)}"
+        yield f"bad {check.name}: {mistakes}"
         yield from (f"    {line}" for line in report_lines(check.mistakes))
     if check.facts is not None:
         if check.mistakes:
@@ -38,7 +39,7 @@ def shown(check: SetCheck) -> Iterator[str | Table]:
                 yield f"  {overlap.name} in {overlap.place} was not compared: {overlap.problem}"
     if check.flat:
         yield f"  {check.flat:,} pictures are of nearly one colour: they are compared by content alone"
-    yield f"bad {check.name}: {number:,} mistakes, listed above" if number else f"ok  {check.name}"
+    yield f"bad {check.name}: {mistakes}, listed above" if number else f"ok  {check.name}"
 
 
 def twice_lines(check: SetCheck) -> Iterator[str]:

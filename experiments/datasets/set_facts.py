@@ -67,13 +67,15 @@ def facts_of(data: DataModule, run_rows: RunRows, room: int) -> SetFacts:
         texts = [*data.train_texts, *data.validation_texts]
         counts = {"samples to train on": len(train), "samples to validate on": len(validation)}
         return SetFacts(
-            {**counts, **counted(samples)}, lengths_of(data, samples, texts, run_rows, room, data.max_text_length)
+            {**counts, **counted(samples), **unknown_words(data, texts)},
+            lengths_of(data, samples, texts, run_rows, room, data.max_text_length),
         )
     assert isinstance(data, BenchmarkDataModule)
     asked = data.asked_samples()
     questions = data.processor.encode_all(asked, data.template, with_answers=False)
     subtasks = {question.subtask for question in data.questions() if question.subtask}
     counts = {"questions": len(asked), "subtasks": len(subtasks), "pictures": len(distinct_pictures(asked))}
+    counts.update(unknown_words(data, questions))
     left = room - data.max_new_tokens
     return SetFacts(counts, lengths_of(data, asked, questions, run_rows, left, None))
 
@@ -87,6 +89,26 @@ def counted(samples: Sequence[Sample]) -> dict[str, int]:
         "pictures": len(distinct_pictures(samples)),
         "samples without a picture": int((pictures == 0).sum()),
         "samples with several pictures": int((pictures > 1).sum()),
+    }
+
+
+def unknown_words(data: DataModule, texts: Sequence[EncodedText]) -> dict[str, int]:
+    """Returns how many texts hold words that the tokenizer does not know, and how many of these are to be learned.
+
+    A model with a fixed list of words reads all others as one token and learns to write that token. Tokenizers that
+    spell what they do not know have none. A token that also begins or ends texts says nothing, and is not counted.
+
+    Args:
+        data: The set, connected.
+        texts: The tokens of its samples.
+    """
+    tokenizer = data.processor.tokenizer
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        return {}
+    return {
+        "texts with words that the tokenizer does not know": sum(unknown in text.input_ids for text in texts),
+        "answers with such words": sum(unknown in text.labels for text in texts),
     }
 
 

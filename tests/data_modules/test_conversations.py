@@ -225,7 +225,7 @@ def test_a_picture_under_another_name_is_not_left_out(tmp_path: Path) -> None:
         ({"videos": ["a.mp4"], "question": "<video>What?", "answer": "x"}, "the record has videos"),
         ({"question": "What?"}, "'question' is alone"),
         ({"label": "ring"}, "'label' is alone"),
-        ({"a": "ring"}, "no column is a conversation"),
+        ({"a": "ring", "b": 1}, "no column is a conversation, a caption, or question and answer: of a, b"),
         ({"question": "What?", "answer": True}, "the value is True"),
         ({"question": "What?", "answer": None}, "answer: the answer is empty"),
         ({"question": "What?", "answer": "x", "history": [["a"]]}, "an earlier turn"),
@@ -340,6 +340,14 @@ def test_no_picture_is_in_both_parts_where_records_have_several(tmp_path: Path) 
             for position, place in enumerate(order):
                 name = str(position) if together[place] is None else f"pictures/{together[place]}.png"
                 assert (str(position) in found) == (unit_hash(name) < fraction)
+
+
+def test_a_fraction_that_sets_no_record_aside_is_refused(tmp_path: Path) -> None:
+    record = {"image": "1.png", "conversations": [HUMAN, GPT]}
+    with pytest.raises(BadInputError, match=r"0\.2 sets none of 3 records aside.* only 1 group can") as caught:
+        read(tmp_path, record, record, record, validation_fraction=0.2)
+    assert caught.value.where == "data.validation_fraction"
+    assert len(read(tmp_path, record, record, record)) == 3
 
 
 def test_an_index_keeps_what_was_said_of_a_file(tmp_path: Path, capsys) -> None:

@@ -10,14 +10,17 @@ import pytest
 from PIL import Image
 
 from data_modules.base import PictureOfItem
-from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER
+from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan
 from experiments.datasets.check_report import LISTED
 from experiments.datasets.overlap import names_in, pictures_in, plain_name
 from experiments.datasets.picture_looks import Looks, looks_of
-from experiments.datasets.set_facts import lengths
+from experiments.datasets.set_facts import lengths, unknown_words
 from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.inputs.encoded_text import EncodedText
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.main import main
+from lightning_m2pt.testing.small_processor import small_processor
 from tests.datasets.test_near_pictures import brighter, encoded_again, halved, invented
 from tests.support.small_experiment import small_words
 
@@ -232,3 +235,18 @@ def test_a_picture_that_cannot_be_read_is_counted_and_left_out(tmp_path: Path) -
     bad.write_bytes(b"no picture")
     looks = looks_of([PictureOfItem(str(path), path, "here") for path in (bad, good)], with_sketches=True)
     assert (looks.unread, looks.flat(), [each.image for each in looks.pictures]) == (1, 0, [good])
+
+
+def test_words_that_the_tokenizer_does_not_know_are_counted() -> None:
+    data = VisionFlan("tuning", template="vicuna_v1", batch_size=1)
+    data.connect(small_processor(8))
+    unknown, known = data.processor.tokenizer.unk_token_id, data.processor.tokenizer.bos_token_id
+    question, answer = int(Span.QUESTION), int(Span.ANSWER)
+    texts = [
+        EncodedText(numpy.array([known, unknown, unknown]), numpy.array([question, question, answer])),
+        EncodedText(numpy.array([known, unknown, known]), numpy.array([question, question, answer])),
+        EncodedText(numpy.array([known, known, known]), numpy.array([question, question, answer])),
+    ]
+    assert list(unknown_words(data, texts).values()) == [2, 1]
+    data.processor.tokenizer.eos_token = "<unk>"
+    assert unknown_words(data, texts) == {}
