@@ -1,5 +1,6 @@
 """An instruction set from its index is the set that was read, to the last number; whatever decides it makes another."""
 
+import gc
 import io
 import json
 import os
@@ -372,6 +373,25 @@ def test_what_is_sent_to_a_worker_is_the_place_of_the_index(root: Path) -> None:
     with pytest.raises(EnvironmentFailure, match="removed"):
         pickle.loads(sent)
     assert list(data.items()) == list(module(root).items())  # what is mapped stays
+
+
+def test_garbage_is_collected_again_after_a_set_was_read_or_refused(root: Path, monkeypatch) -> None:
+    seen = []
+    read = VisionFlan.read
+    monkeypatch.setattr(VisionFlan, "read", lambda self: seen.append(gc.isenabled()) or read(self))
+    module(root).check()
+    assert (seen, gc.isenabled()) == ([False], True)
+    (root / ANNOTATION).write_text("[1]")
+    with pytest.raises(BadInputError):
+        module(root).check()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(BadInputError):
+            module(root).check()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def write_shards(folder: Path) -> None:
