@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.commands.parsers.evaluate import argument_parser
+from experiments.configuration.chosen_sets import choose_benchmarks
 from experiments.configuration.cli import Experiment
 from experiments.configuration.parts import FILE_NAME
 from experiments.configuration.path_settings import absolute_paths, paths_in_names
@@ -49,8 +50,6 @@ from lightning_m2pt.report.tables.selection import selection_notes
 from lightning_m2pt.storage.run_record import CONFIG_FILE, read_run_record
 from lightning_m2pt.system.console import OUT, say, short_path
 
-ALL = "all"
-
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
@@ -61,7 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     check_output(own)
     experiment = experiment_of(own.run, own.adapter, rest)
     require_benchmarks(experiment)
-    choose_benchmarks(experiment, names, own.data_root)
+    choose_benchmarks(experiment, names)
+    move_benchmarks(experiment, own.data_root)
     check_processes(experiment, devices=1, num_nodes=1)
     knocked_out = frozenset(own.knock_out)
     experiment.model.method.check_knock_out(knocked_out)
@@ -117,32 +117,18 @@ def outcome_of(
     return last_lines(score_line(scores), difference, short_path(folder), after)
 
 
-def choose_benchmarks(experiment: Experiment, names: str | None, root: Path | None) -> None:
-    """Leaves the named sets in an experiment and says where they are.
+def move_benchmarks(experiment: Experiment, root: Path | None) -> None:
+    """Says where an experiment's sets are.
 
     Args:
         experiment: Its ``benchmarks`` and their configuration are changed.
-        names: Names with commas between them; None or ``all`` keeps every set.
         root: Folder that holds a folder of every set's name; None keeps the experiment's own.
 
     Raises:
-        BadInputError: If the experiment has no set of a name.
+        BadInputError: If one of them is a file of its own.
     """
-    configured: list[dict[str, Any]] = experiment.config["benchmarks"]
-    pairs = {
-        benchmark.name: (benchmark, config) for benchmark, config in zip(experiment.benchmarks, configured, strict=True)
-    }
-    wanted = list(pairs) if names in {None, ALL} else [name.strip() for name in str(names).split(",")]
-    for name in wanted:
-        if name not in pairs:
-            raise BadInputError(
-                f"the experiment has no set {name!r:.40}", where="command line: --benchmarks", expected=", ".join(pairs)
-            )
-    chosen = [pairs[name] for name in dict.fromkeys(wanted)]
-    experiment.benchmarks = [benchmark for benchmark, _ in chosen]
-    experiment.config["benchmarks"] = [config for _, config in chosen]
     if root is not None:
-        for benchmark, config in chosen:
+        for benchmark, config in zip(experiment.benchmarks, experiment.config["benchmarks"], strict=True):
             if "root" not in config["init_args"]:
                 raise BadInputError(
                     f"{benchmark.name} is a file of its own and has no folder below a common one",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_modules.base import as_sample
 from data_modules.benchmark import BenchmarkDataModule
-from experiments.commands.evaluate import choose_benchmarks
+from experiments.commands.evaluate import move_benchmarks
 from experiments.configuration.cli import Experiment
 from experiments.runs.loading import experiment_of
 from experiments.runs.prepare import check_experiment, require_benchmarks
@@ -28,7 +28,7 @@ def tuned_with_sets(run: Path | None, adapter: Path | None, words: Sequence[str]
     """
     experiment = experiment_of(run, adapter, words)
     require_benchmarks(experiment)
-    choose_benchmarks(experiment, None, data_root)
+    move_benchmarks(experiment, data_root)
     return experiment
 
 

@@ -30,6 +30,7 @@ from callbacks.logger_guards import generators_of_its_own
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
+from experiments.configuration.chosen_sets import choose_benchmarks, split_off_names
 from experiments.configuration.composition import check_names, compose, read_words
 from experiments.configuration.environment import refuse_trainer_variables
 from experiments.configuration.errors import as_bad_input, check_top_level
@@ -222,7 +223,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
 
     Args:
         arguments: ``--config FILE`` (several allowed; later ones win), dotted overrides, which win over every file,
-            and ``--allow-import PACKAGE``.
+            and ``--allow-import PACKAGE``. ``--benchmarks NAMES`` leaves the named ones of the evaluation sets.
         name: Experiment name; None takes the first configuration file's stem.
         was_run: Whether these are the settings of a run there is: how it was trained is not for choice any more.
 
@@ -231,8 +232,9 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
     """
     keep_schema()
     refuse_trainer_variables(os.environ)
-    command = read_words(arguments)
-    words, sources = list(arguments), read_sources(command, was_run=was_run)
+    names, words = split_off_names(arguments)
+    command = read_words(words)
+    sources = read_sources(command, was_run=was_run)
     try:
         check_opened(command.opened)
         tree = compose(sources.trees, sources.settings, accepts=partial(accepts, command.opened))
@@ -268,6 +270,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
             refuse_two_intervals(experiment.config)
         experiment.model.check()
         refuse_same_names(experiment.benchmarks)
+        choose_benchmarks(experiment, names)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, sources.written, words) from error
     return experiment

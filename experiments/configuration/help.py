@@ -33,7 +33,11 @@ KEYS = (
     ("model.schedule", "how the learning rate rises and falls"),
     ("model.shortcuts", "exact savings of the training step; each can be switched off"),
     ("data", "what is tuned on, or the one set of predict and test: a class, and its root, template, batch_size, ..."),
-    ("benchmarks", "evaluation sets, a list of classes; --benchmarks.batch_size 50 changes all of them"),
+    (
+        "benchmarks",
+        "evaluation sets, a list of classes; --benchmarks vsr,pope takes these of the file's, "
+        "--benchmarks.batch_size 50 changes all of them",
+    ),
     ("trainer", "arguments of Lightning's Trainer: max_steps, max_epochs, devices, strategy, precision, ..."),
     ("save_every_n_steps", "optimizer steps between two checkpoints"),
     ("validate_every_n_steps", "optimizer steps between two validations, over all epochs; the last step is always one"),

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.commands.answer import decides
-from experiments.commands.evaluate import choose_benchmarks, evaluation_folder
+from experiments.commands.evaluate import evaluation_folder, move_benchmarks
+from experiments.configuration.chosen_sets import split_off_names
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import short_hash, without_later_settings
 from lightning_m2pt.commands.attention import say_missing_words
@@ -76,7 +77,33 @@ def test_several_files_of_ones_own_are_sets_by_their_names(tmp_path: Path) -> No
     with pytest.raises(BadInputError, match="the set 'first' is there twice"):
         parse_experiment(["--config", BASE, "--benchmarks", str(part)])
     with pytest.raises(BadInputError, match="first is a file of its own and has no folder below a common one"):
-        choose_benchmarks(experiment, "first", tmp_path)
+        move_benchmarks(experiment, tmp_path)
+
+
+def test_every_verb_takes_the_names_of_an_experiments_sets() -> None:
+    words = ["--config", "experiments/frozen.yaml"]
+    every = parse_experiment(words)
+    names = [benchmark.name for benchmark in every.benchmarks]
+    for given, expected in ((["--benchmarks", "vsr, pope"], ["vsr", "pope"]), (["--benchmarks=all"], names)):
+        experiment = parse_experiment([*words, *given])
+        assert [benchmark.name for benchmark in experiment.benchmarks] == expected
+        in_order = [every.config["benchmarks"][names.index(name)] for name in expected]
+        assert experiment.config["benchmarks"] == in_order
+    with pytest.raises(BadInputError, match="the experiment has no set 'vqa'") as caught:
+        parse_experiment([*words, "--benchmarks", "vsr,vqa"])
+    assert caught.value.expected == ", ".join(names)
+    with pytest.raises(BadInputError, match="the experiment has no set 'vsr'") as caught:
+        parse_experiment(["--config", BASE, "--benchmarks", "[]", "--benchmarks", "vsr"])
+    assert "which has none" in str(caught.value)
+
+
+def test_classes_lists_and_files_are_no_names() -> None:
+    kept = ["--benchmarks", "data_modules.pope.POPE", "--benchmarks=[]", "--benchmarks", "mine.yaml", "--data", "a"]
+    assert split_off_names([*kept, "--benchmarks", "vsr", "--benchmarks+=my.Set"]) == (
+        "vsr",
+        [*kept, "--benchmarks+=my.Set"],
+    )
+    assert split_off_names(["--benchmarks", "null", "--benchmarks"]) == (None, ["--benchmarks", "null", "--benchmarks"])
 
 
 def test_a_word_that_nothing_is_drawn_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
