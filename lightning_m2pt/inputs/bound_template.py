@@ -11,7 +11,7 @@ from lightning_m2pt.inputs.chat_template import ChatTemplate
 from lightning_m2pt.inputs.named_templates import NATIVE, PUBLISHED, NativeTemplate, Template, shipped_names
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.templates import Piece
-from lightning_m2pt.inputs.written_template import WrittenTemplate
+from lightning_m2pt.inputs.written_template import SYSTEM_MARK, WrittenTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -92,7 +92,7 @@ class BoundTemplate:
                 f"sample {sample.id} has a system text of its own: {sample.system!r:.60}",
                 where=sample.source,
                 expected=f"none: the template {self.name} cannot take it, because {reasons[sample.system]}",
-                hint="take a template that can, such as vicuna_v1 or the model's own (native), or leave the sample out",
+                hint="take one that does, as vicuna_v1, chatml or the model's own (native), or leave the record out",
             )
             for sample in samples
             if reasons.get(sample.system)
@@ -148,7 +148,8 @@ def written(template: WrittenTemplate, tokenizer: "PreTrainedTokenizerFast", beg
     """Binds a template of a file; see ``bound``.
 
     Raises:
-        BadInputError: If what ends an answer is no single token of the tokenizer.
+        BadInputError: If what ends an answer is no single token of the tokenizer, or a begin token is written before
+            some conversations only.
     """
     end = template.end_of_answer or str(tokenizer.eos_token)
     ids = tokenizer(end.strip(), add_special_tokens=False)["input_ids"]
@@ -161,15 +162,26 @@ def written(template: WrittenTemplate, tokenizer: "PreTrainedTokenizerFast", beg
             hint="leave the key out: then the tokenizer's own end token ends answers",
         )
     form = replace(template, end_of_answer=end)
-    has_begin = tokenizer.bos_token is not None and form.system.startswith(str(tokenizer.bos_token))
+    has_begin = begins_with(form.system, tokenizer.bos_token)
+    if form.own_system and begins_with(form.own_system, tokenizer.bos_token) != has_begin:
+        raise BadInputError(
+            f"one of system and own_system begins with {tokenizer.bos_token}, the other does not",
+            where=f"template {template.name}: own_system",
+            expected="both with the tokenizer's begin token, or none",
+        )
     return BoundTemplate(
         name=template.name,
         form=form,
         begin_ids=() if has_begin else tuple(begin_ids),
         end_token_ids=tuple(dict.fromkeys([int(ids[0]), int(tokenizer.eos_token_id)])),
-        control=control_tokens(tokenizer, "".join(astuple(template)[1:])),
+        control=control_tokens(tokenizer, "".join(astuple(template)[1:]).replace(SYSTEM_MARK, "")),
         digest=template.digest(),
     )
+
+
+def begins_with(text: str, token: object) -> bool:
+    """Tells whether a text begins with a tokenizer's begin token, if there is one."""
+    return token is not None and text.startswith(str(token))
 
 
 def native(

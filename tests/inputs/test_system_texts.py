@@ -65,7 +65,7 @@ def test_a_template_that_does_not_write_it_refuses_it(text: str, reason: str) ->
     assert reason in form_of(text).refuses_system("Be brief.")
 
 
-@pytest.mark.parametrize("name", ["plain", "phi_3"])
+@pytest.mark.parametrize("name", ["plain", "mistral"])
 def test_a_sample_with_one_is_named_where_there_is_no_place(name: str) -> None:
     found = BoundTemplate(name, template_named(name), (), (2,)).mistakes_in([sample(), sample("Be brief.")], True)
     assert [mistake.what for mistake in found] == ["sample s has a system text of its own: 'Be brief.'"]
@@ -77,7 +77,7 @@ def test_a_sample_with_one_is_named_where_there_is_no_place(name: str) -> None:
 
 
 def test_a_template_without_a_place_is_a_mistake_and_no_crash_where_mistakes_are_collected() -> None:
-    name = "phi_3"
+    name = "gemma"
     with collecting() as found:
         ready = small_processor(8)
         ready.bound_templates[template_named(name)] = BoundTemplate(name, template_named(name), (), (2,))

@@ -1,6 +1,7 @@
 """Templates of YAML files: their words, the forms that come with the package, and files that are no template."""
 
 import typing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,39 @@ def test_a_shipped_form_is_its_family_s(name: str) -> None:
         assert ours.labels[skipped:].tolist() == library.labels.tolist()
 
 
+DIGESTS = {
+    "chatml": "028f70e1639b32ea",
+    "llama_3": "413d0249be97d2ab",
+    "phi_3": "3c142cf0239289cc",
+}
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama_3", "phi_3"])
+def test_a_record_s_own_system_text_stands_as_the_family_writes_it(name: str) -> None:
+    native = in_form(name.replace("_", ""))
+    text = TEXT[name.replace("_", "")].replace("Today Date: ' + day + '\n\n'", "'")
+    text = text.replace("{% else %}{{ eos_token }}{% endif %}", "{% endif %}")
+    ready = processor(chat_template=type(native)(text, native.source))
+    template, begins = template_named(name), "bos_token" in text
+    for asked in (TURNS, (*TURNS[:-1], Turn("yes?"))):
+        spoken = replace(sample(*asked), system="Answer in one word.")
+        ours = ready.encode(spoken, template, with_answers=asked is TURNS)
+        library = ready.encode(spoken, TEMPLATES["native"], with_answers=asked is TURNS)
+        assert ours.input_ids[0 if begins else 1 :].tolist() == library.input_ids.tolist()
+        assert ours.labels[0 if begins else 1 :].tolist() == library.labels.tolist()
+    assert template.digest().startswith(DIGESTS[name]), "runs of before have this name"
+    assert not replace(template, own_system="<system>").digest().startswith(DIGESTS[name])
+
+
+def test_a_file_says_what_stands_around_a_system_text(tmp_path: Path) -> None:
+    template = template_named(file_of(tmp_path, OWN + 'own_system: "[<system>] "\n'))
+    pieces = processor().bound(template).form.pieces(TURNS, (1,), "Be long.")
+    assert pieces[0] == Piece("[Be long.] ", Span.SYSTEM)
+    assert pieces[1:] == template_named(file_of(tmp_path, OWN)).pieces(TURNS, (1,))[1:]
+    with pytest.raises(BadInputError, match="one of system and own_system begins with <s>"):
+        processor().bound(template_named(file_of(tmp_path, OWN + 'own_system: "<s><system>"\n')))
+
+
 def test_names_are_the_files_there_are() -> None:
     choices = typing.get_args(typing.get_args(TemplateName)[0])
     assert list(choices) == [*TEMPLATES, *shipped_names()]
@@ -127,6 +161,7 @@ def test_the_model_s_own_template_with_a_system_s_text(tmp_path: Path) -> None:
         ("before_answer: x<image>\n", "image", "the mark"),
         ("native: maybe\n", "native", "no switch"),
         ("native: true\nbefore_answer: x\n", "before_answer", "takes no"),
+        ('before_answer: "a"\nown_system: "Hi."\n', "own_system", "<system> has to stand once"),
         ("native: true\nsystem: 7\n", "system", "no text"),
         ("- a\n", "own.yaml", "no keys"),
         ("before_answer: x\nbefore_answer: y\n", "before_answer", "also written"),
