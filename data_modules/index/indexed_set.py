@@ -4,11 +4,9 @@ All of it is kept in a folder of indexes where there is one, under names that st
 that the next start maps what this one made. Without a folder all of it is in memory; the numbers are the same.
 """
 
-import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +24,7 @@ from lightning_m2pt.inputs.mistakes import are_collected
 from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.samples import Sample
+from lightning_m2pt.system.collector import without_collector
 
 FINGERPRINT = "fingerprint"
 NOTES = "notes"
@@ -77,7 +76,7 @@ class IndexedSet:
         """
 
         def encoded() -> EncodedTexts:
-            with without_garbage_collection():
+            with without_collector(freeze=False):
                 return EncodedTexts.packed(processor.encode_each(self.table, template, max_text_length=max_text_length))
 
         name = self._name(
@@ -181,24 +180,9 @@ def read_or_found(
 
 def packed(read: Read) -> tuple[SampleTable, tuple[str, ...]]:
     """Returns the samples that are read, and what is worth knowing of them."""
-    with without_garbage_collection():
+    with without_collector(freeze=False):
         training, validation, notes = read()
         return SampleTable.packed(training, validation), tuple(notes)
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Makes millions of objects that hold no circles without looking for circles again and again.
-
-    Looking for them takes a fifth of a large set's first start. What counts references works on.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def digest_of(table: SampleTable) -> str:

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_collector() -> Iterator[None]:
+def without_collector(*, freeze: bool = True) -> Iterator[None]:
     """Runs a block that makes many objects and hardly any cycles (imports, records) without the collector.
 
-    What is there at the end is not looked at again: modules stay for the life of the process, and loader workers that
-    are forked share their pages for longer.
+    Args:
+        freeze: What is there at the end is not looked at again: modules stay for the life of the process, and loader
+            workers that are forked share their pages for longer. False where models may be there that go later.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -18,5 +19,6 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         if was_on:
-            gc.freeze()
+            if freeze:
+                gc.freeze()
             gc.enable()
