@@ -25,6 +25,8 @@ from lightning_m2pt.system.console import OUT, say
 
 LEAST_P = 1e-4
 """Smaller p values are shown as less than this."""
+WIDEST_TITLE = 30
+"""Characters of a group's name above its column; longer ones, as paths are, stand below the table."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +61,11 @@ def comparison(first: Group, second: Group) -> ReportTable:
     notes += [f"answered by one of the two only: {', '.join(left_out)}"] if left_out else []
     notes += [*setting_notes(benchmarks, [first, second]), *missed_gate_notes([first, second])]
     notes += zero_shot_notes([first, second])
-    columns = [Column("set"), Column(first.name, is_number=True), Column(second.name, is_number=True)]
+    titles = [first.name, second.name]
+    if max(map(len, titles)) > WIDEST_TITLE:
+        titles = ["first", "second"]
+        notes = [f"first: {first.name}", f"second: {second.name}", *notes]
+    columns = [Column("set"), *(Column(title, is_number=True) for title in titles)]
     columns += [Column(title, is_number=True) for title in ("difference", "95% interval", "p", "n", "unparsed")]
     return ReportTable("", [*columns, Column("verdict"), Column("rule")], rows, records, notes)
 

@@ -347,6 +347,17 @@ def test_compare_says_better_worse_or_inside_the_noise(capfd, outputs):
     assert [(row["difference"], row["mcnemar_p"]) for row in itself] == [(0, 1)]
 
 
+def test_compare_says_below_the_table_which_folders_with_long_names_are_meant(capfd, outputs):
+    seed = next(path for path in sorted((outputs / "m2pt_base").iterdir()) if path.is_dir())
+    assert main(["compare", str(seed), str(seed), "--sets", "vsr"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    title = next(line for line in lines if "difference" in line)
+    assert title.split()[:4] == ["set", "first", "second", "difference"]
+    assert len(title) < 100
+    told = " ".join(line.strip() for line in lines).replace(" ", "")
+    assert f"first:{seed}second:{seed}" in told
+
+
 def test_compare_refuses_what_cannot_be_compared(capfd, tmp_path):
     for name, several, header in (
         ("a", 20, {}),
