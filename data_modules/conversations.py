@@ -159,8 +159,7 @@ class Conversations(InstructionDataModule):
         sources = [source_of(self.file, self.revision, self.split)]
         if self.validation_file is not None:
             sources.append(self.validation_source(self.validation_file))
-        files = [path for source in sources for path in files_of(source)]
-        return None if any(path.is_dir() for path in files) else files
+        return [path for source in sources for path in files_of(source)]
 
     def read(self) -> tuple[list[Sample], list[Sample]]:
         """Returns the training and the validation samples.

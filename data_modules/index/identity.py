@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning_m2pt.inputs
+from data_modules.reading.captioned_folder import PICTURE_ENDINGS
 from lightning_m2pt.inputs.bound_template import BoundTemplate
 from lightning_m2pt.system.file_hashes import sha256_of_file, stamp_of
 
@@ -40,12 +42,12 @@ def reading_identity(owner: object, files: Sequence[Path]) -> dict[str, Any] | N
 
     Args:
         owner: The set, which keeps what it is given under the names of its constructor's arguments.
-        files: All files that it reads, pictures left out.
+        files: All files and folders that it reads, pictures left out.
     """
     kind = type(owner)
     settings = settings_of(owner)
     code = code_digest(kind)
-    if settings is None or code is None or not all(path.is_file() for path in files):
+    if settings is None or code is None or not all(path.is_file() or path.is_dir() for path in files):
         return None
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
@@ -57,8 +59,26 @@ def reading_identity(owner: object, files: Sequence[Path]) -> dict[str, Any] | N
 
 
 def file_identity(path: Path) -> list[Any]:
-    """Returns what stands for a file's content: its hash, or where pictures are inside its size, times and inode."""
+    """Returns what stands for a file's content: its hash, or where pictures are inside its size, times and inode.
+
+    Of a folder it is that of all files in it and below, without those of pictures: they decide nothing that is read.
+    """
+    if path.is_dir():
+        return [digest_of_listing(path)]
     return list(stamp_of(path)) if path.suffix.lower() in WITH_PICTURES else [sha256_of_file(path)]
+
+
+def digest_of_listing(folder: Path) -> str:
+    """Returns the SHA-256 over names, and over sizes, times and inodes of what is no picture, in a folder and below."""
+    digest = hashlib.sha256()
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place, name)
+            is_stated = path.suffix.lower() not in PICTURE_ENDINGS and path.is_file()
+            said = list(stamp_of(path)) if is_stated else []
+            digest.update(json.dumps([str(path), *said]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def settings_of(owner: object) -> dict[str, Any] | None:

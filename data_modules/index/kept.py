@@ -29,6 +29,7 @@ LARGE_BYTES = 16 * 2**20
 """Annotations of fewer bytes are read in less time than an index saves."""
 LARGE_SAMPLES = 20_000
 """As many samples are encoded in a few seconds."""
+BYTES_FOR_A_FILE = LARGE_BYTES // LARGE_SAMPLES
 HINT = "free some space, or set data.index: false, which reads the set at every start"
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,19 @@ def index_folder_of(wanted: bool, named: str | None, size: int, large: int) -> P
 
 
 def bytes_of_files(files: Sequence[Path] | None) -> int:
-    """Returns the bytes of files together; 0 where one is missing, or nobody knows which there are."""
+    """Returns the bytes of files together; 0 where one is missing, or nobody knows which there are.
+
+    A folder is as large as its number of files: to open them takes longer than to read what is in them.
+    """
     try:
-        return sum(path.stat().st_size for path in files or ())
+        return sum(BYTES_FOR_A_FILE * files_in(path) if path.is_dir() else path.stat().st_size for path in files or ())
     except OSError:
         return 0
+
+
+def files_in(folder: Path) -> int:
+    """Returns the number of files in a folder and below."""
+    return sum(len(names) for _, _, names in os.walk(folder))
 
 
 def found(folder: Path, name: str) -> ArrayFile | None:
