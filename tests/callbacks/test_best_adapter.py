@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from safetensors.torch import load_file
 
 from callbacks.best_adapter import BestAdapter
@@ -240,3 +241,17 @@ def test_a_checkpoint_of_another_best_adapter_is_refused(state):
     callback.load_state_dict(state)
     with pytest.raises(BadInputError, match="the best adapter"):
         callback.on_train_start(SimpleNamespace(global_step=1), SimpleNamespace(method=method))
+
+
+@pytest.mark.parametrize(("mode", "value"), [("max", float("inf")), ("min", -float("inf")), ("max", float("nan"))])
+def test_what_is_not_finite_is_never_the_best(mode: str, value: float) -> None:
+    best = BestAdapter("val/loss", mode=mode)
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+        sanity_checking=False,
+        callback_metrics={"val/loss": torch.tensor(value)},
+        strategy=SimpleNamespace(broadcast=lambda number: number),
+        global_step=3,
+    )
+    best.on_validation_end(trainer, None)
+    assert best.chosen(5) == {"step": 0, "steps": 5, "by": "val/loss", "value": None}

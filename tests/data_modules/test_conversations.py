@@ -123,6 +123,8 @@ def test_pictures_of_later_turns_and_missing_marks(tmp_path: Path, capsys) -> No
     assert [sample.shown_in_turns for sample in samples] == [(1, 0, 2), (), (), (), (0, 1)]
     assert [sample.images_of_turns for sample in samples] == [(1, 0, 2), (2,), (1,), (0,), (0, 1)]
     assert [turn.question for turn in samples[0].turns] == ["What?", "And?", "These?"]
+    assert [image.name for image in samples[0].images] == [Path(name).name for name in names]
+    assert samples[0].image_id.split("\n") == names
     notes = capsys.readouterr().out
     assert "a.json: records with pictures and no mark for them, whose first question shows them: 1" in notes
     assert "with several pictures: 2; without a picture: 1" in notes

@@ -52,6 +52,7 @@ def test_llavas_pope_has_the_official_ids_questions_and_answers(tmp_path: Path) 
     assert said[0] == said[1]
     assert of_llava.fingerprint() == official.fingerprint()
     of_llava.setup()
+    assert POPE(str(of_llava.root), "plain", image_folder="mine").pictures == of_llava.root / "mine"
 
 
 def test_llavas_own_texts_are_asked_where_they_are_named(tmp_path: Path) -> None:
@@ -105,6 +106,11 @@ def test_llavas_mme_gets_its_answers_from_the_official_folder(tmp_path: Path) ->
     assert scores[0][1] == 600
     lines(tmp_path / "llava_mme.jsonl", [records[0] | {"text": "Is it late?"}, *records[1:]])
     with pytest.raises(BadInputError, match=r"llava_mme\.jsonl:1: text: .* has no question 'Is it late\?'"):
+        MME(str(tmp_path), "plain", question_file="llava_mme.jsonl").questions()
+    lines(tmp_path / "llava_mme.jsonl", [records[0] | {"target": "Yes"}, *records[1:]])
+    with pytest.raises(
+        BadInputError, match=r"llava_mme\.jsonl:2: the key 'target' is missing"
+    ):  # targets of one's own are all there
         MME(str(tmp_path), "plain", question_file="llava_mme.jsonl").questions()
 
 

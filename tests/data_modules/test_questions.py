@@ -14,7 +14,8 @@ from PIL import Image
 from data_modules.few_shot import add_examples
 from data_modules.questions import OWN_RULES, Questions
 from data_modules.reading.files import fake_image, write_image
-from data_modules.reading.options import form_of_answers, letter_under, options_in
+from data_modules.reading.options import form_of_answers, letter_under, options_in, options_of_columns
+from data_modules.reading.right_answers import most_frequent
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.rules import RULES
 from lightning_m2pt.metrics.score import score
@@ -117,6 +118,20 @@ def test_classes_are_all_answers_there_are_or_those_that_are_set(folder: Path) -
     unreadable = written(folder, [row | {"answer": "a cat?"} for row in rows] + rows, "unreadable.jsonl")
     with pytest.raises(BadInputError, match=r"closed_set does not read the right answer 'a cat\?' as itself"):
         asked(unreadable, "closed_set", question="What?").questions()
+
+
+def test_a_text_of_two_options_names_none() -> None:
+    assert letter_under("text", "red", ["blue", "red"]) == "B"
+    assert letter_under("text", "red", ["red", "red"]) is None
+
+
+def test_an_answer_that_nobody_gave_is_no_target_and_an_option_is_not_empty() -> None:
+    assert most_frequent(["", "", "red", "blue", "red"]) == "red"
+    assert most_frequent(["", " "]) == ""
+    assert options_of_columns(["a", 2, "", None], "here") == ("a", "2")
+    for cells in (["a", "", "b"], ["a", None, "b"], ["a", "", ""]):
+        with pytest.raises(BadInputError, match="2 to 26 texts"):
+            options_of_columns(cells, "here")
 
 
 CHOICES = ["a cat", "a dog", "a cow"]

@@ -246,6 +246,13 @@ def test_columns_are_found_by_their_usual_names_or_mapped() -> None:
     ):
         with pytest.raises(BadInputError, match=expected):
             recognised([*names, "q"], wrong, "a.csv")
+    written = ["Image Path", " QUESTION ", "answer", "Task-Name"]
+    assert recognised(written, None, "a.csv") == {
+        "image": "Image Path",
+        "question": " QUESTION ",
+        "answer": "answer",
+        "task": "Task-Name",
+    }
     alike = ["image", "Image", "question", "answer"]
     with pytest.raises(BadInputError, match="'image' and 'Image' may both be image"):
         recognised(alike, None, "a.csv")

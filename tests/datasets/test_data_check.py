@@ -9,16 +9,19 @@ import numpy
 import pytest
 from PIL import Image
 
-from data_modules.base import PictureOfItem
+from data_modules.base import PictureOfItem, distinct_pictures
+from data_modules.pope import POPE
 from data_modules.vision_flan import ANNOTATION_FILE, IMAGE_FOLDER, VisionFlan
 from experiments.datasets.check_report import LISTED
 from experiments.datasets.overlap import names_in, pictures_in, plain_name
 from experiments.datasets.picture_looks import Looks, looks_of
-from experiments.datasets.set_facts import lengths, unknown_words
+from experiments.datasets.set_check import SetCheck, overlap_with, too_long
+from experiments.datasets.set_facts import counted, facts_of, lengths, records_twice, unknown_words
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.inputs.encoded_text import EncodedText
-from lightning_m2pt.inputs.samples import Sample
+from lightning_m2pt.inputs.picture_layout import RunRows
+from lightning_m2pt.inputs.samples import Question, Sample, Turn
 from lightning_m2pt.main import main
 from lightning_m2pt.testing.small_processor import small_processor
 from tests.datasets.test_near_pictures import brighter, encoded_again, halved, invented
@@ -164,6 +167,7 @@ def test_all_mistakes_are_told_and_nothing_else(capfd: pytest.CaptureFixture, tm
     assert "2 of this kind; expected: an answer" in out
     assert "own_field.png" in out
     assert "bad VisionFlan: 4 mistakes" in out
+    assert "without what is wrong" not in out  # this set leaves nothing out
     assert "ok " not in out
     code, out, _ = check(capfd, *words, "--format", "json")
     assert code == ExitCode.BAD_INPUT
@@ -227,6 +231,51 @@ def test_a_picture_is_the_first_of_equal_ones_and_two_of_one_record_are_two(tmp_
         ("c.png", "a.png", "content"),
         ("half.png", "b.png", "near"),
     ]
+
+
+def test_samples_and_pictures_that_are_shared_are_counted_each_by_itself(tmp_path: Path) -> None:
+    write_pope(tmp_path, {"a.png": encoded(invented(1)), "b.png": b"no picture"})
+    (tmp_path / "own.png").write_bytes(encoded(invented(2)))
+    pictures = [tmp_path / "images" / "a.png", tmp_path / "images" / "a.png", tmp_path / "own.png"]
+    ours = [Sample(str(number), path, path.name, (), (), "here") for number, path in enumerate(pictures)]
+    looks = looks_of(distinct_pictures(ours), with_sketches=True)
+    found = overlap_with(POPE(str(tmp_path), "plain"), ours, looks, SetCheck("ours", "here"))
+    assert (found.pictures, len(found.found), found.samples, found.problem) == (2, 1, 2, "")
+
+
+def test_what_stands_there_twice_says_all_the_same() -> None:
+    picture, other, turns = Path("a.png"), Path("b.png"), (Turn("What?", "That."), Turn("And?", "This."))
+    one = Sample("1", picture, "a", turns, ("t", "u"), "line 1")
+    same = replace(one, id="2", source="line 2")
+    different = [
+        replace(one, id="3", system="Be brief."),
+        replace(one, id="4", turns=turns[:1], tasks=("t",)),
+        replace(one, id="5", further_images=(other,)),
+        replace(one, id="6", image=None),
+    ]
+    assert records_twice([one, same, *different]) == [(same, one)]
+    asked = Question("1", "easy", "What?", "That", picture, "a", "line 1")
+    assert records_twice([asked, replace(asked, id="2", subtask="hard"), replace(asked, id="3", target="x")]) == []
+    assert records_twice([asked, replace(asked, id="2")]) == [(replace(asked, id="2"), asked)]
+    assert counted([one, same, *different]) == {
+        "turns": 11,
+        "tasks": 2,
+        "pictures": 2,
+        "samples without a picture": 1,
+        "samples with several pictures": 1,
+    }
+
+
+def test_questions_leave_room_for_their_answers(tmp_path: Path) -> None:
+    write_pope(tmp_path, {"a.png": encoded(invented(1))})
+    data = POPE(str(tmp_path), "plain", max_new_tokens=7)
+    data.connect(small_processor(8))
+    rows = facts_of(data, RunRows(5), 100).lengths[-1]
+    assert (rows.of, rows.limit) == ("rows in all", 93)
+    longest = rows.spread[-1]
+    assert too_long(data, RunRows(5), longest + 7) == ()
+    (mistake,) = too_long(data, RunRows(5), longest + 6)
+    assert str(longest) in mistake.what
 
 
 def test_a_picture_that_cannot_be_read_is_counted_and_left_out(tmp_path: Path) -> None:

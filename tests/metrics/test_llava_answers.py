@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.peer_formats.formats import export_files
+from lightning_m2pt.metrics.peer_formats.llava_answers import the_row
 from lightning_m2pt.metrics.predictions import PredictionFile
 from tests.support.answers.prediction_files import mme_predictions, pope_predictions, vsr_predictions, written
 
@@ -145,3 +147,10 @@ def test_without_the_questions_it_says_what_it_needs(tmp_path: Path, capsys: pyt
     assert "answers.jsonl:1: text: the value is None" in refused(capsys, path, "--against", against)
     lines(path, [answers[0] | {"question_id": 1.5}])
     assert "answers.jsonl:1: question_id: the value is 1.5" in refused(capsys, path, "--against", against)
+
+
+def test_one_question_of_several_subtasks_is_not_guessed() -> None:
+    first, second, other = ({"id": name, "subtask": subtask} for name, subtask in (("1", "a"), ("2", "a"), ("3", "b")))
+    assert the_row([first, second], "here", "x") is first
+    with pytest.raises(BadInputError, match="questions of several subtasks fit the question id 'x'"):
+        the_row([first, other], "here", "x")

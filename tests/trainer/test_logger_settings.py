@@ -93,6 +93,7 @@ def test_a_run_goes_on_under_the_ids_that_its_folder_keeps(tmp_path: Path) -> No
     assert named(tmp_path) == ["w", "m", "c", "x", None]
     assert "w" not in named(None)  # a run that begins again
     assert named(tmp_path, id="mine")[0] == "mine"
+    assert named(tmp_path, version="mine")[0] is None  # which is the same to Lightning
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
