@@ -20,6 +20,7 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs import from_python
 from experiments.runs.training import prepared_trainer
 from experiments.runs.tuning import fit
+from experiments.trainer.best_adapter import sets_chosen_by
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, read_predictions
@@ -255,3 +256,10 @@ def test_what_is_not_finite_is_never_the_best(mode: str, value: float) -> None:
     )
     best.on_validation_end(trainer, None)
     assert best.chosen(5) == {"step": 0, "steps": 5, "by": "val/loss", "value": None}
+
+
+@pytest.mark.parametrize(("evaluated", "sets"), [("best", ["vsr"]), ("last", [])])
+def test_a_set_chooses_only_what_is_evaluated(evaluated: str, sets: list[str]) -> None:
+    arguments = {"monitor": "score/vsr", "evaluated": evaluated}
+    component = {"class_path": "callbacks.best_adapter.BestAdapter", "init_args": arguments}
+    assert sets_chosen_by({"callbacks": [component]}) == sets
