@@ -1,6 +1,8 @@
 """Attention maps in TensorBoard, and a training that does not notice them."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy
 import pytest
@@ -75,7 +77,12 @@ def test_training_does_not_notice(tmp_path, config, words):
 
 
 def test_maps_of_the_same_samples_are_logged_at_the_chosen_steps(tmp_path):
-    _, run = fitted([*small_words(tmp_path, steps=STEPS), *SPLIT, *ON])
+    """As the page on watching switches them on."""
+    page = Path("docs/watching.md").read_text(encoding="utf-8")
+    (on,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "attention_maps" in block]
+    (tmp_path / "on.yaml").write_text(on)
+    switched_on = ["--config", str(tmp_path / "on.yaml"), "--trainer.callbacks.every_n_steps", "2"]
+    _, run = fitted([*small_words(tmp_path, steps=STEPS), *SPLIT, *switched_on])
     board = EventAccumulator(str(run / "tb"), size_guidance={"images": 0, "scalars": 0})
     board.Reload()
     images = [tag for tag in board.Tags()["images"] if tag.startswith("attention/")]
