@@ -263,3 +263,31 @@ def test_a_set_chooses_only_what_is_evaluated(evaluated: str, sets: list[str]) -
     arguments = {"monitor": "score/vsr", "evaluated": evaluated}
     component = {"class_path": "callbacks.best_adapter.BestAdapter", "init_args": arguments}
     assert sets_chosen_by({"callbacks": [component]}) == sets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [["--model.backbone.activation_checkpointing", "true"], ["--model.backbone.feature_cache", "features"]],
+    ids=["recomputed activations", "cached features"],
+)
+def test_the_best_adapter_is_the_same_however_its_run_is_computed(tmp_path, scripted, settings):
+    words = words_of(tmp_path, best_adapter(monitor="val/loss"), "--model.method.visual_length", "0")
+    plain = fit(parse_experiment(words), folder=tmp_path / "plain")
+    other = fit(parse_experiment([*words, settings[0], settings[1].replace("features", str(tmp_path / "features"))]))
+    assert largest_difference(tensors(plain / "adapter_best"), tensors(other / "adapter_best")) < 1e-6
+    assert not equal(tensors(other / "adapter_best"), tensors(other / "adapter"))
+    assert read_run_record(other)[BEST_ADAPTER] == read_run_record(plain)[BEST_ADAPTER]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_started_over_forgets_the_best_of_before(tmp_path, scripted, monkeypatch):
+    words = words_of(tmp_path, best_adapter(monitor="val/loss"))
+    with monkeypatch.context() as better:
+        better.setitem(LOSSES, 2, 0.5)
+        run = fit(parse_experiment(words), folder=tmp_path / "run")
+    assert read_run_record(run)[BEST_ADAPTER]["step"] == 2
+    fit(parse_experiment(words), folder=run, force=True)
+    assert (read_run_record(run)[BEST_ADAPTER]["step"], read_run_record(run)[BEST_ADAPTER]["value"]) == (BEST_STEP, 1.5)
+    again = fit(parse_experiment(words), folder=tmp_path / "again")
+    assert equal(tensors(run / "adapter_best"), tensors(again / "adapter_best"))
