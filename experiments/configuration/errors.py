@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from experiments.configuration.composition import GROUPS, LISTS, list_of
+from experiments.configuration.composition import COMPONENTS, GROUPS, LISTS, list_of, same_class
 from lightning_m2pt.configuration.allowed_imports import not_allowed
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import BadInputError
@@ -27,6 +27,7 @@ NO_TYPE_OF_SEVERAL = re.compile(
     r"Given value type: <class '\w+'> Given value: (.*?)(?= Given value|$)"
 )
 """A parser's sentence, in one line, about a setting that takes one of several types."""
+CLASS = r"\w+(\.(?!ya?ml$)\w+)*"
 A_COMPONENT = "class_path: package.module.Class with init_args, as in the shipped files"
 
 
@@ -229,13 +230,16 @@ def readable_choice(text: str) -> str:
 def place_of(key: str, trees: Sequence[tuple[str, yaml.Node]], words: list[str]) -> str:
     """Returns where the nearest key that was written stands: ``FILE:LINE: key``, or ``command line: key``.
 
-    Of two that are as near, the later one decided: the command line after the files, and those in order.
+    Of two that are as near, the later one decided: the command line after the files, and those in order. What stands
+    under a component's former class counts no more.
     """
     plain = re.sub(r"\.init_args\b", "", key)
     first, _, rest = plain.partition(".")
     of_every_item = f"{first}.{rest.partition('.')[2]}"  # --benchmarks.batch_size stands for benchmarks.MME.batch_size
     places: list[tuple[int, str]] = []
     of_words: list[tuple[int, str]] = []  # what stands in parts that words name
+    component = next((each for each in COMPONENTS if leads_to(each, plain)), "")
+    named = ""
     for own_key, tree in trees:
         found = dict(keys_with_places(tree, own_key))
         inside = [(name, place) for name, place in found.items() if leads_to(name, plain) and not place.startswith(":")]
@@ -245,18 +249,36 @@ def place_of(key: str, trees: Sequence[tuple[str, yaml.Node]], words: list[str])
             continue
         if list_of(plain) in found:  # a later list takes the place of an earlier one
             places.clear()
+        if component and (class_path := class_in(tree, component)):
+            if named and not same_class(named, class_path):
+                places = [(depth, place) for depth, place in places if depth < component.count(".")]
+            named = class_path
         places += [(name.count("."), f"{place}: {plain}") for name, place in inside]
-    for word in words:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
         flag = word.partition("=")[0].removeprefix("--").replace(f".{ARGUMENTS}", "").removesuffix(f".{CLASS_PATH}")
         if not word.startswith("--") or not plain or flag == "config":
             continue
         if flag.rstrip("+") in (plain, of_every_item):
             return f"command line: {flag.rstrip('+')}"
+        given = word.partition("=")[2] or following
+        if flag == component and named and re.fullmatch(CLASS, given) and not same_class(named, given):
+            places = [(depth, place) for depth, place in places if depth < component.count(".")]
         if leads_to(flag.rstrip("+"), plain):  # a list is replaced as a whole
             places.append((plain.count(".") if flag in LISTS else flag.count("."), f"command line: {plain}"))
     places += of_words
     nearest = max((depth for depth, _ in places), default=0)
     return next((place for depth, place in reversed(places) if depth == nearest), plain or "command line")
+
+
+def class_in(tree: yaml.Node, component: str) -> str:
+    """Returns the class that a file names for a component; empty if it names none."""
+    found: yaml.Node | None = tree
+    for key in [*component.split("."), CLASS_PATH]:
+        if isinstance(found, yaml.ScalarNode) and key == CLASS_PATH:
+            break  # the class alone
+        values = found.value if isinstance(found, yaml.MappingNode) else []
+        found = next((value for name, value in values if name.value == key), None)
+    return str(found.value) if isinstance(found, yaml.ScalarNode) else ""
 
 
 def leads_to(name: str, key: str) -> bool:

@@ -1,5 +1,7 @@
 """Files, then words: what stands where in the end, and which of several items a word is meant for."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments.configuration.cli import parse_experiment
@@ -221,3 +223,21 @@ def test_what_cannot_be_resolved_is_named_by_the_classes_of_lists():
 def test_the_mark_itself_is_said_to_have_no_place():
     with pytest.raises(BadInputError, match=r"a: the text \$\{ cannot stand in a setting"):
         interpolated({"a": r"\${b}", "b": "c"})
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_key_that_a_new_class_lacks_is_missing_where_that_class_is_named(tmp_path: Path, as_text: bool) -> None:
+    other, own = tmp_path / "other.yaml", "data_modules.conversations.Conversations"
+    other.write_text(f"seed_everything: 3\ndata:\n  class_path: {own}\n  init_args: {{file: a.json, batch_size: 4}}\n")
+    if as_text:
+        words = ["--data", own, "--data.file", "a.json", "--data.batch_size", "4"]
+        place = "command line: data.template"
+    else:
+        words, place = ["--config", str(other)], f"{other}:4: data.template"
+    with pytest.raises(BadInputError, match="this key is missing") as caught:
+        parse_experiment([*BASE, *words])
+    assert caught.value.where == place
+    other.write_text("data:\n  class_path: VisionFlan\n  init_args: {batch_size: x}\n")
+    with pytest.raises(BadInputError) as caught:
+        parse_experiment([*BASE, "--config", str(other), "--data", "data_modules.vision_flan.VisionFlan"])
+    assert caught.value.where == f"{other}:3: data.batch_size"
