@@ -11,7 +11,7 @@ from experiments.runs.loading import load_evaluated
 from experiments.runs.prepare import check_experiment
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import ExitCode
-from lightning_m2pt.runs.loading import BEST, evaluated_adapter
+from lightning_m2pt.runs.loading import ADAPTER, BEST, evaluated_adapter
 from lightning_m2pt.storage.run_record import COMPLETED, LAST_VALIDATION, read_run_record
 from lightning_m2pt.system.console import say
 
@@ -24,8 +24,11 @@ def main(arguments: Sequence[str]) -> int:
         check_experiment(experiment)
         require_validation_split(experiment)
     run = fit(experiment, force=own.force, folder=own.run)
-    say(f"adapter: {run / 'adapter'}")
-    if own.validate and COMPLETED in read_run_record(run):
+    is_complete = COMPLETED in read_run_record(run)
+    # A run that is to be evaluated with its best and never had one is refused by what evaluates it.
+    chosen = evaluated_adapter(run) if is_complete and (run / BEST).is_dir() else run / ADAPTER
+    say(f"adapter: {chosen}")
+    if own.validate and is_complete:
         say(json.dumps(validation_of_run(experiment, run)))
     return ExitCode.DONE
 

@@ -120,6 +120,8 @@ def test_what_is_evaluated_is_written_down_everywhere(tmp_path, scripted, capsys
     assert "already answered" in evaluated
     assert main(["report", str(run)]) == ExitCode.DONE
     assert said in " ".join(capsys.readouterr().out.split())
+    assert main(["fit", *words]) == ExitCode.DONE
+    assert f"adapter: {run / 'adapter_best'}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_a_choice_by_an_evaluation_set_is_said_below_its_table(tmp_path, scripted, capsys):

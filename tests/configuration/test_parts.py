@@ -203,7 +203,7 @@ def test_a_wrong_key_or_value_in_a_part_names_the_parts_line(tmp_path):
         f"error: {tmp_path}/d.yaml:3: data.batch_szie: unknown key",
         "  expected: root, template, batch_size, micro_batch_size, questions_per_sample, max_text_length, num_workers, "
         "order_seed, annotation_file, image_folder, validation_file, validation_fraction, skip_empty_answers, "
-        "group_by_length",
+        "group_by_length, index, index_folder",
         "  hint: did you mean batch_size?",
     ]
     path = write(tmp_path, own=base + "trainer: t.yaml\n", t="accelerator: cpu\nmax_steps: x\n")
