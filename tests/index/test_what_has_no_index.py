@@ -50,3 +50,17 @@ def test_pictures_in_a_files_text_are_read_at_every_start(tmp_path: Path) -> Non
         made.check()
         (batch,) = made.train_dataloader()
         assert len({pixels.numpy().tobytes() for pixels in batch.pixel_values}) == 3
+
+
+def test_templates_of_one_name_and_other_words_have_tokens_each(tmp_path: Path) -> None:
+    VisionFlan.write_fake(tmp_path / "set")
+    tokens = []
+    for word in ("yes", "no", "yes"):
+        template = tmp_path / word / "mine.yaml"
+        template.parent.mkdir(exist_ok=True)
+        template.write_text(f'before_question: "{word} "\nbefore_answer: " "\nend_of_answer: "</s>"\n')
+        made = VisionFlan(str(tmp_path / "set"), str(template), 4, order_seed=1, index_folder=str(tmp_path / "index"))
+        made.connect(small_processor(8))
+        made.setup()
+        tokens.append([text.input_ids.tolist() for text in made.train_texts])
+    assert tokens[0] == tokens[2] != tokens[1]
