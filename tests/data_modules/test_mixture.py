@@ -87,10 +87,10 @@ def test_weights_are_shared_out_in_whole_numbers(count: int, weights: list[float
 
 
 def test_samples_keep_their_pictures_and_say_their_set(tmp_path: Path, capsys) -> None:
-    data = mixed(flan(tmp_path / "a", validation_fraction=0.3), own(tmp_path / "b"), weights=[1, 3])
+    data = mixed(flan(tmp_path / "a", validation_fraction=0.4), own(tmp_path / "b"), weights=[1, 3])
     data.check()
     train, validation = data.read_once()
-    alone, held_out = VisionFlan(str(tmp_path / "a"), validation_fraction=0.3, **SETTINGS).read_once()
+    alone, held_out = VisionFlan(str(tmp_path / "a"), validation_fraction=0.4, **SETTINGS).read_once()
     assert [sample.id for sample in train][: len(alone)] == [f"vision_flan/{sample.id}" for sample in alone]
     assert [sample.image for sample in train][: len(alone)] == [sample.image for sample in alone]
     assert [sample.id for sample in validation] == [f"vision_flan/{sample.id}" for sample in held_out]
