@@ -9,10 +9,13 @@ from data_modules.conversations import Conversations
 from lightning_m2pt.inputs.processing import Processor
 from tests.support.small_experiment import fitted, small_words
 
+# Sample answers encode their questions by themselves.
+WITHOUT_ANSWERS = ["--trainer.callbacks+", "callbacks.sample_answers.SampleAnswers", "--trainer.callbacks.samples", "0"]
+
 
 def run_of(folder: Path, name: str, *words: str) -> tuple[str, list[list[str]], bytes]:
     """Tunes three steps; returns the run's name, the losses of every step, and the adapter."""
-    common = ["--data.validation_fraction", "0.4", "--data.group_by_length", "2"]
+    common = ["--data.validation_fraction", "0.4", "--data.group_by_length", "2", *WITHOUT_ANSWERS]
     output = ["--output_root", str(folder / name)]
     _, run = fitted([*small_words(folder, batch_size=4, steps=3), *common, *output, *words])
     rows = list(csv.DictReader((run / "metrics.csv").open()))
