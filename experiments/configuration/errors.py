@@ -254,7 +254,7 @@ def place_of(key: str, trees: Sequence[tuple[str, yaml.Node]], words: list[str])
                 places = [(depth, place) for depth, place in places if depth < component.count(".")]
             named = class_path
         places += [(name.count("."), f"{place}: {plain}") for name, place in inside]
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         flag = word.partition("=")[0].removeprefix("--").replace(f".{ARGUMENTS}", "").removesuffix(f".{CLASS_PATH}")
         if not word.startswith("--") or not plain or flag == "config":
             continue
