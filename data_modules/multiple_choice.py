@@ -81,15 +81,7 @@ class MultipleChoice(BenchmarkDataModule):
         """
         if not self.compares_texts:
             return super().candidates_of(question)
-        for letter, text in zip(letters_of(question.choices), question.choices, strict=True):
-            if choice_letter(text, question.choices) != letter:
-                raise BadInputError(
-                    f"the option {text!r:.40} reads as another one's letter",
-                    where=question.source,
-                    expected="options whose texts are no letters of others",
-                    hint="candidates: letter compares letters",
-                )
-        return question.choices
+        return option_texts(question, "candidates: letter compares letters")
 
     def read(self) -> list[Question]:
         """Returns the split's questions.
@@ -153,3 +145,24 @@ def write_multiple_choice(root: Path, records: Sequence[dict[str, Any]], split: 
     """Writes records as they are read."""
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     write_text(root / f"{split}.jsonl", "".join(lines))
+
+
+def option_texts(question: Question, hint: str) -> tuple[str, ...]:
+    """Returns the texts of a question's options, where each of them is scored as the option that it is.
+
+    Args:
+        question: A multiple-choice question.
+        hint: What to do where one is not.
+
+    Raises:
+        BadInputError: If a text would be scored as another option's letter, or as neither.
+    """
+    for letter, text in zip(letters_of(question.choices), question.choices, strict=True):
+        if choice_letter(text, question.choices) != letter:
+            raise BadInputError(
+                f"the option {text!r:.40} reads as another one's letter",
+                where=question.source,
+                expected="options whose texts are no letters of others",
+                hint=hint,
+            )
+    return question.choices

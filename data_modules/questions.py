@@ -26,7 +26,7 @@ from typing import Literal
 from typing_extensions import override
 
 from data_modules.benchmark import BenchmarkDataModule, TemplateName
-from data_modules.multiple_choice import INSTRUCTION, asked
+from data_modules.multiple_choice import INSTRUCTION, asked, option_texts
 from data_modules.reading.columns import recognised, told
 from data_modules.reading.files import Record, fake_image, write_image, write_text
 from data_modules.reading.options import AnswerForm, option_columns
@@ -40,7 +40,6 @@ from lightning_m2pt.configuration.paths import HUB, FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.mistakes import made_of_each, refuse
 from lightning_m2pt.inputs.samples import Question
-from lightning_m2pt.metrics.choice_letter import choice_letter, letters_of
 from lightning_m2pt.metrics.needs import CAPTION_RULES
 from lightning_m2pt.metrics.open_answers.captions import scorers
 from lightning_m2pt.metrics.open_answers.tolerance import CHARTQA, tolerance_of
@@ -166,15 +165,7 @@ class Questions(BenchmarkDataModule):
     def candidates_of(self, question: Question) -> tuple[str, ...]:
         if self.options == "lettered" or not question.choices:
             return super().candidates_of(question)
-        for letter, text in zip(letters_of(question.choices), question.choices, strict=True):
-            if choice_letter(text, question.choices) != letter:
-                raise BadInputError(
-                    f"the option {text!r:.40} reads as another one's letter",
-                    where=question.source,
-                    expected="options whose texts are no letters of others",
-                    hint="options: lettered compares letters",
-                )
-        return question.choices
+        return option_texts(question, "options: lettered compares letters")
 
     def read(self) -> list[Question]:
         """Returns the file's questions, in its order.

@@ -53,6 +53,11 @@ def json_records(path: Path) -> Iterator[Record | BadInputError]:
         assert isinstance(records, list)
         yield from objects(records, path)
         return
+    yield from line_rows(path, text)
+
+
+def line_rows(path: Path, text: str) -> Iterator[Record | BadInputError]:
+    """Yields (``FILE:LINE``, object) of JSON lines, or the mistake in a line's place; empty lines are passed over."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.reading.captioned_folder import captioned_rows, picture_files
-from data_modules.reading.files import Record, checked_object, objects, read_text
+from data_modules.reading.files import Record, line_rows, objects, read_text
 from data_modules.reading.parquet_rows import parquet_files, parquet_rows
 from data_modules.reading.sources import PARQUET, TAR, TEXT_ENDINGS, Source, readable_in
 from data_modules.reading.tables import table_rows
@@ -134,15 +134,3 @@ def are_lines(text: str, path: Path) -> bool:
         return isinstance(parse_json(first, path), dict)
     except BadInputError:
         return first.rstrip().endswith("}")
-
-
-def line_rows(path: Path, text: str) -> Iterator[Record | BadInputError]:
-    """Yields (``FILE:LINE``, object) of JSON lines, or the mistake in a line's place; empty lines are passed over."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            yield where, checked_object(parse_json(line, path, number), where)
-        except BadInputError as error:
-            yield error
