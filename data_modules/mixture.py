@@ -18,7 +18,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from data_modules.base import DataModule
+from data_modules.base import DataModule, image_key
 from data_modules.index.identity import code_digest
 from data_modules.index.indexed_set import IndexedSet
 from data_modules.instruction import InstructionDataModule, TemplateName
@@ -166,8 +166,10 @@ class Mixture(InstructionDataModule):
         A set that has an index of its own is taken from there.
 
         Raises:
-            BadInputError: If an annotation is wrong, or a set has no training sample.
+            BadInputError: If an annotation is wrong, a set has no training sample, or one set validates on what another
+                trains on; the last while the validation samples are taken, which has to be after the others.
         """
+        trained: set[int] = set()
         training: list[Iterator[Sample]] = []
         validation: list[Iterator[Sample]] = []
         notes: list[str] = []
@@ -175,8 +177,8 @@ class Mixture(InstructionDataModule):
             table = each.found_or_read().table
             if not table.training and not are_collecting():
                 raise BadInputError("the set has no training sample", where=f"data.sets: {name}", expected="some")
-            training.append(named(table.part(validation=False), name))
-            validation.append(named(table.part(validation=True), name))
+            training.append(remembered(named(table.part(validation=False), name), trained))
+            validation.append(not_among(named(table.part(validation=True), name), trained))
             notes += [f"{name}: {note}" for note in each.notes]
         self.notes = tuple(notes)
         return chain.from_iterable(training), chain.from_iterable(validation)
@@ -217,6 +219,36 @@ def named(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
     """Yields a set's samples with its name in front of their ids and tasks."""
     for sample in samples:
         yield replace(sample, id=f"{name}/{sample.id}", tasks=tuple(f"{name}{SET_MARK}{task}" for task in sample.tasks))
+
+
+def marks_of(sample: Sample) -> list[int]:
+    """Returns a number for every question of a sample, its pictures and its answer: the same one for the same."""
+    pictures = image_key(sample)
+    return [hash((pictures, turn.question, turn.answer)) for turn in sample.turns]
+
+
+def remembered(samples: Iterable[Sample], marks: set[int]) -> Iterator[Sample]:
+    """Yields samples, and puts their marks among others."""
+    for sample in samples:
+        marks.update(marks_of(sample))
+        yield sample
+
+
+def not_among(samples: Iterable[Sample], marks: set[int]) -> Iterator[Sample]:
+    """Yields samples, none of which has a mark that is among others.
+
+    Raises:
+        BadInputError: If one has: its loss would be that of a record that was learned.
+    """
+    for sample in samples:
+        if not marks.isdisjoint(marks_of(sample)):
+            raise BadInputError(
+                f"{sample.id} is validated on, and another set trains on it",
+                where=sample.source,
+                expected="records that all sets have in the same part",
+                hint="take it out of one of the sets, or give both the same validation_fraction",
+            )
+        yield sample
 
 
 def samples_of_sets(ids: Sequence[str], training: int, names: Sequence[str]) -> tuple[int, ...]:

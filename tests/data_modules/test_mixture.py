@@ -214,6 +214,19 @@ def test_a_set_that_would_never_come_is_refused(tmp_path: Path) -> None:
         data.read_once()
 
 
+@pytest.mark.parametrize("fraction", [0.4, 0.0])
+def test_no_set_validates_on_what_another_trains_on(tmp_path: Path, fraction: float) -> None:
+    first = flan(tmp_path / "a", validation_fraction=0.4)
+    annotations, pictures = first.root / first.annotation_file, first.root / first.image_folder
+    options: dict[str, Any] = {"image_root": str(pictures), "name": "again", "validation_fraction": fraction}
+    data = mixed(first, Conversations(str(annotations), **SETTINGS, **options))
+    if fraction:
+        assert len(data.items()) == 32
+        return
+    with pytest.raises(BadInputError, match="is validated on, and another set trains on it"):
+        data.items()
+
+
 def test_settings_that_would_not_count_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="the set own has another num_workers"):
         mixed(own(tmp_path / "b", num_workers=2))
