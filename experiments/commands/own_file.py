@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.configuration.cli import Experiment, parse_experiment
 from lightning_m2pt.configuration.paths import HUB
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.score import named_rule
 
 CONVERSATIONS, QUESTIONS = "data_modules.conversations.Conversations", "data_modules.questions.Questions"
 
@@ -34,6 +35,8 @@ def experiment_of_words(
         return parse_experiment([*files, *settings])
     if not file.startswith(HUB) and not Path(file).exists():
         raise BadInputError("the file does not exist", where=file, expected="a file, a folder, or hub:OWNER/NAME")
+    if rule is not None:
+        named_rule(rule, "command line: --rule")
     shipped = parse_experiment(files)
     kind = CONVERSATIONS if rule is None else QUESTIONS
     words = ["--data", kind, "--data.file", file]

@@ -191,6 +191,11 @@ def unknown_key(parts: list[str], class_path: str) -> Complaint:
     from experiments.configuration.schema import accepted_names  # reads signatures, and needs torch for it
 
     *groups, leaf = ".".join(parts).replace(".init_args", "").split(".")
+    component = next((each for each in COMPONENTS if ".".join(groups).startswith(f"{each}.")), None)
+    if component is not None:
+        outer, accepted = groups[component.count(".") + 1], accepted_names(component, class_path)
+        if outer not in accepted:  # what the key stands in is what does not exist
+            return unknown_key_among(component.split("."), outer, accepted)
     return unknown_key_among(groups, leaf, accepted_names(".".join(groups), class_path))
 
 

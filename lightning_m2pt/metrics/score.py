@@ -120,8 +120,12 @@ def score(header: Mapping[str, Any], predictions: Predictions, rule: str) -> Sco
     )
 
 
-def named_rule(name: str) -> Rule:
+def named_rule(name: str, where: str = "rule") -> Rule:
     """Returns a rule by name.
+
+    Args:
+        name: Its name.
+        where: Where it was named, for the error.
 
     Raises:
         BadInputError: If there is none of that name.
@@ -130,7 +134,7 @@ def named_rule(name: str) -> Rule:
         near = difflib.get_close_matches(name, RULES, n=1)
         raise BadInputError(
             f"unknown scoring rule {name!r:.40}",
-            where="rule",
+            where=where,
             expected=" or ".join(RULES),
             hint=f"did you mean {near[0]}?" if near else "`m2pt score --help` says what each rule does",
         )

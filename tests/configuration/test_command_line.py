@@ -38,6 +38,7 @@ def assert_three_lines(code: int, lines: list[str], *named: str) -> None:
     ("words", "named"),
     [
         (["--model.method.visual_lenght", "3"], ["model.method.visual_lenght", "did you mean visual_length?"]),
+        (["--model.method.visual_lenght.first", "3"], ["model.method.visual_lenght: ", "did you mean visual_length?"]),
         (["--trainer.max_stepz", "3"], ["trainer.max_stepz", "did you mean max_steps?"]),
         (["--model.method.visual_length", "ten"], ["model.method.visual_length", "'ten'", "int"]),
         (["--model.method.visual_length=-4"], ["model.method.visual_length", "-4 is negative"]),

@@ -137,6 +137,7 @@ def test_a_file_is_shown_as_the_model_reads_it(capfd: pytest.CaptureFixture, tmp
         (("a.json", "b.json"), ("'b.json' is a second file",)),
         (("--rule", "exact", "--set", "mme"), ("--rule", "FILE")),
         (("--template", "plain", "--set", "mme"), ("--template", "FILE")),
+        (("README.md", "--rule", "exakt"), ("command line: --rule", "'exakt'", "did you mean exact?")),
     ],
     ids=str,
 )
