@@ -65,7 +65,7 @@ class Conversations(InstructionDataModule):
         split: Which of several splits in a folder is read.
         validation_file: A file of the same form to validate on.
         validation_fraction: Share of the pictures to validate on when there is no ``validation_file``.
-        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        micro_batch_size: At most so many samples per forward and device; None takes a device's whole share of a step.
         questions_per_sample: How many records of one picture become one conversation; 1 as published.
         max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
         num_workers: Processes that read pictures.

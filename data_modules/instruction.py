@@ -37,6 +37,7 @@ from lightning_m2pt.tuning.sample_order import (
     SampleLoader,
     Shares,
     checked_micro_batch_size,
+    largest_even_part,
     samples_of_epoch,
     samples_of_steps,
 )
@@ -49,7 +50,7 @@ class InstructionDataModule(DataModule):
         root: Folder of the data set.
         template: Name of the conversation template.
         batch_size: Samples of one whole optimizer step, over all devices and micro-batches.
-        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        micro_batch_size: At most so many samples per forward and device; None takes a device's whole share of a step.
         questions_per_sample: How many records of one picture become one conversation; 1 as published.
         max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
         num_workers: Processes that read pictures.
@@ -307,7 +308,7 @@ class InstructionDataModule(DataModule):
         """Returns one rank's order of the training samples.
 
         Raises:
-            BadInputError: If the optimizer step cannot be split evenly.
+            BadInputError: If the devices cannot share an optimizer step evenly.
         """
         self.setup("fit")
         decides = (self.epoch_size, self.seed(), self.batch_size, self.micro_batch_size)
@@ -317,7 +318,7 @@ class InstructionDataModule(DataModule):
         """Returns how many micro-batches a device accumulates for one optimizer step.
 
         Raises:
-            BadInputError: If the optimizer step cannot be split evenly.
+            BadInputError: If the devices cannot share an optimizer step evenly.
         """
         size = samples_of_epoch(self.epoch_size)
         micro = checked_micro_batch_size(self.batch_size, self.micro_batch_size, world_size, size)
@@ -331,7 +332,7 @@ class InstructionDataModule(DataModule):
             run_rows: What a picture's rows are in the language model.
 
         Raises:
-            BadInputError: If the optimizer step cannot be split evenly, or a picture's size cannot be read.
+            BadInputError: If the devices cannot share an optimizer step evenly, or a picture's size cannot be read.
         """
         sampler = self.sampler(0, world_size)
         steps = samples_of_steps(self.seed(), 0, self.epoch_size, self.batch_size, self.length_groups)
@@ -374,7 +375,7 @@ class InstructionDataModule(DataModule):
         """Returns this rank's training loader.
 
         Raises:
-            BadInputError: If the optimizer step cannot be split evenly.
+            BadInputError: If the devices cannot share an optimizer step evenly.
         """
         self.setup("fit")
         rank = self.trainer.global_rank if self.trainer is not None else 0
@@ -395,5 +396,5 @@ class InstructionDataModule(DataModule):
         if not validation:
             return []
         dataset = SampleDataset(validation, self.validation_texts, self.processor)
-        batch_size = self.micro_batch_size or self.batch_size
+        batch_size = largest_even_part(self.batch_size, self.micro_batch_size)
         return [SampleLoader(dataset, batch_size, self.collator, num_workers=self.num_workers)]

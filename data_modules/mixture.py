@@ -59,7 +59,7 @@ class Mixture(InstructionDataModule):
         weights: Share of every set in an epoch, as numbers of any size; an epoch has as many samples as all sets.
         sizes: How many samples of every set an epoch takes; more than a set has take some of them again.
         names: What the sets are called where losses are logged; None takes the names that they have.
-        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        micro_batch_size: At most so many samples per forward and device; None takes a device's whole share of a step.
         max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
         num_workers: Processes that read pictures.
         order_seed: Decides the order of the samples; None takes the run's seed.

@@ -39,7 +39,7 @@ class VisionFlanWithoutTasks(VisionFlan):
         template: Name of the conversation template.
         batch_size: Samples of one whole optimizer step, over all devices and micro-batches.
         held_out_tasks: Names of the tasks that are not tuned on.
-        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        micro_batch_size: At most so many samples per forward and device; None takes a device's whole share of a step.
         questions_per_sample: How many records of one picture become one conversation; 1 as published.
         max_text_length: Limit on a sample's tokens, its picture counted as one. Nothing is ever cut off.
         num_workers: Processes that read pictures.

@@ -11,6 +11,7 @@ from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.memory_estimate import USABLE_SHARE, MemoryEstimate, MicroBatchSize, device_memory
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta
 from lightning_m2pt.tuning.module_memory import estimate_of
+from lightning_m2pt.tuning.sample_order import largest_even_part
 
 GIGABYTE = 10**9
 
@@ -50,7 +51,7 @@ def can_recompute(model: TuningModule) -> bool:
 
 def upper_bound(data: InstructionDataModule) -> MicroBatchSize:
     """Returns the largest micro-batch that the settings allow on one device, without reading any data."""
-    samples = data.micro_batch_size or data.batch_size
+    samples = largest_even_part(data.batch_size, data.micro_batch_size)
     rows = data.max_text_length - 1
     return MicroBatchSize(samples, rows, samples * rows)
 

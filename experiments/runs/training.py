@@ -40,6 +40,7 @@ from experiments.trainer.surface import configured_processes, split_decides
 from experiments.trainer.whole_steps import check_limits, limit_validation
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
+from lightning_m2pt.system.console import say
 from lightning_m2pt.system.launch import check_launch, check_node, check_variables
 from lightning_m2pt.tuning.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 
@@ -100,8 +101,17 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     refuse_other_precision(configured.get("precision"), trainer.precision)
     run_the_same_layers_on_all_ranks(experiment, trainer.strategy)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
+    say_smaller_micro_batches(data, trainer)
     limit_validation(configured, data, trainer)
     return trainer
+
+
+def say_smaller_micro_batches(data: InstructionDataModule, trainer: Trainer) -> None:
+    """Says how large micro-batches are, where no even part of a device's share is as large as they might be."""
+    share = data.batch_size // trainer.world_size
+    samples = share // trainer.accumulate_grad_batches
+    if samples < min(data.micro_batch_size or share, share):
+        say(f"note: micro-batches of {samples}: {data.micro_batch_size} do not part a device's {share} samples evenly")
 
 
 def check_split(experiment: Experiment, processes: int) -> None:

@@ -8,6 +8,7 @@ from data_modules.instruction import InstructionDataModule
 from experiments.trainer.components import early_stoppings, goes_by
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.tuning.sample_order import largest_even_part
 
 
 def limit_epochs(trainer: dict[str, Any], data: InstructionDataModule) -> None:
@@ -82,8 +83,9 @@ def limit_validation(settings: dict[str, Any], data: InstructionDataModule, trai
         trainer.val_check_interval = interval * trainer.accumulate_grad_batches
     if limit is not None:
         batches = counted("limit_val_batches", limit, whole_batches(data)) if limit else 0
-        # A batch of validation has as many samples as a micro-batch has.
-        trainer.limit_val_batches = batches * (data.batch_size // (data.micro_batch_size or data.batch_size))
+        # A batch of validation has as many samples as a micro-batch has on one device.
+        samples = largest_even_part(data.batch_size, data.micro_batch_size)
+        trainer.limit_val_batches = batches * (data.batch_size // samples)
 
 
 def whole_batches(data: InstructionDataModule) -> int:

@@ -146,12 +146,12 @@ def checked_micro_batch_size(batch_size: int, micro_batch_size: int | None, worl
 
     Args:
         batch_size: Samples of one optimizer step over all devices.
-        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        micro_batch_size: At most so many samples per forward and device; None takes a device's whole share of the step.
         world_size: Number of devices.
         size: Number of samples in the training set.
 
     Raises:
-        BadInputError: If no even split exists, or the set has fewer samples than one step.
+        BadInputError: If the devices cannot share a step evenly, or the set has fewer samples than one.
     """
     if batch_size < 1 or (micro_batch_size is not None and micro_batch_size < 1):
         raise BadInputError("a batch size is not positive", where="data.batch_size", expected="at least 1")
@@ -166,17 +166,20 @@ def checked_micro_batch_size(batch_size: int, micro_batch_size: int | None, worl
         raise BadInputError(
             f"{batch_size} samples a step cannot be shared evenly by {world_size} devices",
             where="data.batch_size",
-            expected=f"one of {counts} devices, or another batch_size",
+            expected=f"one of {counts} devices, or a multiple of {world_size}",
         )
-    share = batch_size // world_size
-    if micro_batch_size is not None and share % micro_batch_size:
-        sizes = [count for count in range(1, share + 1) if share % count == 0]
-        raise BadInputError(
-            f"a device's {share} samples a step cannot be split into micro-batches of {micro_batch_size}",
-            where="data.micro_batch_size",
-            expected=f"one of {sizes}",
-        )
-    return micro_batch_size or share
+    return largest_even_part(batch_size // world_size, micro_batch_size)
+
+
+def largest_even_part(samples: int, at_most: int | None) -> int:
+    """Returns the largest number that divides samples into even parts and is no larger than the bound.
+
+    Args:
+        samples: How many are divided.
+        at_most: The bound; None takes all of them.
+    """
+    largest = samples if at_most is None else min(at_most, samples)
+    return next(part for part in range(largest, 0, -1) if samples % part == 0)
 
 
 class OrderedSampler(Sampler[int]):
@@ -186,14 +189,14 @@ class OrderedSampler(Sampler[int]):
         size: Number of samples in the training set; of a mixture what an epoch takes of its parts.
         seed: Decides the order, together with the epoch.
         batch_size: Samples of one optimizer step over all devices.
-        micro_batch_size: Samples per forward and device; None takes a device's whole share of the step.
+        micro_batch_size: At most so many samples per forward and device; None takes a device's whole share of the step.
         rank: Number of this device.
         world_size: Number of devices.
         groups: Which samples are sorted by length together; None leaves the order alone.
         epochs: How many steps of an epoch are taken, and whether always the same ones; None takes all of them.
 
     Raises:
-        BadInputError: If a step cannot be split evenly.
+        BadInputError: If the devices cannot share a step evenly.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ CASES: dict[str, Case] = {
     **wrong(BACKBONE, "lightning_m2pt.methods.m2pt.M2PT", "lightning_m2pt.backbones.base.Backbone", "os.system"),
     # The data.
     **wrong("data.batch_size", "0", "-1", "1.5", "17", "null", "many", "1e9"),
-    **wrong("data.micro_batch_size", "3", "0", "-2", "16"),
+    **wrong("data.micro_batch_size", "0", "-2", "1.5"),
     **wrong("data.questions_per_sample", "0", "-1"),
     **wrong("data.max_text_length", "0", "5"),
     **wrong("data.num_workers", "-1", "two"),

@@ -108,9 +108,8 @@ def test_every_split_of_a_step_trains_on_the_same_samples(data: st.DataObject) -
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((10, 0, 8, 3), r"one of \[1, 2, 4, 8\]"),
-        ((10, 0, 8, 8, 0, 2), r"one of \[1, 2, 4\]"),
-        ((10, 0, 8, None, 0, 3), r"one of \[1, 2, 4, 8\] devices"),
+        ((10, 0, 8, None, 0, 3), r"one of \[1, 2, 4, 8\] devices, or a multiple of 3"),
+        ((10, 0, 8, 2, 0, 16), r"one of \[1, 2, 4, 8\] devices, or a multiple of 16"),
         ((7, 0, 8), "at most 7"),
         ((7, 0, 0), "at least 1"),
     ],
@@ -118,6 +117,19 @@ def test_every_split_of_a_step_trains_on_the_same_samples(data: st.DataObject) -
 def test_impossible_splits_name_the_possible_ones(arguments: tuple, expected: str) -> None:
     with pytest.raises(BadInputError, match=expected):
         OrderedSampler(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("micro_batch_size", "devices", "taken"),
+    [(16, 1, 16), (16, 2, 16), (16, 4, 8), (16, 8, 4), (16, 32, 1), (12, 1, 8), (5, 4, 4), (3, 8, 2), (99, 2, 16)],
+)
+def test_micro_batches_are_the_largest_even_part_within_the_bound(
+    micro_batch_size: int, devices: int, taken: int
+) -> None:
+    sampler = OrderedSampler(96, 0, 32, micro_batch_size, 0, devices)
+    assert sampler.micro_batch_size == taken
+    assert sampler.micro_batches_per_step * taken * devices == 32
+    assert steps(96, 32, micro_batch_size, devices) == steps(96, 32, None, 1)
 
 
 @pytest.fixture(params=[0, 2], ids=["drawn", "grouped by length"])
