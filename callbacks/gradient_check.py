@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -7,6 +8,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError, DivergedError
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.parallel.whole_tensors import whole_gradients
+from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from lightning_m2pt.visible_text import counted
 
 SHOWN = 5
@@ -41,12 +45,8 @@ class GradientCheck(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         if trainer.scaler is not None:
             return  # float16: the scaler skips such steps itself
-        gradients = [
-            parameter.grad
-            for parameter in pl_module.parameters()
-            if parameter.requires_grad and parameter.grad is not None
-        ]
-        norm = nn.utils.get_total_norm(gradients)
+        gradients = whole_gradients(trainer, pl_module)
+        norm = nn.utils.get_total_norm(gradients.values())
         pl_module.log("train/gradient_norm", norm)
         bad = bool(self._suspects) or not bool(torch.isfinite(norm))
         if trainer.strategy.reduce_boolean_decision(bad, all=False):
@@ -55,7 +55,12 @@ class GradientCheck(Callback):
         if not self._complete:
             self._complete = True
             method = pl_module.method
-            offenders = without_gradient(method.parts(), method.dead_rows(), method.may_start_without_gradient())
+            offenders = without_gradient(
+                shapes_as_built(method),
+                by_names_in_method(gradients, pl_module),
+                method.dead_rows(),
+                method.may_start_without_gradient(),
+            )
             if offenders:
                 raise no_gradient(offenders)
 
@@ -70,34 +75,49 @@ def diverged(step: int, norm: float, sample_ids: list[str]) -> DivergedError:
     )
 
 
+def shapes_as_built(method: Method) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each trained tensor, of which a parameter may hold a part."""
+    return method.built_shapes or {name: tuple(each.shape) for name, each in method.named_tensors().items()}
+
+
+def by_names_in_method(gradients: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
+    """Returns gradients by the names that a method gives its tensors."""
+    in_module = {id(parameter): name for name, parameter in trained_parameters(module).items()}
+    names = {name: in_module[id(parameter)] for name, parameter in module.method.named_tensors().items()}
+    return {name: gradients[given] for name, given in names.items() if given in gradients}
+
+
 def without_gradient(
-    parts: dict[str, list[tuple[str, nn.Parameter]]],
+    shapes: Mapping[str, tuple[int, ...]],
+    gradients: Mapping[str, Tensor],
     dead_rows: dict[str, list[int]],
     may_start_without: AbstractSet[str] = frozenset(),
 ) -> list[str]:
     """Returns the trained tensors, or their rows, that have no gradient and are not excused.
 
     Args:
-        parts: The method's tensors.
+        shapes: Of the trained tensors, by name.
+        gradients: By the same names; what has none is left out.
         dead_rows: Rows that can never have a gradient, by tensor name.
         may_start_without: Names of tensors whose gradient may be zero as long as there is one.
     """
     offenders = []
-    for name, parameter in (named for tensors in parts.values() for named in tensors):
+    for name, shape in shapes.items():
+        gradient = gradients.get(name)
         if name in may_start_without:
-            if parameter.grad is None:
+            if gradient is None:
                 offenders.append(name)
             continue
         dead = set(dead_rows.get(name, []))
-        if parameter.ndim < 2:
-            if not dead and (parameter.grad is None or not parameter.grad.any()):
+        if len(shape) < 2:
+            if not dead and (gradient is None or not gradient.any()):
                 offenders.append(name)
             continue
-        rows = parameter.shape[-2]
+        rows = shape[-2]
         alive = torch.zeros(rows, dtype=torch.bool)
-        if parameter.grad is not None:
+        if gradient is not None:
             # (..., rows, D) to (rows,): a row counts as alive if any of its numbers moves.
-            alive = parameter.grad.ne(0).any(dim=-1).reshape(-1, rows).any(dim=0).cpu()
+            alive = gradient.ne(0).any(dim=-1).reshape(-1, rows).any(dim=0).cpu()
         lacking = [row for row in torch.nonzero(~alive).flatten().tolist() if row not in dead]
         if len(lacking) == rows:
             offenders.append(name)

@@ -1,8 +1,11 @@
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
+
+from lightning_m2pt.parallel.whole_tensors import whole_gradients, whole_tensors
+from lightning_m2pt.tuning.trained_parameters import trained_parameters
 
 
 class PromptStatistics(Callback):
@@ -19,15 +22,16 @@ class PromptStatistics(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         if (trainer.global_step + 1) % self.every_n_steps:
             return
+        values, gradients = whole_tensors(trainer, pl_module), whole_gradients(trainer, pl_module)
+        in_module = {id(parameter): name for name, parameter in trained_parameters(pl_module).items()}
         for part, tensors in pl_module.method.parts().items():
-            parameters = [parameter for _, parameter in tensors]
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            pl_module.log(f"train/row_norm/{part}", mean_row_norm(parameters))
-            if gradients:
-                pl_module.log(f"train/gradient_row_norm/{part}", mean_row_norm(gradients))
+            names = [in_module[id(parameter)] for _, parameter in tensors]
+            pl_module.log(f"train/row_norm/{part}", mean_row_norm([values[name] for name in names]))
+            if of_part := [gradients[name] for name in names if name in gradients]:
+                pl_module.log(f"train/gradient_row_norm/{part}", mean_row_norm(of_part))
 
 
-def mean_row_norm(tensors: list[nn.Parameter] | list[Tensor]) -> float:
+def mean_row_norm(tensors: list[Tensor]) -> float:
     """Returns the mean Euclidean length of all rows (last dimension) of all tensors."""
     norms = [tensor.detach().float().norm(dim=-1) for tensor in tensors]
     return float(sum(norm.sum() for norm in norms)) / sum(norm.numel() for norm in norms)

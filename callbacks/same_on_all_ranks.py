@@ -9,9 +9,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.parallel.whole_tensors import whole_gradients, whole_tensors
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.tuning.step_boundary import StepBoundary
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from lightning_m2pt.visible_text import counted
 
 
@@ -35,18 +35,13 @@ class SameOnAllRanks(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.begin(trainer)
         if trainer.world_size > 1:
-            require_same(trainer, "trained tensors", trained_parameters(pl_module))
+            require_same(trainer, "trained tensors", whole_tensors(trainer, pl_module))
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.world_size == 1 or self._gradients_are_proven:
             return
-        gradients = {
-            name: parameter.grad
-            for name, parameter in trained_parameters(pl_module).items()
-            if parameter.grad is not None
-        }
-        require_same(trainer, "gradients", gradients)
+        require_same(trainer, "gradients", whole_gradients(trainer, pl_module))
         self._gradients_are_proven = True
 
     @override
@@ -55,12 +50,12 @@ class SameOnAllRanks(Callback):
     ) -> None:
         if not self._steps.is_reached(trainer) or trainer.world_size == 1 or trainer.global_step % self.every_n_steps:
             return
-        require_same(trainer, "trained tensors", trained_parameters(pl_module))
+        require_same(trainer, "trained tensors", whole_tensors(trainer, pl_module))
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
-            require_same(trainer, "trained tensors", trained_parameters(pl_module))
+            require_same(trainer, "trained tensors", whole_tensors(trainer, pl_module))
 
 
 def require_same(trainer: Trainer, what: str, tensors: Mapping[str, Tensor]) -> None:

@@ -39,6 +39,7 @@ class ToyMethod(nn.Module):
     """Two prompt rows, of which the first adds to the loss only if asked to."""
 
     name = "toy"
+    built_shapes: dict[str, tuple[int, ...]] | None = None
 
     def __init__(self, dead: dict[str, list[int]]) -> None:
         super().__init__()
@@ -47,6 +48,9 @@ class ToyMethod(nn.Module):
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         return {"visual_prompts": [("prompts", self.prompts)]}
+
+    def named_tensors(self) -> dict[str, nn.Parameter]:
+        return {"prompts": self.prompts}
 
     def dead_rows(self) -> dict[str, list[int]]:
         return self.dead
@@ -110,25 +114,19 @@ def test_a_row_without_gradient_is_named_unless_it_is_declared_dead() -> None:
 
 
 def test_a_tensor_without_gradient_is_named_once() -> None:
-    matrix, vector, stack = (
-        nn.Parameter(torch.ones(2, 3)),
-        nn.Parameter(torch.ones(3)),
-        nn.Parameter(torch.ones(2, 3, 4)),
-    )
-    stack.grad = torch.zeros(2, 3, 4)
-    stack.grad[1, 2, 0] = 1
-    parts = {"part": [("matrix", matrix), ("vector", vector), ("stack", stack)]}
-    assert without_gradient(parts, {}) == ["matrix", "vector", "stack row 0", "stack row 1"]
-    assert without_gradient(parts, {"matrix": [0, 1], "vector": [0], "stack": [0, 1]}) == []
+    shapes = {"matrix": (2, 3), "vector": (3,), "stack": (2, 3, 4)}
+    stack = torch.zeros(2, 3, 4)
+    stack[1, 2, 0] = 1
+    assert without_gradient(shapes, {"stack": stack}, {}) == ["matrix", "vector", "stack row 0", "stack row 1"]
+    assert without_gradient(shapes, {"stack": stack}, {"matrix": [0, 1], "vector": [0], "stack": [0, 1]}) == []
 
 
 def test_what_may_start_without_gradient_must_be_reached_but_may_be_zero() -> None:
-    some_rows, all_zero, not_reached = (nn.Parameter(torch.ones(3, 2)) for _ in range(3))
-    some_rows.grad, all_zero.grad = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), torch.zeros(3, 2)
-    parts = {"part": [("some_rows", some_rows), ("all_zero", all_zero), ("not_reached", not_reached)]}
-    assert without_gradient(parts, {}, {"some_rows", "all_zero", "not_reached"}) == ["not_reached"]
-    assert without_gradient(parts, {}, {"not_reached"})[-2:] == ["all_zero", "not_reached"]
-    assert without_gradient(parts, {}, set())[:2] == ["some_rows row 0", "some_rows row 2"]
+    shapes = dict.fromkeys(["some_rows", "all_zero", "not_reached"], (3, 2))
+    gradients = {"some_rows": torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), "all_zero": torch.zeros(3, 2)}
+    assert without_gradient(shapes, gradients, {}, {"some_rows", "all_zero", "not_reached"}) == ["not_reached"]
+    assert without_gradient(shapes, gradients, {}, {"not_reached"})[-2:] == ["all_zero", "not_reached"]
+    assert without_gradient(shapes, gradients, {}, set())[:2] == ["some_rows row 0", "some_rows row 2"]
 
 
 @pytest.mark.parametrize("excused", [set(), {"prompts"}], ids=["not declared", "declared"])
