@@ -14,16 +14,16 @@ from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailu
 from lightning_m2pt.storage.checkpoint import step_folder
 from lightning_m2pt.storage.checkpoint_content import bad_checkpoint
 from lightning_m2pt.system.stop_signals import StopSignals
+from lightning_m2pt.tuning.boundary_state import RNG_KEY, completed_state, noted_state
 from lightning_m2pt.tuning.loop_counters import (
     close_finished_loop,
     open_finished_loop,
     recount_micro_batches,
     repeat_what_follows_the_step,
 )
-from lightning_m2pt.tuning.rng import restore_rng, rng_state
+from lightning_m2pt.tuning.rng import restore_rng
 from lightning_m2pt.tuning.step_boundary import StepBoundary
 
-RNG_KEY = "rng_of_each_rank"
 STATE_ALREADY_LOST = (DivergedError, EnvironmentFailure)
 """After these nothing is written: the next step would diverge again, or there is no room to write to."""
 
@@ -33,10 +33,11 @@ log = logging.getLogger(__name__)
 class StepCheckpoint(Checkpoint):
     """Saves every n optimizer steps, at the end, on an exception, and when a signal asks the process to stop.
 
-    After each optimizer step the state is noted down: counters, loader position and random generators by value,
-    tensors by reference. Tensors change in the optimizer only, so until the next update begins the note is the exact
-    state at the boundary, whatever happened since, and an interrupted run resumes bit for bit: also with another split
-    of the step into micro-batches and devices, and with the validation that follows the step.
+    After each optimizer step counters, loader position and random generators are noted down. Tensors change in the
+    optimizer only, so until the next update begins the note and they are the exact state at the boundary, whatever
+    happened since; they are read, and gathered where ranks share them out, when a checkpoint is due. An interrupted run
+    resumes bit for bit: also with another split of the step into micro-batches and devices, and with the validation
+    that follows the step.
 
     On SIGINT, SIGTERM, SIGUSR1 (SLURM's warning) and SIGHUP (a connection that is gone) the current step is finished
     and saved, and the process ends with 128 plus the signal's number. A second signal ends it at once.
@@ -175,7 +176,8 @@ class StepCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if self._noted is None or self._saved_step == self._steps.step or not self._is_logged(trainer):
             return
-        checkpoint = self._noted | {RNG_KEY: gather_states(self._noted[RNG_KEY], trainer.world_size)}
+        checkpoint = completed_state(trainer, self._noted)
+        checkpoint[RNG_KEY] = gather_states(self._noted[RNG_KEY], trainer.world_size)
         trainer.strategy.save_checkpoint(checkpoint, step_folder(self.checkpoints_dir, self._steps.step))
         self._saved_step = self._steps.step
         trainer.strategy.barrier("StepCheckpoint")
@@ -184,18 +186,6 @@ class StepCheckpoint(Checkpoint):
         # What a checkpoint counts as done is in the loggers, too. Lightning counts a step here once it has logged the
         # step's metrics and made its validation.
         return self._may_validate_again or trainer.fit_loop.epoch_loop._batches_that_stepped == self._steps.step
-
-
-def noted_state(trainer: Trainer) -> dict[str, Any]:
-    """Returns what ``trainer.save_checkpoint`` would write in ``on_train_batch_end``, with this rank's generators."""
-    state: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-    state[RNG_KEY] = rng_state()
-    # No validation is under way at a boundary. How many batches the last one had is forgotten by a run that is resumed,
-    # so it would tell a resumed run's checkpoints from an uninterrupted one's.
-    for counts in state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].values():
-        if isinstance(counts, dict):
-            counts.update(dict.fromkeys(counts, 0))
-    return state
 
 
 def gather_states(state: dict[str, Any], world_size: int) -> list[dict[str, Any]]:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from callbacks.step_checkpoint import RNG_KEY, StepCheckpoint
+from callbacks.step_checkpoint import StepCheckpoint
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
+from lightning_m2pt.tuning.boundary_state import RNG_KEY
 from lightning_m2pt.tuning.sample_order import OrderedSampler, ResumableLoader
 
 SAMPLES, BATCH_SIZE, WIDTH = 22, 4, 5
@@ -279,3 +281,47 @@ def test_checkpoints_stand_at_the_interval_and_at_the_end(tmp_path: Path) -> Non
 def test_an_interval_of_zero_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="every_n_steps"):
         StepCheckpoint(tmp_path, 0)
+
+
+def test_tensors_are_read_only_when_a_checkpoint_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    strategy = SingleDeviceStrategy
+    for name in ("lightning_module_state_dict", "optimizer_state"):
+        original = getattr(strategy, name)
+
+        def counting(self: Any, *arguments: Any, original: Any = original) -> Any:
+            reads.append(self.lightning_module.trainer.global_step)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(strategy, name, counting)
+    train(tmp_path, micro_batches=2, steps=10)
+    assert sorted(set(reads)) == [INTERVAL, 2 * INTERVAL, 3 * INTERVAL, 10]
+    assert len(reads) == 2 * 4
+
+
+class Drifting(Callback):
+    """Keeps a state and a learning rate that move on as soon as the next step begins."""
+
+    begun = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"begun": self.begun}
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.begun += 1
+
+    def on_after_backward(self, trainer: Trainer, *_: Any) -> None:
+        trainer.optimizers[0].param_groups[0]["lr"] = 0.7
+        if self.begun == 6:
+            torch.rand(3)
+            raise OSError("the sixth step")
+
+
+def test_what_moves_on_within_a_step_is_saved_as_it_was_before(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="sixth"):
+        train(tmp_path, extra=Drifting())
+    state = final_state(tmp_path)
+    assert state["global_step"] == 5
+    assert state["callbacks"]["Drifting"] == {"begun": 5}
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.1 / 6)
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] == 5

@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors.torch import load_file, save_file
 
-from callbacks.step_checkpoint import RNG_KEY, StepCheckpoint
+from callbacks.step_checkpoint import StepCheckpoint
 from lightning_m2pt.storage.checkpoint import latest_checkpoint
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
+from lightning_m2pt.tuning.boundary_state import RNG_KEY
 from lightning_m2pt.tuning.sample_order import OrderedSampler, ResumableLoader
 from tests.callbacks.test_step_checkpoint import (
     BATCH_SIZE,
