@@ -12,11 +12,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from lightning_m2pt.commands.verbs import VERBS, module_of, needs_checkout, parser_of
+from lightning_m2pt.commands.verbs import SHARED_OUT, STARTS_COMMANDS, VERBS, module_of, needs_checkout, parser_of
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
 from lightning_m2pt.system.checkout import version_text
 from lightning_m2pt.system.collector import without_collector
-from lightning_m2pt.system.launch import check_ranks
+from lightning_m2pt.system.launch import check_alone, check_first, check_ranks, check_variables
 from lightning_m2pt.system.stop_signals import ended_by_signals
 from lightning_m2pt.system.worker_death import worker_death
 
@@ -96,8 +96,10 @@ def refuse_other_systems(platform: str) -> None:
 def run_verb(verb: str, arguments: list[str]) -> int:
     """Checks a verb's words, then imports its module and runs it.
 
+    Of several processes that a launcher started, all do what can be shared out; anything else is done by the first.
+
     Raises:
-        BadInputError: If there is no such verb, a launcher's variable is no number, or the verb needs a checkout and
+        BadInputError: If there is no such verb, a launcher's variables are wrong, or the verb needs a checkout and
             there is none.
     """
     if verb not in VERBS:
@@ -112,6 +114,12 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         )
     check_ranks(os.environ)
     parser_of(verb).check(arguments)  # --help ends here; torch is not imported for a mistyped flag either
+    if verb in SHARED_OUT:
+        check_variables(os.environ)
+    elif verb in STARTS_COMMANDS:
+        check_alone(verb, os.environ)
+    elif not check_first(verb, os.environ):
+        return ExitCode.DONE
     with without_collector():
         module = module_of(verb, VERBS[verb][0])
     quieten_libraries()  # again: Lightning sets its loggers' levels when it is imported

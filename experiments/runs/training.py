@@ -31,12 +31,12 @@ from callbacks.task_loss import TaskLosses
 from callbacks.time_limit import TimeLimit
 from data_modules.instruction import InstructionDataModule
 from experiments.configuration.cli import Experiment
-from experiments.trainer.accelerators import check_accelerator
+from experiments.trainer.accelerators import check_accelerator, check_devices
 from experiments.trainer.best_adapter import refuse_unmeasured_scores
 from experiments.trainer.components import acting_components, refuse_cluster
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.interval import with_interval
-from experiments.trainer.surface import configured_processes, split_decides
+from experiments.trainer.surface import configured_devices, configured_processes, split_decides
 from experiments.trainer.whole_steps import check_limits, limit_validation
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
@@ -80,8 +80,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
         BadInputError: If a Trainer setting, the launcher or the split of a step is wrong.
     """
     data, configured = tuning_data(experiment), with_interval(experiment.config)
-    check_variables(os.environ)
-    check_accelerator(configured.get("accelerator"))
+    check_machine(experiment)
     refuse_unproven_strategy(configured_names(configured.get("strategy")))
     check_limits(configured, data)
     chosen, chosen_loggers = experiment.trainer_config, loggers_that_purge(experiment.loggers, resumed_step)
@@ -112,6 +111,24 @@ def say_smaller_micro_batches(data: InstructionDataModule, trainer: Trainer) -> 
     samples = share // trainer.accumulate_grad_batches
     if samples < min(data.micro_batch_size or share, share):
         say(f"note: micro-batches of {samples}: {data.micro_batch_size} do not part a device's {share} samples evenly")
+
+
+def check_machine(experiment: Experiment) -> None:
+    """Looks for the accelerator, the devices and the processes of the configuration, before anything is read.
+
+    Raises:
+        BadInputError: If there are not as many devices, or a launcher started another number of processes.
+        EnvironmentFailure: If the accelerator is not here.
+    """
+    trainer = experiment.config["trainer"]
+    check_accelerator(trainer.get("accelerator"), os.environ)
+    devices, nodes = configured_devices(trainer), trainer.get("num_nodes") or 1
+    check_devices(trainer.get("accelerator"), devices, os.environ)
+    check_node(nodes, os.environ)
+    if devices is None:  # a Trainer counts them
+        check_variables(os.environ)
+    else:
+        check_processes(experiment, len(devices) if isinstance(devices, list) else devices, nodes)
 
 
 def check_split(experiment: Experiment, processes: int) -> None:
@@ -268,7 +285,7 @@ def answering_trainer(experiment: Experiment, callbacks: list[Callback], setting
     Raises:
         EnvironmentFailure: If the accelerator is not here.
     """
-    check_accelerator(experiment.config["trainer"].get("accelerator"))
+    check_accelerator(experiment.config["trainer"].get("accelerator"), os.environ)
     return Trainer(
         accelerator=experiment.trainer_config.get("accelerator", "auto"),
         devices=1,

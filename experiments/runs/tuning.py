@@ -26,7 +26,7 @@ from experiments.runs.model_card import model_card
 from experiments.runs.opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
-from experiments.runs.training import checkpoints_folder, prepared_trainer, tuning_data
+from experiments.runs.training import check_machine, checkpoints_folder, prepared_trainer, tuning_data
 from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
@@ -81,6 +81,7 @@ def check_tuning_settings(experiment: Experiment) -> None:
     trainer = experiment.config["trainer"]
     refuse_endless(trainer)
     refuse_unproven_strategy(configured_names(trainer.get("strategy")))
+    check_machine(experiment)
 
 
 def check_tuning(experiment: Experiment) -> None:

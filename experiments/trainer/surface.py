@@ -372,9 +372,17 @@ def drops_out(value: Any) -> bool:
 
 def configured_processes(trainer: dict[str, Any]) -> int:
     """Returns how many processes the settings name; 1 where they leave it open."""
-    devices, nodes = trainer.get("devices"), trainer.get("num_nodes") or 1
+    listed = configured_devices(trainer)
+    count = len(listed) if isinstance(listed, list) else listed or 1
+    return count * (trainer.get("num_nodes") or 1)
+
+
+def configured_devices(trainer: dict[str, Any]) -> int | list[str] | None:
+    """Returns how many devices of a node the settings name, or which ones; None where they leave it open."""
+    devices = trainer.get("devices")
     if isinstance(devices, str) and devices not in ("auto", "-1"):
-        listed = [part for part in devices.split(",") if part.strip()]
+        listed = [part.strip() for part in devices.split(",") if part.strip()]
         devices = listed if len(listed) > 1 or devices.endswith(",") else int(devices)
-    count = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) else 1
-    return max(count, 1) * nodes
+    if isinstance(devices, list):
+        return [str(device) for device in devices]
+    return devices if isinstance(devices, int) and devices > 0 else None

@@ -88,6 +88,12 @@ VERBS = {
     "doctor": ("lightning_m2pt.commands.doctor", "say what this machine has and what does not fit together"),
 }
 
+SHARED_OUT = ("train", "fit", "validate", "test", "predict", "evaluate")
+"""Verbs that several processes do together; of any other, started in several, the first does all."""
+
+STARTS_COMMANDS = ("sweep", "chaos")
+"""Verbs that start others: those would find the variables of a launcher that did not start them."""
+
 CHECKOUT = "experiments."
 """Beginning of the modules that are in a checkout and not in this package."""
 

@@ -14,7 +14,7 @@ from rich.segment import Segment
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.launch import is_first_process
+from lightning_m2pt.system.ranks import is_first_process
 from lightning_m2pt.visible_text import visible
 
 WIDTH_WITHOUT_TERMINAL = 120

@@ -3,14 +3,8 @@
 import pytest
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.launch import (
-    NUMBERS,
-    RANK_VARIABLES,
-    check_launch,
-    check_node,
-    check_variables,
-    is_first_process,
-)
+from lightning_m2pt.system.launch import NUMBERS, check_alone, check_first, check_launch, check_node, check_variables
+from lightning_m2pt.system.ranks import OTHER_LAUNCHERS, RANK_VARIABLES, is_first_process, started_processes
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
 FABRIC = {"LT_CLI_USED": "1", "LT_DEVICES": "2", "LT_NUM_NODES": "2", "LT_STRATEGY": "ddp"}
@@ -69,7 +63,10 @@ def test_another_strategy_than_fabric_was_told_is_refused() -> None:
         check_launch(2, 2, FABRIC, {"strategy": "auto"})
 
 
-SRUN = SLURM | {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "123456"}
+SRUN = SLURM | {
+    **{"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "123456"},
+    **{"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"},
+}
 BY_HAND = {"NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "12345"}
 
 
@@ -88,7 +85,22 @@ def test_a_variable_that_is_no_number_is_named_in_three_lines(name: str, text: s
     assert len(str(caught.value).splitlines()) == 3
 
 
-@pytest.mark.parametrize("environment", [{}, SRUN, BY_HAND, SLURM | {"SLURM_JOB_NAME": "interactive"}], ids=str)
+JOB_SCRIPT = {name: value for name, value in SRUN.items() if not name.startswith("SLURM_STEP")} | {"SLURM_PROCID": "0"}
+"""As SLURM 22.05 gives them to what a job's script starts without srun."""
+
+MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        *({}, SRUN, BY_HAND, SLURM | {"SLURM_JOB_NAME": "interactive"}, JOB_SCRIPT | {"SLURM_NTASKS": "1"}),
+        SRUN | MPI,  # srun --mpi sets them, too
+        SRUN | {"SLURM_JOB_NAME": "bash"} | BY_HAND,
+        {"ACCELERATE_USE_FSDP": "false"},
+    ],
+    ids=str,
+)
 def test_variables_of_a_whole_launch_pass(environment: dict[str, str]) -> None:
     check_variables(environment)
 
@@ -100,6 +112,13 @@ def test_variables_of_a_whole_launch_pass(environment: dict[str, str]) -> None:
         ({"SLURM_NTASKS": "1"}, "SLURM_PROCID is not set"),
         ({name: value for name, value in SRUN.items() if name != "SLURM_NTASKS_PER_NODE"}, "ntasks-per-node"),
         (SRUN | {"SLURM_JOB_ID": "12.batch"}, "SLURM_JOB_ID"),
+        (JOB_SCRIPT, "this is its script"),
+        (SRUN | {"SLURM_JOB_NAME": "interactive"}, "srun --job-name"),
+        (SRUN | {"SLURM_JOB_NAME": "bash"}, "SLURM_JOB_NAME"),
+        (MPI, "Open MPI"),
+        ({"PMI_SIZE": "3", "PMI_RANK": "0"}, "started 3 processes"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "ACCELERATE_USE_FSDP"),
+        (TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0", "ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
         ({"MASTER_PORT": "70000"}, "no port"),
         (TORCHRUN, "RANK is not set"),
     ],
@@ -129,4 +148,76 @@ def test_the_number_of_another_process_is_refused_where_there_is_one(name: str) 
     check_launch(1, 1, {name: "0"})
     with pytest.raises(BadInputError, match=name):
         check_launch(1, 1, {name: "1"})
-    check_launch(2, 1, {name: "1"})
+
+
+def test_the_launcher_that_numbers_the_processes_is_asked_and_no_other() -> None:
+    """Nodes of torchrun need not be counted as the tasks in which it was started."""
+    in_task = SRUN | TORCHRUN | {"LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    assert is_first_process(in_task | {"RANK": "0", "SLURM_PROCID": "1"})
+    assert not is_first_process(in_task | {"RANK": "1", "SLURM_PROCID": "0"})
+    assert is_first_process(SRUN | {"SLURM_PROCID": "0", "LOCAL_RANK": "1"})
+    check_launch(1, 1, in_task | {"RANK": "0", "WORLD_SIZE": "1", "SLURM_PROCID": "1", "NODE_RANK": "1"})
+
+
+LOCAL = {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "12345"}
+"""As Lightning starts its second process."""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        *(
+            LOCAL,
+            LOCAL | {"RANK": "1"},
+            {},
+            {"SLURM_JOB_NAME": "bash", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "1"},
+        ),
+        {"ACCELERATE_MIXED_PRECISION": "no"},
+    ],
+    ids=str,
+)
+def test_processes_that_lightning_numbers_itself_pass(environment: dict[str, str]) -> None:
+    check_launch(2, 1, environment, {"precision": "32-true"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        (LOCAL | {"WORLD_SIZE": "4"}, "WORLD_SIZE"),
+        (LOCAL | {"LOCAL_RANK": "2"}, "of 2"),
+        (LOCAL | {"RANK": "0"}, "Lightning as 1"),
+        ({"SLURM_PROCID": "1"}, "SLURM_PROCID"),
+        (LOCAL | {"LOCAL_RANK": "0", "SLURM_PROCID": "1"}, "SLURM_PROCID"),
+        ({"LOCAL_RANK": "0"}, "MASTER_PORT"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1"}, "LOCAL_RANK is not"),
+        (SRUN | {"SLURM_JOB_NAME": "bash", "NODE_RANK": "0"}, "srun started 4"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "accelerate launch was told bf16"),
+    ],
+    ids=str,
+)
+def test_processes_that_would_wait_or_train_alone_are_refused(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(BadInputError, match=named) as caught:
+        check_launch(2, 1, environment, {"precision": "32-true"})
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_what_needs_one_process_is_done_by_the_first() -> None:
+    assert check_first("report", {})
+    assert check_first("report", JOB_SCRIPT)  # a job's script is one process
+    for several in (TORCHRUN | {"LOCAL_RANK": "0"}, SRUN, LOCAL, MPI, SRUN | {"SLURM_JOB_NAME": "interactive"}):
+        number = next(name for name in ("LOCAL_RANK", "SLURM_PROCID", *OTHER_LAUNCHERS) if name in several)
+        number = "RANK" if "TORCHELASTIC_RUN_ID" in several else number
+        assert not check_first("report", several | {number: "1"})
+        assert check_first("report", several | {number: "0"})
+    with pytest.raises(BadInputError, match="RANK"):
+        check_first("report", {"RANK": "1"})  # left over: it would say nothing
+
+
+@pytest.mark.parametrize("environment", [TORCHRUN, SRUN, LOCAL, MPI], ids=str)
+def test_what_starts_commands_of_its_own_is_one_process(environment: dict[str, str]) -> None:
+    assert started_processes(environment)[1] > 1
+    for number in ("0", "1"):
+        with pytest.raises(BadInputError, match="m2pt sweep"):
+            check_alone("sweep", environment | {"RANK": number})
+    check_alone("sweep", JOB_SCRIPT)
+    check_alone("sweep", {})
