@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.report.gpu_tables import gpu_lines
 from benchmarks.report.machine import made_with_line
 from benchmarks.report.markdown import table, with_block
 from benchmarks.report.other_speeds import NOT_MEASURED as NOT_YET
@@ -24,9 +25,6 @@ PAGE = Path("docs/speed.md")
 CHART = Path("docs/figures/speed.png")
 TRAINING, GPU, RUNG_CHANGES = "training_speed", "gpu", "rungs"
 """Names of the marked places of the page; the first two are the stems of the stored files too."""
-NOT_MEASURED = (
-    "Not measured: no GPU was at hand. `python -m benchmarks.training.gpu` writes this table where there is one."
-)
 SHORT_PROMPTS = {PUBLISHED: 1.8, CHARITABLE: 1.25}
 LONG_PROMPTS = {CHARITABLE: 1.4}
 LONG = 100
@@ -124,32 +122,6 @@ def rung_lines(content: Content) -> list[str]:
             changes = (change(first[key], second[key]) for key in ("median_seconds", "saved_bytes", "flops"))
             rows.append([name, after, *changes])
     return [*table(["", "step", "seconds", "MB held", "FLOP"], rows), ""]
-
-
-def gpu_lines(content: Content) -> list[str]:
-    """Returns the GPU's table, or that there is none."""
-    if not content:
-        return [NOT_MEASURED, ""]
-    rows = []
-    for cell in content["cells"]:
-        for peer, row in cell["peers"].items():
-            place = [str(cell["batch"]), cell["lengths"], f"{PERCENT * cell['padding_share']:.0f}%"]
-            if row.get("out_of_memory"):
-                rows.append([peer, *place, "out of memory", "", ""])
-                continue
-            speed, peak = row["samples_per_second"], row["peak_bytes"]
-            share = f"{PERCENT * speed / cell['floor']:.0f}%"
-            rows.append([peer, *place, f"{speed:.1f}", share, "" if peak is None else f"{peak / GIGA:.1f}"])
-    header = ["", "batch", "lengths", "padding", "samples/s", "of the floor", "peak GB"]
-    rate = f"Floor: {content['matmul_flops_per_second'] / 1e12:.0f} TFLOP/s of one bf16 matrix product."
-    answered = content["evaluation"]
-    naive, shared = (answered["questions_per_second"][way] for way in ("naive", "shared prefix"))
-    evaluation = (
-        f"Evaluation, {answered['asked']['of_picture']} questions a picture: {shared:.1f} questions/s, "
-        f"{shared / naive:.1f} times a loop of single questions; {answered['answers_unlike']} of "
-        f"{answered['questions']} answers differ."
-    )
-    return [*table(header, rows), "", f"{rate} {evaluation} {made_with_line(content['made_with'])}", ""]
 
 
 def page_of(page: str, folder: Path = RESULTS) -> str:

@@ -3,12 +3,14 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.training.sizes import TrainingSize
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.quantised import QuantisedLinear, Quantization, packed_tensors, quantise_layers
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 
 IMAGE_MARK_ID = 3
@@ -46,7 +48,16 @@ def write_configs(size: TrainingSize, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(llama))
 
 
-def random_backbone(size: TrainingSize, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> OpenClipLlama:
+def random_backbone(
+    size: TrainingSize,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    *,
+    recomputes: bool = False,
+    compile_backend: Literal["inductor", "aot_eager"] | None = None,
+    quantization: Quantization | None = None,
+) -> OpenClipLlama:
     """Builds a frozen backbone on a device from random weights.
 
     Args:
@@ -54,13 +65,18 @@ def random_backbone(size: TrainingSize, device: str = "cpu", dtype: str = "float
         device: Where the weights are drawn; nothing passes through the host's memory.
         dtype: Type of the frozen weights.
         seed: Of the weights.
+        recomputes: Whether activations are computed again in the backward pass.
+        compile_backend: What every layer is compiled with; None compiles nothing.
+        quantization: How the weights of the decoder's layers are packed, from those drawn.
     """
     import open_clip
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with tempfile.TemporaryDirectory() as name:
         write_configs(size, Path(name))
-        backbone = OpenClipLlama(f"{name}/open_clip_config.json", "none", name, "none", "none", dtype)
+        backbone = OpenClipLlama(
+            f"{name}/open_clip_config.json", "none", name, "none", "none", dtype, recomputes, compile_backend
+        )
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     torch.manual_seed(seed)
     with torch.device(device):
@@ -74,8 +90,23 @@ def random_backbone(size: TrainingSize, device: str = "cpu", dtype: str = "float
         for parameter in backbone.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=NOISE)
     backbone.requires_grad_(False)
+    if quantization is not None:
+        pack(backbone, quantization)
     backbone.finish()
     return backbone
+
+
+def pack(backbone: OpenClipLlama, quantization: Quantization) -> None:
+    """Packs the weights of a built decoder's layers where they lie; from files they are packed while they are read."""
+    backbone.quantise_decoder(quantization)
+    model = backbone.language_model
+    plain = {name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}
+    quantise_layers(model, model.model.layers, quantization)
+    for name, layer in model.named_modules():
+        if isinstance(layer, QuantisedLinear):
+            state = packed_tensors("weight", plain.pop(name).weight.detach(), quantization)
+            layer.load_state_dict(state, strict=True, assign=True)
+    model.requires_grad_(False)
 
 
 def batch_of(

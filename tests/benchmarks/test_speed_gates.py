@@ -9,9 +9,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.answering.gpu import QuestionSet
 from benchmarks.report import speed as speed_report
-from benchmarks.training import gpu, own_step
+from benchmarks.training import own_step
 from benchmarks.training import speed as training_speed
 from benchmarks.training.flop_formula import ideal_step, published_step, visible_pairs
 from benchmarks.training.inputs import batch_of
@@ -147,30 +146,6 @@ def test_every_sample_begins_alike_and_ends_supervised() -> None:
     assert (batch.input_ids[:, 9] == IMAGE_TOKEN_ID).all()
     assert (batch.labels != IGNORED_LABEL).sum(dim=1).tolist() == [6, 2]
     assert batch.step_supervised_tokens == 8
-
-
-def test_the_gpu_script_runs_and_its_peers_agree() -> None:
-    content = gpu.measure(GATE, (2,), "cpu", 1, 32, QuestionSet(pictures=3, of_picture=4, tokens=6))
-    assert content["matmul_flops_per_second"] > 0
-    assert [cell["lengths"] for cell in content["cells"]] == ["fixed", "mixed"]
-    for cell in content["cells"]:
-        same = [cell["peers"][name] for name in (PUBLISHED, CHARITABLE, *RUNGS)]
-        assert all(row["loss"] == pytest.approx(same[0]["loss"], rel=1e-2) for row in same)
-        assert all(row["samples_per_second"] > 0 for row in cell["peers"].values())
-        assert cell["floor"] > 0
-    assert content["cells"][0]["padding_share"] == 0 < content["cells"][1]["padding_share"] < 1
-    assert content["evaluation"]["questions"] == 12
-    assert content["evaluation"]["answers_unlike"] <= 1  # bfloat16: near ties
-    lines = speed_report.gpu_lines(content)
-    assert sum(line.startswith(f"| {PUBLISHED}") for line in lines) == 2
-
-
-def test_mixed_lengths_cost_what_equal_lengths_cost_where_they_are_equal() -> None:
-    expected = ideal_step(GATE, trained_head=True)
-    assert gpu.ideal_flops(GATE, gpu.fixed_lengths(GATE)) == pytest.approx(expected)
-    short, long = (replace(GATE, text_tokens=tokens, batch=2) for tokens in (30, 40))
-    mean = sum(ideal_step(size, trained_head=True) for size in (short, long)) / 2
-    assert gpu.ideal_flops(GATE, [(30, 6), (40, 6)]) == pytest.approx(mean)
 
 
 def test_the_page_shows_what_is_stored() -> None:

@@ -1,6 +1,6 @@
 """Questions a second at the size of a GPU run: a loop of single questions, and shared prefixes.
 
-Like POPE: ten distinct questions about every picture, answers of one word and an end token. Both decode greedily; the
+Like POPE: some distinct questions about every picture, answers of one word and an end token. Both decode greedily; the
 loop encodes the picture for every question.
 """
 
@@ -36,7 +36,7 @@ class QuestionSet:
     """
 
     pictures: int = 16
-    of_picture: int = 10
+    of_picture: int = 6
     tokens: int = 25
     new_tokens: int = 2
 
