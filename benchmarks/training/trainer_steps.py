@@ -1,8 +1,8 @@
 """Steps of the project's own module under Lightning's Trainer: by strategy, type of the weights and compiler.
 
 M2PT as the paper has it (the head frozen, clipping, AdamW, a schedule), from random weights drawn on the device.
-Loggers and callbacks are left out; `benchmarks/training/overhead.py` measures them. Where kept activations do not fit, the
-cell is measured again with recomputed ones, and says so.
+Loggers and callbacks are left out; `benchmarks/training/overhead.py` measures them. Where kept activations do not fit,
+the cell is measured again with recomputed ones, and says so.
 """
 
 import gc

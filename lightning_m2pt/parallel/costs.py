@@ -1,0 +1,160 @@
+"""What a device holds and what it sends in an optimizer step, by arithmetic, for each way to use several devices.
+
+Collectives are counted as rings send them: of B bytes over N devices, an all-gather makes each device send B (N-1)/N,
+a reduce-scatter as much, an all-reduce twice that. FSDP2 gathers a unit's weights before its forward pass, gives them
+back after it, and gathers them once more before its backward pass, in which activations are recomputed without a third
+time. Frozen weights have no gradient, so nothing of them is reduced. All of that happens for every micro-batch; the
+gradients of the trained tensors are exchanged once a step.
+
+Source of the ring's counts: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in
+MPICH", 2005.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, TypeAlias
+
+Engine: TypeAlias = Literal["ddp", "fsdp2", "zero2", "zero3"]
+
+FLOAT32 = 4
+"""Trained tensors, their gradients and AdamW's moments are float32."""
+UNITS_IN_FLIGHT = 3
+"""Whole units beside a device's share: the one that computes, the next one, and the buffer it is gathered into."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Frozen tensors that are gathered together, such as a decoder layer.
+
+    Attributes:
+        size: Bytes of the whole.
+        has_backward: Whether a gradient goes through it. None goes through an embedding, nor through a tower in which
+            nothing is trained.
+    """
+
+    size: int
+    has_backward: bool = True
+
+
+@dataclass(frozen=True)
+class Model:
+    """A frozen base in units, and what is trained.
+
+    Attributes:
+        units: In the order in which a forward pass runs them. What no pass runs is no unit and belongs to ``kept``.
+        kept: Bytes of the base that every device holds whatever the engine.
+        trained: Trained numbers.
+    """
+
+    units: tuple[Unit, ...]
+    kept: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Devices:
+    """How many devices share what.
+
+    Attributes:
+        engine: Who exchanges what.
+        number: All devices.
+        sharing: Devices that hold one base together, under ``fsdp2`` and ``zero3``: all, or a node's (HSDP).
+    """
+
+    engine: Engine
+    number: int
+    sharing: int = 1
+
+    def __post_init__(self) -> None:
+        if self.number < 1 or self.sharing < 1 or self.number % self.sharing:
+            raise ValueError(f"{self.number} devices are no whole number of groups of {self.sharing}")
+        if self.sharing > 1 and self.engine in ("ddp", "zero2"):
+            raise ValueError(f"under {self.engine} every device holds the whole base")
+
+
+def all_sharing(engine: Engine, number: int) -> Devices:
+    """Returns devices that all hold one base together where the engine shares it out, and each its own elsewhere."""
+    return Devices(engine, number, number if engine in ("fsdp2", "zero3") else 1)
+
+
+@dataclass(frozen=True)
+class HeldBytes:
+    """Bytes on one device, activations not among them.
+
+    Attributes:
+        base: Its share of the frozen base.
+        in_flight: Units that are whole for the moment.
+        trained: Trained tensors, their gradients and AdamW's moments.
+    """
+
+    base: int
+    in_flight: int
+    trained: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return self.base + self.in_flight + self.trained
+
+
+@dataclass(frozen=True)
+class SentBytes:
+    """Bytes that one device sends in an optimizer step.
+
+    Attributes:
+        gathers: For units of the base, and what is trained where that is shared out too.
+        reductions: For gradients, and to hand on the tensors that were updated in pieces.
+    """
+
+    gathers: int
+    reductions: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return self.gathers + self.reductions
+
+
+def ring_share(devices: int) -> Fraction:
+    """Returns what part of a tensor each device sends in a ring's all-gather: (N-1)/N."""
+    return Fraction(devices - 1, devices)
+
+
+def held_bytes(model: Model, devices: Devices) -> HeldBytes:
+    """Returns what one device holds.
+
+    DeepSpeed keeps a float32 copy of each trained tensor beside AdamW's moments and shares these three out; stage 3
+    also the tensors and their gradients.
+
+    Args:
+        model: Base and trained numbers.
+        devices: How many, and what they share.
+    """
+    sizes = [unit.size for unit in model.units]
+    in_flight = sum(sorted(sizes)[-2:]) + max(sizes, default=0) if devices.sharing > 1 else 0
+    tensors, state = 2 * FLOAT32 * model.trained, 2 * FLOAT32 * model.trained
+    if devices.engine in ("zero2", "zero3"):
+        state = -(-3 * FLOAT32 * model.trained // devices.number)
+    if devices.engine == "zero3":
+        tensors = -(-tensors // devices.sharing)
+    return HeldBytes(model.kept + -(-sum(sizes) // devices.sharing), in_flight, tensors + state)
+
+
+def sent_bytes(model: Model, devices: Devices, micro_batches: int = 1) -> SentBytes:
+    """Returns what one device sends in an optimizer step.
+
+    Args:
+        model: Base and trained numbers.
+        devices: How many, and what they share.
+        micro_batches: Passes of one device in a step; each gathers the base anew.
+    """
+    share, ring = ring_share(devices.sharing), ring_share(devices.number)
+    passes = sum(unit.size * (2 if unit.has_backward else 1) for unit in model.units)
+    gradients = FLOAT32 * model.trained
+    if devices.engine == "zero3":
+        # Trained tensors lie in pieces as the base does, and every micro-batch's gradients are reduced into them.
+        return SentBytes(int(micro_batches * share * (passes + 2 * gradients)), int(micro_batches * share * gradients))
+    reductions = 2 * ring * gradients
+    if devices.engine == "zero2":
+        reductions += ring * gradients  # each device updates its part and hands it on
+    return SentBytes(int(micro_batches * share * passes), int(reductions))
