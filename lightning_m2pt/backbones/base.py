@@ -6,7 +6,7 @@ connector and head. The empty attachment is the untouched model.
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -137,6 +137,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def load(self) -> None:
         """Builds the modules and loads the weights. Calling it again does nothing."""
+
+    def load_in_shares(self, share_out: Callable[[], None]) -> None:
+        """Loads where a strategy shares the frozen weights out among processes.
+
+        This default reads all of them in every process first. Backbones that build their modules without memory
+        override it: each process then reads its share alone.
+
+        Args:
+            share_out: Shares out what ``sharding_units`` names, with numbers in it or without; called once.
+        """
+        self.load()
+        share_out()
 
     @abstractmethod
     def build_on_meta(self) -> None:

@@ -10,7 +10,8 @@ from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_co
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.proven_forms import check_language_config
 from lightning_m2pt.backbones.quantised import Quantization, quantise_layers
-from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, read_tensors, shapes_of, stored_in_folder
+from lightning_m2pt.backbones.unfilled import Unfilled
+from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, shapes_of, stored_in_folder
 from lightning_m2pt.errors import BadInputError
 
 KEY = "model.backbone.language_model"
@@ -116,23 +117,27 @@ def load_language_model(folder: Path, dtype: torch.dtype, quantization: Quantiza
         BadInputError: If tensors are not exactly the model's, not finite, or a tied head has weights of its own, or a
             table of the model stands nowhere.
     """
+    return unfilled_language_model(folder, dtype, quantization).fill()
+
+
+def unfilled_language_model(folder: Path, dtype: torch.dtype, quantization: Quantization | None = None) -> Unfilled:
+    """Builds what ``load_language_model`` reads, without memory.
+
+    Raises:
+        BadInputError: If stored tensors are not exactly the model's.
+    """
     model = model_on_meta(folder, dtype)
     stored = stored_language_model(folder, model)
-    packs = quantise_layers(model, model.model.layers, quantization) if quantization else None
-    tensors = read_tensors(stored, stored, dtype, packs)
-    if model.config.tie_word_embeddings:
-        if HEAD in tensors and not torch.equal(tensors[HEAD], tensors[EMBEDDING]):
-            raise BadInputError(
-                f"{HEAD} is not {EMBEDDING}, which tie_word_embeddings says it is",
-                where=str(folder),
-                expected="one of the two, or tie_word_embeddings: false",
-            )
-        tensors[HEAD] = tensors[EMBEDDING]
-    model.load_state_dict(tensors, strict=True, assign=True)
-    model.tie_weights()
-    give_tables(model.model)
-    refuse_without_numbers(model, folder)
-    return model.eval()
+    if quantization:
+        quantise_layers(model, model.model.layers, quantization)
+    twin = (HEAD, EMBEDDING) if model.config.tie_word_embeddings else None
+    names = {name: name for name in stored}
+
+    def give_all_tables() -> None:
+        model.tie_weights()
+        give_tables(model.model)
+
+    return Unfilled(model, stored, names, dtype, folder, twin, give_all_tables)
 
 
 def give_tables(decoder: Any) -> None:  # noqa: ANN401
@@ -141,18 +146,3 @@ def give_tables(decoder: Any) -> None:  # noqa: ANN401
     scale = getattr(decoder.embed_tokens, "scalar_embed_scale", None)
     if scale is not None:  # Gemma multiplies its embeddings
         decoder.embed_tokens.embed_scale = torch.tensor(scale)
-
-
-def refuse_without_numbers(model: Any, folder: Path) -> None:  # noqa: ANN401
-    """Refuses a model with tables that are still without memory.
-
-    Raises:
-        BadInputError: Naming them.
-    """
-    left = [name for name, tensor in model.named_buffers() if tensor.is_meta]
-    if left:
-        raise BadInputError(
-            f"{', '.join(left)} has no numbers: neither a file nor the configuration gives them",
-            where=str(folder),
-            expected="a model whose tables follow from its configuration",
-        )

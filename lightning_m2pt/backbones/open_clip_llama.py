@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.base_files import BaseFiles
-from lightning_m2pt.backbones.causal_decoding import CausalDecoding
 from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
 from lightning_m2pt.backbones.feature_cache import FeatureCache
+from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
+from lightning_m2pt.backbones.language_model import check_language_folder, model_on_meta, unfilled_language_model
 from lightning_m2pt.backbones.library_forward import library_rows
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.quantised import parameter_count, quantised_fingerprint, refuse_missing_package
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
-from lightning_m2pt.backbones.towers.open_clip_files import load_tower, stored_tower, tower_on_meta
+from lightning_m2pt.backbones.towers.open_clip_files import stored_tower, tower_on_meta, unfilled_tower
+from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import (
     Shape,
     Stored,
     compare_tensors,
     conversion_of_pickle,
-    read_tensors,
     stored_tensors,
 )
 from lightning_m2pt.configuration.paths import FilePath, readable
@@ -39,7 +39,7 @@ from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable
 from lightning_m2pt.prompts.token_path import VisionTokenPath, put_rows_first
 
 
-class OpenClipLlama(CausalDecoding):
+class OpenClipLlama(FilledFromFiles):
     """open_clip tower + linear projector + transformers causal LM.
 
     Args:
@@ -147,17 +147,14 @@ class OpenClipLlama(CausalDecoding):
         self.projector = self._projector_on_meta()
         self._base_parameters = self._count_parameters()
 
-    def load(self) -> None:
-        """Builds the modules and loads the frozen weights in ``dtype``."""
-        if self.is_loaded:
-            return
-        self.check_files()
-        self.vision_tower = load_tower(self.vision_weights, self._open_clip["model_cfg"], self.dtype)
-        self.projector = self._projector_on_meta()
-        stored = self._stored_projector()
-        self.projector.load_state_dict(read_tensors(stored, stored, self.dtype), strict=True, assign=True)
-        self.language_model = load_language_model(self.language_folder, self.dtype, self.quantization)
-        self.finish()
+    def build_unfilled(self) -> list[Unfilled]:
+        """Builds all modules on the meta device in ``dtype``."""
+        tower = unfilled_tower(self.vision_weights, self._open_clip["model_cfg"], self.dtype)
+        language = unfilled_language_model(self.language_folder, self.dtype, self.quantization)
+        projector, stored = self._projector_on_meta().to(self.dtype), self._stored_projector()
+        self.vision_tower, self.projector, self.language_model = tower.module, projector, language.module
+        names = {name: name for name in stored}
+        return [tower, Unfilled(projector, stored, names, self.dtype, self.projector_weights), language]
 
     def _projector_on_meta(self) -> nn.Linear:
         with torch.device("meta"):

@@ -142,18 +142,13 @@ def packed_tensors(name: str, weight: Tensor, quantization: Quantization) -> dic
     return {f"{owner}{PACKED}": packed, f"{owner}{SCALES}": state.absmax}
 
 
-def quantise_layers(
-    model: nn.Module, layers: Iterable[nn.Module], quantization: Quantization
-) -> dict[str, Quantization]:
+def quantise_layers(model: nn.Module, layers: Iterable[nn.Module], quantization: Quantization) -> None:
     """Puts a layer that keeps its weight packed in the place of every linear layer inside a decoder's layers.
 
     Args:
         model: Built on the meta device.
         layers: The decoder's, somewhere inside it.
         quantization: How weights are packed.
-
-    Returns:
-        How each weight is packed, by the name it had in the model's state: ``read_tensors`` packs it while it reads.
 
     Raises:
         BadInputError: If a weight cannot be packed in this way.
@@ -172,12 +167,16 @@ def quantise_layers(
                 linear.in_features, linear.out_features, linear.bias is not None, quantization, linear.weight.dtype
             )
         model.set_submodule(name, packed)
-    return {f"{name}.{WEIGHT}": quantization for name, _ in found}
 
 
 def quantised_layers(model: nn.Module) -> Iterator[QuantisedLinear]:
     """Yields the layers of a model that keep their weight packed."""
     return (module for module in model.modules() if isinstance(module, QuantisedLinear))
+
+
+def quantised_layers_by_name(model: nn.Module) -> dict[str, QuantisedLinear]:
+    """Returns the layers of a model that keep their weight packed, by their names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantisedLinear)}
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import VisualRows
-from lightning_m2pt.backbones.causal_decoding import CausalDecoding
 from lightning_m2pt.backbones.chat_template_files import processor_chat_template
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.families.family import TiledFamily, module_at, rows_given_to
 from lightning_m2pt.backbones.families.geometry import GeometryOfFamily
+from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_assembled, library_states, with_raw_rows
 from lightning_m2pt.backbones.library_processor import library_processor
@@ -30,6 +30,7 @@ from lightning_m2pt.backbones.quantised import (
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_connector
+from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
@@ -39,7 +40,7 @@ from lightning_m2pt.prompts.rotary_axes import rotate_on_three_axes
 from lightning_m2pt.prompts.tower_rows import TowerPrefixPath
 
 
-class VisionLanguageModel(CausalDecoding):
+class VisionLanguageModel(FilledFromFiles):
     """A model of a known family: LLaVA-1.5 and kin, and others under ``lightning_m2pt/backbones/families``.
 
     Args:
@@ -140,13 +141,11 @@ class VisionLanguageModel(CausalDecoding):
         self.pack_on_meta()
         self._base_parameters = self._count_parameters()
 
-    def load(self) -> None:
-        """Builds the library's model and loads the frozen weights in ``dtype``."""
-        if self.is_loaded:
-            return
-        self.check_files()
-        self.language_model = self.files.load(self.dtype, self.quantization)
-        self.finish()
+    def build_unfilled(self) -> list[Unfilled]:
+        """Builds the library's model on the meta device in ``dtype``."""
+        whole = self.files.unfilled(self.dtype, self.quantization)
+        self.language_model = whole.module
+        return [whole]
 
     def finish(self) -> None:
         """Puts the built model into its frozen state; also called by tests that build random weights."""

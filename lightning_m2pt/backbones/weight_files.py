@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.quantised import Quantization, packed_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.visible_text import counted
 
@@ -22,6 +21,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth")
+ROWS_AT_A_TIME = 1024
 STORED_TYPES = ("F64", "F32", "F16", "BF16")
 DISGUISES = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file", "git lfs pull fetches the file"),
@@ -232,37 +232,64 @@ def shapes_of(module: nn.Module) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def read_tensors(
-    stored: Mapping[str, StoredTensor],
-    names: Iterable[str],
-    dtype: torch.dtype,
-    packs: Mapping[str, Quantization] | None = None,
-) -> dict[str, Tensor]:
-    """Reads tensors one by one, in another type if asked for.
+@dataclass(frozen=True)
+class Portion:
+    """What is read of a tensor.
 
-    Each is a copy: what safetensors hands out is the file itself, and would change with it under a running training.
+    Attributes:
+        dtype: The type it becomes.
+        rows: Of dimension 0; None: all.
+        device: Where it goes; None is torch's default of the moment.
+    """
+
+    dtype: torch.dtype
+    rows: slice | None = None
+    device: torch.device | None = None
+
+    @classmethod
+    def to_pack(cls) -> "Portion":
+        """Returns the portion of a weight that is packed: all of it, in the type and place that it is packed in."""
+        return cls(torch.float32, device=torch.device("cpu"))
+
+
+def read_tensors(stored: Mapping[str, StoredTensor], names: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Reads tensors one by one, in another type if asked for.
 
     Args:
         stored: Where they are.
         names: Which.
         dtype: The type they become.
-        packs: Weights that are packed instead, one at a time, so that they are never there as a whole; others stand
-            in their place then, by names of ``packed_tensors``.
 
     Raises:
         BadInputError: If one holds NaN or infinity, in this type at least.
     """
-    tensors: dict[str, Tensor] = {}
+    return dict(read_portions(stored, {name: Portion(dtype) for name in names}, dtype))
+
+
+def read_portions(
+    stored: Mapping[str, StoredTensor], portions: Mapping[str, Portion], dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
+    """Reads portions of tensors one by one, file by file.
+
+    Each is a copy: what safetensors hands out is the file itself, and would change with it under a running training.
+
+    Args:
+        stored: Where they are.
+        portions: What is read of which.
+        dtype: What messages call the type that numbers have to fit into.
+
+    Raises:
+        BadInputError: Behind the last one, if one holds NaN or infinity, in its type at least.
+    """
     not_finite: list[str] = []
-    wanted = set(names)
-    for path in dict.fromkeys(one.file for name, one in stored.items() if name in wanted):
+    for path in dict.fromkeys(one.file for name, one in stored.items() if name in portions):
         with opened(path) as file:
-            for name in (name for name, one in stored.items() if name in wanted and one.file == path):
-                how = packs.get(name) if packs else None
-                tensor = file.get_tensor(name).to(torch.float32 if how else dtype, copy=True)
+            for name in (name for name, one in stored.items() if name in portions and one.file == path):
+                tensor = read_portion(file, name, stored[name].shape, portions[name])
                 if not is_finite(tensor):
                     not_finite.append(f"{name} in {path}")
-                tensors |= packed_tensors(name, tensor, how) if how else {name: tensor}
+                yield name, tensor
+                del tensor  # or it would still be there while the next one is read
     if not_finite:
         raise BadInputError(
             f"NaN or infinity in {counted(not_finite)}",
@@ -270,9 +297,25 @@ def read_tensors(
             expected=f"numbers that {str(dtype).removeprefix('torch.')} can hold",
             hint="download the file again, or take another dtype",
         )
-    return tensors
+
+
+def read_portion(file: Any, name: str, shape: Shape, portion: Portion) -> Tensor:  # noqa: ANN401
+    """Reads a portion of a tensor from an open file; nothing else of it is looked at."""
+    device, rows = portion.device or torch.get_default_device(), portion.rows
+    if rows is not None and rows.start == rows.stop:
+        return torch.empty((0, *shape[1:]), dtype=portion.dtype, device=device)
+    mapped: Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
+    return mapped.to(device=device, dtype=portion.dtype, copy=True)
+
+
+def stored_are_equal(stored: Mapping[str, StoredTensor], name: str, other: str, dtype: torch.dtype) -> bool:
+    """Tells whether two stored tensors of one shape are equal in a type; a few rows of both are read at a time."""
+    with opened(stored[name].file) as file, opened(stored[other].file) as other_file:
+        slices = file.get_slice(name), other_file.get_slice(other)
+        starts = range(0, stored[name].shape[0], ROWS_AT_A_TIME)
+        return all(torch.equal(*(one[start : start + ROWS_AT_A_TIME].to(dtype) for one in slices)) for start in starts)
 
 
 def is_finite(tensor: Tensor) -> bool:
     """Tells whether every number is finite; extremes keep NaN, and need no memory."""
-    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
+    return not tensor.numel() or all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))

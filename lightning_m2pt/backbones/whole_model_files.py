@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_m2pt.backbones.base_files import DECIDES_NOTHING, refuse_changed, tokenizer_content, without_keys
 from lightning_m2pt.backbones.config_values import bad_key, divisible, mapping, one_of, shown_value, whole_number
@@ -17,12 +17,7 @@ from lightning_m2pt.backbones.families.family import Family, module_at
 from lightning_m2pt.backbones.families.known import family_of
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, INSTALLED_CODE_ONLY, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.language_model import (
-    ROTARY_TABLE,
-    give_tables,
-    refuse_adapter,
-    refuse_without_numbers,
-)
+from lightning_m2pt.backbones.language_model import ROTARY_TABLE, give_tables, refuse_adapter
 from lightning_m2pt.backbones.proven_forms import (
     MOST_HEADS,
     MOST_LAYERS,
@@ -32,13 +27,13 @@ from lightning_m2pt.backbones.proven_forms import (
     VALUES,
     check_language_config,
 )
-from lightning_m2pt.backbones.quantised import PACKED, SCALES, WEIGHT, Quantization, quantise_layers
+from lightning_m2pt.backbones.quantised import Quantization, quantise_layers
 from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
+from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import (
     INDEX,
     Stored,
     compare_tensors,
-    read_tensors,
     shapes_of,
     stored_in_folder,
 )
@@ -147,24 +142,29 @@ class WholeModel:
             BadInputError: If tensors are not exactly the model's, not finite, or a tied head has weights of its own,
                 or a table of the model stands nowhere.
         """
+        return self.unfilled(dtype, quantization).fill()
+
+    def unfilled(self, dtype: torch.dtype, quantization: Quantization | None = None) -> Unfilled:
+        """Builds what ``load`` reads, without memory.
+
+        Raises:
+            BadInputError: If stored tensors are not exactly the model's.
+        """
         model = self.on_meta(dtype)
         stored, names = self._stored(model)
         decoder = module_at(model, self.family.decoder)
-        packs = quantise_layers(model, decoder.layers, quantization) if quantization else {}
-        packed = {name: packs[own] for name, own in names.items() if own in packs}
-        for name in packed:
-            for part in (PACKED, SCALES):
-                names[name.removesuffix(WEIGHT) + part] = names[name].removesuffix(WEIGHT) + part
-        tensors = {names[name]: tensor for name, tensor in read_tensors(stored, stored, dtype, packed).items()}
-        if model.config.tie_word_embeddings:
-            self._tie_head(model, tensors)
-        model.load_state_dict(tensors, strict=True, assign=True)
-        model.tie_weights()
-        give_tables(decoder)
-        self.family.give_tables(model)
-        give_position_numbers(model)
-        refuse_without_numbers(model, self.folder)
-        return model.eval()
+        if quantization:
+            quantise_layers(model, decoder.layers, quantization)
+        twin = (head_name(model), f"{self.family.decoder}.embed_tokens.weight")
+
+        def give_all_tables() -> None:
+            model.tie_weights()
+            give_tables(decoder)
+            self.family.give_tables(model)
+            give_position_numbers(model)
+
+        is_tied = model.config.tie_word_embeddings
+        return Unfilled(model, stored, names, dtype, self.folder, twin if is_tied else None, give_all_tables)
 
     def _stored(self, model: Any) -> tuple[Stored, dict[str, str]]:  # noqa: ANN401
         """Returns the stored tensors under their names in the files, and these names' counterparts in the model."""
@@ -188,21 +188,6 @@ class WholeModel:
             del wanted[head]
         compare_tensors(wanted, {names[name]: one for name, one in stored.items()}, self.folder)
         return stored, names
-
-    def _tie_head(self, model: Any, tensors: dict[str, Tensor]) -> None:  # noqa: ANN401
-        """Gives a tied head the embedding's tensor.
-
-        Raises:
-            BadInputError: If the files have another one for it.
-        """
-        head, embedding = head_name(model), f"{self.family.decoder}.embed_tokens.weight"
-        if head in tensors and not torch.equal(tensors[head], tensors[embedding]):
-            raise BadInputError(
-                f"{head} is not {embedding}, which tie_word_embeddings says it is",
-                where=str(self.folder),
-                expected="one of the two, or tie_word_embeddings: false",
-            )
-        tensors[head] = tensors[embedding]
 
 
 def described_model(folder: Path) -> WholeModel:

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lightning_m2pt.backbones import language_model
-from lightning_m2pt.backbones.towers import open_clip_files
+from lightning_m2pt.backbones import unfilled
 from lightning_m2pt.errors import BadInputError
 from tests.support.stored_backbone import (
     CONFIG,
@@ -238,8 +237,7 @@ def test_a_broken_folder_is_refused_before_a_tensor_is_read(whole, tmp_path, mon
     shutil.copytree(whole, folder)
     spoil, named = BROKEN[name]
     spoil(folder)
-    for module in (language_model, open_clip_files):
-        monkeypatch.setattr(module, "read_tensors", lambda *_: pytest.fail("tensors were read"))
+    monkeypatch.setattr(unfilled, "read_portions", lambda *_: pytest.fail("tensors were read"))
     with pytest.raises(BadInputError) as refusal:
         stored(folder).check_files()
     lines = str(refusal.value).splitlines()

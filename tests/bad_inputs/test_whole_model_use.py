@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lightning_m2pt.backbones import whole_model_files
+from lightning_m2pt.backbones import unfilled
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from tests.bad_inputs.refusal import assert_refused, snapshot
@@ -20,7 +20,7 @@ MODELS = {"llava": llava_config(), "smolvlm": idefics3_config("smolvlm", "SmolVL
 
 @pytest.fixture(autouse=True)
 def no_tensor_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_model_files, "read_tensors", lambda *_: pytest.fail("tensors were read"))
+    monkeypatch.setattr(unfilled, "read_portions", lambda *_: pytest.fail("tensors were read"))
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_m2pt.backbones import whole_model_files
+from lightning_m2pt.backbones import unfilled
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main
@@ -226,7 +226,7 @@ def test_a_broken_folder_is_refused_by_its_file(whole, tmp_path, monkeypatch, na
     shutil.copytree(whole, tmp_path / "broken")
     spoil(tmp_path / "broken")
     before = snapshot(tmp_path)
-    monkeypatch.setattr(whole_model_files, "read_tensors", lambda *_: pytest.fail("tensors were read"))
+    monkeypatch.setattr(unfilled, "read_portions", lambda *_: pytest.fail("tensors were read"))
     with pytest.raises(BadInputError) as refusal:
         VisionLanguageModel(str(tmp_path / "broken"), dtype="float32").check_files()
     message = str(refusal.value)

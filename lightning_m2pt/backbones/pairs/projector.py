@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.weight_files import Shape, Stored, compare_tensors, read_tensors, stored_tensors
+from lightning_m2pt.backbones.unfilled import Unfilled
+from lightning_m2pt.backbones.weight_files import Shape, Stored, compare_tensors, stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.visible_text import counted
 
@@ -74,12 +74,17 @@ class ProjectorFile:
         Raises:
             BadInputError: If it belongs to another tower or decoder, or is not finite.
         """
+        return self.unfilled(vision_width, text_width, dtype).fill()  # type: ignore[no-any-return]
+
+    def unfilled(self, vision_width: int, text_width: int, dtype: torch.dtype) -> Unfilled:
+        """Builds what ``load`` reads, without memory.
+
+        Raises:
+            BadInputError: If the file belongs to another tower or decoder.
+        """
         self.check(vision_width, text_width)
         module = self.on_meta(vision_width, text_width, dtype)
-        tensors = read_tensors(self.stored, self.stored, dtype)
-        named: dict[str, Any] = {self.names[name]: tensor for name, tensor in tensors.items()}
-        module.load_state_dict(named, strict=True, assign=True)
-        return module
+        return Unfilled(module, self.stored, self.names, dtype, self.path)
 
 
 def described_projector(path: Path) -> ProjectorFile:

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_m2pt.backbones.base import VisualRows
-from lightning_m2pt.backbones.causal_decoding import CausalDecoding
 from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
 from lightning_m2pt.backbones.decoders.reference import check_decoder_config, runs_by_reference
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.feature_cache import FeatureCache
+from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import KEY as LANGUAGE_KEY
-from lightning_m2pt.backbones.language_model import check_language_folder, load_language_model, model_on_meta
+from lightning_m2pt.backbones.language_model import check_language_folder, model_on_meta, unfilled_language_model
 from lightning_m2pt.backbones.library_processor import LibraryProcessor, tried
 from lightning_m2pt.backbones.pairs.files import PairFiles
 from lightning_m2pt.backbones.pairs.library_pass import library_tower_rows
@@ -35,13 +35,14 @@ from lightning_m2pt.backbones.towers.kind import KEY as TOWER_KEY
 from lightning_m2pt.backbones.towers.known import tower_of
 from lightning_m2pt.backbones.towers.picture_rules import PICTURE_FILE
 from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_connector
+from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.picture_rules.one_tile import OneTile
 from lightning_m2pt.inputs.processing import Processor
 
 
-class TowerAndDecoder(CausalDecoding):
+class TowerAndDecoder(FilledFromFiles):
     """Vision tower + projector + causal language model.
 
     Args:
@@ -203,16 +204,14 @@ class TowerAndDecoder(CausalDecoding):
         self.projector = projector.on_meta(self.shape.vision_width, self.shape.text_width)
         self._base_parameters = self._count_parameters()
 
-    def load(self) -> None:
-        """Builds the modules and loads the frozen weights in ``dtype``."""
-        if self.is_loaded:
-            return
-        self.check_files()
-        self.vision_tower = self.tower.load(self.dtype)
-        projector = described_projector(self.projector_path)
-        self.projector = projector.load(self.shape.vision_width, self.shape.text_width, self.dtype)
-        self.language_model = load_language_model(self.language_folder, self.dtype, self.quantization)
-        self.finish()
+    def build_unfilled(self) -> list[Unfilled]:
+        """Builds all modules on the meta device in ``dtype``."""
+        tower = self.tower.unfilled(self.dtype)
+        described = described_projector(self.projector_path)
+        projector = described.unfilled(self.shape.vision_width, self.shape.text_width, self.dtype)
+        language = unfilled_language_model(self.language_folder, self.dtype, self.quantization)
+        self.vision_tower, self.projector, self.language_model = tower.module, projector.module, language.module
+        return [tower, projector, language]
 
     def finish(self) -> None:
         """Puts the built modules into their frozen state."""

@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, read_tensors, shapes_of
+from lightning_m2pt.backbones.unfilled import Unfilled
+from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, shapes_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.processing import Interpolation, ResizeRule
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath
@@ -170,19 +172,17 @@ class Tower(ABC):
         Raises:
             BadInputError: If tensors are not exactly the tower's, or not finite, or a table stands nowhere.
         """
+        return self.unfilled(dtype).fill()
+
+    def unfilled(self, dtype: torch.dtype) -> Unfilled:
+        """Builds what ``load`` reads, without memory.
+
+        Raises:
+            BadInputError: If stored tensors are not exactly the tower's.
+        """
         module = self.on_meta(dtype)
         stored, names = self._named(module)
-        tensors = {names[name]: tensor for name, tensor in read_tensors(stored, stored, dtype).items()}
-        module.load_state_dict(tensors, strict=True, assign=True)
-        self.give_tables(module)
-        left = [name for name, tensor in module.named_buffers() if tensor.is_meta]
-        if left:
-            raise BadInputError(
-                f"{', '.join(left)} has no numbers: neither a file nor the configuration gives them",
-                where=str(self.folder),
-                expected="a tower whose tables follow from its configuration",
-            )
-        return module.eval()
+        return Unfilled(module, stored, names, dtype, self.folder, give_tables=partial(self.give_tables, module))
 
     def _named(self, module: nn.Module) -> tuple[Stored, dict[str, str]]:
         """Returns the stored tensors, and for each name in the files the one in the module."""

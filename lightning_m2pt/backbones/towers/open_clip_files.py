@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import (
     Stored,
     StoredTensor,
     compare_tensors,
-    read_tensors,
     shapes_of,
     stored_tensors,
 )
@@ -51,10 +51,15 @@ def load_tower(path: Path, model_cfg: Mapping[str, Any], dtype: torch.dtype) -> 
     Raises:
         BadInputError: If tensors are not exactly the tower's, or not finite.
     """
-    tower = tower_on_meta(model_cfg)
+    return unfilled_tower(path, model_cfg, dtype).fill()
+
+
+def unfilled_tower(path: Path, model_cfg: Mapping[str, Any], dtype: torch.dtype) -> Unfilled:
+    """Builds what ``load_tower`` reads, without memory.
+
+    Raises:
+        BadInputError: If stored tensors are not exactly the tower's.
+    """
+    tower = tower_on_meta(model_cfg).to(dtype)
     stored = stored_tower(path, tower)
-    tensors = read_tensors(stored, stored, dtype)
-    tower.load_state_dict(
-        {name.removeprefix(VISION_PREFIX_IN_FILE): tensor for name, tensor in tensors.items()}, strict=True, assign=True
-    )
-    return tower
+    return Unfilled(tower, stored, {name: name.removeprefix(VISION_PREFIX_IN_FILE) for name in stored}, dtype, path)
