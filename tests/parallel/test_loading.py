@@ -1,0 +1,154 @@
+"""Where layers are shared out, every process reads its rows alone, and all rows together are the base."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from lightning_m2pt.backbones import unfilled
+from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.weight_files import Portion, Stored, read_portions
+from lightning_m2pt.backbones.weight_shares import share_of
+from lightning_m2pt.errors import BadInputError
+from tests.support.ranks import on_ranks
+from tests.support.stored_backbone import WEIGHTS, change_tensors, store_backbone, stored
+
+
+def share_out_layers(backbone: FilledFromFiles, ranks: int) -> None:
+    """Cuts every layer of the decoder, embedding and head if they are two, and all the rest of it, over all ranks."""
+    mesh = init_device_mesh("cpu", (ranks,))
+    model = backbone.language_model
+    ends = [] if model.config.tie_word_embeddings else [model.model.embed_tokens, model.lm_head]
+    for unit in (*model.model.layers, *ends, model):
+        fully_shard(unit, mesh=mesh)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Returns all rows of a tensor."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def counting(numbers: Counter[str]) -> Any:
+    """Returns a reader that counts the numbers it hands out, by whether they are the language model's."""
+
+    def read(stored_tensors: Stored, portions: dict[str, Portion], dtype: torch.dtype) -> Any:
+        for name, tensor in read_portions(stored_tensors, portions, dtype):
+            numbers["of language" if name.startswith(("model.", "lm_head.")) else "others"] += tensor.numel()
+            yield name, tensor
+
+    return read
+
+
+def loaded_in_shares(plain: OpenClipLlama, folder: Path, ranks: int) -> tuple[list[str], Counter[str]]:
+    """Loads what was loaded as a whole so that every rank holds its rows; returns what differs, and numbers read."""
+    torch.distributed.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=ranks)
+    backbone = with_packed(stored(folder, "bfloat16"), plain.quantization)
+    numbers: Counter[str] = Counter()
+    unfilled.read_portions = counting(numbers)
+    calls = []
+
+    def share_out() -> None:
+        calls.append(len(list(backbone.parameters())))
+        share_out_layers(backbone, ranks)
+
+    backbone.load_in_shares(share_out)
+    backbone.load_in_shares(share_out)
+    assert len(calls) == 1
+    expected, held = dict(plain.named_parameters()), dict(backbone.named_parameters())
+    assert held.keys() == expected.keys()
+    together = {name: whole(each) for name, each in held.items()}
+    differs = [name for name, each in expected.items() if together[name].dtype != each.dtype]
+    differs += [name for name, each in expected.items() if not torch.equal(together[name], each)]
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        if not torch.equal(backbone.language_model(tokens).logits, plain.language_model(tokens).logits):
+            differs.append("logits")
+    ends = [
+        (each.language_model.lm_head.weight, each.language_model.model.embed_tokens.weight)
+        for each in (backbone, plain)
+    ]
+    if len({head is embedding for head, embedding in ends}) > 1:
+        differs.append("whether the head is tied")
+    return differs, numbers
+
+
+def with_packed(backbone: OpenClipLlama, quantization: str | None) -> OpenClipLlama:
+    """Lets a backbone pack the layers of its decoder."""
+    backbone.quantise_decoder(quantization)  # type: ignore[arg-type]
+    return backbone
+
+
+@pytest.mark.parametrize(("is_tied", "quantization"), [(False, None), (True, None), (False, "int8")])
+def test_all_shares_together_are_the_base(tmp_path: Path, is_tied: bool, quantization: str | None) -> None:
+    store_backbone(tmp_path / "b", {"tie_word_embeddings": is_tied})
+    plain = with_packed(stored(tmp_path / "b", "bfloat16"), quantization)
+    plain.load()
+    of_language = [each for name, each in plain.named_parameters() if name.startswith("language_model.")]
+    number = sum(each.numel() for each in of_language)
+    results = on_ranks(3, loaded_in_shares, plain, tmp_path / "b", 3)
+    assert [differs for differs, _ in results] == [[], [], []]
+    read = [numbers["of language"] for _, numbers in results]
+    if quantization is None:
+        assert sum(read) == number
+        assert max(read) < 0.42 * number  # rows do not divide by three everywhere: one more of some tensors
+
+
+def refused(folder: Path, ranks: int) -> str:
+    """Returns what a rank says that is to read a share of a broken base; empty if nothing."""
+    torch.distributed.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=ranks)
+    backbone = stored(folder)
+    try:
+        backbone.load_in_shares(lambda: share_out_layers(backbone, ranks))
+    except BadInputError as error:
+        return str(error)
+    return ""
+
+
+def test_the_share_that_holds_it_refuses_what_is_not_finite(tmp_path: Path) -> None:
+    store_backbone(tmp_path / "b")
+    name = "model.layers.1.mlp.up_proj.weight"
+    change_tensors(WEIGHTS, lambda tensors: tensors[name].view(-1)[-1:].fill_(float("nan")) and None)(tmp_path / "b")
+    first, last = on_ranks(2, refused, tmp_path / "b", 2)
+    assert first == ""
+    assert f"NaN or infinity in {name}" in last
+
+
+def test_a_head_that_is_not_the_embedding_is_refused_though_tied(tmp_path: Path) -> None:
+    built = store_backbone(tmp_path / "b", {"tie_word_embeddings": True})
+    head = built.language_model.lm_head.weight.detach().clone()
+    change_tensors(WEIGHTS, lambda tensors: tensors | {"lm_head.weight": head})(tmp_path / "b")
+    stored(tmp_path / "b").load()
+    head[-1, -1] += 1
+    change_tensors(WEIGHTS, lambda tensors: tensors | {"lm_head.weight": head})(tmp_path / "b")
+    with pytest.raises(BadInputError, match=r"lm_head.weight is not model.embed_tokens.weight"):
+        stored(tmp_path / "b").load()
+
+
+def test_tensors_go_to_the_device_that_is_torchs_default(tmp_path: Path) -> None:
+    store_backbone(tmp_path / "b")
+    with torch.device("cpu", 0):
+        backbone = stored(tmp_path / "b")
+        backbone.load()
+    assert {str(each.device) for each in (*backbone.parameters(), *backbone.buffers())} == {"cpu"}
+
+
+def test_what_is_cut_in_another_way_is_not_read(tmp_path: Path) -> None:
+    def columns(ranks: int) -> str:
+        from torch.distributed.tensor import Shard, distribute_tensor
+
+        torch.distributed.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=ranks)
+        mesh = init_device_mesh("cpu", (ranks,))
+        cut = nn.Parameter(distribute_tensor(torch.zeros(4, 4), mesh, [Shard(1)]))
+        with pytest.raises(ValueError, match="only rows of one mesh dimension"):
+            share_of(cut)
+        return "refused"
+
+    assert on_ranks(1, columns, 1) == ["refused"]
