@@ -1,0 +1,63 @@
+"""The arithmetic of what is sent in a step against what two ranks really exchange."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.parallel.costs import Model, all_sharing, sent_bytes
+from lightning_m2pt.testing.random_backbone import random_batch
+from lightning_m2pt.tuning.trained_parameters import trained_parameters
+from tests.support.exchanged_bytes import GATHER, REDUCE, SCATTER, Exchange, exchanges, sent
+from tests.support.ranks import on_ranks
+from tests.support.small_training import loader_of, module_with, one_step, small_trainer
+
+STEPS, MICRO_BATCHES = 3, 2
+LOGGED = 64
+"""Bytes of an exchange of logged values, at most."""
+
+
+def replicated() -> Strategy:
+    return DDPStrategy(process_group_backend="gloo")
+
+
+class StepEnds(Callback):
+    """Says how many exchanges there have been at the end of each step."""
+
+    def __init__(self, found: list[Exchange]) -> None:
+        self.found, self.ends = found, [0]
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % MICRO_BATCHES == 0:
+            self.ends.append(len(self.found))
+
+
+def last_step(folder: Path, strategy: Callable[[], Strategy]) -> tuple[list[Exchange], int]:
+    """What one rank exchanges in its last step, and how many numbers it trains."""
+    module = module_with(folder, M2PT(3, 4))
+    batches = one_step([random_batch(seed=seed) for seed in range(MICRO_BATCHES)]) * STEPS
+    with exchanges() as found:
+        ends = StepEnds(found)
+        trainer = small_trainer(
+            ends,
+            strategy=strategy(),
+            devices=2,
+            max_steps=STEPS,
+            accumulate_grad_batches=MICRO_BATCHES,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, loader_of(batches))
+    step = found[ends.ends[-2] : ends.ends[-1]]
+    trained = sum(parameter.numel() for parameter in trained_parameters(module).values())
+    return [each for each in step if each.size > LOGGED], trained
+
+
+def test_under_ddp_the_gradients_are_reduced_once_a_step(tmp_path: Path) -> None:
+    (found, trained), other = on_ranks(2, last_step, tmp_path, replicated)
+    assert found == other[0]
+    expected = sent_bytes(Model((), 0, trained), all_sharing("ddp", 2), MICRO_BATCHES)
+    assert sent(found, REDUCE, 2) == expected.reductions == expected.total
+    assert sent(found, GATHER, 2) == sent(found, SCATTER, 2) == 0
