@@ -136,6 +136,7 @@ def quieten_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else a lost connection is thirty lines of C++
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "open_clip", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -14,6 +14,7 @@ from data_modules.mixture import sets_inside
 from experiments.configuration.cli import Experiment
 from experiments.trainer.surface import configured_processes, deciding_settings, split_decides
 from lightning_m2pt.configuration.paths import file_arguments, is_yaml, path_arguments
+from lightning_m2pt.configuration.tree import first_difference
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import PUBLISHED
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
@@ -143,21 +144,6 @@ def refuse_other_settings(folder: Path, experiment: Experiment) -> None:
             where=str(folder),
             expected="the settings the run was started with",
         )
-
-
-def first_difference(was: Any, now: Any, key: str = "") -> tuple[str, Any, Any]:
-    """Returns the dotted key of the first setting that differs, and both values; ``init_args`` is left out of keys.
-
-    Args:
-        was: One tree of plain values.
-        now: Another that is not equal to it.
-        key: The dotted key of both.
-    """
-    if not (isinstance(was, dict) and isinstance(now, dict)):
-        return key, was, now
-    name = next(name for name in {**now, **was} if was.get(name) != now.get(name))
-    inside = key if name == "init_args" else f"{key}.{name}".lstrip(".")
-    return first_difference(was.get(name), now.get(name), inside)
 
 
 def recorded_settings(folder: Path, experiment: Experiment) -> dict[str, Any] | None:

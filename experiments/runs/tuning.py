@@ -15,6 +15,7 @@ from callbacks.best_adapter import BestAdapter
 from callbacks.last_validation import LastValidation
 from callbacks.lock_check import LockCheck
 from callbacks.logger_guards import LoggerGuards
+from callbacks.same_start import SameStart
 from callbacks.stop_decision import StopDecision
 from callbacks.time_limit import OutOfTime
 from experiments.configuration.cli import Experiment
@@ -26,12 +27,14 @@ from experiments.runs.model_card import model_card
 from experiments.runs.opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
+from experiments.runs.start import start_of
 from experiments.runs.training import check_machine, checkpoints_folder, prepared_trainer, tuning_data
 from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.parallel.common_end import CommonEnd
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER, BEST
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
@@ -119,10 +122,12 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
             say(f"already tuned: {run}   (--force or FORCE=1 does it again)")
             return
     newest = None if force else latest_checkpoint(checkpoints_folder(run))
+    resumed_step = step_of(newest) if newest else 0
     name_logged_runs(experiment.trainer_values, None if force else run)
-    trainer = prepared_trainer(experiment, run, resumed_step=step_of(newest) if newest else 0)
+    trainer, common_end = prepared_trainer(experiment, run, resumed_step), CommonEnd()
+    same_start = SameStart(lambda: start_of(experiment, resumed_step), common_end.watch)
     # A connector sets the attribute, unknown to type checkers.
-    trainer.callbacks.insert(0, LockCheck(still_alone))  # type: ignore[attr-defined]
+    trainer.callbacks[:0] = [same_start, LockCheck(still_alone)]  # type: ignore[attr-defined]
     rows = run_rows(experiment.model.backbone.shape, experiment.model.method)
     largest = data.largest_micro_batch(trainer.world_size, rows)
     decide_recomputation(experiment, trainer.strategy.root_device, largest)
@@ -134,7 +139,7 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
         update_run_record(run, TASKS, data.training_tasks())
     open_loggers(trainer)
     started, out_of_time = time.monotonic(), False
-    with log_file(run), refusals_named(experiment.config["trainer"]):
+    with log_file(run), common_end.around(trainer), refusals_named(experiment.config["trainer"]):
         try:
             trainer.fit(experiment.model, datamodule=data, ckpt_path=newest and str(newest), weights_only=False)
         except OutOfTime:

@@ -33,3 +33,17 @@ def key_of_item(key: str, item: Any) -> str:
     """Returns the dotted key of an item of a list: it goes by its class's name, if it has one."""
     name = str(item.get(CLASS_PATH, "")).rpartition(".")[2] if isinstance(item, Mapping) else ""
     return f"{key}.{name}".rstrip(".")
+
+
+def first_difference(was: Any, now: Any, key: str = "") -> tuple[str, Any, Any]:
+    """Returns the dotted key of the first value that differs, and both values; ``init_args`` is left out of keys.
+
+    Args:
+        was: One tree of plain values.
+        now: Another that is not equal to it.
+        key: The dotted key of both.
+    """
+    if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
+        return key, was, now
+    name = next(name for name in {**now, **was} if (name in was, was.get(name)) != (name in now, now.get(name)))
+    return first_difference(was.get(name), now.get(name), key_inside(key, name))
