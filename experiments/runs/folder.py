@@ -1,6 +1,7 @@
 """Where a run lives: a readable name and a short hash of what decides its numbers, so the same command resumes."""
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Collection, Iterable
@@ -18,8 +19,16 @@ from lightning_m2pt.configuration.tree import first_difference
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import PUBLISHED
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
-from lightning_m2pt.storage.run_record import BACKBONE_NAMES, DECIDING, MADE_WITH, read_run_record, short_hash
+from lightning_m2pt.storage.run_record import (
+    BACKBONE_NAMES,
+    DECIDING,
+    MADE_WITH,
+    SLURM_JOB,
+    read_run_record,
+    short_hash,
+)
 from lightning_m2pt.system.checkout import commit_of
+from lightning_m2pt.system.slurm_job import slurm_job_of
 
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size", "index")
 LATER_SETTINGS: dict[str, dict[str, Any]] = {
@@ -173,6 +182,7 @@ def made_with(experiment: Experiment) -> dict[str, Any]:
     """
     import torch
 
+    job = slurm_job_of(os.environ)
     packs = ("bitsandbytes",) if experiment.model.backbone.quantization == "nf4" else ()
     return {
         "python": sys.version.split()[0],
@@ -185,6 +195,7 @@ def made_with(experiment: Experiment) -> dict[str, Any]:
         BACKBONE_NAMES: backbone_names(experiment),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
+        **({SLURM_JOB: job} if job else {}),
         "allowed_imports": list(experiment.opened),  # what a later command on this run will have to open again
     }
 

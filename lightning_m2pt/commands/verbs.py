@@ -20,6 +20,10 @@ VERBS = {
         "experiments.commands.sweep",
         "many runs from one file: what is complete is skipped, what was cut off goes on",
     ),
+    "slurm": (
+        "experiments.commands.slurm",
+        "jobs on a cluster: submit an experiment or a sweep, status, logs, cancel",
+    ),
     "validate": (
         "experiments.commands.validate",
         "loss and answer accuracy on the validation split of the tuned tasks",

@@ -35,6 +35,11 @@ COMMANDS += [
     ["sweep", "run"],
     ["sweep", "status"],
     ["sweep", "list"],
+    ["slurm", "submit"],
+    ["slurm", "status"],
+    ["slurm", "logs"],
+    ["slurm", "cancel"],
+    ["slurm", "after"],
 ]
 READS_AN_EXPERIMENT = [verb for verb in VERBS if isinstance(parser_of(verb), ExperimentVerbParser)]
 
@@ -128,6 +133,7 @@ def test_verbs_that_read_an_experiment():
     assert {verb for verb in VERBS if parser_of(verb).takes_settings} == {
         *READS_AN_EXPERIMENT,
         "data",
+        "slurm",
         "attention",
         "attribution",
         "prompts",
