@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.parallel.costs import Model, Unit
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize, estimated_memory
 
 BFLOAT16 = 2

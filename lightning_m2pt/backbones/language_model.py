@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from lightning_m2pt.backbones.decoders.reference import check_decoder_config, check_decoder_model, runs_by_reference
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.proven_forms import check_language_config
 from lightning_m2pt.backbones.quantised import Quantization, quantise_layers
-from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, shapes_of, stored_in_folder
 from lightning_m2pt.errors import BadInputError
 

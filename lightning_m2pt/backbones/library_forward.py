@@ -17,10 +17,10 @@ from lightning_m2pt.prompts.key_value_prefix import learned_prefix
 from lightning_m2pt.prompts.past_rows import library_name
 
 if TYPE_CHECKING:  # the backbones call this file
-    from lightning_m2pt.backbones.base import Attachment
     from lightning_m2pt.backbones.causal_decoding import CausalDecoding
     from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
     from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
+    from lightning_m2pt.prompts.attachment import Attachment
 
 
 class RowsRead(Exception):

@@ -15,7 +15,8 @@ from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.base_files import BaseFiles
 from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
 from lightning_m2pt.backbones.feature_cache import FeatureCache
-from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling.from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, model_on_meta, unfilled_language_model
 from lightning_m2pt.backbones.library_forward import library_rows
@@ -23,7 +24,6 @@ from lightning_m2pt.backbones.open_clip_llama_files import shape_of
 from lightning_m2pt.backbones.quantised import parameter_count, quantised_fingerprint, refuse_missing_package
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.towers.open_clip_files import stored_tower, tower_on_meta, unfilled_tower
-from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import (
     Shape,
     Stored,

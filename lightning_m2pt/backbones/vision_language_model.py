@@ -16,7 +16,8 @@ from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.families.family import TiledFamily, module_at, rows_given_to
 from lightning_m2pt.backbones.families.geometry import GeometryOfFamily
-from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling.from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_assembled, library_states, with_raw_rows
 from lightning_m2pt.backbones.library_processor import library_processor
@@ -30,7 +31,6 @@ from lightning_m2pt.backbones.quantised import (
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_connector
-from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.whole_model_files import KEY, described_model
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError

@@ -15,6 +15,7 @@ from lightning_m2pt.backbones.base_files import DECIDES_NOTHING, refuse_changed,
 from lightning_m2pt.backbones.config_values import bad_key, divisible, mapping, one_of, shown_value, whole_number
 from lightning_m2pt.backbones.families.family import Family, module_at
 from lightning_m2pt.backbones.families.known import family_of
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE, INSTALLED_CODE_ONLY, refuse_foreign_code
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import ROTARY_TABLE, give_tables, refuse_adapter
@@ -29,7 +30,6 @@ from lightning_m2pt.backbones.proven_forms import (
 )
 from lightning_m2pt.backbones.quantised import Quantization, quantise_layers
 from lightning_m2pt.backbones.towers.open_clip_config import MOST_PIXELS
-from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import (
     INDEX,
     Stored,

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inspection.named_maps import Pieces, SampleAttention, by_sample
 from lightning_m2pt.inspection.recompute import Recompute, recompute_of, refuse_other_output
 from lightning_m2pt.methods.lora import ModuleReference
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.tower_rows import attention_of
 
 READ_FIELDS = frozenset(

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import VisualRowsToText
 from lightning_m2pt.backbones.library_processor import NEWER_SETTINGS, SETTINGS, LibraryProcessor
 from lightning_m2pt.backbones.quantised import Quantization
 from lightning_m2pt.backbones.shape import BackboneShape
@@ -21,6 +20,7 @@ from lightning_m2pt.backbones.tokenizer_files import FAST
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.prompts.attachment import VisualRowsToText
 from lightning_m2pt.tuning.answering_memory import answering_bytes
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
 from lightning_m2pt.tuning.module import TuningModule, build_on_meta

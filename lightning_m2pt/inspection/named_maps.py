@@ -6,9 +6,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.picture_map import PictureMap
+from lightning_m2pt.prompts.attachment import Attachment
 
 Pieces: TypeAlias = tuple[Tensor, ...]
 """Maps (B, H, R, C) of the pieces that a module cuts its rows into, most often one."""

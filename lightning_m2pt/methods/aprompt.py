@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
@@ -21,6 +21,7 @@ from lightning_m2pt.methods.argument_checks import require_positive, require_siz
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.new_tensors import new_tensors
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValueTable
 

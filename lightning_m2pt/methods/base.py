@@ -8,10 +8,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.parameter_part import ParameterPart
+from lightning_m2pt.prompts.attachment import Attachment
 
 Place: TypeAlias = Literal[
     "visual prompts",

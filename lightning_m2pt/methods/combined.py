@@ -6,10 +6,11 @@ from dataclasses import fields
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method, Place
+from lightning_m2pt.prompts.attachment import Attachment
 
 
 class Combined(Method):

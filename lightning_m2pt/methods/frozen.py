@@ -5,9 +5,10 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.methods.base import Method, Place
+from lightning_m2pt.prompts.attachment import Attachment
 
 
 class Frozen(Method):

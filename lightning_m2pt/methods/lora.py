@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.quantised import QuantisedLinear
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
@@ -18,6 +18,7 @@ from lightning_m2pt.methods.argument_checks import require_dropout, require_posi
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
 from lightning_m2pt.methods.with_interaction import INTERACTION
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.system.hidden_modules import hidden_module
 
 LANGUAGE, VISION = "language_low_rank", "vision_low_rank"

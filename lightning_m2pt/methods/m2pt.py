@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, InjectionPath, VisualRowsToText
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
@@ -18,6 +18,7 @@ from lightning_m2pt.methods.argument_checks import require_dropout, require_posi
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.new_tensors import new_tensors
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
+from lightning_m2pt.prompts.attachment import Attachment, InjectionPath, VisualRowsToText
 from lightning_m2pt.prompts.deep import DeepPrompts, Depth, Initialisation, LayerChoice, choose_layers
 from lightning_m2pt.prompts.token_path import VisualPosition
 

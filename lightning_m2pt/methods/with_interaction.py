@@ -5,8 +5,9 @@ from collections.abc import Set as AbstractSet
 
 from torch import nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method, Place
+from lightning_m2pt.prompts.attachment import Attachment
 
 INTERACTION = "interaction"
 

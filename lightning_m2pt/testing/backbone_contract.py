@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import torch
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
@@ -13,6 +13,7 @@ from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.testing.claims import claim, claim_accepted, claim_close, claim_refused
 from lightning_m2pt.testing.method_contract import claim_untouched, everything_of, moved

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.methods.base import Place
+from lightning_m2pt.prompts.attachment import Attachment
 
 FLOAT32 = 4
 TRAINED_COPIES = 4

@@ -12,12 +12,13 @@ from torchmetrics import MeanMetric
 
 from lightning_m2pt.answering.asked_set import AskedSet
 from lightning_m2pt.answering.decoding import Answer, Answering
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.storage.checkpoint_content import check_content
 from lightning_m2pt.tuning.loop_counters import (
     is_before_validation,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lightning_m2pt.backbones import unfilled
+from lightning_m2pt.backbones.filling import unfilled
 from lightning_m2pt.errors import BadInputError
 from tests.support.stored_backbone import (
     CONFIG,

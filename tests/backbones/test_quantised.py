@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones import quantised as packing
-from lightning_m2pt.backbones import unfilled
+from lightning_m2pt.backbones.filling import unfilled
 from lightning_m2pt.backbones.quantised import (
     QuantisedLinear,
     bitsandbytes_functions,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lightning_m2pt.backbones import unfilled
+from lightning_m2pt.backbones.filling import unfilled
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from tests.bad_inputs.refusal import assert_refused, snapshot

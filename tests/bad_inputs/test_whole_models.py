@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_m2pt.backbones import unfilled
+from lightning_m2pt.backbones.filling import unfilled
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main

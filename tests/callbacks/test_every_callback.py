@@ -23,12 +23,13 @@ from callbacks.prompt_statistics import PromptStatistics, mean_row_norm
 from callbacks.task_loss import TaskLosses
 from lightning_m2pt.answering.decoding import Answer
 from lightning_m2pt.answering.partial_predictions import PartialPredictions
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.methods.parameter_part import ParameterPart
 from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.tuning.losses import TaskLoss

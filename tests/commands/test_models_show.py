@@ -8,7 +8,6 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 
-from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.backbones.towers.known import tower_of
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
@@ -17,6 +16,7 @@ from lightning_m2pt.inspection.model_facts import Load, on_meta
 from lightning_m2pt.inspection.model_report import model_report
 from lightning_m2pt.main import main
 from lightning_m2pt.methods.base import Place
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.tuning.answering_memory import answering_bytes
 from lightning_m2pt.tuning.memory_estimate import (
     MemoryEstimate,

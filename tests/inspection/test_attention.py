@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.answering.greedy import greedy_answers
-from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inspection.activation import activations, column_activation, span_means
 from lightning_m2pt.inspection.attention import capture_attention
 from lightning_m2pt.methods.full import Full
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.testing.random_backbone import PATCHES, TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 from tests.prompts.test_parity import TEXTUAL_LENGTH, VISUAL_LENGTH, built_method, overwritten

@@ -12,11 +12,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from lightning_m2pt.backbones import unfilled
-from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling import unfilled
+from lightning_m2pt.backbones.filling.from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling.shares import share_of
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.weight_files import Portion, Stored, read_portions
-from lightning_m2pt.backbones.weight_shares import share_of
 from lightning_m2pt.errors import BadInputError
 from tests.support.ranks import on_ranks
 from tests.support.stored_backbone import WEIGHTS, change_tensors, store_backbone, stored

@@ -9,10 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from callbacks.gradient_check import GradientCheck
 from callbacks.prompt_statistics import PromptStatistics
-from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.token_path import put_rows_first
 from lightning_m2pt.testing.random_backbone import PATCHES, random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows

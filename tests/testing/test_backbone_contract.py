@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone, VisualRows
+from lightning_m2pt.backbones.base import Backbone, VisualRows
 from lightning_m2pt.backbones.connected_rows import ConnectedRows
 from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
@@ -17,6 +17,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import SHARED_SEGMENT
 from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.past_rows import PastRows
 from lightning_m2pt.testing.backbone_contract import backbone_contract
 from tests.support.stored_backbone import store_backbone, stored

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, Backbone
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.testing.method_contract import method_contract
 
 

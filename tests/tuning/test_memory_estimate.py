@@ -9,7 +9,6 @@ from data_modules.vision_flan import VisionFlan
 from experiments.configuration.cli import parse_experiment
 from experiments.runs import memory
 from experiments.runs.memory import decide_recomputation, upper_bound
-from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
 from lightning_m2pt.inputs.batch import Batch
@@ -20,6 +19,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.testing import random_backbone as random_models
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.testing.small_processor import small_processor

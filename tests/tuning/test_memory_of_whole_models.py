@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_m2pt.backbones.base import Attachment
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize, estimated_memory
 from lightning_m2pt.tuning.module_memory import hidden_width
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightning_m2pt.backbones.unfilled import Unfilled
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import Shape, Stored, compare_tensors, stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.visible_text import counted

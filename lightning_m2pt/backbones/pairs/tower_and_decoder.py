@@ -18,7 +18,8 @@ from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
 from lightning_m2pt.backbones.decoders.reference import check_decoder_config, runs_by_reference
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.feature_cache import FeatureCache
-from lightning_m2pt.backbones.filled_from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling.from_files import FilledFromFiles
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.json_files import read_json
@@ -35,7 +36,6 @@ from lightning_m2pt.backbones.towers.kind import KEY as TOWER_KEY
 from lightning_m2pt.backbones.towers.known import tower_of
 from lightning_m2pt.backbones.towers.picture_rules import PICTURE_FILE
 from lightning_m2pt.backbones.towers.prompt_rows import TowerPrompts, rows_for_connector
-from lightning_m2pt.backbones.unfilled import Unfilled
 from lightning_m2pt.configuration.paths import FilePath, readable
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.picture_rules.one_tile import OneTile

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.unfilled import Unfilled
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import Stored, compare_tensors, shapes_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.processing import Interpolation, ResizeRule

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lightning_m2pt.backbones.unfilled import Unfilled
+from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.weight_files import (
     Stored,
     StoredTensor,

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Attachment, VisualRows
+from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable
 from lightning_m2pt.prompts.token_path import put_rows_first
 from lightning_m2pt.prompts.tower_rows import TowerPrefixPath, TowerTokenPath

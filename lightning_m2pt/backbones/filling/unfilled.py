@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_m2pt.backbones.filling.shares import hold, share_of
 from lightning_m2pt.backbones.quantised import WEIGHT, Quantization, packed_tensors, quantised_layers_by_name
 from lightning_m2pt.backbones.weight_files import Portion, Stored, read_portions, stored_are_equal
-from lightning_m2pt.backbones.weight_shares import hold, share_of
 from lightning_m2pt.errors import BadInputError
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from lightning_m2pt.backbones.causal_decoding import CausalDecoding
-from lightning_m2pt.backbones.unfilled import Unfilled, nothing_more
+from lightning_m2pt.backbones.filling.unfilled import Unfilled, nothing_more
 
 
 class FilledFromFiles(CausalDecoding, ABC):
