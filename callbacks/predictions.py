@@ -38,10 +38,6 @@ class PredictionWriter(Callback):
         lines = [prediction_line(benchmark, self.questions[name], answer, dtype) for name, answer in outputs]
         self.partial.append(lines, trainer.global_rank)
 
-    @override
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.strategy.barrier()  # the files of all processes are whole when the pass returns
-
 
 def prediction_header(
     data: Any, adapter: str | None, toggles: Mapping[str, bool | int | str], decoding: Mapping[str, Any]

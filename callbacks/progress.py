@@ -65,15 +65,21 @@ class SampleProgressBar(ProgressBar):
     Args:
         what: What is answered, and which model answers.
         questions: How many questions are left to be answered.
+        count: Adds to the questions that all processes have answered, and returns their sum; None where one answers.
         seconds_per_line: Seconds between two log lines where there is no terminal.
     """
 
     def __init__(
-        self, what: str = ANSWERING, questions: int | None = None, seconds_per_line: float = SECONDS_PER_LINE
+        self,
+        what: str = ANSWERING,
+        questions: int | None = None,
+        count: Callable[[int], int] | None = None,
+        seconds_per_line: float = SECONDS_PER_LINE,
     ) -> None:
         super().__init__()
         self.what = what
         self.questions = questions
+        self._count = count
         self.seconds_per_line = seconds_per_line
         self._enabled = True
         self._writes_lines = not sys.stdout.isatty()
@@ -137,8 +143,11 @@ class SampleProgressBar(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
         shown = self._shown[self.what]
-        done = shown.pace.done + (1 if self.questions is None else len(outputs) * trainer.world_size)
-        rate = (shown.pace, "questions") if self.questions is not None else None
+        if self.questions is None:
+            done, rate = shown.pace.done + 1, None
+        else:
+            answered = shown.pace.done + len(outputs) if self._count is None else self._count(len(outputs))
+            done, rate = min(answered, self.questions), (shown.pace, "questions")
         self._show(trainer, self.what, done, rate=rate)
 
     @override

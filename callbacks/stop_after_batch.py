@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,10 +12,14 @@ class StopAfterBatch(Callback):
 
     Lightning itself only notes SIGTERM while it predicts, and turns SIGINT into exit code 1. Put it behind the callback
     that writes the answers, so that those of the last batch are kept.
+
+    Args:
+        stop_code: Tells the exit code with which another process of the job asks all to stop; 0 if none does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop_code: Callable[[], int]) -> None:
         self._signals = StopSignals()
+        self._stop_code = stop_code
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -32,6 +37,8 @@ class StopAfterBatch(Callback):
     ) -> None:
         if self._signals.received:
             raise SystemExit(self._signals.exit_code)
+        if code := self._stop_code():
+            raise SystemExit(code)
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -200,32 +200,36 @@ class BenchmarkDataModule(DataModule):
     def predict_dataloader(self) -> SampleLoader:
         """Returns this rank's prompts without answers, the longest first; ``sample_ids`` are questions' ids.
 
-        Batches are ``Batch``es of questions, those in ``answered`` left out, or, where ``by_picture`` is set and every
-        question has one picture and no examples, ``PictureBatch``es, those left out in which everything is answered.
-        Every rank has as many: a few questions are asked twice where they cannot be shared out evenly.
+        Batches are ``Batch``es of questions, or, where ``by_picture`` is set and every question has one picture and no
+        examples, ``PictureBatch``es; those in which everything is in ``answered`` are left out. What is asked together
+        depends neither on what is answered nor on ranks, which share out whole batches. Every rank has as many: a few
+        are asked twice where they cannot be shared out evenly.
         """
         samples = self.asked_samples()
+        texts = self.processor.encode_all(samples, self.template, with_answers=False)
         if self.by_picture and self.samples is None and all(len(sample.images) == 1 for sample in samples):
-            texts = self.processor.encode_all(samples, self.template, with_answers=False)
             layouts = layouts_of_samples(samples, self.processor)
             planned = planned_batches(asked_pictures(samples, texts, layouts), self.batch_size)
             left = [batch for batch in planned if not self.answered.issuperset(names_of(batch))]
-            batches = self.share_of_rank(left)
-            return SampleLoader(PictureDataset(batches, self.processor), 1, as_it_is)
-        samples = [sample for sample in samples if sample.id not in self.answered]
-        texts = self.processor.encode_all(samples, self.template, with_answers=False)
-        order = self.share_of_rank(sorted(range(len(samples)), key=lambda position: -len(texts[position])))
+            return SampleLoader(PictureDataset(self.share_of_rank(left), self.processor), 1, as_it_is)
+        order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))
+        batches = [order[begin : begin + self.batch_size] for begin in range(0, len(order), self.batch_size)]
+        unanswered = [
+            batch for batch in batches if not self.answered.issuperset(samples[position].id for position in batch)
+        ]
+        # The one batch that may be smaller is the last of its rank, so the loader cuts its share into these batches.
+        share = [position for batch in self.share_of_rank(unanswered) for position in batch]
         dataset = SampleDataset(
-            [samples[position] for position in order], [texts[position] for position in order], self.processor
+            [samples[position] for position in share], [texts[position] for position in share], self.processor
         )
         return SampleLoader(dataset, self.batch_size, self.collator)
 
-    def share_of_rank(self, items: list[T]) -> list[T]:
-        """Returns what this rank asks of questions or batches: all of them where there is one process."""
+    def share_of_rank(self, batches: Sequence[T]) -> Sequence[T]:
+        """Returns what this rank asks of all batches: all of them where there is one process."""
         if self.trainer is None:
-            return items
+            return batches
         ranks = self.trainer.world_size
-        return [*items, *(items * ranks)[: -len(items) % ranks]][self.trainer.global_rank :: ranks]
+        return [*batches, *([*batches] * ranks)[: -len(batches) % ranks]][self.trainer.global_rank :: ranks]
 
     def asked_samples(self) -> list[Sample]:
         """Returns every question as the sample that is put to the model: with examples where ``samples`` was set."""

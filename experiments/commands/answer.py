@@ -9,11 +9,11 @@ from experiments.commands.evaluate import answers_come_from, recorded_config
 from experiments.commands.parsers.predict import answering_parser
 from experiments.configuration.cli import Experiment
 from experiments.configuration.path_settings import paths_in_names
+from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import short_hash, without_later_settings
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
-from experiments.runs.training import check_processes
 from lightning_m2pt.commands.parsers.tuned import check_output
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
@@ -35,9 +35,10 @@ def main(arguments: Sequence[str]) -> int:
             hint="`m2pt evaluate` takes the list under benchmarks",
         )
     experiment.benchmarks = [experiment.data]
-    check_processes(experiment, devices=1, num_nodes=1)
+    answering_trainer(experiment, [])  # devices and launcher fit together, before anything is read
     check_experiment(experiment)
     check_benchmarks(experiment)
+    ranks = started_ranks(experiment)
     load_tuned(own.run, own.adapter, experiment)
     if own.adapter:
         folder = own.output
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         scores = evaluate_tuned(experiment, folder)
     else:
         folder, scores = evaluate_frozen(experiment)
-    if verb == "test":
+    if verb == "test" and not ranks.rank:
         OUT.print(score_table(list(scores.values()), OUT.width))
         say_missed_gates(experiment.config)
     say(f"predictions: {folder / 'predictions' / f'{experiment.data.name}.jsonl'}")

@@ -10,6 +10,7 @@ from experiments.configuration.chosen_sets import choose_benchmarks
 from experiments.configuration.cli import Experiment
 from experiments.configuration.parts import FILE_NAME
 from experiments.configuration.path_settings import absolute_paths, paths_in_names
+from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.evaluation import (
     AnsweringOptions,
     check_benchmarks,
@@ -27,7 +28,6 @@ from experiments.runs.folder import (
 )
 from experiments.runs.loading import experiment_of, load_run, load_tuned
 from experiments.runs.prepare import check_experiment, require_benchmarks
-from experiments.runs.training import check_processes
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.answering.near_ties import depends_on_batch
 from lightning_m2pt.commands.parsers.tuned import check_output
@@ -62,12 +62,13 @@ def main(arguments: Sequence[str]) -> int:
     require_benchmarks(experiment)
     choose_benchmarks(experiment, names)
     move_benchmarks(experiment, own.data_root)
-    check_processes(experiment, devices=1, num_nodes=1)
+    answering_trainer(experiment, [])  # devices and launcher fit together, before anything is read
     knocked_out = frozenset(own.knock_out)
     experiment.model.method.check_knock_out(knocked_out)
     check_experiment(experiment)
     check_benchmarks(experiment, own.shots, own.answer)
     record: dict[str, Any] = {}
+    ranks = started_ranks(experiment)
     options = AnsweringOptions(own.answer, own.force, shared_prefix=own.shared_prefix == "true")
     if not experiment.model.method.part_names() and not knocked_out:
         folder, scores = evaluate_frozen(experiment, options)
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
         record = read_run_record(run)
         load_run(run, experiment)
         scores = evaluate_tuned(experiment, folder, knocked_out, options)
+    if ranks.rank:
+        return ExitCode.DONE  # the first process talks
     OUT.print(score_table(list(scores.values()), OUT.width))
     say_missed_gates(experiment.config)
     for note in selection_notes("here", [{ADAPTER_CHOSEN: experiment.model.chosen}], record):

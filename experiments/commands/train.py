@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.commands.parsers.train import argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.runs.answering import started_ranks
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import run_folder
 from experiments.runs.loading import load_evaluated
@@ -52,9 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     run = run_folder(experiment)
     with alone_in(run) as still_alone:
         tune(experiment, run, still_alone, force=own.force)
-        # Answering takes one device: the main process has the tuned tensors. A run that was stopped short on purpose
-        # has nothing to compare yet.
-        if is_main_process() and COMPLETED in read_run_record(run):
+        # All processes answer. A run that was stopped short on purpose has nothing to compare yet.
+        if started_ranks(experiment).of_first(lambda: COMPLETED in read_run_record(run)):
             evaluate_and_compare(experiment, run, force=own.force, started=started)
     return ExitCode.DONE
 
@@ -72,6 +72,8 @@ def evaluate_and_compare(experiment: Experiment, run: Path, *, force: bool, star
     options = AnsweringOptions(force=force, on_other="replace")
     frozen_folder, frozen = evaluate_frozen(experiment, options)
     tuned = evaluate_tuned(experiment, run, options=options)
+    if not is_main_process():
+        return
     answered = {name: read_predictions(run / "predictions" / f"{name}.jsonl") for name in tuned}
     gains = gains_of(frozen, tuned, answered)
     report(experiment, run, frozen, tuned, answered, gains, time.monotonic() - started)
@@ -85,6 +87,8 @@ def evaluate_only(experiment: Experiment, *, force: bool) -> int:
     check_experiment(experiment)
     check_benchmarks(experiment)
     folder, scores = evaluate_frozen(experiment, AnsweringOptions(force=force))
+    if not is_main_process():
+        return ExitCode.DONE
     OUT.print(score_table(list(scores.values()), OUT.width))
     say_missed_gates(experiment.config)
     for line in last_lines(score_line(scores), NONE, short_path(folder), next_command(short_path(folder), None, ())):

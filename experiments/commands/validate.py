@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from callbacks.progress import SampleProgressBar
 from experiments.commands.parsers.validate import argument_parser
 from experiments.configuration.cli import Experiment
+from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
-from experiments.runs.training import answering_trainer, check_processes, tuning_data
+from experiments.runs.training import tuning_data
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.system.console import say
 
@@ -17,9 +18,10 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))
     experiment = experiment_of(own.run, own.adapter, rest)
-    check_processes(experiment, devices=1, num_nodes=1)
+    answering_trainer(experiment, [])  # devices and launcher fit together, before anything is read
     check_experiment(experiment)
     require_validation_split(experiment)
+    started_ranks(experiment)
     load_tuned(own.run, own.adapter, experiment)
     say(json.dumps(validate(experiment)))
     return ExitCode.DONE
@@ -43,6 +45,6 @@ def require_validation_split(experiment: Experiment) -> None:
 def validate(experiment: Experiment) -> dict[str, float]:
     """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
     data = tuning_data(experiment)
-    trainer = answering_trainer(experiment, [SampleProgressBar()], {})
+    trainer = answering_trainer(experiment, [SampleProgressBar()])
     measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
     return {name: float(value) for name, value in measured[0].items()}

@@ -1,8 +1,10 @@
 """Answers and scores every benchmark of an experiment with one loaded model; predictions first, scores from files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial as bound
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +15,9 @@ from callbacks.stop_after_batch import StopAfterBatch
 from data_modules.benchmark import BenchmarkDataModule
 from data_modules.few_shot import add_examples
 from experiments.configuration.cli import Experiment
+from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.folder import present_or_first, short_hash, template_content
 from experiments.runs.lengths import check_question_lengths
-from experiments.runs.training import answering_trainer
 from lightning_m2pt.answering.decoding import Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.answering.likelihood import tokenised_candidates
 from lightning_m2pt.answering.near_ties import depends_on_batch, near_tie_limit
@@ -28,6 +30,7 @@ from lightning_m2pt.runs.scoring import score_file, write_score
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.system.console import say, short_path
 from lightning_m2pt.system.file_lock import locked, remove_if_free
+from lightning_m2pt.system.rank_group import RankGroup
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 
 Toggles = Mapping[str, bool | int | str]
@@ -143,7 +146,8 @@ def evaluate_frozen(
     Returns:
         The folder and the scores by set.
     """
-    folder, method = frozen_folder(experiment, options), experiment.model.method
+    folder = started_ranks(experiment).of_first(lambda: frozen_folder(experiment, options))
+    method = experiment.model.method
     if experiment.model.backbone.is_loaded:
         method.detach(experiment.model.backbone)
     try:
@@ -196,32 +200,47 @@ def answer_and_score(
     knocked_out: AbstractSet[str],
     options: AnsweringOptions,
 ) -> dict[str, Score]:
-    """Answers what is not answered yet and scores every file.
+    """Answers what is not answered yet, every process its share, and scores every file in the first process.
 
     Raises:
-        BadInputError: If answers are there that were made otherwise; before the first question is asked.
+        BadInputError: If answers are there that were made otherwise, or processes see other questions; before the first
+            question is asked.
     """
-    scores: dict[str, Score] = {}
+    ranks = started_ranks(experiment)
     waiting: list[tuple[BenchmarkDataModule, Answering, PartialPredictions]] = []
     for benchmark in experiment.benchmarks:
         answering = answering_of(benchmark, options.method)
         header = header_of(experiment, benchmark, adapter, toggles, answering, options.shared_prefix)
-        partial = PartialPredictions(prediction_file(folder, benchmark.name), header)
-        if is_answered(partial, options):
-            say(f"already answered: {partial.path}")
-            remove_if_free(partial.path)
+        ranks.refuse_unless_same(header, str(benchmark.root), f"what decides the answers of {benchmark.name}")
+        there = PartialPredictions(prediction_file(folder, benchmark.name), header)
+        if ranks.of_first(bound(known_to_be_answered, there, options)):
+            say(f"already answered: {there.path}")
         else:
-            waiting.append((benchmark, answering, partial))
-    for benchmark, answering, partial in waiting:
+            waiting.append((benchmark, answering, there))
+    for benchmark, answering, there in waiting:
         if not experiment.model.backbone.is_loaded:
             experiment.model.configure_model()
             experiment.model.method.attach(experiment.model.backbone, without=knocked_out)
-        answer_alone(experiment, benchmark, answering, partial, options)
-    for benchmark in experiment.benchmarks:
-        header, scored = score_file(prediction_file(folder, benchmark.name))
+        answer_alone(experiment, benchmark, answering, there, options, ranks)
+    return ranks.of_first(lambda: scored_files(folder, [benchmark.name for benchmark in experiment.benchmarks]))
+
+
+def scored_files(folder: Path, names: Sequence[str]) -> dict[str, Score]:
+    """Scores the prediction files of sets and keeps what comes out; returns the scores by set."""
+    scores: dict[str, Score] = {}
+    for name in names:
+        header, scored = score_file(prediction_file(folder, name))
         write_score(folder, header, scored)
-        scores[benchmark.name] = scored
+        scores[name] = scored
     return scores
+
+
+def known_to_be_answered(partial: PartialPredictions, options: AnsweringOptions) -> bool:
+    """Tells whether a set needs no answers; what a killed process has left of a lock is gone then."""
+    if not is_answered(partial, options):
+        return False
+    remove_if_free(partial.path)
+    return True
 
 
 def is_answered(partial: PartialPredictions, options: AnsweringOptions) -> bool:
@@ -250,20 +269,53 @@ def answer_alone(
     answering: Answering,
     partial: PartialPredictions,
     options: AnsweringOptions,
+    ranks: RankGroup,
 ) -> None:
-    """Answers one set unless another process, which is waited for, has done so meanwhile.
+    """Answers one set unless another job, which is waited for, has done so meanwhile.
 
     Runs of several seeds that are started together share the untouched model's answers.
     """
-    with locked(partial.path, on_wait=lambda: say(f"another process answers {benchmark.name}: waiting for it")) as lock:
-        if is_answered(partial, options):
+    with alone_in_file(partial.path, benchmark.name, ranks) as still_alone:
+        answered = ranks.of_first(lambda: answered_before(partial, options))
+        if answered is None:
             say(f"already answered: {partial.path}")
             return
-        if options.force or not goes_on(partial):
-            partial.remove()
+        benchmark.answered = answered
         # Asked of the backbone as it is: a knocked-out part may be the one that stood in the way.
         benchmark.by_picture = options.shared_prefix and experiment.model.backbone.shares_prefix()
-        answer(experiment, benchmark, answering, partial, lock.check)
+        answer(experiment, benchmark, answering, partial, still_alone, ranks)
+
+
+@contextmanager
+def alone_in_file(path: Path, name: str, ranks: RankGroup) -> Iterator[Callable[[], None]]:
+    """Keeps other jobs from answering into a file while the block runs; the first process locks it for all of this one.
+
+    Yields:
+        A check that nobody else has come to the file, which raises in the first process if somebody has.
+    """
+    checks: list[Callable[[], None]] = []
+    with ExitStack() as held:
+
+        def take() -> None:
+            waits = locked(path, on_wait=lambda: say(f"another process answers {name}: waiting for it"))
+            checks.append(held.enter_context(waits).check)
+
+        ranks.of_first(take)
+
+        def check() -> None:
+            for each in checks:
+                each()
+
+        yield check
+
+
+def answered_before(partial: PartialPredictions, options: AnsweringOptions) -> frozenset[str] | None:
+    """Returns which questions are answered already, or None if all are; answers of another evaluation are removed."""
+    if is_answered(partial, options):
+        return None
+    if options.force or not goes_on(partial):
+        partial.remove()
+    return frozenset(partial.answered())
 
 
 def goes_on(partial: PartialPredictions) -> bool:
@@ -281,35 +333,43 @@ def answer(
     answering: Answering,
     partial: PartialPredictions,
     still_alone: Callable[[], None],
+    ranks: RankGroup,
 ) -> None:
     """Answers what is left of one set with the model as it is, unless another process has come to answer it, too."""
     questions, model = benchmark.questions(), experiment.model
-    benchmark.answered = frozenset(partial.answered())
     left = len(questions) - len(benchmark.answered)
     is_frozen = partial.header["adapter"] is None
     say(
         f"answering {left:,} questions of {benchmark.name} with "
         + ("the untouched model" if is_frozen else f"the tuned model: {short_path(partial.path.parents[1])}")
         + (f", {len(questions) - left:,} are answered" * (left < len(questions)))
+        + (f", on {ranks.size} devices" * (ranks.size > 1))
     )
     model.answering = answering
     if left:
         writer = PredictionWriter(partial, questions)
-        progress = SampleProgressBar(f"{benchmark.name}, {'frozen' if is_frozen else 'tuned'}", left)
-        trainer = answering_trainer(experiment, [LockCheck(still_alone), writer, StopAfterBatch(), progress], {})
+        progress = SampleProgressBar(f"{benchmark.name}, {'frozen' if is_frozen else 'tuned'}", left, ranks.count)
+        stop = StopAfterBatch(ranks.stop_code)
+        trainer = answering_trainer(experiment, [LockCheck(still_alone), writer, stop, progress])
         try:
-            trainer.predict(model, datamodule=benchmark, return_predictions=False)
+            ranks.together(lambda: trainer.predict(model, datamodule=benchmark, return_predictions=False))
         except SystemExit:  # a signal: StopAfterBatch
-            say(
-                f"stopped after {len(partial.answered()):,} of {len(questions):,} questions of {benchmark.name}: the "
-                "same command goes on, but for --force, which starts over"
-            )
+            if ranks.rank == 0:
+                say(
+                    f"stopped after {len(partial.answered()):,} of {len(questions):,} questions of {benchmark.name}: "
+                    "the same command goes on, but for --force, which starts over"
+                )
             raise
         finally:
             model.answering = None  # a Trainer's own predict asks as its set says
-    still_alone()
-    partial.finish([question.id for question in questions])
-    near_ties = sum("near_tie" in row for row in read_predictions(partial.path).predictions)
+    near_ties = ranks.of_first(lambda: finished(partial, [question.id for question in questions], still_alone))
     if near_ties:
         limit = near_tie_limit(model.backbone.dtype_name)
         say(f"{near_ties:,} of {len(questions):,} answers hang on less than {limit:g}: rounding may change them")
+
+
+def finished(partial: PartialPredictions, ids: Sequence[str], still_alone: Callable[[], None]) -> int:
+    """Makes one file of all processes' answers; returns how many of them rounding may change."""
+    still_alone()
+    partial.finish(ids)
+    return sum("near_tie" in row for row in read_predictions(partial.path).predictions)

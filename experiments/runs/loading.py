@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.configuration.catalogue import EXPERIMENTS
 from experiments.configuration.cli import Experiment, parse_experiment
 from lightning_m2pt.runs.adapter_settings import method_settings, require_config
 from lightning_m2pt.runs.loading import BEST, evaluated_adapter, load_weights, load_with_adapter, take_adapter
 from lightning_m2pt.runs.model_of_run import config_file
+
+ONE_DEVICE = EXPERIMENTS / "parts/one_device.yaml"
 
 
 def experiment_of(run: Path | None, adapter: Path | None, words: Sequence[str]) -> Experiment:
@@ -28,11 +31,14 @@ def experiment_of(run: Path | None, adapter: Path | None, words: Sequence[str]) 
 def experiment_of_run(run: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Parses the resolved configuration a run keeps, with overrides on top.
 
+    The strategy and the devices that it was tuned with are not its own any more: of these only the overrides count.
+
     Raises:
         BadInputError: If the folder is no run.
     """
     config = config_file(run)
-    return parse_experiment(["--config", str(config), *overrides], name=run.resolve().parent.name, was_run=True)
+    words = ["--config", str(config), "--config", str(ONE_DEVICE), *overrides]
+    return parse_experiment(words, name=run.resolve().parent.name, was_run=True)
 
 
 def experiment_of_adapter(adapter: Path, words: Sequence[str]) -> Experiment:

@@ -277,22 +277,3 @@ def profiler_in(run: Path, profiler: Any) -> Profiler | None:
         made.dirpath = made.dirpath or str(run)
         made.filename = made.filename or "profile"
     return made
-
-
-def answering_trainer(experiment: Experiment, callbacks: list[Callback], settings_of: dict[str, Any]) -> Trainer:
-    """Returns a Trainer that only answers: one device, no loggers, no checkpoints.
-
-    Raises:
-        EnvironmentFailure: If the accelerator is not here.
-    """
-    check_accelerator(experiment.config["trainer"].get("accelerator"), os.environ)
-    return Trainer(
-        accelerator=experiment.trainer_config.get("accelerator", "auto"),
-        devices=1,
-        logger=False,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        **settings_of,
-    )

@@ -136,10 +136,11 @@ def step(bar: SampleProgressBar, trainer: Any) -> None:
 def test_samples_and_questions_of_all_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(progress, "say", said.append)
-    bar, trainer, clock = SampleProgressBar("vsr, tuned", 9, seconds_per_line=0), on_two_devices("predict"), Clock()
+    bar = SampleProgressBar("vsr, tuned", 9, lambda number: number + 3, seconds_per_line=0)  # others answered three
+    trainer, clock = on_two_devices("predict"), Clock()
     bar.on_predict_start(trainer, LightningModule())
     bar.on_predict_batch_end(trainer, LightningModule(), [0, 0], None)
-    assert said == ["vsr, tuned: 4 of 9 questions"]
+    assert said == ["vsr, tuned: 5 of 9 questions"]
     trainer = on_two_devices("fit")
     bar.on_train_start(trainer, LightningModule())
     bar._samples = Pace(0, clock)

@@ -1,0 +1,206 @@
+"""What the processes of one job agree on outside of a training: who does what alone, and that all stop together.
+
+Messages go through a gloo group of their own, on the CPU: NCCL gives up after minutes, and the first process may have
+to wait for hours until another job has answered a set.
+"""
+
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import distributed
+from torch.distributed import PrefixStore, ProcessGroup
+from torch.distributed.distributed_c10d import _get_default_store
+
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
+
+T = TypeVar("T")
+
+LONGEST_WAIT = timedelta(days=14)
+"""After which a process that is alive is given up; one that has died is noticed at once."""
+LOOKS_AGAIN = 0.02
+"""Seconds between two looks: a wait inside torch would keep Python from handling a signal."""
+
+
+class RankGroup:
+    """The processes of a job, of which this is one; without torch's process group it is the only one.
+
+    All of them have to call the same methods in the same order.
+
+    Args:
+        group: A group over all processes that works on the CPU; None for one process alone.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: How many there are.
+    """
+
+    def __init__(self, group: ProcessGroup | None = None) -> None:
+        self.rank = 0 if group is None else distributed.get_rank(group)
+        self.size = 1 if group is None else distributed.get_world_size(group)
+        self._group = group
+        self._store: PrefixStore | None = None
+        self._name = self._told(uuid.uuid4().hex)
+        self._passes = 0
+        self._counted = 0
+
+    def of_first(self, function: Callable[[], T]) -> T:
+        """Calls a function in the first process, and returns or raises in all what it returned or raised there.
+
+        Args:
+            function: What it returns goes through pickle.
+
+        Raises:
+            EnvironmentFailure: If another process has ended.
+        """
+        if self._group is None:
+            return function()
+        result, error = None, None
+        if self.rank == 0:
+            try:
+                result = function()
+            except (M2PTError, OSError, SystemExit) as raised:
+                error = raised
+        result, error = self._told((result, error))
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # the first process's
+
+    def together(self, work: Callable[[], object]) -> None:
+        """Works in all processes at a time; one that an error of ours or a signal ends asks all to stop.
+
+        Args:
+            work: It asks ``stop_code`` now and then.
+
+        Raises:
+            M2PTError: What one of them raised, in all.
+            SystemExit: If only signals ended them, with the exit code of one, in all.
+            EnvironmentFailure: If another process has ended.
+        """
+        if self._group is None:
+            self._counted = 0
+            work()
+            return
+        self._passes += 1
+        self._store = PrefixStore(f"{self._name}/{self._passes}", _get_default_store())
+        ended: BaseException | None = None
+        try:
+            work()
+        except (M2PTError, SystemExit) as raised:
+            ended = raised
+            self._ask_to_stop(raised)
+        except BaseException as raised:
+            self._ask_to_stop(raised)
+            raise
+        signals: list[SystemExit] = []
+        self._wait_for_all(signals)
+        others = self._told_by_all(ended or next(iter(signals), None))
+        for kind in (M2PTError, SystemExit):
+            for other in others:
+                if isinstance(other, kind):
+                    raise other
+
+    def stop_code(self) -> int:
+        """Returns the exit code with which one of the processes asks all to stop; 0 as long as none does."""
+        store = self._store
+        if store is None or not self._collectively(lambda: store.check(["stop"])):
+            return 0
+        return int(store.get("stop"))
+
+    def count(self, number: int) -> int:
+        """Adds to what all processes have done of the work they are at, and returns their sum."""
+        store = self._store
+        if store is not None:
+            return self._collectively(lambda: store.add("done", number))
+        self._counted += number
+        return self._counted
+
+    def refuse_unless_same(self, value: object, where: str, what: str) -> None:
+        """Compares a value of all processes.
+
+        Args:
+            value: It goes through pickle.
+            where: What it stands in.
+            what: What it is called.
+
+        Raises:
+            BadInputError: In all processes, if one has another.
+        """
+        if self._group is not None:
+            values = self._told_by_all(value)
+            other = next((rank for rank, each in enumerate(values) if each != values[0]), None)
+            if other is not None:
+                raise BadInputError(
+                    f"{what} of process {other}, counted from 0, is not that of process 0",
+                    where=where,
+                    expected="the same files and the same code on all nodes",
+                )
+
+    def _ask_to_stop(self, reason: BaseException) -> None:
+        assert self._store is not None
+        code = reason.code if isinstance(reason, SystemExit) else getattr(reason, "exit_code", ExitCode.BUG)
+        self._store.set("stop", str(int(code or ExitCode.BUG)))
+
+    def _told(self, value: T) -> T:
+        if self._group is None:
+            return value
+        values = [value]
+        self._wait_for_all()
+        self._collectively(lambda: distributed.broadcast_object_list(values, 0, self._group, torch.device("cpu")))
+        return values[0]
+
+    def _told_by_all(self, value: T) -> list[T]:
+        values: list[T] = [value] * self.size
+        self._wait_for_all()
+        self._collectively(lambda: distributed.all_gather_object(values, value, self._group))
+        return values
+
+    def _wait_for_all(self, signals: list[SystemExit] | None = None) -> None:
+        """Waits until all have come here.
+
+        Args:
+            signals: Where the first signal is put that comes meanwhile, which those at work are told of; None and a
+                second one end the waiting.
+        """
+
+        def wait() -> None:
+            arrived = distributed.all_reduce(torch.zeros(1), group=self._group, async_op=True)
+            while not arrived.is_completed():
+                try:
+                    time.sleep(LOOKS_AGAIN)
+                except SystemExit as signalled:
+                    if signals is None or signals:
+                        raise
+                    signals.append(signalled)
+                    self._ask_to_stop(signalled)
+            arrived.wait()
+
+        self._collectively(wait)
+
+    def _collectively(self, exchange: Callable[[], T]) -> T:
+        try:
+            return exchange()
+        except RuntimeError as error:
+            raise EnvironmentFailure(
+                "another process of this job has ended",
+                where=f"process {self.rank}, counted from 0, of {self.size}",
+                expected="all of them until the end",
+                hint="what that one has said is the reason; the same command goes on where it stopped",
+            ) from error
+
+
+def ranks_of_job() -> RankGroup:
+    """Returns this job's processes: those that Lightning has brought together, or this one alone."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return RankGroup()
+    return _group_of(distributed.group.WORLD)
+
+
+@lru_cache(maxsize=1)
+def _group_of(_world: ProcessGroup) -> RankGroup:
+    """Returns the group of a world, made once: all processes make it together."""
+    return RankGroup(distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))

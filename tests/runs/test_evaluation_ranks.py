@@ -1,0 +1,139 @@
+"""Several processes share out a set's questions; the files are those of one process, byte for byte."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import distributed
+
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
+from experiments.runs.prepare import check_experiment
+from lightning_m2pt.answering.decoding import GreedyAnswering, LikelihoodAnswering
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.system.rank_group import ranks_of_job
+from tests.runs.test_evaluation import FROZEN, set_words
+from tests.support.ranks import RanksFailedError, on_ranks
+
+OnBatch = Callable[[int], None]
+
+
+def answered(folder: Path, output: str, options: AnsweringOptions, on_batch: OnBatch | None = None) -> list[str] | int:
+    """Is one process: answers its share and returns its questions' names, or the code with which a signal ended it.
+
+    Args:
+        folder: Where the sets are.
+        output: Folder below it for the answers.
+        options: How the evaluation is made.
+        on_batch: Told the number of every batch before it is answered.
+    """
+    devices = os.environ.get("WORLD_SIZE", "1")
+    words = ["--config", FROZEN, *set_words(folder, 3), "--output_root", str(folder / output)]
+    experiment = parse_experiment([*words, "--trainer.accelerator", "cpu", "--trainer.devices", devices])
+    check_experiment(experiment)
+    names: list[str] = []
+    batches = 0
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (GreedyAnswering, LikelihoodAnswering):
+            whole = kind.answer
+
+            def answer(self, backbone, batch, whole=whole):
+                nonlocal batches
+                if on_batch is not None:
+                    on_batch(batches)
+                batches += 1
+                names.extend(batch.sample_ids)
+                return whole(self, backbone, batch)
+
+            patch.setattr(kind, "answer", answer)
+        try:
+            evaluate_frozen(experiment, options)
+        except SystemExit as ended:
+            return int(ended.code)  # type: ignore[arg-type]
+    return names
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Returns what an evaluation has left."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("shared_prefix", [True, False], ids=["shared prefix", "one by one"])
+def test_two_processes_share_out_whole_batches_and_leave_the_files_of_one(tmp_path, shared_prefix):
+    options = AnsweringOptions(shared_prefix=shared_prefix)
+    alone = answered(tmp_path, "one", options)
+    shares = on_ranks(2, answered, tmp_path, "two", options)
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert set(shares[0]) | set(shares[1]) == set(alone)
+    assert all(len(share) < len(alone) for share in shares)
+    assert len(shares[0]) + len(shares[1]) - len(alone) <= 2 * 3  # of each set at most one batch is asked twice
+
+
+def test_a_signal_to_one_process_stops_all_and_one_goes_on(tmp_path):
+    options = AnsweringOptions(shared_prefix=False)
+
+    def signalled(batch: int) -> None:
+        if os.environ["RANK"] == "1" and batch == 0:
+            signal.raise_signal(signal.SIGUSR1)
+
+    whole = answered(tmp_path, "one", options)
+    assert on_ranks(2, answered, tmp_path, "cut", options, signalled) == [138, 138]
+    assert "mme.jsonl" not in files(tmp_path / "cut")
+    kept = sum(content.count(b"\n") - 1 for name, content in files(tmp_path / "cut").items() if "partial" in name)
+    assert kept >= 3
+    rest = answered(tmp_path, "cut", options)
+    assert len(rest) == len(whole) - kept
+    assert files(tmp_path / "cut") == files(tmp_path / "one")
+
+
+def agree(folder: Path) -> None:
+    """Is one of two processes: writes what it saw of what all agree on; the second one ends without a word."""
+    distributed.init_process_group("gloo")
+    ranks, said = ranks_of_job(), []
+
+    def fail() -> None:
+        raise BadInputError("wrong", where="here", expected="right")
+
+    def work() -> None:
+        if ranks.rank == 1:
+            fail()
+        while not ranks.stop_code():
+            pass
+        raise SystemExit(ranks.stop_code())
+
+    def attempt(step: Callable[[], object]) -> None:
+        try:
+            said.append(str(step()))
+        except (BadInputError, EnvironmentFailure) as error:
+            said.append(error.what)
+
+    attempt(lambda: ranks.of_first(fail))
+    attempt(lambda: ranks.together(work))
+    attempt(lambda: ranks.together(lambda: said.append(f"stop {ranks.stop_code()}")))  # another pass goes on
+    attempt(lambda: ranks.refuse_unless_same("a", "here", "it"))
+    attempt(lambda: ranks.refuse_unless_same(ranks.rank, "here", "it"))
+    attempt(lambda: ranks.of_first(lambda: ranks.rank))
+    if ranks.rank == 1:
+        (folder / "1").write_text("\n".join(said))
+        os._exit(7)
+    attempt(lambda: ranks.of_first(lambda: None))
+    (folder / "0").write_text("\n".join(said))
+
+
+def test_what_one_meets_all_raise_and_who_is_gone_is_missed(tmp_path):
+    with pytest.raises(RanksFailedError) as caught:
+        on_ranks(2, agree, tmp_path, timeout=30)
+    assert set(caught.value.reasons) == {1}
+    first, second = ((tmp_path / str(rank)).read_text().splitlines() for rank in range(2))
+    assert second == [
+        "wrong",
+        "wrong",
+        "stop 0",
+        "None",
+        "None",
+        "it of process 1, counted from 0, is not that of process 0",
+        "0",
+    ]
+    assert first == [*second, "another process of this job has ended"]
