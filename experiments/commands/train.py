@@ -13,6 +13,7 @@ from experiments.runs.folder import run_folder
 from experiments.runs.loading import load_evaluated
 from experiments.runs.lock import alone_in
 from experiments.runs.prepare import check_experiment, require_benchmarks
+from experiments.runs.training import check_machine
 from experiments.runs.tuning import MEMORY, check_tuning, check_tuning_settings, tune
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     if not experiment.model.method.part_names():
         return evaluate_only(experiment, force=own.force)
     check_tuning_settings(experiment)
+    check_machine(experiment)
     check_experiment(experiment)
     check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
     check_tuning(experiment)

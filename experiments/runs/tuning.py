@@ -69,7 +69,7 @@ def fit(experiment: Experiment, *, force: bool = False, folder: Path | None = No
 
 
 def check_tuning_settings(experiment: Experiment) -> None:
-    """Looks at the settings of a tuning alone, before anything is read or rendered.
+    """Looks at the settings of a tuning alone, before anything is read or rendered: not at this machine.
 
     Raises:
         BadInputError: If nothing is trained, nothing says until when, or the strategy is not proven.
@@ -84,7 +84,6 @@ def check_tuning_settings(experiment: Experiment) -> None:
     trainer = experiment.config["trainer"]
     refuse_endless(trainer)
     refuse_unproven_strategy(configured_names(trainer.get("strategy")))
-    check_machine(experiment)
 
 
 def check_tuning(experiment: Experiment) -> None:
@@ -95,6 +94,7 @@ def check_tuning(experiment: Experiment) -> None:
     """
     data = tuning_data(experiment)
     check_tuning_settings(experiment)
+    check_machine(experiment)
     check_experiment(experiment)
     data.check()
     check_sample_lengths(experiment.model, data)
