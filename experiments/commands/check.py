@@ -14,6 +14,7 @@ from experiments.datasets.check_sets import check_sets
 from experiments.datasets.evaluation_sets import default_data_root
 from experiments.runs.lengths import check_question_lengths, check_sample_lengths
 from experiments.runs.prepare import connect_experiment, refuse_tuned_benchmarks
+from experiments.runs.tuning import check_strategy
 from experiments.trainer.surface import refuse_endless
 from experiments.trainer.whole_steps import check_limits
 from lightning_m2pt.backbones.decoders.reference import notice_of_reference
@@ -22,7 +23,6 @@ from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import say
-from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
 
 OWN_FLAGS = {VERIFY, DECODE}
 NAMES = re.compile(r"\w+(,\w+)*")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
             raise BadInputError(f"unknown argument {rest[0]!r:.60}", where="command line", expected="see --help")
         return check_sets(own.benchmarks, own.root or default_data_root(), own.decode)
     experiment = parse_experiment([word for word in arguments if word not in OWN_FLAGS])
-    refuse_unproven_strategy(configured_names(experiment.config["trainer"].get("strategy")))
+    check_strategy(experiment)
     tuned_on = experiment.data if experiment.model.method.part_names() else None
     if isinstance(tuned_on, InstructionDataModule):
         refuse_endless(experiment.config["trainer"])

@@ -38,7 +38,10 @@ from experiments.trainer.failures import refusals_named
 from experiments.trainer.interval import with_interval
 from experiments.trainer.surface import configured_devices, configured_processes, split_decides
 from experiments.trainer.whole_steps import check_limits, limit_validation
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.launch import check_launch, check_node, check_variables
@@ -177,7 +180,10 @@ def run_the_same_layers_on_all_ranks(experiment: Experiment, strategy: Strategy)
     Whether a micro-batch has rows to share depends on its samples. A rank that has none would leave the others waiting
     for its part of a gathering that it never makes.
     """
-    if shares_out_weights(strategy):
+    if isinstance(strategy, FullyShardedStrategy):
+        refuse_unless_shardable(experiment.model.backbone, experiment.model.method)
+        experiment.model.shortcuts = EVERY_ROW
+    elif shares_out_weights(strategy):
         experiment.model.shortcuts = replace(experiment.model.shortcuts, shared_rows_once=False)
 
 

@@ -35,6 +35,8 @@ from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.surface import refuse_endless
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.common_end import CommonEnd
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER, BEST
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
@@ -72,7 +74,7 @@ def check_tuning_settings(experiment: Experiment) -> None:
     """Looks at the settings of a tuning alone, before anything is read or rendered: not at this machine.
 
     Raises:
-        BadInputError: If nothing is trained, nothing says until when, or the strategy is not proven.
+        BadInputError: If nothing is trained, nothing says until when, or the strategy does not fit.
     """
     if not experiment.model.method.part_names():
         raise BadInputError(
@@ -83,7 +85,19 @@ def check_tuning_settings(experiment: Experiment) -> None:
         )
     trainer = experiment.config["trainer"]
     refuse_endless(trainer)
-    refuse_unproven_strategy(configured_names(trainer.get("strategy")))
+    check_strategy(experiment)
+
+
+def check_strategy(experiment: Experiment) -> None:
+    """Compares the configured strategy with what is tuned.
+
+    Raises:
+        BadInputError: If it is not proven, at all or for this method or backbone.
+    """
+    names = configured_names(experiment.config["trainer"].get("strategy"))
+    refuse_unproven_strategy(names)
+    if FullyShardedStrategy.__name__ in names:
+        refuse_unless_shardable(experiment.model.backbone, experiment.model.method)
 
 
 def check_tuning(experiment: Experiment) -> None:

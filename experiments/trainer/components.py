@@ -29,6 +29,7 @@ from callbacks.sample_answers import SampleAnswers
 from experiments.trainer.described import Described
 from experiments.trainer.logger_settings import class_at, refuse_logger_arguments
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.tuning.refused_callbacks import REFUSED_CALLBACKS
 
 
@@ -89,6 +90,7 @@ STRATEGIES = (
     lightning_strategies.DDPStrategy,
     lightning_strategies.FSDPStrategy,
     lightning_strategies.ModelParallelStrategy,
+    FullyShardedStrategy,
     lightning_strategies.DeepSpeedStrategy,
 )
 CHANGES_GRADIENTS = (

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.connected_rows import AssembledRows, ConnectedRows, positions_in_order
+from lightning_m2pt.backbones.lockstep import nothing_of_a_picture
 from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
 from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import Quantization
@@ -48,6 +49,8 @@ class Backbone(nn.Module, ABC):
         compile_backend: What ``torch.compile`` is called with for every layer; None compiles nothing.
         quantization: How the weights of the decoder's layers are packed; None if they are as the files have them.
         attached_method: The method that is attached.
+        runs_in_lockstep: Whether weights are shared out among ranks, each of which has to run the same modules in the
+            same order, whatever its samples are. The reference then runs: prompt rows in the sequence.
         never_answered: Tokens that stand for pictures in the model's own texts: no decoded answer holds one.
     """
 
@@ -58,6 +61,7 @@ class Backbone(nn.Module, ABC):
     checkpointing_is_automatic: bool = False
     compile_backend: str | None = None
     quantization: Quantization | None = None
+    runs_in_lockstep: bool = False
     never_answered: tuple[int, ...] = ()
     attached_method: "weakref.ref[nn.Module] | None" = None
 
@@ -154,6 +158,20 @@ class Backbone(nn.Module, ABC):
             f"attention of {type(self).__name__} cannot be read",
             where="model.backbone",
             expected="a backbone that names its blocks and layers, such as OpenClipLlama",
+        )
+
+    def sharding_units(self) -> list[nn.Module]:
+        """Returns the modules whose weights can be shared out among ranks, each whole only while it runs.
+
+        What they do not hold stays whole on every rank. Weights are read in a module's own forward and nowhere else.
+
+        Raises:
+            BadInputError: If the backbone does not name them.
+        """
+        raise BadInputError(
+            f"the weights of {type(self).__name__} cannot be shared out",
+            where="trainer.strategy",
+            expected="ddp, or a backbone that names its blocks and layers, such as OpenClipLlama",
         )
 
     def picture_geometry(self) -> PictureGeometry:
@@ -300,12 +318,14 @@ class Backbone(nn.Module, ABC):
 
     def assembled(self, batch: Batch) -> AssembledRows:
         """Does what ``assemble`` does, and says where each row stands."""
+        nothing = nothing_of_a_picture(self) if self.runs_in_lockstep and not len(batch.pixel_values) else None
         pictures = self.connected_rows(batch.pixel_values, batch.picture_sizes)
         order = splice(batch.input_ids, batch.spans != Span.PADDING, pictures.counts).order
         self.refuse_beyond_positions(order.shape[1] + self.attachment.rows_before_text())
         ids = nn.functional.pad(batch.input_ids.clamp(min=0).flatten(), (0, 1))
         rows = torch.cat([self.token_embedding()(ids), pictures.rows])
         embeddings = rows.index_select(0, order.flatten()).view(*order.shape, -1)
+        embeddings = embeddings if nothing is None else embeddings + nothing
         no_labels = batch.labels.new_full((1 + len(pictures.rows),), IGNORED_LABEL)
         labels = torch.cat([batch.labels.flatten(), no_labels])[order]
         padding = batch.spans.new_full((1,), Span.PADDING)

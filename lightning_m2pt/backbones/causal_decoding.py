@@ -115,6 +115,13 @@ class CausalDecoding(Backbone, ABC):
         """Returns the frozen head."""
         return self.language_model.get_output_embeddings()  # type: ignore[no-any-return]
 
+    def sharding_units(self) -> list[nn.Module]:
+        """Returns the tower's blocks, the embedding, the decoder's layers and the head; tied ones stay whole."""
+        blocks, layers = self.attention_layers()
+        embedding, head = self.token_embedding(), self.pretrained_lm_head()
+        is_tied = head.weight is embedding.weight
+        return [*blocks, *layers] if is_tied else [*blocks, embedding, *layers, head]
+
     def sublayer(self, layer: int, name: Literal["attention", "mlp"]) -> nn.Module:
         """Returns a decoder layer's attention, which has two outputs, or its MLP, which has one."""
         block = self.decoder().layers[layer]

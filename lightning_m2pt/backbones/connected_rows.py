@@ -39,7 +39,9 @@ class ConnectedRows:
     @classmethod
     def none(cls, like: Tensor) -> "ConnectedRows":
         """Returns the rows of no picture, with the type, device and width of (V, D) embeddings."""
-        return cls(like.new_empty(0, like.shape[1]), torch.empty(0, dtype=torch.long, device=like.device), [])
+        # Not like.new_empty: of weights that are shared out among ranks it would be shared out as well.
+        rows = torch.empty(0, like.shape[1], dtype=like.dtype, device=like.device)
+        return cls(rows, torch.empty(0, dtype=torch.long, device=like.device), [])
 
 
 @dataclass(frozen=True)

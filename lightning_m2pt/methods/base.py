@@ -122,6 +122,8 @@ class Method(nn.Module, ABC):
         backbone.release_hooks()  # a part that is knocked out must not live on in the hooks of an earlier pass
         self.inject(backbone, without)
         backbone.attachment = self.attachment(without)
+        if backbone.runs_in_lockstep:
+            backbone.attachment.path = "token"
         backbone.attached_method = weakref.ref(self)  # a plain reference would make it a part of the backbone
 
     def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:

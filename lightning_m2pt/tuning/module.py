@@ -13,11 +13,13 @@ from torchmetrics import MeanMetric
 from lightning_m2pt.answering.asked_set import AskedSet
 from lightning_m2pt.answering.decoding import Answer, Answering
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.storage.checkpoint_content import check_content
 from lightning_m2pt.tuning.loop_counters import (
@@ -118,6 +120,9 @@ class TuningModule(LightningModule):
         if stage == "fit":
             self.check()
             check_trainer(self.trainer)
+        if isinstance(self.trainer.strategy, FullyShardedStrategy):
+            refuse_unless_shardable(self.backbone, self.method)
+            self.shortcuts = EVERY_ROW
         refuse_double_on_apple(self.trainer.strategy.root_device, self.backbone.dtype_name)
         write_no_pickles(self.trainer)
 

@@ -6,6 +6,10 @@ from lightning.pytorch.strategies import Strategy
 
 from lightning_m2pt.errors import BadInputError
 
+PROVEN = ("FullyShardedStrategy",)
+"""Ours, each of them made of a strategy that is refused by itself."""
+SHARED_OUT = "experiments/strategies/fsdp.yaml, which shares the frozen base out and nothing else"
+
 UNPROVEN = {
     "fsdp": "FSDP cuts the trained tensors into pieces, and pieces would be saved as the adapter",
     "modelparallel": "FSDP2 is not told what to share out, and every rank would train a model of its own",
@@ -35,12 +39,15 @@ def refuse_unproven_strategy(names: Iterable[str]) -> None:
     Raises:
         BadInputError: With the reason, if one of them is.
     """
-    for name in names:
+    listed = list(names)
+    if any(name in PROVEN for name in listed):
+        return
+    for name in listed:
         for beginning, reason in UNPROVEN.items():
             if name.lower().startswith(beginning):
                 raise BadInputError(
                     f"{name} is not supported: {reason}",
                     where="trainer.strategy",
-                    expected="ddp, or a single device",
-                    hint="experiments/strategies/ddp.yaml; model.backbone.activation_checkpointing saves memory",
+                    expected="experiments/strategies/ddp.yaml, or a single device",
+                    hint=f"for a base that does not fit one device: {SHARED_OUT}",
                 )

@@ -1,5 +1,6 @@
 """The strategy fragments hold a trainer section and nothing else, and the job script is valid bash."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from experiments.commands import check
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.training import prepared_trainer
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.tuning.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 from tests.support.small_experiment import small_words
 
@@ -41,7 +43,7 @@ def test_job_scripts_are_valid_and_refuse_to_run_without_an_experiment(script: P
 def test_strategies_that_share_out_weights_are_refused_as_configured(path: Path) -> None:
     """Without the package they need, and before a Trainer or weights."""
     names = configured_names(yaml.safe_load(path.read_text(encoding="utf-8"))["trainer"]["strategy"])
-    if path.stem == "ddp":
+    if path.stem in ("ddp", "fsdp"):
         refuse_unproven_strategy(names)
         return
     with pytest.raises(BadInputError, match="is not supported") as refused:
@@ -49,12 +51,15 @@ def test_strategies_that_share_out_weights_are_refused_as_configured(path: Path)
     assert len(str(refused.value).splitlines()) == 3
 
 
-def test_fsdp_as_configured_is_parsed_so_that_its_own_refusal_is_heard() -> None:
+FSDP1 = {"class_path": "lightning.pytorch.strategies.FSDPStrategy", "init_args": {"sharding_strategy": "FULL_SHARD"}}
+
+
+def test_the_first_form_of_fsdp_as_configured_is_parsed_so_that_its_own_refusal_is_heard() -> None:
     """Its sharding_strategy is an enumeration of numbers."""
-    words = ["--config", "experiments/m2pt_base.yaml", "--config", "experiments/strategies/fsdp.yaml"]
+    words = ["--config", "experiments/m2pt_base.yaml", "--trainer.strategy", json.dumps(FSDP1)]
     strategy = parse_experiment(words).config["trainer"]["strategy"]
     assert strategy["init_args"]["sharding_strategy"] == "FULL_SHARD"
-    with pytest.raises(BadInputError, match="FSDPStrategy is not supported"):
+    with pytest.raises(BadInputError, match=r"FSDPStrategy is not supported.*\n.*\n.*strategies/fsdp.yaml"):
         refuse_unproven_strategy(configured_names(strategy))
 
 
@@ -71,7 +76,7 @@ def test_their_short_names_are_refused_too(name: str) -> None:
 def test_a_class_derived_from_one_is_refused_and_replicas_are_not() -> None:
     with pytest.raises(BadInputError, match="ModelParallelStrategy is not supported: FSDP2"):
         refuse_unproven_strategy(class_names(OwnParallelStrategy()))
-    for strategy in (DDPStrategy(), SingleDeviceStrategy()):
+    for strategy in (DDPStrategy(), SingleDeviceStrategy(), FullyShardedStrategy()):
         refuse_unproven_strategy(class_names(strategy))
     for name in (None, "auto", "ddp", "ddp_find_unused_parameters_true"):
         refuse_unproven_strategy(configured_names(name))

@@ -1,0 +1,90 @@
+"""Which parts of a frozen base are shared out among ranks, what cannot be, and the sharing out itself (FSDP2)."""
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.full import Full
+
+
+def refuse_unless_shardable(backbone: Backbone, method: Method) -> None:
+    """Refuses what would not be shared out, or compute something else; nothing needs to be loaded for that.
+
+    Args:
+        backbone: The frozen base.
+        method: What is trained on it.
+
+    Raises:
+        BadInputError: With the reason.
+    """
+    members = method.methods() if isinstance(method, Combined) else [method]
+    if any(isinstance(member, Full) for member in members):
+        raise refused(
+            "model.method",
+            f"{method.name} trains the whole base, and what is trained stays whole on every device",
+            "ddp",
+        )
+    if any(getattr(member, "path", "auto") == "prefix" for member in members):
+        raise refused(
+            "model.method.init_args.path",
+            "prompts as keys and values read weights outside of the layer's own pass",
+            "token or auto, which takes the token path there",
+        )
+    if backbone.quantization is not None:
+        raise refused(
+            "model.backbone.quantization",
+            f"packed weights ({backbone.quantization}) are not shared out",
+            "null; or a packed base on every device with ddp",
+        )
+    if backbone.compile_backend is not None:
+        raise refused(
+            "model.backbone.compile_backend", "compiled layers with shared-out weights are not proven", "null"
+        )
+    if getattr(backbone, "feature_cache", None) is not None:
+        raise refused(
+            "model.backbone.feature_cache",
+            "a device that finds its pictures' features would leave the others waiting in the tower",
+            "null",
+        )
+
+
+def refused(where: str, what: str, instead: str) -> BadInputError:
+    """Returns the error about a setting that a base with shared-out weights cannot have."""
+    return BadInputError(what, where=where, expected=instead, hint="or experiments/strategies/ddp.yaml")
+
+
+def share_out(
+    backbone: Backbone, trained: Iterable[nn.Parameter], mesh: DeviceMesh, *, reshard_after_forward: bool = True
+) -> list[nn.Module]:
+    """Cuts the weights of a backbone's units into rows, of which each rank keeps its share.
+
+    From then on a unit is whole while it runs, forward and backward, and every rank has to run the same units. Trained
+    tensors inside of a unit, and all that is in none, stay whole. Calling it again does nothing.
+
+    Args:
+        backbone: Loaded, with the method attached.
+        trained: The trained tensors.
+        mesh: The ranks, in one dimension.
+        reshard_after_forward: Whether a unit is given up between its forward and its backward pass, which then gathers
+            it again; if not, the whole base is on every rank from the forward pass to the backward pass.
+
+    Returns:
+        The units.
+
+    Raises:
+        BadInputError: If the backbone does not name its units.
+    """
+    units, whole = backbone.sharding_units(), set(trained)
+    for unit in units:
+        if not isinstance(unit, FSDPModule):
+            fully_shard(unit, mesh=mesh, reshard_after_forward=reshard_after_forward, ignored_params=whole)
+    backbone.runs_in_lockstep = True
+    backbone.attachment.path = "token"
+    backbone.release_hooks()  # of passes that have run another path
+    return units

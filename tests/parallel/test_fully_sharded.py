@@ -1,0 +1,100 @@
+"""A base that is shared out among ranks trains what one device trains: every gradient of every step."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
+from lightning_m2pt.methods.adapter import Adapter
+from lightning_m2pt.methods.aprompt import APrompt
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.layer_norm import LayerNormTuning
+from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
+from tests.support.sharded_training import Make, Steps, Trained, compare, on_both
+from tests.support.small_training import one_step
+
+TOLERANCE = 1e-6
+"""In float64 the library's norms and rotary tables still round as float32 does."""
+
+
+def m2pt() -> Method:
+    return M2PT(3, 4, init="normal", init_std=0.5)
+
+
+def made(folder: Path, method: Callable[[], Method] = m2pt, *, recomputes: bool = False) -> Make:
+    def make() -> tuple[Backbone, Method]:
+        backbone = random_backbone(folder, torch.float64)
+        if recomputes:
+            backbone.recompute_activations(True)
+            backbone.finish()
+        return backbone, method()
+
+    return make
+
+
+def without_picture(batch: Batch) -> Batch:
+    ids = torch.where(batch.input_ids < 0, 3, batch.input_ids)
+    return replace(batch, pixel_values=batch.pixel_values[:0], input_ids=ids)
+
+
+def without_answers(batch: Batch) -> Batch:
+    return replace(batch, labels=torch.full_like(batch.labels, IGNORED_LABEL))
+
+
+def steps_of(number: int, micro_batches: int = 2) -> Steps:
+    batches = [random_batch(seed=seed, dtype=torch.float64) for seed in range(number * micro_batches)]
+    return [one_step(batches[at : at + micro_batches]) for at in range(0, len(batches), micro_batches)]
+
+
+def check_counts(found: Trained) -> None:
+    units = VISION_LAYERS - 1 + 1 + TEXT_LAYERS + 1  # used blocks, embedding, layers, head
+    assert found.share == pytest.approx(0.5, abs=0.05)
+    assert found.most_whole == 1
+    # Forward all units, backward all that a gradient passes: not the embedding, which nothing trained stands behind.
+    assert len(found.gathered) % len(found.gradients) == 0
+    assert len(found.gathered) / len(found.gradients) == 2 * units - 1
+
+
+def test_two_ranks_with_half_of_the_base_each_train_what_one_device_trains(tmp_path: Path) -> None:
+    found, expected = on_both(made(tmp_path), steps_of(4))
+    compare(found, expected, TOLERANCE)
+    check_counts(found)
+
+
+def test_ranks_without_pictures_or_answers_run_the_same_layers(tmp_path: Path) -> None:
+    """Each of them would otherwise leave the other waiting, in the tower or behind the head."""
+    (first, second), (third, fourth), (fifth, sixth) = steps_of(3)
+    steps = [
+        one_step([without_picture(first), second]),
+        one_step([third, without_answers(fourth)]),
+        one_step([fifth, without_picture(without_answers(sixth))]),
+    ]
+    found, expected = on_both(made(tmp_path), steps)
+    compare(found, expected, TOLERANCE)
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "vpt": lambda: M2PT(3, 0, interaction=False, visual_rows_to_text="none", init="normal", init_std=0.5),
+    "ptum": lambda: M2PT(0, 4, interaction=False, init="normal", init_std=0.5),
+    "m2pt_all_rows": lambda: M2PT(3, 4, visual_rows_to_text="all", lm_head=True, init="normal", init_std=0.5),
+    "ptum_prefix": lambda: PrefixTuning(3),
+    "lora": lambda: Lora(2, dropout=0.0, vision=True),
+    "aprompt": lambda: APrompt(3, 2),
+    "adapter": lambda: Adapter(4),
+    "layer_norm": lambda: LayerNormTuning(vision=True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("recomputes", [False, True], ids=["kept", "recomputed"])
+def test_every_method(tmp_path: Path, name: str, recomputes: bool) -> None:
+    found, expected = on_both(made(tmp_path, METHODS[name], recomputes=recomputes), steps_of(4, micro_batches=4))
+    compare(found, expected, TOLERANCE)
