@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.connected_rows import AssembledRows, ConnectedRows, positions_in_order
-from lightning_m2pt.backbones.lockstep import nothing_of_a_picture
 from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
 from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import Quantization
@@ -318,7 +317,7 @@ class Backbone(nn.Module, ABC):
 
     def assembled(self, batch: Batch) -> AssembledRows:
         """Does what ``assemble`` does, and says where each row stands."""
-        nothing = nothing_of_a_picture(self) if self.runs_in_lockstep and not len(batch.pixel_values) else None
+        nothing = self._nothing_of_a_picture() if self.runs_in_lockstep and not len(batch.pixel_values) else None
         pictures = self.connected_rows(batch.pixel_values, batch.picture_sizes)
         order = splice(batch.input_ids, batch.spans != Span.PADDING, pictures.counts).order
         self.refuse_beyond_positions(order.shape[1] + self.attachment.rows_before_text())
@@ -332,6 +331,17 @@ class Backbone(nn.Module, ABC):
         spans = torch.cat([batch.spans.flatten(), padding, pictures.spans.to(batch.spans)])[order]
         positions = positions_in_order(pictures, order, batch.input_ids.numel())
         return AssembledRows(embeddings, labels, spans, positions)
+
+    def _nothing_of_a_picture(self) -> Tensor:
+        """Runs tower and connector over a black picture and returns 0, which depends on them as a picture's rows would.
+
+        For a rank whose samples have no picture: another's may, and its tower waits for this rank's shares, forward and
+        backward. It has to run where a picture would, before words are embedded: the backward pass goes the same way.
+        """
+        pixels, sizes = self.invented_pictures(1, torch.Generator().manual_seed(0))
+        device = self.token_embedding().weight.device
+        given = torch.zeros_like(pixels).to(device), None if sizes is None else sizes.to(device)
+        return self.connected_rows(*given).rows.sum() * 0
 
     def refuse_beyond_positions(self, rows: int) -> None:
         """Refuses a sequence that is longer than the language model knows; data modules' checks find it earlier.
