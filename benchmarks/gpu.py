@@ -37,6 +37,7 @@ from benchmarks.training.inputs import random_backbone
 from benchmarks.training.timing import wall_seconds
 from benchmarks.training.trainer_steps import Form, Keep, measure_form
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import say
 
@@ -87,13 +88,14 @@ def of_form(form: Form, largest_only: bool = False) -> Callable[[Setting, Keep],
 
 
 PARTS: dict[str, Part] = {
-    "floor": Part(30, measure_floor),
-    "one device": Part(75, of_form(Form("one device"))),
+    "floor": Part(45, measure_floor),
+    "single": Part(75, of_form(Form("single device"))),
     "ddp": Part(75, of_form(Form("ddp", lambda: "ddp"))),
-    "nf4": Part(90, of_form(Form("nf4", quantization="nf4"), largest_only=True)),
-    "compiled": Part(120, of_form(Form("compiled", is_compiled=True), largest_only=True)),
+    "fsdp2": Part(75, of_form(Form("fsdp2", FullyShardedStrategy))),
+    "nf4": Part(80, of_form(Form("nf4", quantization="nf4"), largest_only=True)),
+    "compiled": Part(110, of_form(Form("compiled", is_compiled=True), largest_only=True)),
     "peers": Part(90, measure_peers),
-    "evaluation": Part(45, measure_evaluation),
+    "evaluation": Part(50, measure_evaluation),
 }
 """In the order of what is wanted most, were the machine taken away; together less than ten minutes."""
 

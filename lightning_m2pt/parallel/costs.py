@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+import torch
+
+from lightning_m2pt.backbones.base import Backbone
+
 Engine: TypeAlias = Literal["ddp", "fsdp2", "zero2", "zero3"]
 
 FLOAT32 = 4
@@ -49,6 +53,24 @@ class Model:
     units: tuple[Unit, ...]
     kept: int
     trained: int
+
+
+def model_of(backbone: Backbone, *, tower_has_gradient: bool, trained: int) -> Model:
+    """Returns a built backbone's units and sizes, with or without memory, shared out or whole.
+
+    Args:
+        backbone: Built.
+        tower_has_gradient: Whether something is trained in the tower or in front of it.
+        trained: Trained numbers.
+    """
+    blocks, embedding = backbone.attention_layers()[0], backbone.token_embedding()
+    without = {id(embedding)} | (set() if tower_has_gradient else {id(block) for block in blocks})
+    size = getattr(torch, backbone.dtype_name).itemsize
+    units = tuple(
+        Unit(size * sum(each.numel() for each in unit.parameters() if not each.requires_grad), id(unit) not in without)
+        for unit in backbone.sharding_units()
+    )
+    return Model(units, backbone.base_bytes() - sum(unit.size for unit in units), trained)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
-from lightning_m2pt.parallel.costs import Model, all_sharing, sent_bytes
+from lightning_m2pt.parallel.costs import FLOAT32, Model, all_sharing, model_of, sent_bytes
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.exchanged_bytes import GATHER, REDUCE, SCATTER, Exchange, exchanges, sent
@@ -18,10 +21,15 @@ from tests.support.small_training import loader_of, module_with, one_step, small
 STEPS, MICRO_BATCHES = 3, 2
 LOGGED = 64
 """Bytes of an exchange of logged values, at most."""
+MOST_TENSORS = 20
 
 
 def replicated() -> Strategy:
     return DDPStrategy(process_group_backend="gloo")
+
+
+def shared_out() -> Strategy:
+    return FullyShardedStrategy(process_group_backend="gloo")
 
 
 class StepEnds(Callback):
@@ -35,9 +43,11 @@ class StepEnds(Callback):
             self.ends.append(len(self.found))
 
 
-def last_step(folder: Path, strategy: Callable[[], Strategy]) -> tuple[list[Exchange], int]:
-    """What one rank exchanges in its last step, and how many numbers it trains."""
-    module = module_with(folder, M2PT(3, 4))
+def last_step(
+    folder: Path, strategy: Callable[[], Strategy], method: Callable[[], Method]
+) -> tuple[list[Exchange], Model]:
+    """What one rank exchanges in its last step, and what the arithmetic takes it for."""
+    module = module_with(folder, method())
     batches = one_step([random_batch(seed=seed) for seed in range(MICRO_BATCHES)]) * STEPS
     with exchanges() as found:
         ends = StepEnds(found)
@@ -52,12 +62,34 @@ def last_step(folder: Path, strategy: Callable[[], Strategy]) -> tuple[list[Exch
         trainer.fit(module, loader_of(batches))
     step = found[ends.ends[-2] : ends.ends[-1]]
     trained = sum(parameter.numel() for parameter in trained_parameters(module).values())
-    return [each for each in step if each.size > LOGGED], trained
+    in_tower = "visual prompts" in module.method.places()
+    model = model_of(module.backbone, tower_has_gradient=in_tower, trained=trained)
+    return [each for each in step if each.size > LOGGED], model
+
+
+def m2pt() -> Method:
+    return M2PT(3, 4)
+
+
+def textual() -> Method:
+    return M2PT(0, 4)
 
 
 def test_under_ddp_the_gradients_are_reduced_once_a_step(tmp_path: Path) -> None:
-    (found, trained), other = on_ranks(2, last_step, tmp_path, replicated)
+    (found, model), other = on_ranks(2, last_step, tmp_path, replicated, m2pt)
     assert found == other[0]
-    expected = sent_bytes(Model((), 0, trained), all_sharing("ddp", 2), MICRO_BATCHES)
+    expected = sent_bytes(model, all_sharing("ddp", 2), MICRO_BATCHES)
     assert sent(found, REDUCE, 2) == expected.reductions == expected.total
     assert sent(found, GATHER, 2) == sent(found, SCATTER, 2) == 0
+
+
+@pytest.mark.parametrize("method", [m2pt, textual])
+def test_under_fsdp2_the_base_is_gathered_for_every_micro_batch(tmp_path: Path, method: Callable[[], Method]) -> None:
+    (found, model), other = on_ranks(2, last_step, tmp_path, shared_out, method)
+    assert found == other[0]
+    expected = sent_bytes(model, all_sharing("fsdp2", 2), MICRO_BATCHES)
+    assert expected.gathers > 100 * expected.reductions / MICRO_BATCHES > 0
+    assert sent(found, GATHER, 2) == expected.gathers
+    # Beside the gradients goes a number for each tensor, whether anybody has one.
+    assert 0 <= sent(found, REDUCE, 2) - expected.reductions <= FLOAT32 * MOST_TENSORS
+    assert sent(found, SCATTER, 2) == 0
