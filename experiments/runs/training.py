@@ -45,6 +45,7 @@ from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.launch import check_launch, check_node, check_variables
+from lightning_m2pt.tuning.own_trainer import check_trainer
 from lightning_m2pt.tuning.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 
 PROFILERS: dict[str, type[Profiler]] = {
@@ -101,6 +102,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     check_node(trainer.num_nodes, os.environ)
     check_split(experiment, trainer.world_size)
     refuse_other_precision(configured.get("precision"), trainer.precision)
+    check_trainer(trainer)
     run_the_same_layers_on_all_ranks(experiment, trainer.strategy)
     trainer.accumulate_grad_batches = data.micro_batches_per_step(trainer.world_size)
     say_smaller_micro_batches(data, trainer)

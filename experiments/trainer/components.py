@@ -30,6 +30,7 @@ from experiments.trainer.described import Described
 from experiments.trainer.logger_settings import class_at, refuse_logger_arguments
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.tuning.refused_callbacks import REFUSED_CALLBACKS
 
 
@@ -92,6 +93,7 @@ STRATEGIES = (
     lightning_strategies.ModelParallelStrategy,
     FullyShardedStrategy,
     lightning_strategies.DeepSpeedStrategy,
+    ZeroStrategy,
 )
 CHANGES_GRADIENTS = (
     *("checkpoint_io", "precision_plugin", "plugins"),

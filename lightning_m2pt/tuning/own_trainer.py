@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.storage.checkpoint_io import FolderCheckpointIO
 from lightning_m2pt.tuning.proven_strategies import class_names, refuse_unproven_strategy
 from lightning_m2pt.tuning.refused_callbacks import REFUSED_CALLBACKS
@@ -26,6 +27,8 @@ def check_trainer(trainer: Trainer) -> None:
     """
     # Connectors set attributes of a Trainer that type checkers do not know.
     refuse_unproven_strategy(class_names(trainer.strategy))
+    if isinstance(trainer.strategy, ZeroStrategy):
+        trainer.strategy.check(trainer.precision, trainer.gradient_clip_algorithm)
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise refused("strategy", "it trains in children of this process, which keep the tensors", "ddp, in a script")
     if trainer.precision not in PRECISIONS:

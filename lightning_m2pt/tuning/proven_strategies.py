@@ -6,9 +6,9 @@ from lightning.pytorch.strategies import Strategy
 
 from lightning_m2pt.errors import BadInputError
 
-PROVEN = ("FullyShardedStrategy",)
+PROVEN = ("FullyShardedStrategy", "ZeroStrategy")
 """Ours, each of them made of a strategy that is refused by itself."""
-SHARED_OUT = "experiments/strategies/fsdp.yaml, which shares the frozen base out and nothing else"
+SHARED_OUT = "for a base that does not fit one device: experiments/strategies/fsdp.yaml, which shares it out"
 
 UNPROVEN = {
     "fsdp": "FSDP cuts the trained tensors into pieces, and pieces would be saved as the adapter",
@@ -16,6 +16,8 @@ UNPROVEN = {
     "deepspeed": "DeepSpeed keeps gradients and trained tensors to itself, and an empty adapter would be saved",
 }
 """How the names and classes of these strategies begin, in small letters."""
+INSTEAD = {"deepspeed": "experiments/strategies/deepspeed_stage_2.yaml is DeepSpeed's ZeRO"}
+"""The hint at what to take, by the same beginnings, if it is another one."""
 
 
 def configured_names(strategy: object) -> list[str]:
@@ -49,5 +51,5 @@ def refuse_unproven_strategy(names: Iterable[str]) -> None:
                     f"{name} is not supported: {reason}",
                     where="trainer.strategy",
                     expected="experiments/strategies/ddp.yaml, or a single device",
-                    hint=f"for a base that does not fit one device: {SHARED_OUT}",
+                    hint=INSTEAD.get(beginning, SHARED_OUT),
                 )

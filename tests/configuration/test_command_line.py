@@ -176,9 +176,13 @@ def test_help_needs_neither_torch_nor_lightning():
     assert "m2pt train --config experiments/m2pt_base.yaml" in answer.stdout
 
 
-def test_a_strategy_that_is_not_proven_is_refused_whether_its_package_is_here_or_not(capfd, tmp_path):
-    strategy = "experiments/strategies/deepspeed_stage_2.yaml"
-    code, lines = run(capfd, "fit", *small_words(tmp_path), "--config", strategy)
+def test_deepspeed_is_refused_without_gpus_and_without_its_package(capfd, tmp_path, monkeypatch):
+    words = [*small_words(tmp_path), "--config", "experiments/strategies/deepspeed_stage_2.yaml"]
+    code, lines = run(capfd, "fit", *words)
     assert code == ExitCode.BAD_INPUT
-    assert len(lines) <= 3
-    assert "DeepSpeed" in lines[0]
+    assert lines[-3] == "error: trainer.strategy: DeepSpeed is for GPUs, and the device is cpu"
+    monkeypatch.setattr("lightning_m2pt.parallel.zero._DEEPSPEED_AVAILABLE", False)
+    code, lines = run(capfd, "fit", *words)
+    assert code == ExitCode.ENVIRONMENT
+    assert lines[0] == "error: trainer.strategy: ZeroStrategy needs deepspeed, which is not installed here"
+    assert len(lines) == 3

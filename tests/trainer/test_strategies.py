@@ -43,7 +43,7 @@ def test_job_scripts_are_valid_and_refuse_to_run_without_an_experiment(script: P
 def test_strategies_that_share_out_weights_are_refused_as_configured(path: Path) -> None:
     """Without the package they need, and before a Trainer or weights."""
     names = configured_names(yaml.safe_load(path.read_text(encoding="utf-8"))["trainer"]["strategy"])
-    if path.stem in ("ddp", "fsdp"):
+    if path.stem in ("ddp", "fsdp", "deepspeed_stage_2"):
         refuse_unproven_strategy(names)
         return
     with pytest.raises(BadInputError, match="is not supported") as refused:
