@@ -7,12 +7,14 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy
 from lightning.pytorch import LightningDataModule
 
+from data_modules.index.looked_at import looked_at_once
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
@@ -40,6 +42,10 @@ class DataModule(LightningDataModule, ABC):
         root: Folder of the data set.
         template: Name of the conversation template.
 
+    Attributes:
+        checks_folder: Where it is noted that all pictures are right, so that of several processes one looks at them;
+            None has each of them look.
+
     Raises:
         BadInputError: If there is no such template.
     """
@@ -49,6 +55,7 @@ class DataModule(LightningDataModule, ABC):
         self.root = Path(root)
         self.template = template_named(template)
         self.connected_processor: Processor | None = None
+        self.checks_folder: Path | None = None
         self._backbone: weakref.ref[Backbone] | None = None
 
     @property
@@ -132,7 +139,11 @@ class DataModule(LightningDataModule, ABC):
         items = self.items()
         present = image_bytes(items)
         pictures = [picture for picture in distinct_pictures(items) if picture.key in present]
-        refuse(mistakes_in_pictures(pictures, self.connected_processor, decode, on_picture))
+        look = partial(look_at, pictures, self.connected_processor, decode, on_picture)
+        if decode or self.checks_folder is None:
+            look()
+        else:
+            looked_at_once(self.checks_folder, [each.image for each in pictures], self.connected_processor, look)
 
     @abstractmethod
     def forget(self) -> None:
@@ -269,6 +280,17 @@ def refuse_missing(missing: Sequence[PictureOfItem], together: int) -> None:
         hint="check the image folder",
     )
     refuse([mistake])
+
+
+def look_at(
+    pictures: Sequence[PictureOfItem], processor: Processor | None, decode: bool, on_picture: OnPicture
+) -> None:
+    """Looks at pictures; the arguments are those of ``mistakes_in_pictures``.
+
+    Raises:
+        BadInputError: If something is wrong with some: all of it.
+    """
+    refuse(mistakes_in_pictures(pictures, processor, decode, on_picture))
 
 
 def mistakes_in_pictures(

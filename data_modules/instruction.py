@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from data_modules.base import DataModule, OnPicture, mistakes_in_pictures, nobody_asks, unique_ids
+from data_modules.base import DataModule, OnPicture, look_at, nobody_asks, unique_ids
 from data_modules.index.encoded_texts import NO_TEXTS, TextsInARow
 from data_modules.index.identity import reading_identity
 from data_modules.index.indexed_set import IndexedSet, read_or_found
@@ -23,7 +24,6 @@ from data_modules.trainer_run import add_up, refuse_other_order, seed_of_run
 from data_modules.training_samples import SampleDataset, join_conversations, uniquely_named
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.mistakes import are_collected, refuse
 from lightning_m2pt.inputs.named_templates import TemplateName
 from lightning_m2pt.inputs.picture_layout import RunRows
 from lightning_m2pt.inputs.samples import Sample
@@ -208,12 +208,10 @@ class InstructionDataModule(DataModule):
     def examine(self, decode: bool, on_picture: OnPicture) -> None:
         indexed = self.indexed()
         there = pictures_there(indexed.table, indexed.states)
-        if not decode and indexed.were_looked_at(self.connected_processor):
-            on_picture(len(there), len(there))
-        else:
-            refuse(mistakes_in_pictures(there, self.connected_processor, decode, on_picture))
-            if not are_collected():
-                indexed.note_looked_at(self.connected_processor)
+        processor = self.connected_processor
+        look = partial(look_at, there, processor, decode, on_picture)
+        indexed.look_at_pictures(processor, look, again=decode)
+        on_picture(len(there), len(there))
         self.encode_texts()
 
     @override

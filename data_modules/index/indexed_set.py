@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from data_modules.index.array_file import bytes_of
 from data_modules.index.encoded_texts import EncodedTexts
 from data_modules.index.identity import code_digest, name_of, template_identity
-from data_modules.index.kept import found, found_or_made
+from data_modules.index.kept import found_or_made
 from data_modules.index.picture_check import pictures_there, table_fingerprint
 from data_modules.index.picture_table import PictureStates
 from data_modules.index.sample_layouts import SampleLayouts
@@ -112,20 +112,31 @@ class IndexedSet:
                 self._layouts = SampleLayouts.of(file.arrays)
         return self._layouts
 
-    def were_looked_at(self, processor: Processor | None) -> bool:
-        """Tells whether all pictures were found right at an earlier start, and are what they were then."""
-        name = self._name("pictures", processor, {"pictures": self._seen()})
-        return name is not None and self.folder is not None and found(self.folder, name) is not None
+    def look_at_pictures(self, processor: Processor | None, look: Callable[[], None], *, again: bool) -> None:
+        """Looks at all pictures, unless another process or an earlier start has found them right as they are now.
 
-    def note_looked_at(self, processor: Processor | None) -> None:
-        """Notes that all pictures are right.
+        Args:
+            processor: Knows which sizes the model takes; None where no model is known.
+            look: Looks at them, and raises what is wrong.
+            again: Look whatever was found.
 
         Raises:
+            BadInputError: What ``look`` raises.
             EnvironmentFailure: If the index cannot be written.
         """
         name = self._name("pictures", processor, {"pictures": self._seen()})
-        if name is not None and self.folder is not None and not self.states.missing:
-            found_or_made(self.folder, name, lambda: ({}, {}))
+        if again:
+            look()
+        if name is None or self.folder is None:
+            return None if again else look()
+
+        def make() -> tuple[dict[str, Any], dict[str, str]] | None:
+            if not again:
+                look()
+            return None if are_collected() or self.states.missing else ({}, {})
+
+        found_or_made(self.folder, name, make)
+        return None
 
     def _name(self, kind: str, processor: Processor | None, parts: dict[str, Any]) -> str | None:
         """Returns the name of an index that belongs to these samples; None where not all that decides it is known."""

@@ -17,6 +17,7 @@ import numpy
 from data_modules.index.array_file import ArrayFile, open_arrays, write_arrays
 from lightning_m2pt.errors import EnvironmentFailure
 from lightning_m2pt.system.atomic_files import remove_dead_drafts
+from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_hashes import cache_folder
 from lightning_m2pt.system.file_lock import locked
 
@@ -109,7 +110,7 @@ def found_or_made(
     if opened is not None:
         return opened
     path = folder / f"{name}{ENDING}"
-    with locked(path, lambda: log.info("waiting: another process is writing the index %s", path)):
+    with locked(path, lambda: say(f"waiting: another process is writing the index {path}")):
         opened = found(folder, name)  # another process wrote it while we waited
         if opened is not None:
             return opened

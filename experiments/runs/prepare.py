@@ -1,15 +1,19 @@
 """What every verb does before weights are loaded: files are there, testbed data are rendered."""
 
+import os
 from pathlib import Path
 
+from data_modules.index.kept import index_folder_of
 from data_modules.instruction import InstructionDataModule
 from data_modules.mixture import sets_inside
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.configuration.cli import Experiment
 from experiments.testbed.manifest import is_complete
+from experiments.trainer.surface import configured_processes
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_lock import locked
+from lightning_m2pt.system.ranks import started_processes
 
 TESTBED_ROOT = Path(__file__).resolve().parents[2] / "data" / "testbed"
 TESTBED_SEED = 0
@@ -34,6 +38,21 @@ def connect_experiment(experiment: Experiment) -> None:
     experiment.model.backbone.check_files()
     render_testbed_if_used(experiment)
     experiment.connect()
+    let_one_process_read(experiment)
+
+
+def let_one_process_read(experiment: Experiment) -> None:
+    """Has sets of any size keep what is read and found right, where several processes would do it all at once.
+
+    One of them does it, and the others wait for what it keeps, in the folder of indexes in the user's cache.
+    """
+    if max(configured_processes(experiment.config["trainer"]), started_processes(os.environ)[1]) == 1:
+        return
+    folder = index_folder_of(True, None, 0, 0)
+    for data_module in [*sets_inside(experiment.data), *experiment.benchmarks]:
+        data_module.checks_folder = folder
+        if isinstance(data_module, InstructionDataModule) and folder is not None and data_module.index_folder is None:
+            data_module.index_folder = str(folder)
 
 
 def render_testbed_if_used(experiment: Experiment) -> None:

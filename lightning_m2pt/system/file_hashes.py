@@ -3,7 +3,8 @@
 What was found is kept in memory, and for large files in the user's cache folder (``XDG_CACHE_HOME/m2pt``, else
 ``~/.cache/m2pt``), beside the file's path, size, times and inode: a file that differs in one of them is read again.
 The time of the last change of the inode (``ctime``) is among them, which no copying tool can set. Not kept beside the
-files: a folder from elsewhere would bring hashes along, and a checkout would not stay clean.
+files: a folder from elsewhere would bring hashes along, and a checkout would not stay clean. Of processes that start
+together one reads a large file, and the others wait for what it keeps.
 """
 
 import contextlib
@@ -11,11 +12,14 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.console import say
+from lightning_m2pt.system.file_lock import locked
 
 KEPT_FROM_BYTES = 64 * 2**20
 """Smaller files are read in less time than it takes to look anything up."""
@@ -37,13 +41,35 @@ def sha256_of_file(path: Path) -> str:
     place, stamp = path.resolve(), stamp_of(path)
     known = _known.get((place, stamp)) or read_kept(place, stamp)
     if known is None:
-        known = read_and_hash(place)
-        # Asked again: what was written while it was read belongs to no stamp.
-        if stamp_of(path) == stamp and is_settled(stamp):
-            keep_hash(place, stamp, known)
+        with one_reader(place, stamp):
+            known = read_kept(place, stamp) or hashed_and_kept(place, stamp)
     if is_settled(stamp):
         _known[place, stamp] = known
     return known
+
+
+@contextlib.contextmanager
+def one_reader(path: Path, stamp: Stamp) -> Iterator[None]:
+    """Lets one process at a time read a large file: the others find what it has kept. Where nothing locks, all read."""
+    with contextlib.ExitStack() as held:
+        if stamp[0] >= KEPT_FROM_BYTES:
+            with contextlib.suppress(OSError, EnvironmentFailure, RuntimeError):  # RuntimeError: no home folder
+                waiting = f"waiting: another process is reading {path}"
+                held.enter_context(locked(record_path(path), lambda: say(waiting)))
+        yield
+
+
+def hashed_and_kept(path: Path, stamp: Stamp) -> str:
+    """Returns the SHA-256 of a file, read from disk, and keeps it.
+
+    Raises:
+        BadInputError: If it cannot be read.
+    """
+    found = read_and_hash(path)
+    # Asked again: what was written while it was read belongs to no stamp.
+    if stamp_of(path) == stamp and is_settled(stamp):
+        keep_hash(path, stamp, found)
+    return found
 
 
 def has_changed_unseen(path: Path) -> bool:
