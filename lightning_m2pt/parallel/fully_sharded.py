@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.methods.base import Method
 from lightning_m2pt.parallel.average import average_gradients, same_as_first_rank
-from lightning_m2pt.parallel.units import share_out
+from lightning_m2pt.parallel.units import copies_weights, share_out
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -52,20 +54,35 @@ class FullyShardedStrategy(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
+    def load(self, backbone: Backbone, method: Method) -> None:
+        """Loads a frozen base: of what is shared out each process reads its share alone.
+
+        A method that begins with copies of frozen weights needs them whole: then they are shared out in ``setup``.
+
+        Args:
+            backbone: Not loaded.
+            method: What will be built on it.
+        """
+        if copies_weights(method):
+            rank_zero_info(f"{method.name} may copy weights of the base: every device loads all of them, then shares")
+            backbone.load()
+            return
+        with self.root_device:
+            backbone.load_in_shares(lambda: self._share_out(backbone, []))
+
+    def _share_out(self, backbone: Backbone, whole: list[nn.Parameter]) -> None:
+        mesh = self.device_mesh["data_parallel"]
+        share_out(backbone, whole, mesh, reshard_after_forward=self.reshard_after_forward)
+
     @override
     def setup(self, trainer: Trainer) -> None:
         module: Any = self.lightning_module
-        units = share_out(
-            module.backbone,
-            trained(module),
-            self.device_mesh["data_parallel"],
-            reshard_after_forward=self.reshard_after_forward,
-        )
+        self._share_out(module.backbone, trained(module))
         super().setup(trainer)
         same_as_first_rank(trained(module))
         rank_zero_info(
-            f"{len(units)} layers are shared out among {self.world_size} devices; prompts stand in the sequence (token "
-            "path) and every row is computed"
+            f"{len(module.backbone.sharding_units())} layers are shared out among {self.world_size} devices; prompts "
+            "stand in the sequence (token path) and every row is computed"
         )
 
     @override

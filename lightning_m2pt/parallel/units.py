@@ -8,9 +8,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.adapter import Adapter
+from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.full import Full
+from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 
 
 def refuse_unless_shardable(backbone: Backbone, method: Method) -> None:
@@ -54,6 +59,21 @@ def refuse_unless_shardable(backbone: Backbone, method: Method) -> None:
         )
 
 
+def copies_weights(method: Method) -> bool:
+    """Tells whether a method may begin with copies of weights that are shared out, which it then needs whole.
+
+    Norms, the head, rows of the embedding; and what a method of somebody's own does, nobody here knows.
+    """
+    members = method.methods() if isinstance(method, Combined) else [method]
+    for member in members:
+        if isinstance(member, M2PT):
+            if member.train_lm_head or member.init == "vocabulary":
+                return True
+        elif type(member) not in (PrefixTuning, APrompt, Adapter, Lora):
+            return True
+    return False
+
+
 def refused(where: str, what: str, instead: str) -> BadInputError:
     """Returns the error about a setting that a base with shared-out weights cannot have."""
     return BadInputError(what, where=where, expected=instead, hint="or experiments/strategies/ddp.yaml")
@@ -61,30 +81,26 @@ def refused(where: str, what: str, instead: str) -> BadInputError:
 
 def share_out(
     backbone: Backbone, trained: Iterable[nn.Parameter], mesh: DeviceMesh, *, reshard_after_forward: bool = True
-) -> list[nn.Module]:
+) -> None:
     """Cuts the weights of a backbone's units into rows, of which each rank keeps its share.
 
     From then on a unit is whole while it runs, forward and backward, and every rank has to run the same units. Trained
     tensors inside of a unit, and all that is in none, stay whole. Calling it again does nothing.
 
     Args:
-        backbone: Loaded, with the method attached.
-        trained: The trained tensors.
+        backbone: Its modules are built, on the meta device or with numbers.
+        trained: The trained tensors that are there already.
         mesh: The ranks, in one dimension.
         reshard_after_forward: Whether a unit is given up between its forward and its backward pass, which then gathers
             it again; if not, the whole base is on every rank from the forward pass to the backward pass.
 
-    Returns:
-        The units.
-
     Raises:
         BadInputError: If the backbone does not name its units.
     """
-    units, whole = backbone.sharding_units(), set(trained)
-    for unit in units:
+    whole = set(trained)
+    for unit in backbone.sharding_units():
         if not isinstance(unit, FSDPModule):
             fully_shard(unit, mesh=mesh, reshard_after_forward=reshard_after_forward, ignored_params=whole)
     backbone.runs_in_lockstep = True
     backbone.attachment.path = "token"
     backbone.release_hooks()  # of passes that have run another path
-    return units

@@ -139,11 +139,19 @@ class TuningModule(LightningModule):
             return
         refuse_other_method(self.backbone, self.method)
         if not self.backbone.is_loaded:
-            self.backbone.load()
+            self._load()
         self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
         self.method.built_shapes = {name: tuple(each.shape) for name, each in self.method.named_tensors().items()}
         freeze_all_but_declared(self, self.method)
         self.method.attach(self.backbone)
+
+    def _load(self) -> None:
+        # Without a Trainer, too: whoever answers with a model calls configure_model alone.
+        strategy = self._trainer.strategy if self._trainer is not None else None
+        if isinstance(strategy, FullyShardedStrategy):
+            strategy.load(self.backbone, self.method)
+        else:
+            self.backbone.load()
 
     def compare_with_library(self, use: Use) -> None:
         """Compares our forward passes with the libraries' own, on the device where they run; once for what is attached.

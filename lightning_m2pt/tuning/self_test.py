@@ -63,8 +63,9 @@ class Questions:
 def refuse_unless_like_library(backbone: Backbone, use: Use, shortcuts: Shortcuts) -> None:
     """Compares the passes of training or of answering with the libraries' own.
 
-    Draws from no global generator, and leaves modes, hooks and caches as they were. Where a process does not have the
-    whole of the weights nothing can be compared, which is logged.
+    Draws from no global generator, and leaves modes, hooks and caches as they were. Where weights are shared out among
+    ranks that run in lockstep, all of them compare the same. Where a process has parts of the weights and no way to the
+    others nothing can be compared, which is logged.
 
     Args:
         backbone: Loaded, with the method attached, on the device where it will run.
@@ -75,7 +76,7 @@ def refuse_unless_like_library(backbone: Backbone, use: Use, shortcuts: Shortcut
         BadInputError: If a pass differs; it is named, with the size of the difference.
         DivergedError: If the library's own numbers are not finite.
     """
-    if not has_whole_weights(backbone):
+    if not has_whole_weights(backbone) and not backbone.runs_in_lockstep:
         log.warning("the forward pass is not compared with the library's: this process has parts of the weights only")
         return
     generator, kind = torch.Generator().manual_seed(SEED), type(backbone).__name__
