@@ -1,0 +1,147 @@
+"""Whole experiments on shared-out weights: one process's tensors, samples and checkpoints, also after kills."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.tuning import fit
+from lightning_m2pt.storage.checkpoint import KEPT, latest_checkpoint, step_of
+from lightning_m2pt.tuning.module import TuningModule
+from tests.support.ranks import RanksFailedError, on_ranks
+from tests.support.small_experiment import small_words
+
+STEPS = 12
+RATE = "1e-4"
+"""A fortieth of what m2pt_base tunes visual prompts with, so that rounding stays rounding."""
+FSDP, DDP = (("--config", f"experiments/strategies/{name}.yaml") for name in ("fsdp", "ddp"))
+CONFIGS = {
+    "m2pt": (),
+    "vpt": (),
+    "ptum_prefix": (),
+    "lora": ("--model.method.dropout", "0"),
+    "aprompt": (),
+    "adapter": (),
+}
+
+Outcome = tuple[dict[str, Tensor], list[list[str]], list[float]]
+"""Trained tensors, this rank's sample ids of every step, and the logged losses."""
+
+
+def words_for(folder: Path, method: str, *extra: str) -> list[str]:
+    own = ["--model.optimizer.learning_rate", RATE, "--data.micro_batch_size", "4"]
+    return [*small_words(folder, f"experiments/{method}_base.yaml", 8, STEPS), *own, *CONFIGS[method], *extra]
+
+
+def tune(words: Sequence[str], run: Path, killed_at: int = 0) -> Outcome:
+    """Tunes in a run's folder; every process dies at the beginning of that step."""
+    experiment = parse_experiment(list(words))
+    ids: dict[int, list[str]] = {}
+    losses: list[float] = []
+    own_step = TuningModule.training_step
+
+    def step(self: Any, batch: Any, batch_idx: int) -> Any:
+        if killed_at and self.trainer.global_step + 1 == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        ids.setdefault(self.trainer.global_step + 1, []).extend(batch.sample_ids)
+        outcome = own_step(self, batch, batch_idx)
+        losses.append(float(outcome["loss"].detach()))
+        return outcome
+
+    TuningModule.training_step = step  # type: ignore[method-assign]
+    try:
+        fit(experiment, folder=run)
+    finally:
+        TuningModule.training_step = own_step  # type: ignore[method-assign]
+    tensors = {name: each.detach().clone() for name, each in experiment.model.method.named_tensors().items()}
+    return tensors, [ids[number] for number in sorted(ids)], losses
+
+
+def on(ranks: int, words: Sequence[str], run: Path, killed_at: int = 0) -> list[Outcome]:
+    """Tunes on so many ranks; of those that are killed nothing is returned."""
+    devices = ["--trainer.devices", str(ranks)]
+    if not killed_at:
+        return on_ranks(ranks, tune, [*words, *devices], run, timeout=280)
+    with pytest.raises(RanksFailedError) as killed:
+        on_ranks(ranks, tune, [*words, *devices], run, killed_at, timeout=280)
+    assert any("exit code -9" in reason for reason in killed.value.reasons.values()), killed.value
+    return []
+
+
+def largest_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    assert set(found) == set(expected)
+    return max(float((found[name] - expected[name]).abs().max()) for name in expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", CONFIGS)
+def test_two_ranks_tune_the_tensors_of_one_process_from_the_same_samples(tmp_path: Path, method: str) -> None:
+    words = words_for(tmp_path, method)
+    first, second = on(2, [*words, *FSDP], tmp_path / "sharded")
+    [alone] = on(1, words, tmp_path / "alone")
+    assert largest_difference(first[0], second[0]) == 0
+    assert largest_difference(first[0], alone[0]) <= 1e-6
+    together = [sorted(ids + others) for ids, others in zip(first[1], second[1], strict=True)]
+    assert together == [sorted(ids) for ids in alone[1]]
+    assert len(together) == STEPS
+
+
+@pytest.mark.slow
+def test_losses_on_a_base_in_bfloat16_are_those_of_replicas(tmp_path: Path) -> None:
+    words = [*words_for(tmp_path, "m2pt", "--model.method.path", "token"), "--model.backbone.dtype", "bfloat16"]
+    sharded = on(2, [*words, *FSDP], tmp_path / "sharded")
+    replicas = on(2, [*words, *DDP], tmp_path / "replicas")
+    for ours, theirs in zip(sharded, replicas, strict=True):
+        assert ours[2] == theirs[2]
+        assert largest_difference(ours[0], theirs[0]) == 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_keeps_our_checkpoints(tmp_path: Path) -> None:
+    words = [*words_for(tmp_path, "m2pt"), "--save_every_n_steps", "2"]
+    on(2, [*words, *FSDP], tmp_path / "cut", killed_at=7)
+    newest = latest_checkpoint(tmp_path / "cut" / "checkpoints")
+    assert newest is not None
+    assert step_of(newest) == 6
+    resumed = on(2, [*words, *FSDP], tmp_path / "cut")
+    straight = on(2, [*words, *FSDP], tmp_path / "straight")
+    assert largest_difference(resumed[0][0], straight[0][0]) == 0
+    assert resumed[0][1] == straight[0][1][6:]
+    folders = sorted((tmp_path / "cut" / "checkpoints").glob("step=*"))
+    assert len(folders) == KEPT
+    trained = sum(each.numel() * each.itemsize for each in straight[0][0].values())
+    for folder in folders:
+        assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json"}
+        assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= 3.1 * trained
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_strategies_and_numbers_of_devices(tmp_path: Path) -> None:
+    words = [*words_for(tmp_path, "m2pt"), "--save_every_n_steps", "1"]
+    run = tmp_path / "cut"
+    on(2, [*words, *FSDP], run, killed_at=4)
+    on(2, [*words, *DDP], run, killed_at=7)
+    on(1, words, run, killed_at=10)
+    changed = on(2, [*words, *FSDP], run)
+    [alone] = on(1, words, tmp_path / "alone")
+    assert largest_difference(changed[0][0], alone[0]) <= 1e-6
+    ids = [sorted(ids + others) for ids, others in zip(changed[0][1], changed[1][1], strict=True)]
+    assert ids == [sorted(each) for each in alone[1][9:]]
+
+
+@pytest.mark.slow
+def test_world_sizes_one_two_one_on_shared_out_weights(tmp_path: Path) -> None:
+    words = [*words_for(tmp_path, "m2pt"), "--save_every_n_steps", "1"]
+    run = tmp_path / "cut"
+    on(1, [*words, *FSDP], run, killed_at=5)
+    on(2, [*words, *FSDP], run, killed_at=9)
+    [changed] = on(1, [*words, *FSDP], run)
+    [alone] = on(1, words, tmp_path / "alone")
+    assert largest_difference(changed[0], alone[0]) <= 1e-6
+    assert torch.is_tensor(next(iter(changed[0].values())))
