@@ -19,6 +19,7 @@ from callbacks.same_on_all_ranks import SameOnAllRanks
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
@@ -58,10 +59,14 @@ class Trained:
 
 
 class Losses(Callback):
-    """Keeps the logged losses."""
+    """Keeps the logged losses, and forgets what was counted before the first step."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted: "Counted") -> None:
         self.losses: list[float] = []
+        self.counted = counted
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.counted.gathered.clear()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
@@ -73,12 +78,13 @@ def train(make: Make, steps: Steps, strategy: Callable[[], Strategy] | None, **s
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     backbone, method = make()
     method.build(backbone, torch.Generator().manual_seed(7))
-    if backbone.dtype_name == "float64":
+    if backbone.dtype_name == "float64" and not isinstance(method, LayerNormTuning):  # whose norms compute in float32
         method.double()  # so that what differs is a fault and not rounding
     module = TuningModule(backbone, method)
     freeze_all_but_declared(module, method)
     method.attach(backbone)
-    gradients, losses = Gradients(), Losses()
+    counted = Counted(backbone)
+    gradients, losses = Gradients(), Losses(counted)
     share = len(steps[0]) // ranks
     own = [batch for step in steps for batch in step[rank * share : (rank + 1) * share]]
     chosen = strategy() if strategy else "auto"
@@ -92,7 +98,6 @@ def train(make: Make, steps: Steps, strategy: Callable[[], Strategy] | None, **s
         use_distributed_sampler=False,
         **settings,
     )
-    counted = Counted(backbone)
     with counted:
         trainer.fit(module, loader_of(own))
     tensors = {name: each.detach().clone() for name, each in method.named_tensors().items()}
