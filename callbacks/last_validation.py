@@ -15,7 +15,7 @@ class LastValidation(Callback):
     Attributes:
         step: Optimizer steps made before the newest validation of the whole part.
         measured: What it measured, by name. Empty where `m2pt validate` would not measure the same: before any
-            validation, of a part of the records, by several processes, in mixed precision, or where it is not finite.
+            validation, of a part of the records, in mixed precision, or where it is not finite.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class LastValidation(Callback):
         found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         # A limit in batches is a whole number, also where it is all of them.
         is_whole = isinstance(trainer.limit_val_batches, float) and trainer.limit_val_batches == 1.0
-        is_as_alone = is_whole and trainer.world_size == 1 and trainer.precision == "32-true"
+        is_as_alone = is_whole and trainer.precision == "32-true"
         self.step = trainer.global_step
         self.measured = found if is_as_alone and all(map(math.isfinite, found.values())) else {}
 

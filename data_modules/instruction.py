@@ -20,8 +20,9 @@ from data_modules.index.picture_check import pictures_there
 from data_modules.index.sample_layouts import SampleLayouts
 from data_modules.index.sample_table import SamplePart
 from data_modules.sample_rows import SIZES_ALONE, refuse_without_positions
-from data_modules.trainer_run import add_up, refuse_other_order, seed_of_run
+from data_modules.trainer_run import add_up, place_of, refuse_other_order, seed_of_run
 from data_modules.training_samples import SampleDataset, join_conversations, uniquely_named
+from data_modules.validation_share import ShareLoader
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import TemplateName
@@ -34,7 +35,6 @@ from lightning_m2pt.tuning.sample_order import (
     LengthGroups,
     OrderedSampler,
     ResumableLoader,
-    SampleLoader,
     Shares,
     checked_micro_batch_size,
     largest_even_part,
@@ -100,6 +100,7 @@ class InstructionDataModule(DataModule):
         self.group_by_length = group_by_length
         self.length_groups: LengthGroups | None = None
         self.epoch_limit: EpochLimit | None = None
+        self.validation_limit: int | None = None
         self.index = index
         self.index_folder = index_folder
         self.notes: tuple[str, ...] = ()
@@ -133,8 +134,8 @@ class InstructionDataModule(DataModule):
         self.run_seed = seed
 
     def leave_run(self) -> None:
-        """Drops what a run has decided, its seed and its limit of epochs: the next one decides its own."""
-        self.run_seed = self.epoch_limit = None
+        """Drops what a run has decided, its seed and its limits: the next one decides its own."""
+        self.run_seed = self.epoch_limit = self.validation_limit = None
 
     def files_read(self) -> Sequence[Path] | None:
         """Returns all files that ``read`` reads, pictures left out; None keeps no index of what was read.
@@ -376,23 +377,21 @@ class InstructionDataModule(DataModule):
             BadInputError: If the devices cannot share an optimizer step evenly.
         """
         self.setup("fit")
-        rank = self.trainer.global_rank if self.trainer is not None else 0
-        world_size = self.trainer.world_size if self.trainer is not None else 1
         return ResumableLoader(
             dataset=SampleDataset(self.read_once()[0], self.train_texts, self.processor),
-            sampler=self.sampler(rank, world_size),
+            sampler=self.sampler(*place_of(self.trainer)),
             step_tokens=self.tokens_of_step,
             collate=self.collator,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def val_dataloader(self) -> list[SampleLoader]:
-        """Returns the validation loader in a list, which is empty when there is no validation part."""
+    def val_dataloader(self) -> list[ShareLoader]:
+        """Returns this rank's validation loader in a list, which is empty when there is no validation part."""
         self.setup("validate")
         validation = self.read_once()[1]
         if not validation:
             return []
         dataset = SampleDataset(validation, self.validation_texts, self.processor)
-        batch_size = largest_even_part(self.batch_size, self.micro_batch_size)
-        return [SampleLoader(dataset, batch_size, self.collator, num_workers=self.num_workers)]
+        batches = (largest_even_part(self.batch_size, self.micro_batch_size), self.collator)
+        return [ShareLoader(dataset, *batches, *place_of(self.trainer), self.validation_limit, self.num_workers)]

@@ -13,6 +13,11 @@ def seed_of_run(trainer: Trainer) -> int:
     return int(trainer.strategy.broadcast(torch.initial_seed()))
 
 
+def place_of(trainer: Trainer | None) -> tuple[int, int]:
+    """Returns the number of this process, and how many there are; without a Trainer there is one."""
+    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+
 def add_up(trainer: Trainer, micro_batches: int) -> None:
     """Tells a Trainer how many micro-batches make an optimizer step.
 

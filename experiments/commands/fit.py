@@ -14,6 +14,7 @@ from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.runs.loading import ADAPTER, BEST, evaluated_adapter
 from lightning_m2pt.storage.run_record import COMPLETED, LAST_VALIDATION, read_run_record
 from lightning_m2pt.system.console import say
+from lightning_m2pt.system.rank_group import ranks_of_job
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         check_experiment(experiment)
         require_validation_split(experiment)
     run = fit(experiment, force=own.force, folder=own.run)
-    is_complete = COMPLETED in read_run_record(run)
+    is_complete = ranks_of_job().of_first(lambda: COMPLETED in read_run_record(run))
     # A run that is to be evaluated with its best and never had one is refused by what evaluates it.
     chosen = evaluated_adapter(run) if is_complete and (run / BEST).is_dir() else run / ADAPTER
     say(f"adapter: {chosen}")

@@ -45,6 +45,7 @@ def require_validation_split(experiment: Experiment) -> None:
 def validate(experiment: Experiment) -> dict[str, float]:
     """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
     data = tuning_data(experiment)
+    data.validation_limit = None  # that of a training is none of this
     trainer = answering_trainer(experiment, [SampleProgressBar()])
     measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
     return {name: float(value) for name, value in measured[0].items()}

@@ -83,9 +83,10 @@ def limit_validation(settings: dict[str, Any], data: InstructionDataModule, trai
         trainer.val_check_interval = interval * trainer.accumulate_grad_batches
     if limit is not None:
         batches = counted("limit_val_batches", limit, whole_batches(data)) if limit else 0
-        # A batch of validation has as many samples as a micro-batch has on one device.
+        # A batch of validation has as many samples as a micro-batch has on one device; processes share them out.
         samples = largest_even_part(data.batch_size, data.micro_batch_size)
-        trainer.limit_val_batches = batches * (data.batch_size // samples)
+        data.validation_limit = batches * (data.batch_size // samples)
+        trainer.limit_val_batches = -(-data.validation_limit // trainer.world_size)
 
 
 def whole_batches(data: InstructionDataModule) -> int:

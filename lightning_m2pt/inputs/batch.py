@@ -50,6 +50,8 @@ class Batch:
             micro-batches and ranks; 0 outside training.
         picture_sizes: (I, k) int64, what a family has to know of each of the I pictures besides its pixels; None where
             all pictures are alike.
+        counts: False for one that another process counts, and this one runs for nothing but the company: all have to
+            run as many.
     """
 
     pixel_values: Tensor
@@ -60,6 +62,7 @@ class Batch:
     tasks: list[tuple[str, ...]]
     step_supervised_tokens: int = 0
     picture_sizes: Tensor | None = None
+    counts: bool = True
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Returns the batch with its tensors on another device (Lightning calls this)."""

@@ -123,7 +123,10 @@ class TuningModule(LightningModule):
         if isinstance(self.trainer.strategy, FullyShardedStrategy):
             refuse_unless_shardable(self.backbone, self.method)
             self.shortcuts = EVERY_ROW
-        refuse_double_on_apple(self.trainer.strategy.root_device, self.backbone.dtype_name)
+        device = self.trainer.strategy.root_device
+        refuse_double_on_apple(device, self.backbone.dtype_name)
+        for mean in (self.validation_loss, self.validation_accuracy):
+            mean.set_dtype(torch.float32 if device.type == "mps" else torch.float64)
         write_no_pickles(self.trainer)
 
     def configure_model(self) -> None:
@@ -263,11 +266,15 @@ class TuningModule(LightningModule):
         return {"loss": loss, "task_losses": task_losses(batch, rows), "samples": len(batch)}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Updates loss per supervised token and the share of samples whose every answer token is right."""
+        """Updates loss per supervised token and the share of samples whose every answer token is right.
+
+        Sums are of double precision, so that it does not matter which process adds what.
+        """
         rows = supervised_rows(self.backbone, batch, self.shortcuts)
-        self.validation_loss.update(rows.losses.mean(), weight=len(rows.losses))
+        tokens, precision = len(rows.losses), self.validation_loss.dtype
+        self.validation_loss.update(rows.losses.to(precision).sum() / max(tokens, 1), weight=tokens * batch.counts)
         wrong = torch.zeros(len(batch), device=self.device).index_add(0, rows.sample, (~rows.right).float())
-        self.validation_accuracy.update((wrong == 0).float())
+        self.validation_accuracy.update((wrong == 0).to(precision), weight=float(batch.counts))
         self.log("val/loss", self.validation_loss, prog_bar=True)
         self.log("val/answer_accuracy", self.validation_accuracy, prog_bar=True)
 

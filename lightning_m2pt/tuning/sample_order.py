@@ -12,7 +12,7 @@ Steps may be grouped by length, so that little is padded: the samples of some st
 cut into steps again, whose order is drawn anew. All of this is a function of seed, epoch and lengths alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -252,7 +252,7 @@ class SampleLoader:
     """Yields batches, leaves the global random generator alone, and raises a worker's error as it was.
 
     It holds a PyTorch loader and is none, so that Lightning never rebuilds it around a sampler of its own, which it
-    does for several devices and for prediction. Every device reads the whole of a set that has no ``OrderedSampler``.
+    does for several devices and for prediction. Every device reads the whole of a set that has no ``sampler``.
 
     Args:
         dataset: Samples by position; its ``__getitems__`` returns an error in place of a batch it cannot prepare.
@@ -268,7 +268,7 @@ class SampleLoader:
         dataset: Dataset[Any],
         batch_size: int,
         collate: Callable[[Any], Batch | M2PTError],
-        sampler: OrderedSampler | None = None,
+        sampler: OrderedSampler | Sequence[int] | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
