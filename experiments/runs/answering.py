@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from experiments.configuration.cli import Experiment
-from experiments.runs.training import check_machine, check_processes
+from experiments.runs.training import check_machine, check_meeting, check_processes
 from experiments.trainer.components import refuse_cluster
 from experiments.trainer.failures import refusals_named
 from lightning_m2pt.errors import BadInputError
@@ -47,6 +47,7 @@ def answering_trainer(experiment: Experiment, callbacks: list[Callback]) -> Trai
     refuse_cluster(getattr(trainer.strategy, "cluster_environment", None))
     check_processes(experiment, trainer.num_devices, trainer.num_nodes)
     check_node(trainer.num_nodes, os.environ)
+    check_meeting(trainer)
     return trainer
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -45,6 +46,8 @@ from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.launch import check_launch, check_node, check_variables
+from lightning_m2pt.system.meeting_place import check_meeting_place
+from lightning_m2pt.system.ranks import is_of_torchrun
 from lightning_m2pt.tuning.own_trainer import check_trainer
 from lightning_m2pt.tuning.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 
@@ -100,6 +103,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     check_processes(experiment, trainer.num_devices, trainer.num_nodes)
     refuse_unproven_strategy(class_names(trainer.strategy))
     check_node(trainer.num_nodes, os.environ)
+    check_meeting(trainer)
     check_split(experiment, trainer.world_size)
     refuse_other_precision(configured.get("precision"), trainer.precision)
     check_trainer(trainer)
@@ -134,6 +138,18 @@ def check_machine(experiment: Experiment) -> None:
         check_variables(os.environ)
     else:
         check_processes(experiment, len(devices) if isinstance(devices, list) else devices, nodes)
+
+
+def check_meeting(trainer: Trainer) -> None:
+    """Looks whether the processes of a Trainer can find each other.
+
+    Raises:
+        BadInputError: If they cannot.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size > 1 and environment is not None and not torch.distributed.is_initialized():
+        listens = trainer.is_global_zero and not is_of_torchrun(os.environ)
+        check_meeting_place(environment.main_address, environment.main_port, listens=listens)
 
 
 def check_split(experiment: Experiment, processes: int) -> None:
