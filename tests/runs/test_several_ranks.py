@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -132,3 +134,44 @@ def test_the_first_difference_is_named_with_ranks_and_hosts(other: dict[str, Any
         refuse_other_starts([("a", start), ("b", {**start, **other})])
     assert named in str(refused.value)
     assert len(str(refused.value).splitlines()) == 3
+
+
+SPOILT = """
+import os, sys
+from callbacks.gradient_check import GradientCheck
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.main import main
+
+def hook(self, trainer, *_, **__):
+    if trainer.global_step == 1:
+        raise BadInputError("no picture", where="record 7")
+
+if os.environ.get("LOCAL_RANK", "0") == {failing!r}:
+    GradientCheck.on_train_batch_end = hook
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", ["0", "1"])
+def test_lightnings_own_launcher_lets_the_first_process_end_with_the_code_and_leaves_no_other(
+    tmp_path: Path, failing: str
+) -> None:
+    """Lightning kills the first process when a child has failed, and leaves children behind when it fails itself."""
+    script = tmp_path / "spoilt.py"
+    script.write_text(SPOILT.format(failing=failing))
+    command = [sys.executable, str(script), *fit_words(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, check=False)
+    assert ended.returncode == 2, ended.stderr
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert all(line.endswith("record 7: no picture") for line in errors)
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(script).encode() in read_or_nothing(path)]
+
+
+def read_or_nothing(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

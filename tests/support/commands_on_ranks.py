@@ -56,7 +56,7 @@ def command_on_ranks(
 
     ended: dict[int, int] = {}
     try:
-        on_ranks(number, one_rank, timeout=timeout)
+        on_ranks(number, one_rank, timeout=timeout, environment={"XDG_CACHE_HOME": str(folder / "cache")})
     except RanksFailedError as error:
         for rank, reason in error.reasons.items():
             code = re.fullmatch(r"ended without a result, exit code (-?\d+)", reason)
