@@ -32,11 +32,16 @@ class HeldLock:
     Args:
         path: The hidden file that is locked.
         descriptor: Of the file, open and locked.
+
+    Attributes:
+        is_anothers: Whether the file is to stay when the lock is given back: a process of a machine with which no locks
+            are shared goes by it.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.is_anothers = False
 
     def write(self, text: str) -> None:
         """Writes what those who find the lock held are told."""
@@ -72,7 +77,7 @@ class HeldLock:
 
     def release(self) -> None:
         """Removes the file, if it is still this lock's, and gives the lock back."""
-        if is_still_there(self.path, self.descriptor):
+        if not self.is_anothers and is_still_there(self.path, self.descriptor):
             self.path.unlink(missing_ok=True)
         os.close(self.descriptor)
 

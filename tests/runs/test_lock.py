@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback, Trainer
 
 from experiments.configuration.cli import parse_experiment
+from experiments.runs import lock
 from experiments.runs.folder import run_folder
 from experiments.runs.lock import alone_in
 from experiments.runs.tuning import fit
@@ -144,3 +147,51 @@ def test_other_ranks_lock_nothing(tmp_path, monkeypatch):
         with alone_in(tmp_path / "run"):
             pass
         assert lock_file(tmp_path / "run").exists()
+
+
+def of_another_machine(run: Path) -> Path:
+    file = lock_file(run)
+    file.write_text(json.dumps({"process": 7, "host": "node7"}))
+    return file
+
+
+def test_a_process_of_a_machine_without_common_locks_is_noticed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "TOUCHED_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "LISTENING_SECONDS", 20.0)
+    run = tmp_path / "run"
+    file = of_another_machine(run)
+    is_over = threading.Event()
+
+    def its_signs_of_life() -> None:
+        while not is_over.wait(0.05):
+            os.utime(file)
+
+    other = threading.Thread(target=its_signs_of_life)
+    other.start()
+    try:
+        with pytest.raises(BadInputError, match="process 7 on node7 is training in this folder"), alone_in(run):
+            pass
+    finally:
+        is_over.set()
+        other.join()
+    assert "process 7 on node7" in capsys.readouterr().out
+    assert json.loads(file.read_text())["host"] == "node7"  # still the other's
+
+
+@pytest.mark.parametrize("ago", [0.0, 3600.0])
+def test_what_a_killed_process_of_another_machine_has_left_is_taken_over(tmp_path, monkeypatch, capsys, ago):
+    monkeypatch.setattr(lock, "LISTENING_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "TOUCHED_SECONDS", 0.05)
+    run = tmp_path / "run"
+    file = of_another_machine(run)
+    os.utime(file, (time.time() - ago, time.time() - ago))
+    with alone_in(run):
+        before = file.stat().st_mtime
+        assert json.loads(file.read_text())["process"] == os.getpid()
+        for _ in range(400):
+            if file.stat().st_mtime != before:
+                break
+            time.sleep(0.05)
+        assert file.stat().st_mtime > before  # signs of life of our own
+    assert not file.exists()
+    assert ("waiting" in capsys.readouterr().out) == (ago == 0.0)
