@@ -1,7 +1,7 @@
 """One process at a time tunes in a run's folder; a second one is refused, and told which process is there.
 
 Some file systems lock for each machine alone (Lustre with ``localflock``, NFS without a lock manager). So whoever holds
-a lock also touches its file again and again, and one that finds another machine's name in it looks whether that goes on.
+a lock also touches its file again and again; one that finds another machine's name in it looks whether that goes on.
 """
 
 import json
