@@ -98,6 +98,9 @@ def share_out(
         BadInputError: If the backbone does not name its units.
     """
     whole = set(trained)
+    for parameter in backbone.parameters():
+        # A gathered unit's tensors are made once, as its shares are at that moment: before the method freezes the base.
+        parameter.requires_grad_(parameter in whole)
     for unit in backbone.sharding_units():
         if not isinstance(unit, FSDPModule):
             fully_shard(unit, mesh=mesh, reshard_after_forward=reshard_after_forward, ignored_params=whole)

@@ -74,15 +74,19 @@ class Losses(Callback):
 
 
 def train(make: Make, steps: Steps, strategy: Callable[[], Strategy] | None, **settings: Any) -> Trained:
-    """Trains on this rank's share of every step's micro-batches, one step after the other."""
+    """Trains on this rank's share of every step's micro-batches, one step after the other.
+
+    Args:
+        make: Returns the same backbone and method on each rank; one that is not loaded is loaded as the strategy does.
+        steps: All ranks'.
+        strategy: None: one process.
+        **settings: Of the Trainer.
+    """
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     backbone, method = make()
-    method.build(backbone, torch.Generator().manual_seed(7))
-    if backbone.dtype_name == "float64" and not isinstance(method, LayerNormTuning):  # whose norms compute in float32
-        method.double()  # so that what differs is a fault and not rounding
     module = TuningModule(backbone, method)
-    freeze_all_but_declared(module, method)
-    method.attach(backbone)
+    if backbone.is_loaded:
+        attach_built(module)
     counted = Counted(backbone)
     gradients, losses = Gradients(), Losses(counted)
     share = len(steps[0]) // ranks
@@ -106,6 +110,16 @@ def train(make: Make, steps: Steps, strategy: Callable[[], Strategy] | None, **s
         result.share, result.gathered = local_share(backbone.sharding_units()), counted.gathered
         result.most_whole, result.exchanged = counted.most_whole, counted.exchanged
     return result
+
+
+def attach_built(module: TuningModule) -> None:
+    """Makes and attaches the tensors of a method on a backbone that was built in memory."""
+    backbone, method = module.backbone, module.method
+    method.build(backbone, torch.Generator().manual_seed(7))
+    if backbone.dtype_name == "float64" and not isinstance(method, LayerNormTuning):  # whose norms compute in float32
+        method.double()  # so that what differs is a fault and not rounding
+    freeze_all_but_declared(module, method)
+    method.attach(backbone)
 
 
 def local_share(units: Sequence[nn.Module]) -> float:

@@ -287,7 +287,8 @@ def rows_given_to(module: nn.Module, run: Callable[[], object]) -> Tensor:
     def stop_here(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
         raise RowsGiven(module, given[0])
 
-    handle = module.register_forward_pre_hook(stop_here)
+    # In front of torch's own hook, which would gather a module whose weights are shared out, and never give it up.
+    handle = module.register_forward_pre_hook(stop_here, prepend=True)
     try:
         run()
     except RowsGiven as given:
