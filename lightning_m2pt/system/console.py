@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,16 @@ from rich.segment import Segment
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.system.ranks import is_first_process
+from lightning_m2pt.system.ranks import is_first_process, process_name
 from lightning_m2pt.visible_text import visible
 
 WIDTH_WITHOUT_TERMINAL = 120
 """A log file has no width; tables need one."""
 
 OUR_PACKAGES = ("callbacks", "data_modules", "experiments", "lightning_m2pt")
+
+OTHER_LOG = "log-of-process-{}.txt"
+"""What another process than the first has warned of, by its name."""
 
 LAYOUT = "\n\t"
 """Control characters that texts for people may hold."""
@@ -104,15 +108,35 @@ class VerbParser(argparse.ArgumentParser):
 
 @contextmanager
 def log_file(run: Path) -> Iterator[None]:
-    """Shows what the project's own loggers say, and keeps it in the run's ``log.txt``."""
+    """Shows what the project's own loggers say, and keeps it in the run's ``log.txt``.
+
+    Of several processes the first one does. What another one warns of is kept in a file of its own, which is there from
+    its first warning on; the first process names these files at the end.
+    """
     if not is_main_process():
-        yield
+        other = logging.FileHandler(run / OTHER_LOG.format(process_name(os.environ)), encoding="utf-8", delay=True)
+        with told_to([other], logging.WARNING):
+            yield
         return
     run.mkdir(parents=True, exist_ok=True)
-    kept = logging.FileHandler(run / "log.txt", encoding="utf-8")
-    handlers: list[logging.Handler] = [ConsoleHandler(), kept]
-    handlers[0].setFormatter(VisibleFormatter("%(message)s"))
-    kept.setFormatter(VisibleFormatter("%(asctime)s %(message)s"))
+    started = time.time()
+    try:
+        with told_to([ConsoleHandler(), logging.FileHandler(run / "log.txt", encoding="utf-8")], logging.INFO):
+            yield
+    finally:
+        # The times of files are coarse.
+        others = [path for path in sorted(run.glob(OTHER_LOG.format("*"))) if path.stat().st_mtime > started - 1]
+        if others:
+            say(f"other processes warned: {', '.join(str(short_path(path)) for path in others)}")
+
+
+@contextmanager
+def told_to(handlers: Sequence[logging.Handler], level: int) -> Iterator[None]:
+    """Hands what the project's own loggers say to handlers, from a level on, while the block runs."""
+    for handler in handlers:
+        is_console = isinstance(handler, ConsoleHandler)
+        handler.setFormatter(VisibleFormatter("%(message)s" if is_console else "%(asctime)s %(message)s"))
+        handler.setLevel(level)
     loggers = [logging.getLogger(package) for package in OUR_PACKAGES]
     for logger in loggers:
         logger.setLevel(logging.INFO)
@@ -124,7 +148,8 @@ def log_file(run: Path) -> Iterator[None]:
         for logger in loggers:
             for handler in handlers:
                 logger.removeHandler(handler)
-        kept.close()
+        for handler in handlers:
+            handler.close()
 
 
 def say(text: str) -> None:

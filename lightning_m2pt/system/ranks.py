@@ -37,6 +37,21 @@ def is_first_process(environment: Mapping[str, str]) -> bool:
     return not any(numbers.values())
 
 
+def process_name(environment: Mapping[str, str]) -> str:
+    """Returns a short name of this process that no other one of the same launch has, as part of a file's name.
+
+    Raises:
+        BadInputError: If a launcher's variable is no number.
+    """
+    if is_of_torchrun(environment) and whole_number("RANK", environment) is not None:
+        return environment["RANK"]
+    if believes_slurm(environment) and whole_number("SLURM_PROCID", environment) is not None:
+        return environment["SLURM_PROCID"]
+    node = environment.get("NODE_RANK", environment.get("GROUP_RANK", "0"))
+    local = environment.get("LOCAL_RANK", environment.get("RANK", "0"))
+    return local if node == "0" else f"{node}-{local}"
+
+
 def is_of_torchrun(environment: Mapping[str, str]) -> bool:
     """Tells whether Lightning takes its processes from torchrun, which ``fabric run`` and accelerate start, too."""
     return "TORCHELASTIC_RUN_ID" in environment
