@@ -19,6 +19,7 @@ from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.loading import leave_frozen_alone, load
 from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.storage.checkpoint_content import check_content
@@ -138,23 +139,16 @@ class TuningModule(LightningModule):
         Raises:
             BadInputError: If the other method is still attached.
         """
-        if self.backbone.is_loaded and is_built(self.method):
-            return
-        refuse_other_method(self.backbone, self.method)
-        if not self.backbone.is_loaded:
-            self._load()
-        self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
-        self.method.built_shapes = {name: tuple(each.shape) for name, each in self.method.named_tensors().items()}
-        freeze_all_but_declared(self, self.method)
-        self.method.attach(self.backbone)
-
-    def _load(self) -> None:
-        # Without a Trainer, too: whoever answers with a model calls configure_model alone.
-        strategy = self._trainer.strategy if self._trainer is not None else None
-        if isinstance(strategy, FullyShardedStrategy):
-            strategy.load(self.backbone, self.method)
-        else:
-            self.backbone.load()
+        if not (self.backbone.is_loaded and is_built(self.method)):
+            refuse_other_method(self.backbone, self.method)
+            if not self.backbone.is_loaded:
+                # Without a Trainer, too: whoever answers with a model calls this alone.
+                load(self.backbone, self.method, self.trainer.strategy if self._trainer is not None else None)
+            self.method.build(self.backbone, torch.Generator().manual_seed(torch.initial_seed()))
+            self.method.built_shapes = {name: tuple(each.shape) for name, each in self.method.named_tensors().items()}
+            freeze_all_but_declared(self, self.method)
+            self.method.attach(self.backbone)
+        leave_frozen_alone(self)
 
     def compare_with_library(self, use: Use) -> None:
         """Compares our forward passes with the libraries' own, on the device where they run; once for what is attached.

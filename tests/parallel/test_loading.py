@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -18,8 +20,22 @@ from lightning_m2pt.backbones.filling.shares import share_of
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.weight_files import Portion, Stored, read_portions
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.testing.random_backbone import random_batch
+from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.ranks import on_ranks
+from tests.support.small_training import loader_of, module_with, one_step, small_trainer
 from tests.support.stored_backbone import WEIGHTS, change_tensors, store_backbone, stored
+
+
+class AtStart(Callback):
+    """Keeps the trained tensors as training begins with them."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.tensors = {name: each.detach().clone() for name, each in trained_parameters(pl_module).items()}
 
 
 def share_out_layers(backbone: FilledFromFiles, ranks: int) -> None:
@@ -152,3 +168,36 @@ def test_what_is_cut_in_another_way_is_not_read(tmp_path: Path) -> None:
         return "refused"
 
     assert on_ranks(1, columns, 1) == ["refused"]
+
+
+def test_ddp_sends_what_is_trained_and_nothing_else(tmp_path: Path) -> None:
+    """Neither the base at the start nor its tables before every pass; what is trained comes from the first rank."""
+
+    def sent() -> tuple[int, int, bool]:
+        module = module_with(tmp_path / os.environ["RANK"], M2PT(2, 2))
+        trained = {name: each for name, each in module.named_parameters() if each.requires_grad}
+        with torch.no_grad():
+            for each in trained.values():
+                each.add_(float(os.environ["RANK"]))
+        beginning = {name: each.detach().clone() for name, each in trained.items()}
+        numbers: list[int] = []
+        broadcast = torch.distributed._broadcast_coalesced
+
+        def counted(group: Any, tensors: list[Tensor], *given: Any) -> None:
+            numbers.extend(each.numel() for each in tensors)
+            broadcast(group, tensors, *given)
+
+        torch.distributed._broadcast_coalesced = counted
+        torch.nn.parallel.distributed._broadcast_coalesced = counted
+        stop = AtStart()
+        trainer = small_trainer(stop, strategy=DDPStrategy(process_group_backend="gloo"), devices=2, max_steps=1)
+        trainer.fit(module, loader_of(one_step([random_batch()])))
+        is_first = os.environ["RANK"] == "0"
+        moved = all(torch.equal(each, stop.tensors[name]) for name, each in beginning.items())
+        return sum(numbers), sum(each.numel() for each in trained.values()), moved == is_first
+
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+    for numbers, trained, is_as_the_first in on_ranks(2, sent):
+        assert numbers == trained
+        assert is_as_the_first
