@@ -1,11 +1,10 @@
 """Tuning of norm layers alone (Zhao et al., "Tuning LayerNorm in Attention", ICLR 2024)."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.filling.shares import whole_copy
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Place
@@ -90,7 +89,7 @@ class Float32Norm(nn.Module):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.norm = copy.deepcopy(norm).float()
+        self.norm = whole_copy(norm)
 
     def forward(self, states: Tensor) -> Tensor:
         """Maps (..., D) to (..., D) of the same type."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.filling.shares import any_is_cut, empty_like
 from lightning_m2pt.backbones.quantised import QuantisedLinear
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
@@ -177,8 +178,11 @@ def low_rank_layer(linear: nn.Linear, rank: int, alpha: float, dropout: nn.Modul
         from peft.tuners.lora.layer import Linear
 
     config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights=False)
+    # peft takes the rows that a process holds of a shared-out weight for all of them.
+    measured = empty_like(linear) if any_is_cut(linear) else linear
     with torch.random.fork_rng(devices=[]), torch.device(linear.weight.device):
-        layer = Linear(linear, ADAPTER, config, r=rank, lora_alpha=alpha)
+        layer = Linear(measured, ADAPTER, config, r=rank, lora_alpha=alpha)
+    layer.base_layer = linear
     layer.lora_A.float()  # peft gives them the frozen layer's type
     layer.lora_B.float()
     layer.lora_dropout[ADAPTER] = ModuleReference(dropout)

@@ -4,7 +4,6 @@ Its special cases are arguments, not classes: without visual prompts (``visual_l
 (``textual_length: 0``, VPT), without interaction (``interaction: false``), projector only (both lengths 0).
 """
 
-import copy
 from collections.abc import Set as AbstractSet
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
+from lightning_m2pt.backbones.filling.shares import whole, whole_copy
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
@@ -123,7 +123,7 @@ class M2PT(WithInteraction):
         """Makes prompts and copies of the trained pretrained parts, in float32."""
         shape = backbone.shape
         with new_tensors(backbone) as is_meta:
-            vocabulary = None if is_meta else backbone.token_embedding().weight.detach()
+            vocabulary = None if is_meta or self.init != "vocabulary" else whole(backbone.token_embedding().weight)
             if self.visual_length:
                 self.visual_prompts = DeepPrompts(
                     self._chosen_visual_layers(shape),
@@ -144,7 +144,7 @@ class M2PT(WithInteraction):
                 self.textual_prompts.initialise(self.init, self.init_std, generator, vocabulary)
         self.build_interaction(backbone)
         if self.train_lm_head:
-            self.lm_head = copy.deepcopy(backbone.pretrained_lm_head()).float()
+            self.lm_head = whole_copy(backbone.pretrained_lm_head())
 
     def dead_rows(self) -> dict[str, list[int]]:
         """With ``official`` rows, row 0 of the last visual prompt reaches nothing: the published slice."""

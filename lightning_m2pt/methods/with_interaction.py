@@ -1,11 +1,11 @@
 """Methods that hold each part as a module of its own, and can train the interaction layer besides."""
 
-import copy
 from collections.abc import Set as AbstractSet
 
 from torch import nn
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.filling.shares import whole_copy
 from lightning_m2pt.methods.base import Method, Place
 from lightning_m2pt.prompts.attachment import Attachment
 
@@ -40,7 +40,7 @@ class WithInteraction(Method):
     def build_interaction(self, backbone: Backbone) -> None:
         """Copies the pretrained projector in float32, if it is trained."""
         if self.train_interaction:
-            self.interaction = copy.deepcopy(backbone.projector).float()
+            self.interaction = whole_copy(backbone.projector)
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Returns the tensors of the child modules; nothing before ``build``."""

@@ -17,7 +17,7 @@ from typing_extensions import override
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.parallel.average import average_gradients, same_as_first_rank
-from lightning_m2pt.parallel.units import copies_weights, share_out
+from lightning_m2pt.parallel.units import may_copy_weights, share_out
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -54,20 +54,20 @@ class FullyShardedStrategy(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
-    def load(self, backbone: Backbone, method: Method) -> None:
+    def load_in_shares(self, backbone: Backbone, method: Method) -> None:
         """Loads a frozen base: of what is shared out each process reads its share alone.
 
-        A method that begins with copies of frozen weights needs them whole: then they are shared out in ``setup``.
+        A method of somebody's own may begin with copies of frozen weights and not ask for all their rows
+        (``filling.shares.whole``): then they are shared out in ``setup``.
 
         Args:
             backbone: Not loaded.
             method: What will be built on it.
         """
-        if copies_weights(method):
+        if may_copy_weights(method):
             rank_zero_info(f"{method.name} may copy weights of the base: every device loads all of them, then shares")
             backbone.load()
-            return
-        with self.root_device:
+        else:
             backbone.load_in_shares(lambda: self._share_out(backbone, []))
 
     def _share_out(self, backbone: Backbone, whole: list[nn.Parameter]) -> None:

@@ -1,6 +1,5 @@
 """How a strategy's processes get the frozen weights: each reads what it keeps, and nothing is sent."""
 
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -9,21 +8,28 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.methods.base import Method
 
 
 @runtime_checkable
-class SharesWeightsOut(Protocol):
+class LoadsInShares(Protocol):
     """A strategy under which each process keeps a share of the frozen weights alone."""
 
-    def share_out_unfilled(self, backbone: Backbone) -> None:
-        """Shares out the weights of a backbone that is built; they may have no numbers yet."""
+    def load_in_shares(self, backbone: Backbone, method: Method) -> None:
+        """Loads this process's share of a base, straight to torch's device of the moment.
+
+        Args:
+            backbone: Not loaded.
+            method: What will be built on it.
+        """
 
 
-def load(backbone: Backbone, strategy: Strategy | None) -> None:
+def load(backbone: Backbone, method: Method, strategy: Strategy | None) -> None:
     """Loads the frozen weights straight to where a strategy wants them, each process its share.
 
     Args:
         backbone: Not loaded.
+        method: What will be built on it.
         strategy: The Trainer's; None without one: everything goes to torch's device of the moment.
 
     Raises:
@@ -33,8 +39,8 @@ def load(backbone: Backbone, strategy: Strategy | None) -> None:
         backbone.load()
         return
     with torch.device(strategy.root_device):
-        if isinstance(strategy, SharesWeightsOut):
-            backbone.load_in_shares(partial(strategy.share_out_unfilled, backbone))
+        if isinstance(strategy, LoadsInShares):
+            strategy.load_in_shares(backbone, method)
         else:
             backbone.load()
 

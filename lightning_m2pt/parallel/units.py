@@ -13,9 +13,13 @@ from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.full import Full
+from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+
+ASK_FOR_ALL_ROWS = (Adapter, APrompt, LayerNormTuning, Lora, M2PT, PrefixTuning)
+"""Methods that begin with copies of frozen weights, if at all, by ``filling.shares.whole``."""
 
 
 def refuse_unless_shardable(backbone: Backbone, method: Method) -> None:
@@ -59,19 +63,13 @@ def refuse_unless_shardable(backbone: Backbone, method: Method) -> None:
         )
 
 
-def copies_weights(method: Method) -> bool:
-    """Tells whether a method may begin with copies of weights that are shared out, which it then needs whole.
+def may_copy_weights(method: Method) -> bool:
+    """Tells whether a method may begin with copies of frozen weights without asking for all their rows.
 
-    Norms, the head, rows of the embedding; and what a method of somebody's own does, nobody here knows.
+    Ours ask; what a method of somebody's own does, nobody here knows.
     """
     members = method.methods() if isinstance(method, Combined) else [method]
-    for member in members:
-        if isinstance(member, M2PT):
-            if member.train_lm_head or member.init == "vocabulary":
-                return True
-        elif type(member) not in (PrefixTuning, APrompt, Adapter, Lora):
-            return True
-    return False
+    return any(type(member) not in ASK_FOR_ALL_ROWS for member in members)
 
 
 def refused(where: str, what: str, instead: str) -> BadInputError:

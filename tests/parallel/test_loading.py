@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lightning_m2pt.backbones.filling.shares import share_of
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.weight_files import Portion, Stored, read_portions
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.layer_norm import LayerNormTuning as LayerNorm
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.trained_parameters import trained_parameters
@@ -201,3 +203,31 @@ def test_ddp_sends_what_is_trained_and_nothing_else(tmp_path: Path) -> None:
     for numbers, trained, is_as_the_first in on_ranks(2, sent):
         assert numbers == trained
         assert is_as_the_first
+
+
+def test_methods_that_begin_with_frozen_tensors_copy_all_their_rows(tmp_path: Path) -> None:
+    """A trained head, trained norms and prompts from the vocabulary, of a base whose rows are shared out."""
+    store_backbone(tmp_path / "b")
+    methods = [M2PT(2, 2, init="vocabulary", lm_head=True), LayerNorm()]
+
+    def beginnings(ranks: int) -> list[dict[str, Tensor]]:
+        torch.distributed.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=ranks)
+        made = []
+        for method in methods:
+            backbone = stored(tmp_path / "b", "bfloat16")
+            state = torch.get_rng_state()
+            if ranks > 1:
+                backbone.load_in_shares(partial(share_out_layers, backbone, ranks))
+            else:
+                backbone.load()
+            method.build(backbone, torch.Generator().manual_seed(3))
+            assert torch.equal(torch.get_rng_state(), state)
+            made.append({name: each.detach().numpy() for name, each in method.named_tensors().items()})
+        return made
+
+    [alone] = on_ranks(1, beginnings, 1)
+    for shared in on_ranks(2, beginnings, 2):
+        for ours, theirs in zip(shared, alone, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(ours[name].dtype == theirs[name].dtype for name in theirs)
+            assert all((ours[name] == theirs[name]).all() for name in theirs)

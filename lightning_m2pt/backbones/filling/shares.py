@@ -1,10 +1,12 @@
 """Which rows of a tensor a process holds where a strategy has shared it out, and how they get into their module."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 OWN_WAY = "weight_share"
@@ -83,6 +85,41 @@ def share_of(tensor: Tensor) -> Share:
     if own is not None:
         return own
     return RowsOfMesh(tensor, rows_of_mesh(tensor)) if isinstance(tensor, DTensor) else Whole()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Returns a frozen tensor with all its rows; where they are shared out, every process has to ask for them."""
+    kept = tensor.detach()
+    return kept.full_tensor() if isinstance(kept, DTensor) else kept
+
+
+def whole_copy(module: nn.Module) -> nn.Module:
+    """Returns a float32 copy of a frozen module; as for ``whole``.
+
+    Raises:
+        TypeError: If the module is shared out as a unit of its own and is not linear.
+    """
+    if FSDPModule in type(module).__mro__:  # it cannot be copied: its hooks are a strategy's
+        if not isinstance(module, nn.Linear):
+            raise TypeError(f"{type(module).__name__} is shared out and cannot be copied")
+        copied = empty_like(module)
+        for name, tensor in module.named_parameters():
+            assign(copied, name, whole(tensor).float())
+        return copied
+    instead = {id(each): nn.Parameter(whole(each), each.requires_grad) for each in module.parameters()}
+    return copy.deepcopy(module, instead if any_is_cut(module) else {}).float()
+
+
+def empty_like(linear: nn.Linear) -> nn.Module:
+    """Returns a linear layer of the same sizes, type and device that holds all its rows and no numbers."""
+    sizes, weight = (linear.in_features, linear.out_features, linear.bias is not None), linear.weight
+    made: nn.Module = nn.utils.skip_init(nn.Linear, *sizes, device=weight.device, dtype=weight.dtype)  # draws nothing
+    return made
+
+
+def any_is_cut(module: nn.Module) -> bool:
+    """Tells whether rows of a module's tensors are shared out."""
+    return any(isinstance(each, DTensor) for each in module.parameters())
 
 
 def rows_of_mesh(cut: DTensor) -> slice:
