@@ -15,7 +15,7 @@ from experiments.datasets.evaluation_sets import default_data_root
 from experiments.runs.lengths import check_question_lengths, check_sample_lengths
 from experiments.runs.prepare import connect_experiment, refuse_tuned_benchmarks
 from experiments.runs.tuning import check_strategy
-from experiments.trainer.surface import refuse_endless
+from experiments.trainer.surface import configured_processes, refuse_endless
 from experiments.trainer.whole_steps import check_limits
 from lightning_m2pt.backbones.decoders.reference import notice_of_reference
 from lightning_m2pt.errors import BadInputError, ExitCode
@@ -23,6 +23,7 @@ from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import say
+from lightning_m2pt.tuning.sample_order import refuse_uneven_shares
 
 OWN_FLAGS = {VERIFY, DECODE}
 NAMES = re.compile(r"\w+(,\w+)*")
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     tuned_on = experiment.data if experiment.model.method.part_names() else None
     if isinstance(tuned_on, InstructionDataModule):
         refuse_endless(experiment.config["trainer"])
+        refuse_uneven_shares(tuned_on.batch_size, configured_processes(experiment.config["trainer"]))
     connect_experiment(experiment)
     notice = notice_of_reference(experiment.model.backbone.shape)
     if notice:

@@ -32,7 +32,7 @@ from experiments.runs.training import check_machine, checkpoints_folder, prepare
 from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
-from experiments.trainer.surface import refuse_endless
+from experiments.trainer.surface import configured_processes, refuse_endless
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.common_end import CommonEnd
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
@@ -52,6 +52,7 @@ from lightning_m2pt.storage.run_record import (
 from lightning_m2pt.system.console import is_main_process, log_file, say
 from lightning_m2pt.tuning.positions import run_rows
 from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
+from lightning_m2pt.tuning.sample_order import refuse_uneven_shares
 
 MEMORY = "peak_memory_bytes"
 
@@ -74,7 +75,8 @@ def check_tuning_settings(experiment: Experiment) -> None:
     """Looks at the settings of a tuning alone, before anything is read or rendered: not at this machine.
 
     Raises:
-        BadInputError: If nothing is trained, nothing says until when, or the strategy does not fit.
+        BadInputError: If nothing is trained, nothing says until when, the devices cannot share a step evenly, or the
+            strategy does not fit.
     """
     if not experiment.model.method.part_names():
         raise BadInputError(
@@ -85,6 +87,7 @@ def check_tuning_settings(experiment: Experiment) -> None:
         )
     trainer = experiment.config["trainer"]
     refuse_endless(trainer)
+    refuse_uneven_shares(tuning_data(experiment).batch_size, configured_processes(trainer))
     check_strategy(experiment)
 
 

@@ -161,6 +161,16 @@ def checked_micro_batch_size(batch_size: int, micro_batch_size: int | None, worl
             where="data.batch_size",
             expected=f"at most {size}",
         )
+    refuse_uneven_shares(batch_size, world_size)
+    return largest_even_part(batch_size // world_size, micro_batch_size)
+
+
+def refuse_uneven_shares(batch_size: int, world_size: int) -> None:
+    """Refuses a step that devices cannot share evenly.
+
+    Raises:
+        BadInputError: With the numbers of devices that can, and the batch sizes that these devices can share.
+    """
     if batch_size % world_size:
         counts = [count for count in range(1, batch_size + 1) if batch_size % count == 0]
         raise BadInputError(
@@ -168,7 +178,6 @@ def checked_micro_batch_size(batch_size: int, micro_batch_size: int | None, worl
             where="data.batch_size",
             expected=f"one of {counts} devices, or a multiple of {world_size}",
         )
-    return largest_even_part(batch_size // world_size, micro_batch_size)
 
 
 def largest_even_part(samples: int, at_most: int | None) -> int:
