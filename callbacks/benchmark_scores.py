@@ -34,7 +34,6 @@ class BenchmarkScores(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps.begin(trainer)
         for benchmark in self.benchmarks:
-            benchmark.trainer = trainer  # each process asks its share
             benchmark.connect(trainer.datamodule.processor)  # type: ignore[attr-defined]
             benchmark.setup()
 
@@ -44,6 +43,8 @@ class BenchmarkScores(Callback):
             return
         pl_module.eval()  # no dropout, and none of its draws: tuning goes on as if nobody had looked
         for benchmark in self.benchmarks:
+            # Answers differ in length: where a forward pass needs all processes, each of them asks everything.
+            benchmark.trainer = None if pl_module.backbone.runs_in_lockstep else trainer
             header = {
                 "benchmark": benchmark.name,
                 "classes": benchmark.classes,

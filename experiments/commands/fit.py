@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments.commands.parsers.fit import argument_parser
 from experiments.commands.validate import require_validation_split, validate
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.loading import load_evaluated
+from experiments.runs.loading import is_in_pieces, load_evaluated, read_anew
 from experiments.runs.prepare import check_experiment
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import ExitCode
@@ -30,19 +30,22 @@ def main(arguments: Sequence[str]) -> int:
     chosen = evaluated_adapter(run) if is_complete and (run / BEST).is_dir() else run / ADAPTER
     say(f"adapter: {chosen}")
     if own.validate and is_complete:
-        say(json.dumps(validation_of_run(experiment, run)))
+        say(json.dumps(validation_of_run(experiment, run, rest)))
     return ExitCode.DONE
 
 
-def validation_of_run(experiment: Experiment, run: Path) -> dict[str, float]:
+def validation_of_run(experiment: Experiment, run: Path, words: Sequence[str]) -> dict[str, float]:
     """Returns what ``m2pt validate`` measures of a complete run.
 
     Args:
         experiment: The experiment; if its model is loaded, it was tuned just now.
         run: The run's folder.
+        words: What the experiment was read from.
     """
-    measured: dict[str, float] = read_run_record(run).get(LAST_VALIDATION, {})
+    ranks = ranks_of_job()
+    measured: dict[str, float] = ranks.of_first(lambda: read_run_record(run).get(LAST_VALIDATION, {}))
     if measured and experiment.model.backbone.is_loaded and evaluated_adapter(run).name != BEST:
         return measured  # after the last step, of these very tensors
-    load_evaluated(run, experiment)
-    return validate(experiment)
+    whole = read_anew(words) if is_in_pieces(experiment) else experiment
+    load_evaluated(run, whole)
+    return validate(whole)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from experiments.commands.parsers.train import argument_parser
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.answering import started_ranks
+from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen, evaluate_tuned
 from experiments.runs.folder import run_folder
-from experiments.runs.loading import load_evaluated
+from experiments.runs.loading import is_in_pieces, load_evaluated, read_anew
 from experiments.runs.lock import alone_in
+from experiments.runs.memory import refuse_base_larger_than_device
 from experiments.runs.prepare import check_experiment, require_benchmarks
 from experiments.runs.training import check_machine
 from experiments.runs.tuning import MEMORY, check_tuning, check_tuning_settings, tune
@@ -52,11 +53,15 @@ def main(arguments: Sequence[str]) -> int:
     check_experiment(experiment)
     check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
     check_tuning(experiment)
+    refuse_base_larger_than_device(experiment, answering_trainer(experiment, []).strategy.root_device)
     run = run_folder(experiment)
     with alone_in(run) as still_alone:
         tune(experiment, run, still_alone, force=own.force)
         # All processes answer. A run that was stopped short on purpose has nothing to compare yet.
         if started_ranks(experiment).of_first(lambda: COMPLETED in read_run_record(run)):
+            if is_in_pieces(experiment):
+                del experiment
+                experiment = read_anew(rest)
             evaluate_and_compare(experiment, run, force=own.force, started=started)
     return ExitCode.DONE
 

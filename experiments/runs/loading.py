@@ -1,10 +1,16 @@
 """From a run's folder, or an adapter's, back to an experiment."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from experiments.configuration.catalogue import EXPERIMENTS
 from experiments.configuration.cli import Experiment, parse_experiment
+from experiments.runs.prepare import check_experiment
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.runs.adapter_settings import method_settings, require_config
 from lightning_m2pt.runs.loading import BEST, evaluated_adapter, load_weights, load_with_adapter, take_adapter
 from lightning_m2pt.runs.model_of_run import config_file
@@ -75,6 +81,27 @@ def load_evaluated(run: Path, experiment: Experiment) -> None:
         load_run(run, experiment)
     elif (folder := evaluated_adapter(run)).name == BEST:
         take_adapter(folder, experiment.model)
+
+
+def is_in_pieces(experiment: Experiment) -> bool:
+    """Tells whether a strategy has just tuned a model that is not whole on this device, or not its own any more."""
+    if not experiment.model.backbone.is_loaded:
+        return False
+    return isinstance(experiment.trainer_config.get("strategy"), FullyShardedStrategy | ZeroStrategy)
+
+
+def read_anew(words: Sequence[str]) -> Experiment:
+    """Parses and connects an experiment with a model that is not loaded; memory that nobody holds is given back first.
+
+    Args:
+        words: What the experiment was read from before.
+    """
+    gc.collect()  # a model and its Trainer hold each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    experiment = parse_experiment(words)
+    check_experiment(experiment)
+    return experiment
 
 
 def load_tuned(run: Path | None, adapter: Path | None, experiment: Experiment) -> None:

@@ -38,6 +38,30 @@ def decide_recomputation(experiment: Experiment, device: torch.device, micro_bat
         say(line)
 
 
+def refuse_base_larger_than_device(experiment: Experiment, device: torch.device) -> None:
+    """Looks whether what is tuned on several devices at once can be evaluated, where every device holds all of it.
+
+    Args:
+        experiment: Not loaded.
+        device: Where it will answer.
+
+    Raises:
+        BadInputError: If the frozen model alone does not fit there.
+    """
+    counted = copy.deepcopy(experiment.model)
+    with torch.random.fork_rng(devices=[]):
+        build_on_meta(counted)
+    needed, memory = counted.backbone.base_bytes(), device_memory(device)
+    if needed > USABLE_SHARE * memory:
+        raise BadInputError(
+            f"the evaluation holds the whole model on every device: {in_gigabytes(needed)}, and this {device.type} "
+            f"has {in_gigabytes(memory)}",
+            where="trainer.strategy",
+            expected="a model that one device can hold",
+            hint="`m2pt fit` tunes it all the same; evaluate its adapter on a larger device, or on the base in nf4",
+        )
+
+
 def can_recompute(model: TuningModule) -> bool:
     """Tells whether the method works with activation checkpointing."""
     shape = copy.copy(model.backbone.shape)
