@@ -357,6 +357,12 @@ class Backbone(nn.Module, ABC):
                 hint="shorten prompts, questions or answers, or take a backbone with more positions",
             )
 
+    def before_passes(self) -> None:
+        """Does nothing. Where weights are shared out it is called once, before a part of the backbone runs by itself.
+
+        torch takes whatever runs first for the root; this way it is the backbone, and not one of its layers.
+        """
+
     def forward(self, batch: Batch) -> ModelOutput:
         """Runs a batch; padding stands on the right, so a causal decoder needs no padding mask."""
         rows = self.assembled(batch)

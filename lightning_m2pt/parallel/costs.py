@@ -10,6 +10,7 @@ Source of the ring's counts: Thakur, Rabenseifner, Gropp, "Optimization of Colle
 MPICH", 2005.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
@@ -142,6 +143,16 @@ def ring_share(devices: int) -> Fraction:
     return Fraction(devices - 1, devices)
 
 
+def gathered_bytes(units: Sequence[Unit]) -> int:
+    """Returns what is gathered for the passes of a micro-batch.
+
+    While a unit's backward pass runs, the one in front of it is gathered already, even if no gradient reaches it.
+    """
+    following = [unit.has_backward for unit in [*units, Unit(0, has_backward=False)][1:]]
+    again = [unit.size for unit, is_near in zip(units, following, strict=True) if unit.has_backward or is_near]
+    return sum(unit.size for unit in units) + sum(again)
+
+
 def held_bytes(model: Model, devices: Devices) -> HeldBytes:
     """Returns what one device holds.
 
@@ -171,7 +182,7 @@ def sent_bytes(model: Model, devices: Devices, micro_batches: int = 1) -> SentBy
         micro_batches: Passes of one device in a step; each gathers the base anew.
     """
     share, ring = ring_share(devices.sharing), ring_share(devices.number)
-    passes = sum(unit.size * (2 if unit.has_backward else 1) for unit in model.units)
+    passes = gathered_bytes(model.units)
     gradients = FLOAT32 * model.trained
     if devices.engine == "zero3":
         # Trained tensors lie in pieces as the base does, and every micro-batch's gradients are reduced into them.

@@ -1,5 +1,6 @@
 """FSDP2 for a frozen base: its layers are shared out among ranks, and what is trained stays whole on every one."""
 
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -79,6 +80,9 @@ class FullyShardedStrategy(ModelParallelStrategy):
         module: Any = self.lightning_module
         self._share_out(module.backbone, trained(module))
         super().setup(trainer)
+        # Of an in-place operation on the backbone's hidden states; nothing here does one.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        module.backbone.before_passes()
         same_as_first_rank(trained(module))
         rank_zero_info(
             f"{len(module.backbone.sharding_units())} layers are shared out among {self.world_size} devices; prompts "

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
@@ -102,6 +102,11 @@ def share_out(
     for unit in backbone.sharding_units():
         if not isinstance(unit, FSDPModule):
             fully_shard(unit, mesh=mesh, reshard_after_forward=reshard_after_forward, ignored_params=whole)
+    if not isinstance(backbone, FSDPModule):
+        # One root: units then share their streams, so that the next one is gathered while one computes. Each for itself
+        # would wait for all that was computed before it.
+        fully_shard(backbone, mesh=mesh, ignored_params=set(backbone.parameters()))
+        register_fsdp_forward_method(backbone, "before_passes")
     backbone.runs_in_lockstep = True
     backbone.attachment.path = "token"
     backbone.release_hooks()  # of passes that have run another path

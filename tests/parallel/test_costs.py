@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_m2pt.parallel.costs import Devices, Model, Unit, all_sharing, held_bytes, sent_bytes
+from lightning_m2pt.parallel.costs import Devices, Model, Unit, all_sharing, gathered_bytes, held_bytes, sent_bytes
 
 MODEL = Model((Unit(100, has_backward=False), Unit(400), Unit(400), Unit(120)), kept=8, trained=10)
 
@@ -17,11 +17,17 @@ def test_under_ddp_only_gradients_are_sent() -> None:
 
 def test_fsdp2_gathers_for_every_micro_batch_and_reduces_once() -> None:
     devices = all_sharing("fsdp2", 4)
-    passes = 100 + 2 * (400 + 400 + 120)
+    passes = 2 * (100 + 400 + 400 + 120)  # the first one is gathered again, behind its neighbour's gradient
     assert sent_bytes(MODEL, devices, micro_batches=3).gathers == 3 * passes * 3 // 4
     assert sent_bytes(MODEL, devices, micro_batches=3).reductions == 60
     held = held_bytes(MODEL, devices)
     assert (held.base, held.in_flight, held.trained) == (8 + 1020 // 4, 1200, 160)
+
+
+def test_what_no_gradient_comes_near_is_gathered_once() -> None:
+    units = (Unit(7, has_backward=False), Unit(50, has_backward=False), Unit(300), Unit(11, has_backward=False))
+    assert gathered_bytes(units) == 7 + 2 * 50 + 2 * 300 + 11
+    assert gathered_bytes(()) == 0
 
 
 def test_in_nodes_the_base_is_gathered_from_neighbours_alone() -> None:
@@ -38,7 +44,7 @@ def test_deepspeed_shares_out_what_is_updated() -> None:
     assert sent_bytes(MODEL, all_sharing("zero2", 4)).total == 3 * 3 * 40 // 4
     assert held_bytes(MODEL, all_sharing("zero3", 4)).trained == 20 + 30
     sent = sent_bytes(MODEL, all_sharing("zero3", 4), micro_batches=2)
-    assert sent.gathers == 2 * (100 + 2 * 920 + 2 * 40) * 3 // 4
+    assert sent.gathers == 2 * (2 * 1020 + 2 * 40) * 3 // 4
     assert sent.reductions == 2 * 40 * 3 // 4
 
 
