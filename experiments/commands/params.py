@@ -8,7 +8,8 @@ from data_modules.instruction import InstructionDataModule
 from experiments.commands.parsers.params import argument_parser
 from experiments.configuration.cli import Experiment
 from experiments.runs.loading import experiment_of
-from experiments.runs.memory import lines, upper_bound
+from experiments.runs.memory import lines, plan_of, upper_bound
+from experiments.trainer.surface import configured_processes
 from lightning_m2pt.backbones.decoders.reference import notice_of_reference
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.system.atomic_files import write_atomically
@@ -42,8 +43,10 @@ def say_memory(experiment: Experiment) -> None:
     data, model = experiment.data, experiment.model
     if not isinstance(data, InstructionDataModule) or not model.method.part_names():
         return
-    estimate, recomputes = estimate_of(model, upper_bound(data)), model.backbone.shape.recomputes_activations
-    for line in lines(estimate, "with the longest texts allowed", recomputes):
+    plan = plan_of(experiment.config["trainer"], configured_processes(experiment.config["trainer"]))
+    estimate = estimate_of(model, upper_bound(data, plan.devices.number), plan)
+    recomputes = model.backbone.shape.recomputes_activations
+    for line in lines(estimate, "with the longest texts allowed", recomputes, plan.devices):
         say(line)
 
 

@@ -22,7 +22,7 @@ from experiments.configuration.cli import Experiment
 from experiments.runs.folder import refuse_other_settings, run_folder, template_content
 from experiments.runs.lengths import check_sample_lengths
 from experiments.runs.lock import alone_in
-from experiments.runs.memory import decide_recomputation
+from experiments.runs.memory import decide_recomputation, plan_of
 from experiments.runs.model_card import model_card
 from experiments.runs.opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.runs.peak_memory import peak_memory
@@ -147,7 +147,9 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
     trainer.callbacks[:0] = [same_start, LockCheck(still_alone)]  # type: ignore[attr-defined]
     rows = run_rows(experiment.model.backbone.shape, experiment.model.method)
     largest = data.largest_micro_batch(trainer.world_size, rows)
-    decide_recomputation(experiment, trainer.strategy.root_device, largest)
+    plan = plan_of(experiment.config["trainer"], trainer.world_size)
+    processes = trainer.world_size // trainer.num_nodes
+    decide_recomputation(experiment, trainer.strategy.root_device, largest, plan, processes)
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():
         if force:

@@ -7,6 +7,7 @@ memory-efficient attention is assumed: the square of the sequence length is neve
 """
 
 import os
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ TRAINED_COPIES = 4
 """Float32 numbers for each trained one: itself, its gradient and AdamW's two moments."""
 USABLE_SHARE = 0.9
 """Of a device's memory; the rest is for gradients in flight, kernels' workspaces and what the allocator wastes."""
+
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""Holds the container's limit, or no number."""
 
 VISION_PLACES: frozenset[Place] = frozenset(
     {"visual prompts", "vision tower's linear layers", "vision tower's norms", "vision tower's other tensors"}
@@ -51,14 +55,17 @@ class MicroBatchSize:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one device that holds everything (DDP or a single one; sharding strategies need less).
+    """Bytes of one device beyond what a process has before it loads anything.
+
+    Loading takes no more: each tensor goes from the mapped file to where it stays.
 
     Attributes:
-        weights: The frozen model.
-        trained: Trained tensors in float32 with gradient and AdamW's moments.
+        weights: The frozen model, or the device's share of it.
+        trained: Trained tensors in float32 with gradient and AdamW's moments, or the device's share of these.
         activations: What the forward pass keeps for the backward pass.
         recomputed_activations: The same with activation checkpointing.
         logits: Logits on supervised rows, their copies and gradients.
+        gathered: What is whole of a shared-out model for the moment, beside the share.
     """
 
     weights: int
@@ -66,11 +73,12 @@ class MemoryEstimate:
     activations: int
     recomputed_activations: int
     logits: int
+    gathered: int = 0
 
     def total(self, *, recomputes: bool) -> int:
         """Returns the sum of all parts."""
         activations = self.recomputed_activations if recomputes else self.activations
-        return self.weights + self.trained + activations + self.logits
+        return self.weights + self.gathered + self.trained + activations + self.logits
 
 
 def estimated_memory(
@@ -180,19 +188,32 @@ def logit_bytes(size: int) -> int:
     return size + copy + 2 * wide + size
 
 
-def device_memory(device: torch.device) -> int:
+def device_memory(device: torch.device, processes: int = 1) -> int:
     """Returns the bytes that training may take on a device: all of a GPU's, or what is free for a CPU process.
 
-    Of a GPU all and not what is free, so that every process of a run decides alike.
+    Of a GPU all and not what is free, and of a CPU's memory its part of all where several processes share it, so that
+    every process of a run decides alike.
+
+    Args:
+        device: The device.
+        processes: How many of a run are on this machine.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
+    if processes > 1:
+        return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), container_memory(CONTAINER)) // processes
     return available_memory()
 
 
-def available_memory(
-    information: Path = Path("/proc/meminfo"), container: Path = Path("/sys/fs/cgroup/memory.max")
-) -> int:
+def container_memory(container: Path) -> int:
+    """Returns the limit of the container that this process is in; more than any machine has where there is none."""
+    try:
+        return int(container.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def available_memory(information: Path = Path("/proc/meminfo"), container: Path = CONTAINER) -> int:
     """Returns the bytes of main memory that can be had without swapping; where the kernel does not say, all of it.
 
     Args:
@@ -204,7 +225,4 @@ def available_memory(
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(available, int(container.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return available
+    return min(available, container_memory(container))

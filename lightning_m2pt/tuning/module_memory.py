@@ -1,18 +1,48 @@
 """The memory estimate of a module that was built without memory, as training and ``m2pt models show`` need it."""
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import nn
 
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.parallel.costs import Devices, Model, Unit, held_bytes
 from lightning_m2pt.tuning.memory_estimate import MemoryEstimate, MicroBatchSize, estimated_memory
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.parameter_counts import parameter_counts
 
 
-def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize) -> MemoryEstimate:
-    """Estimates a module that was built on the meta device."""
+@dataclass(frozen=True)
+class Plan:
+    """Which devices a module is tuned on.
+
+    Attributes:
+        devices: How many, and what they share.
+        reshards: Whether a layer that is shared out is given up between its forward and its backward pass.
+    """
+
+    devices: Devices
+    reshards: bool = True
+
+
+ALONE = Plan(Devices("ddp", 1))
+"""One device that holds everything."""
+
+
+def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize, plan: Plan = ALONE) -> MemoryEstimate:
+    """Estimates one device's part of a module that was built on the meta device.
+
+    Args:
+        counted: The module.
+        micro_batch: The largest one of a device.
+        plan: The devices.
+
+    Raises:
+        BadInputError: If the base is to be shared out and does not name its units.
+    """
     backbone, method = counted.backbone, counted.method
     numbers = parameter_counts(counted.method.parameter_parts(), backbone.base_parameters())
-    return estimated_memory(
+    whole = estimated_memory(
         backbone.shape,
         method.attachment(frozenset()),
         method.places(),
@@ -22,6 +52,30 @@ def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize) -> MemoryEst
         backbone.base_bytes(),
         hidden_width(backbone.projector),
     )
+    base = base_in_units(backbone, numbers["trained"], plan.devices)
+    held = held_bytes(base, plan.devices)
+    gathered = held.in_flight
+    if gathered and not plan.reshards:
+        gathered = sum(unit.size for unit in base.units) + max(unit.size for unit in base.units)
+    return replace(whole, weights=held.base, gathered=gathered, trained=held.trained)
+
+
+def base_in_units(backbone: Backbone, trained: int, devices: Devices) -> Model:
+    """Returns what a frozen base consists of, as its devices share it out.
+
+    Args:
+        backbone: Built on the meta device, no method attached.
+        trained: Trained numbers.
+        devices: The devices.
+
+    Raises:
+        BadInputError: If the base is to be shared out and does not name its units.
+    """
+    if devices.sharing == 1:
+        return Model((), backbone.base_bytes(), trained)
+    size: int = getattr(torch, backbone.dtype_name).itemsize
+    numbers = [sum(each.numel() for each in unit.parameters()) for unit in backbone.sharding_units()]
+    return Model(tuple(Unit(size * each) for each in numbers), backbone.base_bytes() - size * sum(numbers), trained)
 
 
 def hidden_width(connector: nn.Module) -> int:

@@ -118,7 +118,7 @@ def test_what_nothing_is_trained_in_keeps_nothing():
 def test_auto_recomputes_where_training_would_not_fit(
     tmp_path, monkeypatch, capsys, experiment, setting, memory_bytes, expected
 ):
-    monkeypatch.setattr(memory, "device_memory", lambda device: memory_bytes)
+    monkeypatch.setattr(memory, "device_memory", lambda *_: memory_bytes)
     words = small_words(tmp_path, f"experiments/{experiment}.yaml")
     parsed = parse_experiment([*words, "--model.backbone.activation_checkpointing", setting])
     before = torch.get_rng_state()
@@ -133,7 +133,7 @@ def test_auto_recomputes_where_training_would_not_fit(
 
 
 def test_auto_leaves_a_method_alone_that_cannot_be_recomputed(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "device_memory", lambda device: 10**6)
+    monkeypatch.setattr(memory, "device_memory", lambda *_: 10**6)
     monkeypatch.setattr(memory, "can_recompute", lambda model: False)
     parsed = parse_experiment(small_words(tmp_path))
     decide_recomputation(parsed, torch.device("cpu"), upper_bound(parsed.data))
