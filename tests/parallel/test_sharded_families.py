@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 WHOLE = {
     "llava": llava_config,
     "llava, siglip and qwen2": lambda: llava_config("siglip_vision_model", "qwen2"),
-    "llava, mistral's window": lambda: llava_config(text="mistral", sliding_window=24),
+    "llava, mistral's window": lambda: llava_config(text="mistral", sliding_window=30),
     "llava-next": next_config,
     "llava-onevision": onevision_config,
     "idefics3": idefics3_config,

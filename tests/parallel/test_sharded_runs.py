@@ -28,7 +28,10 @@ CONFIGS = {
     "lora": ("--model.method.dropout", "0"),
     "aprompt": (),
     "adapter": (),
+    "layernorm": ("--model.method.vision", "true"),
+    "m2pt from words, with its head": ("--model.method.lm_head", "true", "--model.method.init", "vocabulary"),
 }
+"""Methods and what is said beside their files; the last two begin with copies of shared-out weights."""
 
 Outcome = tuple[dict[str, Tensor], list[list[str]], list[float]]
 """Trained tensors, this rank's sample ids of every step, and the logged losses."""
@@ -36,7 +39,12 @@ Outcome = tuple[dict[str, Tensor], list[list[str]], list[float]]
 
 def words_for(folder: Path, method: str, *extra: str) -> list[str]:
     own = ["--model.optimizer.learning_rate", RATE, "--data.micro_batch_size", "4"]
-    return [*small_words(folder, f"experiments/{method}_base.yaml", 8, STEPS), *own, *CONFIGS[method], *extra]
+    return [
+        *small_words(folder, f"experiments/{method.split()[0]}_base.yaml", 8, STEPS),
+        *own,
+        *CONFIGS[method],
+        *extra,
+    ]
 
 
 def tune(words: Sequence[str], run: Path, killed_at: int = 0) -> Outcome:
