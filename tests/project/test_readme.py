@@ -35,8 +35,10 @@ NOT_AS_THEY_STAND = {
         ".venv/bin/m2pt fit --config experiments/m2pt_vicuna7b.yaml --config experiments/strategies/ddp.yaml"
         " || test $? = 2"
     ),
-    # Needs SLURM: the script is checked as bash.
-    "sbatch experiments/slurm/train.sbatch experiments/m2pt_vicuna7b.yaml": "bash -n experiments/slurm/train.sbatch",
+    ".venv/bin/m2pt slurm submit experiments/m2pt_vicuna7b.yaml --nodes 2 --gpus-per-node 8 --dry-run": (
+        ".venv/bin/m2pt slurm submit experiments/m2pt_vicuna7b.yaml --nodes 2 --gpus-per-node 8 --dry-run"
+        " || test $? = 2"
+    ),
 }
 
 
