@@ -6,6 +6,7 @@ which PyTorch's processes have found each other, and a thread of every other one
 """
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -23,12 +24,14 @@ import torch.distributed
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from torch.distributed import DistError, Store
+from torch.distributed import DistError, PrefixStore, Store
 
 from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure, M2PTError
 
-FAILED, TOLD = "m2pt/failed", "m2pt/told"
+FAILED, TOLD = "failed", "told"
 """Keys of the store: why a process has failed, and which of the others know it."""
+NUMBERS = itertools.count()
+"""Of trainings in one process, which use one store; all processes count alike."""
 LOOKS_SECONDS = 1.0
 GRACE_SECONDS = 3.0
 """What a process has to come to its own end once it could know; then it is ended where it waits."""
@@ -48,6 +51,7 @@ class CommonEnd:
     """Watches over the processes of a training; around what they do together, and told once they are connected."""
 
     def __init__(self) -> None:
+        self._name = f"m2pt-common-end-{next(NUMBERS)}"
         self._original: Store | None = None
         self._is_over = threading.Event()
 
@@ -60,7 +64,7 @@ class CommonEnd:
         if number_of_processes() == 1 or self._original is not None:
             return
         self._original = default_store()
-        store = own_connection(self._original)
+        store = own_connection(self._original, self._name)
         threading.Thread(target=self._look, args=(store,), name="common-end", daemon=True).start()
 
     @contextmanager
@@ -76,7 +80,7 @@ class CommonEnd:
             self._is_over.set()
             if number_of_processes() == 1:
                 raise
-            store = own_connection(self._original or default_store())
+            store = own_connection(self._original or default_store(), self._name)
             if not is_of_anothers_end(error):
                 tell_the_others(store, words_of(error), trainer)
                 raise
@@ -116,11 +120,11 @@ def default_store() -> Store:
     return torch.distributed.distributed_c10d._get_default_store()
 
 
-def own_connection(store: Store) -> Store:
-    """Returns another connection to a store: a process that waits on the first one holds it."""
+def own_connection(store: Store, name: str) -> Store:
+    """Returns another connection to a store, for keys under a name: whoever waits on the first connection holds it."""
     connection: Store = store.clone()  # type: ignore[attr-defined]  # not in its type stub
     connection.set_timeout(timedelta(seconds=STORE_SECONDS))
-    return connection
+    return PrefixStore(name, connection)
 
 
 def is_of_anothers_end(error: BaseException | None) -> bool:

@@ -21,7 +21,7 @@ from lightning_m2pt.system import file_hashes
 from tests.support.ranks import on_ranks
 from tests.support.small_experiment import small_words
 
-RANKS = 3
+RANKS = 2
 
 
 def words_of(folder: Path) -> list[str]:

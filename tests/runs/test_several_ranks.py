@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from callbacks.gradient_check import GradientCheck
 from callbacks.same_start import refuse_other_starts
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
+from lightning_m2pt.parallel import common_end
 from lightning_m2pt.tuning.module import TuningModule
 from tests.support.commands_on_ranks import Ended, command_on_ranks
 from tests.support.small_experiment import small_words
@@ -69,6 +70,7 @@ def test_what_one_rank_finds_alone_ends_both_with_its_words_and_its_code(tmp_pat
     assert "Traceback" not in own.said + others.said
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_other_with_a_message(tmp_path: Path) -> None:
     words = fit_words(tmp_path)
     kill = at_a_step(1, 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -79,6 +81,7 @@ def test_a_killed_rank_ends_the_other_with_a_message(tmp_path: Path) -> None:
     assert "Traceback" not in ended[0].said
 
 
+@pytest.mark.slow
 def test_a_rank_that_hears_nothing_is_ended_where_it_waits(tmp_path: Path) -> None:
     """As on a GPU, where a gathering does not notice that somebody has left it."""
 
@@ -90,6 +93,22 @@ def test_a_rank_that_hears_nothing_is_ended_where_it_waits(tmp_path: Path) -> No
     ended = command_on_ranks(2, lambda _: words, tmp_path / "said", spoil, timeout=60)
     assert [each.code for each in ended] == [2, 2]
     assert lines_of(ended[0])[0].endswith("here: bad")
+
+
+@pytest.mark.slow
+def test_a_rank_that_hears_nothing_is_ended_when_the_first_one_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common_end, "GONE_SECONDS", 2.0)
+
+    def spoil(rank: int) -> None:
+        at_a_step(0, 1, lambda: os.kill(os.getpid(), signal.SIGKILL))(rank)
+        at_a_step(1, 1, lambda: threading.Event().wait())(rank)
+
+    words = fit_words(tmp_path)
+    ended = command_on_ranks(2, lambda _: words, tmp_path / "said", spoil, timeout=60)
+    assert [each.code for each in ended] == [-signal.SIGKILL, ExitCode.ENVIRONMENT]
+    assert "another process of this run is gone" in lines_of(ended[1])[0]
 
 
 def test_ranks_of_another_configuration_are_refused_before_weights_load(tmp_path: Path) -> None:
