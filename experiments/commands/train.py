@@ -14,7 +14,7 @@ from experiments.runs.loading import is_in_pieces, load_evaluated, read_anew
 from experiments.runs.lock import alone_in
 from experiments.runs.memory import refuse_base_larger_than_device
 from experiments.runs.prepare import check_experiment, require_benchmarks
-from experiments.runs.training import check_machine
+from experiments.runs.training import check_machine, check_started
 from experiments.runs.tuning import MEMORY, check_tuning, check_tuning_settings, tune
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
@@ -49,8 +49,9 @@ def main(arguments: Sequence[str]) -> int:
     if not experiment.model.method.part_names():
         return evaluate_only(experiment, force=own.force)
     check_tuning_settings(experiment)
-    check_machine(experiment)
+    check_started(experiment)
     check_experiment(experiment)
+    check_machine(experiment)
     check_benchmarks(experiment)  # before tuning: what cannot be answered is known before hours have gone
     check_tuning(experiment)
     refuse_base_larger_than_device(experiment, answering_trainer(experiment, []).strategy.root_device)

@@ -38,7 +38,10 @@ KEYS = (
         "evaluation sets, a list of classes; --benchmarks vsr,pope takes these of the file's, "
         "--benchmarks.batch_size 50 changes all of them",
     ),
-    ("trainer", "arguments of Lightning's Trainer: max_steps, max_epochs, devices, strategy, precision, ..."),
+    (
+        "trainer",
+        "arguments of Lightning's Trainer: max_steps, max_epochs, devices, num_nodes, strategy, precision, ...",
+    ),
     ("save_every_n_steps", "optimizer steps between two checkpoints"),
     ("validate_every_n_steps", "optimizer steps between two validations, over all epochs; the last step is always one"),
     ("output_root", "folder of all runs"),

@@ -123,7 +123,7 @@ def say_smaller_micro_batches(data: InstructionDataModule, trainer: Trainer) -> 
 
 
 def check_machine(experiment: Experiment) -> None:
-    """Looks for the accelerator, the devices and the processes of the configuration, before anything is read.
+    """Looks for the accelerator, the devices and the processes of the configuration, before data and weights are read.
 
     Raises:
         BadInputError: If there are not as many devices, or a launcher started another number of processes.
@@ -131,8 +131,18 @@ def check_machine(experiment: Experiment) -> None:
     """
     trainer = experiment.config["trainer"]
     check_accelerator(trainer.get("accelerator"), os.environ)
+    check_devices(trainer.get("accelerator"), configured_devices(trainer), os.environ)
+    check_started(experiment)
+
+
+def check_started(experiment: Experiment) -> None:
+    """Looks whether a launcher started the processes of the configuration, as far as its words say how many.
+
+    Raises:
+        BadInputError: If it started another number, or half of what belongs to a launch is there.
+    """
+    trainer = experiment.config["trainer"]
     devices, nodes = configured_devices(trainer), trainer.get("num_nodes") or 1
-    check_devices(trainer.get("accelerator"), devices, os.environ)
     check_node(nodes, os.environ)
     if devices is None:  # a Trainer counts them
         check_variables(os.environ)

@@ -3,6 +3,8 @@
 What ``m2pt fit`` does and what Python calls is this one way.
 """
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,7 +30,7 @@ from experiments.runs.opening import empty_run_folder, is_being_emptied, open_ru
 from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
 from experiments.runs.start import start_of
-from experiments.runs.training import check_machine, checkpoints_folder, prepared_trainer, tuning_data
+from experiments.runs.training import check_machine, check_started, checkpoints_folder, prepared_trainer, tuning_data
 from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
@@ -50,6 +52,7 @@ from lightning_m2pt.storage.run_record import (
     update_run_record,
 )
 from lightning_m2pt.system.console import is_main_process, log_file, say
+from lightning_m2pt.system.launch_notices import launch_notices
 from lightning_m2pt.tuning.positions import run_rows
 from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
 from lightning_m2pt.tuning.sample_order import refuse_uneven_shares
@@ -111,8 +114,9 @@ def check_tuning(experiment: Experiment) -> None:
     """
     data = tuning_data(experiment)
     check_tuning_settings(experiment)
-    check_machine(experiment)
+    check_started(experiment)
     check_experiment(experiment)
+    check_machine(experiment)
     data.check()
     check_sample_lengths(experiment.model, data)
 
@@ -150,6 +154,7 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
     plan = plan_of(experiment.config["trainer"], trainer.world_size)
     processes = trainer.world_size // trainer.num_nodes
     decide_recomputation(experiment, trainer.strategy.root_device, largest, plan, processes)
+    say_launch_notices(experiment, trainer)
     # Everything that can be refused has been: from here on the folder changes.
     if is_main_process():
         if force:
@@ -166,6 +171,14 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
     if trainer.is_global_zero:
         still_alone()
         keep(experiment, run, trainer, round(time.monotonic() - started, 1), out_of_time=out_of_time)
+
+
+def say_launch_notices(experiment: Experiment, trainer: Trainer) -> None:
+    """Says what about the launch is hardly meant."""
+    device, chosen = trainer.strategy.root_device.type, experiment.config["trainer"].get("accelerator")
+    is_chosen = chosen not in (None, "auto")
+    for notice in launch_notices(os.environ, device=device, is_chosen=is_chosen, has_srun=bool(shutil.which("srun"))):
+        say(notice)
 
 
 def open_loggers(trainer: Trainer) -> None:

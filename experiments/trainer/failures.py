@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.distributed import DistError
 
 from experiments.trainer.components import components, is_own
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
@@ -110,7 +112,7 @@ def refusals_named(trainer: dict[str, Any]) -> Iterator[None]:
 
     Raises:
         BadInputError: If settings do not fit together, naming the class that says so.
-        EnvironmentFailure: If one needs a package that is not here.
+        EnvironmentFailure: If one needs a package that is not here, or the processes have not found each other.
     """
     try:
         yield
@@ -118,6 +120,10 @@ def refusals_named(trainer: dict[str, Any]) -> Iterator[None]:
         raise
     except (MisconfigurationException, ImportError) as error:
         raise refused(error, trainer) from error
+    except DistError as error:
+        if torch.distributed.is_initialized():  # they had found each other: another one's end
+            raise
+        raise not_met(error) from error
     except (RuntimeError, TypeError, ValueError) as error:
         innermost = next(objects_of(error.__traceback__), None)
         key, name = origin_of(error, trainer)
@@ -125,6 +131,16 @@ def refusals_named(trainer: dict[str, Any]) -> Iterator[None]:
         if not theirs or is_own(theirs[0]) or type(innermost).__name__ != name:
             raise
         raise refused(error, trainer) from error
+
+
+def not_met(error: DistError) -> EnvironmentFailure:
+    """Returns the error of a process that has not found the others."""
+    return EnvironmentFailure(
+        f"the processes of this run did not find each other: {in_one_line(error)}",
+        where="MASTER_ADDR, MASTER_PORT",
+        expected="a first process that listens there, within the timeout of the strategy",
+        hint="what the first process has said tells why; between machines, whether a firewall closes the port",
+    )
 
 
 def refused(error: Exception, trainer: dict[str, Any]) -> M2PTError:

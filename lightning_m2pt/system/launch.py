@@ -310,7 +310,7 @@ def _compare(launcher: str, counts: Counts, environment: Mapping[str, str]) -> N
                 f"{launcher} started {started} ({variable}), the configuration says {configured}",
                 where=f"trainer: {setting}",
                 expected="the same number; otherwise each process would train alone as the first one",
-                hint="set trainer.devices and trainer.num_nodes to what the launcher starts",
+                hint=f"set trainer.devices and trainer.num_nodes to it; unset {variable} if nothing started this",
             )
 
 

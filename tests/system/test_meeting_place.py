@@ -47,3 +47,22 @@ def test_a_taken_port_ends_the_first_node_in_three_lines(capfd, monkeypatch, tmp
     said = capfd.readouterr().err.strip().splitlines()
     assert said[0] == f"error: MASTER_PORT: port {taken_port} is taken on this machine"
     assert len(said) == 3
+
+
+def test_a_first_process_that_never_comes_is_said_in_three_lines(capfd, monkeypatch, tmp_path) -> None:
+    for name in ("LOCAL_RANK", "WORLD_SIZE"):  # Lightning sets them; afterwards they are gone again
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in {"NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    strategy = (
+        "--trainer.strategy",
+        "lightning.pytorch.strategies.DDPStrategy",
+        "--trainer.strategy.timeout",
+        "0:00:01",
+    )
+    assert main(["fit", *small_words(tmp_path), *TWO_NODES[2:], *strategy]) == ExitCode.ENVIRONMENT
+    said = capfd.readouterr().err.strip().splitlines()
+    assert [line for line in said if "did not find each other" in line]
+    assert [line[:9] for line in said[-3:]] == ["error: MA", "  expecte", "  hint: w"]
+    assert not [line for line in said if "Traceback" in line]

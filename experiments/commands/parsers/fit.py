@@ -7,6 +7,7 @@ from experiments.configuration.help import ExperimentVerbParser
 EXAMPLES = (
     "m2pt fit --config experiments/m2pt_base.yaml",
     "m2pt fit --config experiments/m2pt_vicuna7b.yaml --config experiments/strategies/ddp.yaml",
+    "m2pt fit --config experiments/m2pt_base.yaml --trainer.devices 2      two processes; docs/scale.md: launchers",
 )
 
 
