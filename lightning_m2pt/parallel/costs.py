@@ -4,7 +4,7 @@ Collectives are counted as rings send them: of B bytes over N devices, an all-ga
 a reduce-scatter as much, an all-reduce twice that. FSDP2 gathers a unit's weights before its forward pass, gives them
 back after it, and gathers them once more before its backward pass, in which activations are recomputed without a third
 time. Frozen weights have no gradient, so nothing of them is reduced. All of that happens for every micro-batch; the
-gradients of the trained tensors are exchanged once a step.
+gradients of the trained tensors are exchanged once a step, by DeepSpeed after every micro-batch.
 
 Source of the ring's counts: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in
 MPICH", 2005.
@@ -14,10 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
-
-import torch
-
-from lightning_m2pt.backbones.base import Backbone
 
 Engine: TypeAlias = Literal["ddp", "fsdp2", "zero2", "zero3"]
 
@@ -54,24 +50,6 @@ class Model:
     units: tuple[Unit, ...]
     kept: int
     trained: int
-
-
-def model_of(backbone: Backbone, *, tower_has_gradient: bool, trained: int) -> Model:
-    """Returns a built backbone's units and sizes, with or without memory, shared out or whole.
-
-    Args:
-        backbone: Built.
-        tower_has_gradient: Whether something is trained in the tower or in front of it.
-        trained: Trained numbers.
-    """
-    blocks, embedding = backbone.attention_layers()[0], backbone.token_embedding()
-    without = {id(embedding)} | (set() if tower_has_gradient else {id(block) for block in blocks})
-    size = getattr(torch, backbone.dtype_name).itemsize
-    units = tuple(
-        Unit(size * sum(each.numel() for each in unit.parameters() if not each.requires_grad), id(unit) not in without)
-        for unit in backbone.sharding_units()
-    )
-    return Model(units, backbone.base_bytes() - sum(unit.size for unit in units), trained)
 
 
 @dataclass(frozen=True)
@@ -189,5 +167,6 @@ def sent_bytes(model: Model, devices: Devices, micro_batches: int = 1) -> SentBy
         return SentBytes(int(micro_batches * share * (passes + 2 * gradients)), int(micro_batches * share * gradients))
     reductions = 2 * ring * gradients
     if devices.engine == "zero2":
-        reductions += ring * gradients  # each device updates its part and hands it on
+        # DeepSpeed reduces after every micro-batch; each device updates its part and hands it on.
+        reductions = micro_batches * reductions + ring * gradients
     return SentBytes(int(micro_batches * share * passes), int(reductions))

@@ -42,6 +42,7 @@ def test_deepspeed_shares_out_what_is_updated() -> None:
     assert held_bytes(MODEL, all_sharing("zero2", 4)).base == 1028
     assert held_bytes(MODEL, all_sharing("zero2", 4)).trained == 80 + 120 // 4
     assert sent_bytes(MODEL, all_sharing("zero2", 4)).total == 3 * 3 * 40 // 4
+    assert sent_bytes(MODEL, all_sharing("zero2", 4), micro_batches=5).total == 11 * 3 * 40 // 4
     assert held_bytes(MODEL, all_sharing("zero3", 4)).trained == 20 + 30
     sent = sent_bytes(MODEL, all_sharing("zero3", 4), micro_batches=2)
     assert sent.gathers == 2 * (2 * 1020 + 2 * 40) * 3 // 4

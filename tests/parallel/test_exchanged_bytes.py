@@ -10,10 +10,12 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
-from lightning_m2pt.parallel.costs import FLOAT32, Model, all_sharing, model_of, sent_bytes
+from lightning_m2pt.parallel.costs import FLOAT32, Model, Unit, all_sharing, sent_bytes
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.testing.random_backbone import random_batch
+from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.trained_parameters import trained_parameters
+from tests.support.cpu_zero import CpuZeroStrategy
 from tests.support.exchanged_bytes import GATHER, REDUCE, SCATTER, Exchange, exchanges, sent
 from tests.support.ranks import on_ranks
 from tests.support.small_training import loader_of, module_with, one_step, small_trainer
@@ -30,6 +32,10 @@ def replicated() -> Strategy:
 
 def shared_out() -> Strategy:
     return FullyShardedStrategy(process_group_backend="gloo")
+
+
+def optimizer_shared_out() -> Strategy:
+    return CpuZeroStrategy()
 
 
 class StepEnds(Callback):
@@ -61,10 +67,19 @@ def last_step(
         )
         trainer.fit(module, loader_of(batches))
     step = found[ends.ends[-2] : ends.ends[-1]]
+    return [each for each in step if each.size > LOGGED], model_of(module)
+
+
+def model_of(module: TuningModule) -> Model:
+    """A module as the arithmetic sees it: no gradient in the tower without visual prompts, nor in the embedding."""
+    backbone = module.backbone
+    blocks = [] if "visual prompts" in module.method.places() else list(backbone.attention_layers()[0])
+    without = {id(each) for each in (backbone.token_embedding(), *blocks)}
+    frozen = [[each for each in unit.parameters() if not each.requires_grad] for unit in backbone.sharding_units()]
+    sizes = [sum(each.numel() * each.itemsize for each in parameters) for parameters in frozen]
+    units = [Unit(size, id(unit) not in without) for size, unit in zip(sizes, backbone.sharding_units(), strict=True)]
     trained = sum(parameter.numel() for parameter in trained_parameters(module).values())
-    in_tower = "visual prompts" in module.method.places()
-    model = model_of(module.backbone, tower_has_gradient=in_tower, trained=trained)
-    return [each for each in step if each.size > LOGGED], model
+    return Model(tuple(units), backbone.base_bytes() - sum(sizes), trained)
 
 
 def m2pt() -> Method:
@@ -93,3 +108,12 @@ def test_under_fsdp2_the_base_is_gathered_for_every_micro_batch(tmp_path: Path, 
     # Beside the gradients goes a number for each tensor, whether anybody has one.
     assert 0 <= sent(found, REDUCE, 2) - expected.reductions <= FLOAT32 * MOST_TENSORS
     assert sent(found, SCATTER, 2) == 0
+
+
+def test_under_zero_gradients_are_reduced_every_time_and_the_tensors_handed_on_once(tmp_path: Path) -> None:
+    (found, model), other = on_ranks(2, last_step, tmp_path, optimizer_shared_out, m2pt)
+    assert found == other[0]
+    expected = sent_bytes(model, all_sharing("zero2", 2), MICRO_BATCHES)
+    assert expected.gathers == sent(found, SCATTER, 2) == 0
+    assert sent(found, REDUCE, 2) + sent(found, GATHER, 2) == expected.reductions
+    assert sent(found, REDUCE, 2) == 2 * MICRO_BATCHES * sent(found, GATHER, 2)
