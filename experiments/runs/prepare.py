@@ -9,7 +9,8 @@ from data_modules.mixture import sets_inside
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.configuration.cli import Experiment
 from experiments.testbed.manifest import is_complete
-from experiments.trainer.surface import configured_processes
+from experiments.trainer.accelerators import devices_left_open
+from experiments.trainer.surface import configured_devices, configured_processes
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_lock import locked
@@ -46,7 +47,9 @@ def let_one_process_read(experiment: Experiment) -> None:
 
     One of them does it, and the others wait for what it keeps, in the folder of indexes in the user's cache.
     """
-    if max(configured_processes(experiment.config["trainer"]), started_processes(os.environ)[1]) == 1:
+    trainer = experiment.config["trainer"]
+    left_open = devices_left_open(trainer.get("accelerator"), configured_devices(trainer))
+    if max(configured_processes(trainer), started_processes(os.environ)[1], left_open) == 1:
         return
     folder = index_folder_of(True, None, 0, 0)
     for data_module in [*sets_inside(experiment.data), *experiment.benchmarks]:

@@ -72,3 +72,14 @@ def check_devices(name: Any, devices: int | list[str] | None, environment: Mappi
             expected="1",
             hint=f"{VISIBLE} names MIG instances; whole GPUs can work together",
         )
+
+
+def devices_left_open(name: Any, devices: int | list[str] | None) -> int:
+    """Returns how many GPUs of this node Lightning would take where the settings leave it open; else 1.
+
+    Args:
+        name: ``trainer.accelerator``; None leaves it to Lightning.
+        devices: How many, or their numbers; None leaves it to Lightning.
+    """
+    takes_gpus = name in ("cuda", "gpu") or (name in (None, "auto") and CUDAAccelerator.is_available())
+    return max(CUDAAccelerator.auto_device_count(), 1) if takes_gpus and devices is None else 1

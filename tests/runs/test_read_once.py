@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.accelerators import CUDAAccelerator
 
 from data_modules import base
 from data_modules.index.sample_table import SampleTable
@@ -15,6 +16,7 @@ from data_modules.vision_flan import VisionFlan
 from data_modules.vsr import VSR
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.evaluation import check_benchmarks
+from experiments.runs.prepare import let_one_process_read
 from experiments.runs.tuning import check_tuning
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.system import file_hashes
@@ -29,6 +31,34 @@ def words_of(folder: Path) -> list[str]:
     sets = f'[{{"class_path": "data_modules.vsr.VSR", "init_args": {{"root": "{folder}/vsr", "template": "plain"}}}}]'
     devices = ["--trainer.devices", str(RANKS), "--trainer.strategy", "ddp", "--data.batch_size", str(2 * RANKS)]
     return [*small_words(folder, steps=1), *devices, "--benchmarks", sets]
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus", "environment", "kept"),
+    [
+        ("1", 8, {}, False),
+        ("2", 0, {}, True),
+        ("auto", 8, {}, True),
+        ("auto", 1, {}, False),
+        ("auto", 0, {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, True),
+    ],
+)
+def test_small_sets_are_kept_where_several_processes_would_read_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    devices: str,
+    gpus: int,
+    environment: dict[str, str],
+    kept: bool,
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", lambda: gpus)
+    for name, value in {"XDG_CACHE_HOME": str(tmp_path), **environment}.items():
+        monkeypatch.setenv(name, value)
+    words = [*small_words(tmp_path), "--trainer.devices", devices, "--trainer.accelerator", "auto"]
+    experiment = parse_experiment(words)
+    let_one_process_read(experiment)
+    assert experiment.data.index_folder == (str(tmp_path / "m2pt" / "sets") if kept else None)
 
 
 def test_one_of_the_ranks_hashes_reads_looks_and_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
