@@ -127,6 +127,10 @@ test: $(INSTALLED) ## Run the fast tests.
 test-slow: $(INSTALLED) ## Run the slow tests (minutes).
 	$(RUN_TESTS) -m "slow and not gpu" $(ARGS)
 
+.PHONY: slurm-test
+slurm-test: $(INSTALLED) ## Start a SLURM of one node, run jobs in it, stop it (minutes; needs slurm-wlm and munge).
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/cluster/test_real_slurm.py $(ARGS)
+
 .PHONY: check
 check: lint types imports ## Run every check that is not a test: style, types, import rules.
 

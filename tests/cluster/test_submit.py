@@ -10,11 +10,15 @@ from experiments.cluster.records import (
     Stops,
     Submission,
     folder_of,
+    read_stops,
     read_submission,
     submissions,
     write_stops,
     write_submission,
 )
+from experiments.sweep.file import read_sweep
+from experiments.sweep.jobs import SweepSettings, cells
+from experiments.sweep.record import Entry, State, SweepRecord
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.run_record import SLURM_JOB
 from tests.support.runs.small_sweep import write_experiment, write_sweep
@@ -43,8 +47,10 @@ def test_an_experiment_is_submitted_and_recorded(
     tmp_path: Path, slurm: SlurmPrograms, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1")  # a prompt inside a job
+    monkeypatch.setenv("SLURM_CONF", "/conf")
     slurm.answer("sbatch", "4711;main\n")
     root = tmp_path / "out put"
+    write_stops(folder_of(root), Stops("4711", [10], ended=1))  # of another job that had this number
     words = asked_for(tmp_path, "--verb", "fit", "--output_root", str(root), "--tasks-per-node", "4", "--mem", "2G")
     assert main(words) == 0
     submission = read_submission(folder_of(root), "4711")
@@ -53,6 +59,10 @@ def test_an_experiment_is_submitted_and_recorded(
     assert submission.labels == {"": "fit m2pt_base"}
     (called,) = slurm.asked("sbatch")
     assert called[0] == "--parsable"
+    inherited = slurm.environment("sbatch")
+    assert "SLURM_JOB_ID" not in inherited
+    assert inherited["SLURM_CONF"] == "/conf"
+    assert read_stops(folder_of(root), "4711") == Stops("4711")
     assert called[-1] == submission.script
     assert {"--ntasks-per-node=4", "--cpus-per-task=1", "--mem=2G", "--time=10:00"} <= set(called)
     script = Path(submission.script).read_text()
@@ -107,9 +117,9 @@ def test_a_sweep_is_an_array_of_what_is_left(
     tmp_path: Path, slurm: SlurmPrograms, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_experiment(tmp_path)
-    cells = [{"label": "a b", "config": "small.yaml"}, {"label": "c", "config": "small.yaml", "seeds": [5]}]
-    cells[1]["arguments"] = {"model.optimizer.weight_decay": 0.1}
-    path = write_sweep(tmp_path, seeds=[0, 1], cells=cells)
+    variants = [{"label": "a b", "config": "small.yaml"}, {"label": "c", "config": "small.yaml", "seeds": [5]}]
+    variants[1]["arguments"] = {"model.optimizer.weight_decay": 0.1}
+    path = write_sweep(tmp_path, seeds=[0, 1], cells=variants)
     slurm.answer("sbatch", "9\n")
     words = ["slurm", "submit", str(path), *QUICK, "--output_root", str(tmp_path / "out"), "--at-a-time", "2"]
     assert main(words) == 0
@@ -122,6 +132,25 @@ def test_a_sweep_is_an_array_of_what_is_left(
     assert "  1) set -- train --config" in script
     assert "--model.optimizer.weight_decay=0.1 --output_root" in script
     assert "tiny, 3 cells" in capsys.readouterr().out
+    complete(path, tmp_path / "out", 1)
+    slurm.answer("sbatch", "10\n")
+    assert main(words) == 0
+    assert "--array=0,2%2" in slurm.asked("sbatch")[1]
+    for number in (0, 2):
+        complete(path, tmp_path / "out", number)
+    assert main(words) == 2
+    assert "every cell is complete" in in_three_lines(capsys)
+
+
+def complete(path: Path, root: Path, number: int) -> None:
+    """Writes what a sweep knows of a cell that is complete."""
+    sweep, setting = read_sweep(path), SweepSettings(output_root=root)
+    job = cells(sweep, setting)[number]
+    run = root / "small" / str(number)
+    run.mkdir(parents=True)
+    (run / "results.json").write_text('{"tuned": {}, "frozen": {}, "parameters": {"percent": 0.5}}')
+    entry = Entry(job.label, job.name, [], "log", State.DONE, exit_code=0, run=str(run))
+    SweepRecord(setting.folder(sweep), root / "sweeps" / ".locks").write(job, entry)
 
 
 def test_a_search_comes_first(tmp_path: Path, slurm: SlurmPrograms, capsys: pytest.CaptureFixture[str]) -> None:

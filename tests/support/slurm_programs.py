@@ -7,11 +7,12 @@ from pathlib import Path
 
 PROGRAM = """\
 #!{python}
-import json, sys
+import json, os, sys
 from pathlib import Path
 folder = Path({folder!r})
 with (folder / "asked").open("a") as file:
     file.write(json.dumps([{name!r}, *sys.argv[1:]]) + "\\n")
+(folder / "{name}.environment").write_text(json.dumps(dict(os.environ)))
 answer = folder / "{name}.answer"
 if answer.exists():
     code, _, text = answer.read_text().partition("\\n")
@@ -46,6 +47,11 @@ class SlurmPrograms:
         """Lays down squeue's rows: job, state, restarts, time left, name, reason."""
         lines = ["".join(cell.ljust(width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
         self.answer("squeue", "".join(f"{line}\n" for line in lines))
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Returns the environment variables of a program's last call."""
+        found: dict[str, str] = json.loads((self.folder / f"{name}.environment").read_text())
+        return found
 
     def asked(self, name: str) -> list[list[str]]:
         """Returns the words of every call of a program."""
