@@ -1,7 +1,6 @@
 """Builds the Trainer of a run: what the project always adds to the user's own Trainer settings."""
 
 import os
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, Timer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 
 from callbacks.ablation_toggles import AblationToggles
 from callbacks.best_adapter import BestAdapter
@@ -33,6 +32,7 @@ from callbacks.time_limit import TimeLimit
 from data_modules.instruction import InstructionDataModule
 from experiments.configuration.cli import Experiment
 from experiments.trainer.accelerators import check_accelerator, check_devices
+from experiments.trainer.asking import can_be_asked, refuse_what_asks
 from experiments.trainer.best_adapter import refuse_unmeasured_scores
 from experiments.trainer.components import acting_components, refuse_cluster
 from experiments.trainer.failures import refusals_named
@@ -41,7 +41,7 @@ from experiments.trainer.surface import configured_devices, configured_processes
 from experiments.trainer.whole_steps import check_limits, limit_validation
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.shared_out import shares_out_weights
 from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
 from lightning_m2pt.system.console import say
@@ -208,16 +208,9 @@ def run_the_same_layers_on_all_ranks(experiment: Experiment, strategy: Strategy)
     Whether a micro-batch has rows to share depends on its samples. A rank that has none would leave the others waiting
     for its part of a gathering that it never makes.
     """
-    if isinstance(strategy, FullyShardedStrategy):
+    if shares_out_weights(strategy):
         refuse_unless_shardable(experiment.model.backbone, experiment.model.method)
         experiment.model.shortcuts = EVERY_ROW
-    elif shares_out_weights(strategy):
-        experiment.model.shortcuts = replace(experiment.model.shortcuts, shared_rows_once=False)
-
-
-def shares_out_weights(strategy: Any) -> bool:
-    """Tells whether no rank has all weights: FSDP, its second form, or DeepSpeed's stage 3."""
-    return isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or bool(getattr(strategy, "zero_stage_3", False))
 
 
 def build_trainer(
@@ -236,6 +229,7 @@ def build_trainer(
     """
     settings = {key: value for key, value in chosen.items() if key not in IN_WHOLE_STEPS}
     callbacks = as_list(settings.pop("callbacks", None))
+    refuse_what_asks(callbacks, settings.get("strategy"))
     checkpoint = StepCheckpoint(checkpoints_folder(run), experiment.save_every_n_steps)
     own: list[Callback] = [
         LoggedOnce(),
@@ -253,7 +247,8 @@ def build_trainer(
         own.append(LearningRateMonitor(logging_interval="step"))
     if settings.get("enable_progress_bar") is not False and not any(map(is_progress_bar, callbacks)):
         own.append(SampleProgressBar())
-    if not any(isinstance(callback, SampleAnswers) for callback in callbacks):
+    is_asked = any(isinstance(callback, SampleAnswers) for callback in callbacks)
+    if not is_asked and can_be_asked(settings.get("strategy")):
         own.append(SampleAnswers())
     if acting_components(experiment.config["trainer"]):
         own.append(StopDecision())

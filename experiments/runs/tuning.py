@@ -37,7 +37,7 @@ from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.surface import configured_processes, refuse_endless
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.common_end import CommonEnd
-from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.shared_out import would_share_out_weights
 from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER, BEST
@@ -100,9 +100,9 @@ def check_strategy(experiment: Experiment) -> None:
     Raises:
         BadInputError: If it is not proven, at all or for this method or backbone.
     """
-    names = configured_names(experiment.config["trainer"].get("strategy"))
-    refuse_unproven_strategy(names)
-    if FullyShardedStrategy.__name__ in names:
+    strategy = experiment.config["trainer"].get("strategy")
+    refuse_unproven_strategy(configured_names(strategy))
+    if would_share_out_weights(strategy):
         refuse_unless_shardable(experiment.model.backbone, experiment.model.method)
 
 

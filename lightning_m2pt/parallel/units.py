@@ -107,6 +107,11 @@ def share_out(
         # would wait for all that was computed before it.
         fully_shard(backbone, mesh=mesh, ignored_params=set(backbone.parameters()))
         register_fsdp_forward_method(backbone, "before_passes")
+    run_in_lockstep(backbone)
+
+
+def run_in_lockstep(backbone: Backbone) -> None:
+    """Lets a backbone run the same modules on every rank, each in its own pass alone."""
     backbone.runs_in_lockstep = True
     backbone.attachment.path = "token"
     backbone.release_hooks()  # of passes that have run another path

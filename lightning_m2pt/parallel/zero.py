@@ -12,18 +12,23 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.fabric.utilities.types import Steppable
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning.pytorch.strategies.deepspeed import _DEEPSPEED_AVAILABLE
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.parallel.units import run_in_lockstep
 from lightning_m2pt.parallel.zero_state import (
     keep_whole,
     load_optimizer_state,
@@ -64,7 +69,10 @@ class ZeroPrecision(DeepSpeedPrecision):
 
 
 class ZeroStrategy(DeepSpeedStrategy):
-    """Shares out gradients and optimizer state over the GPUs (stage 2).
+    """Shares out gradients and optimizer state over the GPUs (stage 2), or the frozen base, too (stage 3).
+
+    Under stage 3 every module's weights are gathered while it runs. What is trained is gathered after every step and
+    stays whole on every device.
 
     The settings that DeepSpeed is given are fixed: its other ones change numbers (types, optimizers, schedules of its
     own) or are tried by nobody here.
@@ -77,13 +85,64 @@ class ZeroStrategy(DeepSpeedStrategy):
         BadInputError: If the stage is another one.
     """
 
-    def __init__(self, stage: Literal[2] = 2) -> None:
+    def __init__(self, stage: Literal[2, 3] = 2) -> None:
         if not _DEEPSPEED_AVAILABLE:
             raise MisconfigurationException("ZeroStrategy needs deepspeed, which is not installed here")
-        if stage != 2:
-            raise BadInputError(f"stage is {stage}", where="trainer.strategy.stage", expected="2")
+        if stage not in (2, 3):
+            raise BadInputError(f"stage is {stage}", where="trainer.strategy.stage", expected="2 or 3")
         super().__init__(config=fixed_settings(stage))
         self._parameters: list[list[nn.Parameter]] = []
+        self._linear = torch.nn.functional.linear
+
+    @override
+    def connect(self, model: LightningModule) -> None:
+        """Takes a module that is to be tuned.
+
+        Raises:
+            BadInputError: If it is not: Lightning takes all hooks of a module away before DeepSpeed answers with it,
+                and with them the prompts.
+        """
+        if model.trainer.state.fn != TrainerFn.FITTING:
+            raise BadInputError(
+                "under DeepSpeed a model is tuned, and neither validated nor asked",
+                where="trainer.strategy",
+                expected="ddp, or a single device; adapters are the same",
+            )
+        super().connect(model)
+
+    def load_in_shares(self, backbone: Backbone, method: Method) -> None:
+        """Loads a whole base: under stage 3 into the host's memory, from where the device gets its share.
+
+        Args:
+            backbone: Not loaded.
+            method: What will be built on it.
+        """
+        with torch.device("cpu") if self.zero_stage_3 else nullcontext():
+            backbone.load()
+
+    @override
+    def setup(self, trainer: Trainer) -> None:
+        if self.zero_stage_3:
+            self._share_out_weights()
+        super().setup(trainer)
+
+    def _share_out_weights(self) -> None:
+        """Cuts up all tensors, one after the other; DeepSpeed would bring the whole model to the device first."""
+        from deepspeed import zero
+
+        module: Any = self.lightning_module
+        run_in_lockstep(module.backbone)
+        # Now, while the host's memory has it whole: what a module reads of another one is gathered in a step alone.
+        module.compare_with_library("training")
+        self._init_config_if_needed()
+        zero.Init(module=module, config_dict_or_path=self.config, dtype=torch.float32)
+        module.to(self.root_device)  # buffers: of a tensor that is shared out nothing is left in its place
+
+    @override
+    def teardown(self) -> None:
+        super().teardown()
+        # Stage 3 has put one of its own there, which keeps no gathered weight, and rounds otherwise.
+        torch.nn.functional.linear = self._linear
 
     @property
     @override
@@ -250,6 +309,7 @@ def fixed_settings(stage: int) -> dict[str, Any]:
             "overlap_comm": False,  # there is little to overlap, and every reader of a gradient would have to wait
             "reduce_bucket_size": BUCKET,
             "allgather_bucket_size": BUCKET,
+            # Small tensors are shared out, too; what is trained stays whole whatever its size.
             **({"stage3_param_persistence_threshold": 0} if stage == 3 else {}),
         },
         "zero_allow_untested_optimizer": False,

@@ -18,8 +18,8 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
-from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.parallel.loading import leave_frozen_alone, load
+from lightning_m2pt.parallel.shared_out import shares_out_weights
 from lightning_m2pt.parallel.units import refuse_unless_shardable
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.storage.checkpoint_content import check_content
@@ -121,7 +121,7 @@ class TuningModule(LightningModule):
         if stage == "fit":
             self.check()
             check_trainer(self.trainer)
-        if isinstance(self.trainer.strategy, FullyShardedStrategy):
+        if shares_out_weights(self.trainer.strategy):
             refuse_unless_shardable(self.backbone, self.method)
             self.shortcuts = EVERY_ROW
         device = self.trainer.strategy.root_device

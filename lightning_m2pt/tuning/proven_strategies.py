@@ -16,7 +16,9 @@ UNPROVEN = {
     "deepspeed": "DeepSpeed keeps gradients and trained tensors to itself, and an empty adapter would be saved",
 }
 """How the names and classes of these strategies begin, in small letters."""
-INSTEAD = {"deepspeed": "experiments/strategies/deepspeed_stage_2.yaml is DeepSpeed's ZeRO"}
+INSTEAD = {
+    "deepspeed": "experiments/strategies/deepspeed_stage_2.yaml, and deepspeed_stage_3.yaml for a shared-out base"
+}
 """The hint at what to take, by the same beginnings, if it is another one."""
 
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -25,6 +27,11 @@ from tests.support.small_experiment import small_words
 RATES = '{"visual_prompts": 1.0e-3, "textual_prompts": 5.0e-4, "interaction": 5.0e-5}'
 """A twentieth of those of m2pt_base, at which rounding stays what it is."""
 STEPS = 4
+AS_SHARED_OUT = (
+    *("--model.method.path", "token"),
+    *("--model.shortcuts.shared_rows_once", "false", "--model.shortcuts.supervised_rows_only", "false"),
+)
+"""The passes that stage 3 takes: each rounds in its own way."""
 
 
 def words_of(folder: Path, *words: str) -> list[str]:
@@ -47,8 +54,14 @@ def fitted_on_ranks(words: list[str], run: Path, ranks: int, stage: int) -> None
     on_ranks(ranks, fit_here, timeout=120)
 
 
-def fitted_alone(words: list[str], run: Path) -> None:
-    on_ranks(1, lambda: fit(parse_experiment(words), folder=run) and None, timeout=120)
+def fitted_alone(words: list[str], run: Path, linear: Callable[..., Tensor]) -> None:
+    """Tunes in one process, with this function in every linear layer."""
+
+    def fit_here() -> None:
+        torch.nn.functional.linear = linear
+        fit(parse_experiment(words), folder=run)
+
+    on_ranks(1, fit_here, timeout=120)
 
 
 def adapter_of(run: Path) -> dict[str, Tensor]:
@@ -86,20 +99,14 @@ def assert_same_state(found: Any, expected: Any, place: str = "state") -> None:
         assert found == (pytest.approx(expected, rel=1e-4) if isinstance(expected, float) else expected), place
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """Returns the words and the run's folder of one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    fitted_alone(words_of(folder), folder / "run")
-    return words_of(folder), folder / "run"
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_train_what_one_process_does_and_go_on_from_each_other(tmp_path: Path, stage: int) -> None:
+    """Two micro-batches a rank and step, three parameter groups with rates of their own, gradients clipped to 1.
 
-
-@pytest.mark.parametrize("stage", [2])
-def test_two_ranks_train_what_one_process_does_and_go_on_from_each_other(
-    alone: tuple[list[str], Path], tmp_path: Path, stage: int
-) -> None:
-    """Two micro-batches a rank and step, three parameter groups with rates of their own, gradients clipped to 1."""
-    words, run = alone
+    One process takes the passes that stage 3 takes, and rounds in a linear layer as DeepSpeed's does, bias last.
+    """
+    words, run = words_of(tmp_path, *(AS_SHARED_OUT if stage == 3 else ())), tmp_path / "alone"
+    fitted_alone(words, run, zero3_linear_wrap if stage == 3 else torch.nn.functional.linear)
     fitted_on_ranks(words, tmp_path / "zero", 2, stage)
     expected = adapter_of(run)
     torch.testing.assert_close(adapter_of(tmp_path / "zero"), expected, rtol=0, atol=1e-6)

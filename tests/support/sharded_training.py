@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from callbacks.gradient_check import GradientCheck
 from callbacks.same_on_all_ranks import SameOnAllRanks
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
@@ -73,18 +74,25 @@ class Losses(Callback):
             self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def train(make: Make, steps: Steps, strategy: Callable[[], Strategy] | None, **settings: Any) -> Trained:
+def train(
+    make: Make,
+    steps: Steps,
+    strategy: Callable[[], Strategy] | None,
+    shortcuts: Shortcuts = Shortcuts(),  # noqa: B008
+    **settings: Any,
+) -> Trained:
     """Trains on this rank's share of every step's micro-batches, one step after the other.
 
     Args:
         make: Returns the same backbone and method on each rank; one that is not loaded is loaded as the strategy does.
         steps: All ranks'.
         strategy: None: one process.
+        shortcuts: What a replica leaves out.
         **settings: Of the Trainer.
     """
     ranks, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     backbone, method = make()
-    module = TuningModule(backbone, method)
+    module = TuningModule(backbone, method, shortcuts=shortcuts)
     if backbone.is_loaded:
         attach_built(module)
     counted = Counted(backbone)
@@ -125,8 +133,13 @@ def attach_built(module: TuningModule) -> None:
 def local_share(units: Sequence[nn.Module]) -> float:
     """Returns which part of the frozen numbers in these units this rank keeps."""
     frozen = [each for unit in units for each in unit.parameters() if not each.requires_grad]
-    local = [each.to_local().numel() if isinstance(each, DTensor) else each.numel() for each in frozen]
-    return sum(local) / sum(each.numel() for each in frozen)
+    return sum(local_numbers(each) for each in frozen) / sum(getattr(each, "ds_numel", each.numel()) for each in frozen)
+
+
+def local_numbers(tensor: Tensor) -> int:
+    """Returns how many numbers of a tensor this rank keeps; DeepSpeed's are kept beside an empty one."""
+    kept: Tensor = getattr(tensor, "ds_tensor", tensor)
+    return kept.to_local().numel() if isinstance(kept, DTensor) else kept.numel()
 
 
 class Counted:
@@ -176,12 +189,19 @@ def replicated() -> DDPStrategy:
     return DDPStrategy(process_group_backend="gloo")
 
 
-def on_both(make: Make, steps: Steps, ranks: int = 2, timeout: float = 120, **settings: Any) -> tuple[Trained, Trained]:
+def on_both(
+    make: Make,
+    steps: Steps,
+    ranks: int = 2,
+    timeout: float = 120,
+    strategy: Callable[[], Strategy] = sharded,
+    **settings: Any,
+) -> tuple[Trained, Trained]:
     """Returns the first rank's training with shared-out weights, and that of one process over the same micro-batches.
 
     All ranks have the same tensors, or this is an error.
     """
-    several = on_ranks(ranks, train, make, steps, sharded, timeout=timeout)
+    several = on_ranks(ranks, train, make, steps, strategy, timeout=timeout)
     for other in several[1:]:
         for name, tensor in several[0].tensors.items():
             assert torch.equal(tensor, other.tensors[name]), name

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.parallel.whole_tensors import whole_gradients
 from lightning_m2pt.testing.random_backbone import random_backbone
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared, trained_parameters
@@ -64,11 +65,11 @@ class Gradients(Callback):
         self.start = {name: each.detach().double().clone() for name, each in trained_parameters(pl_module).items()}
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
-        parameters = trained_parameters(pl_module)
+        gradients = whole_gradients(trainer, pl_module)
         self.steps.append(
             {
-                name: torch.zeros_like(each).double() if each.grad is None else each.grad.double().clone()
-                for name, each in parameters.items()
+                name: gradients.get(name, torch.zeros_like(each)).double().clone()
+                for name, each in trained_parameters(pl_module).items()
             }
         )
 

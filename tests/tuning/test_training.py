@@ -7,23 +7,25 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.strategies import FSDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, made_with, run_folder
-from experiments.runs.training import run_the_same_layers_on_all_ranks, shares_out_weights
+from experiments.runs.training import run_the_same_layers_on_all_ranks
 from experiments.runs.tuning import fit
-from lightning_m2pt.backbones.shortcuts import Shortcuts
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError, DivergedError
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
+from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.small_experiment import checked, fitted, small_words
@@ -158,16 +160,19 @@ def test_a_start_says_what_changes_the_last_bits_alone(tmp_path):
     assert start["path"] == "auto"
 
 
-@pytest.mark.parametrize(("stage", "is_shared_out"), [(2, False), (3, True)])
-def test_ranks_that_share_out_weights_run_the_same_layers(tmp_path, stage, is_shared_out):
+@pytest.mark.parametrize(
+    ("strategy", "is_shared_out"),
+    [
+        (SingleDeviceStrategy, False),
+        (ZeroStrategy, False),
+        (partial(ZeroStrategy, 3), True),
+        (FullyShardedStrategy, True),
+    ],
+)
+def test_ranks_that_share_out_weights_run_the_same_layers(tmp_path, strategy, is_shared_out):
     experiment = parse_experiment(small_words(tmp_path))
-    run_the_same_layers_on_all_ranks(experiment, SimpleNamespace(zero_stage_3=stage == 3))
-    assert experiment.model.shortcuts == Shortcuts(shared_rows_once=not is_shared_out)
-
-
-def test_sharding_shares_out_weights():
-    assert shares_out_weights(FSDPStrategy())
-    assert not shares_out_weights(SingleDeviceStrategy())
+    run_the_same_layers_on_all_ranks(experiment, strategy())
+    assert experiment.model.shortcuts == (EVERY_ROW if is_shared_out else Shortcuts())
 
 
 def test_the_same_command_finds_a_finished_run(tmp_path, capsys):
