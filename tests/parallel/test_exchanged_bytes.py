@@ -15,10 +15,10 @@ from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.trained_parameters import trained_parameters
-from tests.support.cpu_zero import CpuZeroStrategy
-from tests.support.exchanged_bytes import GATHER, REDUCE, SCATTER, Exchange, exchanges, sent
 from tests.support.ranks import on_ranks
 from tests.support.small_training import loader_of, module_with, one_step, small_trainer
+from tests.support.strategies.cpu_zero import CpuZeroStrategy
+from tests.support.strategies.exchanged_bytes import GATHER, REDUCE, SCATTER, Exchange, exchanges, sent
 
 STEPS, MICRO_BATCHES = 3, 2
 LOGGED = 64

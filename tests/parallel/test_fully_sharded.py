@@ -17,8 +17,8 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
-from tests.support.sharded_training import Make, Steps, Trained, compare, on_both
 from tests.support.small_training import one_step
+from tests.support.strategies.sharded_training import Make, Steps, Trained, compare, on_both
 
 TOLERANCE = 1e-6
 """In float64 the library's norms and rotary tables still round as float32 does."""

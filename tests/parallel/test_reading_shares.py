@@ -17,9 +17,9 @@ from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.module import TuningModule
 from tests.support.ranks import on_ranks
-from tests.support.sharded_training import local_share
 from tests.support.small_training import loader_of, one_step, small_trainer
 from tests.support.stored_backbone import store_backbone, stored
+from tests.support.strategies.sharded_training import local_share
 
 METHODS: dict[str, Callable[[], Method]] = {
     "prompts": lambda: M2PT(2, 2),

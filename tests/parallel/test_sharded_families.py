@@ -11,8 +11,8 @@ from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
-from tests.support.sharded_training import Make, compare, on_both
 from tests.support.small_training import one_step
+from tests.support.strategies.sharded_training import Make, compare, on_both
 from tests.support.towers.stored_pairs import TOWERS, store_pair, stored_pair
 from tests.support.whole_models import (
     idefics3_config,

@@ -20,9 +20,9 @@ from lightning_m2pt.runs.loading import ADAPTER
 from lightning_m2pt.storage.checkpoint import read_checkpoint, step_folder
 from lightning_m2pt.storage.run_record import COMPLETED
 from lightning_m2pt.tuning.own_trainer import check_trainer
-from tests.support.cpu_zero import CpuZeroStrategy
 from tests.support.ranks import on_ranks
 from tests.support.small_experiment import small_words
+from tests.support.strategies.cpu_zero import CpuZeroStrategy
 
 RATES = '{"visual_prompts": 1.0e-3, "textual_prompts": 5.0e-4, "interaction": 5.0e-5}'
 """A twentieth of those of m2pt_base, at which rounding stays what it is."""

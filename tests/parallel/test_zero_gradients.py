@@ -18,10 +18,10 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
-from tests.support.cpu_zero import CpuZeroStrategy
 from tests.support.ranks import on_ranks
-from tests.support.sharded_training import Make, Steps, compare, on_both, replicated, train
 from tests.support.small_training import one_step
+from tests.support.strategies.cpu_zero import CpuZeroStrategy
+from tests.support.strategies.sharded_training import Make, Steps, compare, on_both, replicated, train
 
 TOLERANCE = 1e-5
 """Relative to a tensor's largest number; DeepSpeed's optimizer computes in float32."""

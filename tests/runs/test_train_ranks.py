@@ -49,7 +49,7 @@ def trained_here(words: list[str], zero: bool = False) -> tuple[int, list[str], 
     def parsed(arguments):
         experiment = parse_experiment(arguments)
         if zero:
-            from tests.support.cpu_zero import CpuZeroStrategy
+            from tests.support.strategies.cpu_zero import CpuZeroStrategy
 
             experiment.trainer_objects = {"strategy": CpuZeroStrategy()}
         return experiment
