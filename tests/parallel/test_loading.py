@@ -1,6 +1,8 @@
 """Where layers are shared out, every process reads its rows alone, and all rows together are the base."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -156,6 +158,35 @@ def test_tensors_go_to_the_device_that_is_torchs_default(tmp_path: Path) -> None
         backbone = stored(tmp_path / "b")
         backbone.load()
     assert {str(each.device) for each in (*backbone.parameters(), *backbone.buffers())} == {"cpu"}
+
+
+WITHOUT_PEFT = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "peft":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+from pathlib import Path
+import lightning_m2pt
+import torch
+from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.tuning.module import TuningModule
+from tests.support.stored_backbone import stored
+with torch.device("cpu", 0):
+    TuningModule(stored(Path(sys.argv[1])), M2PT(2, 2)).configure_model()
+assert "peft" not in sys.modules
+"""
+
+
+def test_a_base_loads_under_a_device_where_peft_is_not_installed(tmp_path: Path) -> None:
+    """As Lightning loads it, with what an installation without extras has."""
+    store_backbone(tmp_path / "b")
+    words = [sys.executable, "-c", WITHOUT_PEFT, str(tmp_path / "b")]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_what_is_cut_in_another_way_is_not_read(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def shared_out() -> FullyShardedStrategy:
 
 def peaks(folder: Path, strategy: Callable[[], Strategy] | None) -> tuple[int, int]:
     """Loads and trains two steps; returns the bytes of this process's own at the most, while loading and in all."""
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)  # what is freed goes back at once, as on a GPU it can be taken again
+    ctypes.CDLL(None).mallopt(
+        M_MMAP_THRESHOLD, 2**20
+    )  # what is freed goes back at once, as on a GPU it can be taken again
     module, loaded = TuningModule(base(folder), M2PT(2, 2)), Loaded()
     chosen = strategy() if strategy else "auto"
     devices = int(os.environ["WORLD_SIZE"])
@@ -96,6 +98,5 @@ def test_a_process_takes_what_it_keeps(
     plan = Plan(all_sharing(engine, ranks))  # type: ignore[arg-type]
     estimate = estimate_of(module, MicroBatchSize(SAMPLES, TEXT, SAMPLES * ANSWER), plan).total(recomputes=False)
     for loading, training in on_ranks(ranks, peaks, folder, strategy, timeout=300):
-        print(engine, ranks, loading / weights, training / weights, training / estimate)
         assert loading <= most * weights
         assert training == pytest.approx(estimate, rel=0.2)
