@@ -1,5 +1,7 @@
 """Whole experiments on shared-out weights: one process's tensors, samples and checkpoints, also after kills."""
 
+import csv
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -8,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from data_modules.vsr import VSR
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.tuning import fit
+from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
 from lightning_m2pt.storage.checkpoint import KEPT, latest_checkpoint, step_of
 from lightning_m2pt.tuning.module import TuningModule
 from tests.support.ranks import RanksFailedError, on_ranks
@@ -153,3 +158,51 @@ def test_world_sizes_one_two_one_on_shared_out_weights(tmp_path: Path) -> None:
     [alone] = on(1, words, tmp_path / "alone")
     assert largest_difference(changed[0], alone[0]) <= 1e-6
     assert torch.is_tensor(next(iter(changed[0].values())))
+
+
+WATCHED = [
+    {"class_path": "callbacks.best_adapter.BestAdapter", "init_args": {"monitor": "val/loss"}},
+    {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/loss", "patience": 5}},
+    {"class_path": "callbacks.sample_answers.SampleAnswers", "init_args": {"samples": 2, "max_new_tokens": 4}},
+    {"class_path": "callbacks.attention_maps.AttentionMaps", "init_args": {"samples": 1, "every_n_steps": 2}},
+]
+
+
+def table_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_whatever_looks_on_or_answers_while_tuning_finds_what_it_finds_on_one_device(tmp_path: Path) -> None:
+    """Validation, the best adapter, early stopping, answers and scores as they are, attention: nobody waits."""
+    VSR.write_fake(tmp_path / "vsr")
+    asked = {"root": str(tmp_path / "vsr"), "template": "vicuna_v1", "batch_size": 4, "max_new_tokens": 5, "limit": 6}
+    sets = [{"class_path": "data_modules.vsr.VSR", "init_args": asked}]
+    scores = {"benchmarks": sets, "every_n_steps": 4}
+    watched = [*WATCHED, {"class_path": "callbacks.benchmark_scores.BenchmarkScores", "init_args": scores}]
+    words = [
+        *small_words(tmp_path, "experiments/m2pt_base.yaml", 4, 4),
+        *("--data.validation_fraction", "0.5", "--validate_every_n_steps", "2", "--data.micro_batch_size", "2"),
+        *("--model.optimizer.learning_rate", RATE, "--trainer.callbacks", json.dumps(watched)),
+    ]
+    sharded, _ = on(2, [*words, *FSDP], tmp_path / "sharded")
+    [alone] = on(1, words, tmp_path / "alone")
+    assert largest_difference(sharded[0], alone[0]) <= 1e-6
+    found, expected = table_of(tmp_path / "sharded"), table_of(tmp_path / "alone")
+    assert len(found) == len(expected) == 4
+    for row, same in zip(found, expected, strict=True):
+        for key in ("train/loss", "val/loss", "val/answer_accuracy", "score/vsr"):
+            assert float(row[key] or 0) == pytest.approx(float(same[key] or 0), rel=1e-5), key
+    assert any(float(row["val/loss"] or 0) for row in found)
+    best, same = (load_file(tmp_path / run / "adapter_best" / TENSOR_FILE) for run in ("sharded", "alone"))
+    assert largest_difference(best, same) <= 1e-6
+
+
+@pytest.mark.slow
+def test_mixed_precision_is_that_of_replicas(tmp_path: Path) -> None:
+    words = [*words_for(tmp_path, "m2pt", "--model.method.path", "token"), "--trainer.precision", "bf16-mixed"]
+    sharded = on(2, [*words, *FSDP], tmp_path / "sharded")
+    replicas = on(2, [*words, *DDP], tmp_path / "replicas")
+    assert sharded[0][2] == replicas[0][2]
+    assert largest_difference(sharded[0][0], replicas[0][0]) == 0
