@@ -1,8 +1,11 @@
 """ZeRO on two processes: DeepSpeed's own steps, and what one process trains, saves and goes on from."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from callbacks.prompt_statistics import PromptStatistics
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import BadInputError
@@ -20,7 +24,7 @@ from lightning_m2pt.runs.loading import ADAPTER
 from lightning_m2pt.storage.checkpoint import read_checkpoint, step_folder
 from lightning_m2pt.storage.run_record import COMPLETED
 from lightning_m2pt.tuning.own_trainer import check_trainer
-from tests.support.ranks import on_ranks
+from tests.support.ranks import RanksFailedError, on_ranks
 from tests.support.small_experiment import small_words
 from tests.support.strategies.cpu_zero import CpuZeroStrategy
 
@@ -42,16 +46,24 @@ def words_of(folder: Path, *words: str) -> list[str]:
     ]
 
 
-def fitted_on_ranks(words: list[str], run: Path, ranks: int, stage: int) -> None:
-    """Tunes on several processes, under ZeRO if there is a stage and else under DDP."""
+def fitted_on_ranks(words: list[str], run: Path, ranks: int, stage: int, killed_at: int = 0) -> None:
+    """Tunes on several processes, under ZeRO if there is a stage and else under DDP; all die before a step's update."""
 
     def fit_here() -> None:
         experiment = parse_experiment([*words, "--trainer.strategy", "ddp", "--trainer.devices", str(ranks)])
         if stage:
             experiment.trainer_objects = {"strategy": CpuZeroStrategy(stage)}
+        if killed_at:
+            PromptStatistics.on_before_optimizer_step = partialmethod(die_at, killed_at)
         fit(experiment, folder=run)
 
     on_ranks(ranks, fit_here, timeout=120)
+
+
+def die_at(_: object, step: int, trainer: Trainer, *__: object) -> None:
+    """Is what a callback does before an update, on every rank."""
+    if trainer.global_step == step:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fitted_alone(words: list[str], run: Path, linear: Callable[..., Tensor]) -> None:
@@ -146,3 +158,20 @@ def test_a_trainer_on_a_cpu_is_refused_before_weights_are_loaded() -> None:
     trainer = Trainer(accelerator="cpu", strategy=ZeroStrategy(), logger=False)
     with pytest.raises(BadInputError, match="DeepSpeed is for GPUs"):
         check_trainer(trainer)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_under_other_strategies(tmp_path: Path) -> None:
+    """Two replicas, two ranks of stage 2, one process, two ranks of stage 3; each but the last killed at once."""
+    words = [*words_of(tmp_path, *AS_SHARED_OUT), "--trainer.max_steps", "12", "--save_every_n_steps", "3"]
+    fitted_alone(words, tmp_path / "alone", torch.nn.functional.linear)
+    run = tmp_path / "run"
+    for ranks, stage, killed_at in ((2, 0, 4), (2, 2, 7), (1, 0, 10)):
+        with pytest.raises(RanksFailedError, match="exit code -9"):
+            fitted_on_ranks(words, run, ranks, stage, killed_at)
+        latest = max(folder.name for folder in (run / "checkpoints").glob("step=*"))
+        assert latest == f"step={killed_at - 1:06d}"
+        assert not [path for path in run.rglob("*") if path.suffix in (".pt", ".distcp", ".ckpt", ".bin")]
+    fitted_on_ranks(words, run, 2, 3)
+    assert sorted(folder.name for folder in (run / "checkpoints").iterdir()) == ["step=000009", "step=000012"]
+    torch.testing.assert_close(adapter_of(run), adapter_of(tmp_path / "alone"), rtol=0, atol=5e-6)
