@@ -69,13 +69,11 @@ def believes_slurm(environment: Mapping[str, str]) -> bool:
 def other_launcher(environment: Mapping[str, str]) -> tuple[str, int] | None:
     """Returns who else has started several processes of this command, and how many.
 
-    ``srun --mpi=pmi2`` sets MPI's numbers, too; SLURM and torchrun are asked before.
+    To be asked where neither torchrun nor SLURM has: ``srun --mpi=pmi2`` sets MPI's numbers, too.
 
     Raises:
         BadInputError: If a number is none.
     """
-    if is_of_torchrun(environment) or believes_slurm(environment):
-        return None
     for size, launcher in OTHER_LAUNCHERS.values():
         if (number := whole_number(size, environment) or 0) > 1:
             return launcher, number

@@ -170,10 +170,15 @@ def guarded(module: str, *words: str) -> tuple[str, ...]:
     ids=["plain", "torchrun with a path", "torchrun with a module"],
 )
 def test_a_launchers_own_command_tunes_as_one_process_does(tmp_path, data, alone, launcher) -> None:
-    ended = launched(*launcher, *words(data, *ON_TWO, "--run", str(tmp_path / "run")))
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.touch(mode=0o755)
+    path = f"{srun.parent}{os.pathsep}{os.environ['PATH']}"
+    ended = launched(*launcher, *words(data, *ON_TWO, "--run", str(tmp_path / "run")), PATH=path)
     assert ended.returncode == 0, ended.stderr
     assert adapter(tmp_path / "run") == alone
     assert ended.stdout.count("adapter: ") == 1
+    assert "`srun` command" not in ended.stderr  # Lightning warns of it in every Trainer outside SLURM
 
 
 @pytest.mark.slow
