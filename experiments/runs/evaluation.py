@@ -1,5 +1,6 @@
 """Answers and scores every benchmark of an experiment with one loaded model; predictions first, scores from files."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,7 @@ from lightning_m2pt.answering.likelihood import tokenised_candidates
 from lightning_m2pt.answering.near_ties import depends_on_batch, near_tie_limit
 from lightning_m2pt.answering.own_candidates import OwnCandidateAnswering
 from lightning_m2pt.answering.partial_predictions import PartialPredictions, refuse_other_header
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, OF_QUESTIONS, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.runs.scoring import score_file, write_score
@@ -36,6 +37,8 @@ from lightning_m2pt.system.tensor_hashes import hash_tensors
 Toggles = Mapping[str, bool | int | str]
 NO_ADAPTER: Toggles = {"method": "frozen"}
 OnOther = Literal["refuse", "replace"]
+SEEN_WITHIN = 60.0
+"""Seconds after which a file that another node has written is missed: network file systems remember for a while."""
 
 
 @dataclass(frozen=True)
@@ -369,7 +372,21 @@ def answer(
 
 
 def finished(partial: PartialPredictions, ids: Sequence[str], still_alone: Callable[[], None]) -> int:
-    """Makes one file of all processes' answers; returns how many of them rounding may change."""
+    """Makes one file of all processes' answers; returns how many of them rounding may change.
+
+    Raises:
+        EnvironmentFailure: If answers of other processes are not to be seen here.
+    """
     still_alone()
+    until = time.monotonic() + SEEN_WITHIN
+    while missing := set(ids).difference(partial.answered()):
+        if time.monotonic() > until:
+            raise EnvironmentFailure(
+                f"{len(missing):,} of {len(ids):,} answers, written by other processes, are not to be seen here",
+                where=str(partial.path.parent),
+                expected="one file system for all nodes",
+                hint="the same command answers what is missing",
+            )
+        time.sleep(1)
     partial.finish(ids)
     return sum("near_tie" in row for row in read_predictions(partial.path).predictions)

@@ -4,6 +4,7 @@ Messages go through a gloo group of their own, on the CPU: NCCL gives up after m
 to wait for hours until another job has answered a set.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +25,9 @@ LONGEST_WAIT = timedelta(days=14)
 """After which a process that is alive is given up; one that has died is noticed at once."""
 LOOKS_AGAIN = 0.02
 """Seconds between two looks: a wait inside torch would keep Python from handling a signal."""
+LOOKS_FOR_NEWS = 25
+"""Every how many looks the store is asked, too, whether a process is missed."""
+LOST = "lost"
 
 
 class RankGroup:
@@ -44,7 +48,10 @@ class RankGroup:
         self.size = 1 if group is None else distributed.get_world_size(group)
         self._group = group
         self._store: PrefixStore | None = None
-        self._name = self._told(uuid.uuid4().hex)
+        self._news: PrefixStore | None = None
+        name = self._told(uuid.uuid4().hex)
+        if group is not None:
+            self._news = PrefixStore(name, _get_default_store())
         self._passes = 0
         self._counted = 0
 
@@ -86,7 +93,8 @@ class RankGroup:
             work()
             return
         self._passes += 1
-        self._store = PrefixStore(f"{self._name}/{self._passes}", _get_default_store())
+        assert self._news is not None
+        self._store = PrefixStore(str(self._passes), self._news)
         ended: BaseException | None = None
         try:
             work()
@@ -169,7 +177,12 @@ class RankGroup:
 
         def wait() -> None:
             arrived = distributed.all_reduce(torch.zeros(1), group=self._group, async_op=True)
+            looks = 0
             while not arrived.is_completed():
+                looks += 1
+                # One that is connected with the lost one only through others would wait for them.
+                if looks % LOOKS_FOR_NEWS == 0 and self._news is not None and self._news.check([LOST]):
+                    raise RuntimeError("another process misses one")
                 try:
                     time.sleep(LOOKS_AGAIN)
                 except SystemExit as signalled:
@@ -185,6 +198,9 @@ class RankGroup:
         try:
             return exchange()
         except RuntimeError as error:
+            if self._news is not None:
+                with contextlib.suppress(RuntimeError):  # the first process, which holds the store, may be the lost one
+                    self._news.set(LOST, "1")
             raise EnvironmentFailure(
                 "another process of this job has ended",
                 where=f"process {self.rank}, counted from 0, of {self.size}",

@@ -9,10 +9,12 @@ import pytest
 from torch import distributed
 
 from experiments.configuration.cli import parse_experiment
-from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
+from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen, finished
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.answering.decoding import GreedyAnswering, LikelihoodAnswering
+from lightning_m2pt.answering.partial_predictions import PartialPredictions
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.metrics.predictions import FIELDS
 from lightning_m2pt.system.rank_group import ranks_of_job
 from tests.runs.test_evaluation import FROZEN, set_words
 from tests.support.ranks import RanksFailedError, on_ranks
@@ -137,3 +139,46 @@ def test_what_one_meets_all_raise_and_who_is_gone_is_missed(tmp_path):
         "0",
     ]
     assert first == [*second, "another process of this job has ended"]
+
+
+def test_answers_that_another_node_has_on_a_disk_of_its_own_are_missed(tmp_path, monkeypatch):
+    partial = PartialPredictions(tmp_path / "mme.jsonl", {"benchmark": "mme"})
+    partial.append([{**dict.fromkeys(FIELDS, "1"), "set": "mme"}], rank=0)
+    monkeypatch.setattr("experiments.runs.evaluation.SEEN_WITHIN", -1.0)
+    with pytest.raises(EnvironmentFailure, match="1 of 2 answers, written by other processes") as caught:
+        finished(partial, ["1", "2"], lambda: None)
+    assert caught.value.expected == "one file system for all nodes"
+    assert partial.file_of(0).exists()
+
+
+def killed(on_rank: str, at: int) -> OnBatch:
+    """Kills one process before so many of its batches are answered."""
+
+    def kill(batch: int) -> None:
+        if os.environ.get("RANK", "0") == on_rank and batch == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [AnsweringOptions(), AnsweringOptions("likelihood_sum", shared_prefix=False)],
+    ids=["greedy, shared", "likelihood"],
+)
+def test_one_process_becomes_three_and_two_through_kills(tmp_path, options):
+    answered(tmp_path, "one", options)
+    whole = files(tmp_path / "one")
+    for ranks, on_rank, at in ((1, "0", 1), (3, "2", 0), (2, "1", 0)):
+        with pytest.raises(RanksFailedError) as caught:
+            on_ranks(ranks, answered, tmp_path, "cut", options, killed(on_rank, at))
+        assert "exit code -9" in caught.value.reasons[int(on_rank)]
+        others = {reason for rank, reason in caught.value.reasons.items() if rank != int(on_rank)}
+        assert all("another process of this job has ended" in reason for reason in others), others
+        left = files(tmp_path / "cut")
+        assert any("partial" in name for name in left)
+        before = sum(content.count(b"\n") for content in left.values())
+    assert before
+    on_ranks(3, answered, tmp_path, "cut", options)
+    assert files(tmp_path / "cut") == whole

@@ -3,7 +3,7 @@
 With ``--run DIR`` the run's adapter answers, with ``--adapter DIR`` one that stands by itself, on the base and sets of
 ``--config``; ``--knock-out PART`` leaves a component out. With ``--config`` alone the experiment's own run answers if
 it was tuned, and the untouched model if its method trains nothing. An evaluation that was cut off goes on where it
-stopped.
+stopped. ``--trainer.devices N`` shares the questions out among N devices; with ``--run`` it is one if none is given.
 """
 
 from pathlib import Path
