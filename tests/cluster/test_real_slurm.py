@@ -125,6 +125,10 @@ def test_two_tasks_train_and_answer_what_one_process_does(tmp_path: Path) -> Non
         assert len(together) > 1
         assert together[1:] == (alone / "predictions" / f"{name}.jsonl").read_text().splitlines()[1:]
     assert "vsr" in json.loads((run.folder / "results.json").read_text())["tuned"]
+    job = submit(run.folder, root, "--tasks-per-node", "2", "--answer", "likelihood_sum")
+    ended(job)
+    assert state(job).state == "COMPLETED", log_of(root, job)
+    assert "scores:" in log_of(root, job)
 
 
 def test_a_sweep_of_four_cells_is_an_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

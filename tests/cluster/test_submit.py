@@ -2,6 +2,9 @@
 
 import json
 import shlex
+import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,11 +22,12 @@ from experiments.cluster.records import (
 from experiments.sweep.file import read_sweep
 from experiments.sweep.jobs import SweepSettings, cells
 from experiments.sweep.record import Entry, State, SweepRecord
+from experiments.sweep.runner import M2PT
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.run_record import SLURM_JOB
 from tests.support.runs.small_sweep import write_experiment, write_sweep
 from tests.support.slurm_programs import SlurmPrograms
-from tests.support.small_experiment import small_words
+from tests.support.small_experiment import run_with_a_set, small_words
 
 BASE = "experiments/m2pt_base.yaml"
 QUICK = ["--time", "10:00"]
@@ -275,3 +279,34 @@ def test_a_damaged_record_is_named(tmp_path: Path, slurm: SlurmPrograms, capsys:
         (folder_of(tmp_path) / "12.json").write_text(text)
         assert main(["slurm", "status", "--output_root", str(tmp_path)]) == 2
         assert "12.json" in in_three_lines(capsys)
+
+
+def test_a_log_is_followed_until_ctrl_c(tmp_path: Path) -> None:
+    path = recorded(tmp_path, "12", {"": "fit a"}).log_of("12")
+    words = ["slurm", "logs", "12", "-f", "--output_root", str(tmp_path)]
+    with subprocess.Popen([*M2PT, *words], stdout=subprocess.PIPE, text=True) as reading:
+        assert reading.stdout is not None
+        stopping = threading.Timer(60, reading.kill)
+        stopping.start()
+        try:
+            path.write_text("one\n")  # the job has just started
+            assert reading.stdout.readline() == "one\n"
+            with path.open("a") as log:
+                log.write("two\n")
+            assert reading.stdout.readline() == "two\n"
+            reading.send_signal(signal.SIGINT)
+            assert reading.wait(30) == 130
+        finally:
+            stopping.cancel()
+
+
+def test_a_runs_folder_is_evaluated(tmp_path: Path, slurm: SlurmPrograms, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_with_a_set(tmp_path)
+    capsys.readouterr()
+    words = ["slurm", "submit", str(run), *QUICK, "--tasks-per-node", "2", "--dry-run"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = shlex.split(next(line for line in lines if line.startswith("set -- ")))[2:]
+    assert told == ["evaluate", "--run", str(run), "--config", "experiments/strategies/ddp.yaml"]
+    assert main([*words, "--verb", "fit"]) == 2
+    assert "a run's folder with --verb evaluate" in in_three_lines(capsys)
