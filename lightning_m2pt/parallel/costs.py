@@ -21,6 +21,8 @@ FLOAT32 = 4
 """Trained tensors, their gradients and AdamW's moments are float32."""
 UNITS_IN_FLIGHT = 3
 """Whole units beside a device's share: the one that computes, the next one, and the buffer it is gathered into."""
+LIVE_NUMBERS = 10**9
+"""DeepSpeed's stage 3 keeps gathered tensors up to so many numbers (``stage3_max_live_parameters``)."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ class Model:
         units: In the order in which a forward pass runs them. What no pass runs is no unit and belongs to ``kept``.
         kept: Bytes of the base that every device holds whatever the engine.
         trained: Trained numbers.
+        itemsize: Bytes of one number of the base.
     """
 
     units: tuple[Unit, ...]
     kept: int
     trained: int
+    itemsize: int = 2
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,7 @@ def gathered_bytes(units: Sequence[Unit]) -> int:
 def held_bytes(model: Model, devices: Devices) -> HeldBytes:
     """Returns what one device holds.
 
-    DeepSpeed keeps a float32 copy of each trained tensor beside AdamW's moments and shares these three out; stage 3
-    also the tensors and their gradients.
+    DeepSpeed keeps a float32 copy of each trained tensor beside AdamW's moments and shares these three out.
 
     Args:
         model: Base and trained numbers.
@@ -143,11 +146,11 @@ def held_bytes(model: Model, devices: Devices) -> HeldBytes:
     """
     sizes = [unit.size for unit in model.units]
     in_flight = sum(sorted(sizes)[-2:]) + max(sizes, default=0) if devices.sharing > 1 else 0
+    if devices.engine == "zero3" and devices.sharing > 1:
+        in_flight = min(sum(sizes), LIVE_NUMBERS * model.itemsize)
     tensors, state = 2 * FLOAT32 * model.trained, 2 * FLOAT32 * model.trained
     if devices.engine in ("zero2", "zero3"):
         state = -(-3 * FLOAT32 * model.trained // devices.number)
-    if devices.engine == "zero3":
-        tensors = -(-tensors // devices.sharing)
     return HeldBytes(model.kept + -(-sum(sizes) // devices.sharing), in_flight, tensors + state)
 
 
@@ -163,8 +166,12 @@ def sent_bytes(model: Model, devices: Devices, micro_batches: int = 1) -> SentBy
     passes = gathered_bytes(model.units)
     gradients = FLOAT32 * model.trained
     if devices.engine == "zero3":
-        # Trained tensors lie in pieces as the base does, and every micro-batch's gradients are reduced into them.
-        return SentBytes(int(micro_batches * share * (passes + 2 * gradients)), int(micro_batches * share * gradients))
+        # What is still there from the forward pass is not gathered again. Gradients are reduced into shares after every
+        # micro-batch, and the updated tensors gathered once.
+        forward = sum(unit.size for unit in model.units)
+        passes = forward + max(0, passes - forward - LIVE_NUMBERS * model.itemsize)
+        gathers = micro_batches * share * passes + ring * gradients
+        return SentBytes(int(gathers), int(micro_batches * ring * gradients))
     reductions = 2 * ring * gradients
     if devices.engine == "zero2":
         # DeepSpeed reduces after every micro-batch; each device updates its part and hands it on.

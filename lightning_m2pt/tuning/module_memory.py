@@ -75,7 +75,8 @@ def base_in_units(backbone: Backbone, trained: int, devices: Devices) -> Model:
         return Model((), backbone.base_bytes(), trained)
     size: int = getattr(torch, backbone.dtype_name).itemsize
     numbers = [sum(each.numel() for each in unit.parameters()) for unit in backbone.sharding_units()]
-    return Model(tuple(Unit(size * each) for each in numbers), backbone.base_bytes() - size * sum(numbers), trained)
+    kept = backbone.base_bytes() - size * sum(numbers)
+    return Model(tuple(Unit(size * each) for each in numbers), kept, trained, size)
 
 
 def hidden_width(connector: nn.Module) -> int:

@@ -43,10 +43,17 @@ def test_deepspeed_shares_out_what_is_updated() -> None:
     assert held_bytes(MODEL, all_sharing("zero2", 4)).trained == 80 + 120 // 4
     assert sent_bytes(MODEL, all_sharing("zero2", 4)).total == 3 * 3 * 40 // 4
     assert sent_bytes(MODEL, all_sharing("zero2", 4), micro_batches=5).total == 11 * 3 * 40 // 4
-    assert held_bytes(MODEL, all_sharing("zero3", 4)).trained == 20 + 30
+    held = held_bytes(MODEL, all_sharing("zero3", 4))
+    assert (held.base, held.trained) == (8 + 1020 // 4, 80 + 120 // 4)
     sent = sent_bytes(MODEL, all_sharing("zero3", 4), micro_batches=2)
-    assert sent.gathers == 2 * (2 * 1020 + 2 * 40) * 3 // 4
+    assert sent.gathers == (2 * 1020 + 40) * 3 // 4  # so small a base stays gathered between the passes
     assert sent.reductions == 2 * 40 * 3 // 4
+
+
+def test_deepspeed_gathers_again_what_it_cannot_keep() -> None:
+    model = Model((Unit(3 * 10**9), Unit(2 * 10**9)), kept=0, trained=10)
+    assert sent_bytes(model, all_sharing("zero3", 2)).gathers == (5 * 10**9 + 3 * 10**9 + 40) // 2
+    assert held_bytes(model, all_sharing("zero3", 2)).in_flight == 2 * 10**9
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero2", "zero3"])

@@ -34,8 +34,12 @@ def shared_out() -> Strategy:
     return FullyShardedStrategy(process_group_backend="gloo")
 
 
-def optimizer_shared_out() -> Strategy:
-    return CpuZeroStrategy()
+def zero_2() -> Strategy:
+    return CpuZeroStrategy(2)
+
+
+def zero_3() -> Strategy:
+    return CpuZeroStrategy(3)
 
 
 class StepEnds(Callback):
@@ -55,6 +59,7 @@ def last_step(
     """What one rank exchanges in its last step, and what the arithmetic takes it for."""
     module = module_with(folder, method())
     batches = one_step([random_batch(seed=seed) for seed in range(MICRO_BATCHES)]) * STEPS
+    model = model_of(module)
     with exchanges() as found:
         ends = StepEnds(found)
         trainer = small_trainer(
@@ -67,7 +72,7 @@ def last_step(
         )
         trainer.fit(module, loader_of(batches))
     step = found[ends.ends[-2] : ends.ends[-1]]
-    return [each for each in step if each.size > LOGGED], model_of(module)
+    return [each for each in step if each.size > LOGGED], model
 
 
 def model_of(module: TuningModule) -> Model:
@@ -110,10 +115,21 @@ def test_under_fsdp2_the_base_is_gathered_for_every_micro_batch(tmp_path: Path, 
     assert sent(found, SCATTER, 2) == 0
 
 
-def test_under_zero_gradients_are_reduced_every_time_and_the_tensors_handed_on_once(tmp_path: Path) -> None:
-    (found, model), other = on_ranks(2, last_step, tmp_path, optimizer_shared_out, m2pt)
+@pytest.mark.slow
+def test_under_zero_2_gradients_are_reduced_every_time_and_the_tensors_handed_on_once(tmp_path: Path) -> None:
+    (found, model), other = on_ranks(2, last_step, tmp_path, zero_2, m2pt)
     assert found == other[0]
     expected = sent_bytes(model, all_sharing("zero2", 2), MICRO_BATCHES)
     assert expected.gathers == sent(found, SCATTER, 2) == 0
     assert sent(found, REDUCE, 2) + sent(found, GATHER, 2) == expected.reductions
     assert sent(found, REDUCE, 2) == 2 * MICRO_BATCHES * sent(found, GATHER, 2)
+
+
+@pytest.mark.slow
+def test_under_zero_3_gradients_are_reduced_into_shares_and_the_base_is_gathered(tmp_path: Path) -> None:
+    (found, model), _ = on_ranks(2, last_step, tmp_path, zero_3, m2pt)
+    expected = sent_bytes(model, all_sharing("zero3", 2), MICRO_BATCHES)
+    assert sent(found, SCATTER, 2) == expected.reductions
+    # What is no unit, such as norms, is shared out and gathered as well.
+    assert 0 <= sent(found, GATHER, 2) - expected.gathers <= MICRO_BATCHES * model.kept / 2
+    assert sent(found, REDUCE, 2) == 0
