@@ -60,22 +60,30 @@ def test_a_run_on_two_processes_measures_what_one_measures(tmp_path):
     assert same == pytest.approx(measured, rel=1e-9)
 
 
-def validated_here(folder: Path, *words: str) -> dict[str, float]:
-    """Is one process: measures the untouched model."""
+def validated_here(folder: Path, limit: int | None, *words: str) -> dict[str, float]:
+    """Is one process: measures the untouched model on so many batches."""
     experiment = parse_experiment(words_here(folder, *words))
     check_experiment(experiment)
+    experiment.data.validation_limit = limit
     trainer = answering_trainer(experiment, [LastValidation()])
     (measured,) = trainer.validate(experiment.model, datamodule=experiment.data, verbose=False)
     return {name: float(value) for name, value in measured.items()}
 
 
-@pytest.mark.parametrize(("ranks", "micro"), [(2, 4), pytest.param(3, 1, marks=pytest.mark.slow)])
-def test_uneven_shares_and_fewer_batches_than_processes_are_exact(tmp_path, ranks, micro):
-    """Four records: one batch for two processes, and four for three."""
+@pytest.mark.parametrize(
+    ("ranks", "micro", "limit"),
+    [
+        (2, 1, 3),
+        pytest.param(3, 1, None, marks=pytest.mark.slow),
+        pytest.param(2, 4, None, marks=pytest.mark.slow),
+    ],
+)
+def test_uneven_shares_and_fewer_batches_than_processes_are_exact(tmp_path, ranks, micro, limit):
+    """Of the four records there are three or four batches, or one for two processes."""
     words = ("--data.micro_batch_size", str(micro), "--data.batch_size", "4")
-    alone = validated_here(tmp_path, *words)
+    alone = validated_here(tmp_path, limit, *words)
     assert alone["val/loss"] > 0
-    for measured in on_ranks(ranks, validated_here, tmp_path, *words):
+    for measured in on_ranks(ranks, validated_here, tmp_path, limit, *words):
         assert measured == pytest.approx(alone, rel=1e-12)
 
 
