@@ -65,12 +65,9 @@ def steps_of(number: int, micro_batches: int) -> Steps:
 
 def test_three_ranks_share_out_the_base_and_run_the_same_modules(tmp_path: Path) -> None:
     """Tensors do not divide by three; a rank without a picture, or without an answer, leaves no other waiting."""
-    first, second, third = steps_of(3, micro_batches=3)
-    steps = [
-        first,
-        one_step([without_picture(second[0]), second[1], without_answers(second[2])]),
-        one_step([third[0], without_answers(without_picture(third[1])), third[2]]),
-    ]
+    first, (one, two, three, four, five, six) = steps_of(2, micro_batches=6)
+    second = [without_picture(one), two, three, without_answers(four), without_answers(without_picture(five)), six]
+    steps = [first, one_step(second)]
     found, expected = on_both(made(tmp_path, "m2pt"), steps, ranks=3, strategy=partial(CpuZeroStrategy, 3))
     compare(found, expected, TOLERANCE)
     assert found.share == pytest.approx(1 / 3, abs=0.05)
