@@ -10,7 +10,6 @@ from lightning.fabric.plugins.collectives.torch_collective import default_pg_tim
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.strategy import Strategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -19,6 +18,7 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.parallel.average import average_gradients, same_as_first_rank
 from lightning_m2pt.parallel.units import may_copy_weights, share_out
+from lightning_m2pt.system.console import say
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -66,7 +66,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
             method: What will be built on it.
         """
         if may_copy_weights(method):
-            rank_zero_info(f"{method.name} may copy weights of the base: every device loads all of them, then shares")
+            say(f"{method.name} may copy weights of the base: every device loads all of them, then shares")
             backbone.load()
         else:
             backbone.load_in_shares(lambda: self._share_out(backbone, []))
@@ -84,8 +84,8 @@ class FullyShardedStrategy(ModelParallelStrategy):
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         module.backbone.before_passes()
         same_as_first_rank(trained(module))
-        rank_zero_info(
-            f"{len(module.backbone.sharding_units())} layers are shared out among {self.world_size} devices; prompts "
+        say(
+            f"shared out   {len(module.backbone.sharding_units())} layers among {self.world_size} devices; prompts "
             "stand in the sequence (token path) and every row is computed"
         )
 

@@ -62,10 +62,14 @@ def check_counts(found: Trained) -> None:
     assert 0 <= len(found.gathered) - len(found.gradients) * 2 * units <= 1
 
 
-def test_two_ranks_with_half_of_the_base_each_train_what_one_device_trains(tmp_path: Path) -> None:
+def test_two_ranks_with_half_of_the_base_each_train_what_one_device_trains(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     found, expected = on_both(made(tmp_path), steps_of(4))
     compare(found, expected, TOLERANCE)
     check_counts(found)
+    said = " ".join(capfd.readouterr().out.split())
+    assert said.count("8 layers among 2 devices; prompts stand in the sequence (token path)") == 1
 
 
 def test_ranks_without_pictures_or_answers_run_the_same_layers(tmp_path: Path) -> None:
