@@ -11,6 +11,7 @@ from typing import Any
 from experiments.configuration.cli import Experiment
 from experiments.configuration.path_settings import with_paths
 from experiments.runs.folder import PACKAGES, deciding
+from lightning_m2pt.parallel.shared_out import would_share_out_weights
 
 OURS = ("lightning_m2pt", "callbacks", "data_modules", "experiments")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,18 @@ def start_of(experiment: Experiment, resumed_step: int) -> dict[str, Any]:
         "settings": with_paths(experiment.config, lambda _path, _key: "a path", experiment.opened),
         "run": deciding(experiment),
         "resumed_step": resumed_step,
+        **ran_in_lockstep(experiment),
     }
+
+
+def ran_in_lockstep(experiment: Experiment) -> dict[str, Any]:
+    """Returns what GPUs of several sizes decide differently, where all devices have to run the same modules.
+
+    Of a base that every device holds by itself, some may recompute activations and others not.
+    """
+    if not would_share_out_weights(experiment.config["trainer"].get("strategy")):
+        return {}
+    return {"activation_checkpointing": experiment.model.backbone.activation_checkpointing}
 
 
 def digests_of_code(opened: Iterable[str]) -> dict[str, str]:

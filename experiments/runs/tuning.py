@@ -53,6 +53,7 @@ from lightning_m2pt.storage.run_record import (
 )
 from lightning_m2pt.system.console import is_main_process, log_file, say
 from lightning_m2pt.system.launch_notices import launch_notices
+from lightning_m2pt.system.rank_group import ranks_of_job
 from lightning_m2pt.tuning.positions import run_rows
 from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
 from lightning_m2pt.tuning.sample_order import refuse_uneven_shares
@@ -146,7 +147,12 @@ def tune(experiment: Experiment, run: Path, still_alone: Callable[[], None], *, 
     resumed_step = step_of(newest) if newest else 0
     name_logged_runs(experiment.trainer_values, None if force else run)
     trainer, common_end = prepared_trainer(experiment, run, resumed_step), CommonEnd()
-    same_start = SameStart(lambda: start_of(experiment, resumed_step), common_end.watch)
+
+    def connected() -> None:
+        common_end.watch()
+        ranks_of_job()  # needed at the end alone; that processes do not reach each other is known before weights load
+
+    same_start = SameStart(lambda: start_of(experiment, resumed_step), connected)
     # A connector sets the attribute, unknown to type checkers.
     trainer.callbacks[:0] = [same_start, LockCheck(still_alone)]  # type: ignore[attr-defined]
     rows = run_rows(experiment.model.backbone.shape, experiment.model.method)

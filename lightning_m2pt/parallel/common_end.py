@@ -86,7 +86,7 @@ class CommonEnd:
                 raise
             found = said_in(store, STORE_SECONDS)
             tell(store)
-            raise (error_of(found) if found else gone()) from error
+            raise (error_of(found) if found else gone(str(error))) from error
         finally:
             self._is_over.set()
 
@@ -102,6 +102,8 @@ class CommonEnd:
                 continue
             if self._is_over.wait(grace):
                 return
+            if grace == GONE_SECONDS and answers(store):
+                continue  # it was slow, or the network was: nobody is gone
             sys.stderr.write(error.message() + "\n")
             sys.stdout.flush()
             sys.stderr.flush()
@@ -157,10 +159,23 @@ def error_of(words: Words) -> M2PTError:
     return KINDS.get(words["kind"], M2PTError)(words["what"], where=where, **parts)
 
 
-def gone() -> EnvironmentFailure:
-    """Returns the error of a process that another one has left without a word."""
+def answers(store: Store) -> bool:
+    """Tells whether the first process, which holds the store, can be asked."""
+    with contextlib.suppress(DistError):
+        store.check([FAILED])
+        return True
+    return False
+
+
+def gone(said: str = "") -> EnvironmentFailure:
+    """Returns the error of a process that another one has left without a word.
+
+    Args:
+        said: What PyTorch says; NCCL says so, too, where no process was ever reached.
+    """
+    torchs = f" (torch: {' '.join(said.split())[:160]})" if said else ""
     return EnvironmentFailure(
-        "another process of this run is gone, without a word",
+        f"another process of this run is gone, without a word{torchs}",
         where=f"rank {torch.distributed.get_rank()} on {platform.node()}",
         expected=f"all {number_of_processes()} processes until the end",
         hint="it was killed, or its machine is gone: see its log and the kernel's (memory); the same command resumes",

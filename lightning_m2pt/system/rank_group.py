@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 from torch.distributed import PrefixStore, ProcessGroup
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(days=14)
 """After which a process that is alive is given up; one that has died is noticed at once."""
+LONGEST_CONNECTING = timedelta(minutes=10)
+"""After which processes that cannot reach each other are told so; by then all of them have met already."""
 LOOKS_AGAIN = 0.02
 """Seconds between two looks: a wait inside torch would keep Python from handling a signal."""
 LOOKS_FOR_NEWS = 25
@@ -218,5 +220,21 @@ def ranks_of_job() -> RankGroup:
 
 @lru_cache(maxsize=1)
 def _group_of(_world: ProcessGroup) -> RankGroup:
-    """Returns the group of a world, made once: all processes make it together."""
-    return RankGroup(distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
+    """Returns the group of a world, made once: all processes make it together.
+
+    Raises:
+        EnvironmentFailure: If they cannot reach each other; NCCL and the store may go other ways between nodes.
+    """
+    try:
+        group = distributed.new_group(backend="gloo", timeout=LONGEST_CONNECTING)
+    except RuntimeError as error:
+        said = str(error).partition("\n")[0]
+        # Without the cause: to whoever reads that, it is what another process's end looks like.
+        raise EnvironmentFailure(
+            f"the processes of this job do not reach each other over gloo: {said:.120}",
+            where=f"process {distributed.get_rank()}, counted from 0",
+            expected="a network interface by which all nodes reach this one",
+            hint="GLOO_SOCKET_IFNAME=NAME (`ip address` lists the names); without it the host's own name decides",
+        ) from None
+    _set_pg_timeout(LONGEST_WAIT, group)
+    return RankGroup(group)
