@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from lightning_m2pt.answering.decoding import GreedyAnswering
-from lightning_m2pt.errors import BadInputError, M2PTError
+from lightning_m2pt.errors import BadInputError, DivergedError, EnvironmentFailure, M2PTError
 from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inputs.collate import encoded_sample
 from lightning_m2pt.inputs.images import open_image
@@ -88,16 +88,17 @@ class SampleAnswers(Callback):
         with isolate_rng(include_cuda=pl_module.device.type == "cuda"):
             try:
                 if self._asked is None:
-                    part = data.read_once()[1]
-                    chosen = [part[place] for place in range(min(self.samples, len(part)))]
-                    self._asked = [self._prepared(sample, data, pl_module) for sample in chosen]
-                    if not self._pictures_are_shown:
-                        self._write_pictures(trainer, chosen)
+                    self._asked = self._all_prepared(trainer, data, pl_module)
                 answers = [answer_of(asked, data, pl_module) for asked in self._asked]
                 text = as_markdown(self._asked, answers)
                 for board in boards_of(trainer):
                     board.add_text("samples/answers", text, trainer.global_step)
             except (M2PTError, torch.OutOfMemoryError) as error:
+                # What is wrong with model or samples is so on every rank. What this one alone lacks leaves the others
+                # inside of an answer, where they would wait for this rank's shares.
+                is_alone = not isinstance(error, BadInputError | DivergedError)
+                if self._asked is not None and is_alone and pl_module.backbone.runs_in_lockstep:
+                    raise
                 self._has_failed = True
                 log.warning("no more sample answers in TensorBoard: %s", " ".join(str(error).split())[:LONGEST_TEXT])
 
@@ -108,6 +109,27 @@ class SampleAnswers(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._pictures_are_shown = state_dict["pictures_are_shown"]
+
+    def _all_prepared(self, trainer: Trainer, data: Any, pl_module: Any) -> list[Asked]:
+        """Returns the samples, on all ranks or on none: a rank that left them out would not answer with the others.
+
+        Raises:
+            M2PTError: What is wrong with one, here or on another rank.
+        """
+        asked, failed = [], None
+        try:
+            part = data.read_once()[1]
+            chosen = [part[place] for place in range(min(self.samples, len(part)))]
+            asked = [self._prepared(sample, data, pl_module) for sample in chosen]
+            if not self._pictures_are_shown:
+                self._write_pictures(trainer, chosen)
+        except M2PTError as error:
+            failed = error
+        if trainer.strategy.reduce_boolean_decision(failed is not None, all=False):
+            raise failed or EnvironmentFailure(
+                "another process cannot prepare them", where="the samples that are asked"
+            )
+        return asked
 
     def _prepared(self, sample: Sample, data: Any, pl_module: Any) -> Asked:
         last = sample.turns[-1]

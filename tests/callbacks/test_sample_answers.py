@@ -1,7 +1,10 @@
 """Sample answers beside the truth in TensorBoard, and a training that does not notice them."""
 
 import csv
+from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks import sample_answers
 from callbacks.sample_answers import LONGEST_SIDE, SampleAnswers, cell
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.loading import load_run
@@ -110,18 +114,70 @@ def test_training_does_not_notice_and_a_killed_run_shows_every_validation_once(t
     assert [(event.step, event.value) for event in logged] == [(9, pytest.approx(norm))]
 
 
-def test_what_cannot_be_answered_ends_nothing_else_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    def read_once() -> None:
-        raise DivergedError("the model computes infinite numbers")
+def trainer_of(read_once: Callable[[], Any], others_fail: bool = False) -> Any:
+    def decision(own: bool, all: bool) -> bool:
+        assert not all
+        return own or others_fail
 
-    trainer = SimpleNamespace(
-        state=SimpleNamespace(fn="fit"), sanity_checking=False, datamodule=SimpleNamespace(read_once=read_once)
+    return SimpleNamespace(
+        state=SimpleNamespace(fn="fit"),
+        sanity_checking=False,
+        datamodule=SimpleNamespace(read_once=read_once),
+        strategy=SimpleNamespace(reduce_boolean_decision=decision),
+        is_global_zero=False,
     )
+
+
+def module_of(lockstep: bool = False) -> Any:
+    return SimpleNamespace(device=torch.device("cpu"), backbone=SimpleNamespace(runs_in_lockstep=lockstep))
+
+
+def failing(error: Exception) -> Callable[[], Any]:
+    def read_once() -> None:
+        raise error
+
+    return read_once
+
+
+@pytest.mark.parametrize(
+    ("trainer", "why"),
+    [
+        (trainer_of(failing(DivergedError("infinite numbers"))), "infinite numbers"),
+        (trainer_of(lambda: ([], []), others_fail=True), "the samples that are asked: another process cannot"),
+    ],
+    ids=["here", "on another rank"],
+)
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_what_cannot_be_answered_ends_nothing_else_and_is_said_once(
+    trainer: Any, why: str, lockstep: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     callback = SampleAnswers()
     for _ in range(2):
-        callback.on_validation_end(trainer, SimpleNamespace(device=torch.device("cpu")))
-    said = [record.getMessage() for record in caplog.records]
-    assert said == ["no more sample answers in TensorBoard: error: the model computes infinite numbers"]
+        callback.on_validation_end(trainer, module_of(lockstep))
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"no more sample answers in TensorBoard: error: {why}")
+
+
+@pytest.mark.parametrize(
+    ("error", "lockstep", "ends"),
+    [
+        (torch.OutOfMemoryError("full"), True, True),
+        (torch.OutOfMemoryError("full"), False, False),
+        (DivergedError("infinite numbers"), True, False),
+    ],
+)
+def test_a_rank_that_alone_cannot_answer_does_not_go_on_where_others_wait_for_its_shares(
+    error: Exception, lockstep: bool, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(*_: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(sample_answers, "answer_of", answer)
+    monkeypatch.setattr(SampleAnswers, "_prepared", lambda *_: "a sample")
+    callback = SampleAnswers()
+    callback.load_state_dict({"pictures_are_shown": True})
+    with pytest.raises(type(error)) if ends else nullcontext():
+        callback.on_validation_end(trainer_of(lambda: ([], ["a sample"])), module_of(lockstep))
 
 
 def test_a_cell_stays_one_and_drives_nothing() -> None:
