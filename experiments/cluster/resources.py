@@ -16,7 +16,17 @@ JOB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 PLAIN = re.compile(r"[\w.,:/@+=&|*()\[\]!-]+", re.ASCII)
 """Values that need no quotes in an ``#SBATCH`` line."""
 OWN_OPTIONS = (
-    *("job-name", "nodes", "ntasks", "ntasks-per-node", "gpus", "gpus-per-node", "gpus-per-task", "gres"),
+    *(
+        "job-name",
+        "nodes",
+        "ntasks",
+        "ntasks-per-node",
+        "tasks-per-node",
+        "gpus",
+        "gpus-per-node",
+        "gpus-per-task",
+        "gres",
+    ),
     *("cpus-per-task", "time", "signal", "requeue", "no-requeue", "open-mode", "output", "error", "array", "chdir"),
     *("partition", "account", "qos", "constraint", "mem", "wrap", "parsable", "test-only", "wait", "export"),
 )
@@ -144,7 +154,7 @@ def check_option(option: str) -> None:
     name, _, value = option.partition("=")
     if not re.fullmatch(r"--[a-z][a-z-]*", name) or (value and not PLAIN.fullmatch(value)):
         raise bad("--sbatch", f"{option!r:.60} is no option", "--NAME or --NAME=VALUE, as in --sbatch=--exclusive")
-    if name.removeprefix("--") in OWN_OPTIONS:
+    if any(own.startswith(name.removeprefix("--")) for own in OWN_OPTIONS):  # sbatch takes shortened names, too
         raise bad(
             "--sbatch", f"{name} is set by the submission itself", "a flag of `m2pt slurm submit`, if there is one"
         )

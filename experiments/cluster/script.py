@@ -99,9 +99,9 @@ def chosen_words(words: Mapping[str, Sequence[str]]) -> str:
 
 
 def quoted_option(option: str) -> str:
-    """Returns an option as an ``#SBATCH`` line takes it."""
+    """Returns an option as an ``#SBATCH`` line takes it: there ``'`` opens quotes, and ``#`` ends the line."""
     name, _, value = option.partition("=")
-    return f'{name}="{value}"' if " " in value else option
+    return f'{name}="{value}"' if re.search(r"[ '#]", value) else option
 
 
 def refuse_control_characters(text: str) -> None:

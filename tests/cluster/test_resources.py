@@ -70,6 +70,8 @@ def test_a_job_without_gpus_asks_for_none():
         ({"account": "x\n#SBATCH --uid=0"}, "--account"),
         ({"more": ("exclusive",)}, "--sbatch"),
         ({"more": ("--output=x",)}, "--sbatch: --output is set"),
+        ({"more": ("--outp=x",)}, "--sbatch: --outp is set"),
+        ({"more": ("--tasks-per-node=3",)}, "--sbatch: --tasks-per-node is set"),
         ({"more": ("--reservation=a b",)}, "--sbatch"),
     ],
     ids=lambda value: str(value)[:40],

@@ -95,8 +95,9 @@ def test_threads_are_the_shells_and_one_in_a_sweep(
     assert f"\nOMP_NUM_THREADS={expected}\n" in result.stdout
 
 
-def test_options_with_spaces_are_quoted(tmp_path: Path) -> None:
-    folder = tmp_path / "a b"
+@pytest.mark.parametrize("name", ["a b", "it's", "a#b"])
+def test_options_that_sbatch_would_read_otherwise_are_quoted(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
     lines = script(folder, {BY_ITSELF: ("fit",)}).splitlines()
     assert f'#SBATCH --output="{folder}/a b-%j.log"' in lines
     assert "#SBATCH --job-name=a" in lines
