@@ -111,7 +111,7 @@ def assert_same_state(found: Any, expected: Any, place: str = "state") -> None:
         assert found == (pytest.approx(expected, rel=1e-4) if isinstance(expected, float) else expected), place
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_two_ranks_train_what_one_process_does_and_go_on_from_each_other(tmp_path: Path, stage: int) -> None:
     """Two micro-batches a rank and step, three parameter groups with rates of their own, gradients clipped to 1.
 
