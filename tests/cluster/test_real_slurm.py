@@ -157,13 +157,13 @@ def test_a_job_that_is_stopped_twice_ends_as_if_it_were_not(tmp_path: Path) -> N
     more = ("--save_every_n_steps", "5")
     job = submit(BASE, tmp_path / "out", *settings(tmp_path, 200, *more), "--verb", "fit")
     at_step(tmp_path / "out", job, 20)
-    subprocess.run(["scancel", "--signal=USR1", job], check=True)
+    subprocess.run(["scancel", "--signal=USR1", job], check=True, timeout=60)
     wait_until(lambda: state(job).restarts == 1, PATIENCE, "the first restart")
     first = read_stops(folder_of(tmp_path / "out"), job).steps
     assert len(first) == 1
     at_step(tmp_path / "out", job, (first[0] or 0) + 10)
     urgent = ["sbatch", "--parsable", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 3"]
-    pushing = subprocess.run(urgent, capture_output=True, text=True, check=True).stdout.strip()
+    pushing = subprocess.run(urgent, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     wait_until(lambda: state(job).restarts == 2, PATIENCE, "the second restart")
     ended(pushing, job)
     log = log_of(tmp_path / "out", job)
@@ -199,7 +199,9 @@ def test_a_job_that_is_killed_goes_on_from_the_checkpoint_before(tmp_path: Path)
     root, more = tmp_path / "out", ("--save_every_n_steps", "1")  # as good as always inside a save
     job = submit(BASE, root, *settings(tmp_path, 150, *more), "--verb", "fit")
     at_step(root, job, 20)
-    subprocess.run(["scancel", "--signal=KILL", f"{job}.0"], check=True)  # what srun started, not the script
+    subprocess.run(
+        ["scancel", "--signal=KILL", f"{job}.0"], check=True, timeout=60
+    )  # what srun started, not the script
     ended(job)
     assert (state(job).state, state(job).restarts) == ("FAILED", 0)
     assert read_stops(folder_of(root), job).ended == 137
