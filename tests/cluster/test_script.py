@@ -10,6 +10,7 @@ import pytest
 from experiments.cluster.records import BY_ITSELF, Stops, folder_of, read_stops
 from experiments.cluster.script import LEFT_OVER, check_pattern, job_script
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.ranks import RANK_VARIABLES
 from tests.support.slurm_programs import SlurmPrograms
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,24 @@ def test_threads_are_the_shells_and_one_in_a_sweep(
     assert f"\nOMP_NUM_THREADS={expected}\n" in result.stdout
 
 
+def test_places_with_spaces_and_quotes(tmp_path: Path, slurm: SlurmPrograms) -> None:
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    interpreter = folder / "my python"
+    interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    interpreter.chmod(0o755)
+    text = job_script("a", [], {BY_ITSELF: ("fit",)}, folder, ROOT, str(interpreter), folder / "out", {})
+    assert run(folder, text).returncode == 0
+    assert slurm.asked("srun")[0][2] == str(interpreter)
+    assert read_stops(folder_of(folder / "out"), "12").ended == 0
+
+
+def test_whatever_would_number_or_connect_processes_is_unset() -> None:
+    of_slurm = {name for name in RANK_VARIABLES if name.startswith("SLURM_")}
+    of_groups = {"WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"}
+    assert set(LEFT_OVER) == {*RANK_VARIABLES, *of_groups} - of_slurm
+
+
 @pytest.mark.parametrize("name", ["a b", "it's", "a#b"])
 def test_options_that_sbatch_would_read_otherwise_are_quoted(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
@@ -107,6 +126,8 @@ def test_options_that_sbatch_would_read_otherwise_are_quoted(tmp_path: Path, nam
 def test_a_line_break_is_refused(tmp_path: Path, word: str) -> None:
     with pytest.raises(BadInputError, match="line break or another control character"):
         script(tmp_path, {BY_ITSELF: ("fit", word)})
+    with pytest.raises(BadInputError, match="line break or another control character"):
+        job_script(word, [], {BY_ITSELF: ("fit",)}, tmp_path, ROOT, sys.executable, tmp_path / "out", {})
 
 
 @pytest.mark.parametrize("name", ["50%", 'a"b', "a\\b", "a\nb"])

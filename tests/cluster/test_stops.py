@@ -1,6 +1,7 @@
 """Back into the queue once a stop, as long as the job gets on, and never for ever."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,24 @@ def test_a_first_start_forgets_another_job_of_the_same_number(tmp_path: Path, sl
         ([100, 100, 100], run_at(100, is_tuned=True), 3, True),
         (list(range(MOST_RESTARTS)), run_at(99), MOST_RESTARTS, False),
         ([], run_at(99), MOST_RESTARTS, False),
+        (list(range(MOST_RESTARTS)), run_at(99), 0, False),
+        ([0, 10], run_at(10), 2, False),
     ],
 )
 def test_when_a_job_is_put_back(stops: list[int | None], run: RunOfJob | None, restarts: int, goes_on: bool) -> None:
     assert (reason_to_stop(Stops("12", stops), TUNING, run, restarts) == "") == goes_on
+
+
+def test_a_job_that_only_answers_needs_no_run() -> None:
+    assert reason_to_stop(Stops("12", [None, None]), replace(TUNING, tunes=False), None, 2) == ""
+
+
+def test_a_stop_is_noted_before_slurm_is_asked_and_ends_this_process(tmp_path: Path, slurm: SlurmPrograms) -> None:
+    begun(tmp_path, 10)
+    slurm.answer("scontrol", "slurm_requeue error: gone\n", 1)
+    with pytest.raises(EnvironmentFailure):
+        after(138, tmp_path, JOB)
+    assert read_stops(folder_of(tmp_path), "12").steps == [10]
 
 
 def test_a_job_that_only_answers_is_counted_alone() -> None:

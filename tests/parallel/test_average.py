@@ -23,14 +23,14 @@ def averaged() -> Any:
     torch.distributed.all_reduce = lambda tensor: (calls.append(tensor.numel()), exchange(tensor))
     average_gradients([both, wide, first_only, on_none])
     torch.distributed.all_reduce = exchange
-    tensor = torch.full((2,), float(rank))
-    same_as_first_rank([tensor])
+    tensors = [torch.full((2,), 5.0 + rank), torch.full((1, 2), 7.0 + rank)]
+    same_as_first_rank(tensors)
     gradients = [None if each.grad is None else each.grad.tolist() for each in (both, first_only, on_none, wide)]
-    return gradients, calls, tensor.tolist()
+    return gradients, calls, [each.tolist() for each in tensors]
 
 
 def test_gradients_are_averaged_and_what_has_none_anywhere_keeps_none() -> None:
-    expected = [[[1.5] * 3] * 2, [[2.0] * 3] * 2, None, [1.0, 1.5]], [3 * 6 + 3, 2 + 1], [0.0, 0.0]
+    expected = [[[1.5] * 3] * 2, [[2.0] * 3] * 2, None, [1.0, 1.5]], [3 * 6 + 3, 2 + 1], [[5.0, 5.0], [[7.0, 7.0]]]
     assert on_ranks(2, averaged) == [expected, expected]
 
 

@@ -22,6 +22,7 @@ def test_fsdp2_gathers_for_every_micro_batch_and_reduces_once() -> None:
     assert sent_bytes(MODEL, devices, micro_batches=3).reductions == 60
     held = held_bytes(MODEL, devices)
     assert (held.base, held.in_flight, held.trained) == (8 + 1020 // 4, 1200, 160)
+    assert held_bytes(MODEL, all_sharing("fsdp2", 8)).base == 8 + 128  # of 1020 bytes the first devices hold more
 
 
 def test_what_no_gradient_comes_near_is_gathered_once() -> None:

@@ -1,11 +1,13 @@
 """A base that is shared out among ranks trains what one device trains: every gradient of every step."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
@@ -17,8 +19,9 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
+from lightning_m2pt.tuning.module import TuningModule
 from tests.support.small_training import one_step
-from tests.support.strategies.sharded_training import Make, Steps, Trained, compare, on_both
+from tests.support.strategies.sharded_training import Make, Steps, Trained, attach_built, compare, on_both, sharded
 
 TOLERANCE = 1e-6
 """In float64 the library's norms and rotary tables still round as float32 does."""
@@ -82,6 +85,34 @@ def test_ranks_without_pictures_or_answers_run_the_same_layers(tmp_path: Path) -
     ]
     found, expected = on_both(made(tmp_path), steps)
     compare(found, expected, TOLERANCE)
+
+
+def test_every_rank_begins_with_the_tensors_of_the_first_one(tmp_path: Path) -> None:
+    """A method may draw from what differs between them; SameOnAllRanks would end this otherwise."""
+
+    def make() -> tuple[Backbone, Method]:
+        spread = 0.5 if os.environ["RANK"] == "0" else 0.25
+        return random_backbone(tmp_path, torch.float64), M2PT(3, 4, init="normal", init_std=spread)
+
+    found, expected = on_both(make, steps_of(1))
+    compare(found, expected, TOLERANCE)
+
+
+def test_a_method_that_is_attached_again_takes_the_path_of_shared_out_weights(tmp_path: Path) -> None:
+    backbone, method = made(tmp_path)()
+    attach_built(TuningModule(backbone, method))
+    assert backbone.attachment.path == "auto"
+    backbone.runs_in_lockstep = True
+    method.attach(backbone)
+    assert backbone.attachment.path == "token"
+
+
+def test_devices_of_all_nodes_share_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelParallelStrategy, "setup_environment", lambda _: None)
+    strategy = sharded()
+    strategy.parallel_devices, strategy.num_nodes = [torch.device("cpu")] * 4, 2
+    strategy.setup_environment()
+    assert strategy._data_parallel_size == 8
 
 
 METHODS: dict[str, Callable[[], Method]] = {

@@ -63,6 +63,14 @@ def test_another_strategy_than_fabric_was_told_is_refused() -> None:
         check_launch(2, 2, FABRIC, {"strategy": "auto"})
 
 
+@pytest.mark.parametrize("name", ["accelerator", "precision"])
+def test_other_settings_that_fabric_was_told_are_compared_too(name: str) -> None:
+    told = FABRIC | {f"LT_{name.upper()}": "a"}
+    check_launch(2, 2, told, {name: "a"})
+    with pytest.raises(BadInputError, match=rf"trainer\.{name}"):
+        check_launch(2, 2, told, {name: "b"})
+
+
 SRUN = SLURM | {
     **{"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0", "SLURM_JOB_ID": "123456"},
     **{"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"},
@@ -98,6 +106,7 @@ MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
         SRUN | MPI,  # srun --mpi sets them, too
         SRUN | {"SLURM_JOB_NAME": "bash"} | BY_HAND,
         {"ACCELERATE_USE_FSDP": "false"},
+        JOB_SCRIPT | TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"},  # torchrun in a job's script of several tasks
     ],
     ids=str,
 )
@@ -199,6 +208,20 @@ def test_processes_that_would_wait_or_train_alone_are_refused(environment: dict[
     with pytest.raises(BadInputError, match=named) as caught:
         check_launch(2, 1, environment, {"precision": "32-true"})
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_processes_are_counted_node_after_node() -> None:
+    last = LOCAL | {"NODE_RANK": "1", "WORLD_SIZE": "6", "LOCAL_RANK": "2"}
+    check_launch(3, 2, last | {"RANK": "5"})
+    with pytest.raises(BadInputError, match="Lightning as 5"):
+        check_launch(3, 2, last | {"RANK": "3"})
+
+
+def test_accelerates_precisions_have_lightnings_names() -> None:
+    for told, meant in (("bf16", "bf16-mixed"), ("fp16", "16-mixed")):
+        check_launch(1, 1, {"ACCELERATE_MIXED_PRECISION": told}, {"precision": meant})
+    with pytest.raises(BadInputError, match="was told fp16"):
+        check_launch(1, 1, {"ACCELERATE_MIXED_PRECISION": "fp16"}, {"precision": "bf16-mixed"})
 
 
 def test_what_needs_one_process_is_done_by_the_first() -> None:

@@ -56,6 +56,7 @@ def test_a_log_of_an_earlier_start_is_not_named_again(tmp_path: Path, capfd) -> 
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, "2"),
         ({"LOCAL_RANK": "1", "NODE_RANK": "0"}, "1"),
         ({"NODE_RANK": "1"}, "1-0"),
+        ({"GROUP_RANK": "1", "LOCAL_RANK": "0"}, "1-0"),
         ({"NODE_RANK": "1", "LOCAL_RANK": "1"}, "1-1"),
     ],
 )
