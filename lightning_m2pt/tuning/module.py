@@ -34,6 +34,7 @@ from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 from lightning_m2pt.tuning.own_trainer import (
     check_trainer,
     refuse_double_on_apple,
+    refuse_other_bases,
     refuse_part_of_a_step,
     write_no_pickles,
 )
@@ -126,6 +127,7 @@ class TuningModule(LightningModule):
             self.shortcuts = EVERY_ROW
         device = self.trainer.strategy.root_device
         refuse_double_on_apple(device, self.backbone.dtype_name)
+        refuse_other_bases(self.backbone)
         for mean in (self.validation_loss, self.validation_accuracy):
             mean.set_dtype(torch.float32 if device.type == "mps" else torch.float64)
         write_no_pickles(self.trainer)

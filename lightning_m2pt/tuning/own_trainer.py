@@ -5,11 +5,13 @@ watch, validation, clipping, time limits, resuming.
 """
 
 import torch
+import torch.distributed
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.storage.checkpoint_io import FolderCheckpointIO
@@ -66,6 +68,32 @@ def refuse_double_on_apple(device: torch.device, dtype_name: str) -> None:
             "Apple's GPUs have no float64",
             where="model.backbone.dtype",
             expected="float32 or bfloat16, or accelerator cpu",
+        )
+
+
+def refuse_other_bases(backbone: Backbone) -> None:
+    """Compares what the processes of a Trainer build their frozen models from: each reads its own, and nothing is sent.
+
+    Every process has to call it; where they are not connected it does nothing.
+
+    Args:
+        backbone: Need not be loaded. Large files are hashed once, and the hash is kept.
+
+    Raises:
+        BadInputError: In all of them, if one differs from the first one's.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return
+    found = [""] * torch.distributed.get_world_size()
+    # A model that is there already may have been made without files; it is there on all ranks or on none.
+    torch.distributed.all_gather_object(found, "" if backbone.is_loaded else backbone.fingerprint())
+    other = next((rank for rank, each in enumerate(found) if each != found[0]), None)
+    if other is not None:
+        raise BadInputError(
+            f"the frozen model of rank {other} is built from other files than that of rank 0",
+            where="model.backbone",
+            expected="the same weights, configurations and tokenizer on all nodes",
+            hint=f"{found[other]:.24} there, {found[0]:.24} on rank 0",
         )
 
 
