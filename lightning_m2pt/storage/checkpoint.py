@@ -253,5 +253,6 @@ def _put_aside(folder: Path, reason: str, taken_instead: Path) -> None:
     while aside.exists():
         number += 1
         aside = folder.with_name(f"damaged-{number}-{folder.name}")
-    folder.rename(aside)
+    with contextlib.suppress(FileNotFoundError):  # another rank was quicker
+        folder.rename(aside)
     log.warning("%s is damaged (%s), renamed to %s; using %s", folder, reason, aside.name, taken_instead.name)

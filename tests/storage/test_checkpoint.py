@@ -225,3 +225,12 @@ def test_what_a_callback_keeps_and_no_checkpoint_can_hold_is_named(tmp_path: Pat
         VerifiedCheckpointIO().save_checkpoint(state, tmp_path / "step=000001")
     assert refused.value.expected.startswith("make it a number")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rank_that_finds_a_damaged_folder_put_aside_by_another_goes_on(tmp_path):
+    from lightning_m2pt.storage import checkpoint
+
+    aside = tmp_path / "damaged-step=000002"
+    aside.mkdir()
+    checkpoint._put_aside(tmp_path / "step=000002", "it is cut off", tmp_path / "step=000001")
+    assert list(tmp_path.iterdir()) == [aside]
