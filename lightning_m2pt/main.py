@@ -139,6 +139,12 @@ def quieten_libraries() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else a lost connection is thirty lines of C++
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "open_clip", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(is_error)  # it sets its level itself when it is imported
+
+
+def is_error(record: logging.LogRecord) -> bool:
+    """Says whether a library's notice is an error."""
+    return record.levelno >= logging.ERROR
 
 
 def environment_failure(error: OSError) -> EnvironmentFailure:
