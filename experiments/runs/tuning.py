@@ -37,8 +37,8 @@ from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.surface import configured_processes, refuse_endless
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.common_end import CommonEnd
-from lightning_m2pt.parallel.shared_out import would_share_out_weights
-from lightning_m2pt.parallel.units import refuse_unless_shardable
+from lightning_m2pt.parallel.shared_out import would_be_zero, would_share_out_weights
+from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER, BEST
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
@@ -105,6 +105,8 @@ def check_strategy(experiment: Experiment) -> None:
     refuse_unproven_strategy(configured_names(strategy))
     if would_share_out_weights(strategy):
         refuse_unless_shardable(experiment.model.backbone, experiment.model.method)
+    if would_be_zero(strategy):
+        refuse_untried_under_zero(experiment.model.backbone, experiment.model.method)
 
 
 def check_tuning(experiment: Experiment) -> None:

@@ -20,3 +20,10 @@ def would_share_out_weights(configured: object) -> bool:
     name = str(configured.get("class_path", "")).rpartition(".")[2]
     arguments = configured.get("init_args") or {}
     return name == FullyShardedStrategy.__name__ or (name == ZeroStrategy.__name__ and arguments.get("stage") == 3)
+
+
+def would_be_zero(configured: object) -> bool:
+    """Tells whether a configured strategy is DeepSpeed's, at any stage."""
+    if not isinstance(configured, Mapping):
+        return False
+    return str(configured.get("class_path", "")).rpartition(".")[2] == ZeroStrategy.__name__

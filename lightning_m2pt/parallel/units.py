@@ -63,6 +63,27 @@ def refuse_unless_shardable(backbone: Backbone, method: Method) -> None:
         )
 
 
+def refuse_untried_under_zero(backbone: Backbone, method: Method) -> None:
+    """Refuses what DeepSpeed has not been tried with, at any stage; nothing needs to be loaded for that.
+
+    Args:
+        backbone: The frozen base.
+        method: What is trained on it.
+
+    Raises:
+        BadInputError: With the name of the setting.
+    """
+    members = method.methods() if isinstance(method, Combined) else [method]
+    if any(isinstance(member, Full) for member in members):
+        raise refused("model.method", f"{method.name} trains the whole base, which is not tried with DeepSpeed", "ddp")
+    if backbone.quantization is not None:
+        raise refused(
+            "model.backbone.quantization",
+            f"packed weights ({backbone.quantization}) are not tried with DeepSpeed",
+            "null",
+        )
+
+
 def may_copy_weights(method: Method) -> bool:
     """Tells whether a method may begin with copies of frozen weights without asking for all their rows.
 
@@ -73,7 +94,7 @@ def may_copy_weights(method: Method) -> bool:
 
 
 def refused(where: str, what: str, instead: str) -> BadInputError:
-    """Returns the error about a setting that a base with shared-out weights cannot have."""
+    """Returns the error about a setting that a strategy which shares out something cannot have."""
     return BadInputError(what, where=where, expected=instead, hint="or experiments/strategies/ddp.yaml")
 
 

@@ -13,7 +13,7 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
-from lightning_m2pt.parallel.units import refuse_unless_shardable
+from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
 from lightning_m2pt.testing.random_backbone import random_backbone
 from tests.support.small_experiment import small_words
 
@@ -45,6 +45,13 @@ def test_check_and_fit_refuse_it_before_anything_is_read(tmp_path: Path, case: s
         check.main(given)
 
 
+def test_full_is_refused_under_stage_2_of_deepspeed(tmp_path: Path) -> None:
+    given = [*small_words(tmp_path, REFUSED["full"][0]), "--config", "experiments/strategies/deepspeed_stage_2.yaml"]
+    with pytest.raises(BadInputError, match="full trains the whole base, which is not tried with DeepSpeed") as refused:
+        check_tuning_settings(parse_experiment(given))
+    assert len(str(refused.value).splitlines()) == 3
+
+
 def test_one_of_several_methods_is_enough(tmp_path: Path) -> None:
     backbone = random_backbone(tmp_path)
     refuse_unless_shardable(backbone, Combined([M2PT(2, 0, interaction=False), Lora(2, interaction=False)]))
@@ -61,6 +68,8 @@ def test_packed_weights_are_refused(tmp_path: Path) -> None:
     backbone.quantization = "int8"
     with pytest.raises(BadInputError, match=r"packed weights \(int8\) are not shared out"):
         refuse_unless_shardable(backbone, M2PT(2, 2))
+    with pytest.raises(BadInputError, match=r"packed weights \(int8\) are not tried with DeepSpeed"):
+        refuse_untried_under_zero(backbone, M2PT(2, 2))
 
 
 def test_cached_features_are_refused(tmp_path: Path) -> None:
