@@ -4,6 +4,7 @@ What is checked here is what can be known without weights and without reading an
 should not end in its first minute.
 """
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from experiments.configuration.parts import experiment_file
 from experiments.runs.loading import experiment_of
 from experiments.runs.prepare import is_of_testbed, require_benchmarks
 from experiments.runs.tuning import check_tuning_settings
-from experiments.sweep.file import SWEEPS, read_sweep
+from experiments.sweep.file import SWEEPS, read_sweep, shipped_sweeps
 from experiments.sweep.jobs import SweepSettings, cells, check_backbone
 from experiments.sweep.record import State, SweepRecord
 from experiments.sweep.search import chosen_rates
@@ -117,6 +118,8 @@ def plan_of_one(wanted: Wanted, resources: Resources | None) -> Plan:
         verb, words, name = "evaluate", ["--run", wanted.target], target.resolve().parent.name
     else:
         file = experiment_file(wanted.target)
+        if not file.exists():
+            raise nothing_called(wanted.target)
         verb, words, name = wanted.verb or "train", ["--config", str(from_here(file))], file.stem
     words += [*strategy_words(wanted.strategy, resources), *wanted.settings]
     if wanted.output_root is not None:
@@ -130,6 +133,18 @@ def plan_of_one(wanted: Wanted, resources: Resources | None) -> Plan:
         trains,
         experiment.output_root.absolute(),
         str(experiment.config["trainer"].get("accelerator", "auto")),
+    )
+
+
+def nothing_called(target: str) -> BadInputError:
+    """Returns the error about a word that names nothing to run, with the nearest name that does."""
+    names = [path.stem for path in (*EXPERIMENTS.glob("*.yaml"), *shipped_sweeps())]
+    near = difflib.get_close_matches(Path(target).stem, sorted(names), n=1)
+    return BadInputError(
+        "there is no such file or folder",
+        where=target,
+        expected="an experiment's or a sweep's file or name, or a run's folder",
+        hint=f"did you mean {near[0]}?" if near else "`m2pt list experiments` and `m2pt list sweeps` tell names",
     )
 
 

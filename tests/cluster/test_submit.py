@@ -273,6 +273,23 @@ def test_wrong_words(capsys: pytest.CaptureFixture[str], words: list[str]) -> No
     in_three_lines(capsys)
 
 
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("ablatoin", "did you mean ablation?"),
+        ("m2pt_vicuna7", "did you mean m2pt_vicuna7b?"),
+        ("outputs/xyz/RUN", "`m2pt list experiments` and `m2pt list sweeps` tell names"),
+    ],
+)
+def test_a_target_that_is_not_there(capsys: pytest.CaptureFixture[str], target: str, hint: str) -> None:
+    assert main(["slurm", "submit", target, "--dry-run"]) == 2
+    assert in_three_lines(capsys).splitlines() == [
+        f"error: {target}: there is no such file or folder",
+        "  expected: an experiment's or a sweep's file or name, or a run's folder",
+        f"  hint: {hint}",
+    ]
+
+
 def test_a_damaged_record_is_named(tmp_path: Path, slurm: SlurmPrograms, capsys: pytest.CaptureFixture[str]) -> None:
     folder_of(tmp_path).mkdir()
     for text in ("{", '{"job": "12"}', "[]"):
