@@ -13,6 +13,8 @@ from tests.support.small_experiment import small_words
 from tests.support.strategies.cpu_zero import CpuZeroStrategy
 
 METHODS = ("m2pt", "vpt", "ptum_prefix", "lora", "aprompt", "adapter")
+EVERY_ROW = ("--model.shortcuts.shared_rows_once", "false", "--model.shortcuts.supervised_rows_only", "false")
+"""The rows that stage 3 computes."""
 
 
 def under_zero(words: list[str], run: Path, ranks: int, stage: int) -> list[Outcome]:
@@ -49,13 +51,27 @@ def assert_same(ranks: list[Outcome], expected: Outcome, steps: int) -> None:
     assert len(together) == steps
 
 
+def words_under(stage: int, folder: Path, method: str) -> list[str]:
+    """Returns the words of an experiment with the passes that the stage takes."""
+    path = ("--model.method.path", "token") if method in ("m2pt", "vpt") else ()
+    return words_for(folder, method, *((*EVERY_ROW, *path) if stage == 3 else ()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_two_ranks_of_stage_2_tune_the_tensors_of_one_process_from_the_same_samples(
-    tmp_path: Path, method: str
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_tune_the_tensors_of_one_process_from_the_same_samples(
+    tmp_path: Path, method: str, stage: int
 ) -> None:
-    words = words_for(tmp_path, method)
-    assert_same(under_zero(words, tmp_path / "zero", 2, 2), alone(words, tmp_path / "alone"), STEPS)
+    words = words_under(stage, tmp_path, method)
+    assert_same(under_zero(words, tmp_path / "zero", 2, stage), alone(words, tmp_path / "alone"), STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_one_rank(tmp_path: Path, stage: int) -> None:
+    words = words_under(stage, tmp_path, "m2pt")
+    assert_same(under_zero(words, tmp_path / "zero", 1, stage), alone(words, tmp_path / "alone"), STEPS)
 
 
 @pytest.mark.slow
