@@ -20,7 +20,8 @@ from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.parallel.loading import leave_frozen_alone, load
 from lightning_m2pt.parallel.shared_out import shares_out_weights
-from lightning_m2pt.parallel.units import refuse_unless_shardable
+from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
+from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.storage.checkpoint_content import check_content
 from lightning_m2pt.tuning.loop_counters import (
@@ -122,6 +123,8 @@ class TuningModule(LightningModule):
         if stage == "fit":
             self.check()
             check_trainer(self.trainer)
+            if isinstance(self.trainer.strategy, ZeroStrategy):
+                refuse_untried_under_zero(self.backbone, self.method)
         if shares_out_weights(self.trainer.strategy):
             refuse_unless_shardable(self.backbone, self.method)
             self.shortcuts = EVERY_ROW

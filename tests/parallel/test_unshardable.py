@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 from experiments.commands import check
 from experiments.configuration.cli import parse_experiment
@@ -15,7 +16,9 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
 from lightning_m2pt.testing.random_backbone import random_backbone
+from lightning_m2pt.tuning.module import TuningModule
 from tests.support.small_experiment import small_words
+from tests.support.strategies.cpu_zero import CpuZeroStrategy
 
 FSDP = ("--config", "experiments/strategies/fsdp.yaml")
 REFUSED = {
@@ -70,6 +73,13 @@ def test_packed_weights_are_refused(tmp_path: Path) -> None:
         refuse_unless_shardable(backbone, M2PT(2, 2))
     with pytest.raises(BadInputError, match=r"packed weights \(int8\) are not tried with DeepSpeed"):
         refuse_untried_under_zero(backbone, M2PT(2, 2))
+
+
+def test_a_trainer_of_ones_own_is_refused_them_too(tmp_path: Path) -> None:
+    module = TuningModule(random_backbone(tmp_path), Full())
+    module.trainer = Trainer(accelerator="cpu", strategy=CpuZeroStrategy(2), logger=False, enable_checkpointing=False)
+    with pytest.raises(BadInputError, match="full trains the whole base, which is not tried with DeepSpeed"):
+        module.setup("fit")
 
 
 def test_cached_features_are_refused(tmp_path: Path) -> None:
