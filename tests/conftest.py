@@ -1,7 +1,9 @@
-"""What holds for every test: one compute thread a worker, and no network."""
+"""What holds for every test: one compute thread a worker, no network, and nothing of the test before."""
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,3 +32,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_to_this_machine_only)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_test_before() -> Iterator[None]:
+    """Takes back what Lightning leaves of a Trainer of several processes: ranks and seed in variables, and its own rank.
+
+    Otherwise the next test would be another process than the first, which logs nothing, or draw by another seed.
+    """
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+    ranks = sys.modules.get("lightning_utilities.core.rank_zero")
+    if ranks is not None:
+        ranks.rank_zero_only.rank = 0

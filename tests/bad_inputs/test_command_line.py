@@ -116,6 +116,7 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
     needed |= {
         "data": ["fetch", "vsr"],
         "models": ["list"],
+        "slurm": ["status"],
         "sweep": ["run", "ablation"],
         "export": ["predictions", "a", "--format", "llava", "--output", "x"],
     }

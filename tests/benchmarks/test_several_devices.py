@@ -37,7 +37,7 @@ def test_a_decoder_has_transformers_numbers(decoder: Decoder) -> None:
         tie_word_embeddings=False,
     )
     with torch.device("meta"):
-        library = AutoModelForCausalLM.from_config(config)
+        library = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     numbers = sum(parameter.numel() for parameter in library.parameters())
     assert numbers == 2 * decoder.layer_numbers + 2 * decoder.vocabulary * decoder.width + decoder.width
 
