@@ -36,7 +36,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_test_before() -> Iterator[None]:
-    """Takes back what Lightning leaves of a Trainer of several processes: ranks and seed in variables, and its own rank.
+    """Takes back what a Trainer of several processes leaves: ranks and seed in variables, and Lightning's own rank.
 
     Otherwise the next test would be another process than the first, which logs nothing, or draw by another seed.
     """
