@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.parallel.whole_tensors import whole_gradients
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from lightning_m2pt.visible_text import counted
 
 SHOWN = 5

@@ -4,8 +4,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.parallel.whole_tensors import whole_gradients, whole_tensors
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 
 
 class PromptStatistics(Callback):

@@ -24,8 +24,8 @@ from torch.nn.utils import clip_grad_norm_
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import build_trainer, tuning_data
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.tuning.losses import supervised_rows
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 
 WARM_UP_STEPS = 3
 

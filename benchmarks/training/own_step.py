@@ -15,9 +15,9 @@ from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.prompts.attachment import Attachment, InjectionPath
 from lightning_m2pt.tuning.losses import supervised_rows
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 
 
 @dataclass(frozen=True)

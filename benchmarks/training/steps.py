@@ -9,8 +9,8 @@ from benchmarks.training.overhead import prepared
 from experiments.configuration.cli import Experiment
 from experiments.runs.training import tuning_data
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.tuning.losses import supervised_rows
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 
 
 class TrainingSteps:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.parallel.average import average_gradients, same_as_first_rank
 from lightning_m2pt.parallel.units import may_copy_weights, share_out
 from lightning_m2pt.system.console import say
@@ -118,8 +119,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Returns the trained tensors, which is what a checkpoint keeps; nothing is gathered."""
         assert self.lightning_module is not None
-        named = self.lightning_module.named_parameters()
-        return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
+        return {name: parameter.detach() for name, parameter in trained_parameters(self.lightning_module).items()}
 
     # What follows is a single device's: Lightning's way under ModelParallelStrategy cuts tensors up and pickles.
 
@@ -146,4 +146,4 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
     """Returns the trained tensors in the module's order."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return list(trained_parameters(module).values())

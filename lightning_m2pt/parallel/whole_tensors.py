@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+from lightning_m2pt.methods.trained_parameters import trained_parameters
+
 
 @runtime_checkable
 class KeepsTensorsApart(Protocol):
@@ -36,8 +38,8 @@ def whole_gradients(trainer: Trainer, module: nn.Module) -> dict[str, Tensor]:
     """
     if isinstance(trainer.strategy, KeepsTensorsApart):
         return trainer.strategy.trained_gradients(module)
-    named = ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
-    return {name: parameter.grad for name, parameter in named if parameter.grad is not None}
+    trained = trained_parameters(module)
+    return {name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None}
 
 
 def whole_tensors(trainer: Trainer, module: nn.Module) -> dict[str, Tensor]:
@@ -49,4 +51,4 @@ def whole_tensors(trainer: Trainer, module: nn.Module) -> dict[str, Tensor]:
     """
     if isinstance(trainer.strategy, KeepsTensorsApart):
         return trainer.strategy.trained_tensors(module)
-    return {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return {name: parameter.detach() for name, parameter in trained_parameters(module).items()}

@@ -28,6 +28,7 @@ from typing_extensions import override
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.parallel.units import run_in_lockstep
 from lightning_m2pt.parallel.zero_state import (
     keep_whole,
@@ -248,8 +249,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         """
         from deepspeed.utils import safe_get_full_grad
 
-        trained = {name: each for name, each in module.named_parameters() if each.requires_grad}
-        return {name: safe_get_full_grad(parameter) for name, parameter in trained.items()}
+        return {name: safe_get_full_grad(parameter) for name, parameter in trained_parameters(module).items()}
 
     def trained_tensors(self, module: nn.Module) -> dict[str, Tensor]:
         """Returns the trained tensors by name, without a graph; to be called by all ranks.
@@ -257,7 +257,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         Args:
             module: Whose ``named_parameters`` give the names.
         """
-        return {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
+        return {name: parameter.detach() for name, parameter in trained_parameters(module).items()}
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.testing.claims import claim, claim_accepted, claim_close, claim_refused
@@ -30,7 +31,6 @@ from lightning_m2pt.testing.passes import (
 from lightning_m2pt.tuning.comparison import difference
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 
 MakeUnloaded: TypeAlias = Callable[[str], Backbone]
 SHORT_TYPE_LIMIT = 0.2

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method, Place
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared, trained_parameters
 from lightning_m2pt.storage.adapter_folder import (
     TENSOR_FILE,
     check_adapter,
@@ -22,7 +23,6 @@ from lightning_m2pt.testing.passes import batch_for, only
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared, trained_parameters
 
 Moved: TypeAlias = Callable[[Callable[[], Method], Backbone], Method]
 FINGERPRINT = "v2:" + "0" * 64

@@ -18,6 +18,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.trained_parameters import assert_same_set, freeze_all_but_declared, trained_parameters
 from lightning_m2pt.parallel.loading import leave_frozen_alone, load
 from lightning_m2pt.parallel.shared_out import shares_out_weights
 from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
@@ -41,7 +42,6 @@ from lightning_m2pt.tuning.own_trainer import (
 )
 from lightning_m2pt.tuning.positions import refuse_without_room
 from lightning_m2pt.tuning.self_test import Use, refuse_unless_like_library
-from lightning_m2pt.tuning.trained_parameters import assert_same_set, freeze_all_but_declared, trained_parameters
 
 
 class TuningModule(LightningModule):

@@ -21,9 +21,9 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch, write_configs
 from lightning_m2pt.tuning.losses import supervised_rows
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 
 ROOM = 10**9
 

@@ -24,11 +24,11 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.prompts.rotary_axes import behind, coded, on_three_axes, positions_of_rows
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.self_test import refuse_unless_like_library
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.support.towers.float64_islands import float64_islands
 from tests.support.whole_models import qwen_config, write_whole_model
 

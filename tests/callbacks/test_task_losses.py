@@ -14,10 +14,10 @@ from callbacks.loggers import METRICS_FILE, StepMetrics
 from callbacks.task_loss import TaskLosses, by_metric, by_set
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.testing.random_backbone import IMAGE_SIZE, VOCABULARY, random_backbone
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 
 TURNS = {3: range(5, 7), 8: range(9, 12), 13: range(14, 15)}
 """Answers of two, three and one tokens; between them stand questions."""

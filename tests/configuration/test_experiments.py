@@ -17,9 +17,9 @@ from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.trained_parameters import assert_same_set, trained_parameters
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.system.tensor_hashes import hash_tensors
-from lightning_m2pt.tuning.trained_parameters import assert_same_set, trained_parameters
 from tests.backbones.test_rebuilt_backbone import SHIPPED
 from tests.support.small_experiment import BASE, checked, fitted, small_words
 from tests.support.towers.stored_pairs import store_pair

@@ -19,13 +19,13 @@ from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.full import Full
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared, trained_parameters
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint, step_of
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.testing.random_backbone import VISION_LAYERS, random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared, trained_parameters
 from tests.support.small_experiment import fitted, small_words
 from tests.tuning.test_training import StopAtStep
 

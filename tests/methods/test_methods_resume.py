@@ -26,6 +26,7 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.runs.loaded_model import AnswerLoss, Asked, LoadedModel
 from lightning_m2pt.storage.adapter_folder import check_adapter, declared_tensors, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint
@@ -34,7 +35,6 @@ from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
 from lightning_m2pt.tuning.sample_order import OrderedSampler, ResumableLoader
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.callbacks.test_step_checkpoint import assert_same, final_state
 from tests.methods.test_every_method import METHODS
 from tests.support.small_experiment import checked, small_words

@@ -10,11 +10,11 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.parallel.costs import FLOAT32, Model, Unit, all_sharing, sent_bytes
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.ranks import on_ranks
 from tests.support.small_training import loader_of, module_with, one_step, small_trainer
 from tests.support.strategies.cpu_zero import CpuZeroStrategy

@@ -18,6 +18,7 @@ from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
 from lightning_m2pt.tuning.module import TuningModule
 from tests.support.small_training import one_step
@@ -73,6 +74,18 @@ def test_two_ranks_with_half_of_the_base_each_train_what_one_device_trains(
     check_counts(found)
     said = " ".join(capfd.readouterr().out.split())
     assert said.count("8 layers among 2 devices; prompts stand in the sequence (token path)") == 1
+
+
+def keeping() -> FullyShardedStrategy:
+    return FullyShardedStrategy(reshard_after_forward=False, process_group_backend="gloo")
+
+
+def test_layers_that_are_not_given_up_in_between_train_the_same_and_are_gathered_once(tmp_path: Path) -> None:
+    found, expected = on_both(made(tmp_path), steps_of(2), strategy=keeping)
+    compare(found, expected, TOLERANCE)
+    units = VISION_LAYERS - 1 + 1 + TEXT_LAYERS + 1
+    assert found.most_whole == units
+    assert len(found.gathered) <= 2 * (units + 1)  # and the embedding, which stands in front of what has a gradient
 
 
 def test_ranks_without_pictures_or_answers_run_the_same_layers(tmp_path: Path) -> None:

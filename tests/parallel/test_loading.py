@@ -25,8 +25,8 @@ from lightning_m2pt.backbones.weight_files import Portion, Stored, read_portions
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.layer_norm import LayerNormTuning as LayerNorm
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.testing.random_backbone import random_batch
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.ranks import on_ranks
 from tests.support.small_training import loader_of, module_with, one_step, small_trainer
 from tests.support.stored_backbone import WEIGHTS, change_tensors, store_backbone, stored

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 from lightning_m2pt.storage.checkpoint_content import check_content
 from lightning_m2pt.tuning.rng import restore_rng, rng_state
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.methods.test_methods_resume import attached_module, train
 from tests.tuning.test_training import StopAtStep
 

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared, trained_parameters
 from lightning_m2pt.parallel.whole_tensors import whole_gradients
 from lightning_m2pt.testing.random_backbone import random_backbone
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared, trained_parameters
 
 
 def module_with(folder: Path, method: Method, **settings: Any) -> TuningModule:

@@ -19,13 +19,13 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.testing import random_backbone as random_models
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.testing.small_processor import small_processor
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize, available_memory, estimated_memory, text_layer_bytes
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.support.small_experiment import small_words
 
 SAMPLES, TEXT, ANSWER = 6, 40, 8

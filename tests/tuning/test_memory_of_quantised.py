@@ -10,13 +10,13 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs.memory import upper_bound
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.testing import random_backbone as random_models
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.memory_estimate import FLOAT32, USABLE_SHARE, MicroBatchSize, estimated_memory
 from lightning_m2pt.tuning.module import build_on_meta
 from lightning_m2pt.tuning.module_memory import estimate_of
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.support.quantised_backbone import quantised
 from tests.support.stored_backbone import store_backbone
 from tests.support.tensor_peak import TensorPeak

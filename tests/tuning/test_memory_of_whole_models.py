@@ -11,10 +11,10 @@ from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize, estimated_memory
 from lightning_m2pt.tuning.module_memory import hidden_width
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.backbones.test_three_axes import batch_and_samples
 from tests.support.whole_models import llava_config, qwen_config, write_whole_model
 from tests.tuning.test_memory_estimate import kept_bytes

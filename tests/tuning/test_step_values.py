@@ -11,11 +11,11 @@ from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.testing.random_backbone import VOCABULARY, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.small_training import Gradients, loader_of, module_with, one_step, small_trainer
 
 

@@ -24,10 +24,10 @@ from experiments.runs.training import run_the_same_layers_on_all_ranks
 from experiments.runs.tuning import fit
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError, DivergedError
+from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.system.tensor_hashes import hash_tensors
-from lightning_m2pt.tuning.trained_parameters import trained_parameters
 from tests.support.small_experiment import checked, fitted, small_words
 
 

@@ -21,9 +21,9 @@ from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.trained_parameters import freeze_all_but_declared
 from tests.support.ranks import on_ranks
 from tests.support.small_training import Gradients, loader_of, small_trainer
 

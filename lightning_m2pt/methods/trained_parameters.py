@@ -1,6 +1,6 @@
 """One protocol for what is trained: the set a method declares is trained, saved, counted, optimised and exported.
 
-Nobody else in the project sets ``requires_grad``.
+Nobody else in the project sets ``requires_grad``, but that a base is frozen before its weights are shared out.
 """
 
 from collections.abc import Iterable
