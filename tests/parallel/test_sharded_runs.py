@@ -115,7 +115,6 @@ def test_losses_on_a_base_in_bfloat16_are_those_of_replicas(tmp_path: Path) -> N
         assert largest_difference(ours[0], theirs[0]) == 0
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_and_keeps_our_checkpoints(tmp_path: Path) -> None:
     words = [*words_for(tmp_path, "m2pt"), "--save_every_n_steps", "2"]
     on(2, [*words, *FSDP], tmp_path / "cut", killed_at=7)
