@@ -365,10 +365,16 @@ class InstructionDataModule(DataModule):
 
     def tokens_of_step(self, epoch: int, step_in_epoch: int) -> int:
         """Returns the supervised tokens of one optimizer step of one epoch."""
-        tokens = self.train_texts.supervised_tokens
+        return self._sum_of_step(self.train_texts.supervised_tokens, epoch, step_in_epoch)
+
+    def pictures_of_step(self, epoch: int, step_in_epoch: int) -> int:
+        """Returns the pictures of one optimizer step of one epoch."""
+        return self._sum_of_step(self.indexed().table.picture_counts, epoch, step_in_epoch)  # training stands first
+
+    def _sum_of_step(self, of_each: numpy.ndarray, epoch: int, step_in_epoch: int) -> int:
         epoch = epoch if self.epoch_limit is None else self.epoch_limit.order_epoch(epoch)
         steps = samples_of_steps(self.seed(), epoch, self.epoch_size, self.batch_size, self.length_groups)
-        return int(tokens[steps[step_in_epoch]].sum())
+        return int(of_each[steps[step_in_epoch]].sum())
 
     def train_dataloader(self) -> ResumableLoader:
         """Returns this rank's training loader.
@@ -377,14 +383,9 @@ class InstructionDataModule(DataModule):
             BadInputError: If the devices cannot share an optimizer step evenly.
         """
         self.setup("fit")
-        return ResumableLoader(
-            dataset=SampleDataset(self.read_once()[0], self.train_texts, self.processor),
-            sampler=self.sampler(*place_of(self.trainer)),
-            step_tokens=self.tokens_of_step,
-            collate=self.collator,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        dataset = SampleDataset(self.read_once()[0], self.train_texts, self.processor)
+        order, workers = self.sampler(*place_of(self.trainer)), (self.num_workers, torch.cuda.is_available())
+        return ResumableLoader(dataset, order, self.tokens_of_step, self.collator, *workers, self.pictures_of_step)
 
     def val_dataloader(self) -> list[ShareLoader]:
         """Returns this rank's validation loader in a list, which is empty when there is no validation part."""

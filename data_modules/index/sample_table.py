@@ -102,6 +102,11 @@ class SampleTable(Sequence[Sample]):
         return sorted(self.texts["tasks"][number] for number in numpy.unique(used).tolist())
 
     @cached_property
+    def picture_counts(self) -> numpy.ndarray:
+        """(N,) int64: how many pictures every sample has."""
+        return numpy.diff(self.picture_starts)
+
+    @cached_property
     def first_of_pictures(self) -> numpy.ndarray:
         """(P,) int64: the first sample that shows each picture."""
         first = numpy.zeros(len(self.pictures), numpy.int64)

@@ -1,6 +1,6 @@
 """Micro-batches of tokens and pictures, and the names of what their rows are."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
@@ -52,6 +52,9 @@ class Batch:
             all pictures are alike.
         counts: False for one that another process counts, and this one runs for nothing but the company: all have to
             run as many.
+        picture_counts: How many pictures each of the B samples has; their sum is I.
+        answers: For each of the B samples the text of every turn's answer.
+        step_pictures: Pictures of the whole optimizer step, as ``step_supervised_tokens`` counts tokens.
     """
 
     pixel_values: Tensor
@@ -63,6 +66,9 @@ class Batch:
     step_supervised_tokens: int = 0
     picture_sizes: Tensor | None = None
     counts: bool = True
+    picture_counts: list[int] = field(default_factory=list)
+    answers: list[tuple[str, ...]] = field(default_factory=list)
+    step_pictures: int = 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Returns the batch with its tensors on another device (Lightning calls this)."""

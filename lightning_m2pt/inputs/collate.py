@@ -24,6 +24,8 @@ class EncodedSample:
         sample_id: Its name.
         tasks: The task of each of its turns.
         picture_sizes: (I, k) int64 as in ``Batch``; None where all pictures are alike.
+        pictures: I.
+        answers: The text of each turn's answer.
     """
 
     text: EncodedText
@@ -31,6 +33,8 @@ class EncodedSample:
     sample_id: str
     tasks: tuple[str, ...]
     picture_sizes: Tensor | None = None
+    pictures: int = 0
+    answers: tuple[str, ...] = ()
 
 
 def encoded_sample(sample: Sample, text: EncodedText, processor: Processor, where: str) -> EncodedSample:
@@ -47,7 +51,10 @@ def encoded_sample(sample: Sample, text: EncodedText, processor: Processor, wher
     """
     pictures = processor.pictures(sample.images, where)
     pixels, sizes = joined_pictures(pictures, processor)
-    return EncodedSample(with_layouts(text, pictures), pixels, sample.id, sample.tasks, sizes)
+    answers = tuple(turn.answer for turn in sample.turns)
+    return EncodedSample(
+        with_layouts(text, pictures), pixels, sample.id, sample.tasks, sizes, len(sample.images), answers
+    )
 
 
 def with_layouts(text: EncodedText, pictures: Sequence[PreparedPicture]) -> EncodedText:
@@ -85,6 +92,8 @@ class Collator:
             sample_ids=[sample.sample_id for sample in samples],
             tasks=[sample.tasks for sample in samples],
             picture_sizes=torch.cat(sizes) if sizes else None,
+            picture_counts=[sample.pictures for sample in samples],
+            answers=[sample.answers for sample in samples],
         )
 
 

@@ -324,6 +324,7 @@ class ResumableLoader(SampleLoader):
         collate: Makes a ``Batch`` of what the data set gives.
         num_workers: Processes that prepare samples.
         pin_memory: Whether batches are put into page-locked memory.
+        step_pictures: Pictures of (epoch, step within the epoch), written likewise; None leaves 0 there.
     """
 
     def __init__(
@@ -334,10 +335,12 @@ class ResumableLoader(SampleLoader):
         collate: Callable[[Any], Batch | M2PTError],
         num_workers: int = 0,
         pin_memory: bool = False,
+        step_pictures: Callable[[int, int], int] | None = None,
     ) -> None:
         super().__init__(dataset, sampler.micro_batch_size, collate, sampler, num_workers, pin_memory)
         self.sampler = sampler
         self.step_tokens = step_tokens
+        self.step_pictures = step_pictures
         self.state_epoch = 0
         self.state_micro_batches = 0
 
@@ -355,7 +358,9 @@ class ResumableLoader(SampleLoader):
         for batch in super().__iter__():
             step = self.state_micro_batches // self.sampler.micro_batches_per_step
             self.state_micro_batches += 1
-            yield replace(batch, step_supervised_tokens=self.step_tokens(self.state_epoch, step))
+            tokens = self.step_tokens(self.state_epoch, step)
+            pictures = self.step_pictures(self.state_epoch, step) if self.step_pictures is not None else 0
+            yield replace(batch, step_supervised_tokens=tokens, step_pictures=pictures)
 
     def state_dict(self) -> dict[str, int]:
         """Returns the epoch and the samples of it that the trainer has had, over all devices."""

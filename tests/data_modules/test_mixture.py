@@ -121,6 +121,7 @@ def test_loaders_give_what_an_epoch_takes(tmp_path: Path, options: dict, taken: 
         assert Counter(name.split("/")[0] for name in names) == {"vision_flan": taken[0], "own": taken[1]}
         tokens = sum(int((batch.labels >= 0).sum()) for batch in batches)
         assert tokens == sum(batch.step_supervised_tokens for batch in batches)
+        assert sum(len(batch.pixel_values) for batch in batches) == sum(batch.step_pictures for batch in batches)
         seen.append(names)
     assert seen[0] != seen[1]
 

@@ -77,6 +77,7 @@ def numbers_of(data: InstructionDataModule) -> list:
         data.sampler(0, 1).positions().tolist(),
         data.largest_micro_batch(1, RunRows(16, 3)),
         [data.tokens_of_step(epoch, step) for epoch in range(2) for step in range(data.steps_per_epoch())],
+        [data.pictures_of_step(epoch, step) for epoch in range(2) for step in range(data.steps_per_epoch())],
     ]
 
 

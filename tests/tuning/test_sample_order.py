@@ -206,6 +206,17 @@ def test_every_batch_knows_the_supervised_tokens_of_its_step(data: VisionFlan) -
         counted = sum(int((batch.labels >= 0).sum()) for batch in micro_batches)
         assert data.tokens_of_step(*divmod(step, data.steps_per_epoch())) == counted
         assert [batch.step_supervised_tokens for batch in micro_batches] == [counted, counted]
+        pictures = sum(len(batch.pixel_values) for batch in micro_batches)
+        assert [batch.step_pictures for batch in micro_batches] == [pictures, pictures]
+
+
+def test_every_batch_knows_the_pictures_and_answers_of_its_samples(data: VisionFlan) -> None:
+    samples = {sample.id: sample for sample in data.read_once()[0]}
+    for batch in epochs(data.train_dataloader(), 0, 1):
+        of_batch = [samples[name] for name in batch.sample_ids]
+        assert batch.picture_counts == [len(sample.images) for sample in of_batch]
+        assert batch.answers == [tuple(turn.answer for turn in sample.turns) for sample in of_batch]
+        assert all(answer for answers in batch.answers for answer in answers)
 
 
 def test_loaders_leave_the_global_generator_alone(data: VisionFlan) -> None:
