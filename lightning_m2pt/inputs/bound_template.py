@@ -3,28 +3,25 @@
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.chat_form import ChatForm, control_tokens
 from lightning_m2pt.inputs.chat_template import ChatTemplate
-from lightning_m2pt.inputs.named_templates import NATIVE, PUBLISHED, NativeTemplate, Template, shipped_names
-from lightning_m2pt.inputs.samples import Sample, Turn
-from lightning_m2pt.inputs.templates import Piece
+from lightning_m2pt.inputs.named_templates import (
+    NATIVE,
+    PUBLISHED,
+    NativeTemplate,
+    RewordedTemplate,
+    Template,
+    shipped_names,
+)
+from lightning_m2pt.inputs.reworded_template import RewordedForm, WritesConversations, refuse_unreadable
+from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.inputs.written_template import SYSTEM_MARK, WrittenTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-
-class WritesConversations(Protocol):
-    """What turns conversations into pieces of text."""
-
-    def pieces(self, turns: Sequence[Turn], images: Sequence[int] = (1,), system: str = "") -> list[Piece]:
-        """Returns the pieces of a conversation in order."""
-
-    def refuses_system(self, system: str) -> str:
-        """Returns why a conversation cannot have a system text of its own; empty if it can."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +119,8 @@ def bound(
         BadInputError: If the model's own template is asked for and there is none, or it cannot be used, or what ends
             an answer is no token.
     """
+    if isinstance(template, RewordedTemplate):
+        return reworded(template, tokenizer, bound(template.base, tokenizer, begin_ids, chat_template))
     if isinstance(template, NativeTemplate):
         if chat_template is None:
             raise BadInputError(
@@ -176,6 +175,42 @@ def written(template: WrittenTemplate, tokenizer: "PreTrainedTokenizerFast", beg
         end_token_ids=tuple(dict.fromkeys([int(ids[0]), int(tokenizer.eos_token_id)])),
         control=control_tokens(tokenizer, "".join(astuple(template)[1:]).replace(SYSTEM_MARK, "")),
         digest=template.digest(),
+    )
+
+
+def reworded(template: RewordedTemplate, tokenizer: "PreTrainedTokenizerFast", base: BoundTemplate) -> BoundTemplate:
+    """Binds a template with a prompt's words; see ``bound``.
+
+    Args:
+        template: The template.
+        tokenizer: The model's.
+        base: What the words are written on top of, bound.
+
+    Raises:
+        BadInputError: If the words cannot be read as words, or there is a system text where the base has no place for
+            one.
+    """
+    text = template.text
+    refuse_unreadable(text, tokenizer, template.name)
+    written_by_base = base.control.search(f"{text.question}\n{text.system}") if base.control else None
+    if written_by_base is not None:
+        raise BadInputError(
+            f"{written_by_base[0]!r:.40} stands in the text, a sign of the template",
+            where=f"prompt text {template.name}",
+            expected="words: the template writes the signs",
+        )
+    reason = base.form.refuses_system(text.system) if text.system else ""
+    if reason:
+        raise BadInputError(
+            f"the template {base.name} cannot take a system text: {reason}",
+            where=f"prompt text {template.name}: system",
+            expected="none, or a template that takes one, as vicuna_v1, chatml or the model's own (native)",
+        )
+    return replace(
+        base,
+        name=template.name,
+        form=RewordedForm(base.form, text),
+        digest=text.digest(base.digest or base.name),
     )
 
 

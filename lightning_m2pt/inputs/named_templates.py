@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from lightning_m2pt.configuration.paths import NameOrFile, is_yaml
 from lightning_m2pt.configuration.strict_yaml import plain, read_mapping
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.reworded_template import BASED_ON, QUESTION, PromptText, prompt_text
 from lightning_m2pt.inputs.templates import PLAIN, VICUNA_V1, ConversationTemplate
 from lightning_m2pt.inputs.written_template import WrittenTemplate, written_template
 
@@ -37,7 +38,26 @@ class NativeTemplate:
 
 NATIVE = NativeTemplate()
 
-Template: TypeAlias = ConversationTemplate | NativeTemplate | WrittenTemplate
+BaseTemplate: TypeAlias = ConversationTemplate | NativeTemplate | WrittenTemplate
+"""What a prompt's words are written on top of."""
+
+
+@dataclass(frozen=True)
+class RewordedTemplate:
+    """A template with a prompt's words around every question.
+
+    Attributes:
+        name: The base's name and the prompt's.
+        base: What the words are written on top of.
+        text: The words.
+    """
+
+    name: str
+    base: BaseTemplate
+    text: PromptText
+
+
+Template: TypeAlias = BaseTemplate | RewordedTemplate
 """How conversations become texts."""
 
 PUBLISHED = (VICUNA_V1, PLAIN)
@@ -77,13 +97,16 @@ def read_template(path: Path, name: str) -> Template:
     """Reads a template's file.
 
     Args:
-        path: The file: either texts (``WrittenTemplate``), or ``native: true`` with a ``system`` text.
+        path: The file: texts (``WrittenTemplate``), ``native: true`` with a ``system`` text, or a prompt's words that
+            say which template they are based on.
         name: What the template is called.
 
     Raises:
         BadInputError: If the file is missing, no YAML, or says something else.
     """
     content = plain(read_mapping(path))
+    if QUESTION in content or BASED_ON in content:
+        return read_prompt_template(path)
     is_native = content.pop(SAYS_NATIVE, False)
     if is_native not in (True, False):
         raise BadInputError(f"{is_native!r:.60} is no switch", where=f"{path}: {SAYS_NATIVE}", expected="true or false")
@@ -97,3 +120,76 @@ def read_template(path: Path, name: str) -> Template:
             expected=f"{SAYS_NATIVE} and a text for system",
         )
     return NativeTemplate(name, content.get("system", ""))
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """What a prompt's file says.
+
+    Attributes:
+        name: The file's name without its ending.
+        text: The words.
+        based_on: The template that they are written on top of; None leaves it to what they are used for.
+    """
+
+    name: str
+    text: PromptText
+    based_on: BaseTemplate | None
+
+    def on(self, template: Template) -> Template:
+        """Returns a template with the prompt's words; words that change nothing leave it as it is.
+
+        Args:
+            template: What the conversations would be written in without; it gives way to ``based_on``.
+
+        Raises:
+            BadInputError: If it has a prompt's words already.
+        """
+        if isinstance(template, RewordedTemplate):
+            raise BadInputError(
+                f"the template {template.name} has a prompt's words already",
+                where=f"prompt text {self.name}",
+                expected="one prompt around a question",
+            )
+        base = self.based_on or template
+        return base if self.text.says_nothing else RewordedTemplate(f"{base.name}+{self.name}", base, self.text)
+
+
+def read_prompt(path: Path) -> PromptFile:
+    """Reads a prompt's file: ``question`` with the mark ``{question}``, ``system`` and ``based_on``, all texts.
+
+    Raises:
+        BadInputError: If the file is missing, no YAML, says something else, or is based on what is no template.
+    """
+    content = plain(read_mapping(path))
+    text = prompt_text(content, path)
+    if not content:
+        raise BadInputError("there are no words in it", where=str(path), expected=f"{QUESTION} and a text")
+    based_on = content.get(BASED_ON)
+    if based_on is None:
+        return PromptFile(path.stem, text, None)
+    base = template_named(str(path.parent / based_on) if is_yaml(based_on) else based_on)
+    if isinstance(base, RewordedTemplate):
+        raise BadInputError(
+            f"{based_on!r:.80} has a prompt's words already",
+            where=f"{path}: {BASED_ON}",
+            expected="a template without any",
+        )
+    return PromptFile(path.stem, text, base)
+
+
+def read_prompt_template(path: Path) -> Template:
+    """Reads a prompt's file as a template of its own.
+
+    Raises:
+        BadInputError: If it does not say which template it is based on; as ``read_prompt`` does.
+    """
+    prompt = read_prompt(path)
+    if prompt.based_on is None:
+        raise BadInputError(
+            "it does not say what the words are written on top of",
+            where=f"{path}: {BASED_ON}",
+            expected=f"one of {', '.join([*TEMPLATES, *shipped_names()])}, or a YAML file",
+            hint=f"or give it with --prompt-text {path.name}: every set's own template is the base then",
+        )
+    return prompt.on(prompt.based_on)
