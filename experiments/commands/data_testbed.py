@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.commands.parsers.data_testbed import argument_parser
+from experiments.testbed.prompting_render import render_prompting
 from experiments.testbed.render import render_testbed
 from lightning_m2pt.errors import BadInputError, ExitCode
 
@@ -18,5 +19,6 @@ def main(arguments: Sequence[str]) -> int:
         raise BadInputError("the seed is negative", where="command line: --seed", expected="0 or more")
     if options.root.exists() and not options.root.is_dir():
         raise BadInputError(f"{options.root} is not a folder", where="command line: --root", expected="a folder")
-    render_testbed(options.root, options.seed, force=options.force)
+    renders = render_prompting if options.prompting else render_testbed
+    renders(options.root, options.seed, force=options.force)
     return ExitCode.DONE

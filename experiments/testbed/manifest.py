@@ -1,6 +1,9 @@
 """The testbed's manifest: whether its data are there and whole; nothing that draws is imported for the question."""
 
 import hashlib
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_modules.reading.files import checked_object
@@ -25,8 +28,14 @@ SET_NAMES = (
 """What is rendered, in this order; ``examples`` adds training splits to sets that are there."""
 
 
-def is_complete(root: Path, seed: int) -> bool:
+def is_complete(root: Path, seed: int, sets: Sequence[str] = SET_NAMES, command: str = "") -> bool:
     """Returns whether the manifest is there and every file has the hash it states.
+
+    Args:
+        root: The manifest's folder.
+        seed: The seed that the data should be of.
+        sets: What should have been rendered.
+        command: What renders it; empty is ``m2pt data testbed`` in this root.
 
     Raises:
         BadInputError: If the data are of another seed or version.
@@ -42,12 +51,29 @@ def is_complete(root: Path, seed: int) -> bool:
             f"holds data of {found}",
             where=str(path),
             expected=str(wanted),
-            hint=f"`m2pt data testbed --root {root} --seed {seed} --force` renders again",
+            hint=f"`{command or f'm2pt data testbed --root {root}'} --seed {seed} --force` renders again",
         )
     # Data of before a set was added are of the same world: what is there comes out the same again.
-    return manifest.get("sets") == list(SET_NAMES) and all(
+    return manifest.get("sets") == list(sets) and all(
         (root / name).is_file() and file_sha256(root / name) == value for name, value in manifest["files"].items()
     )
+
+
+def write_manifest(root: Path, seed: int, sets: Sequence[str], folders: Sequence[str]) -> None:
+    """Writes the manifest of what has been rendered.
+
+    Args:
+        root: Where it goes.
+        seed: What was rendered with.
+        sets: What was rendered.
+        folders: Folders below the root whose files it states.
+    """
+    files = sorted(path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
+    hashes = {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
+    manifest = {"seed": seed, "world_version": WORLD_VERSION, "sets": list(sets), "files": hashes}
+    partial = root / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, root / MANIFEST)
 
 
 def file_sha256(path: Path) -> str:

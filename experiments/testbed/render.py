@@ -1,7 +1,5 @@
 """Renders the testbed's data in the official on-disk formats: ``m2pt data testbed``."""
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from data_modules.vision_flan import write_vision_flan
 from data_modules.vsr import write_vsr
 from experiments.testbed import evaluation_sets
 from experiments.testbed.example_splits import write_example_splits
-from experiments.testbed.manifest import MANIFEST, SET_NAMES, file_sha256, is_complete
+from experiments.testbed.manifest import MANIFEST, SET_NAMES, is_complete, write_manifest
 from experiments.testbed.sizes import TestbedSizes
 from experiments.testbed.tuning_set import (
     TRAINING_PART,
@@ -28,7 +26,6 @@ from experiments.testbed.tuning_set import (
     tuning_records,
 )
 from experiments.testbed.vocabulary import NAMES, SHAPES
-from experiments.testbed.world_version import WORLD_VERSION
 from lightning_m2pt.errors import EnvironmentFailure
 
 
@@ -114,12 +111,7 @@ def write_testbed(root: Path, seed: int, sizes: TestbedSizes, console: Console) 
             progress.update(task, description=name)
             write(root, seed, sizes)
             progress.advance(task)
-    files = sorted(path for folder in set_folders() for path in (root / folder).rglob("*") if path.is_file())
-    hashes = {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
-    manifest = {"seed": seed, "world_version": WORLD_VERSION, "sets": list(SET_NAMES), "files": hashes}
-    partial = root / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, root / MANIFEST)
+    write_manifest(root, seed, SET_NAMES, set_folders())
 
 
 def set_folders() -> list[str]:

@@ -16,5 +16,11 @@ def argument_parser() -> VerbParser:
     )
     parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="folder to write to (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument(
+        "--prompting",
+        action="store_true",
+        help="render the training splits for prompts in pixel space (2,000 pictures each of CIFAR-10, MNIST, POPE and "
+        "counting) into ROOT/prompting, and nothing else",
+    )
     parser.add_argument("--force", action="store_true", help="render again, also over another seed's data")
     return parser
