@@ -11,13 +11,15 @@ from experiments.configuration.cli import Experiment
 from experiments.configuration.path_settings import paths_in_names
 from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.evaluation import check_benchmarks, evaluate_frozen, evaluate_tuned
-from experiments.runs.folder import short_hash, without_later_settings
+from experiments.runs.folder import short_hash, template_content, without_later_settings
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.commands.parsers.tuned import check_output
+from lightning_m2pt.configuration.tree import PROMPT_TEXT
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.scores import score_table
+from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
 from lightning_m2pt.system.console import OUT, say
 
 
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
 def decides(run: Path, experiment: Experiment) -> dict[str, Any]:
     """Returns what tells an answered set from others of a run: the set, and the model where it is not the run's own."""
     data = without_later_settings(experiment.config["data"])
+    if PROMPT_TEXT in experiment.config:
+        data = {**data, PROMPT_TEXT: template_content(experiment.data).get(TEMPLATE_DIGEST)}
     model, recorded = answers_come_from(experiment.config["model"]), recorded_config(run, experiment.opened)
     same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
     named = paths_in_names({"data": data, "model": model}, experiment.opened)

@@ -23,6 +23,7 @@ from experiments.runs.folder import (
     NOT_DECIDING_METHOD_KEYS,
     run_folder,
     short_hash,
+    template_content,
     without_keys,
     without_later_settings,
 )
@@ -33,6 +34,7 @@ from lightning_m2pt.answering.near_ties import depends_on_batch
 from lightning_m2pt.commands.parsers.tuned import check_output
 from lightning_m2pt.configuration.paths import absolute
 from lightning_m2pt.configuration.recorded import recorded_configuration
+from lightning_m2pt.configuration.tree import PROMPT_TEXT
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, read_predictions
 from lightning_m2pt.metrics.score import Score
@@ -47,6 +49,7 @@ from lightning_m2pt.report.tables.outcome import (
 )
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.report.tables.selection import selection_notes
+from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
 from lightning_m2pt.storage.run_record import CONFIG_FILE, read_run_record
 from lightning_m2pt.system.console import OUT, say, short_path
 
@@ -172,6 +175,8 @@ def evaluation_folder(
     words: list[str] = [method] if method != "greedy" else []
     words += [f"{shots}-shot"] if shots else []
     words += ["without", *sorted(knocked_out)] if knocked_out else []
+    prompt, tuned_with = experiment.config.get(PROMPT_TEXT), recorded.get(PROMPT_TEXT)
+    words += [f"prompt-{Path(str(prompt)).stem}"] if prompt != tuned_with else []
     if not shared_prefix and depends_on_batch(experiment.model.backbone.dtype_name):
         words.append("unshared")
     same_model = "model" in recorded and answers_come_from(recorded["model"]) == model
@@ -183,12 +188,20 @@ def evaluation_folder(
         "knocked_out": sorted(knocked_out),
         "method": method,
         "shots": shots,
+        **({PROMPT_TEXT: words_of_sets(experiment)} if prompt != tuned_with else {}),
     }
     return (
         run
         / "evaluations"
         / f"{'-'.join(words or ['changed'])}-{short_hash(paths_in_names(decides, experiment.opened))}"
     )
+
+
+def words_of_sets(experiment: Experiment) -> dict[str, str]:
+    """Returns what stands around the questions of each set, as one hash; wherever the prompt's file lies."""
+    return {
+        each.name: template_content(each).get(TEMPLATE_DIGEST, each.template.name) for each in experiment.benchmarks
+    }
 
 
 def recorded_config(run: Path, opened: Sequence[str]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from experiments.configuration.environment import refuse_trainer_variables
 from experiments.configuration.errors import as_bad_input, check_top_level
 from experiments.configuration.parts import experiment_file, read_sources
 from experiments.configuration.path_settings import absolute_paths, paths_beside_files
+from experiments.configuration.prompt_texts import put_words
 from experiments.configuration.schema import accepted_names, check_nulls
 from experiments.configuration.stored_description import keep_schema
 from experiments.configuration.values import check_read, check_values, keep_whole_numbers
@@ -52,6 +53,7 @@ from lightning_m2pt.configuration.allowed_imports import (
 )
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.configuration.parser_settings import PARSER
+from lightning_m2pt.configuration.tree import PROMPT_TEXT
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.template_notices import say_notices
 from lightning_m2pt.tuning.module import TuningModule
@@ -200,6 +202,7 @@ class ExperimentCLI(LightningCLI):
             default=0,
             help="optimizer steps between two validations, over all epochs; 0 leaves it to the trainer",
         )
+        parser.add_argument(f"--{PROMPT_TEXT}", type=str | None, default=None, help="words around every question")
         parser.add_argument("--output_root", type=str, default="outputs", help="folder of all runs")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -270,6 +273,7 @@ def parse_experiment(arguments: Sequence[str], *, name: str | None = None, was_r
             refuse_two_intervals(experiment.config)
         experiment.model.check()
         refuse_same_names(experiment.benchmarks)
+        put_words(resolved, resolved.get(PROMPT_TEXT), [experiment.data, *experiment.benchmarks])
         choose_benchmarks(experiment, names)
     except (ArgumentError, BadInputError, TypeError, ValueError) as error:
         raise as_bad_input(error, sources.written, words) from error

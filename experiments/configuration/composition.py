@@ -14,7 +14,7 @@ import yaml
 
 from lightning_m2pt.configuration.allowed_imports import IMPORT_FLAG
 from lightning_m2pt.configuration.paths import values_of_files
-from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_NAME, CLASS_PATH, key_inside, key_of_item
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_NAME, CLASS_PATH, PROMPT_TEXT, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 
 Accepts = Callable[[str, str], bool]
@@ -28,6 +28,8 @@ LISTS = ("benchmarks", "trainer.callbacks", "trainer.plugins")
 EVALUATION_SETS = "benchmarks"
 KEY = re.compile(r"--([A-Za-z_]\w*(?:[.-]\w+)*)(\+?)")
 CONFIG_FLAGS = ("--config", "-c")
+AS_A_FLAG = {PROMPT_TEXT.replace("_", "-"): PROMPT_TEXT}
+"""Keys that are written as flags are, too."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def read_words(words: Sequence[str]) -> CommandLine:
         elif key is not None:
             parts = [part for part in key[1].split(".") if part != ARGUMENTS]
             name = ".".join(parts[:-1] if parts[1:] and parts[-1] == CLASS_PATH else parts)
-            settings.append(Setting(name, text, bool(key[2])))
+            settings.append(Setting(AS_A_FLAG.get(name, name), text, bool(key[2])))
     # A whole comes before its parts: naming a class never undoes what was set of it. Lists keep their words' order.
     settings.sort(key=lambda setting: (list_of(setting.key) or setting.key).count("."))
     return CommandLine(tuple(files), tuple(opened), tuple(settings))

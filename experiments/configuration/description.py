@@ -22,7 +22,7 @@ from experiments.configuration import catalogue
 from experiments.configuration.parts import INCLUDE
 from experiments.configuration.schema import GROUPS
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, PROMPT_TEXT, TOP_LEVEL_KEYS
 from lightning_m2pt.methods.base import Method
 
 Schema: TypeAlias = dict[str, Any]
@@ -51,6 +51,7 @@ TOP_LEVEL: dict[str, Schema] = {
     "save_every_n_steps": {"type": "integer", "minimum": 1, "default": 50},
     "validate_every_n_steps": {"type": "integer", "minimum": 0, "default": 0},
     "output_root": {"type": "string", "default": "outputs"},
+    PROMPT_TEXT: {"type": "string", "description": "a prompt's file: words around every question"},
 }
 """Settings that are no class's: the parser's own, in ``ExperimentCLI``."""
 
@@ -83,6 +84,7 @@ def experiment_schema() -> Schema:
             "save_every_n_steps": with_interpolation(TOP_LEVEL["save_every_n_steps"]),
             "validate_every_n_steps": with_interpolation(TOP_LEVEL["validate_every_n_steps"]),
             "output_root": TOP_LEVEL["output_root"],
+            PROMPT_TEXT: TOP_LEVEL[PROMPT_TEXT],
         },
         "additionalProperties": False,
         "$defs": {**groups, **component_schemas()},

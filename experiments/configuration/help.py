@@ -45,6 +45,7 @@ KEYS = (
     ("save_every_n_steps", "optimizer steps between two checkpoints"),
     ("validate_every_n_steps", "optimizer steps between two validations, over all epochs; the last step is always one"),
     ("output_root", "folder of all runs"),
+    ("prompt_text", "a prompt's file, also --prompt-text FILE: words around every question, tuned and evaluated"),
 )
 OF_A_CLASS = ".help"
 COLUMNS = 120

@@ -22,12 +22,14 @@ from lightning_m2pt.configuration.paths import (
     path_arguments,
     portable,
 )
-from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, key_inside, key_of_item
+from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, PROMPT_TEXT, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
 
 OnPath = Callable[[str, str], str]
 """Takes a path and its dotted key, and returns the path that stands there from now on."""
 NO_PATHS: frozenset[str] = frozenset()
+OF_AN_EXPERIMENT = frozenset({PROMPT_TEXT})
+"""Paths among the keys of the top level; the folder of all runs stays as it is written."""
 
 
 def paths_beside_files(tree: Mapping[str, Any], opened: Sequence[str]) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def with_paths(tree: Mapping[str, Any], on_path: OnPath, opened: Sequence[str]) 
     def inside(value: Mapping[str, Any], key: str, paths: frozenset[str]) -> dict[str, Any]:
         return {name: copied(inner, key_inside(key, name), name in paths) for name, inner in value.items()}
 
-    return inside(tree, "", NO_PATHS)
+    return inside(tree, "", OF_AN_EXPERIMENT)
 
 
 def paths_among_arguments(value: Mapping[str, Any], key: str, opened: Sequence[str]) -> frozenset[str]:

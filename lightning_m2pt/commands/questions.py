@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightning_m2pt.commands.parsers.questions import QUESTIONS_BY_DEFAULT
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.named_templates import template_named
+from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inspection.samples import InspectedQuestion, question_batch
 from lightning_m2pt.runs.tuned_model import tuned_model
@@ -89,20 +89,20 @@ def refuse_both(own: argparse.Namespace) -> None:
         )
 
 
-def own_question(image: Path, text: str, template: str, model: TuningModule) -> InspectedQuestion:
+def own_question(image: Path, text: str, template: Template, model: TuningModule) -> InspectedQuestion:
     """Returns a question about a picture file.
 
     Args:
         image: The file.
         text: The question.
-        template: Name of the template it is asked in.
+        template: The template it is asked in.
         model: Its backbone's tokenizer and image transform are used.
 
     Raises:
         BadInputError: If the picture or the text cannot be read.
     """
     sample = Sample(image.stem, image, str(image), (Turn(text),), (OWN,), str(image))
-    chosen, processor = template_named(template), model.backbone.processor()
-    batch = question_batch(sample, chosen, processor)
-    ready = processor.bound(chosen)
+    processor = model.backbone.processor()
+    batch = question_batch(sample, template, processor)
+    ready = processor.bound(template)
     return InspectedQuestion(OWN, image.stem, text, "", ready.label, batch, MOST_ANSWER_TOKENS, ready.end_token_ids)

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 CLASS_PATH, ARGUMENTS = "class_path", "init_args"
+PROMPT_TEXT = "prompt_text"
+"""Key of a prompt's file, whose words stand around every question."""
 TOP_LEVEL_KEYS = (
-    *("seed_everything", "trainer", "model", "data", "benchmarks"),
+    *("seed_everything", "trainer", "model", "data", "benchmarks", PROMPT_TEXT),
     *("save_every_n_steps", "validate_every_n_steps", "output_root"),
 )
 CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+|[A-Z]\w*")

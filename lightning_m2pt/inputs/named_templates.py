@@ -88,6 +88,11 @@ def template_named(name: str) -> Template:
     return read_template(SHIPPED / f"{name}.yaml", name)
 
 
+def is_known(name: str) -> bool:
+    """Tells whether a name is one of ours: no file's, and no prompt's."""
+    return name in TEMPLATES or name in shipped_names()
+
+
 def shipped_names() -> list[str]:
     """Returns the names of the forms that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))

@@ -14,7 +14,6 @@ from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.named_templates import Template, template_named
 from lightning_m2pt.inputs.samples import Sample, Turn
 from lightning_m2pt.inputs.template_notices import say_notices
-from lightning_m2pt.runs.model_of_run import template_in
 from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.tuning.losses import supervised_rows
@@ -122,19 +121,19 @@ def load_model(run: str, config: str, template: str, device: torch.device, adapt
     tuned = tuned_model(Path(run) if run else None, Path(adapter) if adapter else None)
     if run or adapter:
         model = tuned.model([] if run else ["--config", config], f"adapter={adapter}")
-        own = template or tuned.template()
+        own: Template | None = None if template else tuned.template()
     else:
         model, own = untouched_model(config)
-    if not template and not own:
+    chosen = template_named(template) if template else own
+    if chosen is None:
         raise BadInputError("the experiment has no evaluation set", where="template", expected="template=NAME")
-    chosen = template_named(template or own)
     model.backbone.check_files()
     tuned.load(model, [model.backbone.processor().bound(chosen).label])
     return LoadedModel(model, chosen, device)
 
 
-def untouched_model(config: str) -> tuple[TuningModule, str]:
-    """Returns the model of an experiment that tunes nothing, and what its first set's template is called; or nothing.
+def untouched_model(config: str) -> tuple[TuningModule, Template | None]:
+    """Returns the model of an experiment that tunes nothing, and its first set's template, if there is a set.
 
     Raises:
         BadInputError: If there is no checkout to read the file with, or the experiment's method has to be tuned first.
@@ -144,4 +143,4 @@ def untouched_model(config: str) -> tuple[TuningModule, str]:
     )
     if experiment.model.method.part_names():
         raise BadInputError("this experiment's method has to be tuned first", where=config, expected="run=DIR")
-    return experiment.model, template_in(next(iter(experiment.config["benchmarks"]), None)) or ""
+    return experiment.model, next((benchmark.template for benchmark in experiment.benchmarks), None)

@@ -19,10 +19,10 @@ from lightning_m2pt.configuration.allowed_imports import (
 )
 from lightning_m2pt.configuration.interpolation import interpolated
 from lightning_m2pt.configuration.parser_settings import PARSER
-from lightning_m2pt.configuration.paths import is_yaml
 from lightning_m2pt.configuration.recorded import recorded_tree
-from lightning_m2pt.configuration.tree import ARGUMENTS, TOP_LEVEL_KEYS
+from lightning_m2pt.configuration.tree import ARGUMENTS, PROMPT_TEXT, TOP_LEVEL_KEYS
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.named_templates import Template, is_known, read_prompt, template_named
 from lightning_m2pt.runs.loading import ADAPTER
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
 from lightning_m2pt.storage.run_record import CONFIG_FILE
@@ -148,19 +148,20 @@ def template_in(component: Any) -> Any:  # noqa: ANN401  (whatever a run's confi
     return arguments.get("template") if isinstance(arguments, dict) else None
 
 
-def template_of_run(run: Path) -> str:
-    """Returns the name of the template that a run's first evaluation set is asked in, or the one it was tuned with.
+def template_of_run(run: Path) -> Template:
+    """Returns the template that a run's first evaluation set is asked in, or the one it was tuned with.
 
     Raises:
-        BadInputError: If neither says one.
+        BadInputError: If neither says one, or its file is missing or holds none.
     """
     tree = interpolated(config_of_run(run))
     sets = tree.get("benchmarks")
     name = template_in(sets[0] if isinstance(sets, list) and sets else {})
     if name is None and (run / ADAPTER).is_dir():
         name = read_adapter_config(run / ADAPTER).get("template")
-        if is_yaml(name):  # the adapter does not know where the file lies
+        if name is not None and not is_known(str(name)):  # the adapter does not know where the file lies
             name = template_in(tree.get("data")) or name
     if name is None:
         raise BadInputError("the run does not say its template", where=str(run), expected="template=NAME")
-    return str(name)
+    template, prompt = template_named(str(name)), tree.get(PROMPT_TEXT)
+    return template if prompt is None else read_prompt(Path(str(prompt))).on(template)

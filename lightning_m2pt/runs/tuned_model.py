@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_m2pt.configuration.paths import is_yaml
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.named_templates import Template, is_known, template_named
 from lightning_m2pt.runs.loading import evaluated_adapter, load_with_adapter
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
@@ -51,8 +51,8 @@ class TunedModel:
         """
         load_with_adapter(self.adapter, model, templates)
 
-    def template(self) -> str:
-        """Returns the name of the template in which the model is asked where nothing else says one.
+    def template(self) -> Template:
+        """Returns the template in which the model is asked where nothing else says one.
 
         Raises:
             BadInputError: If an adapter says none, or a file of which it does not know the place.
@@ -60,14 +60,14 @@ class TunedModel:
         if self.run is not None:
             return template_of_run(self.run)
         name = read_adapter_config(self.adapter).get("template")
-        if name is None or is_yaml(name):
+        if name is None or not is_known(str(name)):
             what = "its template" if name is None else f"where its template {name!r:.60} lies"
             raise BadInputError(
                 f"the adapter does not say {what}",
                 where=str(self.adapter),
                 expected="questions of sets, which have templates of their own",
             )
-        return str(name)
+        return template_named(str(name))
 
     def results(self, name: str, output: Path | None) -> Path:
         """Returns the folder of what is found; it may not be there yet.

@@ -290,7 +290,7 @@ def test_questions_are_asked_as_their_set_or_the_run_says(run):
     assert [each.id for each in of_set] == [each.id for each in benchmark.questions()[:2]]
     assert {(each.max_new_tokens, each.template) for each in of_set} == {(7, benchmark.template.name)}
     picture = run.parents[2] / "vsr" / "images" / picture_of(run, of_set[0].id)
-    own = own_question(picture, of_set[0].text, benchmark.template.name, experiment.model)
+    own = own_question(picture, of_set[0].text, benchmark.template, experiment.model)
     assert (own.set_name, own.target, own.max_new_tokens) == ("own", "", 32)
     assert torch.equal(own.batch.input_ids, of_set[0].batch.input_ids)
     assert torch.equal(own.batch.pixel_values, of_set[0].batch.pixel_values)

@@ -9,6 +9,7 @@ import torch
 
 from experiments.runs.loading import experiment_of_run, load_run
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.templates import PLAIN, VICUNA_V1
 from lightning_m2pt.main import main
 from lightning_m2pt.runs.loading import load_weights
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
@@ -102,9 +103,9 @@ def test_the_adapter_is_compared_before_weights_load(run, monkeypatch):
 
 def test_the_template_is_that_of_the_first_set_or_of_the_tuning(run):
     changed(run, lambda config: config["benchmarks"][0]["init_args"].update(template="plain"))
-    assert template_of_run(run) == "plain"
+    assert template_of_run(run) is PLAIN
     changed(run, lambda config: config.update(benchmarks=[]))
-    assert template_of_run(run) == "vicuna_v1"
+    assert template_of_run(run) is VICUNA_V1
     shutil.rmtree(run / "adapter")
     with pytest.raises(BadInputError, match="does not say its template"):
         template_of_run(run)

@@ -14,6 +14,7 @@ from experiments.runs.prepare import check_experiment
 from lightning_m2pt.backbones.chat_template_files import processor_chat_template
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL
+from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.runs.model_of_run import template_of_run
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
@@ -113,7 +114,7 @@ def test_a_run_is_asked_in_its_template_s_file_again(words: list[str], tmp_path:
     own.write_text('before_answer: " A:"')
     _, run = fitted([*words, "--data.template", str(own), "--benchmarks", "[]"])
     assert read_adapter_config(run / "adapter")["template"] == "own.yaml"
-    assert template_of_run(run) == str(own)
+    assert template_of_run(run) == template_named(str(own))
 
 
 def test_wrong_files_are_refused(words: list[str], tmp_path: Path) -> None:
