@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.configuration import catalogue
+from experiments.configuration.composition import GROUPS
 from experiments.configuration.stored_description import keep_schema, stored_schema
 
 COMPONENTS = {"model.method": "method", "model.backbone": "backbone", "data": "set", "benchmarks": "evaluation_set"}
@@ -22,7 +23,7 @@ def words_of_experiments() -> dict[str, list[str]]:
         return words
     described = schema["$defs"]
     words |= {f"--{key}": values_of(setting) for key, setting in schema["properties"].items() if "default" in setting}
-    for group in ("trainer", "model", "model.optimizer", "model.schedule", "model.shortcuts"):
+    for group in filter(None, GROUPS):
         words |= dict(settings_of(group, described[group]))
     for key, kind in COMPONENTS.items():
         paths = [choice["if"]["properties"]["class_path"]["const"] for choice in described[kind]["anyOf"][1]["allOf"]]

@@ -20,7 +20,9 @@ from lightning_m2pt.errors import BadInputError
 Accepts = Callable[[str, str], bool]
 """Tells whether a class, given by its path, takes an argument of a name."""
 
-GROUPS = ("", "trainer", "model", "model.optimizer", "model.schedule", "model.shortcuts")
+MAY_BE_NULL = ("model.gradient_norm",)
+"""Groups of settings that may be left out as a whole."""
+GROUPS = ("", "trainer", "model", "model.optimizer", "model.schedule", "model.shortcuts", *MAY_BE_NULL)
 COMPONENTS = ("data", "model.backbone", "model.method")
 LISTS = ("benchmarks", "trainer.callbacks", "trainer.plugins")
 """Lists of components; one by itself is a list of one."""
@@ -185,6 +187,8 @@ def merged(old: Any, new: Any, key: str) -> Any:
     if key in LISTS and new is not None:
         return items(new)
     if key in GROUPS and not is_component(new):
+        if new is None and key in MAY_BE_NULL:
+            return None
         if not isinstance(new, Mapping):
             shown = "null" if new is None else repr(new)[:60]
             raise BadInputError(f"{shown} holds no settings", where=key, expected=f"{key}.KEY, or key: value lines")

@@ -19,6 +19,7 @@ from callbacks import __path__ as callback_folders
 from data_modules.base import DataModule
 from data_modules.benchmark import BenchmarkDataModule
 from experiments.configuration import catalogue
+from experiments.configuration.composition import MAY_BE_NULL
 from experiments.configuration.parts import INCLUDE
 from experiments.configuration.schema import GROUPS
 from lightning_m2pt.backbones.base import Backbone
@@ -63,7 +64,9 @@ def experiment_schema() -> Schema:
     for key, group in groups.items():
         parent, _, name = key.rpartition(".")
         if parent:
-            model[name] = {"anyOf": [PART, {"$ref": f"#/$defs/{key}"}], "description": group.get("description", "")}
+            absent = [{"type": "null"}] if key in MAY_BE_NULL else []
+            choices = [PART, {"$ref": f"#/$defs/{key}"}, *absent]
+            model[name] = {"anyOf": choices, "description": group.get("description", "")}
     evaluation_sets = {"type": "array", "items": reference("evaluation_set")}
     return {
         "$schema": DIALECT,

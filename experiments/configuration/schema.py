@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning_m2pt.backbones.shortcuts import Shortcuts
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, TOP_LEVEL_KEYS, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.tuning.gradient_norm import GradientNorm
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 
@@ -27,6 +28,7 @@ GROUPS: dict[str, Any] = {
     "model.optimizer": AdamW,
     "model.schedule": Schedule,
     "model.shortcuts": Shortcuts,
+    "model.gradient_norm": GradientNorm,
 }
 
 

@@ -37,6 +37,8 @@ LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "data_modules.vision_flan.VisionFlan": {"index": True, "index_folder": None},
 }
 """Settings of sets that came later than runs there are, with their defaults: at those they are as if not there."""
+LATER_MODEL_SETTINGS: dict[str, Any] = {"gradient_norm": None, "regularisers": []}
+"""Settings of the model that came later, with their defaults: at those a name is as before."""
 NOT_DECIDING_METHOD_KEYS = ("path",)
 NOT_DECIDING_BACKBONE_KEYS = ("activation_checkpointing", "compile_backend", "feature_cache", "feature_cache_bytes")
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "torchmetrics", "jsonargparse", "safetensors")
@@ -67,6 +69,7 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         "optimizer": model["optimizer"],
         "schedule": model["schedule"],
         "loss_average": model["loss_average"],
+        **later_model_settings(model),
         "data": without_keys(data, not_deciding),
         "data_fingerprint": experiment.data.fingerprint(),
         "seed": experiment.seed,
@@ -74,6 +77,11 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         **({"processes": processes} if splits and processes > 1 else {}),
         **template_content(experiment.data),
     }
+
+
+def later_model_settings(model: dict[str, Any]) -> dict[str, Any]:
+    """Returns the model's later settings that do not stand at their defaults."""
+    return {key: model[key] for key, default in LATER_MODEL_SETTINGS.items() if model.get(key) not in (None, default)}
 
 
 def template_content(data: DataModule) -> dict[str, str]:

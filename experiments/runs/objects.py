@@ -70,6 +70,7 @@ def experiment_of_objects(
                 "schedule": described(model.schedule_settings),
                 "loss_average": model.loss_average,
                 "shortcuts": described(model.shortcuts),
+                "gradient_norm": described(model.gradient_norm),
             },
             "data": Described(data),
             "benchmarks": described(list(benchmarks)),

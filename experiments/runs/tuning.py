@@ -107,6 +107,8 @@ def check_strategy(experiment: Experiment) -> None:
         refuse_unless_shardable(experiment.model.backbone, experiment.model.method)
     if would_be_zero(strategy):
         refuse_untried_under_zero(experiment.model.backbone, experiment.model.method)
+        if experiment.model.gradient_norm is not None:
+            experiment.model.gradient_norm.refuse_under_zero()
 
 
 def check_tuning(experiment: Experiment) -> None:

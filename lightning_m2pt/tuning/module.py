@@ -25,6 +25,7 @@ from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untrie
 from lightning_m2pt.parallel.zero import ZeroStrategy
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.storage.checkpoint_content import check_content
+from lightning_m2pt.tuning.gradient_norm import GradientNorm
 from lightning_m2pt.tuning.loop_counters import (
     is_before_validation,
     recount_micro_batches,
@@ -33,6 +34,7 @@ from lightning_m2pt.tuning.loop_counters import (
 )
 from lightning_m2pt.tuning.losses import SupervisedRows, TaskLoss, supervised_rows
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
+from lightning_m2pt.tuning.optimizer_by_parts import only_what_is_clipped
 from lightning_m2pt.tuning.own_trainer import (
     check_trainer,
     refuse_double_on_apple,
@@ -58,6 +60,7 @@ class TuningModule(LightningModule):
         loss_average: ``step`` as above; ``micro_batch`` takes each micro-batch's own mean, as the published script
             does (numbers then depend on how a step is split).
         shortcuts: Rows that are computed once or not at all because the loss cannot tell the difference.
+        gradient_norm: Moves some parts by steps of a fixed length along the gradient; null leaves all to AdamW.
 
     Attributes:
         chosen: The step, and what chose it, of an adapter that was loaded and is not of a run's last step.
@@ -73,6 +76,7 @@ class TuningModule(LightningModule):
         schedule: Schedule = Schedule(),  # noqa: B008
         loss_average: Literal["step", "micro_batch"] = "step",
         shortcuts: Shortcuts = Shortcuts(),  # noqa: B008
+        gradient_norm: GradientNorm | None = None,
     ) -> None:
         super().__init__()
         # The method comes first: a tensor that stands in both goes by its name in the method, attached or not.
@@ -82,6 +86,7 @@ class TuningModule(LightningModule):
         self.schedule_settings = schedule
         self.loss_average = loss_average
         self.shortcuts = shortcuts
+        self.gradient_norm = gradient_norm
         self.validation_loss = MeanMetric()
         self.validation_accuracy = MeanMetric()
         self.answering: Answering | None = None
@@ -112,7 +117,9 @@ class TuningModule(LightningModule):
         """
         self.method.check(self.backbone.shape)
         refuse_without_room(self.backbone.shape, self.method)
-        self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts())
+        if self.gradient_norm is not None:
+            self.gradient_norm.check(self.method.possible_parts())
+        self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts(), self.gradient_norm)
 
     def setup(self, stage: str) -> None:
         """Looks at the Trainer, whoever made it, and at what fits together, before weights are loaded.
@@ -125,6 +132,8 @@ class TuningModule(LightningModule):
             check_trainer(self.trainer)
             if isinstance(self.trainer.strategy, ZeroStrategy):
                 refuse_untried_under_zero(self.backbone, self.method)
+                if self.gradient_norm is not None:
+                    self.gradient_norm.refuse_under_zero()
         if shares_out_weights(self.trainer.strategy):
             refuse_unless_shardable(self.backbone, self.method)
             self.shortcuts = EVERY_ROW
@@ -210,7 +219,7 @@ class TuningModule(LightningModule):
                 expected="a method with trained parts",
                 hint="use `m2pt evaluate` for the frozen model",
             )
-        optimizer = self.optimizer_settings.build(parts)
+        optimizer = self.optimizer_settings.build(parts, self.gradient_norm)
         optimised = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         assert_same_set("optimizer", optimised, trained_parameters(self).values())
         steps = self.trainer.estimated_stepping_batches
@@ -220,8 +229,16 @@ class TuningModule(LightningModule):
                 where="trainer.max_steps",
                 expected="max_steps or max_epochs of the Trainer",
             )
-        schedule = self.schedule_settings.build(optimizer, int(steps))
+        shares = self.gradient_norm.shares(self.trainer, int(steps)) if self.gradient_norm is not None else {}
+        schedule = self.schedule_settings.build(optimizer, int(steps), shares)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clips the gradients that AdamW takes: another rule's step has its length already."""
+        with only_what_is_clipped(optimizer):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained tensors only."""

@@ -1,17 +1,18 @@
 """Optimizer and learning-rate schedule as factories: configuration in, torch objects out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
+import torch
 from torch import nn, optim
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.hidden_modules import hidden_module
-
-if TYPE_CHECKING:
-    from torch.optim.lr_scheduler import LRScheduler
+from lightning_m2pt.tuning.gradient_norm import GradientNorm, mask_of
+from lightning_m2pt.tuning.optimizer_by_parts import RULE, AdamWByParts
 
 
 @dataclass
@@ -49,7 +50,7 @@ class AdamW:
                     expected="weight_decay >= 0, 0 <= betas < 1, epsilon > 0",
                 )
 
-    def check(self, trained: Sequence[str], possible: Sequence[str]) -> None:
+    def check(self, trained: Sequence[str], possible: Sequence[str], rule: GradientNorm | None = None) -> None:
         """Compares rates given by part with the parts a method trains.
 
         A rate for a component that is switched off is left unused, so that an ablation is one changed argument.
@@ -57,13 +58,29 @@ class AdamW:
         Args:
             trained: Parts that are trained.
             possible: Parts the method could train.
+            rule: Moves some of the parts at a rate of its own.
 
         Raises:
-            BadInputError: If a trained part has no rate, or a rate names a part that cannot be.
+            BadInputError: If a trained part has no rate, or a rate names a part that cannot be, or is the rule's; or if
+                weights would decay and all parts are the rule's.
         """
+        ruled = rule.parts if rule is not None else []
+        trained, possible = ([part for part in parts if part not in ruled] for parts in (trained, possible))
+        if ruled and not trained and self.weight_decay:
+            raise BadInputError(
+                f"{self.weight_decay} has no part to work on: model.gradient_norm moves all of them",
+                where="model.optimizer.weight_decay",
+                expected="0",
+            )
         if not isinstance(self.learning_rate, Mapping):
             return
         given = set(self.learning_rate)
+        if given & set(ruled):
+            raise BadInputError(
+                f"{', '.join(sorted(given & set(ruled)))} moves by model.gradient_norm, which has a rate of its own",
+                where="model.optimizer.learning_rate",
+                expected="rates of the other parts: " + (", ".join(trained) or "none"),
+            )
         if set(trained) - given or given - set(possible):
             raise BadInputError(
                 f"rates for {', '.join(self.learning_rate)}, but the method trains {', '.join(trained) or 'nothing'}",
@@ -75,13 +92,26 @@ class AdamW:
         """Returns the rate of one part."""
         return self.learning_rate[part] if isinstance(self.learning_rate, Mapping) else self.learning_rate
 
-    def build(self, parts: Mapping[str, list[tuple[str, nn.Parameter]]]) -> optim.AdamW:
-        """Returns the optimizer with one parameter group per part, in order."""
-        groups = [
-            {"params": [parameter for _, parameter in tensors], "lr": self.rate_of(part), "name": part}
-            for part, tensors in parts.items()
-        ]
-        return optim.AdamW(groups, weight_decay=self.weight_decay, betas=self.betas, eps=self.epsilon)
+    def build(
+        self, parts: Mapping[str, list[tuple[str, nn.Parameter]]], rule: GradientNorm | None = None
+    ) -> optim.AdamW:
+        """Returns the optimizer with one parameter group per part, in order.
+
+        Args:
+            parts: The trained tensors by part, each with its name.
+            rule: Moves the parts it names; AdamW moves the others.
+        """
+        groups: list[dict[str, Any]] = []
+        for part, tensors in parts.items():
+            trained = [parameter for _, parameter in tensors]
+            if rule is not None and part in rule.parts:
+                own = {"lr": rule.rate_of(trained), RULE: rule.norm, "weight_decay": 0.0}
+            else:
+                own = {"lr": self.rate_of(part)}
+            groups.append({"params": trained, "name": part, **own})
+        is_plain = all(RULE not in group and all(mask_of(each) is None for each in group["params"]) for group in groups)
+        kind = optim.AdamW if is_plain else AdamWByParts
+        return kind(groups, weight_decay=self.weight_decay, betas=self.betas, eps=self.epsilon)
 
 
 @dataclass
@@ -104,17 +134,39 @@ class Schedule:
                 f"{self.warmup_ratio} is no share", where="model.schedule.warmup_ratio", expected="0 to 1"
             )
 
-    def build(self, optimizer: optim.Optimizer, total_steps: int) -> "LRScheduler":
-        """Returns the library's schedule over ``total_steps`` optimizer steps.
+    def build(
+        self,
+        optimizer: optim.Optimizer,
+        total_steps: int,
+        own_shares: Mapping[str, Callable[[int], float]] | None = None,
+    ) -> LambdaLR:
+        """Returns the schedule of all parameter groups over ``total_steps`` optimizer steps.
+
+        Args:
+            optimizer: Its groups have names.
+            total_steps: Of the run.
+            own_shares: For groups by name, what their rate is multiplied by in a step instead, counted from 0.
+        """
+        shares = own_shares or {}
+        common = self.share(total_steps)
+        return LambdaLR(optimizer, [shares.get(group.get("name", ""), common) for group in optimizer.param_groups])
+
+    def share(self, total_steps: int) -> Callable[[int], float]:
+        """Returns what a rate is multiplied by in a step, counted from 0: the library's, which has it in a schedule.
 
         Its file imports peft, and that bitsandbytes, which takes seconds, warns, and beside a package named ``kernels``
         fetches code from the hub and runs it: nothing here needs either.
+
+        Args:
+            total_steps: Of the run.
         """
         with hidden_module("bitsandbytes"):
             from transformers import get_scheduler
 
         warmup_steps = math.ceil(self.warmup_ratio * total_steps)
-        schedule: LRScheduler = get_scheduler(
-            self.name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps
+        nothing = optim.SGD([nn.Parameter(torch.zeros(()))], 0.0)
+        schedule: LambdaLR = get_scheduler(
+            self.name, nothing, num_warmup_steps=warmup_steps, num_training_steps=total_steps
         )
-        return schedule
+        share: Callable[[int], float] = schedule.lr_lambdas[0]
+        return share

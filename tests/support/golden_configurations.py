@@ -10,7 +10,13 @@ from typing import Any
 from unittest.mock import patch
 
 from experiments.configuration.cli import Experiment, parse_experiment
-from experiments.runs.folder import deciding, is_component, without_later_settings
+from experiments.runs.folder import (
+    LATER_MODEL_SETTINGS,
+    deciding,
+    is_component,
+    later_model_settings,
+    without_later_settings,
+)
 
 GOLDEN = Path(__file__).with_name("golden_configurations.json")
 BACKBONES = (None, "testbed_patch12")
@@ -38,7 +44,9 @@ def golden_of(experiment: Experiment) -> dict[str, Any]:
 
 def golden_entry(config: dict[str, Any], decides: dict[str, Any]) -> dict[str, Any]:
     """Returns an entry of the file from a resolved configuration and what decides its run's name."""
-    text = json.dumps(without_folders(config), sort_keys=True)
+    later, model = later_model_settings(config["model"]), config["model"]
+    settings = {key: value for key, value in model.items() if key not in LATER_MODEL_SETTINGS or key in later}
+    text = json.dumps(without_folders({**config, "model": settings}), sort_keys=True)
     return {
         "decides": {key: value for key, value in decides.items() if key != "data_fingerprint"},
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
