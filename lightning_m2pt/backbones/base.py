@@ -7,13 +7,12 @@ connector and head. The empty attachment is the untouched model.
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.connected_rows import AssembledRows, ConnectedRows, positions_in_order
+from lightning_m2pt.backbones.connected_rows import AssembledRows, ConnectedRows, VisualRows, positions_in_order
 from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
 from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import Quantization
@@ -25,14 +24,6 @@ from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.inputs.splice import splice
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.past_rows import PastRows
-
-
-@dataclass
-class VisualRows:
-    """Rows that go through the connector: (B, N, D) and the span of each of the N."""
-
-    rows: Tensor
-    spans: list[Span]
 
 
 class Backbone(nn.Module, ABC):
@@ -188,12 +179,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def visual_rows(self, pixel_values: Tensor) -> VisualRows:
-        """Runs the vision tower on (B, 3, H, W) with the attachment's visual prompts."""
+        """Runs the vision tower on (B, 3, H, W), as the tower reads them, with the attachment's visual prompts."""
 
     def connected_rows(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> ConnectedRows:
-        """Returns the rows of a batch's pictures in the decoder's width.
-
-        This default is that of towers that read one picture of one size: each becomes one run of rows.
+        """Returns the rows of a batch's pictures in the decoder's width, the attachment's pixel prompt put in.
 
         Args:
             pixel_values: As in ``Batch``, of I pictures; I may be 0.
@@ -201,6 +190,31 @@ class Backbone(nn.Module, ABC):
         """
         if not len(pixel_values):
             return ConnectedRows.none(self.token_embedding().weight)
+        return self.connected_pixels(self.prompted_pixels(pixel_values), picture_sizes)
+
+    def prompted_pixels(self, pixel_values: Tensor) -> Tensor:
+        """Returns pictures as the tower reads them: with the attachment's pixel prompt, or as they are given.
+
+        Args:
+            pixel_values: (B, 3, S, S), normalised; B are tiles where a picture is read in tiles.
+        """
+        prompt = self.attachment.pixel_prompt
+        return pixel_values if prompt is None else prompt(pixel_values)
+
+    def pixel_normalisation(self) -> tuple[Tensor, Tensor]:
+        """Returns what is subtracted from pixels in 0..1 and what they are divided by then, (3, 1, 1) each."""
+        return self.shape.normalisation() or self.processor().normalisation()
+
+    def connected_pixels(self, pixel_values: Tensor, picture_sizes: Tensor | None) -> ConnectedRows:
+        """Runs tower and connector on pictures as the tower reads them.
+
+        This default is that of towers that read one picture of one size: each becomes one run of rows.
+
+        Args:
+            pixel_values: As in ``Batch``, of at least one picture.
+            picture_sizes: As in ``Batch``.
+        """
+        del picture_sizes
         visual = self.visual_rows(pixel_values)
         return ConnectedRows.of_alike(self.connect(visual.rows), visual.spans)
 

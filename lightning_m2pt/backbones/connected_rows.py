@@ -10,6 +10,14 @@ from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.prompts.rotary_axes import positions_of_rows
 
 
+@dataclass
+class VisualRows:
+    """Rows that go through the connector: (B, N, D) and the span of each of the N."""
+
+    rows: Tensor
+    spans: list[Span]
+
+
 @dataclass(frozen=True)
 class ConnectedRows:
     """The rows of all pictures of a batch, in runs; each run takes the place of one placeholder.

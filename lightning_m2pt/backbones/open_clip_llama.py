@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.base_files import BaseFiles
 from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
+from lightning_m2pt.backbones.connected_rows import VisualRows
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.backbones.filling.from_files import FilledFromFiles
 from lightning_m2pt.backbones.filling.unfilled import Unfilled

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from lightning_m2pt.inputs.processing import Interpolation, ResizeRule
 
 
@@ -54,6 +57,13 @@ class BackboneShape:
     joined_patches: int = 1
     vision_gated_mlp: bool = False
     tiles_are_patches: bool = False
+
+    def normalisation(self) -> tuple[Tensor, Tensor] | None:
+        """Returns the channels' means and deviations, (3, 1, 1) on the CPU; None if only the processor knows them."""
+        if not self.image_mean:
+            return None
+        mean, std = (torch.tensor(each, device="cpu").view(3, 1, 1) for each in (self.image_mean, self.image_std))
+        return mean, std
 
     @property
     def connected_patches(self) -> int:

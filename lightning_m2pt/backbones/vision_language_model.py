@@ -10,9 +10,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.chat_template_files import processor_chat_template
-from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.connected_rows import ConnectedRows, VisualRows
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.families.family import TiledFamily, module_at, rows_given_to
 from lightning_m2pt.backbones.families.geometry import GeometryOfFamily
@@ -211,10 +210,8 @@ class VisionLanguageModel(FilledFromFiles):
         states = family.tower_states(self.language_model, pixel_values.to(self._tower_type()))
         return rows_for_connector(states, rows[-1] if rows else None, self.attachment, has_cls)
 
-    def connected_rows(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> ConnectedRows:
+    def connected_pixels(self, pixel_values: Tensor, picture_sizes: Tensor | None) -> ConnectedRows:
         """Runs tower and connector, and lays the rows out as the family does."""
-        if not len(pixel_values):
-            return ConnectedRows.none(self.token_embedding().weight)
         return self.family.connected(self.language_model, pixel_values, picture_sizes, self)
 
     def rows_of_runs(self, pixel_values: Tensor, picture_sizes: Tensor | None = None) -> list[int]:

@@ -87,6 +87,10 @@ class Processor:
         for token, numbers in ((tokenizer.bos_token, self.bos_ids), (tokenizer.eos_token, [self.eos_token_id])):
             self._refuse_unknown_ids(numbers, f"the tokenizer's own {token!r:.40}", tokenizer.name_or_path)
 
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """Returns the channels' means and deviations, (3, 1, 1) float32 each."""
+        return self.mean, self.std
+
     @property
     def eos_token_id(self) -> int:
         """Id of the token that ends an answer."""

@@ -15,6 +15,7 @@ from lightning_m2pt.methods.parameter_part import ParameterPart
 from lightning_m2pt.prompts.attachment import Attachment
 
 Place: TypeAlias = Literal[
+    "pixels",
     "visual prompts",
     "textual prompts",
     "projector",
@@ -104,6 +105,10 @@ class Method(nn.Module, ABC):
         """Returns for each tensor name the rows (dimension -2) that can never receive a gradient, by declaration."""
         return {}
 
+    def still_numbers(self) -> dict[str, tuple[int, str]]:
+        """Returns by tensor name how many numbers never move whatever their gradient is, and what they are."""
+        return {}
+
     def may_start_without_gradient(self) -> set[str]:
         """Returns names of tensors whose gradient may be zero, in rows or as a whole, at the first step.
 
@@ -158,15 +163,17 @@ class Method(nn.Module, ABC):
     def parameter_parts(self) -> list[ParameterPart]:
         """Returns what is trained, counted part by part."""
         dead_rows, added, table = self.dead_rows(), self.added_parameters(), []
+        still = self.still_numbers()
         for part, tensors in self.parts().items():
             dead = [(name, row, parameter) for name, parameter in tensors for row in dead_rows.get(name, [])]
+            unmoved = [still[name] for name, _ in tensors if name in still]
             table.append(
                 ParameterPart(
                     name=part,
                     parameters=sum(parameter.numel() for _, parameter in tensors),
                     added=added[part],
-                    dead=sum(parameter.shape[-1] for _, _, parameter in dead),
-                    dead_names=[f"{name} row {row}" for name, row, _ in dead],
+                    dead=sum(parameter.shape[-1] for _, _, parameter in dead) + sum(number for number, _ in unmoved),
+                    dead_names=[f"{name} row {row}" for name, row, _ in dead] + [what for _, what in unmoved],
                 )
             )
         return table

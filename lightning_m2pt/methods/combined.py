@@ -79,6 +79,14 @@ class Combined(Method):
             for name, rows in method.dead_rows().items()
         }
 
+    def still_numbers(self) -> dict[str, tuple[int, str]]:
+        """Returns the numbers of all methods that never move."""
+        return {
+            f"members.{method.name}.{name}": still
+            for method in self.methods()
+            for name, still in method.still_numbers().items()
+        }
+
     def may_start_without_gradient(self) -> set[str]:
         """Returns the late starters of all methods."""
         return {

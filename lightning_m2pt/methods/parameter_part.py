@@ -11,7 +11,7 @@ class ParameterPart:
         name: ``visual_prompts``, ``textual_prompts``, ``interaction``, ``lm_head``, ...
         parameters: Trained numbers.
         added: Those of them that the untouched model does not have (the others stand in for pretrained ones).
-        dead: Those that can never receive a gradient, by declaration.
+        dead: Those that can never receive a gradient, or never move, by declaration.
         dead_names: What the dead ones are.
     """
 

@@ -16,9 +16,10 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 
-ASK_FOR_ALL_ROWS = (Adapter, APrompt, LayerNormTuning, Lora, M2PT, PrefixTuning)
+ASK_FOR_ALL_ROWS = (Adapter, APrompt, LayerNormTuning, Lora, M2PT, PixelPrompting, PrefixTuning)
 """Methods that begin with copies of frozen weights, if at all, by ``filling.shares.whole``."""
 
 
@@ -76,6 +77,10 @@ def refuse_untried_under_zero(backbone: Backbone, method: Method) -> None:
     members = method.methods() if isinstance(method, Combined) else [method]
     if any(isinstance(member, Full) for member in members):
         raise refused("model.method", f"{method.name} trains the whole base, which is not tried with DeepSpeed", "ddp")
+    if any(isinstance(member, PixelPrompting) for member in members):
+        raise refused(
+            "model.method", "DeepSpeed cuts up what the inside of a pixel prompt's border is told apart by", "ddp"
+        )
     if backbone.quantization is not None:
         raise refused(
             "model.backbone.quantization",

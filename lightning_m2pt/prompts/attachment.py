@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.key_value_prefix import KeyValuePrefix
+from lightning_m2pt.prompts.pixel_prompt import PixelPrompt
 from lightning_m2pt.prompts.token_path import VisualPosition
 
 InjectionPath: TypeAlias = Literal["auto", "token", "prefix"]
@@ -35,6 +36,7 @@ class Attachment:
         query_rows: For each decoder layer None, or (1, P, H * D_head) learned queries of the P textual prompt rows.
         decoder_dropout: Dropout that the decoder's rows go through. While it is active, rows that are alike in all
             samples do not stay alike.
+        pixel_prompt: Learned pixels that every picture, or tile of one, gets before the tower reads it.
     """
 
     visual_prompts: DeepPrompts | None = None
@@ -47,6 +49,7 @@ class Attachment:
     key_value_prefix: KeyValuePrefix | None = None
     query_rows: Sequence[Tensor | None] = ()
     decoder_dropout: nn.Dropout | None = None
+    pixel_prompt: PixelPrompt | None = None
 
     def draws_per_sample(self) -> bool:
         """Tells whether dropout is active inside the decoder."""

@@ -37,11 +37,12 @@ class ComparedPictures:
 
     def compare_tower(self) -> bool:
         """Compares the rows of the tower with the library's; tells if the backbone offers a pass of its library."""
-        expected = self.backbone.library_visual_rows(self.pixels)
+        shown = self.backbone.prompted_pixels(self.pixels)
+        expected = self.backbone.library_visual_rows(shown)
         if expected is None:
             return False
         _, limit = limits_of(self.backbone)
-        visual = self.backbone.visual_rows(self.pixels)
+        visual = self.backbone.visual_rows(shown)
         Comparison(self.backbone, limit).refuse_difference("the vision tower", visual.rows, expected)
         return True
 

@@ -28,7 +28,7 @@ CONTAINER = Path("/sys/fs/cgroup/memory.max")
 """Holds the container's limit, or no number."""
 
 VISION_PLACES: frozenset[Place] = frozenset(
-    {"visual prompts", "vision tower's linear layers", "vision tower's norms", "vision tower's other tensors"}
+    {"pixels", "visual prompts", "vision tower's linear layers", "vision tower's norms", "vision tower's other tensors"}
 )
 
 

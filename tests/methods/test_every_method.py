@@ -20,6 +20,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.testing.method_contract import method_contract, moved
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
@@ -49,6 +50,9 @@ METHODS: dict[str, Callable[[], Method]] = {
     "adapter, lora, norms": lambda: Combined(
         [Adapter(4), Lora(2, interaction=False), LayerNormTuning(interaction=False)]
     ),
+    "pixels on top": PixelPrompting,
+    "pixels around": lambda: PixelPrompting(compose="shrink", fill=(0.2, 0.5, 0.7)),
+    "pixels and prompts": lambda: Combined([PixelPrompting(space="normalised", init_std=1.0), M2PT(5, 4)]),
     "aprompt and visual prompts": lambda: Combined([M2PT(5, 0), APrompt(3, 4, interaction=False)]),
 }
 START_AS_FROZEN = [
@@ -61,6 +65,7 @@ START_AS_FROZEN = [
     "full",
     "projector",
     "adapter, lora, norms",
+    "pixels on top",
 ]
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import Backbone, VisualRows
-from lightning_m2pt.backbones.connected_rows import ConnectedRows
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.connected_rows import ConnectedRows, VisualRows
 from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_m2pt.backbones.base import VisualRows
 from lightning_m2pt.backbones.chat_template_files import tokenizer_chat_template
+from lightning_m2pt.backbones.connected_rows import VisualRows
 from lightning_m2pt.backbones.decoders.reference import check_decoder_config, runs_by_reference
 from lightning_m2pt.backbones.decoders.rotations import end_of_positions, usable_positions
 from lightning_m2pt.backbones.feature_cache import FeatureCache

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_m2pt.backbones.base import VisualRows
+from lightning_m2pt.backbones.connected_rows import VisualRows
 from lightning_m2pt.inputs.batch import Span
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.prefix_path import VisionPrefixPath, is_foldable
