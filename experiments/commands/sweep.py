@@ -11,6 +11,7 @@ from rich.live import Live
 from experiments.commands.parsers.sweep import argument_parser
 from experiments.sweep.file import SweepFile, Variant, find_sweep, read_sweep, shipped_sweeps
 from experiments.sweep.jobs import (
+    OF_RULE,
     Job,
     Rates,
     SweepSettings,
@@ -259,9 +260,16 @@ def parsed(variant: Variant, setting: SweepSettings) -> "Experiment":
 
 
 def stated_rates(experiment: "Experiment") -> dict[str, float]:
-    """Returns the learning rate of every trained part as the experiment's file states it."""
+    """Returns the learning rate of every trained part as the experiment's file states it.
+
+    Parts that ``model.gradient_norm`` moves have one rate together, in the words in which it is stated.
+    """
     given: float | Mapping[str, float] = experiment.config["model"]["optimizer"]["learning_rate"]
-    return {
-        part: float(given[part] if isinstance(given, Mapping) else given)
-        for part in experiment.model.method.part_names()
-    }
+    trained, rule = experiment.model.method.part_names(), experiment.model.gradient_norm
+    ruled = [part for part in trained if rule is not None and part in rule.parts]
+    rates = {part: float(given[part] if isinstance(given, Mapping) else given) for part in trained if part not in ruled}
+    if ruled and rule is not None:
+        key, length = ("rate", rule.rate) if rule.rate is not None else ("grey_levels", rule.grey_levels)
+        assert length is not None
+        rates[f"{OF_RULE}{key}"] = length
+    return rates

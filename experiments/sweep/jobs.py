@@ -23,7 +23,9 @@ DEFAULT_OUTPUT_ROOT = Path("outputs")
 KEY_LENGTH = 8
 
 Rates = Mapping[str, float]
-"""Learning rate by part of a method; empty takes what the experiment's file states."""
+"""Learning rate by part of a method, and what ``OF_RULE`` names; empty takes what the experiment's file states."""
+OF_RULE = "gradient_norm."
+"""In front of ``rate`` or ``grey_levels`` of ``model.gradient_norm``, which moves parts along the gradient."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,9 @@ def experiment_words(variant: Variant, setting: SweepSettings, rates: Rates) -> 
     words = [word for path in setting.configs(variant) for word in ("--config", path.as_posix())]
     words += variant.arguments
     words += [f"--allow-import={package}" for package in setting.opened]
-    if rates:
-        words.append(f"--model.optimizer.learning_rate={json.dumps(dict(rates))}")
+    words += [f"--model.{key}={rate!r}" for key, rate in rates.items() if key.startswith(OF_RULE)]
+    if by_part := {part: rate for part, rate in rates.items() if not part.startswith(OF_RULE)}:
+        words.append(f"--model.optimizer.learning_rate={json.dumps(by_part)}")
     if setting.output_root != DEFAULT_OUTPUT_ROOT:
         words.append(f"--output_root={setting.output_root}")
     return words

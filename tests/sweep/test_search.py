@@ -7,17 +7,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from experiments.commands.sweep import stated_rates
 from experiments.sweep.file import read_sweep
-from experiments.sweep.jobs import SweepSettings
+from experiments.sweep.jobs import SweepSettings, cells
 from experiments.sweep.search import plan_search, trial_rates
 from experiments.sweep.study import known_searches
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.tuning.gradient_norm import GradientNorm
 from tests.support.runs.sweep_driver import main
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +96,30 @@ def test_every_trial_is_an_ordinary_fit_of_a_third_of_the_steps_with_its_validat
     assert fit[-1] == "--validate"
     assert '--model.optimizer.learning_rate={"prompts": 0.01}' in fit
     assert len({job.key for job in search.trials}) == len(search.trials)
+
+
+@pytest.mark.parametrize("key", ["rate", "grey_levels"])
+def test_the_rate_of_the_rule_is_searched_like_a_parts(tmp_path, key):
+    """What a trial's words say is what its experiment is made of; the parts of the rule have one rate together."""
+    path, part = write_sweep(tmp_path), "visual_prompts" if key == "rate" else "pixel_prompt"
+    content = json.loads(path.read_text())
+    content["search"]["ranges"] = {f"gradient_norm.{key}": [0.1, 10], "*": [1e-5, 1e-3]}
+    path.write_text(json.dumps(content))
+    sweep, rule = read_sweep(path), GradientNorm(**{key: 2.0}, parts=[part])
+    model = SimpleNamespace(gradient_norm=rule, method=SimpleNamespace(part_names=lambda: [part, "interaction"]))
+    config = {"model": {"optimizer": {"learning_rate": {"interaction": 1e-4}}}}
+    stated = stated_rates(SimpleNamespace(model=model, config=config))
+    assert stated == {"interaction": 1e-4, f"gradient_norm.{key}": 2.0}
+    assert sweep.search is not None
+    search = plan_search(sweep.search, sweep.variants[0], SweepSettings(), stated, max_steps=300)
+    for number, rates in enumerate(search.rates):
+        (fit,) = search.trials[number].commands
+        assert f"--model.gradient_norm.{key}={rates[f'gradient_norm.{key}']}" in fit
+        assert f'--model.optimizer.learning_rate={{"interaction": {rates["interaction"]}}}' in fit
+        assert 0.1 <= rates[f"gradient_norm.{key}"] <= 10
+    (cell,) = cells(sweep, SweepSettings(), {"one": {f"gradient_norm.{key}": 0.5}})[0].commands
+    assert f"--model.gradient_norm.{key}=0.5" in cell
+    assert not any("learning_rate" in word for word in cell)
 
 
 def test_a_part_without_a_range_and_an_experiment_without_steps_are_refused(tmp_path):
