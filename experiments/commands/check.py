@@ -14,6 +14,7 @@ from experiments.datasets.check_sets import check_sets
 from experiments.datasets.evaluation_sets import default_data_root
 from experiments.runs.lengths import check_question_lengths, check_sample_lengths
 from experiments.runs.prepare import connect_experiment, refuse_tuned_benchmarks
+from experiments.runs.regularised import check_regularised
 from experiments.runs.tuning import check_strategy
 from experiments.trainer.surface import configured_processes, refuse_endless
 from experiments.trainer.whole_steps import check_limits
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         say(f"error: {len(found):,} mistakes in the data of {experiment.name}, listed above")
         return ExitCode.BAD_INPUT
     refuse_tuned_benchmarks(experiment)
+    check_regularised(experiment)
     if isinstance(tuned_on, InstructionDataModule):
         check_limits(experiment.config["trainer"], tuned_on)
     pictures = "pictures" if own.decode else "image headers"

@@ -67,6 +67,16 @@ def backbones() -> list[Entry]:
     return complete_classes(LIBRARY / "backbones", "lightning_m2pt.backbones", "Backbone")
 
 
+def regularisers() -> list[Entry]:
+    """Returns the terms of the loss beside the cross-entropy."""
+    return complete_classes(LIBRARY / "tuning" / "regularisers", "lightning_m2pt.tuning.regularisers", "Regulariser")
+
+
+def teachers() -> list[Entry]:
+    """Returns what judges how much a picture looks like a text."""
+    return complete_classes(LIBRARY / "tuning" / "regularisers", "lightning_m2pt.tuning.regularisers", "Teacher")
+
+
 def sets() -> list[Entry]:
     """Returns the data sets: every data module that can be built, for tuning and for evaluation."""
     return complete_classes(CHECKOUT / "data_modules", "data_modules", "DataModule")

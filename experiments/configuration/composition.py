@@ -24,7 +24,7 @@ MAY_BE_NULL = ("model.gradient_norm",)
 """Groups of settings that may be left out as a whole."""
 GROUPS = ("", "trainer", "model", "model.optimizer", "model.schedule", "model.shortcuts", *MAY_BE_NULL)
 COMPONENTS = ("data", "model.backbone", "model.method")
-LISTS = ("benchmarks", "trainer.callbacks", "trainer.plugins")
+LISTS = ("benchmarks", "model.regularisers", "trainer.callbacks", "trainer.plugins")
 """Lists of components; one by itself is a list of one."""
 
 EVALUATION_SETS = "benchmarks"

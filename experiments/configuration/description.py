@@ -25,6 +25,8 @@ from experiments.configuration.schema import GROUPS
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, PROMPT_TEXT, TOP_LEVEL_KEYS
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.tuning.regularisers.base import Regulariser
+from lightning_m2pt.tuning.regularisers.teacher import Teacher
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -35,6 +37,8 @@ BASES: dict[type, str] = {
     BenchmarkDataModule: "evaluation_set",
     DataModule: "set",
     Callback: "callback",
+    Regulariser: "regulariser",
+    Teacher: "teacher",
 }
 """Base classes of components, and what the schema calls them; of two that fit the first counts."""
 PRIMITIVES: dict[Any, Schema] = {
@@ -102,6 +106,8 @@ def component_schemas() -> Schema:
         "evaluation_set": shipped(catalogue.evaluation_sets()),
         "set": shipped(catalogue.sets()),
         "callback": shipped_callbacks(),
+        "regulariser": shipped(catalogue.regularisers()),
+        "teacher": shipped(catalogue.teachers()),
     }
     arguments = {path: group_schema(path, owner) for of_kind in classes.values() for path, owner in of_kind.items()}
     return {**arguments, **{kind: component_schema(list(of_kind)) for kind, of_kind in classes.items()}}

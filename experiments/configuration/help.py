@@ -32,6 +32,10 @@ KEYS = (
     ("model.optimizer", "AdamW: learning_rate, one number or one for every part of the method, weight_decay, ..."),
     ("model.schedule", "how the learning rate rises and falls"),
     ("model.gradient_norm", "moves parts by steps of fixed length along the gradient: rate or grey_levels, decay, ..."),
+    (
+        "model.regularisers",
+        "terms of the loss about the pictures of a step, a list of classes: --model.regularisers+=CLASS",
+    ),
     ("model.shortcuts", "exact savings of the training step; each can be switched off"),
     ("data", "what is tuned on, or the one set of predict and test: a class, and its root, template, batch_size, ..."),
     (

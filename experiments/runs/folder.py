@@ -29,6 +29,7 @@ from lightning_m2pt.storage.run_record import (
 )
 from lightning_m2pt.system.checkout import commit_of
 from lightning_m2pt.system.slurm_job import slurm_job_of
+from lightning_m2pt.tuning.module import TuningModule, regularisers_of
 
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size", "index")
 LATER_SETTINGS: dict[str, dict[str, Any]] = {
@@ -70,6 +71,7 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         "schedule": model["schedule"],
         "loss_average": model["loss_average"],
         **later_model_settings(model),
+        **regularisers_by_content(experiment.model),
         "data": without_keys(data, not_deciding),
         "data_fingerprint": experiment.data.fingerprint(),
         "seed": experiment.seed,
@@ -82,6 +84,12 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
 def later_model_settings(model: dict[str, Any]) -> dict[str, Any]:
     """Returns the model's later settings that do not stand at their defaults."""
     return {key: model[key] for key, default in LATER_MODEL_SETTINGS.items() if model.get(key) not in (None, default)}
+
+
+def regularisers_by_content(model: TuningModule) -> dict[str, Any]:
+    """Returns what decides the numbers of the loss's further terms: not where a teacher lies, but what it is."""
+    found = [each.deciding() for each in regularisers_of(model)]
+    return {"regularisers": found} if found else {}
 
 
 def template_content(data: DataModule) -> dict[str, str]:

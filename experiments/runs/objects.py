@@ -71,6 +71,7 @@ def experiment_of_objects(
                 "loss_average": model.loss_average,
                 "shortcuts": described(model.shortcuts),
                 "gradient_norm": described(model.gradient_norm),
+                "regularisers": described(list(model.regularisers)),
             },
             "data": Described(data),
             "benchmarks": described(list(benchmarks)),

@@ -29,6 +29,7 @@ from experiments.runs.model_card import model_card
 from experiments.runs.opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
+from experiments.runs.regularised import check_regularised
 from experiments.runs.start import start_of
 from experiments.runs.training import check_machine, check_started, checkpoints_folder, prepared_trainer, tuning_data
 from experiments.trainer.best_adapter import sets_chosen_by
@@ -54,8 +55,10 @@ from lightning_m2pt.storage.run_record import (
 from lightning_m2pt.system.console import is_main_process, log_file, say
 from lightning_m2pt.system.launch_notices import launch_notices
 from lightning_m2pt.system.rank_group import ranks_of_job
+from lightning_m2pt.tuning.module import regularisers_of
 from lightning_m2pt.tuning.positions import run_rows
 from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
+from lightning_m2pt.tuning.regularisers.base import refuse_regularisers_where_cut_up
 from lightning_m2pt.tuning.sample_order import refuse_uneven_shares
 
 MEMORY = "peak_memory_bytes"
@@ -105,8 +108,10 @@ def check_strategy(experiment: Experiment) -> None:
     refuse_unproven_strategy(configured_names(strategy))
     if would_share_out_weights(strategy):
         refuse_unless_shardable(experiment.model.backbone, experiment.model.method)
+        refuse_regularisers_where_cut_up(regularisers_of(experiment.model))
     if would_be_zero(strategy):
         refuse_untried_under_zero(experiment.model.backbone, experiment.model.method)
+        refuse_regularisers_where_cut_up(regularisers_of(experiment.model))
         if experiment.model.gradient_norm is not None:
             experiment.model.gradient_norm.refuse_under_zero()
 
@@ -123,6 +128,7 @@ def check_tuning(experiment: Experiment) -> None:
     check_experiment(experiment)
     check_machine(experiment)
     data.check()
+    check_regularised(experiment)
     check_sample_lengths(experiment.model, data)
 
 

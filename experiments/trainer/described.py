@@ -19,6 +19,8 @@ from lightning.pytorch.strategies import Strategy
 from experiments.trainer.logger_settings import is_key
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.tuning.regularisers.base import Regulariser
+from lightning_m2pt.tuning.regularisers.teacher import Teacher
 
 OF_COMPONENTS = (
     Backbone,
@@ -32,6 +34,8 @@ OF_COMPONENTS = (
     ClusterEnvironment,
     LayerSync,
     Precision,
+    Regulariser,
+    Teacher,
 )
 """What a configuration names by class path and arguments."""
 

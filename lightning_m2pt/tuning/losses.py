@@ -1,9 +1,10 @@
 """Next-token cross-entropy on answers, as sums: means are taken over a whole optimizer step."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from lightning_m2pt.backbones.base import Backbone
@@ -59,3 +60,28 @@ def supervised_rows(backbone: Backbone, batch: Batch, shortcuts: Shortcuts = Sho
     starts = supervised & ~pad(supervised, (1, 0))[:, :-1]
     turns = starts.cumsum(dim=1)[places] - 1
     return SupervisedRows(losses, wide.argmax(dim=-1) == targets, places[0], turns)
+
+
+def nothing_of(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Returns 0 with a gradient of zeros for every tensor.
+
+    Without a picture nothing reaches what is trained in front of the tower and in it. DDP waits for every gradient,
+    and a step in which one is missing would decay and average it otherwise on one device than on several.
+    """
+    return torch.stack([parameter.flatten()[:0].sum(dtype=torch.float32) for parameter in parameters]).sum()
+
+
+def task_losses(batch: Batch, rows: SupervisedRows) -> list[TaskLoss]:
+    """Sums the loss by task; a conversation's answers may belong to different tasks.
+
+    Args:
+        batch: The micro-batch with the tasks of every sample's turns.
+        rows: Its supervised rows.
+    """
+    totals: dict[str, list[float]] = {}
+    places = zip(rows.sample.tolist(), rows.turn.tolist(), rows.losses.detach().tolist(), strict=True)
+    for sample, turn, loss in places:
+        total = totals.setdefault(batch.tasks[sample][turn], [0.0, 0.0])
+        total[0] += loss
+        total[1] += 1
+    return [TaskLoss(task, loss_sum, int(tokens)) for task, (loss_sum, tokens) in totals.items()]

@@ -1,13 +1,13 @@
 """The LightningModule: a frozen backbone, a method, and the steps of training and answering."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import MeanMetric
 
 from lightning_m2pt.answering.asked_set import AskedSet
@@ -32,7 +32,7 @@ from lightning_m2pt.tuning.loop_counters import (
     refuse_other_place,
     repeat_what_follows_the_step,
 )
-from lightning_m2pt.tuning.losses import SupervisedRows, TaskLoss, supervised_rows
+from lightning_m2pt.tuning.losses import nothing_of, supervised_rows, task_losses
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 from lightning_m2pt.tuning.optimizer_by_parts import only_what_is_clipped
 from lightning_m2pt.tuning.own_trainer import (
@@ -43,6 +43,12 @@ from lightning_m2pt.tuning.own_trainer import (
     write_no_pickles,
 )
 from lightning_m2pt.tuning.positions import refuse_without_room
+from lightning_m2pt.tuning.regularisers.base import (
+    Regulariser,
+    check_regularisers,
+    refuse_regularisers_where_cut_up,
+)
+from lightning_m2pt.tuning.regularisers.step_terms import StepTerms, measured
 from lightning_m2pt.tuning.self_test import Use, refuse_unless_like_library
 
 
@@ -61,6 +67,7 @@ class TuningModule(LightningModule):
             does (numbers then depend on how a step is split).
         shortcuts: Rows that are computed once or not at all because the loss cannot tell the difference.
         gradient_norm: Moves some parts by steps of a fixed length along the gradient; null leaves all to AdamW.
+        regularisers: Terms of the loss beside the cross-entropy, about the pictures of a step.
 
     Attributes:
         chosen: The step, and what chose it, of an adapter that was loaded and is not of a run's last step.
@@ -77,6 +84,7 @@ class TuningModule(LightningModule):
         loss_average: Literal["step", "micro_batch"] = "step",
         shortcuts: Shortcuts = Shortcuts(),  # noqa: B008
         gradient_norm: GradientNorm | None = None,
+        regularisers: Sequence[Regulariser] = (),
     ) -> None:
         super().__init__()
         # The method comes first: a tensor that stands in both goes by its name in the method, attached or not.
@@ -87,12 +95,14 @@ class TuningModule(LightningModule):
         self.loss_average = loss_average
         self.shortcuts = shortcuts
         self.gradient_norm = gradient_norm
+        self.regularisers = nn.ModuleList(regularisers)
         self.validation_loss = MeanMetric()
         self.validation_accuracy = MeanMetric()
         self.answering: Answering | None = None
         self.chosen: dict[str, Any] | None = None
         self.asked: AskedSet | None = None
         self._step_loss = 0.0
+        self._step_terms = StepTerms(regularisers)
         self._goes_on: Literal["", "at the step", "behind its validation"] = ""
         self._compared: tuple[Attachment | None, set[Use]] = None, set()
 
@@ -120,6 +130,7 @@ class TuningModule(LightningModule):
         if self.gradient_norm is not None:
             self.gradient_norm.check(self.method.possible_parts())
         self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts(), self.gradient_norm)
+        check_regularisers(self._step_terms.regularisers, self.method, self.backbone.shape)
 
     def setup(self, stage: str) -> None:
         """Looks at the Trainer, whoever made it, and at what fits together, before weights are loaded.
@@ -132,10 +143,14 @@ class TuningModule(LightningModule):
             check_trainer(self.trainer)
             if isinstance(self.trainer.strategy, ZeroStrategy):
                 refuse_untried_under_zero(self.backbone, self.method)
+                refuse_regularisers_where_cut_up(self._step_terms.regularisers)
                 if self.gradient_norm is not None:
                     self.gradient_norm.refuse_under_zero()
+            for regulariser in self._step_terms.regularisers:
+                regulariser.check_files()
         if shares_out_weights(self.trainer.strategy):
             refuse_unless_shardable(self.backbone, self.method)
+            refuse_regularisers_where_cut_up(self._step_terms.regularisers)
             self.shortcuts = EVERY_ROW
         device = self.trainer.strategy.root_device
         refuse_double_on_apple(device, self.backbone.dtype_name)
@@ -183,11 +198,14 @@ class TuningModule(LightningModule):
         A decoder layer recomputes its activations in training mode alone.
         """
         self.compare_with_library("training")
+        for regulariser in self._step_terms.regularisers:
+            regulariser.build(self.backbone)
         self.train()
 
     def on_train_start(self) -> None:
         """Looks whether epochs end with a step, and a resumed run is where its samples are."""
         self._step_loss = 0.0  # what an interrupted step has left there
+        self._step_terms.restart()
         refuse_part_of_a_step(self.trainer)
         if self._goes_on == "at the step":
             repeat_what_follows_the_step(self.trainer)
@@ -253,7 +271,7 @@ class TuningModule(LightningModule):
             recount_micro_batches(checkpoint, self.trainer.accumulate_grad_batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Computes one micro-batch's share of the optimizer step's loss.
+        """Computes one micro-batch's share of the optimizer step's loss; ``train/loss`` is the cross-entropy alone.
 
         Lightning divides the returned loss by the number of micro-batches, and DDP averages gradients over ranks:
         both are multiplied in here, so that what remains is the sum over the whole step.
@@ -264,22 +282,27 @@ class TuningModule(LightningModule):
                 where="train_dataloaders",
                 expected="trainer.fit(model, data) with a data module that can be tuned on",
             )
-        rows = supervised_rows(self.backbone, batch, self.shortcuts)
-        loss_sum = rows.losses.sum()
+        found = measured(self.backbone, batch, self.shortcuts, self._step_terms.regularisers)
+        loss_sum = found.rows.losses.sum()
         if not len(batch.pixel_values):
             loss_sum = loss_sum + nothing_of(trained_parameters(self).values())
         accumulate, world_size = self.trainer.accumulate_grad_batches, self.trainer.world_size
         if self.loss_average == "step":
             share = loss_sum / batch.step_supervised_tokens
-            loss = share * (accumulate * world_size)
+            loss, pictures = share * (accumulate * world_size), batch.step_pictures
         else:
-            loss = loss_sum / max(len(rows.losses), 1)
+            loss = loss_sum / max(len(found.rows.losses), 1)
             share = loss / (accumulate * world_size)
+            pictures = sum(batch.picture_counts) * accumulate * world_size
+        terms = self._step_terms.add(share, found.sums, pictures)
+        loss = loss if terms is None else loss + terms * (accumulate * world_size)
         self._step_loss += float(share.detach())
         if (batch_idx + 1) % accumulate == 0:
             self.log("train/loss", self._step_loss, sync_dist=True, reduce_fx="sum", prog_bar=True)
             self._step_loss = 0.0
-        return {"loss": loss, "task_losses": task_losses(batch, rows), "samples": len(batch)}
+            for name, value in self._step_terms.ended(self.trainer.strategy, self.validation_loss.dtype).items():
+                self.log(name, value)
+        return {"loss": loss, "task_losses": task_losses(batch, found.rows), "samples": len(batch)}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates loss per supervised token and the share of samples whose every answer token is right.
@@ -322,6 +345,11 @@ class TuningModule(LightningModule):
             self.log(f"score/{self.asked.score.header['benchmark']}", self.asked.score.compute())
 
 
+def regularisers_of(module: TuningModule) -> Sequence[Regulariser]:
+    """Returns the terms of the loss beside the cross-entropy, in order."""
+    return [each for each in module.regularisers if isinstance(each, Regulariser)]
+
+
 def is_built(method: Method) -> bool:
     """Tells whether a method has its tensors."""
     return method.built_shapes is not None or next(method.parameters(), None) is not None
@@ -340,31 +368,6 @@ def refuse_other_method(backbone: Backbone, method: Method) -> None:
             expected="one at a time",
             hint="first.method.detach(first.backbone) takes the first module's away",
         )
-
-
-def nothing_of(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Returns 0 with a gradient of zeros for every tensor.
-
-    Without a picture nothing reaches what is trained in front of the tower and in it. DDP waits for every gradient,
-    and a step in which one is missing would decay and average it otherwise on one device than on several.
-    """
-    return torch.stack([parameter.flatten()[:0].sum(dtype=torch.float32) for parameter in parameters]).sum()
-
-
-def task_losses(batch: Batch, rows: SupervisedRows) -> list[TaskLoss]:
-    """Sums the loss by task; a conversation's answers may belong to different tasks.
-
-    Args:
-        batch: The micro-batch with the tasks of every sample's turns.
-        rows: Its supervised rows.
-    """
-    totals: dict[str, list[float]] = {}
-    places = zip(rows.sample.tolist(), rows.turn.tolist(), rows.losses.detach().tolist(), strict=True)
-    for sample, turn, loss in places:
-        total = totals.setdefault(batch.tasks[sample][turn], [0.0, 0.0])
-        total[0] += loss
-        total[1] += 1
-    return [TaskLoss(task, loss_sum, int(tokens)) for task, (loss_sum, tokens) in totals.items()]
 
 
 def build_on_meta(module: TuningModule) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.parallel.costs import Devices, Model, Unit, held_bytes
 from lightning_m2pt.tuning.memory_estimate import MemoryEstimate, MicroBatchSize, estimated_memory
-from lightning_m2pt.tuning.module import TuningModule
+from lightning_m2pt.tuning.module import TuningModule, regularisers_of
 from lightning_m2pt.tuning.parameter_counts import parameter_counts
 
 
@@ -57,7 +57,26 @@ def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize, plan: Plan =
     gathered = held.in_flight
     if gathered and not plan.reshards:
         gathered = sum(unit.size for unit in base.units) + max(unit.size for unit in base.units)
-    return replace(whole, weights=held.base, gathered=gathered, trained=held.trained)
+    weights, kept = bytes_of_regularisers(counted, micro_batch)
+    return replace(
+        whole,
+        weights=held.base + weights,
+        gathered=gathered,
+        trained=held.trained,
+        activations=whole.activations + kept,
+        recomputed_activations=whole.recomputed_activations + kept,
+    )
+
+
+def bytes_of_regularisers(counted: TuningModule, micro_batch: MicroBatchSize) -> tuple[int, int]:
+    """Returns what the loss's further terms hold all the time, and what they keep of a micro-batch.
+
+    A tower's pass of which nothing is kept takes no more than the pass of the loss, which comes after it.
+    """
+    shape, terms = counted.backbone.shape, regularisers_of(counted)
+    rows = shape.connected_patches if micro_batch.picture_rows is None else micro_batch.picture_rows
+    pictures, rows = micro_batch.samples * micro_batch.tiles, micro_batch.samples * rows
+    return sum(each.held_bytes() for each in terms), sum(each.kept_bytes(shape, pictures, rows) for each in terms)
 
 
 def base_in_units(backbone: Backbone, trained: int, devices: Devices) -> Model:

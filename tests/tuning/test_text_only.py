@@ -16,8 +16,7 @@ from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.testing.random_backbone import random_batch
-from lightning_m2pt.tuning.losses import supervised_rows
-from lightning_m2pt.tuning.module import nothing_of
+from lightning_m2pt.tuning.losses import nothing_of, supervised_rows
 from tests.support.small_training import Gradients, loader_of, module_with, one_step, small_trainer
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,147 @@
+"""Terms of the loss in experiments: read from files, part of a run's name, tuned, refused before weights load."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.folder import deciding, run_folder
+from experiments.runs.regularised import refuse_other_names
+from experiments.runs.tuning import check_tuning
+from lightning_m2pt.configuration.paths import EMBEDDED
+from lightning_m2pt.errors import BadInputError
+from tests.support.regularised.small_clip import stored_clip
+from tests.support.small_experiment import fitted, small_words
+
+PIXELS = (
+    *("--model.method", "lightning_m2pt.methods.pixel_prompting.PixelPrompting"),
+    *("--model.optimizer.learning_rate", "0.01"),
+)
+FCA = "lightning_m2pt.tuning.regularisers.feature_consistency.FeatureConsistency"
+TSE = "lightning_m2pt.tuning.regularisers.task_semantics.TaskSemantics"
+CLIP = "lightning_m2pt.tuning.regularisers.open_clip_teacher.OpenClipTeacher"
+ROWS = "lightning_m2pt.tuning.regularisers.rows_teacher.RowsTeacher"
+
+
+def words(folder: Path, *terms: dict, steps: int = 2) -> list[str]:
+    return [*small_words(folder, steps=steps), *PIXELS, "--model.regularisers", json.dumps(list(terms))]
+
+
+def consistency(**arguments) -> dict:
+    return {"class_path": FCA, "init_args": arguments}
+
+
+def semantics(teacher: str, folder: Path | str, **arguments) -> dict:
+    described = {"class_path": teacher, "init_args": {"folder": str(folder)}}
+    return {"class_path": TSE, "init_args": {"teacher": described, **arguments}}
+
+
+def name_of(arguments: list[str]) -> str:
+    experiment = parse_experiment(arguments)
+    experiment.connect()
+    return run_folder(experiment).name
+
+
+def test_names_have_the_terms_and_none_of_an_empty_list(tmp_path):
+    plain = name_of([*small_words(tmp_path, steps=2), *PIXELS])
+    assert name_of(words(tmp_path)) == plain
+    here, there = stored_clip(tmp_path / "here"), stored_clip(tmp_path / "there")
+    named = [
+        plain,
+        name_of(words(tmp_path, consistency())),
+        name_of(words(tmp_path, consistency(weight=0.1))),
+        name_of(words(tmp_path, consistency(norm="relative"))),
+        name_of(words(tmp_path, consistency(reference="original"))),
+        name_of(words(tmp_path, semantics(CLIP, here))),
+        name_of(words(tmp_path, semantics(ROWS, EMBEDDED / "testbed"))),
+        name_of(words(tmp_path, semantics(ROWS, EMBEDDED / "testbed_patch12"))),
+    ]
+    assert len(set(named)) == len(named)
+    assert name_of(words(tmp_path, semantics(CLIP, there))) == named[5]
+
+
+def test_a_file_names_terms_and_one_by_itself_is_a_list(tmp_path):
+    stored_clip(tmp_path / "clip")
+    file = tmp_path / "terms.yaml"
+    described = semantics(CLIP, "clip", factor="cosine")
+    file.write_text(json.dumps({"model": {"regularisers": [consistency(weight=0.3), described]}}))
+    base = [*small_words(tmp_path), *PIXELS]
+    experiment = parse_experiment([*base[:2], "--config", str(file), *base[2:]])
+    decides = [each.deciding() for each in experiment.model.regularisers]
+    assert [each["name"] for each in decides] == ["feature_consistency", "task_semantics"]
+    assert [each["weight"] for each in decides] == [0.3, 0.001]
+    assert deciding_of(experiment) == decides
+    one = parse_experiment([*base, "--model.regularisers+", FCA, "--model.regularisers.weight", "0.7"])
+    assert [each.weight for each in one.model.regularisers] == [0.7]
+
+
+def deciding_of(experiment) -> list:
+    experiment.connect()
+    return deciding(experiment)["regularisers"]
+
+
+def logged(run: Path) -> list[dict[str, str]]:
+    lines = (run / "metrics.csv").read_text().splitlines()
+    return [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+
+
+def test_a_run_trains_with_both_terms_as_it_did_before(tmp_path):
+    terms = consistency(weight=0.1), semantics(ROWS, EMBEDDED / "testbed", text="{answer}")
+    both, adapters = words(tmp_path, *terms, steps=2), []
+    for number in range(2):
+        _, run = fitted([*both, "--output_root", str(tmp_path / str(number))])
+        adapters.append((run / "adapter" / "adapter_model.safetensors").read_bytes())
+        rows = logged(run)
+        for name in ("feature_consistency", "task_semantics"):
+            assert any(row.get(f"train/{name}/share") not in (None, "") for row in rows)
+    assert adapters[0] == adapters[1]
+
+
+def test_what_does_not_fit_is_refused_before_weights_load(tmp_path):
+    half = stored_clip(tmp_path / "half", text_tower=False)
+    fine = stored_clip(tmp_path / "clip")
+    cases = [
+        ([*small_words(tmp_path), "--model.regularisers+", FCA], "trains none"),
+        (words(tmp_path, consistency(weight=-1)), "is no weight"),
+        (words(tmp_path, consistency(), consistency()), "is there twice"),
+        ([*words(tmp_path, consistency(reference="original")), "--model.method.compose", "shrink"], "a shrunk picture"),
+        (words(tmp_path, semantics(CLIP, half)), "no text tower"),
+        (words(tmp_path, semantics(CLIP, tmp_path / "nowhere")), "missing"),
+        (words(tmp_path, semantics(CLIP, fine, text="a photo")), "0 places for an answer"),
+        (words(tmp_path, semantics(ROWS, EMBEDDED / "testbed")), "a word that this backbone does not know"),
+        ([*words(tmp_path, consistency()), "--config", "experiments/strategies/fsdp.yaml"], "not tried with FSDP2"),
+    ]
+    for arguments, expected in cases:
+        with pytest.raises(BadInputError) as caught:
+            check_tuning(parse_experiment(arguments))
+        assert expected in str(caught.value), arguments
+        assert len(str(caught.value).splitlines()) <= 3
+
+
+class Closed:
+    """A closed set of three classes."""
+
+    name = "closed"
+    classes = ("red_car", "dog", "cat")
+    candidates = ("red car", "dog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("answers", "refused"),
+    [
+        (["red car", "dog", "cat"], ""),
+        (["red car", "dog"], ""),
+        (["Red car", "dog", "cat"], "training says 'Red car'"),
+        (["red car", "dog", "cat", "kitten"], "training says 'kitten'"),
+        (["red_car"], "training says 'red_car'"),
+        (["yes", "no"], ""),
+        (["dog", *"abcdefgh"], ""),
+    ],
+)
+def test_classes_have_one_name_in_training_and_among_candidates(answers, refused):
+    if not refused:
+        refuse_other_names(answers, Closed())
+        return
+    with pytest.raises(BadInputError, match=refused):
+        refuse_other_names(answers, Closed())
