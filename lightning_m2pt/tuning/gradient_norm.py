@@ -16,14 +16,16 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.pixel_prompting import PIXEL_PROMPT, PixelPrompting
 from lightning_m2pt.parallel.units import refused
+from lightning_m2pt.prompts.pixel_prompt import MOVES
 
 ADDED_TO_NORM = 1e-10
 """As published: a gradient of zeros moves nothing."""
 GREY_LEVELS = 255.0
 """Of one channel of a picture, whose numbers are in [0, 1]."""
-IN_PIXELS = "pixel_prompt"
-"""The part whose numbers are colours."""
 
 Norm = Literal["all", "border"]
 Decay = Literal["step", "epoch", "none"]
@@ -50,7 +52,7 @@ class GradientNorm:
     grey_levels: float | None = None
     norm: Norm = "all"
     decay: Decay = "step"
-    parts: list[str] = field(default_factory=lambda: [IN_PIXELS])
+    parts: list[str] = field(default_factory=lambda: [PIXEL_PROMPT])
 
     def __post_init__(self) -> None:
         """Refuses rates that are no lengths, both rates or none, and an empty list of parts."""
@@ -70,19 +72,20 @@ class GradientNorm:
             raise BadInputError(
                 f"parts are {self.parts}", where="model.gradient_norm.parts", expected="parts of the method, each once"
             )
-        if self.grey_levels is not None and self.parts != [IN_PIXELS]:
+        if self.grey_levels is not None and self.parts != [PIXEL_PROMPT]:
             raise BadInputError(
                 f"{', '.join(self.parts)} are not colours",
                 where="model.gradient_norm.grey_levels",
-                expected=f"rate, or parts: [{IN_PIXELS}]",
+                expected=f"rate, or parts: [{PIXEL_PROMPT}]",
             )
 
-    def check(self, possible: Sequence[str]) -> None:
+    def check(self, method: Method) -> None:
         """Compares the parts with those that a method could train; one that is switched off is left unused.
 
         Raises:
-            BadInputError: If a part is none of the method's.
+            BadInputError: If a part is none of the method's, or grey levels are asked for of what is no colour.
         """
+        possible = method.possible_parts()
         other = next((part for part in self.parts if part not in possible), None)
         if other is not None:
             raise BadInputError(
@@ -90,6 +93,15 @@ class GradientNorm:
                 where="model.gradient_norm.parts",
                 expected="some of " + (", ".join(possible) or "a method's that trains something"),
                 hint="--model.gradient_norm null leaves all parts to AdamW",
+            )
+
+        members = method.methods() if isinstance(method, Combined) else [method]
+        spaces = {member.space for member in members if isinstance(member, PixelPrompting)}
+        if self.grey_levels is not None and spaces != {"pixels"}:
+            raise BadInputError(
+                "the prompt is behind the normalisation, where a grey level is another number in every channel",
+                where="model.gradient_norm.grey_levels",
+                expected="rate, or space: pixels of the method",
             )
 
     def rate_of(self, tensors: Sequence[nn.Parameter]) -> float:
@@ -145,7 +157,7 @@ def mask_of(parameter: nn.Parameter) -> Tensor | None:
 
     A method sets it as the attribute ``moves`` of the parameter. Entries that stay have a gradient all the same.
     """
-    moves: Tensor | None = getattr(parameter, "moves", None)
+    moves: Tensor | None = getattr(parameter, MOVES, None)
     return None if moves is None else moves.to(parameter.device)
 
 

@@ -128,7 +128,7 @@ class TuningModule(LightningModule):
         self.method.check(self.backbone.shape)
         refuse_without_room(self.backbone.shape, self.method)
         if self.gradient_norm is not None:
-            self.gradient_norm.check(self.method.possible_parts())
+            self.gradient_norm.check(self.method)
         self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts(), self.gradient_norm)
         check_regularisers(self._step_terms.regularisers, self.method, self.backbone.shape)
 

@@ -18,7 +18,9 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, run_folder
 from experiments.runs.tuning import check_tuning_settings, fit
 from lightning_m2pt.errors import BadInputError, DivergedError
+from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.gradient_norm import GradientNorm
@@ -267,6 +269,7 @@ def test_the_rule_is_part_of_a_runs_name_and_names_of_before_stay(tmp_path: Path
     assert len({run_folder(each).name for each in (plain, *ruled)}) == 3
 
 
+METHOD = M2PT(2, 0)
 PARTS = ["visual_prompts", "interaction"]
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "both": ({"grey_levels": 2.0}, {}, "model.gradient_norm: rate and grey_levels both say"),
@@ -275,7 +278,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "endless": ({"rate": math.inf}, {}, "model.gradient_norm.rate: inf is no length"),
     "no part": ({"parts": []}, {}, "model.gradient_norm.parts: parts are"),
     "twice": ({"parts": ["interaction"] * 2}, {}, "model.gradient_norm.parts: parts are"),
-    "other part": ({"parts": ["textual_prompts"]}, {}, "the method has no part 'textual_prompts'"),
+    "other part": ({"parts": ["vision"]}, {}, "the method has no part 'vision'"),
     "no colours": ({"rate": None, "grey_levels": 2.0}, {}, "visual_prompts are not colours"),
     "two rates": ({}, {"learning_rate": dict.fromkeys(PARTS, 1.0)}, "visual_prompts moves by model.gradient_norm"),
     "nothing decays": ({"parts": PARTS}, {"weight_decay": 0.1}, "0.1 has no part to work on"),
@@ -287,7 +290,7 @@ def test_what_does_not_fit_is_refused_by_its_name(case: str) -> None:
     rule, adamw, sentence = REFUSED[case]
     with pytest.raises(BadInputError) as refused:  # noqa: PT012  (either may refuse)
         made = GradientNorm(**{"rate": 1.0, "parts": ["visual_prompts"], **rule})
-        made.check(PARTS)
+        made.check(METHOD)
         AdamW(**adamw).check(PARTS, PARTS, made)
     assert sentence in str(refused.value)
     assert len(str(refused.value).splitlines()) in (2, 3)
@@ -306,6 +309,16 @@ def test_a_mistake_on_the_command_line_is_refused_where_it_stands(tmp_path: Path
     with pytest.raises(BadInputError) as refused:
         parse_experiment(words_for(tmp_path, word))
     assert sentence in str(refused.value)
+
+
+def test_grey_levels_are_those_of_pixels_alone() -> None:
+    rule, others = GradientNorm(grey_levels=2.0), M2PT(2, 0)
+    rule.check(PixelPrompting())
+    rule.check(Combined([others, PixelPrompting()]))
+    for method in (PixelPrompting(space="normalised"), Combined([PixelPrompting(space="normalised"), others])):
+        with pytest.raises(BadInputError, match=r"grey_levels: the prompt is behind the normalisation"):
+            rule.check(method)
+        GradientNorm(rate=2.0).check(method)
 
 
 def test_deepspeed_is_refused_before_weights_are_loaded(tmp_path: Path) -> None:
