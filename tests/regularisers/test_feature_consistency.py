@@ -241,6 +241,15 @@ def test_means_of_micro_batches_are_means_here_too(tmp_path):
     assert logged.steps[0]["train/feature_consistency"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_every_step_is_logged_by_itself(tmp_path):
+    """Nothing moves, so the second step, of the same samples, is what the first was."""
+    module, logged = prompted(tmp_path, PixelPrompting(BORDER), FeatureConsistency(), optimizer=AdamW(0.0)), Logged()
+    parts = with_counts([random_batch(1, seed=1), random_batch(3, seed=2)])
+    small_trainer(logged, max_steps=2, accumulate_grad_batches=2).fit(module, loader_of([*parts, *parts]))
+    assert logged.steps[0]["train/feature_consistency"] > 0
+    assert logged.steps[1] == pytest.approx(logged.steps[0], rel=1e-6)
+
+
 def test_a_step_without_a_picture_has_the_cross_entropy_alone(tmp_path):
     term = FeatureConsistency(0.7)
     batch = random_batch()

@@ -1,12 +1,15 @@
 """Terms of the loss in experiments: read from files, part of a run's name, tuned, refused before weights load."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, run_folder
+from experiments.runs.loading import experiment_of_run, load_run
+from experiments.runs.prepare import check_experiment
 from experiments.runs.regularised import refuse_other_names
 from experiments.runs.tuning import check_tuning
 from lightning_m2pt.configuration.paths import EMBEDDED
@@ -96,6 +99,19 @@ def test_a_run_trains_with_both_terms_as_it_did_before(tmp_path):
         for name in ("feature_consistency", "task_semantics"):
             assert any(row.get(f"train/{name}/share") not in (None, "") for row in rows)
     assert adapters[0] == adapters[1]
+
+
+def test_a_run_is_used_without_its_teacher(tmp_path):
+    """A teacher is for tuning alone: a run that was copied to another machine is loaded and answers without it."""
+    folder = stored_clip(tmp_path / "clip")
+    _, run = fitted(words(tmp_path, semantics(CLIP, folder, text="{answer}"), steps=1))
+    shutil.rmtree(folder)
+    experiment = experiment_of_run(run)
+    check_experiment(experiment)
+    load_run(run, experiment)
+    assert experiment.model.backbone.attachment.pixel_prompt is not None
+    with pytest.raises(BadInputError, match="missing"):
+        check_tuning(experiment)
 
 
 def test_what_does_not_fit_is_refused_before_weights_load(tmp_path):
