@@ -1,14 +1,14 @@
 """Feature consistency: its value against rows computed apart, its gradient at zeros, every split of a step."""
 
-import os
 import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 
+from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
@@ -19,47 +19,10 @@ from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.module_memory import estimate_of
-from lightning_m2pt.tuning.optimizer import AdamW
 from lightning_m2pt.tuning.regularisers.feature_consistency import FeatureConsistency
 from lightning_m2pt.tuning.regularisers.step_terms import measured
-from tests.support.ranks import on_ranks
-from tests.support.regularised.steps import BORDER, DELTA, Logged, parts_of, several_pictures, with_counts
-from tests.support.small_training import Gradients, loader_of, module_with, one_step, small_trainer
-
-
-def prompted(folder, method, *terms: FeatureConsistency, scale: float = 0.3, **settings) -> TuningModule:
-    """A module whose pixel prompt is no longer zero."""
-    module = module_with(folder, method, regularisers=terms, **settings)
-    prompt = module.backbone.attachment.pixel_prompt
-    with torch.no_grad():
-        prompt.delta.add_(scale * torch.randn(prompt.delta.shape, generator=torch.Generator().manual_seed(5)))
-    module.check()
-    return module
-
-
-def distances(module: TuningModule, batch: Batch, compose: str, *, relative: bool) -> list[float]:
-    """Of each picture, from two passes with nothing shared with the code under test but the backbone."""
-    backbone, attached = module.backbone, module.backbone.attachment
-    with torch.no_grad():
-        shown = backbone.connected_rows(batch.pixel_values)
-        pixels = batch.pixel_values
-        if compose == "shrink":
-            prompt = attached.pixel_prompt
-            zeros = PixelPrompting(BORDER, compose="shrink")
-            zeros.build(backbone, torch.Generator())
-            pixels = zeros.pixel_prompt(pixels)
-            assert not zeros.pixel_prompt.delta.any()
-            assert prompt.delta.any()
-        backbone.attachment = replace(attached, pixel_prompt=None)
-        clean = backbone.connected_rows(pixels)
-        backbone.attachment = attached
-    found = []
-    for with_prompt, without in zip(shown.rows.split(shown.counts), clean.rows.split(clean.counts), strict=True):
-        patches = clean.spans[: len(without)] == Span.PATCH
-        norms = (with_prompt[patches] - without[patches]).square().sum(dim=1).sqrt()
-        scale = without[patches].square().sum(dim=1).sqrt().mean() if relative else 1.0
-        found.append(float(norms.mean() / scale))
-    return found
+from tests.support.regularised.steps import BORDER, distances, prompted, several_pictures, with_counts
+from tests.support.small_training import loader_of, module_with, one_step, small_trainer
 
 
 @pytest.mark.parametrize("compose", ["overlay", "shrink"])
@@ -118,6 +81,60 @@ def test_every_picture_counts_alike_whatever_sample_shows_it(tmp_path):
     assert float(total.detach()) == pytest.approx(sum(distances(module, batch, "overlay", relative=False)), rel=1e-5)
 
 
+@pytest.mark.parametrize("shortcuts", [EVERY_ROW, Shortcuts()], ids=["every row", "shortcuts"])
+@pytest.mark.parametrize("path", ["token", "prefix"])
+def test_every_way_of_the_loss_gives_one_value_and_gradient(tmp_path, path, shortcuts):
+    """The rows that are noted are those of the loss, whatever of it is left out."""
+    term = FeatureConsistency(0.5)
+    method = Combined([M2PT(2, 2, init="normal", init_std=0.5, path=path), PixelPrompting(BORDER, init_std=0.2)])
+    module = module_with(tmp_path, method, regularisers=[term])
+    [batch] = with_counts([random_batch()])
+    found = measured(module.backbone, batch, shortcuts, [term])
+    expected = sum(distances(module, batch, "overlay", relative=False))
+    assert float(found.sums[0].detach()) == pytest.approx(expected, rel=1e-5)
+    found.sums[0].backward()
+    prompt = module.backbone.attachment.pixel_prompt
+    apart = rows_apart(module.backbone, batch)
+    [gradient] = torch.autograd.grad(apart, [prompt.delta])
+    assert torch.allclose(prompt.delta.grad, gradient, rtol=1e-3, atol=1e-6)
+
+
+def rows_apart(backbone, batch: Batch) -> torch.Tensor:
+    """The sum over samples of the mean distance of patch rows, times their pictures, read off assembled sequences."""
+    attached = backbone.attachment
+    shown = backbone.assembled(batch)
+    backbone.attachment = replace(attached, pixel_prompt=None)
+    with torch.no_grad():
+        clean = backbone.assembled(batch)
+    backbone.attachment = attached
+    total = torch.zeros((), dtype=shown.embeddings.dtype)
+    for sample, number in enumerate(batch.picture_counts):
+        patches = shown.spans[sample] == Span.PATCH
+        if number:
+            change = shown.embeddings[sample][patches] - clean.embeddings[sample][patches]
+            total = total + number * change.square().sum(dim=-1).sqrt().mean()
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["onevision", "next", "idefics3", "smolvlm"])
+def test_pictures_in_tiles_go_by_their_samples(tmp_path, family):
+    """Samples of one, two, no and one picture, each of several tiles and runs of rows, in the library's layouts."""
+    from tests.backbones.test_tiles import OF_SAMPLES, both
+
+    made, term = both(tmp_path, family, answer=2), FeatureConsistency()
+    method = PixelPrompting(BORDER, init_std=0.2)
+    method.build(made.backbone, torch.Generator().manual_seed(1))
+    method.attach(made.backbone)
+    counts = [len(pictures) for pictures in OF_SAMPLES]
+    batch = replace(made.batch, picture_counts=counts, step_pictures=sum(counts))
+    [total] = measured(made.backbone, batch, EVERY_ROW, [term]).sums
+    assert float(total.detach()) == pytest.approx(float(rows_apart(made.backbone, batch).detach()), rel=1e-6)
+    with torch.no_grad():
+        method.pixel_prompt.delta.zero_()
+    assert float(measured(made.backbone, batch, EVERY_ROW, [term]).sums[0].detach()) == 0.0
+
+
 @pytest.mark.parametrize("norm", ["published", "relative"])
 @pytest.mark.parametrize("compose", ["overlay", "shrink"])
 def test_of_a_prompt_of_zeros_it_is_zero_and_so_is_its_gradient(tmp_path, compose, norm):
@@ -163,108 +180,6 @@ def test_dropout_drops_the_same_in_both_passes_and_draws_nothing_more(tmp_path):
     supervised_rows(module.backbone, batch, module.shortcuts)
     assert float(total.detach()) == 0.0
     assert torch.equal(after, torch.get_rng_state())
-
-
-def one_training_step(folder, micro_batches: list[Batch], term: FeatureConsistency, **settings):
-    """The prompt's gradient, and what was logged."""
-    backbone = random_backbone(folder, torch.float64)
-    module = TuningModule(backbone, PixelPrompting(BORDER), optimizer=AdamW(1e-3), regularisers=[term])
-    module.configure_model()
-    prompt = backbone.attachment.pixel_prompt
-    with torch.no_grad():
-        prompt.delta.add_(0.3 * torch.randn(prompt.delta.shape, generator=torch.Generator().manual_seed(5)))
-    gradients, logged = Gradients(), Logged()
-    trainer = small_trainer(gradients, logged, max_steps=1, accumulate_grad_batches=len(micro_batches), **settings)
-    trainer.fit(module, loader_of(micro_batches))
-    return gradients.steps[0][DELTA], logged.steps[0]
-
-
-def step_of_eight() -> Batch:
-    return random_batch(8, dtype=torch.float64, seed=4)
-
-
-@pytest.mark.parametrize("norm", ["published", "relative"])
-def test_a_step_in_parts_is_the_step_and_is_logged_as_it(tmp_path, norm):
-    """8 at once, 4 x 2, and the value, the gradient and the share by hand."""
-    term = FeatureConsistency(0.7, norm=norm)
-    whole, of_whole = one_training_step(tmp_path, parts_of(step_of_eight(), 8), term)
-    parts, of_parts = one_training_step(tmp_path, parts_of(step_of_eight(), 2), term)
-    assert torch.allclose(whole, parts, rtol=1e-5, atol=1e-7)
-    assert of_parts == pytest.approx(of_whole, rel=1e-6)
-    plain, of_plain = one_training_step(tmp_path, parts_of(step_of_eight(), 8), FeatureConsistency(1e-30))
-    assert of_whole["train/loss"] == pytest.approx(of_plain["train/loss"], rel=1e-6)
-    value = of_whole["train/feature_consistency"]
-    assert of_whole["train/feature_consistency/share"] == pytest.approx(0.7 * value / of_whole["train/loss"], rel=1e-6)
-    module = prompted(tmp_path, PixelPrompting(BORDER), term)
-    expected = distances(module, random_batch(8, seed=4), "overlay", relative=norm == "relative")
-    assert value == pytest.approx(sum(expected) / 8, rel=1e-4)
-    assert not torch.allclose(whole, plain, rtol=1e-2)
-
-
-def test_weights_add_to_the_gradient(tmp_path):
-    """The gradient is that of the cross-entropy and the weight times that of the term."""
-    found = [
-        one_training_step(tmp_path, parts_of(step_of_eight(), 4), FeatureConsistency(weight))[0]
-        for weight in (1e-30, 0.5, 1.5)
-    ]
-    assert torch.allclose(found[2] - found[0], 3 * (found[1] - found[0]), rtol=1e-6, atol=1e-9)
-
-
-def test_two_ranks_are_one(tmp_path):
-    """2 ranks x 2 x 2 samples of a step of eight."""
-    term = FeatureConsistency(0.7)
-    expected, of_one = one_training_step(tmp_path, parts_of(step_of_eight(), 8), term)
-    parts = parts_of(step_of_eight(), 2)
-
-    def on_rank():
-        from lightning.pytorch.strategies import DDPStrategy
-
-        rank = os.environ["RANK"]
-        ddp = {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo"), "use_distributed_sampler": False}
-        return one_training_step(tmp_path / rank, parts[int(rank) :: 2], term, **ddp)
-
-    for rank in range(2):
-        (tmp_path / str(rank)).mkdir()
-    for gradient, of_rank in on_ranks(2, on_rank, timeout=120):
-        assert torch.allclose(gradient, expected, rtol=1e-5, atol=1e-7)
-        assert of_rank == pytest.approx(of_one, rel=1e-6)
-
-
-def test_means_of_micro_batches_are_means_here_too(tmp_path):
-    term = FeatureConsistency(0.7)
-    micro_batches = with_counts([random_batch(1, seed=1), random_batch(3, seed=2)])
-    module = prompted(tmp_path, PixelPrompting(BORDER), term, loss_average="micro_batch", optimizer=AdamW(0.0))
-    logged = Logged()
-    small_trainer(logged, max_steps=1, accumulate_grad_batches=2).fit(module, loader_of(micro_batches))
-    means = [distances(module, batch, "overlay", relative=False) for batch in micro_batches]
-    expected = sum(sum(each) / len(each) for each in means) / 2
-    assert logged.steps[0]["train/feature_consistency"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_every_step_is_logged_by_itself(tmp_path):
-    """Nothing moves, so the second step, of the same samples, is what the first was."""
-    module, logged = prompted(tmp_path, PixelPrompting(BORDER), FeatureConsistency(), optimizer=AdamW(0.0)), Logged()
-    parts = with_counts([random_batch(1, seed=1), random_batch(3, seed=2)])
-    small_trainer(logged, max_steps=2, accumulate_grad_batches=2).fit(module, loader_of([*parts, *parts]))
-    assert logged.steps[0]["train/feature_consistency"] > 0
-    assert logged.steps[1] == pytest.approx(logged.steps[0], rel=1e-6)
-
-
-def test_a_step_without_a_picture_has_the_cross_entropy_alone(tmp_path):
-    term = FeatureConsistency(0.7)
-    batch = random_batch()
-    ids = batch.input_ids.masked_fill(batch.input_ids == IMAGE_TOKEN_ID, 5)
-    without = replace(batch, input_ids=ids, pixel_values=batch.pixel_values[:0])
-    module, logged = prompted(tmp_path, PixelPrompting(BORDER), term), Logged()
-    small_trainer(logged, max_steps=1).fit(module, loader_of(with_counts([without])))
-    assert logged.steps[0]["train/feature_consistency"] == 0.0
-    assert logged.steps[0]["train/loss"] > 0
-
-
-def test_a_run_without_terms_logs_what_it_logged(tmp_path):
-    module, logged = module_with(tmp_path, PixelPrompting(BORDER)), Logged()
-    small_trainer(logged, max_steps=1).fit(module, loader_of(one_step([random_batch()])))
-    assert set(logged.steps[0]) == {"train/loss"}
 
 
 def test_the_backbone_is_left_as_it_was(tmp_path):

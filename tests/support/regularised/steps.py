@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import torch
 from lightning.pytorch import Callback
 
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.testing.random_backbone import random_batch
-from tests.support.small_training import one_step
+from lightning_m2pt.tuning.module import TuningModule
+from lightning_m2pt.tuning.regularisers.base import Regulariser
+from tests.support.small_training import module_with, one_step
 
 BORDER = 0.25
 DELTA = "method.pixel_prompt.delta"
@@ -58,3 +62,38 @@ class Logged(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def prompted(folder, method, *terms: Regulariser, scale: float = 0.3, **settings) -> TuningModule:
+    """A module whose pixel prompt is no longer zero."""
+    module = module_with(folder, method, regularisers=terms, **settings)
+    prompt = module.backbone.attachment.pixel_prompt
+    with torch.no_grad():
+        prompt.delta.add_(scale * torch.randn(prompt.delta.shape, generator=torch.Generator().manual_seed(5)))
+    module.check()
+    return module
+
+
+def distances(module: TuningModule, batch: Batch, compose: str, *, relative: bool) -> list[float]:
+    """Of each picture, from two passes with nothing shared with the code under test but the backbone."""
+    backbone, attached = module.backbone, module.backbone.attachment
+    with torch.no_grad():
+        shown = backbone.connected_rows(batch.pixel_values)
+        pixels = batch.pixel_values
+        if compose == "shrink":
+            prompt = attached.pixel_prompt
+            zeros = PixelPrompting(BORDER, compose="shrink")
+            zeros.build(backbone, torch.Generator())
+            pixels = zeros.pixel_prompt(pixels)
+            assert not zeros.pixel_prompt.delta.any()
+            assert prompt.delta.any()
+        backbone.attachment = replace(attached, pixel_prompt=None)
+        clean = backbone.connected_rows(pixels)
+        backbone.attachment = attached
+    found = []
+    for with_prompt, without in zip(shown.rows.split(shown.counts), clean.rows.split(clean.counts), strict=True):
+        patches = clean.spans[: len(without)] == Span.PATCH
+        norms = (with_prompt[patches] - without[patches]).square().sum(dim=1).sqrt()
+        scale = without[patches].square().sum(dim=1).sqrt().mean() if relative else 1.0
+        found.append(float(norms.mean() / scale))
+    return found
