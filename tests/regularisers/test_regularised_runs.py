@@ -8,12 +8,20 @@ import pytest
 
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, run_folder
+from experiments.runs.from_python import fit as fit_objects
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
 from experiments.runs.regularised import refuse_other_names
 from experiments.runs.tuning import check_tuning
+from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
+from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
+from lightning_m2pt.tuning.module import TuningModule
+from lightning_m2pt.tuning.optimizer import AdamW
+from lightning_m2pt.tuning.regularisers.feature_consistency import FeatureConsistency
+from tests.support.python_objects import TRAINER, small_data
 from tests.support.regularised.small_clip import stored_clip
 from tests.support.small_experiment import fitted, small_words
 
@@ -94,11 +102,27 @@ def test_a_run_trains_with_both_terms_as_it_did_before(tmp_path):
     both, adapters = words(tmp_path, *terms, steps=2), []
     for number in range(2):
         _, run = fitted([*both, "--output_root", str(tmp_path / str(number))])
-        adapters.append((run / "adapter" / "adapter_model.safetensors").read_bytes())
+        adapters.append((run / "adapter" / TENSOR_FILE).read_bytes())
         rows = logged(run)
         for name in ("feature_consistency", "task_semantics"):
             assert any(row.get(f"train/{name}/share") not in (None, "") for row in rows)
     assert adapters[0] == adapters[1]
+
+
+def test_objects_train_what_a_file_describes(tmp_path):
+    """From Python: the same adapter, and a folder that keeps to the terms it was begun with."""
+    _, run = fitted(words(tmp_path, consistency(weight=0.1, norm="relative"), steps=2))
+
+    def tuned(weight: float) -> Path:
+        terms, rate = [FeatureConsistency(weight, norm="relative")], AdamW(0.01)
+        module = TuningModule(embedded_backbone(), PixelPrompting(), rate, regularisers=terms)
+        data = small_data(tmp_path, questions_per_sample=1)
+        return fit_objects(module, data, {**TRAINER, "max_steps": 2}, tmp_path / "mine")
+
+    ours, theirs = ((each / "adapter" / TENSOR_FILE).read_bytes() for each in (run, tuned(0.1)))
+    assert ours == theirs
+    with pytest.raises(BadInputError, match="regularisers"):
+        tuned(0.2)
 
 
 def test_a_run_is_used_without_its_teacher(tmp_path):
