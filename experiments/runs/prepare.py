@@ -8,7 +8,7 @@ from data_modules.instruction import InstructionDataModule
 from data_modules.mixture import sets_inside
 from data_modules.vision_flan_held_out import VisionFlanHeldOut, refuse_tuned_questions
 from experiments.configuration.cli import Experiment
-from experiments.testbed.manifest import is_complete
+from experiments.testbed.manifest import PROMPTING_FOLDER, PROMPTING_SETS, is_complete
 from experiments.trainer.accelerators import devices_left_open
 from experiments.trainer.surface import configured_devices, configured_processes
 from lightning_m2pt.errors import BadInputError
@@ -59,7 +59,10 @@ def let_one_process_read(experiment: Experiment) -> None:
 
 
 def render_testbed_if_used(experiment: Experiment) -> None:
-    """Renders the testbed's data if a data module reads them; does nothing if they are complete."""
+    """Renders the testbed's data if a data module reads them; does nothing if they are complete.
+
+    The sets that prompts in pixel space are trained on are rendered where one of them is read.
+    """
     roots = [data_module.root for data_module in [*sets_inside(experiment.data), *experiment.benchmarks]]
     if any(is_of_testbed(root) for root in roots) and not is_complete(TESTBED_ROOT, TESTBED_SEED):
         from experiments.testbed import render as testbed  # what draws is imported where something is drawn
@@ -67,6 +70,13 @@ def render_testbed_if_used(experiment: Experiment) -> None:
         with locked(TESTBED_ROOT, lambda: say("waiting: another process is rendering the testbed")):
             if not is_complete(TESTBED_ROOT, TESTBED_SEED):  # another process did it while we waited
                 testbed.render_testbed(TESTBED_ROOT, TESTBED_SEED)
+    prompting = TESTBED_ROOT / PROMPTING_FOLDER
+    is_read = any(root.resolve().is_relative_to(prompting.resolve()) for root in roots)
+    if is_read and not is_complete(prompting, TESTBED_SEED, PROMPTING_SETS):
+        from experiments.testbed.prompting_render import render_prompting
+
+        with locked(prompting, lambda: say("waiting: another process is rendering the sets for prompts")):
+            render_prompting(TESTBED_ROOT, TESTBED_SEED)
 
 
 def is_of_testbed(root: Path) -> bool:

@@ -26,6 +26,9 @@ SET_NAMES = (
     "examples",
 )
 """What is rendered, in this order; ``examples`` adds training splits to sets that are there."""
+PROMPTING_FOLDER = "prompting"
+"""Below the testbed's root: what prompts in pixel space are trained on, with a manifest of its own."""
+PROMPTING_SETS = ("cifar10", "mnist", "pope", "counting")
 
 
 def is_complete(root: Path, seed: int, sets: Sequence[str] = SET_NAMES, command: str = "") -> bool:

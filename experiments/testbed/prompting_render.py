@@ -14,7 +14,13 @@ from rich.progress import Progress
 
 from data_modules.reading.files import write_image, write_text
 from data_modules.vision_flan import write_vision_flan
-from experiments.testbed.manifest import MANIFEST, is_complete, write_manifest
+from experiments.testbed.manifest import (
+    MANIFEST,
+    PROMPTING_FOLDER,
+    PROMPTING_SETS,
+    is_complete,
+    write_manifest,
+)
 from experiments.testbed.prompting_sets import (
     HOW_MANY,
     TEST_PART,
@@ -31,9 +37,6 @@ from experiments.testbed.prompting_sets import (
 from experiments.testbed.tuning_set import VALIDATION_ANNOTATION
 from lightning_m2pt.errors import EnvironmentFailure
 
-FOLDER = "prompting"
-"""Below the testbed's root."""
-PROMPTING_SETS = ("cifar10", "mnist", "pope", "counting")
 TEST_FILE, TEST_PICTURES = "test.jsonl", "test_images"
 """The counting set's test split."""
 
@@ -50,7 +53,7 @@ def render_prompting(root: Path, seed: int, *, force: bool = False) -> None:
         BadInputError: If the folder holds another seed's or version's data.
         EnvironmentFailure: If a file cannot be written.
     """
-    console, folder = Console(stderr=True), root / FOLDER
+    console, folder = Console(stderr=True), root / PROMPTING_FOLDER
     command = f"m2pt data testbed --root {root} --prompting"
     if not force and is_complete(folder, seed, PROMPTING_SETS, command):
         console.print(f"complete: {folder / MANIFEST} (seed {seed}); --force renders again")

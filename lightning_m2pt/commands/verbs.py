@@ -34,6 +34,10 @@ VERBS = {
         "experiments.commands.evaluate",
         "answer and score every benchmark of an experiment, or of a run (--run DIR)",
     ),
+    "transfer": (
+        "experiments.commands.transfer",
+        "use pixel prompts that were trained on one base on the pictures of another (--prompt RUN --to EXPERIMENT)",
+    ),
     "score": ("lightning_m2pt.commands.score", "score prediction files under named rules; needs no model and no torch"),
     "judge": ("lightning_m2pt.commands.judge", "let a local language model judge the answers of a prediction file"),
     "export": (
@@ -92,7 +96,7 @@ VERBS = {
     "doctor": ("lightning_m2pt.commands.doctor", "say what this machine has and what does not fit together"),
 }
 
-SHARED_OUT = ("train", "fit", "validate", "test", "predict", "evaluate")
+SHARED_OUT = ("train", "fit", "validate", "test", "predict", "evaluate", "transfer")
 """Verbs that several processes do together; of any other, started in several, the first does all."""
 
 STARTS_COMMANDS = ("sweep", "chaos")

@@ -98,7 +98,7 @@ def test_bad_words_are_refused_by_name(tmp_path, capfd, name):
     assert_refused(capfd, given, named, tmp_path)
 
 
-OF_A_RUN = {"attention", "attribution", "prompts"}
+OF_A_RUN = {"attention", "attribution", "prompts", "transfer"}
 """These read the run first, and then whatever settings are given for it."""
 
 

@@ -17,9 +17,10 @@ from data_modules.questions import Questions
 from data_modules.vision_flan import VisionFlan
 from experiments.commands.data_testbed import main
 from experiments.testbed import prompting_render
-from experiments.testbed.manifest import MANIFEST, is_complete
+from experiments.testbed.manifest import MANIFEST, PROMPTING_SETS, is_complete
+from experiments.testbed.manifest import PROMPTING_FOLDER as FOLDER
 from experiments.testbed.name_statistics import NameStatistics
-from experiments.testbed.prompting_render import FOLDER, PROMPTING_SETS, write_prompting
+from experiments.testbed.prompting_render import write_prompting
 from experiments.testbed.prompting_sets import (
     COUNTS,
     HOW_MANY,
