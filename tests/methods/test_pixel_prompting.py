@@ -1,0 +1,92 @@
+"""Pixel prompts on a model: zeros change nothing, what is inside the border stays, and what cannot be is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.backbones.feature_cache import FeatureCache
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
+from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
+from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
+from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.module import TuningModule
+from lightning_m2pt.tuning.optimizer import AdamW
+
+
+def test_an_overlay_of_zeros_gives_the_untouched_losses_and_answers(tmp_path: Path) -> None:
+    backbone, batch = random_backbone(tmp_path), random_batch()
+
+    def found() -> tuple[torch.Tensor, list[list[int]]]:
+        losses = supervised_rows(backbone, batch).losses.detach()
+        return losses, [list(each.token_ids) for each in greedy_answers(backbone, batch, 4, 0)]
+
+    before = found()
+    method = PixelPrompting()
+    method.build(backbone, torch.Generator())
+    method.attach(backbone)
+    after = found()
+    assert torch.equal(before[0], after[0])
+    assert before[1] == after[1]
+
+
+def test_adamw_moves_the_border_and_leaves_the_inside(tmp_path: Path) -> None:
+    backbone, batch, method = random_backbone(tmp_path), random_batch(), PixelPrompting(compose="shrink")
+    method.build(backbone, torch.Generator())
+    freeze_all_but_declared(TuningModule(backbone, method), method)
+    method.attach(backbone)
+    assert method.pixel_prompt is not None
+    optimizer = AdamW(learning_rate=0.01, weight_decay=0.1).build(method.parts())
+    for _ in range(3):
+        optimizer.zero_grad()
+        supervised_rows(backbone, batch).losses.sum().backward()
+        optimizer.step()
+    delta, border = method.pixel_prompt.delta.detach(), method.pixel_prompt.border_mask().expand(3, -1, -1)
+    assert not delta[~border].any()
+    assert bool(delta[border].ne(0).all())
+
+
+def test_the_square_is_counted_whole_and_its_inside_never_moves(tmp_path: Path) -> None:
+    backbone, method = random_backbone(tmp_path), PixelPrompting()
+    method.build(backbone, torch.Generator())
+    (part,) = method.parameter_parts()
+    assert (part.parameters, part.added, part.dead) == (3 * 16 * 16, 3 * 16 * 16, 3 * 12 * 12)
+
+
+def test_a_feature_cache_serves_nothing_while_a_prompt_is_trained(tmp_path: Path) -> None:
+    backbone, batch, method = random_backbone(tmp_path), random_batch(), PixelPrompting()
+    backbone.feature_cache = FeatureCache(tmp_path / "features", 10**7, "a tower")
+    method.build(backbone, torch.Generator())
+    freeze_all_but_declared(TuningModule(backbone, method), method)
+    method.attach(backbone)
+    supervised_rows(backbone, batch).losses.sum().backward()
+    assert not list((tmp_path / "features").rglob("*.safetensors"))
+    assert method.pixel_prompt is not None
+    assert method.pixel_prompt.delta.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"border": 0.0}, "0 of a picture's side is no border"),
+        ({"border": 0.5}, "0.5 of a picture's side is no border"),
+        ({"compose": "shrink", "fill": (0.0, 0.0, 1.5)}, "is no colour"),
+        ({"fill": (0.0, 0.0, 0.5)}, "the picture is not shrunk"),
+        ({"init_std": -1.0}, "-1 is no deviation"),
+    ],
+)
+def test_numbers_that_no_picture_has_are_refused(arguments: dict[str, Any], match: str) -> None:
+    with pytest.raises(BadInputError, match=match):
+        PixelPrompting(**arguments)
+
+
+def test_backbones_without_square_pictures_and_borders_without_a_pixel_are_refused(tmp_path: Path) -> None:
+    shape = random_backbone(tmp_path).shape
+    with pytest.raises(BadInputError, match="grids of their own"):
+        PixelPrompting().check(replace(shape, tiles_are_patches=True))
+    with pytest.raises(BadInputError, match="less than a pixel"):
+        PixelPrompting(border=0.01).check(shape)
