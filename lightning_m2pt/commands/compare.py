@@ -20,6 +20,7 @@ from lightning_m2pt.report.tables.groups import (
     unit_of,
     zero_shot_notes,
 )
+from lightning_m2pt.report.tables.template_spread import template_spread_notes
 from lightning_m2pt.runs.evaluated import Group
 from lightning_m2pt.system.console import OUT, say
 
@@ -60,7 +61,7 @@ def comparison(first: Group, second: Group) -> ReportTable:
     ]
     notes += [f"answered by one of the two only: {', '.join(left_out)}"] if left_out else []
     notes += [*setting_notes(benchmarks, [first, second]), *missed_gate_notes([first, second])]
-    notes += zero_shot_notes([first, second])
+    notes += [*zero_shot_notes([first, second]), *template_spread_notes([first, second])]
     titles = [first.name, second.name]
     if max(map(len, titles)) > WIDEST_TITLE:
         titles = ["first", "second"]

@@ -28,6 +28,10 @@ VERBS = {
         "experiments.commands.validate",
         "loss and answer accuracy on the validation split of the tuned tasks",
     ),
+    "templates": (
+        "experiments.commands.templates",
+        "compare words around a question on the validation split by successive halving; keep the best",
+    ),
     "test": ("experiments.commands.answer", "answer one evaluation set (--data) and score it"),
     "predict": ("experiments.commands.answer", "answer one evaluation set (--data) to a prediction file"),
     "evaluate": (

@@ -118,6 +118,7 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
         "models": ["list"],
         "slurm": ["status"],
         "sweep": ["run", "ablation"],
+        "templates": ["--texts", "testbed"],
         "export": ["predictions", "a", "--format", "llava", "--output", "x"],
     }
     of_experiments = ("fit", "train", "validate", "test", "predict", "evaluate", "params", "check")

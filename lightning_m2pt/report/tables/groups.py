@@ -24,6 +24,7 @@ from lightning_m2pt.report.tables.frozen_and_tuned import IN_NOISE, mean_of_sets
 from lightning_m2pt.report.tables.scores import headline
 from lightning_m2pt.report.tables.selection import chosen_notes
 from lightning_m2pt.report.tables.size_notes import size_notes
+from lightning_m2pt.report.tables.template_spread import template_spread_notes
 from lightning_m2pt.runs.evaluated import SETTINGS, EvaluatedSet, Group, refuse_incomparable, short
 
 AT_CHANCE = " *"
@@ -114,6 +115,7 @@ def score_report(groups: Sequence[Group], baseline: Group | None = None) -> Repo
             *missed_gate_notes(groups),
             *zero_shot_notes(groups),
             *chosen_notes(groups),
+            *template_spread_notes(groups),
         ],
     )
 
