@@ -34,6 +34,10 @@ VERBS = {
     ),
     "test": ("experiments.commands.answer", "answer one evaluation set (--data) and score it"),
     "predict": ("experiments.commands.answer", "answer one evaluation set (--data) to a prediction file"),
+    "search-prompt": (
+        "experiments.commands.search_prompt",
+        "search for a prompt that is words: random, exhaustive, AutoPrompt, GCG, beam, PEZ",
+    ),
     "evaluate": (
         "experiments.commands.evaluate",
         "answer and score every benchmark of an experiment, or of a run (--run DIR)",

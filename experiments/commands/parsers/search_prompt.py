@@ -1,0 +1,76 @@
+"""``m2pt search-prompt``: search for a prompt that is words, by the loss on the validation split of the tuned tasks.
+
+Writes FILE, which every verb takes as --prompt-text FILE, and beside it a record of the search, from which the same
+command goes on after a stop. The cost is printed before anything is loaded. A budget counts rows of the language model;
+random search gets the same one, and stands in the table beside what was found.
+"""
+
+from pathlib import Path
+
+from experiments.configuration.help import ExperimentVerbParser
+from lightning_m2pt.commands.parsers.judge import positive
+
+EXAMPLES = (
+    "m2pt search-prompt --config experiments/frozen.yaml --proposer exhaustive --output prompt.yaml",
+    "m2pt search-prompt --run outputs/m2pt_base/<run> --proposer gcg --length 6 --budget 2000000 --output prompt.yaml",
+    "m2pt evaluate --config experiments/frozen.yaml --prompt-text prompt.yaml",
+)
+PROPOSERS = ("random", "exhaustive", "autoprompt", "gcg", "beam", "pez")
+POSITIONS = ("behind_question", "before_question", "system")
+YES_NO = ("yes", "no")
+
+
+def argument_parser() -> ExperimentVerbParser:
+    """Returns the flags that are not part of an experiment."""
+    parser = ExperimentVerbParser("search-prompt", __doc__, EXAMPLES)
+    parser.add_argument("--run", type=Path, metavar="DIR", help="a tuned run's folder; without it the untuned model")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the prompt's file, NAME.yaml")
+    parser.add_argument(
+        "--proposer",
+        choices=PROPOSERS,
+        default="gcg",
+        help="random: whole prompts; exhaustive: every word in one place after another; autoprompt, gcg, beam: words "
+        "that a gradient promises much of, tried exactly; pez: rows that move by the gradient at the nearest words "
+        "(default gcg)",
+    )
+    parser.add_argument("--length", type=positive, default=4, help="tokens of the prompt (default 4)")
+    parser.add_argument(
+        "--position",
+        choices=POSITIONS,
+        default="behind_question",
+        help="where it stands (default behind_question, where the picture and the question run once for all prompts)",
+    )
+    parser.add_argument(
+        "--before-picture",
+        choices=YES_NO,
+        default="no",
+        help="yes: also where a picture stands behind it, which costs more",
+    )
+    parser.add_argument(
+        "--samples", type=positive, default=64, help="conversations of the validation split, drawn once (default 64)"
+    )
+    parser.add_argument("--budget", type=positive, default=1_000_000, help="rows of each search (default 1000000)")
+    parser.add_argument("--yes", action="store_true", help="search even if it is expected to take more than an hour")
+    parser.add_argument("--seed", type=natural, default=0, help="of the samples, the start and all draws (default 0)")
+    parser.add_argument("--width", type=positive, default=128, help="prompts a round of random and gcg (default 128)")
+    parser.add_argument("--top-k", type=positive, default=16, help="words tried for a place (default 16)")
+    parser.add_argument("--beam", type=positive, default=4, help="prompts that beam keeps (default 4)")
+    parser.add_argument(
+        "--answer-words",
+        choices=YES_NO,
+        default="no",
+        help="yes: words of answers may stand in the prompt (default no)",
+    )
+    parser.add_argument(
+        "--random-beside",
+        choices=YES_NO,
+        default="yes",
+        help="no: without random search at the same budget (default yes)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the experiment's accelerator)")
+    return parser
+
+
+def natural(text: str) -> int:
+    """Returns a number of at least 0; argparse names the flag if it is none."""
+    return positive(text) if text != "0" else 0

@@ -1,0 +1,101 @@
+"""The search: propose, score on a fixed set of samples, accept, until the budget is spent."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy
+
+from lightning_m2pt.prompt_search.prompt_texts import Prompt, PromptTexts
+from lightning_m2pt.prompt_search.proposers.proposer import Proposer, ScoredPrompt
+from lightning_m2pt.prompt_search.scorer import PromptScorer
+from lightning_m2pt.prompt_search.state import SearchState
+
+EMPTY_ROUNDS = 50
+"""After so many rounds one after another in which nothing could be scored the search is over."""
+
+
+def started(scorer: PromptScorer, start: Prompt) -> SearchState:
+    """Returns the state before the first round: the start, scored."""
+    (loss,) = scorer.mean_losses([start])
+    return SearchState(start, loss, start, loss, scorer.rows, curve=((scorer.rows, loss),))
+
+
+def run_search(
+    proposer: Proposer,
+    scorer: PromptScorer,
+    texts: PromptTexts,
+    allowed: Sequence[int],
+    state: SearchState,
+    budget: int,
+    seed: int,
+    on_round: Callable[[SearchState], None],
+) -> SearchState:
+    """Searches until the budget is spent or nothing more can come of it.
+
+    A round depends on the state and the seed alone, so that a search that was stopped goes on as it would have. What is
+    not paid for by what is left of the budget is not begun; of the last round's prompts as many are scored as are.
+
+    Args:
+        proposer: Proposes prompts.
+        scorer: Scores them; counts rows from the state's on.
+        texts: Say which prompts are read as they are written.
+        allowed: Tokens that a prompt may be made of, ascending.
+        state: Where the search stands.
+        budget: Rows that the search may run in all.
+        seed: Of all draws.
+        on_round: Told of every state.
+    """
+    scorer.rows = state.rows
+    while not state.ended:
+        state = replace(state, ended=why_over(proposer, scorer, state, budget))
+        if not state.ended:
+            state = next_round(proposer, scorer, texts, allowed, state, budget, seed)
+        on_round(state)
+    return state
+
+
+def why_over(proposer: Proposer, scorer: PromptScorer, state: SearchState, budget: int) -> str:
+    """Returns why no further round is begun; empty if one is."""
+    if reason := proposer.is_over(state):
+        return reason
+    if state.empty >= EMPTY_ROUNDS:
+        return f"in {EMPTY_ROUNDS} rounds nothing that was proposed could be scored"
+    left = budget - scorer.rows - proposer.gradients * scorer.rows_of_gradient
+    return "" if scorer.prompts_for(left) else "the budget is spent"
+
+
+def next_round(
+    proposer: Proposer,
+    scorer: PromptScorer,
+    texts: PromptTexts,
+    allowed: Sequence[int],
+    state: SearchState,
+    budget: int,
+    seed: int,
+) -> SearchState:
+    """Returns the state after one round; the arguments are those of ``run_search``."""
+    generator = numpy.random.default_rng([seed, state.round])
+    proposed, memory = proposer.propose(state, scorer, allowed, generator)
+    distinct = [prompt for prompt in dict.fromkeys(proposed) if prompt != state.current]
+    paid = scorer.prompts_for(budget - scorer.rows)
+    alive = texts.survivors(distinct)
+    unread = len(distinct) - len(alive)
+    alive = alive[:paid]
+    losses = scorer.mean_losses(alive) if alive else []
+    scored = [ScoredPrompt(prompt, loss) for prompt, loss in zip(alive, losses, strict=True)]
+    after = proposer.accept(replace(state, memory=memory), scored)
+    moved = after.current != state.current
+    after = replace(
+        after,
+        rows=scorer.rows,
+        round=state.round + 1,
+        scored=state.scored + len(scored),
+        unread=state.unread + unread,
+        moves=state.moves + moved,
+        unchanged=0 if moved else state.unchanged + 1,
+        empty=0 if scored else state.empty + 1,
+    )
+    least = min(scored, key=lambda each: each.loss, default=None)
+    if least is None or not least.loss < state.best_loss:
+        return after
+    return replace(after, best=least.prompt, best_loss=least.loss, curve=(*state.curve, (scorer.rows, least.loss)))

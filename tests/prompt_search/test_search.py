@@ -1,0 +1,205 @@
+"""Searched prompts: scores are the training loss of the rendered text, and proposers do what they say."""
+
+import json
+
+import numpy
+import pytest
+import torch
+
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inputs.named_templates import template_named
+from lightning_m2pt.main import main
+from lightning_m2pt.prompt_search.allowed_tokens import allowed_tokens
+from lightning_m2pt.prompt_search.gradient import linearised_changes
+from lightning_m2pt.prompt_search.prompt_texts import PromptTexts
+from lightning_m2pt.prompt_search.proposers.known import proposer_named
+from lightning_m2pt.prompt_search.proposers.proposer import promising_tokens
+from lightning_m2pt.prompt_search.recomputed import loss_in_template
+from lightning_m2pt.prompt_search.record import found_record, prompt_file, record_path
+from lightning_m2pt.prompt_search.scored_samples import scored_samples
+from lightning_m2pt.prompt_search.scorer import PromptScorer
+from lightning_m2pt.prompt_search.search import run_search, started
+from tests.support.small_experiment import checked
+
+SAMPLES = 6
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    experiment = checked(["--config", "experiments/frozen.yaml"])
+    experiment.model.eval()
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def split(tuned):
+    part = tuned.data.read_once()[1]
+    return [part[number] for number in range(40)]
+
+
+def ready(tuned, split, template="vicuna_v1", position="behind_question", length=2):
+    processor, backbone = tuned.data.processor, tuned.model.backbone
+    texts = PromptTexts(split[:SAMPLES], processor, template_named(template), position)
+    allowed = allowed_tokens(texts, split, answer_words=False)
+    return texts, allowed, PromptScorer(backbone, processor, scored_samples(texts, backbone), length)
+
+
+def drawn(allowed, number, length=2, seed=0):
+    return [tuple(each) for each in numpy.random.default_rng(seed).choice(allowed.ids, (number, length)).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("template", "position", "shares"),
+    [
+        ("vicuna_v1", "behind_question", True),
+        ("vicuna_v1", "before_question", True),
+        ("vicuna_v1", "system", False),
+        ("plain", "behind_question", True),
+    ],
+)
+def test_scores_are_the_loss_of_the_file_s_text(tuned, split, tmp_path, template, position, shares):
+    from lightning_m2pt.inputs.named_templates import read_prompt
+
+    texts, allowed, scorer = ready(tuned, split, template, position)
+    prompts = drawn(allowed, 12)
+    assert scorer.shares == shares
+    found = scorer.mean_losses(prompts)
+    assert scorer.rows == scorer.rows_in_front + 12 * scorer.rows_of_prompt
+    for prompt, loss in list(zip(prompts, found, strict=True))[::5]:
+        (tmp_path / "p.yaml").write_bytes(prompt_file(texts.words(prompt), position, texts.template))
+        worded = read_prompt(tmp_path / "p.yaml").on(texts.template)
+        again = loss_in_template(tuned.model.backbone, texts.processor, split[:SAMPLES], worded)
+        assert loss == pytest.approx(again, rel=1e-5)
+    assert len(set(found)) > 6
+
+
+def test_shared_rows_give_the_reference_s_losses_sample_by_sample(tuned, split):
+    _, allowed, scorer = ready(tuned, split)
+    prompts = drawn(allowed, 30)
+    found = scorer.losses(prompts)
+    for number in (0, 17, 29):
+        expected = scorer.whole_losses(scorer.samples, prompts[number])
+        torch.testing.assert_close(found[number], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_words_of_answers_and_signs_are_not_allowed(tuned, split):
+    texts, allowed, _ = ready(tuned, split)
+    words = {texts.words((number,)) for number in allowed.ids}
+    assert not words & {"yes", "no", "red", "</s>", "<s>", "<unk>", "<pad>"}
+    assert "yes" in {texts.words((number,)) for number in allowed_tokens(texts, split, answer_words=True).ids}
+
+
+def test_prompts_that_are_read_otherwise_are_no_survivors(tuned, split, monkeypatch):
+    texts, allowed, _ = ready(tuned, split)
+    first, second, third = allowed.ids[:3]
+    word = texts.words
+    # As a tokenizer does that joins two tokens: this text is read as other tokens than were written.
+    monkeypatch.setattr(texts, "words", lambda prompt: word((third,) if prompt == (first, second) else prompt))
+    assert texts.survivors([(first, second), (second, first)]) == [(second, first)]
+
+
+def test_the_gradient_is_that_of_the_mean_loss_over_all_samples(tuned, split):
+    _, allowed, scorer = ready(tuned, split)
+    (prompt,) = drawn(allowed, 1)
+    embedding, gradient = tuned.model.backbone.token_embedding(), scorer.gradient(prompt)
+    direction = torch.randn(embedding.weight.shape[1], generator=torch.Generator().manual_seed(0))
+
+    def moved(by: float) -> float:
+        """The loss with the rows of the prompt's first token moved, wherever it stands."""
+        hook = embedding.register_forward_hook(
+            lambda _module, given, rows: rows + by * direction * (given[0] == prompt[0])[..., None]
+        )
+        try:
+            return scorer.reference_loss(prompt)
+        finally:
+            hook.remove()
+
+    assert prompt[0] not in {*prompt[1:], *(i for s in scorer.samples for i in s.opened.text.input_ids.tolist())}
+    slope = (moved(0.05) - moved(-0.05)) / 0.1
+    assert slope == pytest.approx(float(gradient[0] @ direction), rel=0.02)
+
+
+def test_promising_tokens_lower_the_linearised_loss_most(tuned, split):
+    _, allowed, scorer = ready(tuned, split)
+    (prompt,) = drawn(allowed, 1)
+    found = promising_tokens(prompt, scorer, allowed.ids, 5)
+    changes = linearised_changes(scorer.gradient(prompt), scorer.rows_of(allowed.ids), scorer.rows_of(prompt))
+    for place, row in enumerate(changes.tolist()):
+        ranked = sorted(
+            (change, token) for change, token in zip(row, allowed.ids, strict=True) if token != prompt[place]
+        )
+        assert found[place].tolist() == [token for _, token in ranked[:5]]
+
+
+def test_exhaustive_is_brute_force_and_never_rises(tuned, split):
+    texts, allowed, scorer = ready(tuned, split, length=1)
+    few = allowed.ids[:12]
+    losses = dict(zip(few, scorer.mean_losses([(token,) for token in few]), strict=True))
+    state = started(scorer, (few[3],))
+    end = run_search(proposer_named("exhaustive", 1, 1, 1), scorer, texts, few, state, 10**9, 0, lambda _: None)
+    assert end.best == (min(losses, key=losses.get),)
+    assert end.best_loss == pytest.approx(min(losses.values()), rel=1e-6)
+    assert end.ended == "no other word in any place is better"
+    assert [loss for _, loss in end.curve] == sorted((loss for _, loss in end.curve), reverse=True)
+
+
+@pytest.mark.parametrize("name", ["random", "autoprompt", "gcg", "beam", "pez"])
+def test_a_stopped_search_goes_on_as_it_would_have(tuned, split, name):
+    texts, allowed, scorer = ready(tuned, split)
+    proposer, states = proposer_named(name, 6, 4, 2), []
+    scorer.rows = 0
+    first = started(scorer, drawn(allowed, 1)[0])
+    given = (proposer, scorer, texts, allowed.ids)
+    budget = 4 * (proposer.gradients * scorer.rows_of_gradient + scorer.rows_in_front + 8 * scorer.rows_of_prompt)
+    end = run_search(*given, first, budget, 0, states.append)
+    assert end.ended == "the budget is spent"
+    assert scorer.rows == end.rows <= budget
+    assert end.best_loss <= first.best_loss
+    middle = type(end).from_json(json.loads(json.dumps(states[1].to_json())))
+    assert run_search(*given, middle, budget, 0, lambda _: None) == end
+
+
+def test_gcg_goes_on_from_the_round_s_best_and_autoprompt_from_the_better_alone(tuned, split):
+    from lightning_m2pt.prompt_search.proposers.proposer import ScoredPrompt
+    from lightning_m2pt.prompt_search.state import SearchState
+
+    state, worse = SearchState((1, 2), 1.0, (1, 2), 1.0, 0), [ScoredPrompt((1, 3), 1.5), ScoredPrompt((4, 2), 1.2)]
+    assert proposer_named("gcg", 2, 2, 2).accept(state, worse).current == (4, 2)
+    assert proposer_named("autoprompt", 2, 2, 2).accept(state, worse).current == (1, 2)
+    assert proposer_named("autoprompt", 2, 2, 2).accept(state, [ScoredPrompt((5, 2), 1.0)]).current == (1, 2)
+    assert proposer_named("random", 2, 2, 2).accept(state, [ScoredPrompt((5, 2), 0.9)]).current == (5, 2)
+
+
+def test_a_record_of_another_search_is_refused(tmp_path):
+    record = found_record(tmp_path / "p.json", {"seed": 0})
+    record.write()
+    assert found_record(tmp_path / "p.json", {"seed": 0}).states == {}
+    with pytest.raises(BadInputError, match="seed is 0, and 1 now"):
+        found_record(tmp_path / "p.json", {"seed": 1})
+    with pytest.raises(BadInputError, match=r"ends in \.yaml"):
+        record_path(tmp_path / "p.txt")
+
+
+def test_the_verb_writes_a_file_that_validate_takes(tmp_path, capsys):
+    words = [
+        "--config",
+        "experiments/frozen.yaml",
+        "--data.validation_file",
+        "null",
+        "--data.validation_fraction",
+        "0.005",
+    ]
+    file = tmp_path / "p.yaml"
+    searched = ["search-prompt", *words, "--proposer", "random", "--length", "2", "--width", "4", "--output", str(file)]
+    assert main([*searched, "--samples", "1000000", "--budget", "10"]) == ExitCode.BAD_INPUT
+    assert "do not pay for one round" in capsys.readouterr().err
+    assert main([*searched, "--samples", "4", "--position", "system"]) == ExitCode.BAD_INPUT
+    assert "in front of a picture" in capsys.readouterr().err
+    assert main([*searched, "--samples", "4", "--budget", "10000000000000"]) == ExitCode.BAD_INPUT
+    assert "--yes" in capsys.readouterr().err
+    assert main([*searched, "--samples", "1000000", "--budget", "20000"]) == ExitCode.DONE
+    measured = json.loads((tmp_path / "p.json").read_text())["measured"]
+    capsys.readouterr()
+    assert main(["validate", *words, "--prompt-text", str(file)]) == ExitCode.DONE
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
+    assert json.loads(said)["val/loss"] == pytest.approx(measured["losses"]["searched samples"]["prompt"], rel=1e-5)
