@@ -23,8 +23,8 @@ from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.prompt_search.allowed_tokens import AllowedTokens, allowed_tokens
 from lightning_m2pt.prompt_search.cost import refuse_small_budget, refuse_without_consent, search_cost
 from lightning_m2pt.prompt_search.prompt_texts import Prompt, PromptTexts
+from lightning_m2pt.prompt_search.proposers.base import Proposer
 from lightning_m2pt.prompt_search.proposers.known import proposer_named
-from lightning_m2pt.prompt_search.proposers.proposer import Proposer
 from lightning_m2pt.prompt_search.recomputed import loss_in_template
 from lightning_m2pt.prompt_search.record import SearchRecord, found_record, prompt_file, record_path
 from lightning_m2pt.prompt_search.scored_samples import scored_samples

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy
 
 from lightning_m2pt.prompt_search.prompt_texts import Prompt, PromptTexts
-from lightning_m2pt.prompt_search.proposers.proposer import Proposer, ScoredPrompt
+from lightning_m2pt.prompt_search.proposers.base import Proposer, ScoredPrompt
 from lightning_m2pt.prompt_search.scorer import PromptScorer
 from lightning_m2pt.prompt_search.state import SearchState
 

@@ -107,6 +107,7 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
     needed: dict[str, list[str]] = {
         "score": ["x.jsonl"],
         "judge": ["x.jsonl", "--model", "x"],
+        "search-prompt": ["--output", "x.yaml"],
         "completion": ["bash"],
         "list": ["rules"],
         "compare": ["a", "b"],

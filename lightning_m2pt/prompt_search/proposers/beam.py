@@ -8,7 +8,7 @@ import numpy
 from typing_extensions import override
 
 from lightning_m2pt.prompt_search.prompt_texts import Prompt
-from lightning_m2pt.prompt_search.proposers.proposer import Proposer, ScoredPrompt, promising_tokens, with_token
+from lightning_m2pt.prompt_search.proposers.base import Proposer, ScoredPrompt, promising_tokens, with_token
 from lightning_m2pt.prompt_search.scorer import PromptScorer
 from lightning_m2pt.prompt_search.state import SearchState
 

@@ -1,11 +1,11 @@
 """The proposers by what users call them."""
 
 from lightning_m2pt.prompt_search.proposers.autoprompt import AutoPrompt
+from lightning_m2pt.prompt_search.proposers.base import Proposer
 from lightning_m2pt.prompt_search.proposers.beam import BeamSearch
 from lightning_m2pt.prompt_search.proposers.exhaustive import ExhaustiveCoordinates
 from lightning_m2pt.prompt_search.proposers.gcg import GreedyCoordinateGradient
 from lightning_m2pt.prompt_search.proposers.pez import PEZ
-from lightning_m2pt.prompt_search.proposers.proposer import Proposer
 from lightning_m2pt.prompt_search.proposers.random_prompts import RandomPrompts
 
 

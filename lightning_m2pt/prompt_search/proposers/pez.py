@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from typing_extensions import override
 
 from lightning_m2pt.prompt_search.prompt_texts import Prompt
-from lightning_m2pt.prompt_search.proposers.proposer import Proposer, ScoredPrompt
+from lightning_m2pt.prompt_search.proposers.base import Proposer, ScoredPrompt
 from lightning_m2pt.prompt_search.scorer import PromptScorer
 from lightning_m2pt.prompt_search.state import SearchState
 
