@@ -115,7 +115,7 @@ def test_the_gradient_is_that_of_the_mean_loss_over_all_samples(tuned, split):
         finally:
             hook.remove()
 
-    slope = (moved(0.05) - moved(-0.05)) / 0.1
+    slope = (moved(1e-3) - moved(-1e-3)) / 2e-3
     assert slope == pytest.approx(float(gradient[0] @ direction), rel=0.02)
 
 
