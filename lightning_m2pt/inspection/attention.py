@@ -36,6 +36,7 @@ READ_FIELDS = frozenset(
         "connector",
         "lm_head",
         "path",
+        "pixel_prompt",
     }
 )
 """What an attachment may hold so that every column can be named. A connector or a head takes no part in attention."""
@@ -115,6 +116,12 @@ def refuse_unread(attachment: Attachment) -> None:
         BadInputError: Naming it.
     """
     empty = Attachment()
+    if attachment.pixel_prompt is not None and attachment.pixel_prompt.compose == "shrink":
+        raise BadInputError(
+            "a pixel prompt shrinks the picture: maps of what the tower reads would not lie where its parts are",
+            where="model.method.compose",
+            expected="overlay, or another method",
+        )
     for field in fields(attachment):
         if field.name not in READ_FIELDS and getattr(attachment, field.name) != getattr(empty, field.name, None):
             raise BadInputError(

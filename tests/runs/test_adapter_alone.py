@@ -16,6 +16,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.runs.adapter_settings import classes_by_name
 from tests.support.small_experiment import run_with_a_set
@@ -151,6 +152,7 @@ METHODS = {
     "adapter": Adapter(size=5),
     "layernorm": LayerNormTuning(vision=True),
     "full": Full(vision=False),
+    "pixel_prompt": PixelPrompting(border=0.2, compose="shrink"),
     "lora+aprompt": Combined([Lora(rank=2, interaction=False), APrompt()]),
 }
 

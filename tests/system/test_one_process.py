@@ -40,7 +40,7 @@ HALF_LAUNCHES = {
 }
 
 
-@pytest.mark.parametrize("verb", SHARED_OUT)
+@pytest.mark.parametrize("verb", [verb for verb in SHARED_OUT if verb != "transfer"])  # which reads its prompt first
 @pytest.mark.parametrize("named", HALF_LAUNCHES)
 def test_half_a_launch_is_refused_by_every_verb_that_is_shared_out(capfd, monkeypatch, tmp_path, verb, named) -> None:
     for name, value in HALF_LAUNCHES[named].items():

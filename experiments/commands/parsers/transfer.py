@@ -12,7 +12,7 @@ from experiments.commands.parsers.evaluate import ANSWERING_METHODS, whole_numbe
 from experiments.configuration.help import ExperimentVerbParser
 
 EXAMPLES = (
-    "m2pt transfer --prompt outputs/tvp_base/<run> --to frozen --config experiments/backbones/testbed_patch12.yaml",
+    "m2pt transfer --prompt outputs/NAME/<run> --to frozen --config experiments/backbones/testbed_patch12.yaml",
     "m2pt transfer --prompt RUN --prompt RUN --to tvp_vicuna7b --benchmarks pope --answer likelihood_sum",
 )
 INTERPOLATIONS = ("bilinear", "nearest")
