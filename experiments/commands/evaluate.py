@@ -222,6 +222,6 @@ def answers_come_from(model: dict[str, Any]) -> dict[str, Any]:
     such a run is still that of its own evaluation.
     """
     return {
-        "method": without_keys(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "method": without_later_settings(without_keys(model["method"], NOT_DECIDING_METHOD_KEYS)),
         "backbone": without_keys(model["backbone"], NOT_DECIDING_BACKBONE_KEYS),
     }

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from lightning_m2pt.configuration.paths import file_arguments, is_yaml, path_arg
 from lightning_m2pt.configuration.tree import first_difference
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import PUBLISHED
+from lightning_m2pt.methods.base import Method
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
 from lightning_m2pt.storage.run_record import (
     BACKBONE_NAMES,
@@ -64,7 +65,7 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         not_deciding.remove("micro_batch_size")
     processes = configured_processes(experiment.config["trainer"])
     return {
-        "method": without_keys(model["method"], NOT_DECIDING_METHOD_KEYS),
+        "method": without_later_settings(without_keys(model["method"], NOT_DECIDING_METHOD_KEYS)),
         "backbone": experiment.model.backbone.fingerprint(),
         "dtype": model["backbone"].get("init_args", {}).get("dtype"),
         "optimizer": model["optimizer"],
@@ -72,7 +73,7 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         "loss_average": model["loss_average"],
         **later_model_settings(model),
         **regularisers_by_content(experiment.model),
-        "data": without_keys(data, not_deciding),
+        "data": without_later_settings(without_keys(data, not_deciding)),
         "data_fingerprint": experiment.data.fingerprint(),
         "seed": experiment.seed,
         "trainer": deciding_settings(experiment.config),
@@ -125,11 +126,32 @@ def without_keys(component: dict[str, Any], keys: Collection[str]) -> dict[str, 
 
 
 def without_later_settings(component: dict[str, Any]) -> dict[str, Any]:
-    """Returns a set's class path and arguments, but for later settings that stand at their defaults."""
-    later = LATER_SETTINGS.get(component["class_path"], {})
-    arguments = component.get("init_args", {})
-    at_default = {key for key, default in later.items() if key in arguments and arguments[key] == default}
-    return without_keys(component, at_default) if at_default else component
+    """Returns a set or a method, but for later settings that stand at their defaults, in it and in those inside it."""
+    if "init_args" not in component:
+        return component
+    later = later_settings(component["class_path"])
+    return {
+        **component,
+        "init_args": {
+            key: [without_later_settings(item) if is_component(item) else item for item in value]
+            if isinstance(value, list)
+            else value
+            for key, value in component["init_args"].items()
+            if key not in later or value != later[key]
+        },
+    }
+
+
+def later_settings(class_path: str) -> Mapping[str, Any]:
+    """Returns the arguments of a component that came later than runs there are, with their defaults.
+
+    A method says them itself, and so for classes made of it. Nothing is imported: what was configured, is.
+    """
+    module, _, name = class_path.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    if isinstance(kind, type) and issubclass(kind, Method):
+        return kind.later_arguments
+    return LATER_SETTINGS.get(class_path, {})
 
 
 def is_component(value: Any) -> bool:

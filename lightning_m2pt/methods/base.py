@@ -2,8 +2,10 @@
 
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -40,9 +42,12 @@ class Method(nn.Module, ABC):
     Attributes:
         built_shapes: The shape of each trained tensor as it was built, before a strategy could share it out; None
             until the module has built it.
+        later_arguments: Arguments of the constructor that came later than runs and adapters there are, with their
+            defaults: at those a run's name and an adapter are as if they were not there.
     """
 
     name: str
+    later_arguments: ClassVar[Mapping[str, object]] = MappingProxyType({})
     built_shapes: dict[str, tuple[int, ...]] | None = None
 
     @abstractmethod
@@ -91,7 +96,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def adapter_config(self) -> dict[str, object]:
-        """Returns the arguments that rebuild this method (JSON values)."""
+        """Returns the arguments that rebuild this method (JSON values), later ones where they are not at defaults."""
 
     def rows_before_text(self) -> int:
         """Returns how many learned rows, keys or values stand before the decoder's first real row."""

@@ -154,6 +154,9 @@ def check_adapter(
     if not isinstance(saved, dict):
         raise BadInputError("no arguments in here", where=path, expected="the method's arguments")
     wanted = method.adapter_config()
+    for key, default in method.later_arguments.items():
+        if (key in saved) != (key in wanted):
+            saved, wanted = {key: default, **saved}, {key: default, **wanted}
     if unknown := sorted(set(saved) - set(wanted)):
         raise BadInputError(
             f"{method.name} has no argument {unknown[0]}", where=path, expected=f"{', '.join(wanted)} and no others"
