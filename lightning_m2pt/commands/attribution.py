@@ -14,6 +14,7 @@ from lightning_m2pt.commands.parsers.attribution import argument_parser
 from lightning_m2pt.commands.questions import file_names, model_and_questions
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.processing import Processor
+from lightning_m2pt.inspection.attention import refuse_shrunk
 from lightning_m2pt.inspection.attribution import (
     AttributionMethod,
     answer_probability,
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     for question in questions:
         refuse_tiles(question)
     tuned.load(model, [question.template for question in questions])
+    refuse_shrunk(model.backbone.attachment)
     model.eval()
     model.compare_with_library("answering")
     folder.mkdir(parents=True, exist_ok=True)

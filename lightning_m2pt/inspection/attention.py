@@ -115,13 +115,8 @@ def refuse_unread(attachment: Attachment) -> None:
     Raises:
         BadInputError: Naming it.
     """
+    refuse_shrunk(attachment)
     empty = Attachment()
-    if attachment.pixel_prompt is not None and attachment.pixel_prompt.compose == "shrink":
-        raise BadInputError(
-            "a pixel prompt shrinks the picture: maps of what the tower reads would not lie where its parts are",
-            where="model.method.compose",
-            expected="overlay, or another method",
-        )
     for field in fields(attachment):
         if field.name not in READ_FIELDS and getattr(attachment, field.name) != getattr(empty, field.name, None):
             raise BadInputError(
@@ -129,6 +124,21 @@ def refuse_unread(attachment: Attachment) -> None:
                 where="model.method",
                 expected="prompts that stand in the sequence, or a method that changes weights alone",
             )
+
+
+def refuse_shrunk(attachment: Attachment) -> None:
+    """Refuses a prompt around a picture: what is found at a place of what the tower reads is shown at another one's.
+
+    Raises:
+        BadInputError: If there is one.
+    """
+    if attachment.pixel_prompt is not None and attachment.pixel_prompt.compose == "shrink":
+        raise BadInputError(
+            "a pixel prompt shrinks the picture: maps of what the tower reads would not lie where its parts are",
+            where="model.method.compose",
+            expected="overlay, or another method",
+            hint="the prompt itself is trained, evaluated and transferred as it is",
+        )
 
 
 def refuse_missing_layers(wanted: Collection[int], available: int) -> None:

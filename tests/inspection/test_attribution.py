@@ -99,3 +99,16 @@ def test_the_command_writes_picture_and_numbers(tmp_path, capsys):
     words = ["attribution", "--run", str(run), "--sample", "vsr", "--answer-token", "99"]
     assert main(words) == 2
     assert "has" in capsys.readouterr().err
+
+
+def test_a_shrunk_picture_is_not_attributed_to(tmp_path, capsys):
+    """A patch of what the tower reads is none of the picture that would be shown."""
+    method = ["--model.method", "lightning_m2pt.methods.pixel_prompting.PixelPrompting"]
+    rates = ["--model.optimizer.learning_rate", "1e-2"]
+    run = run_with_a_set(tmp_path, *method, "--model.method.compose", "shrink", *rates, steps=1)
+    capsys.readouterr()
+    assert main(["attribution", "--run", str(run), "--sample", "vsr"]) == 2
+    said = capsys.readouterr().err
+    assert "shrinks the picture" in said
+    assert len(said.strip().splitlines()) == 3
+    assert not (run / "figures" / "attribution").exists()

@@ -200,3 +200,15 @@ def test_the_gradient_is_the_slope_of_the_loss(tmp_path: Path) -> None:
                 delta[place] -= sign * step
         assert delta.grad is not None
         assert float(delta.grad[place]) == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=5e-3)
+
+
+@pytest.mark.parametrize("compose", ["overlay", "shrink"])
+def test_units_of_deviations_are_clipped_as_the_pixels_they_make(compose: Compose) -> None:
+    """The same picture as that of a prompt in pixels with the same border, multiplied by the channels' deviations."""
+    behind, in_pixels = prompt_of(compose, "normalised"), prompt_of(compose, "pixels")
+    with torch.no_grad():
+        in_pixels.delta.mul_(STD)
+    behind.clip = in_pixels.clip = "unit"
+    given = normalised(picture())
+    torch.testing.assert_close(behind(given), in_pixels(given), rtol=0, atol=1e-6)
+    assert float((behind(given) * STD + MEAN).max()) <= 1 + 1e-6
