@@ -47,7 +47,10 @@ def argument_parser() -> ExperimentVerbParser:
         help="yes: also where a picture stands behind it, which costs more",
     )
     parser.add_argument(
-        "--samples", type=positive, default=64, help="conversations of the validation split, drawn once (default 64)"
+        "--samples",
+        type=positive,
+        default=64,
+        help="at most so many conversations of the validation split, drawn once (default 64)",
     )
     parser.add_argument("--budget", type=positive, default=1_000_000, help="rows of each search (default 1000000)")
     parser.add_argument("--yes", action="store_true", help="search even if it is expected to take more than an hour")
