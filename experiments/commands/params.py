@@ -11,11 +11,11 @@ from experiments.runs.loading import experiment_of
 from experiments.runs.memory import lines, plan_of, upper_bound
 from experiments.trainer.surface import configured_processes
 from lightning_m2pt.backbones.decoders.reference import notice_of_reference
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import OUT, say
-from lightning_m2pt.tuning.module import TuningModule, build_on_meta
+from lightning_m2pt.tuning.module import TuningModule, build_on_meta, regularisers_of
 from lightning_m2pt.tuning.module_memory import estimate_of
 from lightning_m2pt.tuning.parameter_counts import counts_table, parameter_counts
 
@@ -42,6 +42,12 @@ def say_memory(experiment: Experiment) -> None:
     """Says what tuning would take at most with the largest micro-batch that the settings allow."""
     data, model = experiment.data, experiment.model
     if not isinstance(data, InstructionDataModule) or not model.method.part_names():
+        return
+    try:
+        for term in regularisers_of(model):
+            term.held_bytes()
+    except BadInputError as missing:  # counting needs no file of a teacher's, and its memory does
+        say(f"memory       not estimated: {missing.where}: {missing.what}")
         return
     plan = plan_of(experiment.config["trainer"], configured_processes(experiment.config["trainer"]))
     estimate = estimate_of(model, upper_bound(data, plan.devices.number), plan)

@@ -49,11 +49,11 @@ TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PARTS])
-    assert len(EXPERIMENTS) == 26
+    assert len(EXPERIMENTS) == 32
     assert len(STRATEGIES) == 4
     assert len(EMBEDDED) == 2
     assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE) | set(PAIRS)
-    assert len(TESTBED) == 14
+    assert len(TESTBED) == 17
     assert len(PARTS) == 8
 
 
@@ -66,7 +66,7 @@ def test_an_experiment_says_its_method_and_leaves_the_rest_to_a_part(path):
     assert len(lines) <= 20
     said = yaml.safe_load(path.read_text())
     assert list(said) == ["include", "model"]
-    assert set(said["model"]) <= {"backbone", "method", "optimizer"}
+    assert set(said["model"]) <= {"backbone", "method", "optimizer", "gradient_norm", "regularisers"}
     assert set(said["model"].get("backbone", {}).get("init_args", {})) <= {"activation_checkpointing"}
 
 

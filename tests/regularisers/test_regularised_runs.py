@@ -16,6 +16,7 @@ from experiments.runs.tuning import check_tuning
 from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.main import main
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
 from lightning_m2pt.tuning.module import TuningModule
@@ -123,6 +124,16 @@ def test_objects_train_what_a_file_describes(tmp_path):
     assert ours == theirs
     with pytest.raises(BadInputError, match="regularisers"):
         tuned(0.2)
+
+
+def test_parts_are_counted_where_a_teacher_is_not_there(tmp_path, capsys):
+    """The shipped file of the published size: counting takes no file, and what is not estimated is said."""
+    shipped = ["--config", "experiments/tvp_vicuna7b.yaml", "--output_root", str(tmp_path)]
+    assert main(["params", *shipped]) == 0
+    said = capsys.readouterr()
+    assert "not estimated: model.regularisers: task_semantics.teacher" in said.out + said.err
+    counted = json.loads((tmp_path / "tvp_vicuna7b" / "params.json").read_text())
+    assert (counted["trained"], counted["dead"]) == (150_528, 150_528 - 69_840)
 
 
 def test_a_run_is_used_without_its_teacher(tmp_path):
