@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.processing import Processor
-from lightning_m2pt.prompt_search.gradient import prompt_gradient, vocabulary_rows
+from lightning_m2pt.prompt_search.gradient import loss_and_gradient, vocabulary_rows
 from lightning_m2pt.prompt_search.prompt_texts import Prompt
 from lightning_m2pt.prompt_search.scored_samples import ScoredSample, batch_of
 from lightning_m2pt.prompt_search.shared_rows import shared_losses
@@ -112,17 +112,24 @@ class PromptScorer:
 
     def gradient(self, prompt: Prompt) -> Tensor:
         """Returns (length, D) float32: of the mean loss of all samples with respect to the prompt's rows."""
-        total: Tensor | None = None
+        return self.loss_and_gradient(prompt)[1]
+
+    def loss_and_gradient(self, prompt: Prompt, rows: Tensor | None = None) -> tuple[float, Tensor]:
+        """Returns the loss per supervised token, and (length, D) float32: its gradient with respect to the rows.
+
+        Args:
+            prompt: The prompt.
+            rows: (length, D) that stand in the place of the prompt's own, which then only hold the place.
+        """
+        loss, total = 0.0, torch.zeros(())
         for begin in range(0, len(self.samples), SAMPLES_AT_ONCE):
             some = self.samples[begin : begin + SAMPLES_AT_ONCE]
             batch = batch_of([sample.filled(prompt) for sample in some], self.processor, self.backbone)
             starts = [sample.opened.starts(self.length) for sample in some]
-            part = prompt_gradient(self.backbone, batch, starts, self.length)
-            total = part if total is None else total + part
+            of_batch, part = loss_and_gradient(self.backbone, batch, starts, self.length, rows)
+            loss, total = loss + of_batch, total.to(part.device) + part
         self.rows += self.rows_of_gradient
-        if total is None:
-            raise ValueError("a gradient over no samples")
-        return total / self.tokens
+        return loss / self.tokens, total / self.tokens
 
     def rows_of(self, ids: Sequence[int]) -> Tensor:
         """Returns (len(ids), D) float32: what tokens embed to."""

@@ -2,50 +2,19 @@
 
 import json
 
-import numpy
 import pytest
 import torch
 
 from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.main import main
 from lightning_m2pt.prompt_search.allowed_tokens import allowed_tokens
 from lightning_m2pt.prompt_search.gradient import linearised_changes
-from lightning_m2pt.prompt_search.prompt_texts import PromptTexts
 from lightning_m2pt.prompt_search.proposers.base import promising_tokens
 from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.recomputed import loss_in_template
 from lightning_m2pt.prompt_search.record import found_record, prompt_file, record_path
-from lightning_m2pt.prompt_search.scored_samples import scored_samples
-from lightning_m2pt.prompt_search.scorer import PromptScorer
 from lightning_m2pt.prompt_search.search import run_search, started
-from tests.support.small_experiment import checked
-
-SAMPLES = 6
-
-
-@pytest.fixture(scope="module")
-def tuned():
-    experiment = checked(["--config", "experiments/frozen.yaml"])
-    experiment.model.eval()
-    return experiment
-
-
-@pytest.fixture(scope="module")
-def split(tuned):
-    part = tuned.data.read_once()[1]
-    return [part[number] for number in range(40)]
-
-
-def ready(tuned, split, template="vicuna_v1", position="behind_question", length=2):
-    processor, backbone = tuned.data.processor, tuned.model.backbone
-    texts = PromptTexts(split[:SAMPLES], processor, template_named(template), position)
-    allowed = allowed_tokens(texts, split, answer_words=False)
-    return texts, allowed, PromptScorer(backbone, processor, scored_samples(texts, backbone), length)
-
-
-def drawn(allowed, number, length=2, seed=0):
-    return [tuple(each) for each in numpy.random.default_rng(seed).choice(allowed.ids, (number, length)).tolist()]
+from tests.support.prompt_searches import SAMPLES, drawn, ready
 
 
 @pytest.mark.parametrize(
