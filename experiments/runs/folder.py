@@ -41,6 +41,8 @@ LATER_SETTINGS: dict[str, dict[str, Any]] = {
 """Settings of sets that came later than runs there are, with their defaults: at those they are as if not there."""
 LATER_MODEL_SETTINGS: dict[str, Any] = {"gradient_norm": None, "regularisers": []}
 """Settings of the model that came later, with their defaults: at those a name is as before."""
+LATER_SCHEDULE_SETTINGS: dict[str, Any] = {"prompt_first_steps": 0}
+"""The same of the schedule's."""
 NOT_DECIDING_METHOD_KEYS = ("path",)
 NOT_DECIDING_BACKBONE_KEYS = ("activation_checkpointing", "compile_backend", "feature_cache", "feature_cache_bytes")
 PACKAGES = ("torch", "lightning", "transformers", "open_clip_torch", "torchmetrics", "jsonargparse", "safetensors")
@@ -69,7 +71,7 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
         "backbone": experiment.model.backbone.fingerprint(),
         "dtype": model["backbone"].get("init_args", {}).get("dtype"),
         "optimizer": model["optimizer"],
-        "schedule": model["schedule"],
+        "schedule": schedule_settings(model),
         "loss_average": model["loss_average"],
         **later_model_settings(model),
         **regularisers_by_content(experiment.model),
@@ -85,6 +87,12 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
 def later_model_settings(model: dict[str, Any]) -> dict[str, Any]:
     """Returns the model's later settings that do not stand at their defaults."""
     return {key: model[key] for key, default in LATER_MODEL_SETTINGS.items() if model.get(key) not in (None, default)}
+
+
+def schedule_settings(model: dict[str, Any]) -> dict[str, Any]:
+    """Returns the schedule's settings but for later ones that stand at their defaults."""
+    later = LATER_SCHEDULE_SETTINGS
+    return {key: value for key, value in model["schedule"].items() if key not in later or value != later[key]}
 
 
 def regularisers_by_content(model: TuningModule) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from experiments.trainer.components import acting_components, refuse_cluster
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.interval import with_interval
 from experiments.trainer.surface import configured_devices, configured_processes, split_decides
-from experiments.trainer.whole_steps import check_limits, limit_validation
+from experiments.trainer.whole_steps import check_limits, limit_validation, steps_of_run
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.shared_out import shares_out_weights
@@ -49,6 +49,7 @@ from lightning_m2pt.system.launch import check_launch, check_node, check_variabl
 from lightning_m2pt.system.meeting_place import check_meeting_place
 from lightning_m2pt.system.ranks import is_of_torchrun
 from lightning_m2pt.tuning.own_trainer import check_trainer
+from lightning_m2pt.tuning.prompt_first import check_length
 from lightning_m2pt.tuning.proven_strategies import class_names, configured_names, refuse_unproven_strategy
 
 PROFILERS: dict[str, type[Profiler]] = {
@@ -90,6 +91,7 @@ def prepared_trainer(experiment: Experiment, run: Path, resumed_step: int) -> Tr
     check_machine(experiment)
     refuse_unproven_strategy(configured_names(configured.get("strategy")))
     check_limits(configured, data)
+    check_length(experiment.model.schedule_settings.prompt_first_steps, steps_of_run(configured, data))
     chosen, chosen_loggers = experiment.trainer_config, loggers_that_purge(experiment.loggers, resumed_step)
     # Seeded here and not earlier: nothing between this line and the fit may depend on what ran before.
     seed_everything(experiment.seed, workers=True, verbose=False)

@@ -57,6 +57,7 @@ from lightning_m2pt.system.launch_notices import launch_notices
 from lightning_m2pt.system.rank_group import ranks_of_job
 from lightning_m2pt.tuning.module import regularisers_of
 from lightning_m2pt.tuning.positions import run_rows
+from lightning_m2pt.tuning.prompt_first import check_length, refuse_under_zero
 from lightning_m2pt.tuning.proven_strategies import configured_names, refuse_unproven_strategy
 from lightning_m2pt.tuning.regularisers.base import refuse_regularisers_where_cut_up
 from lightning_m2pt.tuning.sample_order import refuse_uneven_shares
@@ -94,6 +95,8 @@ def check_tuning_settings(experiment: Experiment) -> None:
         )
     trainer = experiment.config["trainer"]
     refuse_endless(trainer)
+    if (trainer.get("max_steps") or -1) > 0:
+        check_length(experiment.model.schedule_settings.prompt_first_steps, trainer["max_steps"])
     refuse_uneven_shares(tuning_data(experiment).batch_size, configured_processes(trainer))
     check_strategy(experiment)
 
@@ -114,6 +117,7 @@ def check_strategy(experiment: Experiment) -> None:
         refuse_regularisers_where_cut_up(regularisers_of(experiment.model))
         if experiment.model.gradient_norm is not None:
             experiment.model.gradient_norm.refuse_under_zero()
+        refuse_under_zero(experiment.model.schedule_settings.prompt_first_steps)
 
 
 def check_tuning(experiment: Experiment) -> None:

@@ -89,6 +89,20 @@ def limit_validation(settings: dict[str, Any], data: InstructionDataModule, trai
         trainer.limit_val_batches = -(-data.validation_limit // trainer.world_size)
 
 
+def steps_of_run(trainer: dict[str, Any], data: InstructionDataModule) -> int:
+    """Returns how many optimizer steps a run has, by the first of its ends.
+
+    Args:
+        trainer: The Trainer's settings as plain values; one of them ends the run.
+        data: What is tuned on, its epochs limited.
+    """
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    ends = [int(steps)] if steps is not None and steps > 0 else []
+    if epochs is not None and epochs > 0:
+        ends.append(epochs * data.steps_per_epoch())
+    return min(ends)
+
+
 def whole_batches(data: InstructionDataModule) -> int:
     """Returns how many batches of ``data.batch_size`` samples the validation part has, the last one included."""
     return -(-len(data.read_once()[1]) // data.batch_size)

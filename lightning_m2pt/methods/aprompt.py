@@ -40,6 +40,7 @@ class APrompt(WithInteraction):
     """
 
     name = "aprompt"
+    prompt_names = frozenset({INPUT, QUERY, KEY_VALUE})
 
     def __init__(
         self,

@@ -44,10 +44,12 @@ class Method(nn.Module, ABC):
             until the module has built it.
         later_arguments: Arguments of the constructor that came later than runs and adapters there are, with their
             defaults: at those a run's name and an adapter are as if they were not there.
+        prompt_names: Which of its parts are prompts: rows, keys and values or pixels beside what the model has.
     """
 
     name: str
     later_arguments: ClassVar[Mapping[str, object]] = MappingProxyType({})
+    prompt_names: ClassVar[AbstractSet[str]] = frozenset()
     built_shapes: dict[str, tuple[int, ...]] | None = None
 
     @abstractmethod
@@ -61,6 +63,10 @@ class Method(nn.Module, ABC):
     def possible_parts(self) -> list[str]:
         """Returns the parts the method could train with other arguments."""
         return self.part_names()
+
+    def prompt_parts(self) -> list[str]:
+        """Returns the trained parts that are prompts, which ``prompt_first_steps`` of a schedule begins with."""
+        return [part for part in self.part_names() if part in self.prompt_names]
 
     def switches(self) -> dict[str, bool]:
         """Returns for every possible part whether it is trained, as it is configured."""

@@ -54,6 +54,10 @@ class Combined(Method):
         """Returns the parts that any of the methods could train."""
         return list(dict.fromkeys(part for method in self.methods() for part in method.possible_parts()))
 
+    def prompt_parts(self) -> list[str]:
+        """Returns the prompts of all methods."""
+        return [part for method in self.methods() for part in method.prompt_parts()]
+
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes every method's tensors, one after the other from one generator."""
         for method in self.methods():

@@ -51,6 +51,7 @@ class M2PT(WithInteraction):
     """
 
     name = "m2pt"
+    prompt_names = frozenset({VISUAL_PROMPTS, TEXTUAL_PROMPTS})
     pretrained_parts = frozenset({INTERACTION, LM_HEAD})
 
     def __init__(

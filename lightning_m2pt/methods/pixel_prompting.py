@@ -38,6 +38,7 @@ class PixelPrompting(Method):
     """
 
     name = "pixel_prompt"
+    prompt_names = frozenset({PIXEL_PROMPT})
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class PrefixTuning(WithInteraction):
     """
 
     name = "prefix"
+    prompt_names = frozenset({PREFIX})
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ from lightning_m2pt.tuning.own_trainer import (
     write_no_pickles,
 )
 from lightning_m2pt.tuning.positions import refuse_without_room
+from lightning_m2pt.tuning.prompt_first import check_length, check_parts, refuse_under_zero, waiting_parts
 from lightning_m2pt.tuning.regularisers.base import (
     Regulariser,
     check_regularisers,
@@ -62,7 +63,7 @@ class TuningModule(LightningModule):
         backbone: The frozen model; its constructor has read configuration only.
         method: What is trained.
         optimizer: Learning rates and constants of AdamW.
-        schedule: Warm-up and decay.
+        schedule: Warm-up and decay, and whether prompts move alone at first.
         loss_average: ``step`` as above; ``micro_batch`` takes each micro-batch's own mean, as the published script
             does (numbers then depend on how a step is split).
         shortcuts: Rows that are computed once or not at all because the loss cannot tell the difference.
@@ -130,6 +131,7 @@ class TuningModule(LightningModule):
         if self.gradient_norm is not None:
             self.gradient_norm.check(self.method)
         self.optimizer_settings.check(self.method.part_names(), self.method.possible_parts(), self.gradient_norm)
+        check_parts(self.schedule_settings.prompt_first_steps, self.method, self.gradient_norm)
         check_regularisers(self._step_terms.regularisers, self.method, self.backbone.shape)
 
     def setup(self, stage: str) -> None:
@@ -141,11 +143,14 @@ class TuningModule(LightningModule):
         if stage == "fit":
             self.check()
             check_trainer(self.trainer)
+            if self.schedule_settings.prompt_first_steps:
+                check_length(self.schedule_settings.prompt_first_steps, self.trainer.estimated_stepping_batches)
             if isinstance(self.trainer.strategy, ZeroStrategy):
                 refuse_untried_under_zero(self.backbone, self.method)
                 refuse_regularisers_where_cut_up(self._step_terms.regularisers)
                 if self.gradient_norm is not None:
                     self.gradient_norm.refuse_under_zero()
+                refuse_under_zero(self.schedule_settings.prompt_first_steps)
             for regulariser in self._step_terms.regularisers:
                 regulariser.check_files()
         if shares_out_weights(self.trainer.strategy):
@@ -237,7 +242,8 @@ class TuningModule(LightningModule):
                 expected="a method with trained parts",
                 hint="use `m2pt evaluate` for the frozen model",
             )
-        optimizer = self.optimizer_settings.build(parts, self.gradient_norm)
+        waiting = waiting_parts(self.schedule_settings.prompt_first_steps, self.method, self.gradient_norm)
+        optimizer = self.optimizer_settings.build(parts, self.gradient_norm, waiting)
         optimised = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         assert_same_set("optimizer", optimised, trained_parameters(self).values())
         steps = self.trainer.estimated_stepping_batches

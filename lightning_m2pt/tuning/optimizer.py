@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.hidden_modules import hidden_module
 from lightning_m2pt.tuning.gradient_norm import GradientNorm, mask_of
-from lightning_m2pt.tuning.optimizer_by_parts import RULE, AdamWByParts
+from lightning_m2pt.tuning.optimizer_by_parts import RULE, WAITS, AdamWByParts
+from lightning_m2pt.tuning.prompt_first import KEY, share_behind
 
 
 @dataclass
@@ -93,13 +95,17 @@ class AdamW:
         return self.learning_rate[part] if isinstance(self.learning_rate, Mapping) else self.learning_rate
 
     def build(
-        self, parts: Mapping[str, list[tuple[str, nn.Parameter]]], rule: GradientNorm | None = None
+        self,
+        parts: Mapping[str, list[tuple[str, nn.Parameter]]],
+        rule: GradientNorm | None = None,
+        waiting: Mapping[str, int] | None = None,
     ) -> optim.AdamW:
         """Returns the optimizer with one parameter group per part, in order.
 
         Args:
             parts: The trained tensors by part, each with its name.
             rule: Moves the parts it names; AdamW moves the others.
+            waiting: For some of AdamW's parts, how many steps pass before their first.
         """
         groups: list[dict[str, Any]] = []
         for part, tensors in parts.items():
@@ -108,8 +114,12 @@ class AdamW:
                 own = {"lr": rule.rate_of(trained), RULE: rule.norm, "weight_decay": 0.0}
             else:
                 own = {"lr": self.rate_of(part)}
+            if waiting and part in waiting:
+                own[WAITS] = waiting[part]
             groups.append({"params": trained, "name": part, **own})
-        is_plain = all(RULE not in group and all(mask_of(each) is None for each in group["params"]) for group in groups)
+        is_plain = not waiting and all(
+            RULE not in group and all(mask_of(each) is None for each in group["params"]) for group in groups
+        )
         kind = optim.AdamW if is_plain else AdamWByParts
         return kind(groups, weight_decay=self.weight_decay, betas=self.betas, eps=self.epsilon)
 
@@ -122,13 +132,19 @@ class Schedule:
         name: ``cosine`` as the published script requests; ``constant_with_warmup`` is what its
             DeepSpeed file makes of that; ``linear``.
         warmup_ratio: Share of all optimizer steps that the rate rises.
+        prompt_first_steps: In so many first steps of the run prompts move alone, at their rates of this schedule. The
+            other parts begin behind them, untouched until then, with a warm-up of their own: the schedule of a run of
+            the steps that are left.
     """
 
     name: Literal["cosine", "constant_with_warmup", "linear"] = "cosine"
     warmup_ratio: float = 0.03
+    prompt_first_steps: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses shares outside 0..1."""
+        """Refuses shares outside 0..1, and fewer steps than none."""
+        if self.prompt_first_steps < 0:
+            raise BadInputError(f"{self.prompt_first_steps} is no number of steps", where=KEY, expected="0 or more")
         if not 0.0 <= self.warmup_ratio <= 1.0:
             raise BadInputError(
                 f"{self.warmup_ratio} is no share", where="model.schedule.warmup_ratio", expected="0 to 1"
@@ -147,9 +163,15 @@ class Schedule:
             total_steps: Of the run.
             own_shares: For groups by name, what their rate is multiplied by in a step instead, counted from 0.
         """
-        shares = own_shares or {}
-        common = self.share(total_steps)
-        return LambdaLR(optimizer, [shares.get(group.get("name", ""), common) for group in optimizer.param_groups])
+        shares, common = own_shares or {}, self.share(total_steps)
+        behind = common
+        if self.prompt_first_steps:
+            left = self.share(total_steps - self.prompt_first_steps)
+            behind = partial(share_behind, self.prompt_first_steps, left)
+        groups = optimizer.param_groups
+        return LambdaLR(
+            optimizer, [shares.get(each.get("name", ""), behind if WAITS in each else common) for each in groups]
+        )
 
     def share(self, total_steps: int) -> Callable[[int], float]:
         """Returns what a rate is multiplied by in a step, counted from 0: the library's, which has it in a schedule.

@@ -16,10 +16,13 @@ from lightning_m2pt.tuning.gradient_norm import mask_of, masked, move
 
 RULE = "gradient_norm"
 """The setting of a group that is moved by the gradient's direction; its value is what the gradient is divided by."""
+WAITS = "waits"
+"""The setting of a group that begins later: how many steps still pass before its first. It counts down, and so a
+checkpoint knows it."""
 
 
 class AdamWByParts(optim.AdamW):
-    """AdamW, but for groups that name another rule, with masked gradients where a tensor's entries stay."""
+    """AdamW, but for groups that name another rule or wait, with masked gradients where a tensor's entries stay."""
 
     @override
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -33,15 +36,21 @@ class AdamWByParts(optim.AdamW):
                 move(group["params"], group["lr"], group[RULE])
         with self.only_adamws():
             super().step()
+        for group in self.param_groups:
+            if group.get(WAITS):
+                group[WAITS] -= 1
         return loss
 
     @contextmanager
     def only_adamws(self) -> Iterator[None]:
-        """Leaves for a while only the gradients that AdamW takes, masked; a rule's have no influence on each other."""
+        """Leaves for a while only the gradients that AdamW takes in this step, masked.
+
+        Those of a rule and of groups that wait are None meanwhile: zeros would age moments and let weights decay.
+        """
         apart: list[tuple[nn.Parameter, Tensor | None]] = []
         for group in self.param_groups:
             for parameter in group["params"]:
-                if RULE in group:
+                if RULE in group or group.get(WAITS):
                     apart.append((parameter, parameter.grad))
                     parameter.grad = None
                 elif parameter.grad is not None and mask_of(parameter) is not None:
@@ -58,7 +67,7 @@ def only_what_is_clipped(optimizer: object) -> Iterator[None]:
     """Leaves for a while the gradients whose norm is limited.
 
     A step of fixed length is the same after clipping, and its gradient, that of entries that stay included, would only
-    make the steps of all other parts shorter.
+    make the steps of all other parts shorter; so would that of a part that does not move yet.
 
     Args:
         optimizer: Of any class.

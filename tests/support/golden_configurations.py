@@ -15,6 +15,7 @@ from experiments.runs.folder import (
     deciding,
     is_component,
     later_model_settings,
+    schedule_settings,
     without_later_settings,
 )
 
@@ -46,6 +47,7 @@ def golden_entry(config: dict[str, Any], decides: dict[str, Any]) -> dict[str, A
     """Returns an entry of the file from a resolved configuration and what decides its run's name."""
     later, model = later_model_settings(config["model"]), config["model"]
     settings = {key: value for key, value in model.items() if key not in LATER_MODEL_SETTINGS or key in later}
+    settings["schedule"] = schedule_settings(model)
     text = json.dumps(without_folders({**config, "model": settings}), sort_keys=True)
     return {
         "decides": {key: value for key, value in decides.items() if key != "data_fingerprint"},
