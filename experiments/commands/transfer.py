@@ -91,7 +91,9 @@ def described(own: Namespace, prompts: Sequence[SourcePrompt], experiment: Exper
             "fingerprint": backbone.fingerprint(),
             "side": backbone.shape.image_size,
             "is_source": any(
-                prompt.base_fingerprint in (backbone.fingerprint(), backbone.former_fingerprint()) for prompt in prompts
+                not prompt.is_converted
+                and prompt.base_fingerprint in (backbone.fingerprint(), backbone.former_fingerprint())
+                for prompt in prompts
             ),
         },
     }

@@ -24,6 +24,7 @@ from lightning_m2pt.runs.model_of_run import model_of_run
 from lightning_m2pt.storage import run_record
 from lightning_m2pt.storage.adapter_folder import (
     CONFIG_FILE,
+    CONVERTED_FROM,
     TEMPLATE_DIGEST,
     TENSOR_FILE,
     read_adapter_config,
@@ -49,7 +50,8 @@ class SourcePrompt:
         others: Names of the methods that were trained together with it, and do not travel.
         base: Readable name of the base.
         base_fingerprint: Fingerprint of the base.
-        template: Label of the template it was trained in.
+        template: Label of the template it was trained in; empty where the adapter does not say it.
+        is_converted: Whether nobody tuned it here: its base is the one it was made for, not the one it was trained on.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class SourcePrompt:
     base: str
     base_fingerprint: str
     template: str
+    is_converted: bool
 
     @property
     def is_of_run(self) -> bool:
@@ -111,7 +114,8 @@ def read_prompt(folder: Path) -> SourcePrompt:
         tuple(name for name in names if name != PIXEL_PROMPT),
         str(config.get("base_model_name_or_path")),
         str(config.get("base_fingerprint")),
-        labelled(str(config.get("template")), config.get(TEMPLATE_DIGEST)),
+        labelled(str(config["template"]), config.get(TEMPLATE_DIGEST)) if config.get("template") else "",
+        CONVERTED_FROM in config,
     )
 
 
@@ -246,12 +250,14 @@ def sentences_about(
     sentences = []
     for prompt in prompts:
         said = f"prompt {prompt.folder}"
-        if prompt.base_fingerprint in fingerprints:
+        if prompt.is_converted:
+            sentences.append(f"{said}: imported, so it is not known on which base and in which template it was trained")
+        elif prompt.base_fingerprint in fingerprints:
             sentences.append(f"{said}: trained on this very base, so this is no transfer")
         if prompt.others:
             sentences.append(f"{said}: trained together with {', '.join(prompt.others)}, which stays behind")
         others = sorted({template for template in templates if template != prompt.template})
-        if others:
+        if others and prompt.template:
             sentences.append(f"{said}: trained in the template {prompt.template}, asked in {', '.join(others)} here")
         if is_unfinished(read_run_record(prompt.adapter.parent)):
             sentences.append(f"{said}: its training was stopped before its last step")

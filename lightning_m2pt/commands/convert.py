@@ -3,20 +3,24 @@
 import argparse
 from collections.abc import Sequence
 
-from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.tokenizer_files import FAST, SENTENCEPIECE
 from lightning_m2pt.commands.parsers.convert import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.storage.foreign.pixel_prompt_import import import_pixel_prompt, is_pixel_prompt
 from lightning_m2pt.storage.foreign.published_import import ADAPTER, BASE, EXPERIMENT, import_onto, import_with_base
 from lightning_m2pt.storage.foreign.published_parts import is_published, read_published
 from lightning_m2pt.storage.foreign.weights import convert
 from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.system.console import say
+from lightning_m2pt.tuning.module import TuningModule
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own = argument_parser().parse_args(list(arguments))
+    if is_pixel_prompt(own.sources):
+        import_pixels(own)
+        return ExitCode.DONE
     if own.config or own.tower or own.tokenizer or is_published(own.sources):
         import_checkpoint(own)
         return ExitCode.DONE
@@ -49,7 +53,7 @@ def import_checkpoint(own: argparse.Namespace) -> None:
         )
     parts = read_published(own.sources)
     if own.config:
-        import_onto(parts, own.output, configured_backbone(own.config))
+        import_onto(parts, own.output, configured_model(own.config).backbone)
         say(f"adapter: {own.output / ADAPTER}")
         return
     if not parts.has_base:
@@ -65,13 +69,30 @@ def import_checkpoint(own: argparse.Namespace) -> None:
         say(f"note: {FAST} is still to come into {own.output / BASE / 'language'}: the checkpoint has none")
 
 
-def configured_backbone(files: Sequence[str]) -> Backbone:
-    """Returns the backbone of an experiment, not loaded.
+def import_pixels(own: argparse.Namespace) -> None:
+    """Makes an adapter of a prompt in pixels of TVP's published code.
+
+    Raises:
+        BadInputError: If flags are missing or do not go together, or the file is wrong or fits no base.
+    """
+    if not own.config or own.output is None or own.layout or own.tower or own.tokenizer:
+        raise BadInputError(
+            "a prompt in pixels becomes an adapter for a base that reads pictures of its size",
+            where="command line",
+            expected="--config FILE, an experiment on such a base, and --output DIR; no other flag",
+        )
+    model = configured_model(own.config)
+    adapter = import_pixel_prompt(own.sources[0], own.output, model.backbone, model.method)
+    say(f"adapter: {adapter}\nnote: which base and which template it was trained with, the file does not say")
+
+
+def configured_model(files: Sequence[str]) -> TuningModule:
+    """Returns the model of an experiment, not loaded.
 
     Raises:
         BadInputError: If there is no checkout to read the files with, or a file is wrong.
     """
     reader = checkout_module("experiments.configuration.cli", "m2pt convert --config")
     words = [word for file in files for word in ("--config", file)]
-    backbone: Backbone = reader.parse_experiment(words).model.backbone
-    return backbone
+    model: TuningModule = reader.parse_experiment(words).model
+    return model

@@ -25,6 +25,8 @@ READABLE_FORMATS = (1, 2)
 QUANTIZATION, TEMPLATE_DIGEST = "base_quantization", "template_sha256"
 CHOSEN = "chosen"
 """Key of the step that an adapter is of, and of the number that it was chosen by; those of a last step lack it."""
+CONVERTED_FROM = "converted_from"
+"""Key of what an adapter was made of that nobody tuned here: the file's name and its SHA-256."""
 CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
 
@@ -46,6 +48,7 @@ def save_adapter(
     template_sha256: str = "",
     chosen: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
+    converted_from: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the adapter folder.
 
@@ -61,6 +64,7 @@ def save_adapter(
         template_sha256: Digest of that template's text; empty where the name says everything.
         chosen: ``step``, ``steps``, ``by`` and ``value`` of an adapter that is not of the last step.
         tensors: What was trained, by name; None takes the method's tensors as they are.
+        converted_from: What it was made of, if it was not tuned on this base: the file's name and SHA-256.
 
     Raises:
         BadInputError: If a tensor is not of the shape that was built.
@@ -80,6 +84,7 @@ def save_adapter(
         "template": template,
         **({TEMPLATE_DIGEST: template_sha256} if template_sha256 else {}),
         **({CHOSEN: dict(chosen)} if chosen else {}),
+        **({CONVERTED_FROM: dict(converted_from)} if converted_from else {}),
         "format": FORMAT,
         "inference_mode": True,
         "arguments": method.adapter_config(),

@@ -77,7 +77,7 @@ class PublishedParts:
             raise BadInputError(
                 f"tensors of no known name: {counted(unknown)}",
                 where=str(path),
-                expected=f"a checkpoint of M2PT's published code ({PROMPT_NAMES}, ...)",
+                expected=f"a checkpoint of M2PT's published code ({PROMPT_NAMES}, ...), or perturbation: TVP's prompt",
             )
         if self.count() != before + len(tensors):
             raise BadInputError(
