@@ -20,8 +20,8 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 MOST_FILES = 26
 MOST_ROOMS = 18
-GROWING = ("benchmarks/results",)
-"""Folders of data, one file a measurement."""
+GROWING = ("benchmarks/results", "experiments")
+"""Folders of one file a measurement or an experiment."""
 ROOMS_OF_TESTS_ALONE = {"bad_inputs", "project", "support"}
 LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
