@@ -12,7 +12,7 @@ tags: [prompt-tuning, vision-language, {method}]
 Tuned with lightning_m2pt for {steps} optimizer steps (seed {seed}) on a frozen backbone; only the tensors in
 `adapter_model.safetensors` were trained. The backbone is named by hash in `adapter_config.json` and is not included.
 
-| part | trained | of these added | never reached by a gradient |
+| part | trained | of these added | never moves |
 | --- | ---: | ---: | --- |
 {rows}
 

@@ -107,9 +107,9 @@ def attribute(
     file = stem.with_name(f"{stem.name}-{method}")
     numbers = json.dumps({**facts, **numbers_of(attribution, check)}, indent=1) + "\n"
     write_atomically(file.with_name(f"{file.name}.json"), numbers.encode())
-    write_atomically(
-        file.with_name(f"{file.name}.png"), attribution_figure(facts, picture_of(pixels, processor), attribution, check)
-    )
+    read = backbone.prompted_pixels(pixels[None])[0].detach()
+    picture = attribution_figure(facts, picture_of(read, processor), attribution, check)
+    write_atomically(file.with_name(f"{file.name}.png"), picture)
     say(f"{question.set_name} {question.id}: “{token}”, {verdict(check)}")
 
 

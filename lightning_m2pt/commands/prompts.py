@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from lightning_m2pt.commands.parsers.prompts import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inspection.pixel_prompt_pictures import numbers_of_prompt, prompt_picture, prompted_picture
 from lightning_m2pt.inspection.prompt_pictures import prompts_figure
 from lightning_m2pt.inspection.prompt_rows import (
     chance_of_nearest,
@@ -19,12 +21,15 @@ from lightning_m2pt.inspection.prompt_rows import (
     row_norms,
 )
 from lightning_m2pt.inspection.samples import token_text
+from lightning_m2pt.methods.pixel_prompting import PIXEL_PROMPT
 from lightning_m2pt.prompts.deep import DeepPrompts
+from lightning_m2pt.prompts.pixel_prompt import PixelPrompt
 from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
 from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule
+from lightning_m2pt.tuning.regularisers.base import pixel_prompting
 
 NORM = "train/row_norm/"
 VISUAL, TEXTUAL = "visual_prompts", "textual_prompts"
@@ -40,17 +45,70 @@ def main(arguments: Sequence[str]) -> int:
     folder = tuned.results("prompts", own.output)
     model = tuned.model(rest, "m2pt prompts")
     model.backbone.check_files()
+    shown = None if own.picture is None else given_picture(model, own.picture)
     tuned.load(model)
-    tables = prompt_tables(model)
-    if not tables:
+    tables, pixels = prompt_tables(model), model.backbone.attachment.pixel_prompt
+    if not tables and pixels is None:
         raise BadInputError(
             f"method {model.method.name} has no prompts here",
             where=str(own.run or own.adapter),
-            expected="a run with visual_prompts or textual_prompts",
+            expected=f"a run with {VISUAL}, {TEXTUAL} or {PIXEL_PROMPT}",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    found = inspected(model, tables, own.words)
-    norms = norms_over_training(own.run / METRICS_FILE) if own.run else {}
+    if pixels is not None:
+        write_pixels(folder, pixels, shown)
+    if tables:
+        write_rows(folder, model, tables, own.words, own.run)
+    return ExitCode.DONE
+
+
+def given_picture(model: TuningModule, path: Path) -> Tensor:
+    """Returns (B, 3, S, S), normalised: a picture of a file as the tower reads it, or its tiles.
+
+    Raises:
+        BadInputError: If it cannot be read, or the method puts nothing into pictures.
+    """
+    if pixel_prompting(model.method) is None:
+        raise BadInputError(
+            f"method {model.method.name} puts nothing into a picture",
+            where="command line: --picture",
+            expected=f"a run with {PIXEL_PROMPT}",
+        )
+    return model.backbone.processor().pictures([path], "command line: --picture")[0].pixels
+
+
+def write_pixels(folder: Path, prompt: PixelPrompt, shown: Tensor | None) -> None:
+    """Writes the numbers and the pictures of a pixel prompt.
+
+    Args:
+        folder: Where they go.
+        prompt: The prompt.
+        shown: (B, 3, S, S), normalised: a picture, or its tiles, to put the prompt into; None for none.
+    """
+    numbers = numbers_of_prompt(prompt)
+    write_atomically(folder / "pixel_prompt.json", (json.dumps(numbers, indent=1) + "\n").encode())
+    write_atomically(folder / "pixel_prompt.png", prompt_picture(prompt))
+    say(f"pixels:  {folder / 'pixel_prompt.png'}: 0 is grey, {numbers['largest']:.3g} black or white")
+    pictures = [] if shown is None else list(shown)
+    for number, each in enumerate(pictures):
+        file = folder / (f"picture-{number}.png" if len(pictures) > 1 else "picture.png")
+        picture, outside = prompted_picture(prompt, each)
+        write_atomically(file, picture)
+        say(f"with it: {file}: {outside:.1%} of its numbers are none of a picture's, and clipped here")
+
+
+def write_rows(folder: Path, model: TuningModule, tables: dict[str, DeepPrompts], words: int, run: Path | None) -> None:
+    """Writes and shows what rows of prompts are near to.
+
+    Args:
+        folder: Where it goes.
+        model: It is loaded, with the prompts attached.
+        tables: The prompts by part.
+        words: How many nearest words a row has.
+        run: The run's folder, if it is one.
+    """
+    found = inspected(model, tables, words)
+    norms = norms_over_training(run / METRICS_FILE) if run else {}
     write_atomically(folder / "prompts.json", (json.dumps({**found, "norms": norms}, indent=1) + "\n").encode())
     write_atomically(folder / "prompts.png", prompts_figure(found, norms))
     if TEXTUAL in found:
@@ -61,7 +119,6 @@ def main(arguments: Sequence[str]) -> int:
             "the line a near word says little."
         )
     say(f"numbers: {folder / 'prompts.json'}\npicture: {folder / 'prompts.png'}")
-    return ExitCode.DONE
 
 
 def prompt_tables(model: TuningModule) -> dict[str, DeepPrompts]:

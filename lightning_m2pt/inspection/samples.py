@@ -80,7 +80,8 @@ class ShownSample:
 
     Attributes:
         question: The question.
-        pictures: (H, W, 3) uint8 each, exactly the pixels that the vision tower reads, tiles put together.
+        pictures: (H, W, 3) uint8 each, exactly the pixels that the vision tower reads, tiles put together; with a pixel
+            prompt those of the tuned model, clipped to what can be shown.
         sides: The tuned and the frozen model, or the frozen one alone.
     """
 
@@ -101,6 +102,7 @@ def shown_sample(
         layers: Numbers of the layers to keep; None keeps all.
     """
     asked = replace(question, batch=question.batch.to(model.device))
+    prompted = replace(asked.batch, pixel_values=model.backbone.prompted_pixels(asked.batch.pixel_values).detach())
     sides = []
     if model.method.part_names():
         sides.append(side("tuned", model.backbone, processor, asked, layers))
@@ -109,7 +111,7 @@ def shown_sample(
         sides.append(side("frozen", model.backbone, processor, asked, layers))
     finally:
         model.method.attach(model.backbone)
-    return ShownSample(question, pictures_of(question.batch, model.backbone, processor), tuple(sides))
+    return ShownSample(question, pictures_of(prompted, model.backbone, processor), tuple(sides))
 
 
 def question_batch(sample: Sample, template: Template, processor: Processor) -> Batch:

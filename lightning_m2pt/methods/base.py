@@ -171,10 +171,14 @@ class Method(nn.Module, ABC):
         backbone.release_hooks()
         self.restore(backbone)
 
+    def parts_outside(self) -> set[str]:
+        """Returns the parts that stand outside of the model, in the pictures that it is shown; usually none."""
+        return set()
+
     def parameter_parts(self) -> list[ParameterPart]:
         """Returns what is trained, counted part by part."""
         dead_rows, added, table = self.dead_rows(), self.added_parameters(), []
-        still = self.still_numbers()
+        still, outside = self.still_numbers(), self.parts_outside()
         for part, tensors in self.parts().items():
             dead = [(name, row, parameter) for name, parameter in tensors for row in dead_rows.get(name, [])]
             unmoved = [still[name] for name, _ in tensors if name in still]
@@ -185,6 +189,7 @@ class Method(nn.Module, ABC):
                     added=added[part],
                     dead=sum(parameter.shape[-1] for _, _, parameter in dead) + sum(number for number, _ in unmoved),
                     dead_names=[f"{name} row {row}" for name, row, _ in dead] + [what for _, what in unmoved],
+                    is_outside=part in outside,
                 )
             )
         return table

@@ -91,6 +91,10 @@ class Combined(Method):
             for name, still in method.still_numbers().items()
         }
 
+    def parts_outside(self) -> set[str]:
+        """Returns those of all methods."""
+        return set().union(*(method.parts_outside() for method in self.methods()))
+
     def may_start_without_gradient(self) -> set[str]:
         """Returns the late starters of all methods."""
         return {

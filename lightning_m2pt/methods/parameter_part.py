@@ -13,6 +13,7 @@ class ParameterPart:
         added: Those of them that the untouched model does not have (the others stand in for pretrained ones).
         dead: Those that can never receive a gradient, or never move, by declaration.
         dead_names: What the dead ones are.
+        is_outside: Whether they stand outside of the model, in the pictures that it is shown.
     """
 
     name: str
@@ -20,3 +21,4 @@ class ParameterPart:
     added: int
     dead: int = 0
     dead_names: list[str] = field(default_factory=list)
+    is_outside: bool = False

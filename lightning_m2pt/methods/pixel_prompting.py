@@ -110,6 +110,10 @@ class PixelPrompting(Method):
             return {}
         return {f"{PIXEL_PROMPT}.delta": (prompt.delta.numel() - prompt.moving, "the inside of pixel_prompt.delta")}
 
+    def parts_outside(self) -> set[str]:
+        """Returns the prompt."""
+        return {PIXEL_PROMPT}
+
     def added_parameters(self) -> dict[str, int]:
         """Returns all numbers: they are added outside the model."""
         return {part: sum(each.numel() for _, each in tensors) for part, tensors in self.parts().items()}

@@ -23,6 +23,7 @@ def parameter_counts(parts: list[ParameterPart], base: int) -> dict[str, Any]:
                 "percent": percent(part.parameters, base + added),
                 "dead": part.dead,
                 "dead_names": part.dead_names,
+                **({"outside_the_model": True} if part.is_outside else {}),
             }
             for part in parts
         ],
@@ -36,9 +37,9 @@ def percent(count: int, whole: int) -> float:
 
 def counts_table(counted: dict[str, Any]) -> Table:
     """Returns the table people read."""
-    shown = Table(title="what is trained", title_justify="left")
+    shown = Table(title="what is trained", title_justify="left", caption=outside(counted), caption_justify="left")
     shown.add_column("part")
-    for column in ("trained", "percent", "never reached by a gradient"):
+    for column in ("trained", "percent", "never moves"):
         shown.add_column(column, justify="right")
     for part in counted["parts"]:
         dead = f"{part['dead']:,} ({', '.join(part['dead_names'])})" if part["dead"] else "0"
@@ -47,3 +48,18 @@ def counts_table(counted: dict[str, Any]) -> Table:
     shown.add_row("all", f"{counted['trained']:,}", f"{counted['percent']:.4f}", f"{counted['dead']:,}")
     shown.add_row("base (frozen)", f"{counted['base']:,}", "", "")
     return shown
+
+
+def outside(counted: dict[str, Any]) -> str | None:
+    """Returns what is said of parts outside of the model, whose share the papers count by what moves; None of others.
+
+    Args:
+        counted: As ``parameter_counts`` returns it.
+    """
+    sentences = []
+    for part in counted["parts"]:
+        if part.get("outside_the_model"):
+            moving = part["trained"] - part["dead"]
+            share = f"{percent(moving, counted['base']):.4f}% of the base"
+            sentences.append(f"{part['name']} is added outside the model: {moving:,} of its numbers move, {share}")
+    return "\n".join(sentences) or None

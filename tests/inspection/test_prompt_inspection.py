@@ -3,10 +3,13 @@
 import csv
 import json
 
+import numpy
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.commands.prompts import norms_over_training
 from lightning_m2pt.inspection.prompt_rows import (
     chance_of_nearest,
@@ -20,6 +23,10 @@ from lightning_m2pt.prompts.deep import DeepPrompts
 from tests.support.small_experiment import run_with_a_set
 
 WIDTH, LENGTH = 16, 3
+PIXELS = (
+    *("--model.method", "lightning_m2pt.methods.pixel_prompting.PixelPrompting"),
+    *("--model.optimizer.learning_rate", "0.1"),
+)
 
 
 def random_table(rows: int, seed: int = 0) -> torch.Tensor:
@@ -108,3 +115,46 @@ def test_a_run_without_prompts_is_refused(tmp_path, capsys):
     run = run_with_a_set(tmp_path, *off, "--model.method.visual_rows_to_text", "none", *rates)
     assert main(["prompts", "--run", str(run)]) == 2
     assert "has no prompts here" in capsys.readouterr().err
+
+
+def pixels_in(path):
+    with Image.open(path) as picture:
+        return numpy.asarray(picture)
+
+
+def test_a_prompt_in_pixels_is_shown_around_grey_and_in_a_picture(tmp_path, capsys):
+    run = run_with_a_set(tmp_path, *PIXELS, "--model.method.space", "normalised", steps=2)
+    Image.new("RGB", (80, 60), (255, 255, 255)).save(tmp_path / "white.png")
+    assert main(["prompts", "--run", str(run), "--picture", str(tmp_path / "white.png")]) == 0
+    folder, said = run / "figures" / "prompts", capsys.readouterr().out
+    numbers = json.loads((folder / "pixel_prompt.json").read_text())
+    delta = load_file(run / "adapter" / "adapter_model.safetensors")["pixel_prompt.delta"]
+    assert (numbers["side"], numbers["border"], numbers["space"]) == (48, 6, "normalised")
+    assert numbers["norm"] == pytest.approx(float(delta.double().norm()))
+    assert numbers["largest"] == pytest.approx(float(delta.abs().max()))
+    in_pixels = delta * embedded_backbone().pixel_normalisation()[1]
+    alone = pixels_in(folder / "pixel_prompt.png")[::8, ::8]
+    expected = (127.5 + 127.5 * in_pixels / in_pixels.abs().max()).permute(1, 2, 0).numpy()
+    assert alone.shape == (48, 48, 3)
+    assert numpy.abs(alone - expected).max() <= 0.51
+    assert numpy.abs(alone[6:42, 6:42] - 127.5).max() <= 0.51
+    assert numpy.abs(alone - 127.5).max() > 127
+    on_white = pixels_in(folder / "picture.png")[::8, ::8]
+    assert numpy.abs(on_white - (255 + 255 * in_pixels.clamp(max=0)).permute(1, 2, 0).numpy()).max() <= 0.51
+    share = float((in_pixels > 1e-4).double().mean())
+    assert share > 0.1
+    assert f"{share:.1%} of its numbers are none of a picture's" in said
+
+
+def test_a_picture_for_a_method_without_pixels_is_refused_before_weights_load(tmp_path, capsys, monkeypatch):
+    run = run_with_a_set(tmp_path, steps=1)
+    monkeypatch.setattr("lightning_m2pt.runs.tuned_model.load_with_adapter", None)
+    assert main(["prompts", "--run", str(run), "--picture", "nowhere.png"]) == 2
+    assert "puts nothing into a picture" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_not_there_is_refused_before_weights_load(tmp_path, capsys, monkeypatch):
+    run = run_with_a_set(tmp_path, *PIXELS, steps=1)
+    monkeypatch.setattr("lightning_m2pt.runs.tuned_model.load_with_adapter", None)
+    assert main(["prompts", "--run", str(run), "--picture", str(tmp_path / "nowhere.png")]) == 2
+    assert "nowhere.png" in capsys.readouterr().err

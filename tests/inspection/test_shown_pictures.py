@@ -26,7 +26,9 @@ from lightning_m2pt.inspection.pictures import (
     tower_attention,
 )
 from lightning_m2pt.inspection.samples import InspectedQuestion, ShownSample, question_batch, shown_sample
+from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.tuning.module import TuningModule
 from tests.support.whole_models import idefics3_config, next_config, qwen_config, write_whole_model
 
@@ -41,11 +43,11 @@ def gradients(height: int, width: int) -> numpy.ndarray:
     return numpy.stack([red, green, numpy.full_like(red, 90)], axis=-1).astype(numpy.uint8)
 
 
-def shown(folder: Path, name: str, pictures: int) -> ShownSample:
+def shown(folder: Path, name: str, pictures: int, method: Method | None = None) -> ShownSample:
     write_whole_model(folder, CONFIGS[name]())
     backbone = VisionLanguageModel(str(folder), dtype="float32")
     backbone.load()
-    method = M2PT(0 if name == "qwen2.5" else 2, 2, visual_rows_to_text="none")
+    method = method or M2PT(0 if name == "qwen2.5" else 2, 2, visual_rows_to_text="none")
     method.build(backbone, torch.Generator().manual_seed(0))
     method.attach(backbone)
     model, processor = TuningModule(backbone, method).eval(), backbone.processor()
@@ -127,3 +129,13 @@ def test_figures_and_maps_during_training_name_what_stands_between_tiles(tmp_pat
     log_sample(board, "s", sample.sides[0].attention, 0)
     assert set(board.images) == {"attention/language/s", "attention/vision/s"}
     assert {f"attention/language/{span}/s" for span in ("image", "patch", "textual_prompt")} <= set(board.scalars)
+
+
+def test_pictures_are_shown_with_the_pixels_that_a_prompt_adds(tmp_path: Path) -> None:
+    """As the tuned model's tower reads them: of every tile the border alone is another."""
+    backbones = [tmp_path / "untouched", tmp_path / "prompted"]
+    (untouched,) = shown(backbones[0], "idefics3", 1).pictures
+    (prompted,) = shown(backbones[1], "idefics3", 1, PixelPrompting(border=0.2, init_std=0.5)).pictures
+    border = numpy.ones((16, 16), dtype=bool)
+    border[3:-3, 3:-3] = False
+    assert numpy.array_equal((untouched != prompted).any(axis=-1), numpy.tile(border, (3, 2)))

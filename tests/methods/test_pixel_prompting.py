@@ -10,12 +10,16 @@ import torch
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.feature_cache import FeatureCache
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.methods.parameter_part import ParameterPart
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
+from lightning_m2pt.tuning.parameter_counts import outside, parameter_counts
 
 
 def test_an_overlay_of_zeros_gives_the_untouched_losses_and_answers(tmp_path: Path) -> None:
@@ -55,6 +59,14 @@ def test_the_square_is_counted_whole_and_its_inside_never_moves(tmp_path: Path) 
     method.build(backbone, torch.Generator())
     (part,) = method.parameter_parts()
     assert (part.parameters, part.added, part.dead) == (3 * 16 * 16, 3 * 16 * 16, 3 * 12 * 12)
+    said = outside(parameter_counts([part], 10_000))
+    assert said == "pixel_prompt is added outside the model: 336 of its numbers move, 3.3600% of the base"
+    together = Combined([PixelPrompting(), Lora(rank=1, interaction=False)])
+    together.build(backbone, torch.Generator())
+    counted = parameter_counts(together.parameter_parts(), 10_000)
+    assert [each.get("outside_the_model", False) for each in counted["parts"]] == [True, False]
+    assert outside(counted) == said
+    assert outside(parameter_counts([ParameterPart("head", 10, 0)], 100)) is None
 
 
 def test_a_feature_cache_serves_nothing_while_a_prompt_is_trained(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Shows the words nearest to the textual prompts of each layer (cosine against the token embedding), and writes into
 RUN/figures/prompts: prompts.json with all numbers, and a picture of how alike the layers' prompts are and of how long
-rows were over training. ``--model.KEY VALUE`` sets a key of the run's model; ``--allow-import PACKAGE`` opens a
-package.
+rows were over training. Of a prompt in pixels: pixel_prompt.png, and with ``--picture FILE`` that picture with the
+prompt in it, as the tower reads it. ``--model.KEY VALUE`` sets a key of the run's model; ``--allow-import PACKAGE``
+opens a package.
 """
 
 import argparse
@@ -23,6 +24,7 @@ def argument_parser() -> VerbParser:
     )
     add_tuned_flags(parser, "a tuned run's folder", required=True)
     parser.add_argument("--words", type=int, default=5, metavar="N", help="words a row (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="a picture to show with a prompt in pixels")
     parser.add_argument(
         "--output",
         type=Path,
