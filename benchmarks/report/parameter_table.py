@@ -23,6 +23,8 @@ METHODS = {
     "everything": ("full", "full_vicuna7b"),
     "nothing": ("frozen", "frozen_vicuna7b"),
     "LoRA and visual prompts": ("lora_visual_base", ""),
+    "LoRA and M2PT": ("lora_m2pt_base", "lora_m2pt_vicuna7b"),
+    "everything and M2PT's prompts": ("full_prompts_base", "full_prompts_vicuna7b"),
 }
 
 

@@ -49,11 +49,11 @@ TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PARTS])
-    assert len(EXPERIMENTS) == 32
+    assert len(EXPERIMENTS) == 36
     assert len(STRATEGIES) == 4
     assert len(EMBEDDED) == 2
     assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE) | set(PAIRS)
-    assert len(TESTBED) == 17
+    assert len(TESTBED) == 19
     assert len(PARTS) == 8
 
 

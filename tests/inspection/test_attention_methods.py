@@ -22,6 +22,7 @@ LEARNED_KEYS = {"ptum prefix": 4, "ptum prefix reparameterised": 4, "aprompt": 4
 LEARNED_KEYS |= {"aprompt and visual prompts": 4}
 FRONT_ROWS = {"m2pt": 4, "pixels and prompts": 4, "ptum": 4, "aprompt": 3, "aprompt without query prompts": 3}
 FRONT_ROWS |= {"aprompt without keys and values": 3, "aprompt and visual prompts": 3}
+FRONT_ROWS |= {"lora and m2pt": 4, "full and prompts": 4}
 
 
 def eager_attention(backbone: OpenClipLlama, batch: Batch) -> list[Tensor]:

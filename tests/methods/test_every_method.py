@@ -47,6 +47,8 @@ METHODS: dict[str, Callable[[], Method]] = {
     "full": Full,
     "projector": lambda: M2PT(0, 0),
     "lora and visual prompts": lambda: Combined([Lora(2), M2PT(5, 0, interaction=False)]),
+    "lora and m2pt": lambda: Combined([Lora(2, interaction=False), M2PT(5, 4)]),
+    "full and prompts": lambda: Combined([Full(), M2PT(5, 4, interaction=False)]),
     "adapter, lora, norms": lambda: Combined(
         [Adapter(4), Lora(2, interaction=False), LayerNormTuning(interaction=False)]
     ),

@@ -7,7 +7,9 @@ import torch
 
 from lightning_m2pt.answering.likelihood import candidate_log_probabilities
 from lightning_m2pt.methods.adapter import Adapter
+from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
@@ -44,13 +46,17 @@ def test_recomputed_activations_change_no_gradient(tmp_path: Path, name: str) ->
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*gradients, strict=True))
 
 
-def test_both_injection_paths_are_equal_where_other_methods_change_the_layers(tmp_path: Path) -> None:
-    """The prefix path computes prompts' keys and values itself: through low-rank updates and trained norms, too."""
+@pytest.mark.parametrize("others", ["low rank, norms and adapters", "everything"])
+def test_both_injection_paths_are_equal_where_other_methods_change_the_layers(tmp_path: Path, others: str) -> None:
+    """The prefix path computes prompts' keys and values itself: through whatever is trained in the layers, too."""
     backbone, batch = random_backbone(tmp_path, torch.float64), random_batch(dtype=torch.float64)
     losses, gradients = [], []
     for path in ("token", "prefix"):
-        others = [Lora(2, dropout=0.0, vision=True, interaction=False), LayerNormTuning(vision=True, interaction=False)]
-        method, generator = Combined([M2PT(5, 4, path=path), Adapter(4, interaction=False), *others]), torch.Generator()
+        beside: list[Method] = [Full()]
+        if others != "everything":
+            low_rank = Lora(2, dropout=0.0, vision=True, interaction=False)
+            beside = [Adapter(4), low_rank, LayerNormTuning(vision=True, interaction=False)]
+        method, generator = Combined([M2PT(5, 4, path=path, interaction=False), *beside]), torch.Generator()
         method.build(backbone, generator.manual_seed(3))
         with torch.no_grad():
             for parameter in method.parameters():

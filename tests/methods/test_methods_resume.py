@@ -162,9 +162,11 @@ def test_an_adapter_in_a_fresh_object_answers_like_the_model_that_trained_it(tmp
     [
         ("experiments/lora_base.yaml", ["--model.method.dropout", "0.3"]),
         ("experiments/lora_visual_base.yaml", []),
+        ("experiments/lora_m2pt_base.yaml", ["--trainer.max_steps", "4"]),
+        ("experiments/full_prompts_base.yaml", ["--trainer.max_steps", "4"]),
         ("experiments/ptum_prefix_base.yaml", ["--model.method.reparameterisation", "8"]),
     ],
-    ids=["lora", "lora and visual prompts", "prefix"],
+    ids=["lora", "lora and visual prompts", "lora and m2pt", "full and prompts", "prefix"],
 )
 def test_a_run_read_back_from_its_folder_answers_like_the_model_that_trained_it(
     tmp_path: Path, config: str, method_words: list[str]
