@@ -19,10 +19,12 @@ Engine: TypeAlias = Literal["ddp", "fsdp2", "zero2", "zero3"]
 
 FLOAT32 = 4
 """Trained tensors, their gradients and AdamW's moments are float32."""
-UNITS_IN_FLIGHT = 3
-"""Whole units beside a device's share: the one that computes, the next one, and the buffer it is gathered into."""
 LIVE_NUMBERS = 10**9
 """DeepSpeed's stage 3 keeps gathered tensors up to so many numbers (``stage3_max_live_parameters``)."""
+PREFETCHED_NUMBERS = 5 * 10**7
+"""So many of the next modules it gathers at once (``stage3_prefetch_bucket_size``), into room beside that of each."""
+REDUCED_NUMBERS = 2**24
+"""Gradients that DeepSpeed reduces at once here, in float32: it keeps a buffer of so many during the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ def gathered_bytes(units: Sequence[Unit]) -> int:
 def held_bytes(model: Model, devices: Devices) -> HeldBytes:
     """Returns what one device holds.
 
-    DeepSpeed keeps a float32 copy of each trained tensor beside AdamW's moments and shares these three out.
+    FSDP2 has three whole units beside a device's share: the one that computes, the next one, and the buffer it is
+    gathered into. DeepSpeed keeps a float32 copy of each trained tensor beside AdamW's moments and shares these three
+    out.
 
     Args:
         model: Base and trained numbers.
@@ -147,7 +151,8 @@ def held_bytes(model: Model, devices: Devices) -> HeldBytes:
     sizes = [unit.size for unit in model.units]
     in_flight = sum(sorted(sizes)[-2:]) + max(sizes, default=0) if devices.sharing > 1 else 0
     if devices.engine == "zero3" and devices.sharing > 1:
-        in_flight = min(sum(sizes), LIVE_NUMBERS * model.itemsize)
+        kept, ahead = (min(sum(sizes), most * model.itemsize) for most in (LIVE_NUMBERS, PREFETCHED_NUMBERS))
+        in_flight = kept + ahead + FLOAT32 * REDUCED_NUMBERS
     tensors, state = 2 * FLOAT32 * model.trained, 2 * FLOAT32 * model.trained
     if devices.engine in ("zero2", "zero3"):
         state = -(-3 * FLOAT32 * model.trained // devices.number)

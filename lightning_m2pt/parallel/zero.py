@@ -26,10 +26,13 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.filling.from_files import FilledFromFiles
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.trained_parameters import trained_parameters
-from lightning_m2pt.parallel.units import run_in_lockstep
+from lightning_m2pt.parallel.costs import REDUCED_NUMBERS
+from lightning_m2pt.parallel.units import may_copy_weights, run_in_lockstep
+from lightning_m2pt.parallel.zero_shares import share_out_units, whole_while_they_run
 from lightning_m2pt.parallel.zero_state import (
     keep_whole,
     load_optimizer_state,
@@ -37,9 +40,7 @@ from lightning_m2pt.parallel.zero_state import (
     take_over_tensors,
     whole_optimizer_state,
 )
-
-BUCKET = 2**24
-"""Numbers that are reduced at once: DeepSpeed keeps a buffer of so many during the backward pass (64 MB in float32)."""
+from lightning_m2pt.system.console import say
 
 
 class ZeroPrecision(DeepSpeedPrecision):
@@ -112,14 +113,23 @@ class ZeroStrategy(DeepSpeedStrategy):
         super().connect(model)
 
     def load_in_shares(self, backbone: Backbone, method: Method) -> None:
-        """Loads a whole base: under stage 3 into the host's memory, from where the device gets its share.
+        """Loads a frozen base: under stage 3 each process reads its share of what is shared out alone.
+
+        What builds no modules without memory, or copies weights of the base, has all of them in the host's memory
+        first; then they are shared out in ``setup``.
 
         Args:
             backbone: Not loaded.
             method: What will be built on it.
         """
-        with torch.device("cpu") if self.zero_stage_3 else nullcontext():
+        if not self.zero_stage_3:
             backbone.load()
+        elif isinstance(backbone, FilledFromFiles) and not may_copy_weights(method):
+            backbone.load_in_shares(lambda: self._share_out_units(backbone, []))
+        else:
+            say(f"{method.name} on {backbone.readable_name()}: every process loads the whole base, then shares")
+            with torch.device("cpu"):
+                backbone.load()
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -127,17 +137,26 @@ class ZeroStrategy(DeepSpeedStrategy):
             self._share_out_weights()
         super().setup(trainer)
 
+    def _share_out_units(self, backbone: Backbone, whole: list[nn.Parameter]) -> None:
+        from deepspeed import zero
+
+        self._init_config_if_needed()
+        cutter = zero.Init(config_dict_or_path=self.config, dtype=torch.float32)
+        share_out_units(backbone.sharding_units(), whole, cutter)
+
     def _share_out_weights(self) -> None:
-        """Cuts up all tensors, one after the other; DeepSpeed would bring the whole model to the device first."""
+        """Shares out what is left whole, one tensor after the other, and compares passes while the rest still is."""
         from deepspeed import zero
 
         module: Any = self.lightning_module
+        units = module.backbone.sharding_units()
         run_in_lockstep(module.backbone)
-        # Now, while the host's memory has it whole: what a module reads of another one is gathered in a step alone.
-        module.compare_with_library("training")
-        self._init_config_if_needed()
+        self._share_out_units(module.backbone, list(trained_parameters(module).values()))
+        module.to(self.root_device)
+        # Now, before DeepSpeed's hooks: they gather what one module reads of another one within an engine's pass alone.
+        with whole_while_they_run(units):
+            module.compare_with_library("training")
         zero.Init(module=module, config_dict_or_path=self.config, dtype=torch.float32)
-        module.to(self.root_device)  # buffers: of a tensor that is shared out nothing is left in its place
 
     @override
     def teardown(self) -> None:
@@ -307,8 +326,8 @@ def fixed_settings(stage: int) -> dict[str, Any]:
             "stage": stage,
             "contiguous_gradients": True,
             "overlap_comm": False,  # there is little to overlap, and every reader of a gradient would have to wait
-            "reduce_bucket_size": BUCKET,
-            "allgather_bucket_size": BUCKET,
+            "reduce_bucket_size": REDUCED_NUMBERS,
+            "allgather_bucket_size": REDUCED_NUMBERS,
             # Small tensors are shared out, too; what is trained stays whole whatever its size.
             **({"stage3_param_persistence_threshold": 0} if stage == 3 else {}),
         },

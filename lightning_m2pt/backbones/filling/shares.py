@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 OWN_WAY = "weight_share"
-"""Attribute by which a strategy says of a parameter on the meta device which share of it a process holds."""
+"""Attribute by which a strategy says of a parameter which share of it a process holds, before it is read and after."""
 
 
 class Share(Protocol):
@@ -29,6 +29,13 @@ class Share(Protocol):
             rows: The rows, of no memory that somebody else holds.
         """
 
+    def whole(self, held: Tensor) -> Tensor:
+        """Returns the whole of what a module holds in this way; every process has to ask for it.
+
+        Args:
+            held: What ``put`` has left in the module.
+        """
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -39,6 +46,10 @@ class Whole:
     def put(self, owner: nn.Module, leaf: str, rows: Tensor) -> None:
         """Lets the module hold the tensor."""
         assign(owner, leaf, rows)
+
+    def whole(self, held: Tensor) -> Tensor:
+        """Returns the tensor."""
+        return held.detach()
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class RowsOfMesh:
             rows, cut.device_mesh, cut.placements, run_check=False, shape=cut.shape, stride=cut.stride()
         )
         assign(owner, leaf, placed)
+
+    def whole(self, held: Tensor) -> Tensor:
+        """Returns the rows of all processes."""
+        return whole(held)
 
 
 def assign(owner: nn.Module, leaf: str, tensor: Tensor) -> None:
@@ -89,6 +104,9 @@ def share_of(tensor: Tensor) -> Share:
 
 def whole(tensor: Tensor) -> Tensor:
     """Returns a frozen tensor with all its rows; where they are shared out, every process has to ask for them."""
+    own: Share | None = getattr(tensor, OWN_WAY, None)
+    if own is not None:
+        return own.whole(tensor)
     kept = tensor.detach()
     return kept.full_tensor() if isinstance(kept, DTensor) else kept
 
@@ -119,7 +137,7 @@ def empty_like(linear: nn.Linear) -> nn.Module:
 
 def any_is_cut(module: nn.Module) -> bool:
     """Tells whether rows of a module's tensors are shared out."""
-    return any(isinstance(each, DTensor) for each in module.parameters())
+    return any(isinstance(each, DTensor) or hasattr(each, OWN_WAY) for each in module.parameters())
 
 
 def rows_of_mesh(cut: DTensor) -> slice:
