@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.live import Live
 
+from experiments.cluster.records import folder_of, submissions
 from experiments.commands.parsers.sweep import argument_parser
 from experiments.sweep.file import SweepFile, Variant, find_sweep, read_sweep, shipped_sweeps
 from experiments.sweep.jobs import (
@@ -149,7 +150,16 @@ class Session:
         found = statuses(self.all_jobs(), self.record)
         OUT.print(status_table(found, f"sweep {self.sweep.name}"))
         say(summary_line(found, None))
-        say_table(results_table(sweep_rows(cells(self.sweep, self.setting, self.rates), self.record, self.rates)))
+        jobs = cells(self.sweep, self.setting, self.rates)
+        root = self.setting.output_root
+        waiting = {job.title for job in jobs if self.record.state(job) == State.WAITING}
+        submitted = [each.job for each in submissions(folder_of(root)) if waiting.intersection(each.labels.values())]
+        if submitted:
+            say(
+                "cells that SLURM runs are waiting here, until `m2pt sweep run` finds them complete: "
+                f"`m2pt slurm status {' '.join(submitted)} --output_root {root}`"
+            )
+        say_table(results_table(sweep_rows(jobs, self.record, self.rates)))
 
     def run(self, *, search_only: bool) -> int:
         """Searches, runs the cells, and shows what came out."""

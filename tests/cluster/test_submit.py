@@ -136,6 +136,9 @@ def test_a_sweep_is_an_array_of_what_is_left(
     assert "  1) set -- train --config" in script
     assert "--model.optimizer.weight_decay=0.1 --output_root" in script
     assert "tiny, 3 cells" in capsys.readouterr().out
+    status = ["sweep", "status", str(path), "--output_root", str(tmp_path / "out")]
+    assert main(status) == 0
+    assert f"`m2pt slurm status 9 --output_root {tmp_path / 'out'}`" in " ".join(capsys.readouterr().out.split())
     complete(path, tmp_path / "out", 1)
     slurm.answer("sbatch", "10\n")
     assert main(words) == 0
@@ -144,6 +147,8 @@ def test_a_sweep_is_an_array_of_what_is_left(
         complete(path, tmp_path / "out", number)
     assert main(words) == 2
     assert "every cell is complete" in in_three_lines(capsys)
+    assert main(status) == 0
+    assert "slurm" not in capsys.readouterr().out
 
 
 def complete(path: Path, root: Path, number: int) -> None:
