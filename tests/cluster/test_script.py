@@ -53,6 +53,11 @@ def test_an_element_of_an_array_runs_its_own_words(tmp_path: Path, slurm: SlurmP
     assert read_stops(folder_of(tmp_path / "out"), "12_7").ended == 0
 
 
+def test_an_element_that_has_no_words_runs_nothing(tmp_path: Path, slurm: SlurmPrograms) -> None:
+    assert run(tmp_path, script(tmp_path, {"3": ("train", "three")}), **OF_AN_ELEMENT).returncode == 2
+    assert slurm.asked("srun") == []
+
+
 @pytest.mark.parametrize("code", [1, 2, 4, 137])
 def test_other_exit_codes_end_the_job(tmp_path: Path, slurm: SlurmPrograms, code: int) -> None:
     slurm.answer("srun", "srun: error\n", code)

@@ -128,6 +128,19 @@ def test_the_submissions_own_folder_of_runs_counts(tmp_path: Path, slurm: SlurmP
     assert read_stops(folder_of(tmp_path), "12").steps == [7]
 
 
+def test_an_element_looks_in_the_folder_of_runs_of_its_array(tmp_path: Path, slurm: SlurmPrograms) -> None:
+    begun(tmp_path / "elsewhere", 7, job="12_3")
+    array = replace(TUNING, output_root=str(tmp_path / "elsewhere"), labels={"3": "a, seed 3"})
+    write_submission(folder_of(tmp_path), array)
+    after(138, tmp_path, {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"})
+    assert read_stops(folder_of(tmp_path), "12_3").steps == [7]
+
+
+def test_the_page_says_how_often_a_job_goes_back() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert f"It goes back at most {MOST_RESTARTS} times, and not when it was stopped twice" in page
+
+
 def test_the_job_of_an_element_is_not_the_arrays() -> None:
     """Of an array of the number 4 the last element has the number 4 itself."""
     element = {"SLURM_JOB_ID": "4", "SLURM_ARRAY_JOB_ID": "4", "SLURM_ARRAY_TASK_ID": "3"}
