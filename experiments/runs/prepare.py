@@ -34,9 +34,10 @@ def connect_experiment(experiment: Experiment) -> None:
     """Does what ``check_experiment`` does before any annotation is read.
 
     Raises:
-        BadInputError: If files of the backbone are missing.
+        BadInputError: If files of the backbone are missing, or a text that prompts start from cannot be read.
     """
     experiment.model.backbone.check_files()
+    experiment.model.method.check_words(experiment.model.backbone)
     render_testbed_if_used(experiment)
     experiment.connect()
     let_one_process_read(experiment)

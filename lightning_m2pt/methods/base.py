@@ -56,6 +56,10 @@ class Method(nn.Module, ABC):
     def check(self, shape: BackboneShape) -> None:
         """Raises BadInputError if the method cannot work on a backbone of this shape."""
 
+    def check_words(self, backbone: Backbone) -> None:
+        """Raises BadInputError if a text among the arguments cannot be read; needs the tokenizer and no weights."""
+        return
+
     @abstractmethod
     def part_names(self) -> list[str]:
         """Returns the keys of ``parts()`` before anything is built."""

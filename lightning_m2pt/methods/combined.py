@@ -46,6 +46,15 @@ class Combined(Method):
         for method in self.methods():
             method.check(shape)
 
+    def check_words(self, backbone: Backbone) -> None:
+        """Reads the texts of every method.
+
+        Raises:
+            BadInputError: If one cannot be read.
+        """
+        for method in self.methods():
+            method.check_words(backbone)
+
     def part_names(self) -> list[str]:
         """Returns the parts of all methods."""
         return [part for method in self.methods() for part in method.part_names()]

@@ -4,7 +4,10 @@ Its special cases are arguments, not classes: without visual prompts (``visual_l
 (``textual_length: 0``, VPT), without interaction (``interaction: false``), projector only (both lengths 0).
 """
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -14,9 +17,11 @@ from lightning_m2pt.backbones.decoders.reference import refuse_by_reference
 from lightning_m2pt.backbones.filling.shares import whole, whole_copy
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.word_tokens import tokens_of_rows
 from lightning_m2pt.methods.argument_checks import require_dropout, require_positive, require_size
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.new_tensors import new_tensors
+from lightning_m2pt.methods.rows_of_words import RowsOfLayers, rows_of_words
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 from lightning_m2pt.prompts.attachment import Attachment, InjectionPath, VisualRowsToText
 from lightning_m2pt.prompts.deep import DeepPrompts, Depth, Initialisation, LayerChoice, choose_layers
@@ -44,14 +49,21 @@ class M2PT(WithInteraction):
             have no positions and see and are seen by everything, so what comes out is the same.
         init: ``xavier_uniform`` on (1, P, D) as published; ``normal``; ``vocabulary`` copies random token
             embeddings into textual prompts (visual prompts then start as ``xavier_uniform``); ``vpt_uniform`` is
-            VPT's bound from the patch size (textual prompts then start as ``xavier_uniform``).
+            VPT's bound from the patch size (textual prompts then start as ``xavier_uniform``); ``words`` starts
+            textual prompts from ``init_text`` (visual prompts then start as ``xavier_uniform``).
         init_std: Standard deviation of ``normal``.
         dropout: Dropout on prompt numbers in training.
         path: ``auto`` uses the prefix path where it is exact; ``token`` is the reference; ``prefix`` insists.
+        init_text: Words that textual prompts start from, with ``init: words``. A text of fewer tokens than rows is
+            repeated; one of more is refused.
+        init_layers: What deeper layers' rows start from, with ``init: words``: ``hidden``, what the frozen decoder
+            makes of the text up to there, or ``embeddings``, the words' own rows again. With ``hidden`` in all layers
+            the first step has exactly the model that reads the text in front of everything else.
     """
 
     name = "m2pt"
     prompt_names = frozenset({VISUAL_PROMPTS, TEXTUAL_PROMPTS})
+    later_arguments: ClassVar[Mapping[str, object]] = MappingProxyType({"init_text": None, "init_layers": "hidden"})
     pretrained_parts = frozenset({INTERACTION, LM_HEAD})
 
     def __init__(
@@ -70,6 +82,8 @@ class M2PT(WithInteraction):
         init_std: float = 0.02,
         dropout: float = 0.0,
         path: InjectionPath = "auto",
+        init_text: str | None = None,
+        init_layers: RowsOfLayers = "hidden",
     ) -> None:
         super().__init__(interaction)
         require_size("visual_length", visual_length, 0)
@@ -86,6 +100,9 @@ class M2PT(WithInteraction):
         self.init: Initialisation = init
         self.init_std, self.dropout = init_std, dropout
         self.path: InjectionPath = path
+        self.init_text = init_text
+        self.init_layers: RowsOfLayers = init_layers
+        self._refuse_unused_words()
         self.visual_prompts: DeepPrompts | None = None
         self.textual_prompts: DeepPrompts | None = None
         self.lm_head: nn.Module | None = None
@@ -106,6 +123,15 @@ class M2PT(WithInteraction):
                 refuse_by_reference(shape, "textual prompts as keys and values", "model.method.path")
             self._check_prefix_path(shape)
 
+    def check_words(self, backbone: Backbone) -> None:
+        """Reads the text that textual prompts start from.
+
+        Raises:
+            BadInputError: If the backbone's tokenizer cannot read it, or it has more tokens than there are rows.
+        """
+        if self.init == "words":
+            self._first_tokens(backbone)
+
     def part_names(self) -> list[str]:
         """Returns the components that are switched on."""
         switches = {
@@ -122,7 +148,9 @@ class M2PT(WithInteraction):
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes prompts and copies of the trained pretrained parts, in float32."""
-        shape = backbone.shape
+        shape, words = backbone.shape, None
+        if self.init == "words" and not next(backbone.parameters()).is_meta:
+            words = rows_of_words(backbone, self._first_tokens(backbone), self.init_layers)
         with new_tensors(backbone) as is_meta:
             vocabulary = None if is_meta or self.init != "vocabulary" else whole(backbone.token_embedding().weight)
             if self.visual_length:
@@ -143,6 +171,8 @@ class M2PT(WithInteraction):
                     self.dropout,
                 )
                 self.textual_prompts.initialise(self.init, self.init_std, generator, vocabulary)
+                if words is not None:
+                    self.textual_prompts.start_from(words)
         self.build_interaction(backbone)
         if self.train_lm_head:
             self.lm_head = whole_copy(backbone.pretrained_lm_head())
@@ -207,6 +237,31 @@ class M2PT(WithInteraction):
             "visual_position": self.visual_position,
             "lm_head": self.train_lm_head,
         }
+
+    def _first_tokens(self, backbone: Backbone) -> list[int]:
+        """Returns the token that each textual row starts from."""
+        tokenizer = backbone.processor().tokenizer
+        return tokens_of_rows(self.init_text or "", self.textual_length, tokenizer, "model.method.init_text")
+
+    def _refuse_unused_words(self) -> None:
+        """Refuses words without rows that start from them, and rows without words."""
+        if self.init != "words":
+            said = {"init_text": self.init_text is not None, "init_layers": self.init_layers != "hidden"}
+            for argument, is_said in said.items():
+                if is_said:
+                    raise BadInputError(
+                        f"{argument} says what words prompts start from, and init is {self.init}",
+                        where=f"model.method.{argument}",
+                        expected=f"init: words, or no {argument}",
+                    )
+        elif not (self.init_text or "").strip():
+            raise BadInputError("init: words, and no word is given", where="model.method.init_text", expected="a text")
+        elif not self.textual_length:
+            raise BadInputError(
+                "init: words starts textual prompts, and there are none",
+                where="model.method.init",
+                expected="textual_length above 0, or another init",
+            )
 
     def _refuse_raw_rows(self, shape: BackboneShape) -> None:
         if shape.visual_prompts_refused:

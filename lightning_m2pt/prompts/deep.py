@@ -11,7 +11,7 @@ from lightning_m2pt.errors import BadInputError
 
 Depth: TypeAlias = Literal["deep", "shallow"]
 LayerChoice: TypeAlias = Literal["all"] | list[int]
-Initialisation: TypeAlias = Literal["xavier_uniform", "normal", "vocabulary", "vpt_uniform"]
+Initialisation: TypeAlias = Literal["xavier_uniform", "normal", "vocabulary", "vpt_uniform", "words"]
 
 
 def choose_layers(layers: LayerChoice, depth: Depth, available: int, key: str) -> list[int]:
@@ -82,7 +82,8 @@ class DeepPrompts(nn.Module):
 
         Args:
             init: ``xavier_uniform`` on (1, P, D) as published; ``normal`` with ``std``; ``vocabulary`` copies rows
-                of the embedding table drawn at random; ``vpt_uniform`` is VPT's bound for visual prompts.
+                of the embedding table drawn at random; ``vpt_uniform`` is VPT's bound for visual prompts. Where
+                what it needs is not there, and with ``words``, which ``start_from`` puts in, as published.
             std: Standard deviation of ``normal``.
             generator: Source of randomness (CPU).
             vocabulary: (V, D) embedding table, needed by ``vocabulary`` only.
@@ -103,6 +104,16 @@ class DeepPrompts(nn.Module):
                 else:
                     values = nn.init.xavier_uniform_(torch.empty(parameter.shape), generator=generator)
                 parameter.copy_(values)
+
+    def start_from(self, rows: Sequence[Tensor]) -> None:
+        """Fills the table with given rows.
+
+        Args:
+            rows: (1, P, D) for each of all layers; those of layers without rows of their own are not used.
+        """
+        with torch.no_grad():
+            for layer in self.layers:
+                self.rows[str(layer)].copy_(rows[layer])
 
     def layer_rows(self) -> list[Tensor | None]:
         """Returns for every layer its rows (1, P, D) after dropout, or None where the layer has none of its own."""

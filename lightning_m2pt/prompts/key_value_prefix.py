@@ -66,14 +66,20 @@ class PrefixEmbedding(KeyValuePrefix):
         width: H_kv * D_head.
         bottleneck: None: the embedding holds 2 L H_kv D_head numbers a row. A number: it holds that many, and
             Linear, ReLU, Linear make the keys and values of it (the reparameterisation).
-        dropout: Dropout on keys and values in training (0.2 in the published code).
+        dropout: Dropout on learned keys and values in training (0.2 in the published code).
+        frozen: How many of the first positions are not learned: their keys and values are what ``start_from`` says.
     """
 
-    def __init__(self, layers: int, length: int, width: int, bottleneck: int | None, dropout: float) -> None:
+    frozen_rows: Tensor | None
+
+    def __init__(
+        self, layers: int, length: int, width: int, bottleneck: int | None, dropout: float, frozen: int = 0
+    ) -> None:
         super().__init__()
         self.length, self._layers = length, layers
         total = 2 * layers * width
-        self.embedding = nn.Parameter(torch.empty(length, bottleneck or total))
+        self.embedding = nn.Parameter(torch.empty(length - frozen, bottleneck or total))
+        self.register_buffer("frozen_rows", torch.empty(frozen, total) if frozen else None, persistent=False)
         self.projection = None
         if bottleneck:
             self.projection = nn.Sequential(nn.Linear(bottleneck, bottleneck), nn.ReLU(), nn.Linear(bottleneck, total))
@@ -89,10 +95,29 @@ class PrefixEmbedding(KeyValuePrefix):
                     linear.weight.uniform_(-bound, bound, generator=generator)
                     linear.bias.zero_()
 
+    def start_from(self, pairs: Tensor) -> None:
+        """Fills embedding and frozen rows with given keys and values.
+
+        Args:
+            pairs: (L, 2, P, H_kv * D_head), as ``keys_and_values`` returns them.
+
+        Raises:
+            ValueError: If the embedding holds something else than keys and values.
+        """
+        if self.projection is not None:
+            raise ValueError("keys and values are made of this embedding, and cannot be put into it")
+        rows, frozen = pairs.permute(2, 0, 1, 3).flatten(1), self.frozen_rows
+        with torch.no_grad():
+            if frozen is not None:
+                frozen.copy_(rows[: len(frozen)])
+            self.embedding.copy_(rows[self.length - len(self.embedding) :])
+
     def keys_and_values(self) -> Tensor:
         """Returns (L, 2, P, H_kv * D_head)."""
         rows: Tensor = self.embedding if self.projection is None else self.projection(self.embedding)
         dropped: Tensor = self.dropout(rows)
+        if self.frozen_rows is not None:
+            dropped = torch.cat([self.frozen_rows.to(dropped), dropped])
         return dropped.view(self.length, self._layers, 2, -1).permute(1, 2, 0, 3)
 
 

@@ -171,10 +171,11 @@ class TuningModule(LightningModule):
         what else was random before. A backbone that was loaded for another method is not loaded again.
 
         Raises:
-            BadInputError: If the other method is still attached.
+            BadInputError: If the other method is still attached, or a text that prompts start from cannot be read.
         """
         if not (self.backbone.is_loaded and is_built(self.method)):
             refuse_other_method(self.backbone, self.method)
+            self.method.check_words(self.backbone)
             if not self.backbone.is_loaded:
                 # Without a Trainer, too: whoever answers with a model calls this alone.
                 load(self.backbone, self.method, self.trainer.strategy if self._trainer is not None else None)

@@ -43,6 +43,17 @@ CASES: dict[str, Case] = {
     **wrong(f"{METHOD}.interaction", "maybe", "2"),
     **wrong(f"{METHOD}.lm_head", "yess"),
     **wrong(f"{METHOD}.dropuot", "0.1"),
+    **wrong(f"{METHOD}.init", "words", named=("init_text",)),
+    **wrong(f"{METHOD}.init_text", "what is it"),
+    **wrong(f"{METHOD}.init_layers", "embeddings", "deeper"),
+    **{
+        f"prompts from {text!r:.20}": ((f"--{METHOD}.init=words", f"--{METHOD}.init_text={text}"), ("init_text", named))
+        for text, named in (
+            ("zebra crossing", "does not know"),
+            ("<s> what", "sign of the model"),
+            ("what is it " * 9, "27 tokens, and there are 10 rows"),
+        )
+    },
     "prefix path of shallow prompts": (
         (f"--{METHOD}.textual_depth=shallow", f"--{METHOD}.path=prefix"),
         ("path",),
@@ -57,6 +68,17 @@ CASES: dict[str, Case] = {
     **method("Adapter", "adapter", "size", "0"),
     **method("Adapter", "adapter", "placement", "attention"),
     **method("PrefixTuning", "prefix_tuning", "length", "0"),
+    **method("PrefixTuning", "prefix_tuning", "freeze_first", "1", named="init_text"),
+    **method("PrefixTuning", "prefix_tuning", "freeze_first", "-1"),
+    "a prefix from an unknown word": (
+        (
+            f"--{RATE}=1e-3",
+            f"--{METHOD}=lightning_m2pt.methods.prefix_tuning.PrefixTuning",
+            f"--{METHOD}.init_text=zebra",
+        ),
+        ("init_text", "does not know"),
+    ),
+    **method("PrefixTuning", "prefix_tuning", "init_text", " "),
     **method("PrefixTuning", "prefix_tuning", "reparameterisation", "0"),
     **method("PrefixTuning", "prefix_tuning", "init_std", "-1"),
     **method("PrefixTuning", "prefix_tuning", "length", "100000"),
