@@ -24,7 +24,7 @@ from experiments.runs.tuning import check_tuning_settings
 from experiments.sweep.file import SWEEPS, read_sweep, shipped_sweeps
 from experiments.sweep.jobs import SweepSettings, cells, check_backbone
 from experiments.sweep.record import State, SweepRecord
-from experiments.sweep.search import chosen_rates
+from experiments.sweep.search import chosen_rates, without_rates
 from experiments.sweep.study import known_searches
 from lightning_m2pt.commands.verbs import parser_of
 from lightning_m2pt.configuration.paths import from_here
@@ -158,8 +158,8 @@ def plan_of_sweep(wanted: Wanted, resources: Resources | None) -> Plan:
         )
     file = sweep_file(wanted.target)
     assert file is not None  # the caller has looked
-    check_backbone(wanted.backbone)
     sweep = read_sweep(file)
+    check_backbone(wanted.backbone, sweep)
     setting = SweepSettings(wanted.backbone)
     if wanted.output_root is not None:
         setting = replace(setting, output_root=wanted.output_root)
@@ -167,14 +167,14 @@ def plan_of_sweep(wanted: Wanted, resources: Resources | None) -> Plan:
     searches, chosen = known_searches(sweep, setting, folder)
     rates: dict[str, dict[str, float]] = {}
     if sweep.search is not None and wanted.with_search:
-        if len(chosen) < len(sweep.variants):
+        if missing := without_rates(sweep.variants, chosen):
             raise BadInputError(
-                f"learning rates are chosen for {len(chosen)} of {len(sweep.variants)} variants",
+                f"learning rates are chosen for {len(sweep.variants) - len(missing)} of {len(sweep.variants)} variants",
                 where=str(file),
                 expected="a search that is over: the cells' command lines hold what it found",
                 hint=f"`m2pt sweep run {wanted.target} --search-only` on a node, or --no-search for the files' rates",
             )
-        rates = chosen_rates(list(searches.values()), chosen)
+        rates = chosen_rates(sweep.variants, searches, chosen)
     record = SweepRecord(folder, setting.output_root / "sweeps" / ".locks")
     jobs = cells(sweep, setting, rates)
     waiting = {str(number): job for number, job in enumerate(jobs) if record.state(job) != State.DONE}

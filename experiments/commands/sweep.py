@@ -3,14 +3,15 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.live import Live
 
 from experiments.cluster.records import folder_of, submissions
 from experiments.commands.parsers.sweep import argument_parser
-from experiments.sweep.file import SweepFile, Variant, find_sweep, read_sweep, shipped_sweeps
+from experiments.prompt_transfer.planned import Carried, carried_prompts, check_trained, trained_runs, transfer_jobs
+from experiments.sweep.file import SweepFile, find_sweep, read_sweep, shipped_sweeps
 from experiments.sweep.jobs import (
     OF_RULE,
     Job,
@@ -23,10 +24,18 @@ from experiments.sweep.jobs import (
 )
 from experiments.sweep.record import State, SweepRecord
 from experiments.sweep.runner import SweepRunner
-from experiments.sweep.search import FINAL_FAILURES, VariantSearch, chosen_rates, plan_search
+from experiments.sweep.search import (
+    FINAL_FAILURES,
+    VariantSearch,
+    check_borrowed,
+    chosen_rates,
+    plan_search,
+    without_rates,
+)
 from experiments.sweep.status import status_table, statuses, summary_line
 from experiments.sweep.study import conclude, known_searches, require_packages
 from experiments.sweep.table import results_table, sweep_rows, write_table
+from experiments.sweep.variant import Variant
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.report.tables.formats import TERMINAL, ReportTable, formatted
 from lightning_m2pt.system.console import OUT, say
@@ -42,8 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     own = argument_parser().parse_args(list(arguments))
     if own.action == "list":
         return list_sweeps()
-    check_backbone(own.backbone)
     sweep = read_sweep(find_sweep(own.file))
+    check_backbone(own.backbone, sweep)
     setting = SweepSettings(own.backbone, own.output_root, tuple(own.opened))
     session = Session(sweep, setting, with_search=sweep.search is not None and not own.no_search)
     if own.action == "status":
@@ -52,9 +61,13 @@ def main(arguments: Sequence[str]) -> int:
     if own.jobs < 1:
         raise BadInputError(f"{own.jobs} cells at a time", where="command line: --jobs", expected="1 or more")
     session.at_most = own.jobs
-    if own.dry_run:
+    if own.action == "run" and own.dry_run:
         session.show_commands()
         return ExitCode.DONE
+    if own.action == "transfers":
+        from experiments.commands.sweep_transfers import run_transfers  # torch is not loaded for anything else here
+
+        return run_transfers(session, table_only=own.table_only)
     if own.search_only and not session.with_search:
         raise BadInputError(
             "there is no search to run",
@@ -81,12 +94,14 @@ class Session:
         setting: Backbone and output folder.
         with_search: Whether learning rates are searched first.
         at_most: Jobs at a time.
+        transfers: Uses of trained prompts on other bases, as far as the prompts are there.
     """
 
     sweep: SweepFile
     setting: SweepSettings
     with_search: bool
     at_most: int = 1
+    transfers: list[Job] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Reads what an earlier start found out; parses no experiment."""
@@ -100,12 +115,12 @@ class Session:
     @property
     def rates(self) -> dict[str, Rates]:
         """Searched learning rates by label; what the search left as stated is not in it."""
-        return dict(chosen_rates(list(self.searches.values()), self.chosen))
+        return dict(chosen_rates(self.sweep.variants, self.searches, self.chosen))
 
     @property
     def is_searching(self) -> bool:
         """Whether rates are still to be chosen."""
-        return self.with_search and len(self.chosen) < len(self.sweep.variants)
+        return self.with_search and bool(without_rates(self.sweep.variants, self.chosen))
 
     @property
     def trials(self) -> list[Job]:
@@ -115,7 +130,8 @@ class Session:
     def cells(self) -> list[Job]:
         """Returns all cells; with a search, those of the variants whose rates are chosen."""
         jobs = cells(self.sweep, self.setting, self.rates)
-        return [job for job in jobs if job.label in self.chosen] if self.with_search else jobs
+        lacking = {variant.label for variant in without_rates(self.sweep.variants, self.chosen)}
+        return [job for job in jobs if job.label not in lacking] if self.with_search else jobs
 
     def all_jobs(self) -> list[Job]:
         """Returns the trials and all cells, for display; what is chosen needs no trial that the record has no more."""
@@ -125,7 +141,7 @@ class Session:
             for job in search.trials
             if label not in self.chosen or self.record.state(job) == State.DONE
         ]
-        return [*trials, *cells(self.sweep, self.setting, self.rates)]
+        return [*trials, *cells(self.sweep, self.setting, self.rates), *self.transfers]
 
     def show_commands(self) -> None:
         """Writes the cells' command lines to standard output, and the budget beside it."""
@@ -133,7 +149,8 @@ class Session:
         sys.stdout.write("".join(f"{line}\n" for line in command_lines(jobs)))
         budget = f"{len(jobs)} cells"
         if self.with_search and self.sweep.search is not None:
-            variants, trials = len(self.sweep.variants), self.sweep.search.trials
+            searched = [variant for variant in self.sweep.variants if not variant.rates_of]
+            variants, trials = len(searched), self.sweep.search.trials
             budget += (
                 f" after a search of {variants * trials} trials ({trials} for each of {variants} variants, "
                 f"{self.sweep.search.share_of_steps:.0%} of the steps each)"
@@ -147,6 +164,7 @@ class Session:
 
     def show_status(self) -> None:
         """Shows where the sweep stands."""
+        self.transfers = transfer_jobs(self.carried()) if self.sweep.transfer is not None else []
         found = statuses(self.all_jobs(), self.record)
         OUT.print(status_table(found, f"sweep {self.sweep.name}"))
         say(summary_line(found, None))
@@ -172,27 +190,42 @@ class Session:
         self.run_jobs(jobs, ())
         is_done = all(status.state == State.DONE for status in statuses(jobs, self.record))
         self.show_results(jobs)
-        for variant in self.sweep.variants:
-            if self.with_search and variant.label not in self.chosen:
-                say(f"not run: {variant.label}, because its search is not complete or no trial ended well")
-                is_done = False
+        for variant in without_rates(self.sweep.variants, self.chosen) if self.with_search else ():
+            say(f"not run: {variant.label}, because its search is not complete or no trial ended well")
+            is_done = False
         return ExitCode.DONE if is_done else A_CELL_FAILED
 
     def check(self) -> None:
         """Parses every experiment that is not complete: what is wrong ends the sweep before anything runs."""
         if self.is_searching:
             require_packages()
-        complete = {label: True for label in self.chosen} if self.with_search else {}
+        lacking = {variant.label for variant in without_rates(self.sweep.variants, self.chosen)}
+        known = {each.label: not self.with_search or each.label not in lacking for each in self.sweep.variants}
         for job in cells(self.sweep, self.setting, self.rates):
-            is_done = self.record.state(job) == State.DONE
-            complete[job.label] = complete.get(job.label, not self.with_search) and is_done
+            known[job.label] &= self.record.state(job) == State.DONE
+        stated = {}
         for variant in self.sweep.variants:
-            if not complete[variant.label]:
+            if not known[variant.label]:
                 experiment = parsed(variant, self.setting)
-                if self.with_search and self.sweep.search is not None and variant.label not in self.searches:
-                    stated, steps = stated_rates(experiment), int(experiment.trainer_values["max_steps"] or 0)
-                    search = plan_search(self.sweep.search, variant, self.setting, stated, steps)
-                    self.searches[variant.label] = search
+                if self.sweep.transfer is not None:
+                    check_trained(self.sweep.transfer, variant.label, experiment)
+                if self.with_search:
+                    stated[variant.label] = self.plan_search(variant, experiment)
+        for variant in self.sweep.variants:
+            if variant.label in stated and variant.rates_of and variant.rates_of in self.searches:
+                check_borrowed(variant, stated[variant.label], self.searches[variant.rates_of])
+
+    def plan_search(self, variant: Variant, experiment: "Experiment") -> dict[str, float]:
+        """Returns a variant's stated rates, and plans its search if it has one that is not planned yet."""
+        stated, steps = stated_rates(experiment), int(experiment.trainer_values["max_steps"] or 0)
+        if self.sweep.search is not None and not variant.rates_of and variant.label not in self.searches:
+            self.searches[variant.label] = plan_search(self.sweep.search, variant, self.setting, stated, steps)
+        return stated
+
+    def carried(self) -> list[Carried]:
+        """Returns every use of a prompt that the section ``transfer`` asks for."""
+        jobs = cells(self.sweep, self.setting, self.rates)
+        return carried_prompts(self.sweep, self.setting, trained_runs(jobs, self.record))
 
     def search(self) -> None:
         """Runs the trials that have not ended, and chooses."""

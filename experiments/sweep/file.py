@@ -15,13 +15,13 @@ or, in the place of ``config`` and ``grid``, a list:
         config: m2pt_base
         arguments: {model.method.textual_length: 0}
 
+or the section ``transfer`` (``transfer_section.py``): prompts in pixels of several bases, each used on all of them.
+
 An experiment is a file, named as seen from the sweep's, or goes by the name under which it comes with the project.
 """
 
 import difflib
 import itertools
-import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +30,15 @@ from pathlib import Path
 import yaml
 
 from experiments.configuration.catalogue import EXPERIMENTS
-from experiments.configuration.parts import experiment_file
-from lightning_m2pt.configuration.paths import from_here
+from experiments.sweep.transfer_section import TransferPlan, transfer_of
+from experiments.sweep.variant import (
+    Variant,
+    arguments_of,
+    check_label,
+    checked_key,
+    configs_of,
+    seeds_of,
+)
 from lightning_m2pt.configuration.strict_yaml import read_mapping
 from lightning_m2pt.configuration.yaml_nodes import (
     items_of,
@@ -46,38 +53,11 @@ from lightning_m2pt.configuration.yaml_nodes import (
 from lightning_m2pt.errors import BadInputError
 
 SWEEPS = EXPERIMENTS / "sweeps"
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.,=+-]{0,79}")
-"""A label is part of file names."""
-DOTTED_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
-SET_BY_THE_SWEEP = {
-    "config": "the cell's own key `config`",
-    "seed_everything": "the key `seeds`",
-    "output_root": "m2pt sweep run --output_root DIR",
-    "force": "m2pt train --force on the one run",
-    "run": "nothing: a run's folder follows from its settings",
-}
-TOP_KEYS = ("name", "seeds", "cells", "config", "arguments", "grid", "search")
-CELL_KEYS = ("label", "config", "arguments", "seeds")
+NOTHING_RUNS = "neither `cells` nor `grid` nor `transfer` is here"
+TOP_KEYS = ("name", "seeds", "cells", "config", "arguments", "grid", "search", "transfer")
+WHAT_RUNS = ("cells", "grid", "transfer")
+CELL_KEYS = ("label", "config", "arguments", "seeds", "rates_of")
 SEARCH_KEYS = ("trials", "share_of_steps", "seed", "ranges")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of the sweep's table: an experiment, what is changed in it, and its seeds.
-
-    Attributes:
-        label: What the table calls it.
-        configs: Configuration files, as seen from the working directory; later ones win.
-        arguments: Further command-line words, ``--key=value``.
-        seeds: One run each.
-        where: ``FILE:LINE``, for errors.
-    """
-
-    label: str
-    configs: tuple[Path, ...]
-    arguments: tuple[str, ...]
-    seeds: tuple[int, ...]
-    where: str
 
 
 @dataclass(frozen=True)
@@ -108,12 +88,14 @@ class SweepFile:
         path: The file.
         variants: Its rows.
         search: How rates are searched; None takes those of the experiments' files.
+        transfer: Which prompts are used on which bases, where the variants stand in a section ``transfer``.
     """
 
     name: str
     path: Path
     variants: tuple[Variant, ...]
     search: SearchPlan | None
+    transfer: TransferPlan | None = None
 
 
 def shipped_sweeps() -> list[Path]:
@@ -151,26 +133,32 @@ def read_sweep(path: Path) -> SweepFile:
     root = read_mapping(path)
     found = keys_of(root, path, TOP_KEYS, ("seeds",))
     seeds = seeds_of(found["seeds"], path)
-    if ("cells" in found) == ("grid" in found):
+    given = [key for key in WHAT_RUNS if key in found]
+    if len(given) != 1:
         raise BadInputError(
-            "`cells` and `grid` are both here" if "cells" in found else "neither `cells` nor `grid` is here",
+            f"{' and '.join(f'`{key}`' for key in given)} are both here" if given else NOTHING_RUNS,
             where=str(path),
-            expected="a list of cells, or a grid of keys on one config",
+            expected="a list of cells, a grid of keys on one config, or a transfer",
         )
-    if "cells" in found:
+    if "grid" not in found:
         for key in ("config", "arguments"):
             if key in found:
                 raise BadInputError(
                     f"`{key}` belongs to `grid`", where=place(path, found[key]), expected="it inside each cell"
                 )
+    plan = None
+    if "grid" in found:
+        variants = grid_of(found, path, seeds, place(path, root))
+    elif "cells" in found:
         variants = [cell_of(item, path, seeds) for item in items_of(found["cells"], path)]
     else:
-        variants = grid_of(found, path, seeds, place(path, root))
+        plan = transfer_of(found["transfer"], path, seeds)
+        variants = [cell.variant for cell in plan.cells]
     name = text_of(found["name"], path) if "name" in found else path.stem
     check_label(name, place(path, found.get("name", root)))
     check_variants(variants)
     search = search_of(found["search"], path) if "search" in found else None
-    return SweepFile(name, path, tuple(variants), search)
+    return SweepFile(name, path, tuple(variants), search, plan)
 
 
 def cell_of(node: yaml.Node, path: Path, seeds: tuple[int, ...]) -> Variant:
@@ -180,7 +168,8 @@ def cell_of(node: yaml.Node, path: Path, seeds: tuple[int, ...]) -> Variant:
     check_label(label, place(path, found["label"]))
     own_seeds = seeds_of(found["seeds"], path) if "seeds" in found else seeds
     arguments = arguments_of(found["arguments"], path) if "arguments" in found else ()
-    return Variant(label, configs_of(found["config"], path), arguments, own_seeds, place(path, node))
+    rates_of = text_of(found["rates_of"], path) if "rates_of" in found else ""
+    return Variant(label, configs_of(found["config"], path), arguments, own_seeds, place(path, node), rates_of)
 
 
 def grid_of(found: Mapping[str, yaml.Node], path: Path, seeds: tuple[int, ...], where: str) -> list[Variant]:
@@ -227,10 +216,10 @@ def search_of(node: yaml.Node, path: Path) -> SearchPlan:
 
 
 def check_variants(variants: Sequence[Variant]) -> None:
-    """Refuses two variants of one label, or of the same settings.
+    """Refuses two variants of one label, or of the same settings, and rates of a variant that searches none.
 
     Raises:
-        BadInputError: Naming the second.
+        BadInputError: Naming the second, or the one that takes the rates.
     """
     labels: dict[str, str] = {}
     settings: dict[tuple[tuple[Path, ...], tuple[str, ...]], str] = {}
@@ -249,77 +238,11 @@ def check_variants(variants: Sequence[Variant]) -> None:
                 expected="every setting once; `seeds` says how often it runs",
             )
         labels[variant.label], settings[key] = variant.where, variant.label
-
-
-def check_label(label: str, where: str) -> None:
-    """Refuses a label that is no part of a file name.
-
-    Raises:
-        BadInputError: If it is none.
-    """
-    if not LABEL.fullmatch(label):
-        raise BadInputError(
-            f"{label!r:.60} is no label", where=where, expected="letters, digits, spaces and _.,=+- (at most 80)"
-        )
-
-
-def configs_of(node: yaml.Node, path: Path) -> tuple[Path, ...]:
-    """Returns one configuration file or several, all of which are there."""
-    nodes = items_of(node, path) if isinstance(node, yaml.SequenceNode) else [node]
-    return tuple(config_of(text_of(one, path), path, place(path, one)) for one in nodes)
-
-
-def config_of(word: str, path: Path, where: str) -> Path:
-    """Returns the configuration file that a word names, as seen from the working directory.
-
-    Args:
-        word: A path as seen from the sweep's file, or the name of an experiment that comes with the project.
-        path: The sweep's file.
-        where: Its line, for errors.
-
-    Raises:
-        BadInputError: If there is no such file.
-    """
-    beside, shipped = path.parent / word, experiment_file(word)
-    found = shipped if shipped != Path(word) and not beside.exists() else beside
-    if found.is_file():
-        return from_here(found)
-    near = difflib.get_close_matches(Path(word).stem, sorted(other.stem for other in EXPERIMENTS.glob("*.yaml")), n=1)
-    hint = f"did you mean {near[0]}?" if near else ""
-    if Path(word).is_file():
-        hint = f"it is there as seen from the working directory: write {os.path.relpath(word, path.parent)}"
-    raise BadInputError(
-        f"there is no file {word}",
-        where=where,
-        expected="an experiment's YAML file, as seen from this one, or the name of one that comes with the project",
-        hint=hint,
-    )
-
-
-def arguments_of(node: yaml.Node, path: Path) -> tuple[str, ...]:
-    """Returns dotted keys with values as command-line words."""
-    return tuple(f"--{checked_key(key, path)}={word_of(value, path)}" for key, value in pairs_of(node, path))
-
-
-def checked_key(node: yaml.ScalarNode, path: Path) -> str:
-    """Returns a key as the command line takes it.
-
-    Raises:
-        BadInputError: If it is none, or the sweep itself sets it.
-    """
-    key = str(node.value)
-    if not DOTTED_KEY.fullmatch(key):
-        raise BadInputError(
-            f"{key!r:.60} is no key", where=place(path, node), expected="such as model.method.visual_length"
-        )
-    if key in SET_BY_THE_SWEEP:
-        raise BadInputError("a sweep sets this itself", where=place(path, node), expected=SET_BY_THE_SWEEP[key])
-    return key
-
-
-def seeds_of(node: yaml.Node, path: Path) -> tuple[int, ...]:
-    """Returns different whole numbers."""
-    seeds = [whole_number(item, path) for item in items_of(node, path)]
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise BadInputError(f"seeds {seeds}", where=place(path, node), expected="one or more, every seed once")
-    return tuple(seeds)
+    searched = {variant.label for variant in variants if not variant.rates_of}
+    for variant in variants:
+        if variant.rates_of and variant.rates_of not in searched:
+            raise BadInputError(
+                f"{variant.label!r} takes the rates of {variant.rates_of!r:.60}, which has no search of its own",
+                where=f"{variant.where}: rates_of",
+                expected="another cell's label: " + ", ".join(sorted(searched)),
+            )

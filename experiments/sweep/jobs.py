@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from experiments.configuration.catalogue import EXPERIMENTS
 from experiments.configuration.parts import files_of
-from experiments.sweep.file import SweepFile, Variant
+from experiments.sweep.file import SweepFile
+from experiments.sweep.variant import Variant
 from lightning_m2pt.configuration.paths import from_here
 from lightning_m2pt.errors import BadInputError
 
@@ -58,7 +59,8 @@ class Job:
     Attributes:
         label: The variant's label.
         name: Tells the variant's jobs apart, such as ``seed 0``.
-        kind: ``cell`` is a training with its evaluation, ``trial`` a short tuning with its validation.
+        kind: ``cell`` is a training with its evaluation, ``trial`` a short tuning with its validation, ``transfer`` a
+            trained prompt on a base.
         commands: Words behind ``m2pt``, one tuple a command.
         configs: Its configuration files; jobs with the same ones take about as long.
         output_root: Folder of all runs.
@@ -66,7 +68,7 @@ class Job:
 
     label: str
     name: str
-    kind: Literal["cell", "trial"]
+    kind: Literal["cell", "trial", "transfer"]
     commands: tuple[tuple[str, ...], ...]
     configs: tuple[Path, ...]
     output_root: Path
@@ -167,12 +169,18 @@ def seed_words(seed: int) -> list[str]:
     return ["--seed_everything", str(seed)]
 
 
-def check_backbone(name: str) -> None:
+def check_backbone(name: str, sweep: SweepFile) -> None:
     """Looks for a backbone's file.
 
     Raises:
-        BadInputError: If there is no backbone of this name.
+        BadInputError: If there is no backbone of this name, or the sweep itself names several bases.
     """
+    if name and sweep.transfer is not None:
+        raise BadInputError(
+            f"{name!r:.60} would take the place of {', '.join(sweep.transfer.bases)}",
+            where="command line: --backbone",
+            expected=f"the bases of {sweep.path}",
+        )
     if name and not (BACKBONES / f"{name}.yaml").is_file():
         raise BadInputError(
             f"there is no backbone {name!r:.60}",

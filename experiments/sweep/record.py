@@ -20,6 +20,8 @@ from lightning_m2pt.system.strict_json import parse_json
 
 RESULTS_FILE = "results.json"
 """What ``m2pt train`` writes last."""
+TRANSFER_FILE = "transfer.json"
+"""What ``m2pt transfer`` writes last."""
 TUNED, FROZEN = "tuned", "frozen"
 """Its sections with scores by set."""
 
@@ -130,6 +132,8 @@ def why_incomplete(job: Job, entry: Entry) -> str:
     """Returns what a job that ended with exit code 0 lacks now; empty if nothing."""
     if job.kind == "trial":
         return "" if entry.values else "no validation figures"
+    if job.kind == "transfer":
+        return "" if (Path(entry.run) / TRANSFER_FILE).is_file() else f"no {TRANSFER_FILE}"
     try:
         read_results(Path(entry.run))
         read_run_record(Path(entry.run))

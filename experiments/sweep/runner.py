@@ -31,6 +31,7 @@ SECONDS_BETWEEN_REFRESHES = 1.0
 STOPPED_CODES = {-signal.SIGINT, -signal.SIGTERM, EXIT_CODE_BASE + signal.SIGINT, EXIT_CODE_BASE + signal.SIGTERM}
 ACCURACY, LOSS = "val/answer_accuracy", "val/loss"
 LONGEST_ERROR = 200
+PREDICTIONS = ".jsonl"
 
 
 @dataclass
@@ -212,7 +213,7 @@ class SweepRunner:
             entry.run, entry.values = outcome(job, log)
             entry.state = State.DONE
             if is_complete(job, entry):
-                entry.whole = is_whole(Path(entry.run), entry.started)
+                entry.whole = is_whole(job, Path(entry.run), entry.started)
             else:
                 entry.state, entry.error = State.FAILED, f"exit code 0, but {why_incomplete(job, entry)}"
         elif not (is_stopping and (code in STOPPED_CODES or code == 0)):
@@ -240,6 +241,8 @@ class SweepRunner:
 
 def outcome(job: Job, log: str) -> tuple[str, dict[str, float]]:
     """Returns a job's run folder and a trial's validation figures, as its commands wrote them."""
+    if job.kind == "transfer":
+        return job.commands[0][job.commands[0].index("--output") + 1], {}
     if job.kind == "cell":
         runs = [line.split(maxsplit=1)[1] for line in log.splitlines() if line.startswith("run ")]
         return (runs[-1] if runs else ""), {}
@@ -271,8 +274,10 @@ def error_line(log: str, code: int) -> str:
     return (own[-1] if own else lines[-1] if lines else f"exit code {code}")[:LONGEST_ERROR]
 
 
-def is_whole(run: Path, since: float) -> bool:
-    """Tells whether a run was started once, and since a time: only then its seconds tell what such a run takes."""
+def is_whole(job: Job, run: Path, since: float) -> bool:
+    """Tells whether all of a job was done since a time: only then its seconds tell what such a job takes."""
+    if job.kind == "transfer":
+        return all(path.stat().st_mtime >= since for path in run.rglob(f"*{PREDICTIONS}"))
     starts = read_run_record(run).get(MADE_WITH, [])
     # The record's times have whole seconds.
     return len(starts) == 1 and datetime.fromisoformat(starts[0]["started"]).timestamp() >= int(since)

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from experiments.sweep.file import SearchPlan, Variant
+from experiments.sweep.file import SearchPlan
 from experiments.sweep.jobs import Job, SweepSettings, by_name, digest_of, experiment_words, seed_words
+from experiments.sweep.variant import Variant
 from lightning_m2pt.errors import BadInputError, ExitCode
 
 FINAL_FAILURES = (ExitCode.DIVERGED,)
@@ -140,10 +141,50 @@ def trial_job(
     return replace(job, commands=((*words, "--run", run, "--validate"),))
 
 
-def chosen_rates(searches: Sequence[VariantSearch], chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Returns the winners' rates by variant's label; the stated ones need no words and are left out."""
+def chosen_rates(
+    variants: Sequence[Variant], searches: Mapping[str, VariantSearch], chosen: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
+    """Returns the winners' rates by variant's label.
+
+    Stated rates need no words and are left out, but for a variant that takes those of another one: its own file may
+    state others.
+
+    Args:
+        variants: All of the sweep.
+        searches: Searches by the label of the variant that was searched.
+        chosen: Best trials' numbers by the same.
+    """
     return {
-        search.variant.label: search.rates[chosen[search.variant.label]]
-        for search in searches
-        if chosen.get(search.variant.label, 0) != 0
+        variant.label: searches[variant.searched].rates[chosen[variant.searched]]
+        for variant in variants
+        if variant.searched in chosen and (chosen[variant.searched] != 0 or variant.rates_of)
     }
+
+
+def without_rates(variants: Sequence[Variant], chosen: Mapping[str, int]) -> list[Variant]:
+    """Returns the variants whose rates are still to be chosen.
+
+    Args:
+        variants: All of the sweep.
+        chosen: Best trials' numbers by the label of the variant that was searched.
+    """
+    return [variant for variant in variants if variant.searched not in chosen]
+
+
+def check_borrowed(variant: Variant, stated: Mapping[str, float], lender: VariantSearch) -> None:
+    """Compares what a variant trains with what the one whose rates it takes does.
+
+    Args:
+        variant: It takes the rates of another one.
+        stated: Learning rate by part as its file states it.
+        lender: The other one's search.
+
+    Raises:
+        BadInputError: If their rates are of other parts.
+    """
+    if set(stated) != set(lender.stated):
+        raise BadInputError(
+            f"{variant.label!r} has rates of {', '.join(stated)}, {variant.rates_of!r} of {', '.join(lender.stated)}",
+            where=f"{variant.where}: rates_of",
+            expected="a cell that trains the same parts",
+        )

@@ -111,7 +111,7 @@ def status_table(found: Sequence[JobStatus], title: str) -> Table:
         rows[status.job.label, status.job.kind].append(status)
     for (label, kind), of_row in rows.items():
         counts = [sum(status.state in states for status in of_row) for states in COUNTED]
-        title = f"{label} (rates)" if kind == "trial" else label
+        title = {"trial": f"{label} (rates)", "transfer": f"{label} (transfers)"}.get(kind, label)
         cells = [f"{counts[0]} of {len(of_row)}", *(str(count) if count else "" for count in counts[1:])]
         shown.add_row(Text(title), *cells, Text("\n".join(notes(of_row))))
     return shown
@@ -125,7 +125,9 @@ def notes(found: Sequence[JobStatus]) -> list[str]:
     lines = []
     for status in found:
         name, entry = status.job.name, status.entry
-        if status.state == State.RUNNING:
+        if status.state == State.RUNNING and status.job.kind == "transfer":
+            lines.append(f"{name}: answering")
+        elif status.state == State.RUNNING:
             lines.append(f"{name}: {step_text(run_of(status.job))}")
         elif status.state == State.FAILED and entry is not None:
             lines.append(f"{name}: {entry.error[:LONGEST_NOTE]}")

@@ -63,7 +63,7 @@ def known_searches(
         recorded = content["variants"] if content["format"] == FORMAT else {}
     except (ValueError, TypeError, KeyError):
         return searches, chosen  # a damaged file is written again from the record of the trials
-    for variant in sweep.variants:
+    for variant in (each for each in sweep.variants if not each.rates_of):
         found = recorded.get(variant.label)
         if found is not None and found["fingerprint"] == fingerprint(sweep.search, variant, setting):
             rates = [trial["rates"] for trial in found["trials"]]

@@ -4,6 +4,7 @@
   m2pt sweep run ablation --dry-run     the command lines, one a line: what a SLURM array would take
   m2pt sweep run ablation --jobs 2      run them, two at a time, one thread each
   m2pt sweep status ablation            where it stands, from another terminal
+  m2pt sweep transfers prompt_transfer  train prompts in pixels, use each on every base, show gains and intervals
 
 A cell is an ordinary `m2pt train`, its run an ordinary folder. Stop a sweep as you like (Ctrl-C lets running cells
 save): the same command goes on where it stopped, tries failed cells again and skips complete ones. Two sweeps at once
@@ -20,10 +21,16 @@ from lightning_m2pt.system.console import VerbParser
 def argument_parser() -> VerbParser:
     """Returns the verb's flags."""
     parser = VerbParser(prog="m2pt sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = parser.add_subparsers(dest="action", metavar="run | status | list", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="run | status | transfers | list", required=True)
     run = actions.add_parser("run", help="run what is not complete", description="Run what is not complete.")
     status = actions.add_parser("status", help="say where a sweep stands; runs nothing")
-    for action in (run, status):
+    transfers = actions.add_parser(
+        "transfers",
+        help="run a sweep with a section `transfer`, then use every prompt on every base",
+        description="Run what is not complete of a sweep with a section `transfer`, seed after seed: trainings, then "
+        "every prompt on every base. Then show gains, shares of the ceiling and what pictures lose.",
+    )
+    for action in (run, status, transfers):
         action.add_argument("file", metavar="FILE", help="a sweep's YAML file, or the name of a shipped one")
         action.add_argument("--backbone", default="", metavar="NAME", help="another file of experiments/backbones")
         action.add_argument("--output_root", type=Path, default=DEFAULT_OUTPUT_ROOT, metavar="DIR")
@@ -31,7 +38,9 @@ def argument_parser() -> VerbParser:
             "--allow-import", dest="opened", action="append", default=[], metavar="PACKAGE", help="as of m2pt train"
         )
         action.add_argument("--no-search", action="store_true", help="take the learning rates of the files")
-    run.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default: %(default)s)")
+    for action in (run, transfers):
+        action.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default: %(default)s)")
+    transfers.add_argument("--table-only", action="store_true", help="show the table of what is there and run nothing")
     run.add_argument("--dry-run", action="store_true", help="print the cells' command lines and run nothing")
     run.add_argument("--search-only", action="store_true", help="search the learning rates, then stop")
     actions.add_parser("list", help="the sweeps that come with the project")

@@ -7,7 +7,7 @@ from unittest import mock
 
 from experiments.commands import sweep
 from experiments.sweep import runner as sweep_runner
-from experiments.sweep.file import Variant
+from experiments.sweep.variant import Variant
 from experiments.sweep.jobs import SweepSettings
 from lightning_m2pt.errors import M2PTError
 

@@ -1,0 +1,100 @@
+"""``m2pt sweep transfers``: trainings, every prompt on every base, and the table, on invented data and a few steps."""
+
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from data_modules.mnist import MNIST
+from data_modules.vision_flan import VisionFlan
+from experiments.sweep import runner
+from experiments.sweep.jobs import Job
+from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.main import main
+
+ROOT = Path(__file__).parents[2]
+METHOD = "lightning_m2pt.methods.pixel_prompting.PixelPrompting"
+BASES = {name: f"{ROOT}/experiments/backbones/{file}.yaml" for name, file in (("A", "testbed"), ("B", "testbed_patch12"))}
+
+
+def write_files(folder: Path, steps: int = 2, **row: Any) -> Path:
+    """Writes invented data, an experiment with a pixel prompt, a set and a sweep over both embedded backbones."""
+    VisionFlan.write_fake(folder / "vision_flan")
+    MNIST.write_fake(folder / "mnist")
+    method = {"method": {"class_path": METHOD}, "gradient_norm": {"rate": 0.5}}
+    experiment = {"include": [f"{ROOT}/experiments/parts/testbed.yaml"], "model": method, "trainer": {"max_steps": steps}}
+    data = {"root": str(folder / "vision_flan"), "validation_file": None, "validation_fraction": 0.5, "batch_size": 8}
+    settings = {"root": str(folder / "mnist"), "template": "vicuna_v1", "batch_size": 8, "max_new_tokens": 2, "limit": 8}
+    one_set = {
+        "data": {"init_args": {**data, "questions_per_sample": 1}},
+        "benchmarks": [{"class_path": "data_modules.mnist.MNIST", "init_args": settings}],
+    }
+    sweep = {
+        "seeds": [0],
+        "transfer": {
+            "answer": "likelihood_sum",
+            "bases": BASES,
+            "sets": {"mnist": str(folder / "set.yaml")},
+            "random_like": "own",
+            "rows": [{"label": "own", "config": str(folder / "mine.yaml"), **row}],
+            "means": [{"row": "own", "set": "mnist"}],
+        },
+    }
+    for name, content in (("mine", experiment), ("set", one_set), ("tiny", sweep)):
+        (folder / f"{name}.yaml").write_text(json.dumps(content, indent=1))
+    return folder / "tiny.yaml"
+
+
+class Here:
+    """Runs a sweep's commands in this process, one after another; what they write is in their logs."""
+
+    def __init__(self) -> None:
+        self.verbs: list[str] = []
+
+    def process(self, own: runner.SweepRunner, job: Job, at: int, _lock: int) -> SimpleNamespace:
+        """Takes the place of the runner's own, which starts a process."""
+        words = job.commands[at]
+        self.verbs.append(words[0])
+        with own._record.log_file(job).open("a") as log, redirect_stdout(log):
+            code = int(main(list(words)))
+        return SimpleNamespace(poll=lambda: code)
+
+
+def words_for(path: Path, *more: str) -> list[str]:
+    return ["sweep", "transfers", str(path), "--output_root", str(path.parent / "out"), *more]
+
+
+def test_all_of_it_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_files(tmp_path)
+    here = Here()
+    monkeypatch.setattr(runner.SweepRunner, "_process", lambda own, *what: here.process(own, *what))
+    assert main(words_for(path)) == ExitCode.DONE, capfd.readouterr()
+    # Two trainings, each prompt on both bases, and the mean of both on both; there is one seed, and no mean of it.
+    assert here.verbs == ["train"] * 2 + ["transfer"] * 6
+    folder = tmp_path / "out" / "sweeps" / "tiny"
+    content = json.loads((folder / "transfers.json").read_text())
+    assert [(row["row"], row["source"], row["target"]) for row in content["directions"]] == [
+        ("random of own's norm", "A", "B"),
+        ("own", "A", "B"),
+        ("random of own's norm", "B", "A"),
+        ("own", "B", "A"),
+        ("own, mean over bases", "A+B", "A"),
+        ("own, mean over bases", "A+B", "B"),
+    ]
+    own = content["directions"][1]
+    assert own["missing"] == []
+    assert own["score"] - own["untouched"] == pytest.approx(own["gain"]["value"])
+    assert own["feature_distance"] > 0
+    assert len(list((tmp_path / "out" / "frozen").iterdir())) == 4  # two bases, greedy as trained and by likelihood
+    said = capfd.readouterr().out
+    assert "transfers of tiny" in said
+    # The same command does nothing again; the table alone is the same.
+    for more in ((), ("--table-only",)):
+        assert main(words_for(path, *more)) == ExitCode.DONE
+        assert json.loads((folder / "transfers.json").read_text()) == content
+    assert len(here.verbs) == 8
+    assert main(["sweep", "status", str(path), "--output_root", str(tmp_path / "out")]) == ExitCode.DONE
+    assert "8 done" in capfd.readouterr().out
