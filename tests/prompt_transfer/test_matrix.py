@@ -80,9 +80,7 @@ class Written:
 
 def found(written: Written, row: str, source: str = "A", target: str = "B") -> Direction:
     (one,) = [
-        each
-        for each in directions(PLAN, written.all)
-        if (each.row, each.source, each.target) == (row, source, target)
+        each for each in directions(PLAN, written.all) if (each.row, each.source, each.target) == (row, source, target)
     ]
     return one
 
@@ -113,7 +111,7 @@ def test_gains_share_and_losses_by_hand(written: Written) -> None:
     assert row.feature_distance == pytest.approx(0.15)
     assert row.clip_loss is not None
     assert row.clip_loss.value == 5.0
-    # Each seed loses two questions that it had right: paired by seed this is never a gain, with seeds drawn apart it is.
+    # Each seed loses two questions that it had right: paired by seed never a gain, with seeds drawn apart it is.
     assert row.clip_loss.low >= 0.0
     assert row.eight_bits_loss is not None
     assert (row.eight_bits_loss.value, row.eight_bits_loss.low, row.eight_bits_loss.high) == (0.0, 0.0, 0.0)

@@ -17,7 +17,9 @@ from lightning_m2pt.main import main
 
 ROOT = Path(__file__).parents[2]
 METHOD = "lightning_m2pt.methods.pixel_prompting.PixelPrompting"
-BASES = {name: f"{ROOT}/experiments/backbones/{file}.yaml" for name, file in (("A", "testbed"), ("B", "testbed_patch12"))}
+BASES = {
+    name: f"{ROOT}/experiments/backbones/{file}.yaml" for name, file in (("A", "testbed"), ("B", "testbed_patch12"))
+}
 
 
 def write_files(folder: Path, steps: int = 2, **row: Any) -> Path:
@@ -25,9 +27,19 @@ def write_files(folder: Path, steps: int = 2, **row: Any) -> Path:
     VisionFlan.write_fake(folder / "vision_flan")
     MNIST.write_fake(folder / "mnist")
     method = {"method": {"class_path": METHOD}, "gradient_norm": {"rate": 0.5}}
-    experiment = {"include": [f"{ROOT}/experiments/parts/testbed.yaml"], "model": method, "trainer": {"max_steps": steps}}
+    experiment = {
+        "include": [f"{ROOT}/experiments/parts/testbed.yaml"],
+        "model": method,
+        "trainer": {"max_steps": steps},
+    }
     data = {"root": str(folder / "vision_flan"), "validation_file": None, "validation_fraction": 0.5, "batch_size": 8}
-    settings = {"root": str(folder / "mnist"), "template": "vicuna_v1", "batch_size": 8, "max_new_tokens": 2, "limit": 8}
+    settings = {
+        "root": str(folder / "mnist"),
+        "template": "vicuna_v1",
+        "batch_size": 8,
+        "max_new_tokens": 2,
+        "limit": 8,
+    }
     one_set = {
         "data": {"init_args": {**data, "questions_per_sample": 1}},
         "benchmarks": [{"class_path": "data_modules.mnist.MNIST", "init_args": settings}],

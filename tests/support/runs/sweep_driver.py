@@ -7,8 +7,8 @@ from unittest import mock
 
 from experiments.commands import sweep
 from experiments.sweep import runner as sweep_runner
-from experiments.sweep.variant import Variant
 from experiments.sweep.jobs import SweepSettings
+from experiments.sweep.variant import Variant
 from lightning_m2pt.errors import M2PTError
 
 PROGRAM = (sys.executable, "-m", "tests.support.runs.sweep_program")
