@@ -164,9 +164,10 @@ def test_the_shipped_sweeps_say_their_true_size(capfd):
         first = path.read_text().splitlines()[0]
         assert f"({len(cells(sweep, SweepSettings()))} cells" in first
         if sweep.search is not None:
-            assert f"{len(sweep.variants) * sweep.search.trials} trials" in first
+            assert f"{sum(not each.rates_of for each in sweep.variants) * sweep.search.trials} trials" in first
     assert main(["sweep", "list"]) == 0
-    assert [line.split()[0] for line in capfd.readouterr().out.splitlines()] == ["ablation", "comparison", "lengths"]
+    named = [line.split()[0] for line in capfd.readouterr().out.splitlines()]
+    assert named == ["ablation", "comparison", "lengths", "prompt_transfer"]
 
 
 def test_a_dry_run_prints_the_lines_and_nothing_else(capfd):
