@@ -1,6 +1,6 @@
-"""Writes every number of README.md and of the pages on methods, runs, testbed and design from the stored results.
+"""Writes every number of README.md and of the pages on methods, runs, testbed, design and prompts of words.
 
-    python -m benchmarks.report.front           # fills the marked places, draws docs/figures/methods.png
+    python -m benchmarks.report.front           # fills the marked places, draws two of docs/figures
 
 A marked place begins with ``<!-- name -->`` and ends with ``<!-- end of name -->``. ``docs/speed.md`` has a command of
 its own (``make bench``).
@@ -9,6 +9,8 @@ its own (``make bench``).
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.learning.prompt_words.chart import draw_search
+from benchmarks.learning.prompt_words.findings import found_lines
 from benchmarks.report import findings
 from benchmarks.report.markdown import with_block, wrapped
 from benchmarks.report.measured_tables import domain_lines, parity_lines
@@ -19,16 +21,25 @@ from benchmarks.report.sweep_tables import ablation_lines, chances_of, compariso
 from benchmarks.training.own_step import RUNGS
 from lightning_m2pt.system.atomic_files import write_atomically
 
-README, METHODS, RUNS, TESTBED, DESIGN = (
-    Path(name) for name in ("README.md", "docs/methods.md", "docs/runs.md", "docs/testbed.md", "docs/design.md")
+README, METHODS, RUNS, TESTBED, DESIGN, WORDS = (
+    Path(name)
+    for name in (
+        "README.md",
+        "docs/methods.md",
+        "docs/runs.md",
+        "docs/testbed.md",
+        "docs/design.md",
+        "docs/prompt_words.md",
+    )
 )
-CHART = Path("docs/figures/methods.png")
-COMPARISON, ABLATION, LEARNING, SECOND, LOGGED = (
+CHART, SEARCH_CHART = Path("docs/figures/methods.png"), Path("docs/figures/prompt_words.png")
+COMPARISON, ABLATION, LEARNING, SECOND, LOGGED, SEARCHES = (
     "comparison",
     "ablation",
     "learning_testbed",
     "learning_testbed_patch12",
     "from_logs",
+    "prompt_words",
 )
 
 
@@ -79,6 +90,7 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     },
     DESIGN: {"parity": lambda: parity_lines(stored("parity"))},
     RUNS: {"machines": machine_lines},
+    WORDS: {"searches": lambda: found_lines(stored(SEARCHES))},
     TESTBED: {"domain": lambda: domain_lines(stored("domain")), "belief": belief_lines, "patches": patches_lines},
 }
 """The marked places of each page, and what fills them."""
@@ -97,6 +109,8 @@ def main() -> None:
     for path in BLOCKS:
         write_atomically(path, page_of(path).encode())
     draw_methods(stored(COMPARISON), chances_of(stored(LEARNING)), CHART)
+    if searches := stored(SEARCHES):
+        draw_search(searches, SEARCH_CHART)
 
 
 if __name__ == "__main__":
