@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from benchmarks.learning.prompt_words.setting import PROPOSERS, SOFT, UNTOUCHED, WRITTEN
+from benchmarks.learning.prompt_words.table import seeds_text
 from lightning_m2pt.report.page.figures import (
     DASHES,
     FROZEN_COLOUR,
@@ -63,7 +64,7 @@ def figure_of(content: Mapping[str, Any]) -> "Figure":
     panels = figure.subplots(1, len(content["backbones"]), squeeze=False)[0]
     for axes, (name, part) in zip(panels, content["backbones"].items(), strict=True):
         draw_curves(axes, part)
-        axes.set_title(f"{name}, {len(part['seeds'])} seeds")
+        axes.set_title(f"{name}, {seeds_text(part)}")
     panels[0].set_ylabel("least loss per supervised token")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")

@@ -41,9 +41,9 @@ def introduction(content: Content) -> str:
     partial = f" So far {len(seeds)} of {FEW_SEEDS} seeds have run." if len(seeds) < FEW_SEEDS else ""
     return (
         f"Prompts of {settings['length']} words {PLACES[settings['position']]}, words of answers left out, for the "
-        f"untouched model; each search has the same start, {settings['searched']} conversations and {settings['budget']:,} rows "
-        f"of the language model, with {len(seeds)} seeds of samples, start and draws. Nothing was chosen on what the "
-        f"tables call held out, nor on the sets.{partial}"
+        f"untouched model; each search has the same start, {settings['searched']} conversations and "
+        f"{settings['budget']:,} rows of the language model, with {len(seeds)} seeds of samples, start and draws. "
+        f"Nothing was chosen on what the tables call held out, nor on the sets.{partial}"
     )
 
 

@@ -57,10 +57,16 @@ def search_table(name: str, part: Content, settings: Content) -> ReportTable:
     drawn = statistics.fmean(rows_of[DRAWN]["searched_loss"])
     notes = [
         f"least loss per supervised token on the {settings['searched']} conversations that are searched on, mean over "
-        f"{len(part['seeds'])} seeds; without a prompt {untouched:.3f}, with random words {drawn:.3f}",
+        f"{seeds_text(part)}; without a prompt {untouched:.3f}, with random words {drawn:.3f}",
         f"budget: {settings['budget']:,} rows of the language model each; a backward pass counts as two forward ones",
     ]
     return ReportTable(f"{name}: what the searches find", columns, rows, records, notes)
+
+
+def seeds_text(part: Content) -> str:
+    """Returns how many seeds there are."""
+    number = len(part["seeds"])
+    return f"{number} seed" + "s" * (number > 1)
 
 
 def mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -102,7 +108,7 @@ def value_table(name: str, part: Content) -> ReportTable:
 
 def notes_of(part: Content) -> list[str]:
     """Returns what stands below the table of values."""
-    rows, seeds = part["rows"], len(part["seeds"])
+    rows = part["rows"]
     compared = [pair for row in rows.values() for pair in row if "_to_" in pair] + [
         each for name, row in rows.items() if name != UNTOUCHED for each in row["sets"]
     ]
@@ -111,7 +117,7 @@ def notes_of(part: Content) -> list[str]:
     )
     within = statistics.fmean(each["best_within"] for each in part[SWAPS])
     notes = [
-        f"{seeds} seeds; held out are {part['held_out']} conversations about pictures of which none is searched on; "
+        f"{seeds_text(part)}; held out are {part['held_out']} conversations about pictures of which none is searched on; "
         "intervals of 95% over pictures and seeds, paired; "
         f"{len(compared)} of them here and in the stored file, of which one in twenty would leave out zero by chance",
         f"best of the searches: {', '.join(part['best_of'])}; shuffled against it, held out: loss "
