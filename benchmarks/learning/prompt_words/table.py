@@ -117,8 +117,8 @@ def notes_of(part: Content) -> list[str]:
     )
     within = statistics.fmean(each["best_within"] for each in part[SWAPS])
     notes = [
-        f"{seeds_text(part)}; held out are {part['held_out']} conversations about pictures of which none is searched on; "
-        "intervals of 95% over pictures and seeds, paired; "
+        f"{seeds_text(part)}; held out are {part['held_out']} conversations about pictures of which none is searched "
+        "on; intervals of 95% over pictures and seeds, paired; "
         f"{len(compared)} of them here and in the stored file, of which one in twenty would leave out zero by chance",
         f"best of the searches: {', '.join(part['best_of'])}; shuffled against it, held out: loss "
         f"{interval_text(rows[SHUFFLED][f'{LOSSES}_to_best'], 3)}, points right "
