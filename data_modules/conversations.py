@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from typing_extensions import override
@@ -31,6 +32,7 @@ from data_modules.reading.picture_cells import PictureCells
 from data_modules.reading.picture_files import image_folder_of
 from data_modules.reading.picture_groups import group_names
 from data_modules.reading.record_samples import RecordSamples, form_of
+from data_modules.reading.records_per_class import PerClassOf, check_per_class, chosen_of_each_class
 from data_modules.reading.rows import rows_of
 from data_modules.reading.sources import Source, source_of
 from data_modules.reading.tar_rows import tar_files
@@ -74,6 +76,10 @@ class Conversations(InstructionDataModule):
             leaves the order alone, 1 evens the micro-batches of each step and leaves it its samples.
         index: Whether what was read and encoded of a large set is kept for the next start.
         index_folder: Where it is kept, whatever the set's size; None: a large set's in the user's cache folder.
+        per_class: Train on so many records of every class alone (K-shot tuning); None takes all. What is validated on
+            is not chosen from.
+        per_class_of: What a class is: an ``answer`` of a task, or a ``task``.
+        per_class_seed: Decides which records; no other seed does.
 
     Raises:
         BadInputError: If a number is out of range, or both ways to validate are asked for.
@@ -83,6 +89,7 @@ class Conversations(InstructionDataModule):
     """What to do about an empty answer."""
     skip_empty_answers = False
     """Whether records without an answer are left out, whatever else is wrong."""
+    later_arguments = MappingProxyType({"per_class": None, "per_class_of": "answer", "per_class_seed": 0})
 
     def __init__(
         self,
@@ -107,6 +114,9 @@ class Conversations(InstructionDataModule):
         group_by_length: int = 0,
         index: bool = True,
         index_folder: FilePath | None = None,
+        per_class: int | None = None,
+        per_class_of: PerClassOf = "answer",
+        per_class_seed: int = 0,
     ) -> None:
         super().__init__(
             place_of(file),
@@ -122,6 +132,7 @@ class Conversations(InstructionDataModule):
             index_folder,
         )
         check_validation(validation_file, validation_fraction)
+        check_per_class(per_class, per_class_of, per_class_seed)
         if question is not None and not question.strip():
             raise BadInputError("the question is empty", where="data.question", expected="a text, or no such key")
         self.file = file
@@ -135,6 +146,8 @@ class Conversations(InstructionDataModule):
         self.split = split
         self.validation_file = validation_file
         self.validation_fraction = validation_fraction
+        self.per_class, self.per_class_seed = per_class, per_class_seed
+        self.per_class_of: PerClassOf = per_class_of
 
     @staticmethod
     def write_fake(root: Path) -> None:
@@ -165,9 +178,18 @@ class Conversations(InstructionDataModule):
         """Returns the training and the validation samples.
 
         Raises:
-            BadInputError: If an annotation is wrong, naming file and record, a record is in both parts, or a
-                ``validation_fraction`` sets none aside.
+            BadInputError: If an annotation is wrong, naming file and record, a record is in both parts, a
+                ``validation_fraction`` sets none aside, or a class has fewer records than are taken of each.
         """
+        training, validation = self.parts_of_records()
+        if self.per_class is not None:
+            by = self.per_class, self.per_class_of, self.per_class_seed
+            training, said = chosen_of_each_class(training, *by, self.set_name)
+            self.notes += (said,)
+        return training, validation
+
+    def parts_of_records(self) -> tuple[list[Sample], list[Sample]]:
+        """Returns all records of the training and of the validation part."""
         self.notes = ()
         train = self.read_file(source_of(self.file, self.revision, self.split), "")
         if self.validation_file is not None:

@@ -33,6 +33,7 @@ from data_modules.conversations import Conversations, notes_of_unusual
 from data_modules.instruction import TemplateName
 from data_modules.reading.files import fake_image, write_image, write_text
 from data_modules.reading.record_samples import RecordSamples
+from data_modules.reading.records_per_class import PerClassOf
 from data_modules.reading.sources import Source
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.inputs.templates import IMAGE_MARK
@@ -64,6 +65,10 @@ class VisionFlan(Conversations):
             leaves the order alone, 1 evens the micro-batches of each step and leaves it its samples.
         index: Whether what was read and encoded of a large set is kept for the next start.
         index_folder: Where it is kept, whatever the set's size; None: a large set's in the user's cache folder.
+        per_class: Train on so many records of every class alone (K-shot tuning); None takes all. What is validated on
+            is not chosen from.
+        per_class_of: What a class is: an ``answer`` of a task, or a ``task``.
+        per_class_seed: Decides which records; no other seed does.
 
     Raises:
         BadInputError: If a number is out of range, or both ways to validate are asked for.
@@ -89,6 +94,9 @@ class VisionFlan(Conversations):
         group_by_length: int = 0,
         index: bool = True,
         index_folder: FilePath | None = None,
+        per_class: int | None = None,
+        per_class_of: PerClassOf = "answer",
+        per_class_seed: int = 0,
     ) -> None:
         super().__init__(
             str(Path(root) / annotation_file),
@@ -105,6 +113,9 @@ class VisionFlan(Conversations):
             group_by_length=group_by_length,
             index=index,
             index_folder=index_folder,
+            per_class=per_class,
+            per_class_of=per_class_of,
+            per_class_seed=per_class_seed,
         )
         self.root = Path(root)
         self.annotation_file = annotation_file

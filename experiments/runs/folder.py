@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.base import DataModule
+from data_modules.conversations import Conversations
 from data_modules.mixture import sets_inside
 from experiments.configuration.cli import Experiment
 from experiments.trainer.surface import configured_processes, deciding_settings, split_decides
@@ -153,13 +154,15 @@ def without_later_settings(component: dict[str, Any]) -> dict[str, Any]:
 def later_settings(class_path: str) -> Mapping[str, Any]:
     """Returns the arguments of a component that came later than runs there are, with their defaults.
 
-    A method says them itself, and so for classes made of it. Nothing is imported: what was configured, is.
+    Methods and sets of conversations say them, and so for classes made of them. Nothing is imported: what was
+    configured, is.
     """
     module, _, name = class_path.rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
-    if isinstance(kind, type) and issubclass(kind, Method):
-        return kind.later_arguments
-    return LATER_SETTINGS.get(class_path, {})
+    later: dict[str, Any] = dict(LATER_SETTINGS.get(class_path, {}))
+    if isinstance(kind, type) and issubclass(kind, Method | Conversations):
+        later.update(kind.later_arguments)
+    return later
 
 
 def is_component(value: Any) -> bool:

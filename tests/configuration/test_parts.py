@@ -201,9 +201,7 @@ def test_a_wrong_key_or_value_in_a_part_names_the_parts_line(tmp_path):
     path = write(tmp_path, own=base + "data: d.yaml\n", d="init_args:\n  # a comment\n  batch_szie: 3\n")
     assert refused(path) == [
         f"error: {tmp_path}/d.yaml:3: data.batch_szie: unknown key",
-        "  expected: root, template, batch_size, micro_batch_size, questions_per_sample, max_text_length, num_workers, "
-        "order_seed, annotation_file, image_folder, validation_file, validation_fraction, skip_empty_answers, "
-        "group_by_length, index, index_folder",
+        "  expected: one of its 19 keys",
         "  hint: did you mean batch_size?",
     ]
     path = write(tmp_path, own=base + "trainer: t.yaml\n", t="accelerator: cpu\nmax_steps: x\n")
