@@ -14,11 +14,10 @@ from lightning_m2pt.answering.judge import (
     MAX_NEW_TOKENS,
     PROMPT,
     LocalJudge,
-    check_judge,
-    judge_fingerprint,
     judge_prompt,
     read_verdict,
 )
+from lightning_m2pt.answering.local_model import check_model_folder, model_fingerprint
 from lightning_m2pt.commands.parsers.judge import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.agreement import Agreement, agreement
@@ -38,7 +37,7 @@ VERDICT_NAMES = {True: "right", False: "wrong", None: None}
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own = argument_parser().parse_args(list(arguments))
-    check_judge(own.model)
+    check_model_folder(own.model, LocalJudge.called)
     device = checked_device(own.device)
     content = read_predictions(own.predictions)
     if not content.predictions:
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         "predictions": {"header": content.header, "sha256": hashlib.sha256(own.predictions.read_bytes()).hexdigest()},
         "judge": {
             "name": own.model.resolve().name,
-            "fingerprint": judge_fingerprint(own.model),
+            "fingerprint": model_fingerprint(own.model),
             "dtype": str(judge.model.dtype).removeprefix("torch."),
             "device": device.type,
             "batch_size": own.batch_size,

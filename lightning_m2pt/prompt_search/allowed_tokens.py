@@ -21,10 +21,14 @@ class AllowedTokens:
     Attributes:
         ids: Ascending.
         left_out: How many of the model's rows are left out, by the reason.
+        special: Tokens that are signs and not words.
+        said: Tokens and words of answers; nothing where these are allowed.
     """
 
     ids: tuple[int, ...]
     left_out: dict[str, int] = field(default_factory=dict)
+    special: frozenset[int] = frozenset()
+    said: frozenset[int | str] = frozenset()
 
 
 def allowed_tokens(texts: PromptTexts, answered: Sequence[Sample], answer_words: bool) -> AllowedTokens:
@@ -49,8 +53,8 @@ def allowed_tokens(texts: PromptTexts, answered: Sequence[Sample], answer_words:
     left_out["special tokens"] = len(known) - len(plain)
     written = [number for number in plain if can_be_written(texts.words((number,)))]
     left_out["tokens that are no text by themselves"] = len(plain) - len(written)
-    if not answer_words:
-        said = words_of_answers(texts, answered)
+    said = set() if answer_words else words_of_answers(texts, answered)
+    if said:
         free = [number for number in written if number not in said and texts.words((number,)).lower() not in said]
         left_out["words of answers"] = len(written) - len(free)
         written = free
@@ -66,7 +70,7 @@ def allowed_tokens(texts: PromptTexts, answered: Sequence[Sample], answer_words:
             expected=f"two or more; left out: {reasons}",
             hint="" if answer_words else "--answer-words yes allows the words of answers",
         )
-    return AllowedTokens(tuple(alive), left_out)
+    return AllowedTokens(tuple(alive), left_out, frozenset(special), frozenset(said))
 
 
 def special_tokens(processor: Processor) -> set[int]:

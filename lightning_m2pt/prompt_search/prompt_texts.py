@@ -26,6 +26,7 @@ Prompt: TypeAlias = tuple[int, ...]
 MARKERS_TRIED = 200
 """Tokens with which the place of a prompt is looked for in a conversation."""
 TEXTS_AT_ONCE = 4096
+STARTS_TRIED = 100
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,16 @@ class PromptTexts:
         asked = [with_words(sample, text, self.position, self.template) for text in texts for sample in samples]
         return self.processor.encode_all(asked, self.template, max_text_length=self.max_text_length)
 
+    def has_room(self, length: int) -> bool:
+        """Tells whether a prompt of so many tokens leaves every conversation within ``max_text_length``."""
+        if self.max_text_length is None:
+            return True
+        longest = max(
+            len(untouched) + length * len(opened.places)
+            for untouched, opened in zip(self.untouched, self.opened, strict=True)
+        )
+        return longest <= self.max_text_length
+
     def open(self, candidates: Iterable[int]) -> None:
         """Finds the place of the prompt in every conversation, by a token that stands nowhere else in it.
 
@@ -157,6 +168,23 @@ class PromptTexts:
                 if all(same):
                     alive.append(prompt)
         return alive
+
+
+def drawn_start(texts: PromptTexts, allowed: Sequence[int], length: int, seed: int) -> Prompt:
+    """Returns the first of some drawn prompts that is read as it is written: every proposer's start.
+
+    Raises:
+        BadInputError: If none is.
+    """
+    drawn = numpy.random.default_rng([seed, length]).choice(numpy.array(allowed), size=(STARTS_TRIED, length))
+    for prompt in drawn.tolist():
+        if texts.survivors([tuple(prompt)]):
+            return tuple(prompt)
+    raise BadInputError(
+        f"none of {STARTS_TRIED} drawn prompts is read as it is written",
+        where="command line: --length",
+        expected="a shorter prompt, or another --position",
+    )
 
 
 def is_same(expected: EncodedText, found: EncodedText) -> bool:

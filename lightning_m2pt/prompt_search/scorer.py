@@ -1,6 +1,7 @@
 """What prompts lose on a fixed set of samples, and how many rows that has taken."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class PromptScorer:
         backbone: The model; its weights are needed when something is scored, not before.
         processor: Of the model.
         samples: The samples.
-        length: Tokens of a prompt.
+        length: Tokens of a prompt; where prompts are of several lengths, of the longest.
 
     Attributes:
         rows: Rows that have gone through the language model; padding and what a method adds are left out, and a
@@ -66,10 +67,14 @@ class PromptScorer:
 
     @property
     def rows_of_prompt(self) -> int:
-        """Rows that each prompt adds."""
+        """Rows that each prompt of this length adds."""
+        return self.rows_added(self.length)
+
+    def rows_added(self, length: int) -> int:
+        """Returns how many rows a prompt of so many tokens adds."""
         if self.shares:
-            return sum(sample.rows_behind(self.length) for sample in self.samples)
-        return self.rows_of_samples
+            return sum(sample.rows_behind(length) for sample in self.samples)
+        return sum(sample.rows(length) for sample in self.samples)
 
     @property
     def rows_of_gradient(self) -> int:
@@ -80,6 +85,12 @@ class PromptScorer:
         """Returns how many prompts can be scored together for so many rows."""
         return max(0, (rows - self.rows_in_front) // self.rows_of_prompt)
 
+    def paid_for(self, prompts: Sequence[Prompt], rows: int) -> list[Prompt]:
+        """Returns as many of the first prompts as can be scored together for so many rows."""
+        ends = accumulate((self.rows_added(len(prompt)) for prompt in prompts), initial=self.rows_in_front)
+        number = sum(end <= rows for end in ends) - 1
+        return list(prompts[: max(0, number)])
+
     def losses(self, prompts: Sequence[Prompt]) -> Tensor:
         """Returns (C, N) float64: what each of C prompts loses on each sample, summed over its supervised tokens."""
         parts = []
@@ -89,7 +100,7 @@ class PromptScorer:
                 parts.append(shared_losses(self.backbone, self.processor, some, prompts))
             else:
                 parts.append(torch.stack([self.whole_losses(some, prompt) for prompt in prompts]))
-        self.rows += self.rows_in_front + len(prompts) * self.rows_of_prompt
+        self.rows += self.rows_in_front + sum(self.rows_added(len(prompt)) for prompt in prompts)
         return torch.cat(parts, dim=1)
 
     def mean_losses(self, prompts: Sequence[Prompt]) -> list[float]:
@@ -125,8 +136,8 @@ class PromptScorer:
         for begin in range(0, len(self.samples), SAMPLES_AT_ONCE):
             some = self.samples[begin : begin + SAMPLES_AT_ONCE]
             batch = batch_of([sample.filled(prompt) for sample in some], self.processor, self.backbone)
-            starts = [sample.opened.starts(self.length) for sample in some]
-            of_batch, part = loss_and_gradient(self.backbone, batch, starts, self.length, rows)
+            starts = [sample.opened.starts(len(prompt)) for sample in some]
+            of_batch, part = loss_and_gradient(self.backbone, batch, starts, len(prompt), rows)
             loss, total = loss + of_batch, total.to(part.device) + part
         self.rows += self.rows_of_gradient
         return loss / self.tokens, total / self.tokens

@@ -1,7 +1,7 @@
 """The search: propose, score on a fixed set of samples, accept, until the budget is spent."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy
 
@@ -20,67 +20,66 @@ def started(scorer: PromptScorer, start: Prompt) -> SearchState:
     return SearchState(start, loss, start, loss, scorer.rows, curve=((scorer.rows, loss),))
 
 
-def run_search(
-    proposer: Proposer,
-    scorer: PromptScorer,
-    texts: PromptTexts,
-    allowed: Sequence[int],
-    state: SearchState,
-    budget: int,
-    seed: int,
-    on_round: Callable[[SearchState], None],
-) -> SearchState:
+@dataclass(frozen=True)
+class SearchTask:
+    """What a search does, but for where it stands.
+
+    Attributes:
+        proposer: Proposes prompts.
+        scorer: Scores them, and counts rows.
+        texts: Say which prompts are read as they are written.
+        allowed: Tokens that a prompt may be made of, ascending.
+        budget: Rows that the search may run in all.
+        seed: Of all draws.
+    """
+
+    proposer: Proposer
+    scorer: PromptScorer
+    texts: PromptTexts
+    allowed: Sequence[int]
+    budget: int
+    seed: int
+
+
+def run_search(task: SearchTask, state: SearchState, on_round: Callable[[SearchState], None]) -> SearchState:
     """Searches until the budget is spent or nothing more can come of it.
 
     A round depends on the state and the seed alone, so that a search that was stopped goes on as it would have. What is
     not paid for by what is left of the budget is not begun; of the last round's prompts as many are scored as are.
 
     Args:
-        proposer: Proposes prompts.
-        scorer: Scores them; counts rows from the state's on.
-        texts: Say which prompts are read as they are written.
-        allowed: Tokens that a prompt may be made of, ascending.
-        state: Where the search stands.
-        budget: Rows that the search may run in all.
-        seed: Of all draws.
+        task: What is searched, by whom, for how much.
+        state: Where the search stands; the scorer counts rows from the state's on.
         on_round: Told of every state.
     """
-    scorer.rows = state.rows
+    task.scorer.rows = state.rows
     while not state.ended:
-        state = replace(state, ended=why_over(proposer, scorer, state, budget))
+        state = replace(state, ended=why_over(task, state))
         if not state.ended:
-            state = next_round(proposer, scorer, texts, allowed, state, budget, seed)
+            state = next_round(task, state)
         on_round(state)
     return state
 
 
-def why_over(proposer: Proposer, scorer: PromptScorer, state: SearchState, budget: int) -> str:
+def why_over(task: SearchTask, state: SearchState) -> str:
     """Returns why no further round is begun; empty if one is."""
-    if reason := proposer.is_over(state):
+    if reason := task.proposer.is_over(state):
         return reason
     if state.empty >= EMPTY_ROUNDS:
         return f"in {EMPTY_ROUNDS} rounds nothing that was proposed could be scored"
-    left = budget - scorer.rows - proposer.gradients * scorer.rows_of_gradient
-    return "" if scorer.prompts_for(left) else "the budget is spent"
+    left = task.budget - task.scorer.rows - task.proposer.gradients * task.scorer.rows_of_gradient
+    return "" if task.scorer.prompts_for(left) else "the budget is spent"
 
 
-def next_round(
-    proposer: Proposer,
-    scorer: PromptScorer,
-    texts: PromptTexts,
-    allowed: Sequence[int],
-    state: SearchState,
-    budget: int,
-    seed: int,
-) -> SearchState:
-    """Returns the state after one round; the arguments are those of ``run_search``."""
-    generator = numpy.random.default_rng([seed, state.round])
-    proposed, memory = proposer.propose(state, scorer, allowed, generator)
+def next_round(task: SearchTask, state: SearchState) -> SearchState:
+    """Returns the state after one round."""
+    proposer, scorer = task.proposer, task.scorer
+    generator = numpy.random.default_rng([task.seed, state.round])
+    proposed, memory = proposer.propose(state, scorer, task.allowed, generator)
     distinct = [prompt for prompt in dict.fromkeys(proposed) if prompt != state.current]
-    paid = scorer.prompts_for(budget - scorer.rows)
-    alive = texts.survivors(distinct)
+    alive = task.texts.survivors(distinct)
     unread = len(distinct) - len(alive)
-    alive = alive[:paid]
+    alive = scorer.paid_for(alive, task.budget - scorer.rows)
     losses = scorer.mean_losses(alive) if alive else []
     scored = [ScoredPrompt(prompt, loss) for prompt, loss in zip(alive, losses, strict=True)]
     after = proposer.accept(replace(state, memory=memory), scored)

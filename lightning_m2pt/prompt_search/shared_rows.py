@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_m2pt.answering.decoding_steps import branch
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.prompt_search.prompt_texts import Prompt, supervised
 from lightning_m2pt.prompt_search.scored_samples import ScoredSample, batch_of
@@ -32,26 +33,36 @@ def shared_losses(
         backbone: A loaded backbone, with or without an attached method.
         processor: Of the backbone.
         samples: Q conversations.
-        prompts: C prompts of one length.
+        prompts: C prompts; those of one length run side by side.
 
     Returns:
         (C, Q) float64 on the CPU: cross-entropy summed over each conversation's supervised tokens.
     """
-    length = len(prompts[0])
-    width = max(sample.rows_behind(length) for sample in samples)
-    at_once = max(1, ROWS_SIDE_BY_SIDE // width)
-    losses = []
+    losses = torch.zeros(len(prompts), len(samples), dtype=torch.float64)
     with torch.inference_mode():
         state = backbone.prefill(batch_of([sample.front() for sample in samples], processor, backbone))
-        device = state.logits.device
-        for begin in range(0, len(prompts), at_once):
-            some = prompts[begin : begin + at_once]
-            tokens, targets, wanted = (each.to(device) for each in rows_behind(samples, some, width))
-            depths = torch.arange(width, device=device).repeat(len(some))
-            owners = torch.arange(len(some), device=device).repeat_interleave(width)
-            sees = (owners[:, None] == owners) & (depths[:, None] >= depths)
-            states = branch(backbone, state, tokens.flatten(1), depths, sees)
-            losses.append(summed(backbone, states.unflatten(1, (len(some), width)), targets, wanted))
+        for length in sorted({len(prompt) for prompt in prompts}):
+            places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
+            of_length = [prompts[place] for place in places]
+            losses[places] = losses_of_one_length(backbone, state, samples, of_length)
+    return losses
+
+
+def losses_of_one_length(
+    backbone: Backbone, state: DecodingState, samples: Sequence[ScoredSample], prompts: Sequence[Prompt]
+) -> Tensor:
+    """Returns (C, Q): what prompts of one length lose behind rows that have run."""
+    width = max(sample.rows_behind(len(prompts[0])) for sample in samples)
+    at_once = max(1, ROWS_SIDE_BY_SIDE // width)
+    device, losses = state.logits.device, []
+    for begin in range(0, len(prompts), at_once):
+        some = prompts[begin : begin + at_once]
+        tokens, targets, wanted = (each.to(device) for each in rows_behind(samples, some, width))
+        depths = torch.arange(width, device=device).repeat(len(some))
+        owners = torch.arange(len(some), device=device).repeat_interleave(width)
+        sees = (owners[:, None] == owners) & (depths[:, None] >= depths)
+        states = branch(backbone, state, tokens.flatten(1), depths, sees)
+        losses.append(summed(backbone, states.unflatten(1, (len(some), width)), targets, wanted))
     return torch.cat(losses)
 
 

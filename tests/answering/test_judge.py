@@ -10,13 +10,11 @@ import torch
 
 from lightning_m2pt.answering.judge import (
     PROMPT,
-    WEIGHT_INDEX,
     LocalJudge,
-    check_judge,
-    judge_fingerprint,
     judge_prompt,
     read_verdict,
 )
+from lightning_m2pt.answering.local_model import WEIGHT_INDEX, check_model_folder, model_fingerprint
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.agreement import agreement
@@ -40,31 +38,6 @@ class OneWord:
     def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         self.prompts.append(input_ids)
         return torch.cat([input_ids, torch.full((len(input_ids), 1), self.token)], dim=1)
-
-
-@pytest.fixture(scope="session")
-def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama on disk; large weights, so that its replies depend on what it reads."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("judge")
-    tokenizer = word_tokenizer()
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        initializer_range=1.0,
-    )
-    model = LlamaForCausalLM(config)
-    model.generation_config.do_sample = True
-    model.generation_config.temperature = 5.0
-    model.save_pretrained(folder)
-    return folder
 
 
 def judged(folder: Path, content: PredictionFile, model: Path, *words: str) -> dict:
@@ -97,7 +70,7 @@ def test_a_local_model_judges_from_end_to_end(tmp_path, capfd, judge_folder):
     content = vsr_predictions(CLEAN, questions=30)
     record = judged(tmp_path, content, judge_folder, "--batch-size", "4")
     assert record["rule"] == "judge"
-    assert record["judge"]["fingerprint"] == judge_fingerprint(judge_folder)
+    assert record["judge"]["fingerprint"] == model_fingerprint(judge_folder)
     assert record["judge"]["prompt"] == PROMPT
     assert record["score"]["n"] == len(record["verdicts"]) == 30
     named = [verdict["verdict"] for verdict in record["verdicts"].values()]
@@ -230,4 +203,4 @@ def test_wrong_arguments_stop_before_the_model_loads(tmp_path, monkeypatch, capf
     assert len(errors) == 4
     assert "abacus" in errors[0]
     assert "verdicts already" in errors[3]
-    check_judge(judge_folder)
+    check_model_folder(judge_folder, "the judge")

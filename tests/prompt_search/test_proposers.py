@@ -7,7 +7,7 @@ from torch import Tensor
 from lightning_m2pt.prompt_search.proposers.base import ScoredPrompt
 from lightning_m2pt.prompt_search.proposers.beam import BeamSearch, kept
 from lightning_m2pt.prompt_search.proposers.pez import MOMENTS, PEZ, ROWS
-from lightning_m2pt.prompt_search.search import run_search
+from lightning_m2pt.prompt_search.search import SearchTask, run_search
 from lightning_m2pt.prompt_search.state import SearchState
 
 WORDS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.2], [0.3, -1.0]])
@@ -71,6 +71,9 @@ class KnownLosses:
     def prompts_for(self, rows: int) -> int:
         return max(0, rows)
 
+    def paid_for(self, prompts: list[tuple[int, ...]], rows: int) -> list[tuple[int, ...]]:
+        return prompts[:rows]
+
     def mean_losses(self, prompts: list[tuple[int, ...]]) -> list[float]:
         self.rows += len(prompts)
         return [self.known[prompt[0]] for prompt in prompts]
@@ -92,9 +95,8 @@ def test_the_result_is_the_best_of_all_rounds_though_the_search_goes_on_from_wor
     scorer = KnownLosses([1.0, 0.5, 2.0, 1.5, 0.4])
     start = SearchState((0,), 1.0, (0,), 1.0, 0, curve=((0, 1.0),))
     best: list[float] = []
-    rounds = run_search(
-        OneAfterAnother(), scorer, scorer, range(5), start, 4, 0, lambda each: best.append(each.best_loss)
-    )
+    task = SearchTask(OneAfterAnother(), scorer, scorer, range(5), 4, 0)
+    rounds = run_search(task, start, lambda each: best.append(each.best_loss))
     assert best == [0.5, 0.5, 0.5, 0.4, 0.4]
     assert (rounds.best, rounds.current, rounds.rows, rounds.moves) == ((4,), (4,), 4, 4)
     assert rounds.curve == ((0, 1.0), (1, 0.5), (4, 0.4))

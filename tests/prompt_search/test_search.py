@@ -5,15 +5,14 @@ import json
 import pytest
 import torch
 
-from lightning_m2pt.errors import BadInputError, ExitCode
-from lightning_m2pt.main import main
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.prompt_search.allowed_tokens import allowed_tokens
 from lightning_m2pt.prompt_search.gradient import linearised_changes
 from lightning_m2pt.prompt_search.proposers.base import promising_tokens
 from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.recomputed import loss_in_template
 from lightning_m2pt.prompt_search.record import found_record, prompt_file, record_path
-from lightning_m2pt.prompt_search.search import run_search, started
+from lightning_m2pt.prompt_search.search import SearchTask, run_search, started
 from tests.support.prompt_searches import SAMPLES, drawn, ready
 
 
@@ -105,27 +104,28 @@ def test_exhaustive_is_brute_force_and_never_rises(tuned, split):
     few = allowed.ids[:12]
     losses = dict(zip(few, scorer.mean_losses([(token,) for token in few]), strict=True))
     state = started(scorer, (few[3],))
-    end = run_search(proposer_named("exhaustive", 1, 1, 1), scorer, texts, few, state, 10**9, 0, lambda _: None)
+    task = SearchTask(proposer_named("exhaustive", 1, 1, 1), scorer, texts, few, 10**9, 0)
+    end = run_search(task, state, lambda _: None)
     assert end.best == (min(losses, key=losses.get),)
     assert end.best_loss == pytest.approx(min(losses.values()), rel=1e-6)
     assert end.ended == "no other word in any place is better"
     assert [loss for _, loss in end.curve] == sorted((loss for _, loss in end.curve), reverse=True)
 
 
-@pytest.mark.parametrize("name", ["random", "autoprompt", "gcg", "beam", "pez"])
+@pytest.mark.parametrize("name", ["random", "autoprompt", "gcg", "beam", "pez", "reinforce"])
 def test_a_stopped_search_goes_on_as_it_would_have(tuned, split, name):
     texts, allowed, scorer = ready(tuned, split)
     proposer, states = proposer_named(name, 6, 4, 2), []
     scorer.rows = 0
     first = started(scorer, drawn(allowed, 1)[0])
-    given = (proposer, scorer, texts, allowed.ids)
     budget = 4 * (proposer.gradients * scorer.rows_of_gradient + scorer.rows_in_front + 8 * scorer.rows_of_prompt)
-    end = run_search(*given, first, budget, 0, states.append)
+    task = SearchTask(proposer, scorer, texts, allowed.ids, budget, 0)
+    end = run_search(task, first, states.append)
     assert end.ended == "the budget is spent"
     assert scorer.rows == end.rows <= budget
     assert end.best_loss <= first.best_loss
     middle = type(end).from_json(json.loads(json.dumps(states[1].to_json())))
-    assert run_search(*given, middle, budget, 0, lambda _: None) == end
+    assert run_search(task, middle, lambda _: None) == end
 
 
 def test_gcg_goes_on_from_the_round_s_best_and_autoprompt_from_the_better_alone(tuned, split):
@@ -147,28 +147,3 @@ def test_a_record_of_another_search_is_refused(tmp_path):
         found_record(tmp_path / "p.json", {"seed": 1})
     with pytest.raises(BadInputError, match=r"ends in \.yaml"):
         record_path(tmp_path / "p.txt")
-
-
-def test_the_verb_writes_a_file_that_validate_takes(tmp_path, capsys):
-    words = [
-        "--config",
-        "experiments/frozen.yaml",
-        "--data.validation_file",
-        "null",
-        "--data.validation_fraction",
-        "0.005",
-    ]
-    file = tmp_path / "p.yaml"
-    searched = ["search-prompt", *words, "--proposer", "random", "--length", "2", "--width", "4", "--output", str(file)]
-    assert main([*searched, "--samples", "1000000", "--budget", "10"]) == ExitCode.BAD_INPUT
-    assert "do not pay for one round" in capsys.readouterr().err
-    assert main([*searched, "--samples", "4", "--position", "system"]) == ExitCode.BAD_INPUT
-    assert "in front of a picture" in capsys.readouterr().err
-    assert main([*searched, "--samples", "4", "--budget", "10000000000000"]) == ExitCode.BAD_INPUT
-    assert "--yes" in capsys.readouterr().err
-    assert main([*searched, "--samples", "1000000", "--budget", "40000"]) == ExitCode.DONE
-    measured = json.loads((tmp_path / "p.json").read_text())["measured"]
-    capsys.readouterr()
-    assert main(["validate", *words, "--prompt-text", str(file)]) == ExitCode.DONE
-    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{"))
-    assert json.loads(said)["val/loss"] == pytest.approx(measured["losses"]["searched samples"]["prompt"], rel=1e-5)

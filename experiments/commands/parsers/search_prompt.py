@@ -5,6 +5,7 @@ command goes on after a stop. The cost is printed before anything is loaded. A b
 random search gets the same one, and stands in the table beside what was found.
 """
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from experiments.configuration.help import ExperimentVerbParser
@@ -15,9 +16,14 @@ EXAMPLES = (
     "m2pt search-prompt --run outputs/m2pt_base/<run> --proposer gcg --length 6 --budget 2000000 --output prompt.yaml",
     "m2pt evaluate --config experiments/frozen.yaml --prompt-text prompt.yaml",
 )
-PROPOSERS = ("random", "exhaustive", "autoprompt", "gcg", "beam", "pez")
+PROPOSERS = ("random", "exhaustive", "autoprompt", "gcg", "beam", "pez", "grammar", "model", "reinforce")
 POSITIONS = ("behind_question", "before_question", "system")
 YES_NO = ("yes", "no")
+DEFAULT_LENGTH = 4
+MOST_TOKENS = 32
+"""Of a text that a writing model gives, where ``--length`` says nothing else."""
+MOST_PROMPTS = 100_000
+"""A round."""
 
 
 def argument_parser() -> ExperimentVerbParser:
@@ -30,10 +36,17 @@ def argument_parser() -> ExperimentVerbParser:
         choices=PROPOSERS,
         default="gcg",
         help="random: whole prompts; exhaustive: every word in one place after another; autoprompt, gcg, beam: words "
-        "that a gradient promises much of, tried exactly; pez: rows that move by the gradient at the nearest words "
-        "(default gcg)",
+        "that a gradient promises much of, tried exactly; pez: rows that move by the gradient at the nearest words; "
+        "grammar: the sentences of --grammar; model: other words for the best texts, written by --model; reinforce: a "
+        "distribution a place, moved by the loss alone (default gcg)",
     )
-    parser.add_argument("--length", type=positive, default=4, help="tokens of the prompt (default 4)")
+    parser.add_argument(
+        "--length",
+        type=positive,
+        help=f"tokens of the prompt (default {DEFAULT_LENGTH}); a writing model's texts have at most so many (default "
+        f"{MOST_TOKENS})",
+    )
+    add_writers(parser)
     parser.add_argument(
         "--position",
         choices=POSITIONS,
@@ -55,9 +68,9 @@ def argument_parser() -> ExperimentVerbParser:
     parser.add_argument("--budget", type=positive, default=1_000_000, help="rows of each search (default 1000000)")
     parser.add_argument("--yes", action="store_true", help="search even if it is expected to take more than an hour")
     parser.add_argument("--seed", type=natural, default=0, help="of the samples, the start and all draws (default 0)")
-    parser.add_argument("--width", type=positive, default=128, help="prompts a round of random and gcg (default 128)")
+    parser.add_argument("--width", type=width, default=128, help="prompts a round of those that draw (default 128)")
     parser.add_argument("--top-k", type=positive, default=16, help="words tried for a place (default 16)")
-    parser.add_argument("--beam", type=positive, default=4, help="prompts that beam keeps (default 4)")
+    parser.add_argument("--beam", type=positive, default=4, help="prompts that beam and model keep (default 4)")
     parser.add_argument(
         "--answer-words",
         choices=YES_NO,
@@ -74,6 +87,24 @@ def argument_parser() -> ExperimentVerbParser:
     return parser
 
 
+def add_writers(parser: ExperimentVerbParser) -> None:
+    """Adds the flags of proposers that write texts."""
+    parser.add_argument(
+        "--grammar", metavar="FILE", help="for grammar: a YAML file of sentences and words, or general, or testbed"
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="for model: folder of a causal language model that writes the texts"
+    )
+    parser.add_argument("--start", metavar="TEXT", help="for model: the text that is said in other words first")
+
+
 def natural(text: str) -> int:
     """Returns a number of at least 0; argparse names the flag if it is none."""
     return positive(text) if text != "0" else 0
+
+
+def width(text: str) -> int:
+    """Returns a number of prompts a round; argparse names the flag if it is none."""
+    if positive(text) > MOST_PROMPTS:
+        raise ArgumentTypeError(f"{text!r:.40} is more than {MOST_PROMPTS:,}")
+    return int(text)

@@ -38,6 +38,19 @@ class Proposer(ABC):
         """Returns what it was made with, as plain values."""
         return {"proposer": self.name, **vars(self)}
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest prompt it proposes; None where all are as long as the start."""
+        return None
+
+    def start(self, drawn: Prompt) -> Prompt:
+        """Returns what the search starts from.
+
+        Args:
+            drawn: Drawn tokens, as many as were asked for.
+        """
+        return drawn
+
     @abstractmethod
     def propose(
         self, state: SearchState, scorer: PromptScorer, allowed: Sequence[int], generator: numpy.random.Generator

@@ -7,10 +7,11 @@ from lightning_m2pt.prompt_search.proposers.exhaustive import ExhaustiveCoordina
 from lightning_m2pt.prompt_search.proposers.gcg import GreedyCoordinateGradient
 from lightning_m2pt.prompt_search.proposers.pez import PEZ
 from lightning_m2pt.prompt_search.proposers.random_prompts import RandomPrompts
+from lightning_m2pt.prompt_search.proposers.reinforce import Reinforce
 
 
 def proposer_named(name: str, width: int, top_k: int, beam: int) -> Proposer:
-    """Returns a proposer.
+    """Returns a proposer that needs nothing but numbers.
 
     Args:
         name: What users call it; the verb's flag knows the names.
@@ -34,4 +35,6 @@ def proposer_named(name: str, width: int, top_k: int, beam: int) -> Proposer:
             return BeamSearch(beam, top_k)
         case PEZ.name:
             return PEZ()
+        case Reinforce.name:
+            return Reinforce(width)
     raise ValueError(f"no proposer is called {name}")
