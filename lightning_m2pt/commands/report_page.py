@@ -10,6 +10,7 @@ from lightning_m2pt.report.page.header import origin_notes, reservations, set_ta
 from lightning_m2pt.report.page.html import notes_html, page, part_html, section, table_html
 from lightning_m2pt.report.page.material import ComparedGroups, Material, read_material
 from lightning_m2pt.report.page.parts import Part, parts_of
+from lightning_m2pt.report.page.searched_prompts import searched_prompts_part
 from lightning_m2pt.report.page.variants import lead_of
 from lightning_m2pt.report.tables.formats import FORMATS
 from lightning_m2pt.system.atomic_files import write_atomically
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     say(f"runs:     {runs}; their questions are resampled now, which takes minutes for a whole sweep")
     # Paths in configurations are relative to where the runs were started: here, or where the outputs lie.
     roots = [Path(), *(Path(os.path.abspath(path)).parent for path in own.runs)]
-    missing = write_report(material, folder, roots, own.cases)
+    searches, damaged = searched_prompts_part(own.runs)
+    material.left_out.extend(damaged)
+    missing = write_report(material, folder, roots, own.cases, searches)
     for sentence in missing:
         say(f"left out: {sentence}")
     say(f"page:     {folder / PAGE} ({(folder / PAGE).stat().st_size / 1e6:.1f} MB)")
@@ -43,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def write_report(material: Material, folder: Path, roots: Sequence[Path], count: int) -> list[str]:
+def write_report(
+    material: Material, folder: Path, roots: Sequence[Path], count: int, searches: Part | None = None
+) -> list[str]:
     """Writes page and pieces, and takes away what an earlier report left and this one does not have.
 
     Args:
@@ -51,6 +56,7 @@ def write_report(material: Material, folder: Path, roots: Sequence[Path], count:
         folder: Folder of the report; made if missing.
         roots: Folders that relative paths of configurations are looked for in.
         count: Won and lost questions shown of every set, at most.
+        searches: Searches of prompts, which belong to no comparison of runs.
 
     Returns:
         A sentence for everything that is left out.
@@ -71,6 +77,10 @@ def write_report(material: Material, folder: Path, roots: Sequence[Path], count:
         contents.append((f"{prefix}setting", comparison.name if several else "Setting"))
         contents += [(f"{prefix}{part.name}", part.title) for part in there]
         written += write_pieces(there, folder / comparison.name)
+    if searches is not None:
+        sections.append(part_html(searches, "", []))
+        contents.append((searches.name, searches.title))
+        written += write_pieces([searches], folder)
     if missing:
         sections.append(section("missing", "What is not here", 2, notes_html(missing)))
         contents.append(("missing", "Not here"))
