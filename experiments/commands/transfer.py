@@ -14,7 +14,7 @@ from experiments.prompt_transfer.feature_distance import feature_distances
 from experiments.prompt_transfer.results import compared_rows, known_distances, transfer_table, write_results
 from experiments.prompt_transfer.rows import MEASURED_ROWS, rows_of
 from experiments.prompt_transfer.source_prompt import SourcePrompt, read_prompts, sentences_about
-from experiments.prompt_transfer.target import delta_on_target, target_experiment
+from experiments.prompt_transfer.target import any_prompt_on_target, delta_on_target, target_experiment
 from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_frozen
 from experiments.runs.folder import short_hash, without_later_settings
@@ -29,11 +29,12 @@ from lightning_m2pt.system.console import OUT, say, short_path
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))
+    words = ["--config", own.to, *rest]
+    answering_trainer(any_prompt_on_target(words), [])  # devices and launcher fit together, before anything is read
     prompts = read_prompts(own.prompt)
-    experiment = target_experiment(prompts, ["--config", own.to, *rest])
+    experiment = target_experiment(prompts, words)
     require_benchmarks(experiment)
     choose_benchmarks(experiment, own.benchmarks)
-    answering_trainer(experiment, [])  # devices and launcher fit together, before anything is read
     method = experiment.model.method
     assert isinstance(method, PixelPrompting)
     delta = delta_on_target(prompts, experiment, own.interpolation)

@@ -15,6 +15,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_lock import locked
 from lightning_m2pt.system.ranks import started_processes
+from lightning_m2pt.tuning.regularisers.base import pixel_prompting
 
 TESTBED_ROOT = Path(__file__).resolve().parents[2] / "data" / "testbed"
 TESTBED_SEED = 0
@@ -36,8 +37,12 @@ def connect_experiment(experiment: Experiment) -> None:
     Raises:
         BadInputError: If files of the backbone are missing, or a text that prompts start from cannot be read.
     """
-    experiment.model.backbone.check_files()
-    experiment.model.method.check_words(experiment.model.backbone)
+    backbone, method = experiment.model.backbone, experiment.model.method
+    backbone.check_files()
+    method.check_words(backbone)
+    pixels = pixel_prompting(method)
+    if pixels is not None and not backbone.shape.tiles_are_patches:
+        pixels.check_pictures(backbone.shape.image_size, backbone.processor().no_pixels().shape[1:])
     render_testbed_if_used(experiment)
     experiment.connect()
     let_one_process_read(experiment)

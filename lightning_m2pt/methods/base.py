@@ -44,11 +44,13 @@ class Method(nn.Module, ABC):
             until the module has built it.
         later_arguments: Arguments of the constructor that came later than runs and adapters there are, with their
             defaults: at those a run's name and an adapter are as if they were not there.
+        hints: By argument, what to do where an adapter has another value of it than is asked for.
         prompt_names: Which of its parts are prompts: rows, keys and values or pixels beside what the model has.
     """
 
     name: str
     later_arguments: ClassVar[Mapping[str, object]] = MappingProxyType({})
+    hints: ClassVar[Mapping[str, str]] = MappingProxyType({})
     prompt_names: ClassVar[AbstractSet[str]] = frozenset()
     built_shapes: dict[str, tuple[int, ...]] | None = None
 

@@ -6,7 +6,10 @@ arguments, not classes: VP is ``overlay`` in ``normalised`` space from a normal 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -39,6 +42,9 @@ class PixelPrompting(Method):
 
     name = "pixel_prompt"
     prompt_names = frozenset({PIXEL_PROMPT})
+    hints: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"clip": "m2pt transfer --prompt RUN --to EXPERIMENT, on the same base as well, has rows that are clipped"}
+    )
 
     def __init__(
         self,
@@ -77,6 +83,23 @@ class PixelPrompting(Method):
                 expected="a backbone that reads pictures, or tiles, of one size",
             )
         border_width(shape.image_size, self.border)
+
+    def check_pictures(self, side: int, made: Sequence[int]) -> None:
+        """Compares the pictures that are made with those that the tower reads, whose size the prompt has.
+
+        Args:
+            side: Side of the picture that the tower reads.
+            made: Shape of one picture, or tile, as the base's processor makes it.
+
+        Raises:
+            BadInputError: If it is another one.
+        """
+        if tuple(made) != (3, side, side):
+            raise BadInputError(
+                f"the base makes pictures of {tuple(made)}, and a pixel prompt for it has (3, {side}, {side}) numbers",
+                where="model.backbone",
+                expected="a base whose processor makes pictures of its image_size",
+            )
 
     def part_names(self) -> list[str]:
         """Returns the prompt."""

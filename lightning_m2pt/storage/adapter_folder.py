@@ -172,6 +172,7 @@ def check_adapter(
                 f"{key} is {saved.get(key)} in the adapter and {value} in the configuration",
                 where=path,
                 expected="the same arguments",
+                hint=method.hints.get(key, ""),
             )
     check_tensor_file(folder / TENSOR_FILE, config)
 

@@ -9,9 +9,11 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW, Shortcuts
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Span
+from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.prompts.attachment import Attachment
@@ -36,11 +38,12 @@ MakeUnloaded: TypeAlias = Callable[[str], Backbone]
 SHORT_TYPE_LIMIT = 0.2
 """How much logits in bfloat16 may differ from those in float32, as a share of their size: rounding makes several
 percent in deep models."""
-ATTACHED: dict[str, Callable[[], M2PT | PrefixTuning]] = {
+ATTACHED: dict[str, Callable[[], Method]] = {
     "visual prompts": lambda: M2PT(3, 0, interaction=False, visual_rows_to_text="none"),
     "textual prompts": lambda: M2PT(0, 2, interaction=False),
     "learned keys and values": lambda: PrefixTuning(2),
     "connector and head": lambda: M2PT(0, 0, lm_head=True),
+    "pixels": lambda: PixelPrompting(border=0.2),
 }
 
 
@@ -50,8 +53,8 @@ def backbone_contract(make: MakeUnloaded, *, has_library_passes: bool = True) ->
     Constructors read no weights; what is loaded is frozen and named by a fingerprint; sizes are as announced. Whole
     sequences, decoding from the cache and candidates side by side agree with each other and with the libraries' own
     passes, in float64, float32 and bfloat16, untouched and with everything attached that methods attach: visual and
-    textual prompts, learned keys and values, a connector and a head. What a backbone cannot do with an attachment it
-    refuses (``BadInputError``) instead of leaving it out.
+    textual prompts, learned keys and values, a connector and a head, pixels of pictures. What a backbone cannot do
+    with an attachment it refuses (``BadInputError``) instead of leaving it out.
 
     Args:
         make: Returns a new backbone of the same small weights each time, not loaded; called with ``float32``,
@@ -244,10 +247,14 @@ def check_offers(backbone: Backbone, name: str, has_library_passes: bool) -> Non
         )
 
 
-def check_attached(backbone: Backbone, make: Callable[[], M2PT | PrefixTuning], what: str) -> None:
+def check_attached(backbone: Backbone, make: Callable[[], Method], what: str) -> None:
     """Something attached works in every pass, with gradients, or is refused; detached, nothing of it is left."""
     batch, before = batch_for(backbone), everything_of(backbone)
     untouched = logits_of(backbone, batch)
+    try:
+        make().check(backbone.shape)
+    except BadInputError:
+        return  # by its sizes
     method = moved(make, backbone)
     method.attach(backbone)
     try:

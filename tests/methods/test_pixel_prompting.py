@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.prepare import connect_experiment
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.backbones.feature_cache import FeatureCache
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.processing import Processor
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.parameter_part import ParameterPart
@@ -20,6 +24,7 @@ from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
 from lightning_m2pt.tuning.parameter_counts import outside, parameter_counts
+from tests.support.small_experiment import small_words
 
 
 def test_an_overlay_of_zeros_gives_the_untouched_losses_and_answers(tmp_path: Path) -> None:
@@ -102,3 +107,21 @@ def test_backbones_without_square_pictures_and_borders_without_a_pixel_are_refus
         PixelPrompting().check(replace(shape, tiles_are_patches=True))
     with pytest.raises(BadInputError, match="less than a pixel"):
         PixelPrompting(border=0.01).check(shape)
+
+
+def test_a_base_that_makes_pictures_of_another_size_is_refused_before_weights_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = parse_experiment([*small_words(tmp_path, "experiments/evp_base.yaml")])
+    own = OpenClipLlama.processor
+
+    def other(backbone: OpenClipLlama) -> Processor:
+        processor = own(backbone)
+        processor.image_size = 24
+        return processor
+
+    connect_experiment(experiment)
+    monkeypatch.setattr(OpenClipLlama, "processor", other)
+    with pytest.raises(BadInputError, match=r"makes pictures of \(3, 24, 24\)"):
+        connect_experiment(experiment)
+    assert not experiment.model.backbone.is_loaded

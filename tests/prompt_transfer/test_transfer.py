@@ -20,6 +20,7 @@ from experiments.prompt_transfer.target import delta_on_target, target_experimen
 from experiments.runs.evaluation import AnsweringOptions, check_benchmarks, evaluate_tuned
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.main import main as run_verb
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.prompts.pixel_prompt import resized_delta
 from lightning_m2pt.storage.adapter_folder import save_adapter
@@ -259,6 +260,27 @@ def test_units_of_another_normalisation_are_refused(saved: Saving, tmp_path: Pat
     setting = f"--model.backbone.vision_config={tmp_path / 'open_clip_config.json'}"
     error = refused(words(run, output=tmp_path, more=("--config", PATCH12, setting)))
     assert "normalises pictures otherwise" in error.what
+
+
+def test_the_prompt_says_how_pictures_are_composed(saved: Saving, tmp_path: Path) -> None:
+    """A word that changed it would change answers in a folder whose name says nothing of it."""
+    prompt = saved(12)
+    error = refused(words(prompt, output=tmp_path, more=("--model.method.clip=unit",)))
+    assert "clip is unit, and the prompt says" in error.what
+    assert error.expected == "none, as it was trained"
+    error = refused(words(prompt, output=tmp_path, more=("--model.method=lightning_m2pt.methods.frozen.Frozen",)))
+    assert "unknown key" in error.what
+
+
+def test_an_evaluation_keeps_the_clipping_and_says_who_changes_it(
+    saved: Saving, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adapter = ["--adapter", str(saved(12)), "--config", "experiments/frozen.yaml", "--output", str(tmp_path / "made")]
+    assert run_verb(["evaluate", *adapter, "--benchmarks=cifar10", "--model.method.clip=eight_bits"]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert "clip is none in the adapter and eight_bits in the configuration" in said[0]
+    assert said[2].startswith("  hint: m2pt transfer --prompt")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_target_without_sets_or_with_wrong_words_is_refused(saved: Saving, tmp_path: Path) -> None:

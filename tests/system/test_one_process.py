@@ -40,12 +40,13 @@ HALF_LAUNCHES = {
 }
 
 
-@pytest.mark.parametrize("verb", [verb for verb in SHARED_OUT if verb != "transfer"])  # which reads its prompt first
+@pytest.mark.parametrize("verb", SHARED_OUT)
 @pytest.mark.parametrize("named", HALF_LAUNCHES)
 def test_half_a_launch_is_refused_by_every_verb_that_is_shared_out(capfd, monkeypatch, tmp_path, verb, named) -> None:
     for name, value in HALF_LAUNCHES[named].items():
         monkeypatch.setenv(name, value)
-    assert main([verb, *small_words(tmp_path)]) == 2
+    needed = ("--prompt", "nowhere", "--to", "experiments/frozen.yaml") if verb == "transfer" else ()
+    assert main([verb, *needed, *small_words(tmp_path)]) == 2
     said = capfd.readouterr().err
     assert named in said
     assert len(said.strip().splitlines()) == 3
@@ -59,6 +60,7 @@ SET = ("--data", "data_modules.vsr.VSR", "--data.root", "nowhere", "--data.templ
     [
         *([verb, "--config", "experiments/frozen.yaml", *SET] for verb in ("test", "predict")),
         *([verb, "--config", "experiments/m2pt_base.yaml"] for verb in ("fit", "train", "validate", "evaluate")),
+        ["transfer", "--prompt", "nowhere", "--to", "experiments/frozen.yaml"],
     ],
     ids=lambda words: words[0],
 )

@@ -236,6 +236,13 @@ class TakesTheFirstPicture(OpenClipLlama):
         return super().connected_rows(pixel_values, picture_sizes)
 
 
+class LeavesPixelsOut(OpenClipLlama):
+    """A trained prompt in pixels is shown to nobody."""
+
+    def prompted_pixels(self, pixel_values: Tensor) -> Tensor:
+        return pixel_values
+
+
 BUGS: dict[type[OpenClipLlama], str] = {
     LoadsAtOnce: "the constructor loads weights",
     CountsOnDisk: "build_on_meta takes memory",
@@ -260,6 +267,7 @@ BUGS: dict[type[OpenClipLlama], str] = {
     OffersNothing: "library_decoder offers nothing",
     LeavesPromptsOut: "with visual prompts, float64: it is left out: no number changes",
     LeavesTheHeadOut: "with connector and head, float64: no gradient reaches lm_head.weight",
+    LeavesPixelsOut: "with pixels, float64: it is left out: no number changes",
     KeepsHooks: "leaves hooks or shadowed methods in the backbone",
     AnotherModelInBfloat16: "the logits in bfloat16 are not those of float32",
 }
