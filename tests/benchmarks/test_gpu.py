@@ -51,6 +51,8 @@ def test_every_part_runs(tmp_path: Path, name: str) -> None:
         assert all(losses[each.name] == pytest.approx(losses[PUBLISHED], rel=1e-2) for each in RUNGS)
         assert losses[CHARITABLE] == pytest.approx(losses[PUBLISHED], rel=1e-2)
         assert all(row["samples_per_second"] > 0 for row in rows)
+        size = replace(GATE, batch=2)
+        assert {row["ideal_flops"] for row in rows} == {ideal_flops(size, fixed_lengths(size), trained_head=True)}
     else:
         step = "single device" if name == "single" else name
         assert [(row["step"], row["batch"], row["lengths"]) for row in rows] == [(step, 2, kind) for kind in LENGTHS]

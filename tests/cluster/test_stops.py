@@ -144,7 +144,8 @@ def test_the_page_says_how_often_a_job_goes_back() -> None:
 def test_the_job_of_an_element_is_not_the_arrays() -> None:
     """Of an array of the number 4 the last element has the number 4 itself."""
     element = {"SLURM_JOB_ID": "4", "SLURM_ARRAY_JOB_ID": "4", "SLURM_ARRAY_TASK_ID": "3"}
-    assert [slurm_job_of(each) for each in ({}, JOB, element)] == [None, "12", "4_3"]
+    first = {**element, "SLURM_ARRAY_TASK_ID": "0"}
+    assert [slurm_job_of(each) for each in ({}, JOB, element, first)] == [None, "12", "4_3", "4_0"]
 
 
 def test_names_that_stand_apart_from_torch_are_those_beside_it() -> None:

@@ -189,6 +189,19 @@ def test_what_slurm_refuses_is_said(tmp_path: Path, slurm: SlurmPrograms, capsys
     assert submissions(folder_of(tmp_path / "out")) == []
 
 
+def test_a_job_that_cannot_be_recorded_is_cancelled(
+    tmp_path: Path, slurm: SlurmPrograms, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "4711.json")
+
+    slurm.answer("sbatch", "4711\n")
+    monkeypatch.setattr("experiments.cluster.submission.write_submission", full)
+    assert main(asked_for(tmp_path, "--verb", "fit", "--output_root", str(tmp_path / "out"))) == 3
+    assert "No space left" in in_three_lines(capsys)
+    assert slurm.asked("scancel") == [["4711"]]
+
+
 def recorded(root: Path, job: str, labels: dict[str, str], name: str = "m2pt_base") -> Submission:
     folder = folder_of(root)
     log = str(folder / f"{name}-{'%A_%a' if '' not in labels else '%j'}.log")
@@ -205,13 +218,14 @@ def test_status_says_what_slurm_and_the_jobs_say(
     recorded(tmp_path, "14", {"": "fit lost"})
     recorded(tmp_path, "15", {"": "fit reused"}, "mine")
     write_stops(folder_of(tmp_path), Stops("13_0", [10], ended=4))
+    write_stops(folder_of(tmp_path), Stops("13_1", [10, 20]))  # of whose second restart squeue does not know yet
     run = tmp_path / "m2pt_base" / "m2pt-seed0-01"
     (run / "checkpoints" / "step=000040").mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"made_with": [{SLURM_JOB: "12"}]}))
     (run / "config.yaml").write_text(json.dumps({"trainer": {"max_steps": 300}}))
     slurm.queue(
         ("12", "RUNNING", "2", "1:23:45", "m2pt_base", "None"),
-        ("13_1", "PENDING", "0", "10:00", "tiny", "Resources"),
+        ("13_1", "PENDING", "1", "10:00", "tiny", "Resources"),
         ("15", "RUNNING", "0", "9:00", "theirs", "None"),
     )
     slurm.answer("sacct", "14|CANCELLED by 0\n")
@@ -221,7 +235,7 @@ def test_status_says_what_slurm_and_the_jobs_say(
     assert shown["12"][:5] == ["fit m2pt_base", "RUNNING", "2", "40 of 300", "1:23:45"]
     assert str(run) in "".join(row[-1] for row in rows if len(row) == 7)
     assert shown["13_0"] == ["a, seed 0", "FAILED", "1", "", "", "exit code 4"]
-    assert shown["13_1"] == ["a, seed 1", "PENDING", "", "", "", "Resources"]
+    assert shown["13_1"] == ["a, seed 1", "PENDING", "2", "", "", "Resources"]
     assert shown["14"][1] == "CANCELLED"
     assert shown["15"][1] == "gone"
     assert main(["slurm", "status", "13_1", "--output_root", str(tmp_path)]) == 0
@@ -244,8 +258,9 @@ def test_cancel_takes_what_was_submitted_from_here_alone(
         ("99", "RUNNING", "0", "9:00", "theirs", "None"),
     )
     words = ["slurm", "cancel", "--output_root", str(tmp_path)]
-    assert main([*words, "99"]) == 2
-    assert "99" in in_three_lines(capsys)
+    for other in ("99", "13_7"):
+        assert main([*words, other]) == 2
+        assert other in in_three_lines(capsys)
     assert slurm.asked("scancel") == []
     assert main([*words, "13"]) == 0
     assert slurm.asked("scancel") == [["13_1"]]
