@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.filling import unfilled
+from lightning_m2pt.backbones.filling.shares import share_of
 from lightning_m2pt.backbones.shortcuts import EVERY_ROW
 from lightning_m2pt.backbones.weight_files import Portion, Stored, read_portions
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
-from lightning_m2pt.parallel.zero_shares import PieceOfZero, rows_of_piece
+from lightning_m2pt.parallel.zero_shares import PieceOfZero, rows_of_piece, share_out_units
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning import self_test
 from lightning_m2pt.tuning.module import TuningModule
@@ -48,6 +49,28 @@ STEPS = 2
 def test_rows_that_a_piece_lies_in(shape: tuple[int, ...], ranks: int, rows: list[tuple[int, int]]) -> None:
     found = [rows_of_piece(shape, rank, ranks) for rank in range(ranks)]
     assert [(each.start, each.stop) for each in found] == rows
+
+
+class Cutter:
+    """What ``zero.Init`` is in the second of two processes; notes what it is given."""
+
+    rank, dp_world_size, local_device = 1, 2, torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.cut: list[nn.Parameter] = []
+
+    def _convert_to_deepspeed_param(self, parameter: Any) -> None:
+        self.cut.append(parameter)
+        parameter.partition = lambda: None
+
+
+def test_frozen_tensors_are_cut_once_trained_ones_never_and_those_without_numbers_when_they_are_read() -> None:
+    unit, unread, cutter = nn.Linear(3, 4), nn.Linear(3, 3, bias=False, device="meta"), Cutter()
+    for _ in range(2):
+        share_out_units([unit, unread], [unit.bias], cutter)
+    assert [id(each) for each in cutter.cut] == [id(unit.weight)]
+    assert [each.requires_grad for each in (unit.weight, unit.bias, unread.weight)] == [False, True, False]
+    assert share_of(unread.weight).rows == slice(1, 3)  # nine numbers: the piece begins inside of the second row
 
 
 class Watched:
