@@ -42,3 +42,42 @@ def slow_answer() -> int:
 
 def test_others_wait_for_the_first_for_longer_than_they_may_take_to_connect() -> None:
     assert on_ranks(2, waits_longer_than_it_connects, timeout=60) == [7, 7]
+
+
+def alone_and_together() -> tuple[int, list[int]]:
+    """Returns how often this process was asked for an answer of the first, and the sums of what all have done."""
+    distributed.init_process_group("gloo")
+    ranks, calls, sums = ranks_of_job(), 0, list[int]()
+
+    def answer() -> int:
+        nonlocal calls
+        calls += 1
+        return ranks.rank
+
+    assert ranks.of_first(answer) == 0
+
+    def work() -> None:
+        ranks.count(ranks.rank + 2)
+        until = time.monotonic() + 20
+        while (done := ranks.count(0)) != 5 and time.monotonic() < until:
+            time.sleep(0.01)
+        sums.append(done)
+
+    ranks.together(work)
+    ranks.together(lambda: sums.append(ranks.count(0)))  # another pass counts anew
+    return calls, sums
+
+
+def test_the_first_alone_answers_and_all_count_together() -> None:
+    assert on_ranks(2, alone_and_together, timeout=60) == [(1, [5, 0]), (0, [5, 0])]
+
+
+def test_one_process_counts_by_itself() -> None:
+    alone, sums = RankGroup(), list[int]()
+
+    def work() -> None:
+        sums.extend(alone.count(number) for number in (2, 3))
+
+    for _ in range(2):
+        alone.together(work)
+    assert sums == [2, 5, 2, 5]
