@@ -81,6 +81,12 @@ def refuse_untried_under_zero(backbone: Backbone, method: Method) -> None:
         raise refused(
             "model.method", "DeepSpeed cuts up what the inside of a pixel prompt's border is told apart by", "ddp"
         )
+    if any(getattr(member, "init_text", None) is not None for member in members):
+        raise refused(
+            "model.method.init_text",
+            "a text goes through the decoder before DeepSpeed's engine is there, which is not tried",
+            "null; or ddp or fsdp",
+        )
     if backbone.quantization is not None:
         raise refused(
             "model.backbone.quantization",
