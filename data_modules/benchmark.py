@@ -89,6 +89,7 @@ class BenchmarkDataModule(DataModule):
         self.by_picture = False
         self.samples: list[Sample] | None = None
         self.examples_revision = ""
+        self.examples_draw: int | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -236,13 +237,14 @@ class BenchmarkDataModule(DataModule):
         return self.samples or [as_sample(question) for question in self.questions()]
 
     def examples(self) -> dict[str, int | str]:
-        """Returns how many examples stand before every question, and a hash of them and their split; or nothing."""
+        """Returns how many examples stand before every question, of which draw, and a hash of them and their split."""
         if self.samples is None:
             return {}
         shown = [[sample.id, [[turn.question, turn.answer] for turn in sample.turns]] for sample in self.samples]
         return {
             "shots": len(self.samples[0].earlier_images),
             "sha256": hashlib.sha256(json.dumps([self.examples_revision, shown]).encode()).hexdigest(),
+            **({} if self.examples_draw is None else {"draw": self.examples_draw}),
         }
 
     def test_dataloader(self) -> SampleLoader:

@@ -1,7 +1,8 @@
 """Worked examples before a question: training questions of the same set with their answers, each with its picture.
 
-Which examples a question gets depends on its id alone, so neither on batches nor on the other questions. They come from
-the set's training split. An example never shows the question's own picture, nor is it a question of the set itself.
+Which examples a question gets depends on its id alone, so neither on batches nor on the other questions; or on the
+number of a draw, whose examples all questions have in common. They come from the set's training split. An example never
+shows the question's own picture, nor is it a question of the set itself.
 """
 
 import copy
@@ -45,34 +46,38 @@ def training_questions(benchmark: BenchmarkDataModule) -> list[Question]:
     return questions
 
 
-def add_examples(benchmark: BenchmarkDataModule, shots: int) -> None:
+def add_examples(benchmark: BenchmarkDataModule, shots: int, draw: int | None = None) -> None:
     """Puts examples before every question of a set.
 
     Args:
         benchmark: Its questions are asked with examples from now on.
         shots: How many examples.
+        draw: Number of the draw of examples that all questions have in common; None draws for each question.
 
     Raises:
         BadInputError: If there is no training split, or it is too small.
     """
     pool = training_questions(benchmark)
-    benchmark.samples = [with_examples(question, pool, shots) for question in benchmark.questions()]
+    benchmark.samples = [with_examples(question, pool, shots, draw) for question in benchmark.questions()]
     benchmark.examples_revision = items_fingerprint(pool)
+    benchmark.examples_draw = draw
 
 
-def with_examples(question: Question, pool: Sequence[Question], shots: int) -> Sample:
+def with_examples(question: Question, pool: Sequence[Question], shots: int, draw: int | None = None) -> Sample:
     """Returns a question as a sample that begins with examples.
 
     Args:
         question: What is asked.
         pool: Training questions.
         shots: How many examples; every one is another picture's.
+        draw: A seed that decides which, and their order; None: the question's id decides. Of a draw only a question
+            whose own picture is among the examples has another one in its place.
 
     Raises:
         BadInputError: If the pool has fewer pictures than that.
     """
-    digest = hashlib.sha256(question.id.encode()).digest()
-    order = numpy.random.default_rng(list(digest)).permutation(len(pool))
+    seed = list(hashlib.sha256(question.id.encode()).digest()) if draw is None else [draw]
+    order = numpy.random.default_rng(seed).permutation(len(pool))
     examples: dict[str, Question] = {}
     for position in order:
         if len(examples) == shots:

@@ -2,9 +2,11 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data_modules.few_shot import add_examples
 from experiments.commands.parsers.evaluate import argument_parser
 from experiments.configuration.chosen_sets import choose_benchmarks
 from experiments.configuration.cli import Experiment
@@ -13,6 +15,7 @@ from experiments.configuration.path_settings import absolute_paths, paths_in_nam
 from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.evaluation import (
     AnsweringOptions,
+    ask_with,
     check_benchmarks,
     evaluate_frozen,
     evaluate_tuned,
@@ -29,7 +32,11 @@ from experiments.runs.folder import (
 )
 from experiments.runs.loading import experiment_of, load_run, load_tuned
 from experiments.runs.prepare import check_experiment, require_benchmarks
+from experiments.runs.shot_draws import draws_table
+from experiments.runs.ways_to_answer import PremiseRule
+from lightning_m2pt.answering.content_free import ContentFree
 from lightning_m2pt.answering.decoding import AnsweringMethod
+from lightning_m2pt.answering.domain_premise import DomainPremise
 from lightning_m2pt.answering.near_ties import depends_on_batch
 from lightning_m2pt.commands.parsers.tuned import check_output
 from lightning_m2pt.configuration.paths import absolute
@@ -39,6 +46,7 @@ from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
+from lightning_m2pt.report.tables.formats import for_programs, terminal
 from lightning_m2pt.report.tables.outcome import (
     NONE,
     difference_line,
@@ -51,41 +59,146 @@ from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.report.tables.selection import selection_notes
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST
 from lightning_m2pt.storage.run_record import CONFIG_FILE, read_run_record
-from lightning_m2pt.system.console import OUT, say, short_path
+from lightning_m2pt.system.console import OUT, people_read_errors, say, short_path
+from lightning_m2pt.tuning.module import is_built
+
+NO_DRAWS = (None,)
+"""Each question has examples of its own, or none."""
+OF_METHOD = {
+    "calibration_text": "contextual_calibration",
+    "calibration_picture": "contextual_calibration",
+    "premise": "likelihood_pmi",
+}
+"""Which way to answer a flag belongs to."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))
+    draws = draws_of(own)
+    premise = premise_of_flags(own)
     names = own.benchmarks
     if names is not None and (names.lstrip().startswith("[") or FILE_NAME.fullmatch(names)):
         rest, names = [*rest, "--benchmarks", names], None
     check_output(own)
-    experiment = experiment_of(own.run, own.adapter, rest)
-    require_benchmarks(experiment)
-    choose_benchmarks(experiment, names)
-    move_benchmarks(experiment, own.data_root)
-    answering_trainer(experiment, [])  # devices and launcher fit together, before anything is read
-    knocked_out = frozenset(own.knock_out)
-    experiment.model.method.check_knock_out(knocked_out)
-    check_experiment(experiment)
-    check_benchmarks(experiment, own.shots, own.answer)
-    record: dict[str, Any] = {}
-    ranks = started_ranks(experiment)
-    options = AnsweringOptions(own.answer, own.force, shared_prefix=own.shared_prefix == "true")
-    if not experiment.model.method.part_names() and not knocked_out:
-        folder, scores = evaluate_frozen(experiment, options)
-    elif own.adapter:
-        load_tuned(None, own.adapter, experiment)
-        folder = own.output
-        scores = evaluate_tuned(experiment, folder, knocked_out, options)
-    else:
-        run = own.run or run_folder(experiment)
-        folder = evaluation_folder(run, experiment, knocked_out, own.answer, own.shots, options.shared_prefix)
-        record = read_run_record(run)
+    with people_read_errors(own.json):
+        experiment = experiment_of(own.run, own.adapter, rest)
+        require_benchmarks(experiment)
+        choose_benchmarks(experiment, names)
+        move_benchmarks(experiment, own.data_root)
+        answering_trainer(experiment, [])  # devices and launcher fit together, before anything is read
+        knocked_out = frozenset(own.knock_out)
+        experiment.model.method.check_knock_out(knocked_out)
+        check_experiment(experiment)
+        check_benchmarks(experiment, own.shots, own.answer, premise, draws[-1])
+        options = AnsweringOptions(own.answer, own.force, shared_prefix=own.shared_prefix == "true", premise=premise)
+        if draws == NO_DRAWS:
+            return evaluated_once(experiment, own, options)
+        evaluated = evaluated_draws(experiment, own, options, draws)
+        if started_ranks(experiment).rank:
+            return ExitCode.DONE  # the first process talks
+        table = draws_table(own.shots, [scores for _, scores in evaluated])
+        for draw, (folder, _) in zip(draws, evaluated, strict=True):
+            say(f"draw {draw}: {short_path(folder)}")
+        if not own.json:
+            say(terminal([table], OUT.width).rstrip())
+    if own.json:
+        OUT.print(for_programs([table]), markup=False, highlight=False, soft_wrap=True, end="")
+    return ExitCode.DONE
+
+
+def draws_of(own: Namespace) -> tuple[int | None, ...]:
+    """Returns the numbers of the draws of examples; ``NO_DRAWS`` where none are asked for.
+
+    Raises:
+        BadInputError: If flags are given that say nothing without others.
+    """
+    if own.shot_draws is None:
+        if own.json:
+            raise BadInputError(
+                "there is nothing to print",
+                where="command line: --json",
+                expected="--shots K --shot-draws N",
+                hint="`m2pt score PREDICTIONS --json` prints scores, `m2pt report FOLDER --format json` tables",
+            )
+        return NO_DRAWS
+    if not own.shots:
+        raise BadInputError(
+            f"{own.shot_draws} draws of no examples", where="command line: --shot-draws", expected="--shots K as well"
+        )
+    return tuple(range(own.shot_draws))
+
+
+def premise_of_flags(own: Namespace) -> PremiseRule | None:
+    """Returns what a calibrated method sets against a question.
+
+    Raises:
+        BadInputError: If a flag is given that is not of the method, or says nothing.
+    """
+    for flag, method in OF_METHOD.items():
+        if getattr(own, flag) is not None and own.answer != method:
+            raise BadInputError(
+                f"--answer {own.answer} sets nothing against a question",
+                where=f"command line: --{flag.replace('_', '-')}",
+                expected=f"--answer {method}",
+            )
+    if own.answer == "contextual_calibration":
+        given = ContentFree()
+        return ContentFree(tuple(own.calibration_text or given.texts), own.calibration_picture or given.picture)
+    return DomainPremise(own.premise) if own.answer == "likelihood_pmi" else None
+
+
+def evaluated_draws(
+    experiment: Experiment, own: Namespace, options: AnsweringOptions, draws: Sequence[int | None]
+) -> list[tuple[Path, dict[str, Score]]]:
+    """Evaluates every draw of examples; returns its folder and its scores by set.
+
+    Raises:
+        BadInputError: If a set cannot be asked with one of the draws; before weights are loaded.
+    """
+    for draw in draws:
+        for benchmark in experiment.benchmarks:
+            ask_with(experiment, benchmark, own.shots, own.answer, options.premise, draw)
+    evaluated = []
+    for draw in draws:
+        for benchmark in experiment.benchmarks:
+            add_examples(benchmark, own.shots, draw)
+        say(f"draw {draw} of {len(draws)}, counted from 0: the same {own.shots} examples before all questions")
+        evaluated.append(evaluated_folder(experiment, own, options, draw)[:2])
+    return evaluated
+
+
+def evaluated_folder(
+    experiment: Experiment, own: Namespace, options: AnsweringOptions, draw: int | None = None
+) -> tuple[Path, dict[str, Score], dict[str, Any]]:
+    """Evaluates the experiment as it is asked now.
+
+    Returns:
+        The folder, the scores by set, and the run's record if a run has answered.
+    """
+    model, knocked_out = experiment.model, frozenset(own.knock_out)
+    is_ready = model.backbone.is_loaded and is_built(model.method)
+    if not model.method.part_names() and not knocked_out:
+        return *evaluate_frozen(experiment, options), {}
+    if own.adapter:
+        if not is_ready:
+            load_tuned(None, own.adapter, experiment)
+        folder = own.output if draw is None else own.output / f"draw-{draw}"
+        return folder, evaluate_tuned(experiment, folder, knocked_out, options), {}
+    run = own.run or run_folder(experiment)
+    folder = evaluation_folder(
+        run, experiment, knocked_out, own.answer, own.shots, options.shared_prefix, options.premise, draw
+    )
+    record = read_run_record(run)
+    if not is_ready:
         load_run(run, experiment)
-        scores = evaluate_tuned(experiment, folder, knocked_out, options)
-    if ranks.rank:
+    return folder, evaluate_tuned(experiment, folder, knocked_out, options), record
+
+
+def evaluated_once(experiment: Experiment, own: Namespace, options: AnsweringOptions) -> int:
+    """Evaluates, and says what came out."""
+    folder, scores, record = evaluated_folder(experiment, own, options)
+    if started_ranks(experiment).rank:
         return ExitCode.DONE  # the first process talks
     OUT.print(score_table(list(scores.values()), OUT.width))
     say_missed_gates(experiment.config)
@@ -153,6 +266,8 @@ def evaluation_folder(
     method: AnsweringMethod,
     shots: int,
     shared_prefix: bool = True,
+    premise: PremiseRule | None = None,
+    draw: int | None = None,
 ) -> Path:
     """Returns the run's own folder for its own evaluation, and a folder of its own for any other.
 
@@ -164,6 +279,8 @@ def evaluation_folder(
         shots: How many examples stand before every question.
         shared_prefix: Whether questions about one picture are computed together; a folder of its own only where that
             may change answers.
+        premise: What a calibrated method sets against a question.
+        draw: Number of the draw of examples; None where each question has its own.
     """
     recorded = recorded_config(run, experiment.opened)
     model = answers_come_from(experiment.config["model"])
@@ -174,6 +291,7 @@ def evaluation_folder(
     own_sets = all(config in own for config in benchmarks)
     words: list[str] = [method] if method != "greedy" else []
     words += [f"{shots}-shot"] if shots else []
+    words += [f"draw-{draw}"] if draw is not None else []
     words += ["without", *sorted(knocked_out)] if knocked_out else []
     prompt, tuned_with = experiment.config.get(PROMPT_TEXT), recorded.get(PROMPT_TEXT)
     words += [f"prompt-{Path(str(prompt)).stem}"] if prompt != tuned_with else []
@@ -188,6 +306,8 @@ def evaluation_folder(
         "knocked_out": sorted(knocked_out),
         "method": method,
         "shots": shots,
+        **({} if premise is None else {"premise": asdict(premise)}),
+        **({} if draw is None else {"draw": draw}),
         **({PROMPT_TEXT: words_of_sets(experiment)} if prompt != tuned_with else {}),
     }
     return (

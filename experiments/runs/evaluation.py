@@ -18,11 +18,10 @@ from data_modules.few_shot import add_examples
 from experiments.configuration.cli import Experiment
 from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.folder import present_or_first, short_hash, template_content
-from experiments.runs.lengths import check_question_lengths
-from lightning_m2pt.answering.decoding import Answering, AnsweringMethod, GreedyAnswering, LikelihoodAnswering
-from lightning_m2pt.answering.likelihood import tokenised_candidates
+from experiments.runs.lengths import check_premise_lengths, check_question_lengths
+from experiments.runs.ways_to_answer import PremiseRule, answering_of
+from lightning_m2pt.answering.decoding import Answering, AnsweringMethod
 from lightning_m2pt.answering.near_ties import depends_on_batch, near_tie_limit
-from lightning_m2pt.answering.own_candidates import OwnCandidateAnswering
 from lightning_m2pt.answering.partial_predictions import PartialPredictions, refuse_other_header
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, OF_QUESTIONS, read_predictions
@@ -46,54 +45,37 @@ class AnsweringOptions:
     """How an evaluation is made.
 
     Attributes:
-        method: ``greedy``, or ``likelihood_sum`` or ``likelihood_mean`` over each set's candidate answers.
+        method: ``greedy``, or one that chooses among each set's candidate answers.
         force: Answer again even if answers are there.
         on_other: What to do with answers of another adapter, data or template: ``refuse`` them, or ``replace`` them,
             as the evaluation that belongs to a training does.
         shared_prefix: Compute prompts, system text and every picture once for all their questions, wherever the
             attached method and the questions allow it. The same answers without in float32: every question by itself.
+        premise: What ``contextual_calibration`` or ``likelihood_pmi`` set against a question; None takes the published.
     """
 
     method: AnsweringMethod = "greedy"
     force: bool = False
     on_other: OnOther = "refuse"
     shared_prefix: bool = True
+    premise: PremiseRule | None = None
 
 
-def answering_of(benchmark: BenchmarkDataModule, method: AnsweringMethod) -> Answering:
-    """Returns how a set's questions are answered.
-
-    Raises:
-        BadInputError: If likelihoods are asked for and the set has no candidate answers.
-    """
-    if method == "greedy":
-        return GreedyAnswering(benchmark.processor, benchmark.max_new_tokens, benchmark.template)
-    questions = benchmark.questions()
-    of_each = {question.id: benchmark.candidates_of(question) for question in questions}
-    lacking = next((question for question in questions if not of_each[question.id]), None)
-    if lacking is not None:
-        raise BadInputError(
-            f"{benchmark.name} has no fixed answers to choose from",
-            where="command line: --answer",
-            expected="sets with classes, or yes and no",
-            hint="leave it out with --benchmarks, or take --answer greedy",
-        )
-    distinct = {
-        texts: tokenised_candidates(benchmark.processor, benchmark.template, texts)
-        for texts in dict.fromkeys(of_each.values())
-    }
-    if len(distinct) == 1 and not questions[0].choices:
-        return LikelihoodAnswering(next(iter(distinct.values())), method)
-    return OwnCandidateAnswering({name: distinct[texts] for name, texts in of_each.items()}, method)
-
-
-def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMethod = "greedy") -> None:
+def check_benchmarks(
+    experiment: Experiment,
+    shots: int = 0,
+    method: AnsweringMethod = "greedy",
+    premise: PremiseRule | None = None,
+    draw: int | None = None,
+) -> None:
     """Checks every set's data and looks whether it can be answered as asked for; needs no weights.
 
     Args:
         experiment: Its sets are connected; with ``shots`` they are asked with examples from now on.
         shots: Examples of the training split before every question.
         method: How questions are answered.
+        premise: What a calibrated method sets against a question.
+        draw: Number of the draw of examples that all questions have in common; None draws for each question.
 
     Raises:
         BadInputError: If data are wrong or missing, a set has no training split or no candidate answers, or a question
@@ -101,10 +83,27 @@ def check_benchmarks(experiment: Experiment, shots: int = 0, method: AnsweringMe
     """
     for benchmark in experiment.benchmarks:
         benchmark.check()
-        answering = answering_of(benchmark, method)
-        if shots:
-            add_examples(benchmark, shots)
-        check_question_lengths(experiment.model, benchmark, answering.most_tokens)
+        ask_with(experiment, benchmark, shots, method, premise, draw)
+
+
+def ask_with(
+    experiment: Experiment,
+    benchmark: BenchmarkDataModule,
+    shots: int,
+    method: AnsweringMethod,
+    premise: PremiseRule | None = None,
+    draw: int | None = None,
+) -> None:
+    """Puts examples before a set's questions from now on; the arguments are those of ``check_benchmarks``.
+
+    Raises:
+        BadInputError: If the set has no training split or no candidate answers, or something becomes too long.
+    """
+    if shots:
+        add_examples(benchmark, shots, draw)
+    answering = answering_of(benchmark, method, premise)
+    check_question_lengths(experiment.model, benchmark, answering.most_tokens)
+    check_premise_lengths(experiment.model, answering)
 
 
 def header_of(
@@ -128,7 +127,12 @@ def frozen_folder(experiment: Experiment, options: AnsweringOptions = AnsweringO
     """Returns where the untouched model's predictions stand: shared by all runs on the same questions."""
     headers = [
         header_of(
-            experiment, benchmark, None, NO_ADAPTER, answering_of(benchmark, options.method), options.shared_prefix
+            experiment,
+            benchmark,
+            None,
+            NO_ADAPTER,
+            answering_of(benchmark, options.method, options.premise),
+            options.shared_prefix,
         )
         for benchmark in experiment.benchmarks
     ]
@@ -212,7 +216,7 @@ def answer_and_score(
     ranks = started_ranks(experiment)
     waiting: list[tuple[BenchmarkDataModule, Answering, PartialPredictions]] = []
     for benchmark in experiment.benchmarks:
-        answering = answering_of(benchmark, options.method)
+        answering = answering_of(benchmark, options.method, options.premise)
         header = header_of(experiment, benchmark, adapter, toggles, answering, options.shared_prefix)
         ranks.refuse_unless_same(header, str(benchmark.root), f"what decides the answers of {benchmark.name}")
         there = PartialPredictions(prediction_file(folder, benchmark.name), header)

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from torch import Tensor
+
 from lightning_m2pt.answering.greedy import greedy_answers
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
+from lightning_m2pt.answering.premises import Premises
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import DivergedError
 from lightning_m2pt.inputs.batch import Batch
@@ -14,7 +17,8 @@ from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.inputs.picture_batch import PictureBatch
 from lightning_m2pt.inputs.processing import Processor
 
-AnsweringMethod = Literal["greedy", "likelihood_sum", "likelihood_mean"]
+AnsweringMethod = Literal["greedy", "likelihood_sum", "likelihood_mean", "contextual_calibration", "likelihood_pmi"]
+LikelihoodMethod = Literal["likelihood_sum", "likelihood_mean", "contextual_calibration", "likelihood_pmi"]
 
 
 @dataclass  # not frozen: Lightning rebuilds what `predict` returns, field by field
@@ -24,13 +28,15 @@ class Answer:
     Attributes:
         text: The answer.
         margin: How far the second choice is behind: the smallest difference of logits of a decoded answer, the
-            difference of log-probabilities of a chosen candidate.
+            difference of what is compared of a chosen candidate.
         log_probabilities: The summed log-probability of every candidate; empty for a decoded answer.
+        premise_log_probabilities: The same without content, where a rule sets one against the other.
     """
 
     text: str
     margin: float
     log_probabilities: Mapping[str, float] = field(default_factory=dict)
+    premise_log_probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
 def refuse_not_finite(values: Iterable[float]) -> None:
@@ -109,10 +115,13 @@ class LikelihoodAnswering:
         candidates: The answers to choose from.
         method: ``likelihood_sum`` compares sums over a candidate's tokens, its end token included, which is how likely
             the model is to answer exactly that; ``likelihood_mean`` means over them, which does not favour short ones.
+            ``contextual_calibration`` and ``likelihood_pmi`` compare these sums less those behind a premise.
+        premises: What the two set against a question; None for the others.
     """
 
     candidates: Candidates
-    method: Literal["likelihood_sum", "likelihood_mean"]
+    method: LikelihoodMethod
+    premises: Premises | None = None
 
     def answer(self, backbone: Backbone, batch: Batch | PictureBatch) -> list[Answer]:
         """Returns the best candidate for each of the batch's ``sample_ids``; of equal ones the first."""
@@ -120,7 +129,14 @@ class LikelihoodAnswering:
         if isinstance(batch, PictureBatch):
             sums = batch.of_every_name(sums)
         refuse_not_finite(value for of_question in sums for value in of_question)
-        return [best_candidate(self.candidates, of_question, self.method) for of_question in sums]
+        asked = zip(batch.sample_ids, sums, strict=True)
+        return [self.best(backbone, batch.pixel_values, name, of_question) for name, of_question in asked]
+
+    def best(self, backbone: Backbone, like: Tensor, name: str, sums: Sequence[float]) -> Answer:
+        """Returns the best candidate for one question."""
+        return best_candidate(
+            self.candidates, sums, self.method, premise_of(self.premises, backbone, like, name, self.candidates)
+        )
 
     @property
     def most_tokens(self) -> int:
@@ -128,22 +144,44 @@ class LikelihoodAnswering:
         return max(self.candidates.lengths)
 
     def description(self) -> dict[str, Any]:
-        """Returns the method, the candidates and their tokens."""
+        """Returns the method, the candidates and their tokens, and the premises."""
         tokens = dict(zip(self.candidates.texts, self.candidates.lengths, strict=True))
-        return {"method": self.method, "candidate_tokens": tokens}
+        said = {} if self.premises is None else self.premises.said
+        return {"method": self.method, "candidate_tokens": tokens, **said}
 
 
-def best_candidate(candidates: Candidates, sums: Sequence[float], method: AnsweringMethod) -> Answer:
+def premise_of(
+    premises: Premises | None, backbone: Backbone, like: Tensor, name: str, candidates: Candidates
+) -> list[float]:
+    """Returns what a rule takes away from each candidate's log-probability; nothing where it takes nothing away.
+
+    Raises:
+        DivergedError: If the model's numbers are not finite.
+    """
+    if premises is None:
+        return []
+    found = premises.log_probabilities(backbone, like, name, candidates)
+    refuse_not_finite(found)
+    return found
+
+
+def best_candidate(
+    candidates: Candidates, sums: Sequence[float], method: AnsweringMethod, premise: Sequence[float] = ()
+) -> Answer:
     """Returns the candidate of the highest log-probability; of equal ones the first.
 
     Args:
         candidates: C answers.
         sums: The summed log-probability of each.
-        method: ``likelihood_sum`` or ``likelihood_mean``, what is compared.
+        method: What is compared; ``likelihood_mean`` divides the sums by the candidates' tokens.
+        premise: The log-probability of each without content, which is taken away from its sum; or none.
     """
     compared = list(sums)
     if method == "likelihood_mean":
         compared = [total / tokens for total, tokens in zip(sums, candidates.lengths, strict=True)]
+    if premise:
+        compared = [total - without for total, without in zip(compared, premise, strict=True)]
     first, second = sorted(range(len(compared)), key=lambda number: -compared[number])[:2]
     texts = candidates.texts
-    return Answer(texts[first], compared[first] - compared[second], dict(zip(texts, sums, strict=True)))
+    of_premise = dict(zip(texts, premise, strict=True)) if premise else {}
+    return Answer(texts[first], compared[first] - compared[second], dict(zip(texts, sums, strict=True)), of_premise)

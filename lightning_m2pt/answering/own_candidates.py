@@ -4,10 +4,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from lightning_m2pt.answering.decoding import Answer, best_candidate, refuse_not_finite
+from lightning_m2pt.answering.decoding import (
+    Answer,
+    LikelihoodMethod,
+    best_candidate,
+    premise_of,
+    refuse_not_finite,
+)
 from lightning_m2pt.answering.likelihood import Candidates, candidate_log_probabilities
+from lightning_m2pt.answering.premises import Premises
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.picture_batch import PictureBatch
@@ -20,10 +27,12 @@ class OwnCandidateAnswering:
     Attributes:
         candidates: The answers to choose from, by question id.
         method: As in ``LikelihoodAnswering``.
+        premises: As there.
     """
 
     candidates: Mapping[str, Candidates]
-    method: Literal["likelihood_sum", "likelihood_mean"]
+    method: LikelihoodMethod
+    premises: Premises | None = None
 
     @property
     def most_tokens(self) -> int:
@@ -45,16 +54,18 @@ class OwnCandidateAnswering:
             found, laid = own_log_probabilities(backbone, batch, asked), asked
         refuse_not_finite(value for of_question in found for value in of_question)
         answers = []
-        for own, candidates, values in zip(asked, laid, found, strict=True):
+        for name, own, candidates, values in zip(batch.sample_ids, asked, laid, found, strict=True):
             by_text = dict(zip(candidates.texts, values, strict=True))
-            answers.append(best_candidate(own, [by_text[text] for text in own.texts], self.method))
+            premise = premise_of(self.premises, backbone, batch.pixel_values, name, own)
+            answers.append(best_candidate(own, [by_text[text] for text in own.texts], self.method, premise))
         return answers
 
     def description(self) -> dict[str, Any]:
-        """Returns the method, and a hash of every question's candidates."""
+        """Returns the method, a hash of every question's candidates, and the premises."""
         texts = {name: each.texts for name, each in self.candidates.items()}
         digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
-        return {"method": self.method, "own_candidates_sha256": digest}
+        said = {} if self.premises is None else self.premises.said
+        return {"method": self.method, "own_candidates_sha256": digest, **said}
 
 
 def own_log_probabilities(

@@ -1,5 +1,6 @@
 """One line of a prediction file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_m2pt.answering.decoding import Answer
@@ -30,7 +31,8 @@ def answered_question(benchmark: str, question: Question, text: str) -> dict[str
 def prediction_line(benchmark: str, question: Question, answer: Answer, dtype: str = "float32") -> dict[str, Any]:
     """Returns one question's line.
 
-    ``log_probabilities`` is there only where candidates were compared, ``near_tie`` only where rounding may decide.
+    ``log_probabilities`` is there only where candidates were compared, ``premise_log_probabilities`` only where a rule
+    takes them away from these, ``near_tie`` only where rounding may decide.
 
     Args:
         benchmark: Name of the set.
@@ -39,8 +41,10 @@ def prediction_line(benchmark: str, question: Question, answer: Answer, dtype: s
         dtype: Name of the type that the answer was computed in: its rounding decides what is a near tie.
     """
     line = answered_question(benchmark, question, answer.text)
-    if answer.log_probabilities:
-        line["log_probabilities"] = {text: round(value, 6) for text, value in answer.log_probabilities.items()}
+    for key in ("log_probabilities", "premise_log_probabilities"):
+        values: Mapping[str, float] = getattr(answer, key)
+        if values:
+            line[key] = {text: round(value, 6) for text, value in values.items()}
     if answer.margin < near_tie_limit(dtype):
         line["near_tie"] = True
     return line

@@ -126,8 +126,6 @@ class RewordedForm:
 def refuse_unreadable(text: PromptText, tokenizer: "PreTrainedTokenizerFast", name: str) -> None:
     """Looks whether a tokenizer reads a prompt's words as words.
 
-    A special token would be a sign to the model and no word; an unknown word would be read as any other unknown one.
-
     Args:
         text: The words.
         tokenizer: The model's.
@@ -136,24 +134,40 @@ def refuse_unreadable(text: PromptText, tokenizer: "PreTrainedTokenizerFast", na
     Raises:
         BadInputError: If a text holds a special token, or words that the tokenizer does not know.
     """
-    signs = control_tokens(tokenizer, "")
     for key, words in ((QUESTION, text.question.replace(QUESTION_MARK, " ")), (SYSTEM, text.system)):
-        found = signs.search(words)
-        if found is not None:
-            raise BadInputError(
-                f"{found[0]!r:.40} stands in the text, a sign of the model",
-                where=f"prompt text {name}: {key}",
-                expected="words: the template writes the signs",
-            )
-        unknown = unknown_words(words, tokenizer)
-        if unknown:
-            more = f" and {len(unknown) - MOST_WORDS_NAMED} more" if len(unknown) > MOST_WORDS_NAMED else ""
-            raise BadInputError(
-                f"the tokenizer does not know {', '.join(map(repr, unknown[:MOST_WORDS_NAMED]))}{more}",
-                where=f"prompt text {name}: {key}",
-                expected="words that the model's tokenizer can read",
-                hint="write it with other words: each of these would be read as one and the same unknown word",
-            )
+        refuse_unreadable_words(words, tokenizer, f"prompt text {name}: {key}", "write it with other words")
+
+
+def refuse_unreadable_words(words: str, tokenizer: "PreTrainedTokenizerFast", where: str, remedy: str) -> None:
+    """Looks whether a tokenizer reads a text as words.
+
+    A special token would be a sign to the model and no word; an unknown word would be read as any other unknown one.
+
+    Args:
+        words: The text.
+        tokenizer: The model's.
+        where: Where the text comes from, for messages.
+        remedy: What to do about unknown words.
+
+    Raises:
+        BadInputError: If the text holds a special token, or words that the tokenizer does not know.
+    """
+    found = control_tokens(tokenizer, "").search(words)
+    if found is not None:
+        raise BadInputError(
+            f"{found[0]!r:.40} stands in the text, a sign of the model",
+            where=where,
+            expected="words: the template writes the signs",
+        )
+    unknown = unknown_words(words, tokenizer)
+    if unknown:
+        more = f" and {len(unknown) - MOST_WORDS_NAMED} more" if len(unknown) > MOST_WORDS_NAMED else ""
+        raise BadInputError(
+            f"the tokenizer does not know {', '.join(map(repr, unknown[:MOST_WORDS_NAMED]))}{more}",
+            where=where,
+            expected="words that the model's tokenizer can read",
+            hint=f"{remedy}: each of these would be read as one and the same unknown word",
+        )
 
 
 def unknown_words(text: str, tokenizer: "PreTrainedTokenizerFast") -> list[str]:

@@ -4,10 +4,14 @@ from lightning_m2pt.metrics.predictions import ASKED_WITH, OF_QUESTIONS
 from lightning_m2pt.metrics.rule import Header, Predictions
 
 POPE_SPLITS = ("random", "popular", "adversarial")
+CALIBRATED = ("contextual_calibration", "likelihood_pmi")
+"""Ways to choose an answer that no published number of a set was made with: they stand in the score's name."""
 
 
 def part_answered(header: Header, predictions: Predictions) -> str:
     """Returns what of its set a prediction file answers, such as "2 of 3 splits", and with what; empty for all of it.
+
+    A calibrated choice among candidates is named, too.
 
     MME's missing subtasks are part of its headline's name instead.
 
@@ -16,6 +20,8 @@ def part_answered(header: Header, predictions: Predictions) -> str:
         predictions: Its lines.
     """
     parts = [f"with {header[ASKED_WITH]}"] if header.get(ASKED_WITH) else []
+    method = header.get("decoding", {}).get("method")
+    parts += [method] if method in CALIBRATED else []
     if header["benchmark"] == "pope":
         splits = {row["subtask"] for row in predictions} - {""}
         known = len(splits.intersection(POPE_SPLITS))

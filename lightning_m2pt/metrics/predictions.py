@@ -25,6 +25,8 @@ ADAPTER_CHOSEN = "adapter_chosen"
 MOST_QUESTIONS = 10**9
 HEADER_TEXTS = ("benchmark", "template", "data_revision", "default_rule")
 SET_NAME = re.compile(r"\w[\w.-]*")  # files are named after it
+LOGARITHMS = ("log_probabilities", "premise_log_probabilities")
+"""What is there only where candidates were compared: of each its log-probability, and without content."""
 FIELDS = ("id", "set", "subtask", "question", "answer", "target", "image_id")
 QUESTION_KEYS = ("set", "subtask", "question", "target", "image_id", "references", "choices", "tolerance")
 """What makes a question the same one beside its id."""
@@ -175,11 +177,12 @@ def check_prediction(prediction: Mapping[str, Any], where: str) -> None:
         # What a model answered may be any string; the other texts are written into score files.
         if key != "answer" and not is_encodable(prediction[key]):
             raise BadInputError("the text holds half a character", where=f"{where}: {key}", expected="Unicode text")
-    logarithms = prediction.get("log_probabilities", {})
-    if not isinstance(logarithms, dict) or not all(map(is_number, logarithms.values())):
-        raise BadInputError(
-            f"the value is {logarithms!r:.80}", where=f"{where}: log_probabilities", expected="numbers by answer"
-        )
+    for key in LOGARITHMS:
+        logarithms = prediction.get(key, {})
+        if not isinstance(logarithms, dict) or not all(map(is_number, logarithms.values())):
+            raise BadInputError(
+                f"the value is {logarithms!r:.80}", where=f"{where}: {key}", expected="numbers by answer"
+            )
     references = prediction.get("references", [""])
     if not isinstance(references, list) or not references or not all(isinstance(text, str) for text in references):
         raise BadInputError(

@@ -4,6 +4,9 @@ With ``--run DIR`` the run's adapter answers, with ``--adapter DIR`` one that st
 ``--config``; ``--knock-out PART`` leaves a component out. With ``--config`` alone the experiment's own run answers if
 it was tuned, and the untouched model if its method trains nothing. An evaluation that was cut off goes on where it
 stopped. ``--trainer.devices N`` shares the questions out among N devices; with ``--run`` it is one if none is given.
+
+With ``--shots K --shot-draws N`` every set is asked N times, each time with K other examples before all questions;
+below stand mean, spread, best and worst of the N scores.
 """
 
 from pathlib import Path
@@ -14,9 +17,13 @@ from lightning_m2pt.commands.parsers.tuned import add_output_flag, add_tuned_fla
 EXAMPLES = (
     "m2pt evaluate --run outputs/m2pt_base/<run> --knock-out visual_prompts",
     "m2pt evaluate --config experiments/frozen.yaml --benchmarks mme,pope",
+    "m2pt evaluate --config experiments/frozen.yaml --benchmarks vsr --answer likelihood_sum --shots 2 --shot-draws 5",
 )
-ANSWERING_METHODS = ("greedy", "likelihood_sum", "likelihood_mean")
+UNCALIBRATED = ("greedy", "likelihood_sum", "likelihood_mean")
+ANSWERING_METHODS = (*UNCALIBRATED, "contextual_calibration", "likelihood_pmi")
 """As ``AnsweringMethod``, whose module needs torch."""
+CALIBRATION_PICTURES = ("mean", "none", "own")
+"""As ``CalibrationPicture``."""
 
 
 def argument_parser() -> ExperimentVerbParser:
@@ -43,7 +50,27 @@ def argument_parser() -> ExperimentVerbParser:
         choices=ANSWERING_METHODS,
         default="greedy",
         help="decode answers, or choose the candidate answer of the highest log-probability, summed or averaged over "
-        "its tokens (default: %(default)s)",
+        "its tokens; or of the highest sum less that behind a question without content (contextual_calibration), or "
+        "behind the words before an answer alone (likelihood_pmi) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration-text",
+        nargs="+",
+        metavar="TEXT",
+        help="contextual_calibration: what stands in the question's place; of several texts the mean counts; "
+        "{question} is the question (default: N/A)",
+    )
+    parser.add_argument(
+        "--calibration-picture",
+        choices=CALIBRATION_PICTURES,
+        help="contextual_calibration: a picture of the one colour that the base subtracts, no picture, or the "
+        "question's own (default: mean)",
+    )
+    parser.add_argument(
+        "--premise",
+        metavar="TEXT",
+        help="likelihood_pmi: words behind which an answer stands without a question (default: those that the template "
+        "writes before an answer)",
     )
     parser.add_argument(
         "--shots",
@@ -52,6 +79,14 @@ def argument_parser() -> ExperimentVerbParser:
         metavar="K",
         help="put K examples of the set's training split, with picture and answer, before every question",
     )
+    parser.add_argument(
+        "--shot-draws",
+        type=one_or_more,
+        metavar="N",
+        help="with --shots: ask with N draws of examples, the same K before all questions of a draw; their mean, "
+        "spread, best and worst stand below",
+    )
+    parser.add_argument("--json", action="store_true", help="with --shot-draws: print their figures as JSON, last")
     parser.add_argument(
         "--shared-prefix",
         choices=("true", "false"),
@@ -72,4 +107,16 @@ def whole_number(text: str) -> int:
     number = int(text)
     if number < 0:
         raise ValueError(f"{number} is less than 0")
+    return number
+
+
+def one_or_more(text: str) -> int:
+    """Returns a number of 1 or more.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{number} is less than 1")
     return number

@@ -8,7 +8,7 @@ answered again; ``--trainer.devices N`` shares the questions out among N devices
 
 from pathlib import Path
 
-from experiments.commands.parsers.evaluate import ANSWERING_METHODS, whole_number
+from experiments.commands.parsers.evaluate import UNCALIBRATED, whole_number
 from experiments.configuration.help import ExperimentVerbParser
 
 EXAMPLES = (
@@ -39,7 +39,7 @@ def argument_parser() -> ExperimentVerbParser:
     parser.add_argument("--benchmarks", metavar="NAMES", help="which of its sets, such as cifar10,pope (default: all)")
     parser.add_argument(
         "--answer",
-        choices=ANSWERING_METHODS,
+        choices=UNCALIBRATED,
         default="greedy",
         help="as of m2pt evaluate (default: %(default)s)",
     )

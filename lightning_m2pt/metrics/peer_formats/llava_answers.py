@@ -21,7 +21,13 @@ from typing import Any
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.peer_formats.common import Export
 from lightning_m2pt.metrics.peer_formats.pope import json_lines
-from lightning_m2pt.metrics.predictions import PREDICTION_FORMAT, PredictionFile, check_ids, check_prediction
+from lightning_m2pt.metrics.predictions import (
+    LOGARITHMS,
+    PREDICTION_FORMAT,
+    PredictionFile,
+    check_ids,
+    check_prediction,
+)
 from lightning_m2pt.system.strict_json import parse_json
 
 ADDED = re.compile(
@@ -125,7 +131,7 @@ def any_set_files(content: PredictionFile) -> Export:
 
 def question_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a prediction without what was answered."""
-    return {key: value for key, value in row.items() if key not in ("log_probabilities", "near_tie")}
+    return {key: value for key, value in row.items() if key not in (*LOGARITHMS, "near_tie")}
 
 
 def lines_of(path: Path) -> Iterator[Line]:
