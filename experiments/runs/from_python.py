@@ -14,6 +14,7 @@ from experiments.runs.loading import load_evaluated, load_run
 from experiments.runs.objects import LARGEST_SEED, experiment_of_objects, refuse_number
 from experiments.runs.prepare import connect_experiment, require_benchmarks
 from experiments.runs.training import tuning_data
+from experiments.runs.ways_to_answer import PremiseRule
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score
@@ -108,6 +109,7 @@ def evaluate(
     folder: str | Path,
     *,
     answer: AnsweringMethod = "greedy",
+    premise: PremiseRule | None = None,
     accelerator: str = "auto",
     force: bool = False,
 ) -> dict[str, Score]:
@@ -119,6 +121,8 @@ def evaluate(
         benchmarks: One set or several.
         folder: A run's folder, or one of its own: ``predictions`` and ``scores`` are written there.
         answer: How questions are answered.
+        premise: What ``contextual_calibration`` (a ``ContentFree``) or ``likelihood_pmi`` (a ``DomainPremise``) set
+            against a question; None takes the published.
         accelerator: Where, as Lightning's Trainer has it.
         force: Answer again.
 
@@ -136,8 +140,8 @@ def evaluate(
     experiment = experiment_of_objects(model, first, sets, trainer, Path(folder), 0, 1)
     require_benchmarks(experiment)
     connect_experiment(experiment)
-    check_benchmarks(experiment, method=answer)
-    options = AnsweringOptions(answer, force)
+    check_benchmarks(experiment, method=answer, premise=premise)
+    options = AnsweringOptions(answer, force, premise=premise)
     if not model.method.part_names():
         return evaluate_frozen(experiment, options)[1]
     if not (model.backbone.is_loaded and is_built(model.method)):

@@ -61,7 +61,7 @@ def test_verbs(script):
         (["train", "--model.method.visual_len"], ["--model.method.visual_length"]),
         (["fit", "--trainer.max_st"], ["--trainer.max_steps"]),
         (["fit", "--save"], ["--save_every_n_steps"]),
-        (["evaluate", "--answer", "l"], ["likelihood_sum", "likelihood_mean"]),
+        (["evaluate", "--answer", "l"], ["likelihood_sum", "likelihood_mean", "likelihood_pmi"]),
         (["params", "--model.schedule.name", "co"], ["cosine", "constant_with_warmup"]),
         (["params", "--model.method.interaction", ""], ["true", "false"]),
         (["fit", "--model.method", "lightning_m2pt.methods.m"], ["lightning_m2pt.methods.m2pt.M2PT"]),

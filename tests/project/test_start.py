@@ -14,11 +14,13 @@ from experiments.configuration import catalogue
 from experiments.configuration.help import KEYS, ExperimentVerbParser
 from experiments.configuration.schema import GROUPS, TOP_LEVEL_KEYS
 from experiments.configuration.stored_description import keep_schema
+from lightning_m2pt.answering.content_free import CalibrationPicture
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.commands.parsers import attribution
 from lightning_m2pt.commands.verbs import VERBS, parser_of
 from lightning_m2pt.inspection.attribution import AttributionMethod
 from lightning_m2pt.main import main
+from lightning_m2pt.metrics.coverage import CALIBRATED
 
 MISTYPED = [
     ["sweep", "run", "ablation", "--jbos", "2"],
@@ -148,6 +150,8 @@ def test_the_keys_of_help_are_those_of_an_experiment():
 
 def test_names_that_stand_apart_from_torch_are_those_beside_it():
     assert get_args(AnsweringMethod) == evaluate.ANSWERING_METHODS
+    assert (*evaluate.UNCALIBRATED, *CALIBRATED) == evaluate.ANSWERING_METHODS
+    assert get_args(CalibrationPicture) == evaluate.CALIBRATION_PICTURES
     assert tuple(RECIPES) == backbone.NAMES
     assert get_args(AttributionMethod) == attribution.METHODS
 

@@ -100,9 +100,10 @@ def test_the_command_asks_every_draw_once_and_goes_on(tmp_path, capsys, monkeypa
 
 
 def test_the_untouched_model_is_asked_in_draws_too(tmp_path, capsys):
-    words = ["--config", "experiments/frozen.yaml", *set_words(tmp_path), "--output_root", str(tmp_path / "out")]
+    key, sets = set_words(tmp_path)
+    words = ["--config", "experiments/frozen.yaml", key, json.dumps(json.loads(sets)[1:])]
     vsr_with_training(tmp_path / "vsr", statements=12)
-    shots = ["--benchmarks", "vsr", "--shots", "1", "--shot-draws", "2"]
+    shots = ["--shots", "1", "--shot-draws", "2", "--output_root", str(tmp_path / "out")]
     assert evaluate([*words, *shots]) == 0
     said = capsys.readouterr().out
     assert len(list((tmp_path / "out/frozen").iterdir())) == 2
@@ -119,7 +120,7 @@ def test_the_untouched_model_is_asked_in_draws_too(tmp_path, capsys):
         (("--shot-draws", "x", "--shots", "1"), ("shot-draws",)),
         (("--json",), ("--json", "--shot-draws")),
         (("--json", "--shots", "1"), ("--json", "--shot-draws")),
-        (("--shots", "1", "--shot-draws", "2", "--benchmarks", "mme"), ("mme has no training split",)),
+        (("--shots", "1", "--shot-draws", "2"), ("mme has no training split",)),
     ],
     ids=str,
 )

@@ -45,6 +45,21 @@ def argument_parser() -> ExperimentVerbParser:
         metavar="PART",
         help="visual_prompts, textual_prompts, interaction, lm_head",
     )
+    add_answering_flags(parser)
+    add_example_flags(parser)
+    parser.add_argument(
+        "--shared-prefix",
+        choices=("true", "false"),
+        default="true",
+        help="compute prompts, system text and every picture once for all their questions; false answers every "
+        "question by itself, with the same answers in float32 (default: %(default)s)",
+    )
+    parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
+    return parser
+
+
+def add_answering_flags(parser: ExperimentVerbParser) -> None:
+    """Adds how questions are answered, and what calibrated ways set against a question."""
     parser.add_argument(
         "--answer",
         choices=ANSWERING_METHODS,
@@ -72,6 +87,10 @@ def argument_parser() -> ExperimentVerbParser:
         help="likelihood_pmi: words behind which an answer stands without a question (default: those that the template "
         "writes before an answer)",
     )
+
+
+def add_example_flags(parser: ExperimentVerbParser) -> None:
+    """Adds what stands before every question."""
     parser.add_argument(
         "--shots",
         type=whole_number,
@@ -87,15 +106,6 @@ def argument_parser() -> ExperimentVerbParser:
         "spread, best and worst stand below",
     )
     parser.add_argument("--json", action="store_true", help="with --shot-draws: print their figures as JSON, last")
-    parser.add_argument(
-        "--shared-prefix",
-        choices=("true", "false"),
-        default="true",
-        help="compute prompts, system text and every picture once for all their questions; false answers every "
-        "question by itself, with the same answers in float32 (default: %(default)s)",
-    )
-    parser.add_argument("--force", action="store_true", help="answer again even if answers are there")
-    return parser
 
 
 def whole_number(text: str) -> int:
