@@ -6,12 +6,11 @@ from pathlib import Path
 
 from benchmarks.learning.prompt_words.base import Base
 from benchmarks.learning.prompt_words.setting import PROPOSERS
-from experiments.commands.search_prompt import drawn_start
 from experiments.runs.training import tuning_data
-from lightning_m2pt.prompt_search.prompt_texts import Prompt
+from lightning_m2pt.prompt_search.prompt_texts import Prompt, drawn_start
 from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.record import SearchRecord, found_record
-from lightning_m2pt.prompt_search.search import run_search, started
+from lightning_m2pt.prompt_search.search import SearchTask, run_search, started
 from lightning_m2pt.prompt_search.state import SearchState
 
 LOG = logging.getLogger("prompt_words")
@@ -44,19 +43,20 @@ def run_searches(base: Base, seed: int, record: SearchRecord) -> None:
         return
     setting, texts = base.setting, base.texts_of(base.searched(seed))
     scorer = base.scorer_of(texts)
-    start = drawn_start(texts, base.allowed, setting.length, seed)
+    start = drawn_start(texts, base.allowed.ids, setting.length, seed)
     for name in PROPOSERS:
         state = record.states.get(name)
         if state is None:
             scorer.rows = 0
             state = started(scorer, start)
         proposer = proposer_named(name, setting.width, setting.top_k, setting.beam)
+        task = SearchTask(proposer, scorer, texts, base.allowed.ids, setting.budget, seed)
 
         def on_round(reached: SearchState, name: str = name) -> None:
             record.states[name] = reached
             record.write()
 
-        end = run_search(proposer, scorer, texts, base.allowed.ids, state, setting.budget, seed, on_round)
+        end = run_search(task, state, on_round)
         words = texts.words(end.best)
         LOG.info("%s, seed %d, %s: loss %.4f, %r (%s)", base.name, seed, name, end.best_loss, words, end.ended)
 

@@ -5,8 +5,8 @@ import logging
 from benchmarks.learning.prompt_words.base import Base
 from benchmarks.learning.prompt_words.rows import LOSSES, RIGHT, SEARCHED, TABLE, TEXT
 from benchmarks.learning.prompt_words.setting import SOFT
-from experiments.commands.search_prompt import drawn_start
 from lightning_m2pt.prompt_search.linearisation import single_swaps
+from lightning_m2pt.prompt_search.prompt_texts import drawn_start
 from lightning_m2pt.prompt_search.record import SearchRecord
 from lightning_m2pt.prompt_search.scorer import PromptScorer
 from lightning_m2pt.prompt_search.soft_prompt import score_of_rows, trained_rows
@@ -23,7 +23,7 @@ def measure_soft(base: Base, seed: int, record: SearchRecord) -> None:
     if SOFT in record.measured[TABLE] and SWAPS in record.measured:
         return
     setting, texts = base.setting, base.texts_of(base.searched(seed))
-    scorer, start = base.scorer_of(texts), drawn_start(texts, base.allowed, setting.length, seed)
+    scorer, start = base.scorer_of(texts), drawn_start(texts, base.allowed.ids, setting.length, seed)
     if SOFT not in record.measured[TABLE]:
         found = trained_rows(scorer, start, setting.budget)
         each = [score_of_rows(one, start, found.rows) for one in scorers_of_samples(base)]
