@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.commands.parsers.fit import argument_parser
-from experiments.commands.validate import require_validation_split, validate
+from experiments.commands.validate import validate
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.loading import is_in_pieces, load_evaluated, read_anew
 from experiments.runs.prepare import check_experiment
+from experiments.runs.training import require_validation_split
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.runs.loading import ADAPTER, BEST, evaluated_adapter

@@ -12,12 +12,11 @@ from rich.table import Table
 
 from data_modules.sample_rows import layouts_of_samples, refuse_without_positions, rows_of_samples
 from experiments.commands.parsers.search_prompt import DEFAULT_LENGTH, MOST_TOKENS, argument_parser
-from experiments.commands.validate import require_validation_split
 from experiments.configuration.cli import Experiment
 from experiments.runs.folder import deciding
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
-from experiments.runs.training import tuning_data
+from experiments.runs.training import require_validation_split, tuning_data
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.named_templates import RewordedTemplate
 from lightning_m2pt.inputs.samples import Sample

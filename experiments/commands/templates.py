@@ -9,15 +9,13 @@ from typing import Any
 import yaml
 
 from experiments.commands.parsers.templates import argument_parser
-from experiments.commands.validate import require_validation_split
 from experiments.configuration.cli import Experiment
 from experiments.runs.answering import answering_trainer
 from experiments.runs.halving import Rung, Sums, halved, rounds
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
-from experiments.runs.text_scores import TextScorer, chosen_samples
-from experiments.runs.training import tuning_data
-from experiments.trainer.surface import configured_processes
+from experiments.runs.text_scores import TextScorer, chosen_samples, refuse_several_processes
+from experiments.runs.training import require_validation_split, tuning_data
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.reworded_template import PromptText
 from lightning_m2pt.inputs.text_lists import read_texts
@@ -86,22 +84,6 @@ def folder_of(own: Namespace, experiment: Experiment) -> Path:
             "an adapter has no folder for results", where="command line: --adapter", expected="--output DIR"
         )
     return Path(own.run or experiment.output_root / experiment.name) / TEMPLATES
-
-
-def refuse_several_processes(experiment: Experiment) -> None:
-    """Refuses more than one device: the samples of a round are few.
-
-    Raises:
-        BadInputError: If several are configured.
-    """
-    processes = configured_processes(experiment.config["trainer"])
-    if processes > 1:
-        raise BadInputError(
-            f"{processes} processes are configured",
-            where="trainer.devices",
-            expected="one: texts are compared on one device",
-            hint="--trainer.devices 1",
-        )
 
 
 def plan_text(scorer: TextScorer, texts: int) -> str:

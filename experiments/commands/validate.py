@@ -9,8 +9,8 @@ from experiments.configuration.cli import Experiment
 from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
-from experiments.runs.training import tuning_data
-from lightning_m2pt.errors import BadInputError, ExitCode
+from experiments.runs.training import require_validation_split, tuning_data
+from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.system.console import say
 
 
@@ -25,21 +25,6 @@ def main(arguments: Sequence[str]) -> int:
     load_tuned(own.run, own.adapter, experiment)
     say(json.dumps(validate(experiment)))
     return ExitCode.DONE
-
-
-def require_validation_split(experiment: Experiment) -> None:
-    """Looks for records to validate on.
-
-    Raises:
-        BadInputError: If there are none.
-    """
-    data = tuning_data(experiment)
-    if not data.read_once()[1]:
-        raise BadInputError(
-            "there is no validation split",
-            where=str(data.root),
-            expected="data.validation_file, or data.validation_fraction with at least one record",
-        )
 
 
 def validate(experiment: Experiment) -> dict[str, float]:

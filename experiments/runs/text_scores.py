@@ -10,6 +10,7 @@ from data_modules.sample_rows import layouts_of_samples, refuse_without_position
 from experiments.configuration.cli import Experiment
 from experiments.runs.halving import Sums
 from experiments.runs.training import tuning_data
+from experiments.trainer.surface import configured_processes
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.collate import encoded_sample
@@ -41,6 +42,22 @@ def chosen_samples(experiment: Experiment, number: int, seed: int) -> list[Sampl
         )
     order = numpy.random.default_rng(seed).permutation(len(validation))[: number or None]
     return [validation[int(place)] for place in order]
+
+
+def refuse_several_processes(experiment: Experiment) -> None:
+    """Refuses more than one device: the samples of a round are few.
+
+    Raises:
+        BadInputError: If several are configured.
+    """
+    processes = configured_processes(experiment.config["trainer"])
+    if processes > 1:
+        raise BadInputError(
+            f"{processes} processes are configured",
+            where="trainer.devices",
+            expected="one: texts are compared on one device",
+            hint="--trainer.devices 1",
+        )
 
 
 class TextScorer:

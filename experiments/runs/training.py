@@ -76,6 +76,21 @@ def tuning_data(experiment: Experiment) -> InstructionDataModule:
     return experiment.data
 
 
+def require_validation_split(experiment: Experiment) -> None:
+    """Looks for records to validate on.
+
+    Raises:
+        BadInputError: If there are none.
+    """
+    data = tuning_data(experiment)
+    if not data.read_once()[1]:
+        raise BadInputError(
+            "there is no validation split",
+            where=str(data.root),
+            expected="data.validation_file, or data.validation_fraction with at least one record",
+        )
+
+
 def checkpoints_folder(run: Path) -> Path:
     """Returns where a run's checkpoints stand."""
     return run / "checkpoints"

@@ -1,6 +1,7 @@
 """Runs ``m2pt prompts``; its flags and what it is for are in ``parsers``."""
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from lightning_m2pt.inspection.samples import token_text
 from lightning_m2pt.methods.pixel_prompting import PIXEL_PROMPT
 from lightning_m2pt.prompts.deep import DeepPrompts
 from lightning_m2pt.prompts.pixel_prompt import PixelPrompt
+from lightning_m2pt.report.tables.formats import terminal
 from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
 from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.system.atomic_files import write_atomically
+from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.regularisers.base import pixel_prompting
@@ -34,6 +37,7 @@ from lightning_m2pt.tuning.regularisers.base import pixel_prompting
 NORM = "train/row_norm/"
 VISUAL, TEXTUAL = "visual_prompts", "textual_prompts"
 WORDS_SHOWN = 3
+SCORES = "experiments.runs.word_scores"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
         raise BadInputError(f"{own.words} is too few", where="command line: --words", expected="at least 1")
     tuned = tuned_model(own.run, own.adapter)
     folder = tuned.results("prompts", own.output)
-    model = tuned.model(rest, "m2pt prompts")
+    scores = opened_scores(own, rest)
+    model = tuned.model(rest, "m2pt prompts") if scores is None else scores.experiment.model
     model.backbone.check_files()
     shown = None if own.picture is None else given_picture(model, own.picture)
     tuned.load(model)
@@ -59,7 +64,47 @@ def main(arguments: Sequence[str]) -> int:
         write_pixels(folder, pixels, shown)
     if tables:
         write_rows(folder, model, tables, own.words, own.run)
+    if scores is not None:
+        write_scores(folder, scores)
     return ExitCode.DONE
+
+
+def opened_scores(own: Namespace, settings: Sequence[str]) -> Any:  # noqa: ANN401  (a class of the checkout)
+    """Returns what measures the words of a run's prompts, or None if that is not asked for; loads no weights.
+
+    Raises:
+        BadInputError: If samples are chosen for nothing, there is no checkout, or the run has nothing to measure.
+    """
+    if own.score_words:
+        if min(own.samples, own.sample_seed) < 0:
+            raise BadInputError(
+                f"{min(own.samples, own.sample_seed)} is negative",
+                where="command line: --samples, --sample-seed",
+                expected="0 or more; no sample means all",
+            )
+        module = checkout_module(SCORES, "m2pt prompts --score-words")
+        return module.WordScores(own.run, own.adapter, settings, own.samples, own.sample_seed)
+    for flag in ("samples", "sample_seed"):
+        if getattr(own, flag):
+            raise BadInputError(
+                "samples are for measuring, and nothing is measured",
+                where=f"command line: --{flag.replace('_', '-')}",
+                expected="--score-words",
+            )
+    return None
+
+
+def write_scores(folder: Path, scores: Any) -> None:  # noqa: ANN401
+    """Measures, writes and shows what the words of textual prompts are worth.
+
+    Args:
+        folder: Where it goes.
+        scores: As ``opened_scores`` returns it; its model is loaded.
+    """
+    record = scores.measured()
+    write_atomically(folder / "words.json", (json.dumps(record, indent=1) + "\n").encode())
+    say(terminal([scores.table(record)], OUT.width).rstrip())
+    say(f"words:   {folder / 'words.json'}")
 
 
 def given_picture(model: TuningModule, path: Path) -> Tensor:

@@ -2,9 +2,10 @@
 
 Shows the words nearest to the textual prompts of each layer (cosine against the token embedding), and writes into
 RUN/figures/prompts: prompts.json with all numbers, and a picture of how alike the layers' prompts are and of how long
-rows were over training. Of a prompt in pixels: pixel_prompt.png, and with ``--picture FILE`` that picture with the
-prompt in it, as the tower reads it. ``--model.KEY VALUE`` sets a key of the run's model; ``--allow-import PACKAGE``
-opens a package.
+rows were over training. ``--score-words`` measures on the validation split of the tuned tasks what these words are
+worth in the place of the prompts, as rows and as text, and writes words.json; it needs a checkout. Of a prompt in
+pixels: pixel_prompt.png, and with ``--picture FILE`` that picture with the prompt in it, as the tower reads it.
+``--model.KEY VALUE`` sets a key of the run's model; ``--allow-import PACKAGE`` opens a package.
 """
 
 import argparse
@@ -24,6 +25,17 @@ def argument_parser() -> VerbParser:
     )
     add_tuned_flags(parser, "a tuned run's folder", required=True)
     parser.add_argument("--words", type=int, default=5, metavar="N", help="words a row (default: %(default)s)")
+    parser.add_argument(
+        "--score-words",
+        action="store_true",
+        help="measure loss and answers with the words nearest to layer 0's rows in the prompts' place",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=0, metavar="N", help="with --score-words: samples (default: all)"
+    )
+    parser.add_argument(
+        "--sample-seed", type=int, default=0, metavar="S", help="decides which samples, and their order"
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="a picture to show with a prompt in pixels")
     parser.add_argument(
         "--output",
