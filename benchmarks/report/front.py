@@ -1,6 +1,7 @@
 """Writes every number of README.md and of the pages on methods, runs, testbed, design and prompts of words.
 
     python -m benchmarks.report.front           # fills the marked places, draws two of docs/figures
+    python -m benchmarks.report.front           # fills the marked places, draws docs/figures/methods.png, transfers.png
 
 A marked place begins with ``<!-- name -->`` and ends with ``<!-- end of name -->``. ``docs/speed.md`` has a command of
 its own (``make bench``).
@@ -18,6 +19,8 @@ from benchmarks.report.methods_chart import draw_methods
 from benchmarks.report.parameter_table import parameter_lines
 from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import ablation_lines, chances_of, comparison_lines, front_lines, trial_lines
+from benchmarks.report.transfer_chart import draw_transfers
+from benchmarks.report.transfer_tables import transfer_lines
 from benchmarks.training.own_step import RUNGS
 from lightning_m2pt.system.atomic_files import write_atomically
 
@@ -32,7 +35,10 @@ README, METHODS, RUNS, TESTBED, DESIGN, WORDS = (
         "docs/prompt_words.md",
     )
 )
+TRANSFER = Path("docs/transfer.md")
 CHART, SEARCH_CHART = Path("docs/figures/methods.png"), Path("docs/figures/prompt_words.png")
+MATRIX = Path("docs/figures/transfers.png")
+TRANSFERS = "prompt_transfer"
 COMPARISON, ABLATION, LEARNING, SECOND, LOGGED, SEARCHES = (
     "comparison",
     "ablation",
@@ -91,6 +97,7 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     DESIGN: {"parity": lambda: parity_lines(stored("parity"))},
     RUNS: {"machines": machine_lines},
     WORDS: {"searches": lambda: found_lines(stored(SEARCHES))},
+    TRANSFER: {"transfers": lambda: transfer_lines(stored(TRANSFERS))},
     TESTBED: {"domain": lambda: domain_lines(stored("domain")), "belief": belief_lines, "patches": patches_lines},
 }
 """The marked places of each page, and what fills them."""
@@ -111,6 +118,8 @@ def main() -> None:
     draw_methods(stored(COMPARISON), chances_of(stored(LEARNING)), CHART)
     if searches := stored(SEARCHES):
         draw_search(searches, SEARCH_CHART)
+    if transfers := stored(TRANSFERS):
+        draw_transfers(transfers, MATRIX)
 
 
 if __name__ == "__main__":

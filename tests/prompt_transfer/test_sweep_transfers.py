@@ -110,3 +110,28 @@ def test_all_of_it_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert len(here.verbs) == 8
     assert main(["sweep", "status", str(path), "--output_root", str(tmp_path / "out")]) == ExitCode.DONE
     assert "8 done" in capfd.readouterr().out
+
+
+def refused(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == ExitCode.BAD_INPUT
+    error = capfd.readouterr().err
+    assert len(error.splitlines()) <= 3
+    return " ".join(error.split())
+
+
+def test_what_cannot_be_carried_is_refused_before_anything_is_trained(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_files(tmp_path)
+    assert "nothing is carried to another base in this sweep" in refused(["sweep", "transfers", "ablation"], capfd)
+    assert "0 cells at a time" in refused(words_for(path, "--jobs", "0"), capfd)
+    assert "would take the place of A, B" in refused(words_for(path, "--backbone", "testbed"), capfd)
+    others = json.loads((tmp_path / "set.yaml").read_text())
+    (tmp_path / "set.yaml").write_text(json.dumps({**others, "benchmarks": []}))
+    assert "'own mnist A' is asked nothing" in refused(words_for(path), capfd)
+    text_set = {"class_path": "data_modules.text_vqa.TextVQA", "init_args": others["benchmarks"][0]["init_args"]}
+    (tmp_path / "set.yaml").write_text(json.dumps({**others, "benchmarks": [text_set]}))
+    assert "expected: `benchmarks` with the one set mnist" in refused(words_for(path), capfd)
+    path = write_files(tmp_path, config="projector")
+    assert "'own mnist A' trains no prompt in pixels" in refused(words_for(path), capfd)
+    assert not (tmp_path / "out").exists()
