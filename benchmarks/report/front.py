@@ -1,7 +1,6 @@
-"""Writes every number of README.md and of the pages on methods, runs, testbed, design and prompts of words.
+"""Writes every number of README.md and of the pages on methods, runs, testbed, design and prompts.
 
-    python -m benchmarks.report.front           # fills the marked places, draws two of docs/figures
-    python -m benchmarks.report.front           # fills the marked places, draws docs/figures/methods.png, transfers.png
+    python -m benchmarks.report.front           # fills the marked places, draws three of docs/figures
 
 A marked place begins with ``<!-- name -->`` and ends with ``<!-- end of name -->``. ``docs/speed.md`` has a command of
 its own (``make bench``).
