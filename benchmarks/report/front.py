@@ -35,17 +35,18 @@ README, METHODS, RUNS, TESTBED, DESIGN, WORDS = (
     )
 )
 TRANSFER = Path("docs/transfer.md")
-CHART, SEARCH_CHART = Path("docs/figures/methods.png"), Path("docs/figures/prompt_words.png")
-MATRIX = Path("docs/figures/transfers.png")
+FIGURES = Path("docs/figures")
+CHART, MATRIX = FIGURES / "methods.png", FIGURES / "transfers.png"
 TRANSFERS = "prompt_transfer"
-COMPARISON, ABLATION, LEARNING, SECOND, LOGGED, SEARCHES = (
+COMPARISON, ABLATION, LEARNING, SECOND, LOGGED = (
     "comparison",
     "ablation",
     "learning_testbed",
     "learning_testbed_patch12",
     "from_logs",
-    "prompt_words",
 )
+SEARCHES = ("prompt_words", "prompt_words_before_question")
+"""Comparisons of searches; the second is of words between picture and question, and may not have been made."""
 
 
 def results_lines() -> list[str]:
@@ -85,6 +86,12 @@ def patches_lines() -> list[str]:
     return [*wrapped(findings.patches_sentence(stored(LEARNING), stored(LOGGED))), ""]
 
 
+def search_lines() -> list[str]:
+    """Returns what the page on prompts says of the searches."""
+    made = [name for name in SEARCHES if stored(name)] or [SEARCHES[0]]
+    return [line for name in made for line in found_lines(stored(name), f"figures/{name}.png")]
+
+
 BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     README: {"results": results_lines, "speed": speed_lines},
     METHODS: {
@@ -95,7 +102,7 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     },
     DESIGN: {"parity": lambda: parity_lines(stored("parity"))},
     RUNS: {"machines": machine_lines},
-    WORDS: {"searches": lambda: found_lines(stored(SEARCHES))},
+    WORDS: {"searches": search_lines},
     TRANSFER: {"transfers": lambda: transfer_lines(stored(TRANSFERS))},
     TESTBED: {"domain": lambda: domain_lines(stored("domain")), "belief": belief_lines, "patches": patches_lines},
 }
@@ -115,8 +122,9 @@ def main() -> None:
     for path in BLOCKS:
         write_atomically(path, page_of(path).encode())
     draw_methods(stored(COMPARISON), chances_of(stored(LEARNING)), CHART)
-    if searches := stored(SEARCHES):
-        draw_search(searches, SEARCH_CHART)
+    for name in SEARCHES:
+        if searches := stored(name):
+            draw_search(searches, FIGURES / f"{name}.png")
     if transfers := stored(TRANSFERS):
         draw_transfers(transfers, MATRIX)
 

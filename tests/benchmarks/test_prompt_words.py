@@ -136,10 +136,11 @@ def test_sentences_follow_the_figures(content: dict[str, Any]) -> None:
     assert "no search goes below it" in searched
     assert "by loss clearly better than no prompt: gcg; clearly worse: none" in held_out
     assert any("matters" in sentence for sentence in rest)
-    page = "\n".join(found_lines(content))
+    page = "\n".join(found_lines(content, "figures/x.png"))
     assert "2 of 3 seeds" in page
     assert "| gcg |" in page
-    assert found_lines({})[0].startswith("Nothing of this has been measured")
+    assert "(figures/x.png)" in page
+    assert found_lines({}, "")[0].startswith("Nothing of this has been measured")
     below = json.loads(json.dumps(part))
     below["rows"]["beam"]["searched_loss"] = [0.1, 0.2]
     assert "below it: beam" in sentences(below)[0]
@@ -154,7 +155,7 @@ def test_samples_are_held_out_by_picture() -> None:
 
 def test_other_orders_are_distinct_and_never_the_prompt_s_own() -> None:
     assert set(other_orders((1, 2, 3), 100, 0)) == {(1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1)}
-    assert other_orders((4, 4), 3, 0) == []
+    assert other_orders((4, 4), 3, 0) == [(4, 4)]
     assert len(set(other_orders((1, 2, 3, 3), 5, 0))) == 5
 
 
@@ -163,11 +164,28 @@ def test_both_backbones_read_the_same_words() -> None:
     assert first == second
 
 
+def test_nothing_is_searched_on_pictures_that_are_held_out() -> None:
+    base = Base("invented", None, Setting(held_out=6, searched=9))
+    base.split = [Sample(str(n), None, f"p{n // 3}", (), (), "") for n in range(30)]
+    first, second = base.searched(0), base.searched(1)
+    pictures = {sample.image_id for sample in base.held_out}
+    assert len(pictures) == 2
+    assert pictures.isdisjoint(sample.image_id for sample in (*first, *second))
+    assert [len({sample.id for sample in each}) for each in (first, second)] == [9, 9]
+    assert first != second
+    assert first == base.searched(0)
+
+
+def without_sets(part: dict[str, Any]) -> list[str]:
+    return [name for name, row in part["rows"].items() if not row["sets"]]
+
+
 @pytest.mark.parametrize("names", [BACKBONES[:1], pytest.param(BACKBONES, marks=pytest.mark.slow)])
 def test_all_of_it_runs_and_goes_on_where_it_stood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
     words = [*TINY, "--backbones", *names, "--outputs", str(tmp_path / "o"), "--results", str(tmp_path / "r.json")]
+    words += ["--questions", "6"] * (len(names) > 1)
     loaded: dict[str, Base] = {}
 
     def loaded_once(name: str, setting: Setting) -> Base:
@@ -181,8 +199,12 @@ def test_all_of_it_runs_and_goes_on_where_it_stood(
     part = json.loads(first)["backbones"][BACKBONES[0]]
     assert list(part["rows"]) == [name for name in ROWS if len(names) > 1 or name != CARRIED]
     assert all(rows <= 5000 for each in part["searches"].values() for rows in each["rows"])
+    assert without_sets(part) == (list(part["rows"]) if len(names) == 1 else [SHUFFLED, SOFT])
     path = tmp_path / "o" / names[-1] / "seed_0.json"
     known = json.loads(path.read_text())
+    for name in PROPOSERS:  # a row's loss is that of its text, and the search's own
+        (loss,) = json.loads(first)["backbones"][names[-1]]["rows"][name]["searched_loss"]
+        assert loss == pytest.approx(known["states"][name]["best_loss"], rel=1e-5)
     # As a stop in the middle leaves it: one search on its way, later ones and all rows missing.
     for name in PROPOSERS[2:]:
         del known["states"][name]

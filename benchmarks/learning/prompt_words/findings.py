@@ -18,19 +18,23 @@ NOTHING = (
     "Nothing of this has been measured at full size yet: `python -m benchmarks.learning.prompt_words` does, goes on "
     "after a stop, and `python -m benchmarks.report.front` writes what it found here."
 )
-CHART = "figures/prompt_words.png"
 FEW_SEEDS = 3
 PLACES = {"behind_question": "behind the question", "before_question": "between picture and question"}
 
 
-def found_lines(content: Content) -> list[str]:
-    """Returns the page's part: what was done, what came out in sentences, the picture, the tables."""
+def found_lines(content: Content, chart: str) -> list[str]:
+    """Returns the page's part: what was done, what came out in sentences, the picture, the tables.
+
+    Args:
+        content: What is stored; nothing where the comparison was not made.
+        chart: The picture as seen from the page.
+    """
     if not content:
         return [*wrapped(NOTHING), ""]
     lines = [*wrapped(introduction(content)), ""]
     for name, part in content["backbones"].items():
         lines += wrapped(f"**`{name}`.** {' '.join(sentences(part))}", "- ")
-    lines += ["", f"![Least loss of each search by the rows it has run, on both backbones]({CHART})", ""]
+    lines += ["", f"![Least loss of each search by the rows it has run, on both backbones]({chart})", ""]
     return [*lines, *markdown(tables_of(content)).splitlines(), ""]
 
 

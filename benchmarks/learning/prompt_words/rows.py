@@ -92,8 +92,11 @@ def drawn_prompts(base: Base, texts: PromptTexts, seed: int) -> list[Prompt]:
 
 
 def other_orders(prompt: Prompt, number: int, seed: int) -> list[Prompt]:
-    """Returns some of the other orders of a prompt's words, each once, drawn by a seed."""
-    distinct = sorted(set(permutations(prompt)) - {prompt})
+    """Returns some of the other orders of a prompt's words, each once, drawn by a seed.
+
+    One word again and again has no other order, and stands for itself.
+    """
+    distinct = sorted(set(permutations(prompt)) - {prompt}) or [prompt]
     order = numpy.random.default_rng([seed, len(distinct)]).permutation(len(distinct))[:number]
     return [distinct[place] for place in order.tolist()]
 
