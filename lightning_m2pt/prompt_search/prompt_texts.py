@@ -8,6 +8,7 @@ its place.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy
@@ -128,6 +129,13 @@ class PromptTexts:
             tried = [last] * (last in others) + others[:MARKERS_TRIED]
             found = next(((each, text) for each in tried if (text := self._opened_by(each, sample, untouched))), None)
             if found is None:
+                # A word behind a prompt may be read with the space in front of it, and alone without: tokenizers of
+                # bytes do so. Then two markers have to agree about what stands around them.
+                pairs = pairwise(tried)
+                found = next(
+                    ((one, text) for one, two in pairs if (text := self._opened_by_two(one, two, sample))), None
+                )
+            if found is None:
                 raise BadInputError(
                     f"no place for a prompt is found in sample {sample.id}",
                     where=sample.source,
@@ -141,12 +149,29 @@ class PromptTexts:
         """Returns a conversation with the places where a marker stands, if it is read as the untouched one with it."""
         (marked,) = self.rendered([(marker,)], [sample])
         found = numpy.flatnonzero(marked.input_ids == marker)
-        expected = 1 if self.position == "system" else len(sample.turns)
-        if len(found) != expected:
+        if len(found) != self._number_of_places(sample):
             return None
-        span = Span.SYSTEM if self.position == "system" else Span.QUESTION
-        text = OpenText(untouched, tuple(int(place) - number for number, place in enumerate(found)), span)
+        text = OpenText(untouched, tuple(int(place) - number for number, place in enumerate(found)), self._span)
         return text if is_same(text.filled((marker,)), marked) else None
+
+    def _opened_by_two(self, marker: int, other: int, sample: Sample) -> OpenText | None:
+        """Returns what two markers leave of a conversation, if each in its places is read as it."""
+        (marked,) = self.rendered([(marker,)], [sample])
+        found = numpy.flatnonzero(marked.input_ids == marker)
+        if len(found) != self._number_of_places(sample):
+            return None
+        rest = EncodedText(numpy.delete(marked.input_ids, found), numpy.delete(marked.spans, found))
+        opened = self._opened_by(other, sample, rest)
+        return opened if opened is not None and is_same(opened.filled((marker,)), marked) else None
+
+    def _number_of_places(self, sample: Sample) -> int:
+        """How many places a prompt has in a conversation."""
+        return 1 if self.position == "system" else len(sample.turns)
+
+    @property
+    def _span(self) -> Span:
+        """What a prompt is a part of."""
+        return Span.SYSTEM if self.position == "system" else Span.QUESTION
 
     def survivors(self, prompts: Sequence[Prompt], of_samples: int | None = None) -> list[Prompt]:
         """Returns those prompts that are read as they were written, in every conversation.
