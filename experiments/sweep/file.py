@@ -15,7 +15,8 @@ or, in the place of ``config`` and ``grid``, a list:
         config: m2pt_base
         arguments: {model.method.textual_length: 0}
 
-or the section ``transfer`` (``transfer_section.py``): prompts in pixels of several bases, each used on all of them.
+beside either of which ``prompt_texts`` (``text_axis.py``) runs every row with several prompts; or the section
+``transfer`` (``transfer_section.py``): prompts in pixels of several bases, each used on all of them.
 
 An experiment is a file, named as seen from the sweep's, or goes by the name under which it comes with the project.
 """
@@ -30,6 +31,7 @@ from pathlib import Path
 import yaml
 
 from experiments.configuration.catalogue import EXPERIMENTS
+from experiments.sweep.text_axis import with_texts
 from experiments.sweep.transfer_section import TransferPlan, transfer_of
 from experiments.sweep.variant import (
     Variant,
@@ -54,7 +56,7 @@ from lightning_m2pt.errors import BadInputError
 
 SWEEPS = EXPERIMENTS / "sweeps"
 NOTHING_RUNS = "neither `cells` nor `grid` nor `transfer` is here"
-TOP_KEYS = ("name", "seeds", "cells", "config", "arguments", "grid", "search", "transfer")
+TOP_KEYS = ("name", "seeds", "cells", "config", "arguments", "grid", "search", "transfer", "prompt_texts")
 WHAT_RUNS = ("cells", "grid", "transfer")
 CELL_KEYS = ("label", "config", "arguments", "seeds", "rates_of")
 SEARCH_KEYS = ("trials", "share_of_steps", "seed", "ranges")
@@ -154,6 +156,14 @@ def read_sweep(path: Path) -> SweepFile:
     else:
         plan = transfer_of(found["transfer"], path, seeds)
         variants = [cell.variant for cell in plan.cells]
+    if "prompt_texts" in found:
+        if plan is not None:
+            raise BadInputError(
+                "`prompt_texts` stands beside `transfer`",
+                where=place(path, found["prompt_texts"]),
+                expected="it beside cells or a grid",
+            )
+        variants = with_texts(variants, found["prompt_texts"], path)
     name = text_of(found["name"], path) if "name" in found else path.stem
     check_label(name, place(path, found.get("name", root)))
     check_variants(variants)
@@ -222,9 +232,9 @@ def check_variants(variants: Sequence[Variant]) -> None:
         BadInputError: Naming the second, or the one that takes the rates.
     """
     labels: dict[str, str] = {}
-    settings: dict[tuple[tuple[Path, ...], tuple[str, ...]], str] = {}
+    settings: dict[tuple[object, ...], str] = {}
     for variant in variants:
-        key = (variant.configs, variant.arguments)
+        key = (variant.configs, variant.arguments, variant.prompt_text)
         if variant.label in labels:
             raise BadInputError(
                 f"the label {variant.label!r} is also at {labels[variant.label]}",

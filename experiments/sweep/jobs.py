@@ -17,6 +17,7 @@ from experiments.configuration.parts import files_of
 from experiments.sweep.file import SweepFile
 from experiments.sweep.variant import Variant
 from lightning_m2pt.configuration.paths import from_here
+from lightning_m2pt.configuration.tree import PROMPT_TEXT
 from lightning_m2pt.errors import BadInputError
 
 BACKBONES = EXPERIMENTS / "backbones"
@@ -64,6 +65,7 @@ class Job:
         commands: Words behind ``m2pt``, one tuple a command.
         configs: Its configuration files; jobs with the same ones take about as long.
         output_root: Folder of all runs.
+        text_files: Files with words around questions.
     """
 
     label: str
@@ -72,6 +74,7 @@ class Job:
     commands: tuple[tuple[str, ...], ...]
     configs: tuple[Path, ...]
     output_root: Path
+    text_files: tuple[Path, ...] = ()
 
     @property
     def title(self) -> str:
@@ -85,7 +88,9 @@ class Job:
 
     def key_now(self) -> str:
         """Returns the key as it is with the files' present content."""
-        return digest_of([by_name(words, self.configs) for words in self.commands], self.configs)[:KEY_LENGTH]
+        files = (*self.configs, *self.text_files)
+        words = [by_name(command, files) for command in self.commands]
+        return digest_of(words, self.configs, self.text_files)[:KEY_LENGTH]
 
     @property
     def file_stem(self) -> str:
@@ -99,10 +104,10 @@ def by_name(words: Sequence[str], configs: Sequence[Path]) -> list[str]:
     return [names.get(word, word) for word in words]
 
 
-def digest_of(decides: Any, configs: Sequence[Path]) -> str:
-    """Returns a hash of a JSON value and of what configuration files and their parts hold at present."""
+def digest_of(decides: Any, configs: Sequence[Path], others: Sequence[Path] = ()) -> str:
+    """Returns a hash of a JSON value and of what configuration files and their parts, and others, hold at present."""
     digest = hashlib.sha256(json.dumps(decides).encode())
-    for path in (part for config in configs for part in files_of(config)):
+    for path in (*(part for config in configs for part in files_of(config)), *others):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -135,6 +140,7 @@ def cells(sweep: SweepFile, setting: SweepSettings, rates: Mapping[str, Rates] |
             (("train", *experiment_words(variant, setting, (rates or {}).get(variant.label, {})), *seed_words(seed)),),
             setting.configs(variant),
             setting.output_root,
+            variant.text_files,
         )
         for variant, seed in in_rounds(sweep.variants)
     ]
@@ -155,6 +161,8 @@ def experiment_words(variant: Variant, setting: SweepSettings, rates: Rates) -> 
     """Returns the words that name a variant's experiment, all but its seed."""
     words = [word for path in setting.configs(variant) for word in ("--config", path.as_posix())]
     words += variant.arguments
+    for file in variant.text_files:
+        words += [f"--{PROMPT_TEXT}", file.as_posix()]
     words += [f"--allow-import={package}" for package in setting.opened]
     words += [f"--model.{key}={rate!r}" for key, rate in rates.items() if key.startswith(OF_RULE)]
     if by_part := {part: rate for part, rate in rates.items() if not part.startswith(OF_RULE)}:

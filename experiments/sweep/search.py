@@ -43,10 +43,9 @@ class VariantSearch:
 
 def fingerprint(plan: SearchPlan, variant: Variant, setting: SweepSettings) -> str:
     """Returns what stands for all that decides a variant's trials; needs no experiment parsed."""
-    configs = setting.configs(variant)
-    return digest_of(
-        [asdict(replace(plan, where="")), by_name(experiment_words(variant, setting, {}), configs)], configs
-    )
+    configs, texts = setting.configs(variant), variant.text_files
+    words = by_name(experiment_words(variant, setting, {}), (*configs, *texts))
+    return digest_of([asdict(replace(plan, where="")), words], configs, texts)
 
 
 def trial_rates(
@@ -136,7 +135,15 @@ def trial_job(
     """Returns one trial: a short tuning into a folder of its own, and its validation in the same process."""
     words = ("fit", *experiment_words(variant, setting, rates), *seed_words(plan.seed))
     words = (*words, "--trainer.max_steps", str(steps))
-    job = Job(variant.label, f"trial {number}", "trial", (words,), setting.configs(variant), setting.output_root)
+    job = Job(
+        variant.label,
+        f"trial {number}",
+        "trial",
+        (words,),
+        setting.configs(variant),
+        setting.output_root,
+        variant.text_files,
+    )
     run = (setting.output_root / "sweeps" / "trials" / job.file_stem).as_posix()
     return replace(job, commands=((*words, "--run", run, "--validate"),))
 

@@ -37,6 +37,7 @@ class Variant:
         seeds: One run each.
         where: ``FILE:LINE``, for errors.
         rates_of: Label of the variant whose searched rates it takes; empty if a search of its own chooses them.
+        prompt_text: File of a prompt's words around every question; None leaves them to the experiment.
     """
 
     label: str
@@ -45,11 +46,17 @@ class Variant:
     seeds: tuple[int, ...]
     where: str
     rates_of: str = ""
+    prompt_text: Path | None = None
 
     @property
     def searched(self) -> str:
         """Label of the variant whose search chooses its rates: usually its own."""
         return self.rates_of or self.label
+
+    @property
+    def text_files(self) -> tuple[Path, ...]:
+        """Files with words that are no configuration: a prompt's, where there is one."""
+        return () if self.prompt_text is None else (self.prompt_text,)
 
 
 def check_label(label: str, where: str) -> None:

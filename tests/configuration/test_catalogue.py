@@ -58,7 +58,8 @@ def test_experiments_and_sweeps_go_by_their_files_names():
     names = [entry.name for entry in catalogue.experiments()]
     assert "m2pt_base" in names
     assert names == sorted(names)
-    assert [entry.name for entry in catalogue.sweeps()] == ["ablation", "comparison", "lengths", "prompt_transfer"]
+    named = [entry.name for entry in catalogue.sweeps()]
+    assert named == ["ablation", "comparison", "lengths", "prompt_transfer", "templates_methods"]
 
 
 def test_a_class_that_leaves_a_method_open_is_not_listed(tmp_path):

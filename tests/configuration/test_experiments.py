@@ -1,4 +1,4 @@
-"""Every YAML below experiments/ is one of five kinds, is counted, parses, and does what it says."""
+"""Every YAML below experiments/ is one of six kinds, is counted, parses, and does what it says."""
 
 import json
 import subprocess
@@ -43,12 +43,15 @@ PAIRS = {
 }
 """Backbones that are pairs of such folders: the tower's, its kind, the language model's."""
 SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
+PROMPT_TEXTS = sorted(FOLDER.glob("sweeps/prompt_texts/*.yaml"))
 PARTS = sorted(FOLDER.glob("parts/*.yaml"))
 TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
 
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
-    assert sorted(FOLDER.rglob("*.yaml")) == sorted([*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PARTS])
+    assert sorted(FOLDER.rglob("*.yaml")) == sorted(
+        [*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PROMPT_TEXTS, *PARTS]
+    )
     assert len(EXPERIMENTS) == 36
     assert len(STRATEGIES) == 4
     assert len(EMBEDDED) == 2
@@ -76,6 +79,13 @@ def test_experiments_parse_and_count_without_weights(path):
     assert experiment.name == path.stem
     assert len(experiment.benchmarks) == 8
     assert {part["name"] for part in count(experiment.model)["parts"]} == set(experiment.model.method.part_names())
+
+
+@pytest.mark.parametrize("path", PROMPT_TEXTS, ids=lambda path: path.stem)
+def test_the_embedded_backbones_read_every_word_of_a_sweeps_prompts(path):
+    experiment = parse_experiment(["--config", BASE, "--prompt-text", str(path)])
+    experiment.connect()
+    assert experiment.data.processor.bound(experiment.data.template).digest
 
 
 @pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.stem)
