@@ -14,6 +14,7 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
 from lightning_m2pt.testing.random_backbone import random_backbone
 from lightning_m2pt.tuning.module import TuningModule
@@ -73,6 +74,20 @@ def test_packed_weights_are_refused(tmp_path: Path) -> None:
         refuse_unless_shardable(backbone, M2PT(2, 2))
     with pytest.raises(BadInputError, match=r"packed weights \(int8\) are not tried with DeepSpeed"):
         refuse_untried_under_zero(backbone, M2PT(2, 2))
+
+
+def test_texts_that_rows_start_from_are_refused_under_deepspeed(tmp_path: Path) -> None:
+    backbone, text = random_backbone(tmp_path), "a text"
+    for method in (PrefixTuning(2, init_text=text), Combined([Lora(2, interaction=False), words_of(text)])):
+        refuse_unless_shardable(backbone, method)
+        with pytest.raises(BadInputError, match="not tried") as refused:
+            refuse_untried_under_zero(backbone, method)
+        assert refused.value.where == "model.method.init_text"
+    refuse_untried_under_zero(backbone, PrefixTuning(2))
+
+
+def words_of(text: str) -> M2PT:
+    return M2PT(0, 2, visual_rows_to_text="none", init="words", init_text=text)
 
 
 def test_a_trainer_of_ones_own_is_refused_them_too(tmp_path: Path) -> None:
