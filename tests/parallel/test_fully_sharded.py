@@ -14,9 +14,11 @@ from lightning_m2pt.inputs.batch import IGNORED_LABEL, Batch
 from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, VISION_LAYERS, random_backbone, random_batch
@@ -41,6 +43,15 @@ def made(folder: Path, method: Callable[[], Method] = m2pt, *, recomputes: bool 
         return backbone, method()
 
     return make
+
+
+def test_pixels_in_front_of_shared_out_weights_train_what_one_device_trains(tmp_path: Path) -> None:
+    """The prompt stands outside of all that is shared out, and its inside stays where it is."""
+    found, expected = on_both(made(tmp_path, lambda: PixelPrompting(0.2, init_std=0.2)), steps_of(2))
+    compare(found, expected, TOLERANCE)
+    [delta] = found.tensors.values()
+    assert not delta[:, 3:-3, 3:-3].any()
+    assert delta[:, :3].all()
 
 
 def without_picture(batch: Batch) -> Batch:
@@ -137,6 +148,8 @@ METHODS: dict[str, Callable[[], Method]] = {
     "aprompt": lambda: APrompt(3, 2),
     "adapter": lambda: Adapter(4),
     "layer_norm": lambda: LayerNormTuning(vision=True),
+    "pixels": lambda: PixelPrompting(0.2, init_std=0.2),
+    "pixels around and prompts": lambda: Combined([PixelPrompting(0.2, "shrink"), M2PT(3, 4, init_std=0.5)]),
 }
 
 

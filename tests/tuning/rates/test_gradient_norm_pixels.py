@@ -88,6 +88,17 @@ def test_clipping_of_a_method_beside_it_is_as_if_the_prompt_had_no_gradient(tmp_
     assert float(delta.norm()) == pytest.approx(0.2 * float(gradient[border].norm() / gradient.norm()), rel=1e-4)
 
 
+def test_a_step_of_the_shipped_rule_is_the_same_however_it_is_split(tmp_path: Path) -> None:
+    """1 x 8 = 4 x 2, through the Trainer from the real loader, of every number of the border."""
+    words = [*small_words(tmp_path, "experiments/evp_base.yaml", steps=3), "--model.backbone.dtype=float64"]
+    [whole] = tune([*words, "--model.gradient_norm.grey_levels=0.5"], tmp_path / "whole").values()
+    split = [*words, "--model.gradient_norm.grey_levels=0.5", "--data.micro_batch_size=2"]
+    [found] = tune(split, tmp_path / "split").values()
+    assert torch.allclose(found, whole, rtol=0, atol=1e-8)  # of float32, around 5e-3
+    assert not whole[:, 6:-6, 6:-6].any()
+    assert float(whole.abs().max()) > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("norm", ["all", "border"])
