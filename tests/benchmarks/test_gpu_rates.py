@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.answering import shared_prefix
+from benchmarks.report.gpu_tables import gpu_lines
 from benchmarks.training import gpu_peers, timing, trainer_steps
 from benchmarks.training.inputs import random_backbone
 from benchmarks.training.lengths import ideal_flops, mixed_lengths
@@ -75,3 +76,11 @@ def test_questions_a_second_are_all_questions_by_the_seconds_of_each_way() -> No
     [row] = on_ranks(1, evaluated)
     assert row["questions_per_second"] == {"naive": 3.0, "shared prefix": 9.0}
     assert (row["questions"], row["answers_unlike"]) == (18, 0)
+
+
+def test_the_page_compares_shared_prefixes_with_the_loop() -> None:
+    row = {"questions_per_second": {"naive": 3.0, "shared prefix": 9.0}, "asked": {"of_picture": 6}}
+    row |= {"questions": 18, "answers_unlike": 1}
+    lines = gpu_lines({"parts": {"evaluation": {"ended": gpu.DONE, "rows": [row]}}})
+    text = " ".join(" ".join(lines).split())
+    assert "6 questions a picture: 9.0 questions/s, 3.0 times a loop of single questions; 1 of 18" in text

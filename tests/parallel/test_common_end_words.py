@@ -107,6 +107,12 @@ def test_a_process_that_waits_for_ever_ends_with_anothers_code_and_says_that_it_
     assert second_of_two.check([f"{TOLD}/1"])
 
 
+def test_one_process_watches_over_nobody() -> None:
+    common, before = CommonEnd(), threading.active_count()
+    common.watch()
+    assert (common._original, threading.active_count()) == (None, before)
+
+
 def test_what_torch_says_of_anothers_end_becomes_what_that_one_has_said(second_of_two: HashStore) -> None:
     second_of_two.set(FAILED, json.dumps(WORDS))
     with pytest.raises(BadInputError, match="rank 0 on a: record 7: no picture"), CommonEnd().around(NO_LAUNCHER):
