@@ -36,10 +36,10 @@ class ContentFree:
     Attributes:
         texts: What stands in the place of the question; of several the mean is taken. ``{question}`` in it is the
             question: then it is the picture alone that has no content. The words of a prompt text stay around it.
-        picture: What stands in the place of the picture. ``mean`` is one colour, the mean that the base subtracts: it
-            has as many rows at the same places as any picture and shows nothing. ``none`` is no picture: words stand
-            at other places than in any question. ``own`` is the question's own, whose evidence is then divided out,
-            too: what is left is what the words of the question change.
+        picture: What stands in the place of the picture. ``mean`` is a square of one colour, the mean that the base
+            subtracts: words stand where they stand behind a picture, and nothing is shown. ``none`` is no picture:
+            words stand at other places than in any question. ``own`` is the question's own, whose evidence is then
+            divided out, too: what is left is what the words of the question change.
 
     Raises:
         BadInputError: If there is no text, one is there twice, the only one is empty, or nothing would be left out.

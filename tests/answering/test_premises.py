@@ -190,8 +190,8 @@ def test_pmi_sets_the_words_before_an_answer_against_a_question(tmp_path, backbo
 @pytest.mark.parametrize(
     ("method", "rule", "by_picture"),
     [
-        ("contextual_calibration", ContentFree(TEXTS[:2], "mean"), False),
-        ("contextual_calibration", ContentFree((TEXT,), "own"), True),
+        ("contextual_calibration", ContentFree(TEXTS[:2], "mean"), True),
+        ("contextual_calibration", ContentFree((TEXT,), "own"), False),
         ("likelihood_pmi", None, True),
     ],
     ids=["mean", "own", "pmi"],
