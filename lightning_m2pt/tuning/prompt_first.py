@@ -40,7 +40,7 @@ def check_parts(first_steps: int, method: Method, rule: GradientNorm | None) -> 
     if first_steps and len(waiting) in (0, len(method.part_names())):
         raise BadInputError(
             "prompts shall move alone at first, and "
-            + (f"none of {trained} is a prompt" if waiting else f"the method trains nothing else than {trained}"),
+            + (f"none of {trained} is a prompt" if waiting else f"the method trains {trained or 'nothing'} alone"),
             where=KEY,
             expected="0, or a method with prompts and another part",
             hint="lightning_m2pt.methods.combined.Combined puts prompts beside LoRA or full tuning",

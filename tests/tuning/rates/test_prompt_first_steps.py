@@ -21,6 +21,7 @@ from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
@@ -284,7 +285,8 @@ def test_parts_of_the_other_rule_count_as_prompts() -> None:
 
 REFUSED: dict[str, tuple[Method, str]] = {
     "no prompts": (Lora(), "none of language_low_rank, interaction is a prompt"),
-    "nothing else": (M2PT(2, 1, interaction=False), "trains nothing else than visual_prompts, textual_prompts"),
+    "nothing else": (M2PT(2, 1, interaction=False), "the method trains visual_prompts, textual_prompts alone"),
+    "nothing": (Frozen(), "the method trains nothing alone"),
 }
 
 
