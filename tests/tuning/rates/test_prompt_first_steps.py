@@ -116,6 +116,13 @@ def test_what_waits_begins_as_a_fresh_optimizer_would_bit_for_bit() -> None:
     assert torch.equal(prompt, alone)
 
 
+def test_without_a_warm_up_the_others_begin_at_their_whole_rate() -> None:
+    optimizer = optimizer_of(double(4, seed=1), double(5, seed=2), 2)
+    first, behind = Schedule("linear", 0.0, 2).build(optimizer, 6).lr_lambdas
+    assert [first(step) for step in range(6)] == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert [behind(step) for step in range(6)] == pytest.approx([0, 0, 1, 3 / 4, 2 / 4, 1 / 4])
+
+
 @pytest.mark.parametrize("stopped", [1, 3, 5])
 def test_a_state_taken_anywhere_goes_on_bit_for_bit(stopped: int) -> None:
     """Before the others begin, at that very step, and behind it."""
