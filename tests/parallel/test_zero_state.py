@@ -1,5 +1,7 @@
 """What each rank takes over of an optimizer's state that was saved whole."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -29,3 +31,22 @@ def test_a_rank_of_stage_3_takes_its_part_of_a_moment_and_pads_as_deepspeed_does
     [(part, key)] = taken
     assert part.tolist() == share
     assert key == "exp_avg"
+
+
+def test_a_state_that_is_saved_does_not_move_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    import deepspeed.utils
+
+    monkeypatch.setattr(deepspeed.utils, "safe_get_full_optimizer_state", lambda tensor, key: (tensor, key))
+    pieces, steps = [torch.zeros(2), torch.zeros(3)], [torch.tensor(4.0), torch.tensor(4.0)]
+    optimizer = SimpleNamespace(
+        param_groups=[{"lr": 0.1, "params": [pieces[0]]}, {"lr": 0.2, "params": [pieces[1]]}],
+        state={piece: {"step": step} for piece, step in zip(pieces, steps, strict=True)},
+    )
+    zero = SimpleNamespace(optimizer=optimizer, single_partition_of_fp32_groups=pieces)
+    tensors = [[nn.Parameter(MOMENT), nn.Parameter(MOMENT)], [nn.Parameter(MOMENT)]]
+    saved = zero_state.whole_optimizer_state(zero, tensors)
+    for step in steps:
+        step += 1
+    assert {number: float(each["step"]) for number, each in saved["state"].items()} == {0: 4.0, 1: 4.0, 2: 4.0}
+    assert saved["state"][2]["exp_avg_sq"] == (tensors[1][0], "exp_avg_sq")
+    assert saved["param_groups"] == [{"lr": 0.1, "params": [0, 1]}, {"lr": 0.2, "params": [2]}]

@@ -35,6 +35,13 @@ def test_settings_say_what_is_shared(strategy: object, engine: str, sharing: int
     assert (plan.devices.engine, plan.devices.number, plan.devices.sharing, plan.reshards) == (engine, 4, sharing, True)
 
 
+def test_settings_say_whether_layers_are_given_up_in_between() -> None:
+    name = "lightning_m2pt.parallel.fully_sharded.FullyShardedStrategy"
+    for kept in (True, False):
+        plan = plan_of({"strategy": {"class_path": name, "init_args": {"reshard_after_forward": kept}}}, 4)
+        assert plan == Plan(Devices("fsdp2", 4, 4), reshards=kept)
+
+
 def test_what_is_shared_out_is_a_part_of_the_whole(tmp_path: Path) -> None:
     experiment = parse_experiment(small_words(tmp_path))
     model, size = experiment.model, upper_bound(experiment.data)
