@@ -1,6 +1,10 @@
 """``m2pt sweep transfers``: trainings, every prompt on every base, and the table, on invented data and a few steps."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +21,7 @@ from lightning_m2pt.main import main
 
 ROOT = Path(__file__).parents[2]
 METHOD = "lightning_m2pt.methods.pixel_prompting.PixelPrompting"
+LONGEST = 1200.0
 BASES = {
     name: f"{ROOT}/experiments/backbones/{file}.yaml" for name, file in (("A", "testbed"), ("B", "testbed_patch12"))
 }
@@ -135,3 +140,29 @@ def test_what_cannot_be_carried_is_refused_before_anything_is_trained(
     path = write_files(tmp_path, config="projector")
     assert "'own mnist A' trains no prompt in pixels" in refused(words_for(path), capfd)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_killed_with_what_it_runs_it_ends_with_the_same_table(tmp_path: Path) -> None:
+    """Killed while the first prompt is carried to a base; then the same command goes on."""
+    paths = []
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+        paths.append(write_files(tmp_path / name))
+    whole, cut = paths
+    program = [sys.executable, "-m", "lightning_m2pt.main"]
+    assert subprocess.run([*program, *words_for(whole, "--jobs", "2")], cwd=ROOT, timeout=LONGEST).returncode == 0
+    process = subprocess.Popen([*program, *words_for(cut)], cwd=ROOT)
+    last = time.monotonic() + LONGEST
+    while not list((cut.parent / "out" / "transfers").glob("tiny/*")):
+        assert process.poll() is None
+        assert time.monotonic() < last
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for number in [process.pid, *map(int, children)]:
+        subprocess.run(["kill", "-KILL", str(number)], check=False)
+    assert process.wait(timeout=LONGEST) == -signal.SIGKILL
+    assert subprocess.run([*program, *words_for(cut)], cwd=ROOT, timeout=LONGEST).returncode == 0
+    tables = [(path.parent / "out" / "sweeps" / "tiny" / "transfers.json").read_text() for path in paths]
+    assert tables[0] == tables[1]
+    assert json.loads(tables[0])["directions"][0]["missing"] == []
