@@ -42,8 +42,9 @@ TOKENS, PICTURES = [1, 2, 1], ["a", "b", "b"]
 
 def record(seed: int, losses: dict[str, list[float]], best: str = "gcg") -> SearchRecord:
     """A record of three held-out samples of two pictures; a loss below 1 a token is a right answer."""
+    curve = ((10, 3.0), (45, 2.5), (60, 1.0 + 2 * seed))
     states = {
-        name: SearchState((1, 2), 3.0, (1, 2), 0.5 if name == best else 1.0 + seed, 90, curve=((10, 3.0), (60, 1.0)))
+        name: SearchState((1, 2), 3.0, (1, 2), 0.5 if name == best else 1.0 + seed, 90, curve=curve)
         for name in PROPOSERS
     }
     rows = {
@@ -122,11 +123,11 @@ def test_curves_are_the_least_loss_within_a_number_of_rows(content: dict[str, An
     assert part["curves"][SOFT][1][0] is None
     assert (mean_or_none([1.0, 2.0]), mean_or_none([1.0, None])) == (1.5, None)
     search = {row[0]: row for row in tables_of(content)[0].rows}
-    assert search["gcg"][1:5] == ["3.000", "3.000", "1.000", "1.000 to 2.000"]
+    assert search["gcg"][1:5] == ["3.000", "2.500", "1.750", "1.000 to 2.000"]
     assert search[SOFT][1] == "-"
     (axes,) = figure_of(content).axes
     line = next(line for line in axes.lines if line.get_label() == "gcg")
-    assert line.get_ydata()[-1] == 1.0
+    assert line.get_ydata()[-1] == 1.75  # of 1.0 and 2.5
     assert line.get_xdata()[-1] == pytest.approx(0.09)
 
 
