@@ -50,3 +50,13 @@ def test_a_state_that_is_saved_does_not_move_with_the_next_step(monkeypatch: pyt
     assert {number: float(each["step"]) for number, each in saved["state"].items()} == {0: 4.0, 1: 4.0, 2: 4.0}
     assert saved["state"][2]["exp_avg_sq"] == (tensors[1][0], "exp_avg_sq")
     assert saved["param_groups"] == [{"lr": 0.1, "params": [0, 1]}, {"lr": 0.2, "params": [2]}]
+
+
+def test_what_is_trained_is_gathered_now_after_every_step_and_is_not_given_up() -> None:
+    gathered: list[list[SimpleNamespace]] = []
+    first, second = (SimpleNamespace(ds_persist=False, all_gather=gathered.append) for _ in range(2))
+    zero = SimpleNamespace(persistent_parameters=["another's"])
+    zero_state.keep_whole(zero, [[first], [second]])  # type: ignore[list-item]
+    assert (first.ds_persist, second.ds_persist) == (True, True)
+    assert zero.persistent_parameters == ["another's", first, second]
+    assert gathered == [[first, second]]
