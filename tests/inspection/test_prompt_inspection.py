@@ -1,6 +1,7 @@
 """``m2pt prompts``: nearest words, likeness of layers, lengths over training."""
 
 import csv
+import io
 import json
 
 import numpy
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.commands.prompts import norms_over_training
+from lightning_m2pt.inspection.pixel_prompt_pictures import numbers_of_prompt, prompt_picture
 from lightning_m2pt.inspection.prompt_rows import (
     chance_of_nearest,
     chance_of_similarity,
@@ -20,6 +22,7 @@ from lightning_m2pt.inspection.prompt_rows import (
 )
 from lightning_m2pt.main import main
 from lightning_m2pt.prompts.deep import DeepPrompts
+from lightning_m2pt.prompts.pixel_prompt import PixelPrompt
 from tests.support.small_experiment import run_with_a_set
 
 WIDTH, LENGTH = 16, 3
@@ -158,3 +161,16 @@ def test_a_picture_that_is_not_there_is_refused_before_weights_load(tmp_path, ca
     monkeypatch.setattr("lightning_m2pt.runs.tuned_model.load_with_adapter", None)
     assert main(["prompts", "--run", str(run), "--picture", str(tmp_path / "nowhere.png")]) == 2
     assert "nowhere.png" in capsys.readouterr().err
+
+
+def test_a_prompt_in_deviations_is_shown_in_the_pixels_that_it_adds():
+    """Each channel has a deviation of its own; what is stored inside the border is not shown."""
+    std = torch.tensor([0.5, 0.25, 0.125]).view(3, 1, 1)
+    prompt = PixelPrompt(8, 0.25, (torch.zeros(3, 1, 1), std), space="normalised")
+    with torch.no_grad():
+        prompt.delta.fill_(2.0)
+    with Image.open(io.BytesIO(prompt_picture(prompt))) as picture:
+        shown = numpy.asarray(picture)[::48, ::48]
+    assert shown[0].tolist() == [[255, 191, 159]] * 8
+    assert shown[2:-2, 2:-2].tolist() == [[[128] * 3] * 4] * 4
+    assert numbers_of_prompt(prompt)["norm"] == pytest.approx(2 * (3 * 48) ** 0.5)
