@@ -46,6 +46,7 @@ def test_deepspeed_shares_out_what_is_updated() -> None:
     assert sent_bytes(MODEL, all_sharing("zero2", 4), micro_batches=5).total == 11 * 3 * 40 // 4
     held = held_bytes(MODEL, all_sharing("zero3", 4))
     assert (held.base, held.trained) == (8 + 1020 // 4, 80 + 120 // 4)
+    assert held.in_flight == 2 * 1020 + 4 * 2**24  # all of it stays, and is gathered ahead
     sent = sent_bytes(MODEL, all_sharing("zero3", 4), micro_batches=2)
     assert sent.gathers == (2 * 1020 + 40) * 3 // 4  # so small a base stays gathered between the passes
     assert sent.reductions == 2 * 40 * 3 // 4
