@@ -202,6 +202,12 @@ def test_what_the_tokenizer_joins_with_a_neighbour_is_no_survivor(exact, monkeyp
 def test_a_text_of_subwords_is_read_as_it_stands(exact, monkeypatch):
     for tokens in ("bytes", "pieces"):
         texts, allowed, scorer = searched(exact, TURNS, processor_of(chat_tokenizer(tokens)), template_named("plain"))
+        lengths = [
+            len(each) + 2 * len(opened.places) for each, opened in zip(texts.untouched, texts.opened, strict=True)
+        ]
+        texts.max_text_length = max(lengths)
+        assert [texts.has_room(length) for length in (2, 3)] == [True, False]
+        texts.max_text_length = None
         read = WrittenPrompts(texts, allowed).read
         prompts = [read("It is the modest."), read("USER: yes"), read("the  car")]
         assert texts.survivors(prompts) == prompts

@@ -46,14 +46,14 @@ def test_equal_rewards_and_no_draws_move_by_the_entropy_alone():
 def test_a_round_draws_counts_and_moves():
     proposer = Reinforce(width=50, learning_rate=2.0, entropy_weight=0.1)
     state = SearchState((10, 11), 1.0, (10, 11), 1.0, 0)
-    prompts, memory = proposer.propose(state, None, ALLOWED, numpy.random.default_rng(0))
+    prompts, memory = proposer.propose(state, None, ALLOWED, numpy.random.default_rng(3))
     assert len(prompts) == len(set(prompts)) == len(memory[DRAWN])
     assert sum(count for _, _, count in memory[DRAWN]) == 50
     assert all(tuple(ALLOWED[column] for column in columns) == tuple(p) for p, columns, _ in memory[DRAWN])
     # The current prompt is not scored again, (11, 11) was read otherwise: the one counts by its known loss, the other
     # not at all.
     losses = {prompt: float(sum(prompt)) for prompt in prompts if prompt not in ((10, 11), (11, 11))}
-    assert len(losses) < len(prompts)
+    assert len(losses) == len(prompts) - 2
     start = SearchState((10, 11), 1.0, (10, 11), 1.0, 0, memory=memory)
     after = proposer.accept(start, [ScoredPrompt(*each) for each in losses.items()])
     losses[10, 11] = 1.0

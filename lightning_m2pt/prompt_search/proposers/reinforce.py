@@ -107,8 +107,8 @@ def ascent(
         deviation = numpy.sqrt((counts * (rewards - baseline) ** 2).sum() / total)
         weights = counts * (rewards - baseline) / total / deviation if deviation > 0 else numpy.zeros_like(counts)
         for place, of_place in enumerate(choices.T):
+            # Less the probabilities, times the sum of the weights: which is nothing.
             numpy.add.at(gradient[place], of_place, weights)
-        gradient -= weights.sum() * chances
     logs = numpy.log(numpy.where(chances > 0, chances, 1.0))
     own = entropies(chances)[:, None]
     gradient += entropy_weight * -chances * (logs + own)
