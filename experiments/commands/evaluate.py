@@ -77,9 +77,12 @@ def main(arguments: Sequence[str]) -> int:
     own, rest = argument_parser().parse_known_args(list(arguments))
     draws = draws_of(own)
     premise = premise_of_flags(own)
-    names = own.benchmarks
-    if names is not None and (names.lstrip().startswith("[") or FILE_NAME.fullmatch(names)):
-        rest, names = [*rest, "--benchmarks", names], None
+    names = None
+    for given in own.benchmarks:  # a list and names may both be there: the names choose among the list's sets
+        if given.lstrip().startswith("[") or FILE_NAME.fullmatch(given):
+            rest = [*rest, "--benchmarks", given]
+        else:
+            names = given
     check_output(own)
     with people_read_errors(own.json):
         experiment = experiment_of(own.run, own.adapter, rest)

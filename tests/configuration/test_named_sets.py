@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.commands.answer import decides
-from experiments.commands.evaluate import evaluation_folder, move_benchmarks
+from experiments.commands.evaluate import evaluation_folder, main, move_benchmarks
 from experiments.configuration.chosen_sets import split_off_names
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import short_hash, without_later_settings
@@ -104,6 +104,12 @@ def test_classes_lists_and_files_are_no_names() -> None:
         [*kept, "--benchmarks+=my.Set"],
     )
     assert split_off_names(["--benchmarks", "null", "--benchmarks"]) == (None, ["--benchmarks", "null", "--benchmarks"])
+
+
+def test_names_choose_among_a_list_of_the_same_command() -> None:
+    with pytest.raises(BadInputError, match="the experiment has no set 'pope'") as caught:
+        main(["--config", BASE, "--benchmarks", sets("plain"), "--benchmarks", "pope"])
+    assert caught.value.expected == "vsr"
 
 
 def test_a_word_that_nothing_is_drawn_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:

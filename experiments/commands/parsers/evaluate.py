@@ -33,6 +33,8 @@ def argument_parser() -> ExperimentVerbParser:
     add_output_flag(parser)
     parser.add_argument(
         "--benchmarks",
+        action="append",
+        default=[],
         metavar="NAMES",
         help="which of the experiment's sets, such as mme,pope,vsr (default: all); or the whole list, as a "
         "YAML file or as JSON",
