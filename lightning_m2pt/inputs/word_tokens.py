@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.chat_form import control_tokens
-from lightning_m2pt.inputs.reworded_template import MOST_LETTERS, MOST_WORDS_NAMED, unknown_words
+from lightning_m2pt.inputs.reworded_template import MOST_LETTERS, refuse_unreadable_words
 from lightning_m2pt.inputs.templates import IMAGE_MARK
 
 if TYPE_CHECKING:
@@ -29,23 +28,13 @@ def tokens_of_rows(text: str, length: int, tokenizer: "PreTrainedTokenizerFast",
     """
     if len(text) > MOST_LETTERS:
         raise BadInputError(f"the text has {len(text):,} letters", where=where, expected=f"at most {MOST_LETTERS:,}")
-    found = control_tokens(tokenizer, "").search(text)
-    if found is not None or IMAGE_MARK in text:
-        sign = IMAGE_MARK if found is None else found[0]
+    if IMAGE_MARK in text:
         raise BadInputError(
-            f"{sign!r:.40} stands in the text, a sign of the model",
+            f"{IMAGE_MARK!r} stands in the text, a sign of the model",
             where=where,
             expected="words: rows are started from nothing else",
         )
-    unknown = unknown_words(text, tokenizer)
-    if unknown:
-        more = f" and {len(unknown) - MOST_WORDS_NAMED} more" if len(unknown) > MOST_WORDS_NAMED else ""
-        raise BadInputError(
-            f"the tokenizer does not know {', '.join(map(repr, unknown[:MOST_WORDS_NAMED]))}{more}",
-            where=where,
-            expected="words that the model's tokenizer can read",
-            hint="write it with other words: each of these would be read as one and the same unknown word",
-        )
+    refuse_unreadable_words(text, tokenizer, where, "write it with other words")
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if not tokens:
         raise BadInputError(f"there is no token in {text!r:.40}", where=where, expected="a text of at least one word")

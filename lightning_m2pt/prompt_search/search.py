@@ -12,6 +12,7 @@ from lightning_m2pt.prompt_search.state import SearchState
 
 EMPTY_ROUNDS = 50
 """After so many rounds one after another in which nothing could be scored the search is over."""
+SPENT = "the budget is spent"
 
 
 def started(scorer: PromptScorer, start: Prompt) -> SearchState:
@@ -68,33 +69,51 @@ def why_over(task: SearchTask, state: SearchState) -> str:
     if state.empty >= EMPTY_ROUNDS:
         return f"in {EMPTY_ROUNDS} rounds nothing that was proposed could be scored"
     left = task.budget - task.scorer.rows - task.proposer.gradients * task.scorer.rows_of_gradient
-    return "" if task.scorer.prompts_for(left) else "the budget is spent"
+    return "" if task.scorer.prompts_for(left) else SPENT
 
 
 def next_round(task: SearchTask, state: SearchState) -> SearchState:
-    """Returns the state after one round."""
+    """Returns the state after one round.
+
+    Of a round that the budget cuts short what was found counts, and nothing else: it looked at a part of what it was to
+    look at, so nothing is accepted by it, and a larger budget makes it again.
+    """
     proposer, scorer = task.proposer, task.scorer
     generator = numpy.random.default_rng([task.seed, state.round])
     proposed, memory = proposer.propose(state, scorer, task.allowed, generator)
     distinct = [prompt for prompt in dict.fromkeys(proposed) if prompt != state.current]
     alive = task.texts.survivors(distinct)
-    unread = len(distinct) - len(alive)
-    alive = scorer.paid_for(alive, task.budget - scorer.rows)
-    losses = scorer.mean_losses(alive) if alive else []
-    scored = [ScoredPrompt(prompt, loss) for prompt, loss in zip(alive, losses, strict=True)]
-    after = proposer.accept(replace(state, memory=memory), scored)
-    moved = after.current != state.current
-    after = replace(
-        after,
+    paid = scorer.paid_for(alive, task.budget - scorer.rows)
+    losses = scorer.mean_losses(paid) if paid else []
+    scored = [ScoredPrompt(prompt, loss) for prompt, loss in zip(paid, losses, strict=True)]
+    counted = replace(
+        with_best(state, scored, scorer.rows),
         rows=scorer.rows,
-        round=state.round + 1,
         scored=state.scored + len(scored),
-        unread=state.unread + unread,
+        unread=state.unread + len(distinct) - len(alive),
+    )
+    if len(paid) < len(alive):
+        return replace(counted, ended=SPENT)
+    after = proposer.accept(replace(counted, memory=memory), scored)
+    moved = after.current != state.current
+    return replace(
+        after,
+        round=state.round + 1,
         moves=state.moves + moved,
         unchanged=0 if moved else state.unchanged + 1,
         empty=0 if scored else state.empty + 1,
     )
+
+
+def with_best(state: SearchState, scored: Sequence[ScoredPrompt], rows: int) -> SearchState:
+    """Returns a state with the least loss of what was scored, if it is less than any before.
+
+    Args:
+        state: Where the search stood.
+        scored: What was scored since.
+        rows: Rows that were run by now.
+    """
     least = min(scored, key=lambda each: each.loss, default=None)
     if least is None or not least.loss < state.best_loss:
-        return after
-    return replace(after, best=least.prompt, best_loss=least.loss, curve=(*state.curve, (scorer.rows, least.loss)))
+        return state
+    return replace(state, best=least.prompt, best_loss=least.loss, curve=(*state.curve, (rows, least.loss)))

@@ -1,6 +1,7 @@
 """Searched prompts: scores are the training loss of the rendered text, and proposers do what they say."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,6 +127,26 @@ def test_a_stopped_search_goes_on_as_it_would_have(tuned, split, name):
     assert end.best_loss <= first.best_loss
     middle = type(end).from_json(json.loads(json.dumps(states[1].to_json())))
     assert run_search(task, middle, lambda _: None) == end
+
+
+def test_a_round_that_the_budget_cuts_short_settles_nothing_and_is_made_again(tuned, split):
+    """The best word stands last: a cut round does not see it, and must not say that no word is better."""
+    texts, allowed, scorer = ready(tuned, split, length=1)
+    few = allowed.ids[:12]
+    losses = dict(zip(few, scorer.mean_losses([(token,) for token in few]), strict=True))
+    ranked = sorted(losses, key=losses.get)
+    words = [ranked[1], *ranked[2:], ranked[0]]  # the start has no better word before the last one
+    scorer.rows = 0
+    first = started(scorer, (ranked[1],))
+    budget = scorer.rows + scorer.rows_in_front + 6 * scorer.rows_of_prompt
+    task = SearchTask(proposer_named("exhaustive", 1, 1, 1), scorer, texts, words, budget, 0)
+    cut = run_search(task, first, lambda _: None)
+    assert (cut.ended, cut.best, cut.scored, cut.rows) == ("the budget is spent", (ranked[1],), 7, budget)
+    again = SearchTask(task.proposer, scorer, texts, words, 10**9, 0)
+    whole = run_search(again, replace(cut, ended=""), lambda _: None)
+    assert (whole.best, whole.ended) == ((ranked[0],), "no other word in any place is better")
+    cut_by_one = run_search(replace(task, budget=budget - 1), first, lambda _: None)
+    assert (cut_by_one.scored, cut_by_one.rows) == (6, budget - scorer.rows_of_prompt)
 
 
 def test_gcg_goes_on_from_the_round_s_best_and_autoprompt_from_the_better_alone(tuned, split):

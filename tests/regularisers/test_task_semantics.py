@@ -21,6 +21,7 @@ from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 from lightning_m2pt.tuning.regularisers.feature_consistency import FeatureConsistency
 from lightning_m2pt.tuning.regularisers.open_clip_teacher import OpenClipTeacher
 from lightning_m2pt.tuning.regularisers.rows_teacher import RowsTeacher
+from lightning_m2pt.tuning.regularisers.seen_pictures import SeenPictures
 from lightning_m2pt.tuning.regularisers.step_terms import measured
 from lightning_m2pt.tuning.regularisers.task_semantics import TaskSemantics
 from tests.support.regularised.small_clip import PICTURES, VISION, small_clip, stored_clip
@@ -74,6 +75,18 @@ def test_the_value_is_the_mean_score_of_a_pictures_answers(tmp_path, folder, fac
     assert float(by_hand.std()) > 0.05
     scale = math.exp(3.0) if factor == "published" else 1.0
     assert float(total.detach()) == pytest.approx(float(expected) * scale, rel=1e-4)
+
+
+def test_the_teacher_computes_in_float32_whatever_the_precision(tmp_path, folder):
+    term = TaskSemantics(OpenClipTeacher(str(folder)), 0.1)
+    module, batch = prompted(tmp_path, term), of_three(random_batch())
+    shown = SeenPictures(module.backbone, batch, module.backbone.connected_rows(batch.pixel_values))
+    expected = term.summed(shown, None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = term.summed(shown, None)
+        assert torch.equal(found, expected)
+        pictures = term.teacher.picture_features(shown.pixels())
+    assert not torch.equal(pictures, term.teacher.picture_features(shown.pixels()))
 
 
 def test_pictures_go_by_their_samples(tmp_path, folder):
@@ -141,14 +154,14 @@ def test_loading_a_teacher_draws_nothing(folder):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def testbed() -> OpenClipLlama:
+def shipped_base() -> OpenClipLlama:
     backbone = RowsTeacher(str(EMBEDDED / "testbed")).described
     backbone.load()
     return backbone
 
 
 def test_rows_teacher_is_the_cosine_of_mean_row_and_mean_word(tmp_path):
-    teacher, backbone = RowsTeacher(str(EMBEDDED / "testbed")), testbed()
+    teacher, backbone = RowsTeacher(str(EMBEDDED / "testbed")), shipped_base()
     teacher.build()
     pixels = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     rows = backbone.connected_rows((pixels - 0.35) / 0.3).rows.view(2, 36, -1)

@@ -112,9 +112,10 @@ class TaskSemantics(Regulariser):
         if len(seen.batch.pixel_values) != int(seen.counts.sum()):
             raise read_in_tiles()
         samples = torch.arange(len(seen.batch), device=device).repeat_interleave(seen.counts)
-        pictures = self.teacher.picture_features(seen.pixels())
         texts = list(dict.fromkeys(self.said_of(answer) for of_sample in answers for answer in of_sample))
-        features = self.teacher.text_features(texts)
+        with torch.autocast(device.type, enabled=False):  # a teacher's own type, whatever the Trainer's precision is
+            pictures = self.teacher.picture_features(seen.pixels())
+            features = self.teacher.text_features(texts)
         numbers = {text: number for number, text in enumerate(texts)}
         of_samples = torch.stack(
             [features[[numbers[self.said_of(answer)] for answer in of_sample]].mean(dim=0) for of_sample in answers]
