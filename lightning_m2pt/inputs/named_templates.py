@@ -173,8 +173,11 @@ def read_prompt(path: Path) -> PromptFile:
     based_on = content.get(BASED_ON)
     if based_on is None:
         return PromptFile(path.stem, text, None)
-    base = template_named(str(path.parent / based_on) if is_yaml(based_on) else based_on)
-    if isinstance(base, RewordedTemplate):
+    base_file = path.parent / based_on
+    # Before it is read as a template: a prompt's file could be based on itself, without an end.
+    is_prompt = is_yaml(based_on) and not {QUESTION, BASED_ON}.isdisjoint(plain(read_mapping(base_file)))
+    base = None if is_prompt else template_named(str(base_file) if is_yaml(based_on) else based_on)
+    if base is None or isinstance(base, RewordedTemplate):
         raise BadInputError(
             f"{based_on!r:.80} has a prompt's words already",
             where=f"{path}: {BASED_ON}",

@@ -62,6 +62,12 @@ class PromptText:
                 where=QUESTION,
                 expected=f"once, in the place of the question, as in '{QUESTION_MARK} Answer with one word.'",
             )
+        if QUESTION_MARK in self.system:
+            raise BadInputError(
+                f"{QUESTION_MARK} stands in {self.system!r:.80}",
+                where=SYSTEM,
+                expected=f"a text without it: a question stands where {QUESTION} says, and nowhere else",
+            )
         for key, text in ((QUESTION, self.question), (SYSTEM, self.system)):
             if IMAGE_MARK in text:
                 raise BadInputError(

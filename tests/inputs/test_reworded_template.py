@@ -177,6 +177,7 @@ def test_the_questions_of_a_picture_share_it_whatever_words_stand_around_them() 
         ("question: ' '", "the text is empty", ": question"),
         ("question: '{question} <image>'", "<image> stands in", ": question"),
         ("system: '<image>'", "<image> stands in", ": system"),
+        ("system: 'See {question}'", "{question} stands in 'See {question}'", ": system"),
         (f"question: '{{question}} {'a' * 20_000}'", "has 20,011 letters", ": question"),
         ("question: 3", "3 is no text", ": question"),
         ("question: '{question}'\nsytem: a", "unknown key", ": sytem"),
@@ -189,6 +190,17 @@ def test_what_is_no_prompt(content: str, said: str, where: str, tmp_path: Path) 
     assert said in refused.value.what
     assert refused.value.where.endswith(where)
     assert refused.value.expected
+
+
+def test_a_prompt_does_not_stand_on_itself(tmp_path: Path) -> None:
+    own = file_of(tmp_path, "based_on: own.yaml\nquestion: 'a {question}'", "own.yaml")
+    file_of(tmp_path, "based_on: other.yaml\nquestion: 'a {question}'", "one.yaml")
+    other = file_of(tmp_path, "based_on: one.yaml\nquestion: 'a {question}'", "other.yaml")
+    for path in (own, other):
+        with pytest.raises(BadInputError, match="has a prompt's words already"):
+            read_prompt(path)
+        with pytest.raises(BadInputError, match="has a prompt's words already"):
+            template_named(str(path))
 
 
 def test_prompts_do_not_stand_on_one_another(tmp_path: Path) -> None:
