@@ -11,7 +11,7 @@ from experiments.configuration.cli import Experiment
 from experiments.configuration.path_settings import paths_in_names
 from experiments.prompt_transfer.evaluation import evaluate_rows
 from experiments.prompt_transfer.feature_distance import feature_distances
-from experiments.prompt_transfer.results import compared_rows, known_distances, transfer_table, write_results
+from experiments.prompt_transfer.results import compared_rows, known_distances, settle, transfer_table, write_results
 from experiments.prompt_transfer.rows import MEASURED_ROWS, rows_of
 from experiments.prompt_transfer.source_prompt import SourcePrompt, read_prompts, sentences_about
 from experiments.prompt_transfer.target import any_prompt_on_target, delta_on_target, target_experiment
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     fingerprints = backbone.fingerprint(), backbone.former_fingerprint()
     for sentence in sentences_about(prompts, fingerprints, templates_of(experiment)):
         say(f"note: {sentence}")
+    settings = folder, prompts[0].arguments, fingerprints, own.force
+    ranks.of_first(lambda: settle(*settings))
     options = AnsweringOptions(own.answer, own.force)
     frozen, _ = evaluate_frozen(experiment, options)
     toggles = {"method": method.name, "prompts": len(prompts), "interpolation": own.interpolation}

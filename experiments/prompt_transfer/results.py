@@ -17,6 +17,8 @@ from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.strict_json import parse_json
 
 RESULTS_FILE, TABLE_FILE = "transfer.json", "transfer.md"
+SETTINGS_FILE = "settings.json"
+"""Written before the first answer: what decides answers and does not stand in their files."""
 FORMAT = 1
 FEATURES = "feature_distance"
 
@@ -77,6 +79,54 @@ def write_results(
     content = {"format": FORMAT, **description, "rows": list(records)}
     write_atomically(folder / RESULTS_FILE, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     return folder / RESULTS_FILE
+
+
+def settle(folder: Path, arguments: Mapping[str, Any], fingerprints: Sequence[str], force: bool) -> None:
+    """Keeps two transfers out of one folder: files of answers say neither base nor composition.
+
+    Args:
+        folder: The transfer's folder.
+        arguments: How the prompt is composed.
+        fingerprints: Today's and the former fingerprint of the target base.
+        force: Whether everything is done again.
+
+    Raises:
+        BadInputError: If another base's answers are there, or those of a prompt that is composed otherwise.
+    """
+    settings, path = folder / SETTINGS_FILE, folder / RESULTS_FILE
+    if settings.is_file():
+        path = settings
+    if path.is_file() and not force:
+        known = read_settings(path)
+        if known != {"arguments": dict(arguments), "fingerprint": known["fingerprint"]}:
+            what = "answers with a prompt that is composed otherwise"
+        else:
+            what = "" if known["fingerprint"] in fingerprints else "answers of another base"
+        if what:
+            raise BadInputError(
+                f"{what} are in this folder",
+                where=f"command line: --output {folder}",
+                expected="a folder of its own for every transfer",
+                hint="--force answers again",
+            )
+    if force or not settings.is_file():
+        content = {"arguments": dict(arguments), "fingerprint": fingerprints[0]}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(settings, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns arguments and fingerprint as a transfer's settings, or its results, have them.
+
+    Raises:
+        BadInputError: If the file is damaged.
+    """
+    try:
+        content = parse_json(path.read_bytes(), path)
+        target = content["target"] if "target" in content else content
+        return {"arguments": dict(content["arguments"]), "fingerprint": str(target["fingerprint"])}
+    except (ValueError, TypeError, LookupError) as error:
+        raise BadInputError(f"damaged ({error})", where=str(path), expected="a transfer's file") from error
 
 
 def known_distances(folder: Path, force: bool) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ from experiments.commands.transfer import main
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.prompt_transfer.evaluation import put_in
 from experiments.prompt_transfer.feature_distance import distance_on, shown_pictures
-from experiments.prompt_transfer.results import read_transfer
+from experiments.prompt_transfer.results import RESULTS_FILE, SETTINGS_FILE, read_transfer, settle
 from experiments.prompt_transfer.rows import Row, rows_of
 from experiments.prompt_transfer.source_prompt import placed_delta, random_delta, read_prompts
 from experiments.prompt_transfer.target import delta_on_target, target_experiment
@@ -188,6 +188,36 @@ def test_on_its_own_base_a_prompt_is_what_it_was_trained_as_and_that_is_said(
     by_name = {record["row"]: record for record in content["rows"]}
     assert by_name["composition"]["same_as"] == ""
     assert predicted(folder, "composition") != predicted(folder, "prompt")
+
+
+def test_a_folder_is_of_one_base_and_one_composition(tmp_path: Path) -> None:
+    overlay, shrink = {"compose": "overlay", "fill": [0.0, 0.0, 0.0]}, {"compose": "shrink", "fill": [0.0, 0.0, 0.0]}
+    settle(tmp_path / "a", overlay, ("today", "former"), force=False)
+    settle(tmp_path / "a", overlay, ("tomorrow", "today"), force=False)
+    with pytest.raises(BadInputError, match="answers of another base are in this folder"):
+        settle(tmp_path / "a", overlay, ("other", "other's former"), force=False)
+    with pytest.raises(BadInputError, match="composed otherwise are in this folder"):
+        settle(tmp_path / "a", shrink, ("today", "former"), force=False)
+    settle(tmp_path / "a", shrink, ("other", "other's former"), force=True)
+    with pytest.raises(BadInputError, match="composed otherwise"):
+        settle(tmp_path / "a", overlay, ("other", "other's former"), force=False)
+    (tmp_path / "a" / SETTINGS_FILE).write_text('{"arguments": 1}')
+    with pytest.raises(BadInputError, match="damaged"):
+        settle(tmp_path / "a", shrink, ("other", "other's former"), force=False)
+    # A transfer of before the settings were written says both in its results.
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / RESULTS_FILE).write_text(json.dumps({"arguments": overlay, "target": {"fingerprint": "one"}}))
+    with pytest.raises(BadInputError, match="another base"):
+        settle(tmp_path / "b", overlay, ("two", "former"), force=False)
+    settle(tmp_path / "b", overlay, ("one", "former"), force=False)
+    assert (tmp_path / "b" / SETTINGS_FILE).is_file()
+
+
+def test_answers_of_another_composition_are_not_taken_for_those_of_this_one(saved: Saving, tmp_path: Path) -> None:
+    there = ("--output", str(tmp_path / "one"))
+    assert main(words(saved(6, 2.0), output=tmp_path, more=there)) == 0
+    with pytest.raises(BadInputError, match="composed otherwise"):
+        main(words(saved(6, 2.0, compose="shrink"), output=tmp_path, more=there))
 
 
 def test_the_feature_distance_is_the_mean_over_pictures_of_relative_distances(saved: Saving) -> None:
