@@ -123,9 +123,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     try:
         content = parse_json(path.read_bytes(), path)
-        target = content["target"] if "target" in content else content
+        target = content.get("target", content)
         return {"arguments": dict(content["arguments"]), "fingerprint": str(target["fingerprint"])}
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise BadInputError(f"damaged ({error})", where=str(path), expected="a transfer's file") from error
 
 

@@ -121,6 +121,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "empty": (text(b""), ["no safetensors file", "0 bytes"]),
     "a list": (saved([WEIGHT]), ["no tensors in it"]),
     "an optimizer": (saved({"optimizer": {"step": 3}, "epoch": 1}), ["no tensors: optimizer, epoch"]),
+    "shapes without numbers": (saved({"a": WEIGHT.to("meta")}), ["no tensors: a"]),
     "not a number": (
         saved({**PROJECTOR, "model.mm_projector.bias": torch.full((6,), torch.nan)}),
         ["NaN or infinity in bias"],

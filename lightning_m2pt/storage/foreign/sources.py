@@ -132,6 +132,11 @@ def unpickled(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Tells whether a tensor has all of its numbers; one of the device ``meta`` has a shape and none."""
+    return tensor.layout == torch.strided and not tensor.is_meta
+
+
 def checked(path: Path, container: Container, content: object) -> Source:
     """Returns the named tensors of what a file held.
 
@@ -147,7 +152,7 @@ def checked(path: Path, container: Container, content: object) -> Source:
     others = [
         str(name)
         for name, value in inside.items()
-        if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided)
+        if not (isinstance(name, str) and isinstance(value, Tensor) and is_dense(value))
     ]
     if others:
         raise BadInputError(f"no tensors: {counted(others)}", where=str(path), expected="names and dense tensors alone")
