@@ -59,7 +59,16 @@ class SearchState:
             "best": tuple(map(int, values["best"])),
             "curve": tuple((int(rows), float(loss)) for rows, loss in values["curve"]),
         }
-        return cls(**{**values, **lists})
+        state = cls(**{**values, **lists})
+        counts = (state.rows, state.round, state.scored, state.unread, state.moves, state.unchanged, state.empty)
+        losses = (state.current_loss, state.best_loss)
+        if not all(type(count) is int and count >= 0 for count in counts) or not state.current or not state.best:
+            raise ValueError("a count is no whole number of 0 or more, or a prompt is empty")
+        if not all(type(loss) in (int, float) for loss in losses) or type(state.ended) is not str:
+            raise ValueError("a loss is no number, or the end no text")
+        if type(state.memory) is not dict:
+            raise ValueError("the memory is no mapping")
+        return state
 
     def best_within(self, rows: int) -> float | None:
         """Returns the least loss that was found within so many rows; None if nothing was scored in them."""

@@ -14,6 +14,7 @@ from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.recomputed import loss_in_template
 from lightning_m2pt.prompt_search.record import found_record, prompt_file, record_path
 from lightning_m2pt.prompt_search.search import SearchTask, run_search, started
+from lightning_m2pt.prompt_search.state import SearchState
 from tests.support.prompt_searches import SAMPLES, drawn, ready
 
 
@@ -151,7 +152,6 @@ def test_a_round_that_the_budget_cuts_short_settles_nothing_and_is_made_again(tu
 
 def test_gcg_goes_on_from_the_round_s_best_and_autoprompt_from_the_better_alone(tuned, split):
     from lightning_m2pt.prompt_search.proposers.base import ScoredPrompt
-    from lightning_m2pt.prompt_search.state import SearchState
 
     state, worse = SearchState((1, 2), 1.0, (1, 2), 1.0, 0), [ScoredPrompt((1, 3), 1.5), ScoredPrompt((4, 2), 1.2)]
     assert proposer_named("gcg", 2, 2, 2).accept(state, worse).current == (4, 2)
@@ -168,3 +168,29 @@ def test_a_record_of_another_search_is_refused(tmp_path):
         found_record(tmp_path / "p.json", {"seed": 1})
     with pytest.raises(BadInputError, match=r"ends in \.yaml"):
         record_path(tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rows", "12"),
+        ("rows", -1),
+        ("round", 1.5),
+        ("moves", True),
+        ("best", []),
+        ("best_loss", "0.5"),
+        ("current_loss", None),
+        ("memory", [1]),
+        ("ended", 0),
+    ],
+)
+def test_a_record_with_other_values_is_no_record(key, value, tmp_path):
+    record = found_record(tmp_path / "p.json", {})
+    record.states["random"] = SearchState((1, 2), 0.5, (1, 2), 0.5, 12)
+    record.write()
+    assert found_record(tmp_path / "p.json", {}).states == record.states
+    content = json.loads((tmp_path / "p.json").read_text())
+    content["states"]["random"][key] = value
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with pytest.raises(BadInputError, match="no record of a search"):
+        found_record(tmp_path / "p.json", {})
