@@ -42,11 +42,12 @@ def introduction(content: Content) -> str:
     """Returns what was done."""
     settings = content["settings"]
     seeds = sorted({seed for part in content["backbones"].values() for seed in part["seeds"]})
+    word = "seed" if len(seeds) == 1 else "seeds"
     partial = f" So far {len(seeds)} of {FEW_SEEDS} seeds have run." if len(seeds) < FEW_SEEDS else ""
     return (
         f"Prompts of {settings['length']} words {PLACES[settings['position']]}, words of answers left out, for the "
         f"untouched model; each search has the same start, {settings['searched']} conversations and "
-        f"{settings['budget']:,} rows of the language model, with {len(seeds)} seeds of samples, start and draws. "
+        f"{settings['budget']:,} rows of the language model, with {len(seeds)} {word} of samples, start and draws. "
         f"Nothing was chosen on what the tables call held out, nor on the sets.{partial}"
     )
 
