@@ -141,7 +141,7 @@ def premise_of_flags(own: Namespace) -> PremiseRule | None:
     for flag, method in OF_METHOD.items():
         if getattr(own, flag) is not None and own.answer != method:
             raise BadInputError(
-                f"--answer {own.answer} sets nothing against a question",
+                f"--answer {own.answer} has nothing to do with it",
                 where=f"command line: --{flag.replace('_', '-')}",
                 expected=f"--answer {method}",
             )

@@ -123,7 +123,7 @@ def read_mapping(path: Path) -> yaml.MappingNode:
     """
     node = read_tree(path)
     if not isinstance(node, yaml.MappingNode):
-        raise BadInputError("no keys in here", where=str(path), expected="an experiment's YAML file")
+        raise BadInputError("no keys in here", where=str(path), expected="a YAML file of keys and values")
     return node
 
 
@@ -159,14 +159,14 @@ def read_text(path: Path) -> str:
         if not stat.S_ISREG(status.st_mode):
             problem = "this is a folder" if stat.S_ISDIR(status.st_mode) else "this is no ordinary file"
         elif status.st_size > MOST_BYTES:
-            problem = f"{status.st_size:,} bytes are no experiment's file"
+            problem = f"{status.st_size:,} bytes are too many"
         else:
             return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         problem = "not UTF-8 text"
-    raise BadInputError(problem, where=str(path), expected=f"an experiment's YAML file of at most {MOST_BYTES:,} bytes")
+    raise BadInputError(problem, where=str(path), expected=f"a YAML file of at most {MOST_BYTES:,} bytes")
 
 
 def check_keys(node: yaml.Node, path: Path) -> None:

@@ -115,8 +115,9 @@ def test_the_untouched_model_is_asked_in_draws_too(tmp_path, capsys):
     ("words", "named"),
     [
         (("--shot-draws", "2"), ("--shot-draws", "--shots")),
-        (("--shot-draws", "0", "--shots", "1"), ("shot-draws",)),
-        (("--shot-draws", "-1", "--shots", "1"), ("shot-draws",)),
+        (("--shot-draws", "0", "--shots", "1"), ("--shot-draws: '0' is no number of at least 1",)),
+        (("--shot-draws=-1", "--shots", "1"), ("--shot-draws: '-1' is no number of at least 1",)),
+        (("--shots=-1",), ("--shots: '-1' is no number of at least 0",)),
         (("--shot-draws", "x", "--shots", "1"), ("shot-draws",)),
         (("--json",), ("--json", "--shot-draws")),
         (("--json", "--shots", "1"), ("--json", "--shot-draws")),

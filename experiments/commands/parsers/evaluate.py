@@ -12,6 +12,7 @@ below stand mean, spread, best and worst of the N scores.
 from pathlib import Path
 
 from experiments.configuration.help import ExperimentVerbParser
+from lightning_m2pt.commands.parsers.counts import positive, whole_number
 from lightning_m2pt.commands.parsers.tuned import add_output_flag, add_tuned_flags
 
 EXAMPLES = (
@@ -102,33 +103,9 @@ def add_example_flags(parser: ExperimentVerbParser) -> None:
     )
     parser.add_argument(
         "--shot-draws",
-        type=one_or_more,
+        type=positive,
         metavar="N",
         help="with --shots: ask with N draws of examples, the same K before all questions of a draw; their mean, "
         "spread, best and worst stand below",
     )
     parser.add_argument("--json", action="store_true", help="with --shot-draws: print their figures as JSON, last")
-
-
-def whole_number(text: str) -> int:
-    """Returns a number of 0 or more.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    number = int(text)
-    if number < 0:
-        raise ValueError(f"{number} is less than 0")
-    return number
-
-
-def one_or_more(text: str) -> int:
-    """Returns a number of 1 or more.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{number} is less than 1")
-    return number

@@ -9,7 +9,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from experiments.configuration.help import ExperimentVerbParser
-from lightning_m2pt.commands.parsers.judge import positive
+from lightning_m2pt.commands.parsers.counts import positive, whole_number
 
 EXAMPLES = (
     "m2pt search-prompt --config experiments/frozen.yaml --proposer exhaustive --output prompt.yaml",
@@ -67,7 +67,7 @@ def argument_parser() -> ExperimentVerbParser:
     )
     parser.add_argument("--budget", type=positive, default=1_000_000, help="rows of each search (default 1000000)")
     parser.add_argument("--yes", action="store_true", help="search even if it is expected to take more than an hour")
-    parser.add_argument("--seed", type=natural, default=0, help="of the samples, the start and all draws (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="of samples, start and all draws (default 0)")
     parser.add_argument("--width", type=width, default=128, help="prompts a round of those that draw (default 128)")
     parser.add_argument("--top-k", type=positive, default=16, help="words tried for a place (default 16)")
     parser.add_argument("--beam", type=positive, default=4, help="prompts that beam and model keep (default 4)")
@@ -96,11 +96,6 @@ def add_writers(parser: ExperimentVerbParser) -> None:
         "--model", type=Path, metavar="DIR", help="for model: folder of a causal language model that writes the texts"
     )
     parser.add_argument("--start", metavar="TEXT", help="for model: the text that is said in other words first")
-
-
-def natural(text: str) -> int:
-    """Returns a number of at least 0; argparse names the flag if it is none."""
-    return positive(text) if text != "0" else 0
 
 
 def width(text: str) -> int:

@@ -7,8 +7,8 @@ written as a file for ``--prompt-text``. No held-out set is looked at.
 
 from pathlib import Path
 
-from experiments.commands.parsers.evaluate import whole_number
 from experiments.configuration.help import ExperimentVerbParser
+from lightning_m2pt.commands.parsers.counts import whole_number
 from lightning_m2pt.commands.parsers.tuned import add_tuned_flags
 
 EXAMPLES = (

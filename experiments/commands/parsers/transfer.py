@@ -8,8 +8,9 @@ answered again; ``--trainer.devices N`` shares the questions out among N devices
 
 from pathlib import Path
 
-from experiments.commands.parsers.evaluate import UNCALIBRATED, whole_number
+from experiments.commands.parsers.evaluate import UNCALIBRATED
 from experiments.configuration.help import ExperimentVerbParser
+from lightning_m2pt.commands.parsers.counts import whole_number
 
 EXAMPLES = (
     "m2pt transfer --prompt outputs/NAME/<run> --to frozen --config experiments/backbones/testbed_patch12.yaml",

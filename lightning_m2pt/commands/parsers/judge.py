@@ -7,6 +7,7 @@ score, and how far the verdicts agree with the rule ``exact`` (equal texts in an
 import argparse
 from pathlib import Path
 
+from lightning_m2pt.commands.parsers.counts import positive
 from lightning_m2pt.system.console import VerbParser
 
 
@@ -21,10 +22,3 @@ def argument_parser() -> VerbParser:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     parser.add_argument("--force", action="store_true", help="judge again even if verdicts are there")
     return parser
-
-
-def positive(text: str) -> int:
-    """Returns a number of at least 1; argparse names the flag if it is none."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
-    return int(text)
