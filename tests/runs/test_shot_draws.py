@@ -119,6 +119,7 @@ def test_the_untouched_model_is_asked_in_draws_too(tmp_path, capsys):
         (("--shot-draws=-1", "--shots", "1"), ("--shot-draws: '-1' is no number of at least 1",)),
         (("--shots=-1",), ("--shots: '-1' is no number of at least 0",)),
         (("--shot-draws", "x", "--shots", "1"), ("shot-draws",)),
+        (("--shot-draws", "1001", "--shots", "1"), ("shot-draws", "'1001' is more than 1,000")),
         (("--json",), ("--json", "--shot-draws")),
         (("--json", "--shots", "1"), ("--json", "--shot-draws")),
         (("--shots", "1", "--shot-draws", "2"), ("mme has no training split",)),

@@ -9,6 +9,7 @@ With ``--shots K --shot-draws N`` every set is asked N times, each time with K o
 below stand mean, spread, best and worst of the N scores.
 """
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from experiments.configuration.help import ExperimentVerbParser
@@ -25,6 +26,8 @@ ANSWERING_METHODS = (*UNCALIBRATED, "contextual_calibration", "likelihood_pmi")
 """As ``AnsweringMethod``, whose module needs torch."""
 CALIBRATION_PICTURES = ("mean", "none", "own")
 """As ``CalibrationPicture``."""
+MOST_DRAWS = 1_000
+"""Of examples."""
 
 
 def argument_parser() -> ExperimentVerbParser:
@@ -103,9 +106,16 @@ def add_example_flags(parser: ExperimentVerbParser) -> None:
     )
     parser.add_argument(
         "--shot-draws",
-        type=positive,
+        type=number_of_draws,
         metavar="N",
         help="with --shots: ask with N draws of examples, the same K before all questions of a draw; their mean, "
         "spread, best and worst stand below",
     )
     parser.add_argument("--json", action="store_true", help="with --shot-draws: print their figures as JSON, last")
+
+
+def number_of_draws(text: str) -> int:
+    """Returns a number of draws of examples, each of which is an evaluation; argparse names the flag if it is none."""
+    if positive(text) > MOST_DRAWS:
+        raise ArgumentTypeError(f"{text!r:.40} is more than {MOST_DRAWS:,}")
+    return int(text)
