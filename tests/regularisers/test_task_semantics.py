@@ -218,7 +218,16 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path, folder):
     assert "cannot be read" in refused(tmp_path / "half named")
     config = json.loads((folder / "open_clip_config.json").read_text())
     for number, (key, value, expected) in enumerate(
-        [("hf_model_name", "bert", "never done"), ("vocab_size", 100, "vocabulary"), ("embed_cls", True, "text tower")]
+        [
+            ("hf_model_name", "bert", "never done"),
+            ("vocab_size", 100, "vocabulary"),
+            ("embed_cls", True, "text tower"),
+            ("heads", 0, "text_cfg.heads: 0 does not fit"),
+            ("heads", 3, "text_cfg.width: 8 is no multiple of heads, 3"),
+            ("width", "8", "text_cfg.width: '8' does not fit"),
+            ("layers", 0, "text_cfg.layers: 0 does not fit"),
+            ("context_length", 1.5, "text_cfg.context_length: 1.5 does not fit"),
+        ]
     ):
         other = stored_clip(tmp_path / f"other{number}")
         text = {**config["model_cfg"]["text_cfg"], key: value}

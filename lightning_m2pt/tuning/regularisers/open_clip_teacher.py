@@ -12,9 +12,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.config_values import mapping
+from lightning_m2pt.backbones.config_values import divisible, mapping, whole_number
 from lightning_m2pt.backbones.json_files import read_json
-from lightning_m2pt.backbones.towers.open_clip_config import check_tower_config
+from lightning_m2pt.backbones.towers.open_clip_config import MOST_LAYERS, MOST_WIDTH, check_tower_config
 from lightning_m2pt.backbones.weight_files import compare_tensors, shapes_of, stored_tensors
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
@@ -25,6 +25,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 WORD_TABLE = "token_embedding.weight"
 WORDS = 49_408
 """Entries of the vocabulary that comes with open_clip."""
+TEXT = "model_cfg.text_cfg."
 TEXT_SIZES = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
@@ -66,6 +67,10 @@ class OpenClipTeacher(Teacher):
                 where=f"{path}: model_cfg.text_cfg.vocab_size",
                 expected="a model that was trained with open_clip's own tokenizer",
             )
+        for key, most, default in (("context_length", MOST_WIDTH, 77), ("layers", MOST_LAYERS, 12)):
+            whole_number(text, f"{TEXT}{key}", path, most, default=default)
+        width = whole_number(text, f"{TEXT}width", path, MOST_WIDTH, default=512)
+        divisible(path, f"{TEXT}width", width, "heads", whole_number(text, f"{TEXT}heads", path, width, default=8))
         return content
 
     @override
@@ -153,14 +158,17 @@ class OpenClipTeacher(Teacher):
         return int(pictures * numbers) * torch.float32.itemsize
 
     def _context(self) -> int:
-        return int(self.config["model_cfg"]["text_cfg"].get("context_length", 77))
+        return int(self.config["model_cfg"]["text_cfg"].get("context_length") or 77)
 
     def _arguments(self) -> dict[str, Any]:
         """Returns what open_clip's class takes, without what would only change its training."""
         model = mapping(self.config, "model_cfg", self.folder / CONFIG)
-        vision = {key: value for key, value in model["vision_cfg"].items() if value is not None}
-        kept: dict[str, Any] = {key: model[key] for key in ("embed_dim", "text_cfg", "quick_gelu") if key in model}
-        return {**kept, "vision_cfg": {**vision, "patch_dropout": 0.0}}
+        vision, text = (
+            {key: value for key, value in model[each].items() if value is not None}
+            for each in ("vision_cfg", "text_cfg")
+        )
+        kept: dict[str, Any] = {key: model[key] for key in ("embed_dim", "quick_gelu") if key in model}
+        return {**kept, "vision_cfg": {**vision, "patch_dropout": 0.0}, "text_cfg": text}
 
     def _on_meta(self) -> Any:  # noqa: ANN401  (a library's module)
         import open_clip
