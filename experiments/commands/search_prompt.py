@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy
 import torch
-from rich.table import Table
 
 from data_modules.sample_rows import layouts_of_samples, refuse_without_positions, rows_of_samples
 from experiments.commands.parsers.search_prompt import DEFAULT_LENGTH, MOST_TOKENS, argument_parser
@@ -30,6 +29,7 @@ from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.proposers.paraphrases import LEFT_OUT, REPLIES, Paraphrases, Writer
 from lightning_m2pt.prompt_search.recomputed import measured_prompt, refuse_other_loss
 from lightning_m2pt.prompt_search.record import SearchRecord, found_record, prompt_file, record_path
+from lightning_m2pt.prompt_search.results import curve_table, sentences_about_loss
 from lightning_m2pt.prompt_search.scored_samples import scored_samples
 from lightning_m2pt.prompt_search.scorer import PromptScorer
 from lightning_m2pt.prompt_search.search import SearchTask, run_search, started
@@ -41,8 +41,6 @@ from lightning_m2pt.system.file_lock import locked
 from lightning_m2pt.tuning.positions import room_for_rows, run_rows
 
 SECONDS_BETWEEN_LINES = 15.0
-SHARES_SHOWN = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the budget at which the table says what was found."""
 RANDOM = "random"
 
 
@@ -365,18 +363,6 @@ def finish(prepared: PreparedSearch, record: SearchRecord) -> None:
     for name, pair in losses.items():
         say(f"{name}: loss {pair['untouched']:.4f} untouched, {pair['prompt']:.4f} with the prompt's text")
     say(f"prompt: {words!r}")
-
-
-def curve_table(states: dict[str, SearchState], budget: int) -> Table:
-    """Returns the least loss of each search at shares of the budget."""
-    shown = Table()
-    shown.add_column("proposer")
-    for share in SHARES_SHOWN:
-        shown.add_column(f"{share:.0%} of {budget:,} rows", justify="right")
-    for name in ("prompts", "moves", "read otherwise"):
-        shown.add_column(name, justify="right")
-    for name, state in states.items():
-        losses = [state.best_within(int(share * budget)) for share in SHARES_SHOWN]
-        counts = (state.scored, state.moves, state.unread)
-        shown.add_row(name, *("-" if loss is None else f"{loss:.4f}" for loss in losses), *map(str, counts))
-    return shown
+    untouched = losses["searched samples"]["untouched"]
+    for sentence in sentences_about_loss(prepared.proposers[0].name, record.states, untouched):
+        say(f"note: {sentence}")

@@ -1,6 +1,7 @@
 """Runs ``m2pt templates``; its flags and what it is for are in ``parsers``."""
 
 import json
+import textwrap
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,10 @@ from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, say, short_path
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 
+WIDTH_OF_NUMBERS = 56
+"""Columns of a terminal that a table's names and numbers take."""
+LEAST_WORDS = 24
+"""Columns for words, however narrow a terminal is."""
 WITHOUT_WORDS = "without words"
 """What the question as it is goes by where the list has no text that leaves it so; no text of a list has this name."""
 
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     write_atomically(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     words = {key: value for key, value in vars(texts[chosen]).items() if value}
     write_atomically(folder / "chosen.yaml", yaml.safe_dump(words, allow_unicode=True, sort_keys=False).encode())
-    say(terminal([table_of(texts, measured, record, untouched)], OUT.width).rstrip())
+    say(terminal([table_of(texts, measured, record, untouched, OUT.width)], OUT.width).rstrip())
     say(f"figures: {short_path(folder / RECORD)}\nchosen:  --prompt-text {short_path(folder / 'chosen.yaml')}")
     return ExitCode.DONE
 
@@ -158,9 +163,12 @@ def record_of(
 
 
 def table_of(
-    texts: Mapping[str, PromptText], measured: Mapping[str, Sums], record: Mapping[str, Any], untouched: str
+    texts: Mapping[str, PromptText], measured: Mapping[str, Sums], record: Mapping[str, Any], untouched: str, width: int
 ) -> ReportTable:
-    """Returns the texts, those that came furthest first, with the spread over all of them below."""
+    """Returns the texts, those that came furthest first, with the spread over all of them below.
+
+    Words are cut to what a terminal of this width has beside the numbers; the record has them whole.
+    """
     order = sorted(measured, key=lambda name: (-measured[name].samples, measured[name].mean_loss))
     chosen = record["chosen"]
     rows = [
@@ -169,16 +177,19 @@ def table_of(
             f"{measured[name].samples:,}",
             f"{measured[name].mean_loss:.4f}",
             f"{measured[name].accuracy:.1%}",
-            texts[name].question.replace("\n", " "),
+            textwrap.shorten(texts[name].question, max(LEAST_WORDS, width - WIDTH_OF_NUMBERS), placeholder=" …"),
         ]
         for name in order
     ]
-    change = measured[chosen].mean_loss - measured[untouched].mean_loss
-    notes = [
-        spread_text(record["spread"]),
-        f"chosen against the question as it is, on all samples: loss {change:+.4f}, answer accuracy "
-        f"{measured[chosen].accuracy - measured[untouched].accuracy:+.1%}; it was chosen on these very samples",
-    ]
+    notes = [spread_text(record["spread"])]
+    if chosen == untouched:
+        notes.append("chosen: the question as it is, which no text beats on all samples")
+    else:
+        change = measured[chosen].mean_loss - measured[untouched].mean_loss
+        notes.append(
+            f"chosen against the question as it is, on all samples: loss {change:+.4f}, answer accuracy "
+            f"{measured[chosen].accuracy - measured[untouched].accuracy:+.1%}; it was chosen on these very samples"
+        )
     numbers = [Column(title, is_number=True) for title in ("samples", "loss", "answers right")]
     records = [{"name": name, **record["texts"][name]} for name in order]
     return ReportTable("", [Column("text"), *numbers, Column("words")], rows, records, notes)

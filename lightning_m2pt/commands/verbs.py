@@ -36,7 +36,7 @@ VERBS = {
     "predict": ("experiments.commands.answer", "answer one evaluation set (--data) to a prediction file"),
     "search-prompt": (
         "experiments.commands.search_prompt",
-        "search for a prompt that is words: random, exhaustive, AutoPrompt, GCG, beam, PEZ",
+        "search for a prompt that is words, by gradients (AutoPrompt, GCG, PEZ), a grammar or a language model",
     ),
     "evaluate": (
         "experiments.commands.evaluate",

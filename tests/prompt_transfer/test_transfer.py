@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data_modules.cifar10 import CIFAR10
+from experiments.commands.parsers.transfer import argument_parser
 from experiments.commands.transfer import main
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.prompt_transfer.evaluation import put_in
@@ -109,6 +110,11 @@ def test_the_mean_of_prompts_is_resized_masked_and_taken_in_that_order(saved: Sa
     assert placed[:, :, 62].all()
     nearest = placed_delta(prompts[:1], 72, BORDER, "nearest")
     assert torch.equal(nearest[:, 3, 70], prompts[0].delta[:, 2, 46])
+
+
+def test_prompts_may_stand_behind_one_flag_as_a_shell_names_them() -> None:
+    own = argument_parser().parse_args(["--prompt", "a/1", "a/2", "--to", "frozen", "--prompt", "b"])
+    assert own.prompt == [Path("a/1"), Path("a/2"), Path("b")]
 
 
 def test_a_random_prompt_has_the_norm_and_the_border_of_the_other() -> None:

@@ -2,14 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.commands.templates import main as templates
+from experiments.commands.templates import table_of
 from experiments.commands.validate import main as validate
+from experiments.runs.halving import Sums
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import read_prompt
+from lightning_m2pt.inputs.reworded_template import PromptText
 from lightning_m2pt.inputs.text_lists import read_texts, shipped_lists
+from lightning_m2pt.report.tables.formats import terminal
 from lightning_m2pt.report.tables.template_spread import spread_of, template_spread_notes
 from lightning_m2pt.runs.evaluated import EvaluatedRun, Group
 from tests.support.small_experiment import small_words
@@ -110,3 +115,17 @@ def test_what_is_refused_before_weights_load(tmp_path: Path, monkeypatch: pytest
         templates(["--texts", listed(tmp_path, f'{LIST}\nlong: "{{question}} {long}"'), *words])
     with pytest.raises(BadInputError, match="there is no validation split"):
         templates(["--texts", listed(tmp_path), *small_words(tmp_path, config="experiments/frozen.yaml")])
+
+
+def test_the_table_fits_a_terminal_and_says_when_no_text_is_better() -> None:
+    texts = {"as_it_is": PromptText(), "long": PromptText("see the image and name its objects. {question} answer now.")}
+    measured = {"as_it_is": Sums(10.0, 10, 6, 10, 90), "long": Sums(12.0, 10, 5, 10, 90)}
+    spread = {"texts": 2, "samples": 10, "loss": spread_of([1.0, 1.2]), "answer_accuracy": spread_of([0.6, 0.5])}
+    record: dict[str, Any] = {"chosen": "as_it_is", "texts": {"as_it_is": {}, "long": {}}, "spread": spread}
+    table = table_of(texts, measured, record, "as_it_is", 80)
+    assert [row[-1] for row in table.rows] == ["{question}", "see the image and name …"]
+    assert table.notes[-1] == "chosen: the question as it is, which no text beats on all samples"
+    assert max(map(len, terminal([table], 80).splitlines())) <= 80
+    better = table_of(texts, measured, {**record, "chosen": "long"}, "as_it_is", 200)
+    assert better.rows[1][-1] == "see the image and name its objects. {question} answer now."
+    assert "loss +0.2000, answer accuracy -10.0%" in better.notes[-1]

@@ -49,7 +49,8 @@ def argument_parser() -> ExperimentVerbParser:
         nargs="+",
         default=[],
         metavar="PART",
-        help="visual_prompts, textual_prompts, interaction, lm_head",
+        help="parts of the run's method to leave out, as m2pt params names them: visual_prompts, textual_prompts, "
+        "interaction, pixel_prompt, ...",
     )
     add_answering_flags(parser)
     add_example_flags(parser)

@@ -25,10 +25,11 @@ def argument_parser() -> ExperimentVerbParser:
     parser.add_argument(
         "--prompt",
         type=Path,
-        action="append",
+        nargs="+",  # a shell's outputs/NAME/pixel_* is several words
+        action="extend",
         required=True,
         metavar="DIR",
-        help="a run whose method has a pixel prompt, or an adapter's folder; several times: their mean",
+        help="a run whose method has a pixel prompt, or an adapter's folder; of several, their mean",
     )
     parser.add_argument(
         "--to",
