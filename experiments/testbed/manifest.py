@@ -57,9 +57,10 @@ def is_complete(root: Path, seed: int, sets: Sequence[str] = SET_NAMES, command:
             hint=f"`{command or f'm2pt data testbed --root {root}'} --seed {seed} --force` renders again",
         )
     # Data of before a set was added are of the same world: what is there comes out the same again.
-    return manifest.get("sets") == list(sets) and all(
-        (root / name).is_file() and file_sha256(root / name) == value for name, value in manifest["files"].items()
-    )
+    files = manifest.get("files")
+    if manifest.get("sets") != list(sets) or not isinstance(files, dict) or not files:
+        return False
+    return all((root / name).is_file() and file_sha256(root / name) == value for name, value in files.items())
 
 
 def write_manifest(root: Path, seed: int, sets: Sequence[str], folders: Sequence[str]) -> None:
