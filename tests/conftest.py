@@ -12,6 +12,7 @@ import lightning_m2pt.torchvision_guard  # noqa: F401  (test files may import Li
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+SEEDS = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost", "0.0.0.0")
 
 
@@ -38,8 +39,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_of_the_test_before() -> Iterator[None]:
     """Takes back what a Trainer of several processes leaves: ranks and seed in variables, and Lightning's own rank.
 
-    Otherwise the next test would be another process than the first, which logs nothing, or draw by another seed.
+    Otherwise the next test would be another process than the first, which logs nothing, or draw by another seed. A
+    run of a fixture that many tests share has left its seed before the first of them begins.
     """
+    for name in SEEDS:
+        os.environ.pop(name, None)
     before = dict(os.environ)
     yield
     for name in set(os.environ) - set(before):

@@ -57,6 +57,7 @@ def test_every_use_of_a_trainer_compares_them(stage: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(TuningModule, "check", lambda _: None)
     monkeypatch.setattr(TuningModule, "trainer", SimpleNamespace(strategy=SimpleNamespace(root_device=None)))
     object.__setattr__(module, "_step_terms", SimpleNamespace(regularisers=()))
+    object.__setattr__(module, "schedule_settings", SimpleNamespace(prompt_first_steps=0))
     object.__setattr__(module, "backbone", SimpleNamespace(dtype_name="float32"))
     with pytest.raises(ComparedError):
         TuningModule.setup(module, stage)
