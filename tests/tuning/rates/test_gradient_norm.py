@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,15 @@ from torch import Tensor, nn
 from callbacks.gradient_check import GradientCheck
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, run_folder
-from experiments.runs.tuning import check_tuning_settings, fit
+from experiments.runs.tuning import check_tuning_settings
 from lightning_m2pt.errors import BadInputError, DivergedError
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
-from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.gradient_norm import GradientNorm
-from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
-from tests.support.ranks import RanksFailedError, on_ranks
+from tests.support.runs.whole_trainings import assert_the_same_however_split, table_of_killed_and_whole
 from tests.support.small_experiment import small_words
 from tests.support.small_training import Gradients, adamw_by_hand, loader_of, module_with, one_step, small_trainer
 
@@ -212,49 +208,16 @@ def words_for(folder: Path, *words: str) -> list[str]:
     return [*small_words(folder, steps=STEPS), rates, *rule, *words]
 
 
-def tune(words: list[str], run: Path, killed_at: int = 0) -> dict[str, Tensor]:
-    """Tunes in a run's folder and returns what was trained; dies at the beginning of a step."""
-    experiment = parse_experiment(words)
-    own_step = TuningModule.training_step
-
-    def step(self: Any, batch: Any, batch_idx: int) -> Any:
-        if killed_at and self.trainer.global_step + 1 == killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return own_step(self, batch, batch_idx)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TuningModule, "training_step", step)
-        fit(experiment, folder=run)
-    return {name: each.detach().clone() for name, each in experiment.model.method.named_tensors().items()}
-
-
 def test_a_step_is_the_same_however_it_is_split(tmp_path: Path) -> None:
     """1 x 8 = 4 x 2 = 2 ranks x 4: gradients are averaged first, and their mean is divided by its norm."""
     words = words_for(tmp_path, "--model.backbone.dtype=float64", "--trainer.max_steps=3")
-    whole = tune(words, tmp_path / "whole")
-    split = tune([*words, "--data.micro_batch_size=2"], tmp_path / "split")
-    ranks = [*words, "--data.micro_batch_size=4", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    first, second = on_ranks(2, tune, ranks, tmp_path / "ranks")
-    for name, tensor in whole.items():  # of float32, around 0.5
-        assert torch.allclose(split[name], tensor, rtol=0, atol=1.2e-7), name
-        assert torch.allclose(first[name], tensor, rtol=0, atol=1.2e-7), name
-        assert torch.equal(first[name], second[name])
+    assert_the_same_however_split(words, tmp_path)
 
 
 def test_a_killed_run_ends_as_one_that_was_left_alone(tmp_path: Path) -> None:
     """Killed in its fourth step, with the rates of both rules in the table."""
-    words = words_for(tmp_path, "--save_every_n_steps=1")
-    whole = tune(words, tmp_path / "whole")
-    with pytest.raises(RanksFailedError, match="exit code -9"):
-        on_ranks(1, tune, words, tmp_path / "cut", 4)
-    newest = latest_checkpoint(tmp_path / "cut" / "checkpoints")
-    assert newest is not None
-    assert step_of(newest) == 3
-    cut = tune(words, tmp_path / "cut")
-    assert all(torch.equal(cut[name], whole[name]) for name in whole)
-    tables = [(tmp_path / run / "metrics.csv").read_text() for run in ("whole", "cut")]
-    assert tables[0] == tables[1]
-    rows = [row for row in csv.DictReader(tables[0].splitlines()) if row.get("lr-AdamWByParts/visual_prompts")]
+    table = table_of_killed_and_whole(words_for(tmp_path), tmp_path, 4)
+    rows = [row for row in csv.DictReader(table.splitlines()) if row.get("lr-AdamWByParts/visual_prompts")]
     found = [float(row["lr-AdamWByParts/visual_prompts"]) for row in rows]
     assert found == pytest.approx([0.01 * share for share in DECAYS["step"]])
 

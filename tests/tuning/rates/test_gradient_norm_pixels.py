@@ -16,9 +16,9 @@ from lightning_m2pt.tuning.gradient_norm import GradientNorm
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 from tests.support.ranks import on_ranks
+from tests.support.runs.whole_trainings import tune
 from tests.support.small_experiment import small_words
 from tests.support.small_training import Gradients, loader_of, module_with, one_step, small_trainer
-from tests.tuning.rates.test_gradient_norm import tune
 
 STEADY = Schedule("constant_with_warmup", 0.0)
 

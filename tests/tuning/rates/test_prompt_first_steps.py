@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,12 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
-from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.testing.random_backbone import random_batch
 from lightning_m2pt.tuning.gradient_norm import GradientNorm
-from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW, Schedule
 from lightning_m2pt.tuning.prompt_first import check_length, check_parts, waiting_parts
 from tests.support.ranks import RanksFailedError, on_ranks
+from tests.support.runs.whole_trainings import assert_the_same_however_split, table_of_killed_and_whole, tune
 from tests.support.small_experiment import small_words
 from tests.support.small_training import Gradients, adamw_by_hand, loader_of, module_with, one_step, small_trainer
 
@@ -179,57 +176,24 @@ def words_for(folder: Path, *words: str) -> list[str]:
     return [*small_words(folder, steps=STEPS), rates, f"{FIRST}=3", "--model.optimizer.weight_decay=0.1", *words]
 
 
-def tune(words: list[str], run: Path, killed_at: int = 0) -> dict[str, Tensor]:
-    """Tunes in a run's folder and returns what was trained; dies at the beginning of a step."""
-    experiment = parse_experiment(words)
-    own_step = TuningModule.training_step
-
-    def step(self: Any, batch: Any, batch_idx: int) -> Any:
-        if killed_at and self.trainer.global_step + 1 == killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return own_step(self, batch, batch_idx)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TuningModule, "training_step", step)
-        fit(experiment, folder=run)
-    return {name: each.detach().clone() for name, each in experiment.model.method.named_tensors().items()}
-
-
-def logged(run: Path, part: str) -> list[float]:
-    rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+def logged(table: str, part: str) -> list[float]:
+    rows = csv.DictReader(table.splitlines())
     return [float(row[key]) for row in rows if row.get(key := f"lr-AdamWByParts/{part}")]
 
 
 def test_a_step_is_the_same_however_it_is_split(tmp_path: Path) -> None:
     """1 x 8 = 4 x 2 = 2 ranks x 4, over the step where the others begin."""
     words = words_for(tmp_path, "--model.backbone.dtype=float64", "--trainer.max_steps=5")
-    whole = tune(words, tmp_path / "whole")
-    split = tune([*words, "--data.micro_batch_size=2"], tmp_path / "split")
-    ranks = [*words, "--data.micro_batch_size=4", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    first, second = on_ranks(2, tune, ranks, tmp_path / "ranks")
-    for name, tensor in whole.items():  # of float32, around 0.5
-        assert torch.allclose(split[name], tensor, rtol=0, atol=1.2e-7), name
-        assert torch.allclose(first[name], tensor, rtol=0, atol=1.2e-7), name
-        assert torch.equal(first[name], second[name])
+    assert_the_same_however_split(words, tmp_path)
 
 
 def test_a_run_killed_before_the_others_begin_ends_as_one_that_was_left_alone(tmp_path: Path) -> None:
     """Killed in its third step, the last of prompts alone; rates stand in the table by value."""
-    words = words_for(tmp_path, "--save_every_n_steps=1")
-    whole = tune(words, tmp_path / "whole")
-    with pytest.raises(RanksFailedError, match="exit code -9"):
-        on_ranks(1, tune, words, tmp_path / "cut", 3)
-    newest = latest_checkpoint(tmp_path / "cut" / "checkpoints")
-    assert newest is not None
-    assert step_of(newest) == 2
-    cut = tune(words, tmp_path / "cut")
-    assert all(torch.equal(cut[name], whole[name]) for name in whole)
-    tables = [(tmp_path / run / "metrics.csv").read_text() for run in ("whole", "cut")]
-    assert tables[0] == tables[1]
+    table = table_of_killed_and_whole(words_for(tmp_path), tmp_path, 3)
     cosine = [0.0, *((1 + math.cos(math.pi * step / 5)) / 2 for step in range(5))]
     behind = [0.0] * 4 + [(1 + math.cos(math.pi * step / 2)) / 2 for step in range(2)]
-    assert logged(tmp_path / "cut", "visual_prompts") == pytest.approx([5e-4 * share for share in cosine])
-    assert logged(tmp_path / "cut", "interaction") == pytest.approx([5e-5 * share for share in behind])
+    assert logged(table, "visual_prompts") == pytest.approx([5e-4 * share for share in cosine])
+    assert logged(table, "interaction") == pytest.approx([5e-5 * share for share in behind])
 
 
 @pytest.mark.slow
