@@ -10,6 +10,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from data_modules.cifar10 import CIFAR10
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
@@ -45,11 +46,12 @@ def with_other_names(folder: Path) -> list[str]:
     """Makes a training set about CIFAR-10's classes that calls one of them otherwise than the evaluation set does."""
     [annotation] = (folder / "vision_flan").glob("*.json")
     records = json.loads(annotation.read_text())
-    names = ["circle", "square", "triangle", "diamond", "plus", "cross", "ring", "frame", "bar", "crescent"]
+    names = ["airplane", "automobile", "crescent"]
     for number, record in enumerate(records):
         record["conversations"][-1]["value"] = names[number % len(names)]
     annotation.write_text(json.dumps(records))
-    settings = {"root": "data/testbed/cifar10", "template": "vicuna_v1", "batch_size": 100, "max_new_tokens": 8}
+    CIFAR10.write_fake(folder / "cifar10")
+    settings = {"root": str(folder / "cifar10"), "template": "vicuna_v1", "batch_size": 100, "max_new_tokens": 8}
     described = {"class_path": "data_modules.cifar10.CIFAR10", "init_args": settings}
     return ["--benchmarks", json.dumps([described])]
 
