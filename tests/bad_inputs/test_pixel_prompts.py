@@ -11,6 +11,8 @@ import yaml
 from safetensors.torch import save_file
 
 from data_modules.cifar10 import CIFAR10
+from experiments.configuration.cli import parse_experiment
+from experiments.runs.prepare import render_testbed_if_used
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
@@ -175,6 +177,7 @@ def test_a_base_that_reads_patches_takes_no_prompt(tmp_path: Path, capfd: pytest
 
 
 def test_an_adapter_is_evaluated_on_its_own_base_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    render_testbed_if_used(parse_experiment(["--config", "experiments/frozen.yaml"]))  # or wait for who does
     prompt = adapter(tmp_path / "adapter")
     words = ["evaluate", "--adapter", prompt, "--config", "experiments/frozen.yaml", "--benchmarks=cifar10"]
     other = [*words, "--config", "experiments/backbones/testbed_patch12.yaml", "--output", tmp_path / "answers"]
@@ -186,6 +189,7 @@ def test_numbers_of_another_size_are_no_adapter_of_a_base(
 ) -> None:
     """A tensor file that was exchanged, with everything that describes it: seen when it is put in."""
     monkeypatch.undo()
+    render_testbed_if_used(parse_experiment(["--config", "experiments/frozen.yaml"]))  # or wait for who does
     prompt = adapter(tmp_path / "adapter", side=40)
     words = ["evaluate", "--adapter", prompt, "--config", "experiments/frozen.yaml", "--benchmarks=cifar10"]
     assert_refused(capfd, [*words, "--output", tmp_path / "answers"], ["(3, 40, 40)", "(3, 48, 48)"], tmp_path)
