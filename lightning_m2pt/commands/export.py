@@ -9,4 +9,4 @@ from lightning_m2pt.commands.parsers.export import argument_parser
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     name = argument_parser().parse_args(list(arguments)).command
-    return int(importlib.import_module(f"lightning_m2pt.commands.export_{name}").main(list(arguments)[1:]))
+    return int(importlib.import_module(f"lightning_m2pt.commands.export_forms.{name}").main(list(arguments)[1:]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_m2pt.commands.compare import main as compare
-from lightning_m2pt.commands.export_predictions import main as export
+from lightning_m2pt.commands.export_forms.predictions import main as export
 from lightning_m2pt.commands.report import main as report
 from lightning_m2pt.commands.score import main as score
 from lightning_m2pt.errors import BadInputError

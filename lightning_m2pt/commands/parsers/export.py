@@ -1,11 +1,11 @@
 """``m2pt export``: write what other tools read (predictions, checkpoint)."""
 
-from lightning_m2pt.commands.parsers import export_checkpoint, export_predictions
+from lightning_m2pt.commands.parsers.export_forms import checkpoint, predictions
 from lightning_m2pt.system.console import VerbParser
 
 COMMANDS = {
-    "predictions": (export_predictions.argument_parser, "our answers, for a peer's own scorer"),
-    "checkpoint": (export_checkpoint.argument_parser, "an adapter and its base, for M2PT's published code"),
+    "predictions": (predictions.argument_parser, "our answers, for a peer's own scorer"),
+    "checkpoint": (checkpoint.argument_parser, "an adapter and its base, for M2PT's published code"),
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_m2pt.commands.parsers.export_predictions import argument_parser
+from lightning_m2pt.commands.parsers.export_forms.predictions import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.metrics.peer_formats.common import Export
 from lightning_m2pt.metrics.peer_formats.formats import export_files

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lightning_m2pt.commands.parsers.export_checkpoint import argument_parser
+from lightning_m2pt.commands.parsers.export_forms.checkpoint import argument_parser
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.runs.tuned_model import tuned_model
 from lightning_m2pt.storage.foreign.published_export import export_checkpoint
