@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.connected_rows import AssembledRows, ConnectedRows, VisualRows, positions_in_order
 from lightning_m2pt.backbones.model_output import DecodingState, ModelOutput
+from lightning_m2pt.backbones.origins.said import BaseOrigin
 from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import Quantization
 from lightning_m2pt.backbones.shape import BackboneShape
@@ -99,15 +100,16 @@ class Backbone(nn.Module, ABC):
         """Returns what an adapter's configuration calls the frozen model; a fingerprint, not this, decides anything."""
         return type(self).__name__
 
+    def origin(self) -> BaseOrigin:
+        """Returns where another machine finds the files; this default says that nothing but their content does."""
+        return BaseOrigin("files", type(self).__name__)
+
     @abstractmethod
     def verify_files(self) -> None:
         """Reads the weights again; raises BadInputError if they are not what the fingerprint is known to be of."""
 
     def library_visual_rows(self, pixel_values: Tensor) -> Tensor | None:
-        """Returns what ``visual_rows`` must equal, (B, N, D), made by the library's own tower with hooks of its own.
-
-        Before anything trains or answers the two are compared. None: there is no such pass.
-        """
+        """Returns what ``visual_rows`` must equal before anything trains, (B, N, D), by its library, or None."""
         return None
 
     def library_decoder(
@@ -133,8 +135,7 @@ class Backbone(nn.Module, ABC):
     def library_logits_of_tokens(self, tokens: Tensor) -> Tensor | None:
         """Returns (B, S, V) of the library's whole model over tokens (B, S) alone, nothing put into the sequence.
 
-        What the library makes of their embeddings must equal it where the reference runs: there is no list that says
-        so. None: there is no such pass.
+        What the library makes of their embeddings must equal it where the reference runs. None: there is no such pass.
         """
         return None
 

@@ -3,10 +3,9 @@
 from typing import Literal
 
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.origins.said import EMBEDDED_FILES, WITH_WEIGHTS
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.errors import BadInputError
-
-WITH_WEIGHTS = ("testbed", "testbed_patch12")
 
 
 def embedded_backbone(
@@ -23,12 +22,5 @@ def embedded_backbone(
     """
     if name not in WITH_WEIGHTS:
         raise BadInputError(f"{name!r:.40} is no embedded backbone", where="name", expected=" or ".join(WITH_WEIGHTS))
-    base = EMBEDDED / name
-    return OpenClipLlama(
-        vision_config=str(base / "vision/open_clip_config.json"),
-        vision_weights=str(base / "vision/open_clip_model.safetensors"),
-        language_config=str(base / "language"),
-        language_model=str(base / "language"),
-        projector_weights=str(base / "projector/model.safetensors"),
-        dtype=dtype,
-    )
+    files = {argument: str(EMBEDDED / name / place) for argument, place in EMBEDDED_FILES.items()}
+    return OpenClipLlama(**files, dtype=dtype)  # type: ignore[arg-type]

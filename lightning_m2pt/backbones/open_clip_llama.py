@@ -21,6 +21,7 @@ from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import check_language_folder, model_on_meta, unfilled_language_model
 from lightning_m2pt.backbones.library_forward import library_rows
 from lightning_m2pt.backbones.open_clip_llama_files import shape_of
+from lightning_m2pt.backbones.origins.said import BaseOrigin, origin_of
 from lightning_m2pt.backbones.quantised import parameter_count, quantised_fingerprint, refuse_missing_package
 from lightning_m2pt.backbones.tokenizer_files import check_tokenizer_files, load_tokenizer
 from lightning_m2pt.backbones.towers.open_clip_files import stored_tower, tower_on_meta, unfilled_tower
@@ -192,6 +193,10 @@ class OpenClipLlama(FilledFromFiles):
     def readable_name(self) -> str:
         """Returns the folder of the language model's configuration."""
         return readable(str(self.language_config))
+
+    def origin(self) -> BaseOrigin:
+        """Returns the embedded backbone, or the five places in the hub, if these are its files."""
+        return origin_of(type(self), vars(self.files), {})
 
     def verify_files(self) -> None:
         """Raises BadInputError if a weight file changed though its size and times are what they were."""

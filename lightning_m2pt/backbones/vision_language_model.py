@@ -20,6 +20,7 @@ from lightning_m2pt.backbones.filling.unfilled import Unfilled
 from lightning_m2pt.backbones.hub_ids import model_folder
 from lightning_m2pt.backbones.library_forward import library_assembled, library_states, with_raw_rows
 from lightning_m2pt.backbones.library_processor import library_processor
+from lightning_m2pt.backbones.origins.said import BaseOrigin, origin_of
 from lightning_m2pt.backbones.picture_geometry import PictureGeometry
 from lightning_m2pt.backbones.quantised import (
     Quantization,
@@ -173,6 +174,10 @@ class VisionLanguageModel(FilledFromFiles):
     def readable_name(self) -> str:
         """Returns the folder."""
         return readable(str(self.folder))
+
+    def origin(self) -> BaseOrigin:
+        """Returns the model's repository and commit, if it is one of the hub's."""
+        return origin_of(type(self), {"model": self.folder}, {})
 
     def verify_files(self) -> None:
         """Raises BadInputError if a weight file changed though its size and times are what they were."""

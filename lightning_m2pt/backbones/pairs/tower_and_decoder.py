@@ -26,6 +26,7 @@ from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import KEY as LANGUAGE_KEY
 from lightning_m2pt.backbones.language_model import check_language_folder, model_on_meta, unfilled_language_model
 from lightning_m2pt.backbones.library_processor import LibraryProcessor, tried
+from lightning_m2pt.backbones.origins.said import BaseOrigin, origin_of
 from lightning_m2pt.backbones.pairs.files import PairFiles
 from lightning_m2pt.backbones.pairs.library_pass import library_tower_rows
 from lightning_m2pt.backbones.pairs.projector import described_projector
@@ -93,6 +94,7 @@ class TowerAndDecoder(FilledFromFiles):
         self.language_folder = model_folder(language_model, language_revision, LANGUAGE_KEY)
         self.projector_path = Path(projector)
         self._names = (vision_tower, language_model)
+        self._settings = {"feature_layer": feature_layer, "feature_norm": feature_norm, "image_size": image_size}
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.compile_backend = compile_backend
         self.checkpointing_is_automatic = activation_checkpointing == "auto"
@@ -230,6 +232,15 @@ class TowerAndDecoder(FilledFromFiles):
     def readable_name(self) -> str:
         """Returns the folders, or hub names, of tower and language model."""
         return " + ".join(readable(name) for name in self._names)
+
+    def origin(self) -> BaseOrigin:
+        """Returns the parts' repositories and commits, if all of them are of the hub."""
+        files = {
+            "vision_tower": self.tower.folder,
+            "language_model": self.language_folder,
+            "projector": self.projector_path,
+        }
+        return origin_of(type(self), files, self._settings)
 
     def verify_files(self) -> None:
         """Raises BadInputError if a weight file changed though its size and times are what they were."""
