@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from lightning_m2pt.answering.decoding_steps import advance
 from lightning_m2pt.answering.shared_prefill import prefill_pictures
@@ -59,12 +60,9 @@ def greedy_answers(
     answers: list[list[int]] = [[] for _ in questions]
     margins = [float("inf")] * len(questions)
     for step in range(max_new_tokens):
-        logits = state.logits.float()
-        if backbone.never_answered:
-            logits = logits.index_fill(1, torch.tensor(backbone.never_answered, device=logits.device), -math.inf)
-        highest, candidates = logits.topk(2, dim=-1)
+        tokens, differences = likeliest_tokens(backbone, state.logits)
         going_on: list[int] = []
-        choices = zip(questions, candidates[:, 0].tolist(), (highest[:, 0] - highest[:, 1]).tolist(), strict=True)
+        choices = zip(questions, tokens.tolist(), differences.tolist(), strict=True)
         for place, (question, token, margin) in enumerate(choices):
             # A margin that is no number stays: min() would drop it.
             margins[question] = margin if math.isnan(margin) else min(margins[question], margin)
@@ -74,6 +72,20 @@ def greedy_answers(
         if not going_on or step == max_new_tokens - 1:
             break
         questions = [questions[place] for place in going_on]
-        kept = torch.tensor(going_on, device=candidates.device)
-        state = advance(backbone, state, candidates[kept, 0], kept)
+        kept = torch.tensor(going_on, device=tokens.device)
+        state = advance(backbone, state, tokens[kept], kept)
     return [GreedyAnswer(answer, margin) for answer, margin in zip(answers, margins, strict=True)]
+
+
+def likeliest_tokens(backbone: Backbone, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the most likely next token of every question (Q,), and how far the second's logit is behind (Q,).
+
+    Args:
+        backbone: Its tokens that stand for pictures are never chosen.
+        logits: (Q, V).
+    """
+    logits = logits.float()
+    if backbone.never_answered:
+        logits = logits.index_fill(1, torch.tensor(backbone.never_answered, device=logits.device), -math.inf)
+    highest, candidates = logits.topk(2, dim=-1)
+    return candidates[:, 0], highest[:, 0] - highest[:, 1]
