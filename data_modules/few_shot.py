@@ -23,7 +23,7 @@ TRAINING_SPLIT = "train"
 def training_questions(benchmark: BenchmarkDataModule) -> list[Question]:
     """Returns the questions of a set's training split that are none of the set's own, be they asked or left out.
 
-    Class names stand in their targets as people write them: with spaces.
+    Class names stand in their targets as the set compares them: with spaces, digits perhaps as words.
 
     Raises:
         BadInputError: If the set has no training split, it is the one that is asked, or its files are missing.
@@ -42,7 +42,9 @@ def training_questions(benchmark: BenchmarkDataModule) -> list[Question]:
     questions = [question for question in training.read() if (question.image_id, question.text) not in own]
     image_bytes(questions)
     if benchmark.classes:
-        return [replace(question, target=question.target.replace("_", " ")) for question in questions]
+        written = dict(zip(benchmark.classes, benchmark.candidates, strict=True))
+        targets = (written.get(question.target, question.target.replace("_", " ")) for question in questions)
+        return [replace(question, target=target) for question, target in zip(questions, targets, strict=True)]
     return questions
 
 

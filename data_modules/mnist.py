@@ -15,7 +15,9 @@ Counts: 60,000 training and 10,000 test pictures.
 
 Split: ``test``. Contamination: Vision-Flan's MNIST-M tasks show MNIST's digits on photographs.
 
-Metric: ``closed_set`` (accuracy); a digit may be answered as a word.
+Metric: ``closed_set`` (accuracy); a digit may be answered as a word. Where candidates are compared by their likelihood
+their form decides: a model that says "five" gives "5" hardly any probability, and is at chance among numerals. Look at
+what it answers greedily, and set ``candidates``.
 """
 
 import gzip
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 import numpy
+from typing_extensions import override
 
 from data_modules.benchmark import TemplateName
 from data_modules.labelled_pictures import LabelledPicture, LabelledPictures
@@ -45,6 +48,7 @@ IMAGES_FILE = "{prefix}-images-idx3-ubyte"
 LABELS_FILE = "{prefix}-labels-idx1-ubyte"
 QUESTION = "Which digit is shown in this image?"
 DIGITS = tuple("0123456789")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 HUB_IMAGE_COLUMNS = ("image", "img")
 HUB_LABEL_COLUMN = "label"
 TORCHVISION_FOLDER = Path("MNIST") / "raw"
@@ -61,6 +65,7 @@ class MNIST(LabelledPictures):
         limit: How many pictures to take, spread evenly over the set; None takes all.
         split: ``test`` or ``train``.
         question: What is asked of every picture.
+        candidates: What ``--answer likelihood_sum`` and the like compare: ``numerals``, or ``words`` ("five").
     """
 
     name = "mnist"
@@ -74,13 +79,20 @@ class MNIST(LabelledPictures):
         limit: int | None = None,
         split: Literal["test", "train"] = "test",
         question: str = QUESTION,
+        candidates: Literal["numerals", "words"] = "numerals",
     ) -> None:
         super().__init__(root, template, batch_size, max_new_tokens, limit, split, question)
+        self.compares_words = candidates == "words"
 
     @property
     def classes(self) -> list[str]:
         """The ten digits."""
         return list(DIGITS)
+
+    @property
+    @override
+    def candidates(self) -> list[str]:
+        return list(WORDS if self.compares_words else DIGITS)
 
     @staticmethod
     def write_fake(root: Path) -> None:

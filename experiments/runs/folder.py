@@ -35,6 +35,7 @@ from lightning_m2pt.tuning.module import TuningModule, regularisers_of
 
 NOT_DECIDING_DATA_KEYS = ("root", "num_workers", "micro_batch_size", "index")
 LATER_SETTINGS: dict[str, dict[str, Any]] = {
+    "data_modules.mnist.MNIST": {"candidates": "numerals"},
     "data_modules.pope.POPE": {"question_file": None},
     "data_modules.text_vqa.TextVQA": {"ocr_tokens": False},
     "data_modules.vision_flan.VisionFlan": {"index": True, "index_folder": None},

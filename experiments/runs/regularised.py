@@ -7,6 +7,7 @@ from data_modules.benchmark import BenchmarkDataModule
 from data_modules.instruction import InstructionDataModule
 from experiments.configuration.cli import Experiment
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.closed_set import SYNONYMS
 from lightning_m2pt.tuning.module import regularisers_of
 from lightning_m2pt.tuning.regularisers.base import pixel_prompting
 
@@ -46,8 +47,9 @@ def answers_of(data: InstructionDataModule) -> list[str]:
 def refuse_other_names(answers: Iterable[str], benchmark: BenchmarkDataModule) -> None:
     """Refuses to train on a closed set's classes under other names than those whose likelihood is compared.
 
-    A set is about the classes where half of its answers or more are classes as people read them, whatever their case,
-    spaces and full stops, and there are at most twice as many answers as classes.
+    A set is about the classes where half of its answers or more are classes as people read them, or other names of
+    theirs (words of digits), whatever their case, spaces and full stops, and there are at most twice as many answers
+    as classes.
 
     Args:
         answers: What is trained on, each once.
@@ -57,7 +59,8 @@ def refuse_other_names(answers: Iterable[str], benchmark: BenchmarkDataModule) -
         BadInputError: If a closed set's class has another name in training.
     """
     candidates = benchmark.candidates if benchmark.classes else []
-    known = {loosely(each) for each in candidates}
+    other_names = [name for each in benchmark.classes for name in (each, *SYNONYMS.get(each, ()))]
+    known = {loosely(each) for each in (*candidates, *other_names)}
     given = list(answers)
     matching = sum(loosely(each) in known for each in given)
     if not candidates or len(given) > MOST_NAMES * len(candidates) or 2 * matching < len(given):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy
 
 from data_modules.labelled_pictures import MAIN_OBJECT
-from data_modules.mnist import DIGITS as WRITTEN_DIGITS
 from data_modules.mnist import QUESTION as SHOWN_DIGIT
 from data_modules.pope import POPE
 from data_modules.vision_flan import VisionFlanRecord
@@ -24,7 +23,7 @@ from experiments.testbed.rendering import Domain, ScanSplit, render, render_grey
 from experiments.testbed.scenes import Scene, SceneKind, random_generator, sample_scene
 from experiments.testbed.tuning_set import TRAINING_PART as TUNING
 from experiments.testbed.tuning_set import tuning_scene
-from experiments.testbed.vocabulary import DIGITS, MAXIMUM_OBJECTS, SHAPES, article
+from experiments.testbed.vocabulary import MAXIMUM_OBJECTS, SHAPES, article
 
 TRAINING_PART, VALIDATION_PART, TEST_PART = "train", "validation", "test"
 HOW_MANY = "How many objects are there in this image?"
@@ -66,13 +65,15 @@ def cifar10_picture(seed: int, part: str, index: int) -> Asked:
 
 
 def mnist_picture(seed: int, part: str, index: int) -> Asked:
-    """Returns one white digit on grey, asked for as MNIST's data module asks."""
+    """Returns one white digit on grey, asked for as MNIST's data module asks and answered with its word.
+
+    The embedded backbones know words: behind this question a numeral has a thousandth of the probability.
+    """
     generator = random_generator(seed, "prompting mnist", part, index)
     scene = sample_scene(generator, SceneKind.SINGLE_DIGIT, colour="white")
     pixels = picture_generator(seed, "prompting mnist picture", part, index)
     grey = render_grey(scene, pixels, Domain.SHIFTED, ScanSplit.TRAINING)
-    digit = WRITTEN_DIGITS[DIGITS.index(scene.objects[0].name)]
-    return Asked(numpy.repeat(grey[:, :, None], 3, axis=2), ((SHOWN_DIGIT, digit),))
+    return Asked(numpy.repeat(grey[:, :, None], 3, axis=2), ((SHOWN_DIGIT, scene.objects[0].name),))
 
 
 def counting_picture(seed: int, part: str, index: int) -> Asked:

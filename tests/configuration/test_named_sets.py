@@ -43,7 +43,11 @@ def test_a_set_answered_in_another_type_has_a_folder_of_its_own(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("class_path", "setting", "other"),
-    [("data_modules.pope.POPE", "question_file", "q.jsonl"), ("data_modules.text_vqa.TextVQA", "ocr_tokens", True)],
+    [
+        ("data_modules.pope.POPE", "question_file", "q.jsonl"),
+        ("data_modules.text_vqa.TextVQA", "ocr_tokens", True),
+        ("data_modules.mnist.MNIST", "candidates", "words"),
+    ],
 )
 def test_a_later_setting_at_its_default_is_as_if_it_were_not_there(
     tmp_path: Path, class_path: str, setting: str, other: object

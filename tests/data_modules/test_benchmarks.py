@@ -21,6 +21,7 @@ from data_modules.text_vqa import TextVQA
 from data_modules.vsr import VSR, VSRItem, write_vsr
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
+from lightning_m2pt.metrics.closed_set import closed_set
 from lightning_m2pt.testing.set_contract import set_contract
 from lightning_m2pt.testing.small_processor import small_processor
 from tests.support.data_fixtures import fake_pictures
@@ -155,6 +156,15 @@ def test_mnist_reads_compressed_files(tmp_path: Path) -> None:
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     assert MNIST(str(tmp_path), "plain").data_revision == plain
+
+
+def test_mnist_compares_numerals_or_words_and_both_are_scored_alike(tmp_path: Path) -> None:
+    MNIST.write_fake(tmp_path)
+    numerals, words = MNIST(str(tmp_path), "plain"), MNIST(str(tmp_path), "plain", candidates="words")
+    assert numerals.candidates_of(numerals.questions()[0]) == tuple("0123456789")
+    assert words.candidates_of(words.questions()[0])[:3] == ("zero", "one", "two")
+    assert [closed_set(word, words.classes) for word in words.candidates] == numerals.candidates
+    assert words.data_revision == numerals.data_revision
 
 
 def test_missing_images_are_counted_and_the_first_ten_named(tmp_path: Path) -> None:

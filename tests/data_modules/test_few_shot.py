@@ -103,6 +103,14 @@ def test_class_names_are_answered_with_spaces_and_other_answers_as_they_are(tmp_
     assert training_questions(TextVQA(str(tmp_path / "text_vqa"), "plain"))[0].target == "me_2@x.org"
 
 
+def test_examples_of_digits_are_written_as_the_candidates_are(tmp_path):
+    MNIST.write_fake(tmp_path)
+    write_mnist(tmp_path, numpy.stack([fake_image(9, side=28)[:, :, 0]]), [5], split="train")
+    for candidates, expected in (("numerals", "5"), ("words", "five")):
+        pool = training_questions(MNIST(str(tmp_path), "plain", candidates=candidates))
+        assert [question.target for question in pool] == [expected]
+
+
 def test_a_test_question_that_a_limit_leaves_out_is_no_example(tmp_path):
     whole = vsr_with_training(tmp_path)
     first = whole.questions()[0]

@@ -178,6 +178,16 @@ class Closed:
     candidates = ("red car", "dog", "cat")
 
 
+class Digits:
+    """Digits, compared as numerals or as words."""
+
+    name = "digits"
+    classes = ("1", "2", "3")
+
+    def __init__(self, *candidates):
+        self.candidates = candidates
+
+
 @pytest.mark.parametrize(
     ("answers", "refused"),
     [
@@ -196,3 +206,13 @@ def test_classes_have_one_name_in_training_and_among_candidates(answers, refused
         return
     with pytest.raises(BadInputError, match=refused):
         refuse_other_names(answers, Closed())
+
+
+def test_digits_are_trained_as_they_are_compared():
+    numerals, words = ("1", "2", "3"), ("one", "two", "three")
+    refuse_other_names(words, Digits(*words))
+    refuse_other_names(numerals, Digits(*numerals))
+    with pytest.raises(BadInputError, match="training says '1', which digits does not compare"):
+        refuse_other_names(numerals, Digits(*words))
+    with pytest.raises(BadInputError, match="training says 'one', which digits does not compare"):
+        refuse_other_names(words, Digits(*numerals))

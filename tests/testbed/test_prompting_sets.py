@@ -85,7 +85,7 @@ def test_answers_are_written_as_the_candidates_are_and_asked_in_the_sets_own_wor
         SETS[name](tmp_path, 0, TEST_SIZES)
     sets = {
         "cifar10": CIFAR10(str(tmp_path / "cifar10"), "plain"),
-        "mnist": MNIST(str(tmp_path / "mnist"), "plain"),
+        "mnist": MNIST(str(tmp_path / "mnist"), "plain", candidates="words"),
         "pope": POPE(str(tmp_path / "pope"), "plain"),
         "counting": Questions(
             str(folder / "counting/test.jsonl"),
