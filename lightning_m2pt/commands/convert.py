@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.origins.named import named_base
 from lightning_m2pt.backbones.tokenizer_files import FAST, SENTENCEPIECE
 from lightning_m2pt.commands.parsers.convert import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.storage.foreign.peft.importing import import_peft
+from lightning_m2pt.storage.foreign.peft.reading import is_peft_folder
 from lightning_m2pt.storage.foreign.pixel_prompt_import import import_pixel_prompt, is_pixel_prompt
 from lightning_m2pt.storage.foreign.published_import import ADAPTER, BASE, EXPERIMENT, import_onto, import_with_base
 from lightning_m2pt.storage.foreign.published_parts import is_published, read_published
@@ -18,6 +22,15 @@ from lightning_m2pt.tuning.module import TuningModule
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own = argument_parser().parse_args(list(arguments))
+    if is_peft_folder(own.sources):
+        import_peft_adapter(own)
+        return ExitCode.DONE
+    if own.base is not None:
+        raise BadInputError(
+            f"{own.sources[0]} is no adapter that PEFT wrote, and --base is the base of one",
+            where="command line: --base",
+            expected="a folder with PEFT's adapter_config.json, or no --base",
+        )
     if is_pixel_prompt(own.sources):
         import_pixels(own)
         return ExitCode.DONE
@@ -67,6 +80,29 @@ def import_checkpoint(own: argparse.Namespace) -> None:
     say(f"adapter: {own.output / ADAPTER}\nbase:    {own.output / BASE}, named by {own.output / EXPERIMENT}")
     if not (own.output / BASE / "language" / FAST).is_file():
         say(f"note: {FAST} is still to come into {own.output / BASE / 'language'}: the checkpoint has none")
+
+
+def import_peft_adapter(own: argparse.Namespace) -> None:
+    """Makes an adapter of one that PEFT wrote.
+
+    Raises:
+        BadInputError: If flags are missing or do not go together, or the adapter has no form here or fits no base.
+    """
+    if bool(own.config) == (own.base is not None) or own.output is None or own.layout or own.tower or own.tokenizer:
+        raise BadInputError(
+            "an adapter of PEFT becomes an adapter for the base that it was tuned on",
+            where="command line",
+            expected="--base BASE or --config FILE, an experiment on that base, and --output DIR; no other flag",
+        )
+    notes = import_peft(own.sources[0], own.output, base_of(own))
+    say("\n".join([f"adapter: {own.output / ADAPTER}", *(f"note: {note}" for note in notes)]))
+
+
+def base_of(own: argparse.Namespace) -> Backbone:
+    """Returns the base that is named, or an experiment's; not loaded."""
+    if own.base is not None:
+        return named_base(own.base, where="command line: --base")
+    return configured_model(own.config).backbone
 
 
 def import_pixels(own: argparse.Namespace) -> None:

@@ -1,0 +1,12 @@
+"""The names of PEFT's files, and of the tensors in them."""
+
+CONFIG_FILE, TENSOR_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+LORA, LN_TUNING, PREFIX_TUNING, PROMPT_TUNING = "LORA", "LN_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"
+"""PEFT's ``peft_type`` of the forms that are known here."""
+PROMPT_EMBEDDINGS = "prompt_embeddings"
+"""The one tensor of a prefix, (P, 2 L H_kv D_head), or of a shallow prompt, (P, D)."""
+BEGINNING = "base_model.model."
+"""Stands in front of the name that a tensor's module has in the library's model."""
+PROMPT_BEGINNING = "base_model."
+"""The same where a prompt stands in front of the model, and no tuner inside it."""
+LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"

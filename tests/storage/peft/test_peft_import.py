@@ -1,0 +1,100 @@
+"""Adapters that stock PEFT made: as methods of ours they have its logits and its greedy answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.runs.loading import experiment_of, load_tuned
+from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.main import main
+from lightning_m2pt.runs.adapter_settings import classes_by_name
+from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, read_adapter_config
+from tests.support.peft.small_bases import Bases, written_bases
+
+PREFIX: dict[str, Any] = {"num_virtual_tokens": 4}
+FORMS: dict[str, dict[str, Any]] = {
+    "prefix": {"kind": "PREFIX_TUNING", "base": "llava", "std": 0.5, "config": PREFIX},
+    "prefix of an MLP": {
+        "kind": "PREFIX_TUNING",
+        "base": "language",
+        "std": 0.3,
+        "config": {**PREFIX, "prefix_projection": True, "encoder_hidden_size": 8},
+    },
+    "prompt": {"kind": "PROMPT_TUNING", "base": "llava", "std": 0.5, "config": PREFIX},
+    "prompt before rows": {"kind": "PROMPT_TUNING", "base": "language", "std": 0.5, "config": PREFIX},
+}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Bases:
+    forms = {name: {**form, "config": {"task_type": "CAUSAL_LM", **form["config"]}} for name, form in FORMS.items()}
+    return written_bases(tmp_path_factory.mktemp("peft"), forms)
+
+
+def converted(bases: Bases, form: str, output: Path) -> Path:
+    words = ["convert", str(bases.folder / form), "--base", bases.name_of_base(form), "--output", str(output)]
+    assert main(words) == 0
+    return output / "adapter"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_logits_and_greedy_answers_are_pefts(bases: Bases, tmp_path: Path, form: str) -> None:
+    adapter, backbone = converted(bases, form, tmp_path / "made"), bases.backbone(form)
+    config = read_adapter_config(adapter)
+    method = classes_by_name()[config["peft_type"].lower()](**config["arguments"])
+    check_adapter(adapter, method, backbone.fingerprint())
+    method.build(backbone, torch.Generator())
+    load_adapter(adapter, method)
+    batch, (expected, is_real, greedy) = bases.batch(backbone), bases.expected(form)
+    with torch.no_grad():
+        frozen = backbone.logits(backbone(batch).hidden_states)
+        method.double().eval().attach(backbone)
+        found = backbone.logits(backbone(batch).hidden_states)
+    torch.testing.assert_close(found[is_real], expected[is_real], rtol=1e-9, atol=1e-9)
+    assert float((found - frozen)[is_real].abs().max()) > 0.05
+    assert [answer.token_ids for answer in greedy_answers(backbone, batch, 5, end_token_id=-1)] == greedy
+
+
+@pytest.mark.parametrize("form", ["prefix of an MLP"])
+def test_evaluation_takes_what_was_converted(bases: Bases, tmp_path: Path, form: str) -> None:
+    adapter = converted(bases, form, tmp_path / "made")
+    experiment = experiment_of(None, adapter, ("--config", "experiments/frozen.yaml"))
+    load_tuned(None, adapter, experiment)
+    backbone = experiment.model.backbone
+    batch, (expected, is_real, _) = bases.batch(backbone), bases.expected(form)
+    with torch.no_grad():
+        found = backbone.logits(backbone(batch).hidden_states)
+    torch.testing.assert_close(found[is_real].double(), expected[is_real], rtol=1e-5, atol=1e-4)
+
+
+def test_the_folder_says_what_it_was_made_of(bases: Bases, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = converted(bases, "prompt before rows", tmp_path / "made")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["peft_type"] == "M2PT"
+    assert config["arguments"]["textual_length"] == 4
+    assert config["arguments"]["textual_depth"] == "shallow"
+    assert config["converted_from"]["converted_from"] == "adapter_model.safetensors"
+    assert config["template"] is None
+    assert "it says that it was trained on" not in capsys.readouterr().out  # both folders are called language
+    assert "PROMPT_TUNING" in (adapter / "README.md").read_text()
+
+
+def test_what_it_calls_its_base_is_compared_and_said(
+    bases: Bases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for path in (bases.folder / "prompt").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "adapter_config.json").read_text())
+    other = {**config, "base_model_name_or_path": "somebody/another\x1b[2J", "auto_mapping": {"parent_library": "os"}}
+    (folder / "adapter_config.json").write_text(json.dumps(other))
+    base = str(bases.folder / "llava")
+    assert main(["convert", str(folder), "--base", base, "--output", str(tmp_path / "made")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: it says that it was trained on 'somebody/another" in said
+    assert "\x1b" not in said
+    assert "only you know" in said
