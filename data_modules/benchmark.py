@@ -9,10 +9,11 @@ from typing import ClassVar, TypeVar
 import numpy
 from typing_extensions import override
 
-from data_modules.base import DataModule, as_sample, image_bytes, unique_ids
+from data_modules.base import DataModule, as_sample, image_bytes, image_key, unique_ids
 from data_modules.instruction import SampleDataset
-from data_modules.picture_plan import PictureDataset, as_it_is, asked_pictures, names_of, planned_batches
+from data_modules.picture_plan import PictureDataset, as_it_is
 from data_modules.sample_rows import layouts_of_samples, rows_of_samples
+from lightning_m2pt.answering.asked_pictures import asked_pictures, names_of, planned_batches
 from lightning_m2pt.answering.asked_set import AskedSet
 from lightning_m2pt.answering.decoding import GreedyAnswering
 from lightning_m2pt.answering.score_metric import ScoreMetric
@@ -210,7 +211,8 @@ class BenchmarkDataModule(DataModule):
         texts = self.processor.encode_all(samples, self.template, with_answers=False)
         if self.by_picture and self.samples is None and all(len(sample.images) == 1 for sample in samples):
             layouts = layouts_of_samples(samples, self.processor)
-            planned = planned_batches(asked_pictures(samples, texts, layouts), self.batch_size)
+            asked = asked_pictures(samples, texts, layouts, [image_key(sample) for sample in samples])
+            planned = planned_batches(asked, self.batch_size)
             left = [batch for batch in planned if not self.answered.issuperset(names_of(batch))]
             return SampleLoader(PictureDataset(self.share_of_rank(left), self.processor), 1, as_it_is)
         order = sorted(range(len(samples)), key=lambda position: -len(texts[position]))

@@ -19,14 +19,14 @@ from data_modules.index.kept import LARGE_BYTES, LARGE_SAMPLES, bytes_of_files, 
 from data_modules.index.picture_check import pictures_there
 from data_modules.index.sample_layouts import SampleLayouts
 from data_modules.index.sample_table import SamplePart
-from data_modules.sample_rows import SIZES_ALONE, refuse_without_positions
+from data_modules.sample_rows import refuse_without_positions
 from data_modules.trainer_run import add_up, place_of, refuse_other_order, seed_of_run
 from data_modules.training_samples import SampleDataset, join_conversations, uniquely_named
 from data_modules.validation_share import ShareLoader
 from lightning_m2pt.configuration.paths import FilePath
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import TemplateName
-from lightning_m2pt.inputs.picture_layout import RunRows
+from lightning_m2pt.inputs.picture_layout import SIZES_ALONE, RunRows
 from lightning_m2pt.inputs.samples import Sample
 from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize

@@ -1,100 +1,15 @@
-"""Which questions are answered together: batches of whole pictures, a pure function of the questions alone.
-
-What is answered already decides nothing about a batch, so a killed evaluation goes on with the batches it began with.
-"""
+"""Planned batches of whole pictures, as a loader reads them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import Dataset
 
-from data_modules.base import image_key
-from data_modules.sample_rows import SIZES_ALONE
+from lightning_m2pt.answering.asked_pictures import AskedPicture, read_batch
 from lightning_m2pt.errors import M2PTError
-from lightning_m2pt.inputs.collate import joined_pictures, with_layouts
-from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
-from lightning_m2pt.inputs.picture_layout import PictureLayout
-from lightning_m2pt.inputs.processing import EncodedText, Processor
-from lightning_m2pt.inputs.samples import ImageSource, Sample
-
-
-@dataclass(frozen=True)
-class AskedPicture:
-    """A picture and the distinct questions about it.
-
-    Attributes:
-        image: Where the picture is.
-        where: The record of the first question about it, for errors.
-        texts: The distinct questions.
-        names: For each the names of all questions with these words.
-        rows: What stands for the picture, where pictures differ in it.
-    """
-
-    image: ImageSource
-    where: str
-    texts: tuple[EncodedText, ...]
-    names: tuple[tuple[str, ...], ...]
-    rows: int = 1
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all its questions, and the picture's rows."""
-        return sum(map(len, self.texts)) + self.rows
-
-
-def asked_pictures(
-    samples: Sequence[Sample], texts: Sequence[EncodedText], layouts: Sequence[Sequence[PictureLayout]]
-) -> list[AskedPicture]:
-    """Returns the distinct pictures with their distinct questions, those with the most tokens first.
-
-    Args:
-        samples: Questions about one picture each, as those of evaluation sets are.
-        texts: Their tokens.
-        layouts: Of each sample's one picture.
-    """
-    first: dict[str, Sample] = {}
-    rows: dict[str, int] = {}
-    questions: dict[str, dict[bytes, tuple[EncodedText, list[str]]]] = {}
-    for sample, text, (layout,) in zip(samples, texts, layouts, strict=True):
-        key = image_key(sample)
-        first.setdefault(key, sample)
-        rows[key] = SIZES_ALONE.of(layout)
-        of_picture = questions.setdefault(key, {})
-        of_picture.setdefault(text.input_ids.tobytes(), (text, []))[1].append(sample.id)
-    pictures = []
-    for key, of_picture in questions.items():
-        distinct = of_picture.values()
-        (image,) = first[key].images
-        where = f"{first[key].source}: sample {first[key].id}"
-        names = tuple(tuple(names) for _, names in distinct)
-        pictures.append(AskedPicture(image, where, tuple(text for text, _ in distinct), names, rows[key]))
-    # Pictures with the same words behind each other: what a batch's questions begin with is computed once a picture.
-    return sorted(pictures, key=lambda picture: (-picture.tokens, picture.texts[0].input_ids.tobytes()))
-
-
-def planned_batches(pictures: Sequence[AskedPicture], batch_size: int) -> list[list[AskedPicture]]:
-    """Puts pictures together whose distinct questions are at most ``batch_size``.
-
-    A picture with more of them is asked about in several batches.
-    """
-    batches: list[list[AskedPicture]] = []
-    room = 0
-    for picture in pictures:
-        for begin in range(0, len(picture.texts), batch_size):
-            part = slice(begin, begin + batch_size)
-            asked = replace(picture, texts=picture.texts[part], names=picture.names[part])
-            if len(asked.texts) > room:
-                batches.append([])
-                room = batch_size
-            batches[-1].append(asked)
-            room -= len(asked.texts)
-    return batches
-
-
-def names_of(batch: Sequence[AskedPicture]) -> list[str]:
-    """Returns the names of all questions of a batch."""
-    return [name for picture in batch for names in picture.names for name in names]
+from lightning_m2pt.inputs.picture_batch import PictureBatch
+from lightning_m2pt.inputs.processing import Processor
 
 
 @dataclass(frozen=True)
@@ -114,14 +29,7 @@ class PictureDataset(Dataset[PictureBatch]):
         Raises:
             BadInputError: If a picture cannot be read.
         """
-        asked = self.batches[position]
-        pictures = [self.processor.pictures([picture.image], picture.where)[0] for picture in asked]
-        pixels, sizes = joined_pictures(pictures, self.processor)
-        texts = [
-            [with_layouts(text, [picture]) for text in of_picture.texts]
-            for of_picture, picture in zip(asked, pictures, strict=True)
-        ]
-        return picture_batch(pixels, texts, [of_picture.names for of_picture in asked], sizes)
+        return read_batch(self.batches[position], self.processor)
 
     def __getitems__(self, positions: Sequence[int]) -> PictureBatch | M2PTError:
         """Returns the one batch asked for, or the first error met, which the loader then raises."""

@@ -9,9 +9,6 @@ from lightning_m2pt.inputs.picture_layout import PictureLayout, RunRows
 from lightning_m2pt.inputs.processing import EncodedText, Processor
 from lightning_m2pt.inputs.samples import ImageSource, Sample
 
-SIZES_ALONE = RunRows(1)
-"""Enough to sort samples by length: where all pictures have as many rows, it does not matter how many."""
-
 
 def layouts_of_samples(samples: Sequence[Sample], processor: Processor) -> list[list[PictureLayout]]:
     """Returns the layouts of every sample's pictures; each file's header is read once, where sizes matter at all.

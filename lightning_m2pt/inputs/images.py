@@ -13,6 +13,8 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -95,12 +97,49 @@ def decoded(
         BadInputError: If it is no readable picture of an allowed kind and size.
     """
     image = open_header(file, place, maximum_pixels)
-    try:
+    with damage_named(place):
         if least_side is not None:
             image.draft(None, (least_side, least_side))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return upright if keep_grey and upright.mode == "L" else as_rgb(upright, place)
+        return upright(image, place, keep_grey)
+
+
+def upright_rgb(image: Image.Image, place: str, maximum_pixels: int = MAXIMUM_PIXELS) -> Image.Image:
+    """Returns a picture that somebody has opened with Pillow as ``open_image`` would return its file.
+
+    Args:
+        image: It stays as it is, but for being decoded.
+        place: Where it is, for the error.
+        maximum_pixels: Limit on width times height.
+
+    Raises:
+        BadInputError: If it is too large, of a kind that is not allowed, or cannot be decoded.
+    """
+    if image.width * image.height > maximum_pixels:
+        raise too_large(place, maximum_pixels)
+    with damage_named(place):
+        return upright(image, place)
+
+
+def upright(image: Image.Image, place: str, keep_grey: bool = False) -> Image.Image:
+    """Returns a copy of a picture, decoded and turned as its EXIF data say, as 8-bit RGB or 8-bit grey.
+
+    Raises:
+        BadInputError: If it has 32 bits a pixel and channel.
+    """
+    image.load()
+    turned = ImageOps.exif_transpose(image)
+    return turned if keep_grey and turned.mode == "L" else as_rgb(turned, place)
+
+
+@contextmanager
+def damage_named(place: str) -> Iterator[None]:
+    """Refuses a picture that cannot be decoded while the block runs.
+
+    Raises:
+        BadInputError: Naming where it is.
+    """
+    try:
+        yield
     except M2PTError:
         raise
     except Exception as error:  # a damaged file can raise anything: struct.error, zlib.error, SyntaxError, IndexError
@@ -248,13 +287,12 @@ def open_header(file: BinaryIO, place: str, maximum_pixels: int) -> Image.Image:
     Raises:
         BadInputError: If it is no picture of a readable format, or too large.
     """
-    too_large = BadInputError("the image has too many pixels", where=place, expected=f"at most {maximum_pixels} pixels")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             image = Image.open(file, formats=READABLE_FORMATS)
     except Image.DecompressionBombError as error:
-        raise too_large from error
+        raise too_large(place, maximum_pixels) from error
     except UnidentifiedImageError as error:
         file.seek(0)
         raise BadInputError(
@@ -265,8 +303,13 @@ def open_header(file: BinaryIO, place: str, maximum_pixels: int) -> Image.Image:
     except Exception as error:  # as above
         raise BadInputError(f"the image's header is damaged: {pillow_message(error)}", where=place) from error
     if image.width * image.height > maximum_pixels:
-        raise too_large
+        raise too_large(place, maximum_pixels)
     return image
+
+
+def too_large(place: str, maximum_pixels: int) -> BadInputError:
+    """Returns the error about a picture that nobody will decode."""
+    return BadInputError("the image has too many pixels", where=place, expected=f"at most {maximum_pixels} pixels")
 
 
 def pillow_message(error: Exception) -> str:

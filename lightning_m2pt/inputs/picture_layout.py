@@ -53,6 +53,10 @@ class RunRows:
         return len(layout.token_ids) + sum(rows) + len(rows) * (self.beside - 1)
 
 
+SIZES_ALONE = RunRows(1)
+"""Enough to sort samples by length: where all pictures have as many rows, it does not matter how many."""
+
+
 @dataclass(frozen=True)
 class PreparedPicture:
     """A picture as the model reads it.

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.bound_template import labelled
+from lightning_m2pt.methods.base import Method
 from lightning_m2pt.storage.adapter_folder import (
     CHOSEN,
     TEMPLATE_DIGEST,
@@ -68,12 +70,26 @@ def load_with_adapter(adapter: Path, model: TuningModule, templates: Sequence[st
     if not model.method.part_names():
         model.configure_model()
         return
-    backbone = model.backbone
-    fingerprints = backbone.fingerprint(), backbone.former_fingerprint()
-    check_adapter(adapter, model.method, *fingerprints, backbone.quantization)
-    say_differences(adapter, model, templates)
+    check_fits(adapter, model.backbone, model.method, templates)
     model.configure_model()
     take_adapter(adapter, model)
+
+
+def check_fits(adapter: Path, backbone: Backbone, method: Method, templates: Sequence[str] = ()) -> None:
+    """Compares an adapter with what it shall be loaded into, and says in what way it is asked otherwise than tuned.
+
+    Args:
+        adapter: The adapter's folder.
+        backbone: Need not be loaded.
+        method: Not built yet.
+        templates: Labels of the templates it will be asked in; none if it will not be asked.
+
+    Raises:
+        BadInputError: If the adapter is missing, damaged, or belongs to another backbone or other arguments.
+    """
+    fingerprints = backbone.fingerprint(), backbone.former_fingerprint()
+    check_adapter(adapter, method, *fingerprints, backbone.quantization)
+    say_differences(adapter, backbone, templates)
 
 
 def take_adapter(adapter: Path, model: TuningModule) -> None:
@@ -87,17 +103,17 @@ def take_adapter(adapter: Path, model: TuningModule) -> None:
     model.chosen = chosen if isinstance(chosen, dict) else None
 
 
-def say_differences(adapter: Path, model: TuningModule, templates: Sequence[str]) -> None:
+def say_differences(adapter: Path, backbone: Backbone, templates: Sequence[str]) -> None:
     """Says so where a model is asked otherwise than it was tuned, or before it is, which is allowed.
 
     Before format 2 an adapter says nothing of this.
 
     Args:
         adapter: The adapter's folder, which may be a run's.
-        model: What it is loaded into.
+        backbone: What it is loaded into.
         templates: Labels of the templates it will be asked in.
     """
-    config, dtype = read_adapter_config(adapter), model.backbone.dtype_name
+    config, dtype = read_adapter_config(adapter), backbone.dtype_name
     tuned_in = labelled(str(config.get("template")), config.get(TEMPLATE_DIGEST))
     others = sorted({template for template in templates if template != tuned_in})
     if is_unfinished(read_run_record(adapter.parent)):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from callbacks.predictions import prediction_file
-from data_modules.base import as_sample
-from data_modules.picture_plan import asked_pictures, names_of, planned_batches
+from data_modules.base import as_sample, image_key
 from data_modules.pope import POPE, POPEItem, write_pope
 from data_modules.sample_rows import layouts_of_samples
 from experiments.runs.evaluation import AnsweringOptions, evaluate_frozen
+from lightning_m2pt.answering.asked_pictures import asked_pictures, names_of, planned_batches
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch
 from lightning_m2pt.inputs.picture_batch import PADDING_SEGMENT, SHARED_SEGMENT, PictureBatch, picture_batch
 from lightning_m2pt.inputs.picture_layout import PictureLayout
@@ -69,7 +69,8 @@ def test_batches_hold_whole_pictures_as_far_as_they_fit(tmp_path, size):
     samples = [as_sample(question) for question in benchmark.questions()]
     texts = benchmark.processor.encode_all(samples, benchmark.template, with_answers=False)
     layouts = layouts_of_samples(samples, benchmark.processor)
-    pictures = asked_pictures(samples, texts, layouts)
+    keys = [image_key(sample) for sample in samples]
+    pictures = asked_pictures(samples, texts, layouts, keys)
     assert [len(picture.texts) for picture in pictures] == [4, 3, 2]  # the most tokens first
     planned = planned_batches(pictures, size)
     counts = [[len(picture.texts) for picture in batch] for batch in planned]
@@ -85,7 +86,7 @@ def test_batches_hold_whole_pictures_as_far_as_they_fit(tmp_path, size):
             100: [[4, 3, 2]],
         }[size]
     )
-    again = planned_batches(asked_pictures(samples, texts, layouts), size)
+    again = planned_batches(asked_pictures(samples, texts, layouts, keys), size)
     assert [names_of(batch) for batch in again] == [names_of(batch) for batch in planned]
 
 
@@ -124,7 +125,8 @@ def test_pictures_with_the_most_rows_come_first(tmp_path):
     texts = benchmark.processor.encode_all(samples, benchmark.template, with_answers=False)
     rows = {"0.png": 7, "1.png": 900, "2.png": 7}
     layouts = [[PictureLayout(numpy.array([IMAGE_TOKEN_ID]), (rows[sample.image.name],))] for sample in samples]
-    pictures = asked_pictures(samples, texts, layouts)
+    keys = [image_key(sample) for sample in samples]
+    pictures = asked_pictures(samples, texts, layouts, keys)
     assert [picture.image.name for picture in pictures] == ["1.png", "2.png", "0.png"]
     assert pictures[0].tokens == 900 + sum(map(len, pictures[0].texts))
 

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from data_modules.picture_plan import asked_pictures, planned_batches
+from lightning_m2pt.answering.asked_pictures import asked_pictures, planned_batches
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Span
 from lightning_m2pt.inputs.named_templates import (
@@ -147,7 +147,8 @@ def side_by_side(template: Template) -> tuple[int, list[int], list[int]]:
         for number, question in enumerate(questions)
     ]
     texts = ready.encode_all(samples, template, with_answers=False)
-    planned = planned_batches(asked_pictures(samples, texts, [[ONE_RUN]] * len(samples)), batch_size=4)
+    keys = [str(each.image) for each in samples]
+    planned = planned_batches(asked_pictures(samples, texts, [[ONE_RUN]] * len(samples), keys), batch_size=4)
     (asked,) = planned[0]
     batch = picture_batch(torch.zeros(1, 3, 24, 24), [asked.texts], [asked.names])
     counts = [int((batch.segment_ids == number).sum()) for number in (SHARED_SEGMENT, 0, 1, 2, 3)]

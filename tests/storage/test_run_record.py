@@ -7,10 +7,10 @@ from typing import cast
 import pytest
 import torch
 
+from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs import loading
 from lightning_m2pt.storage.run_record import read_run_record, update_run_record
-from lightning_m2pt.tuning.module import TuningModule
 
 
 def test_sections_are_added_and_replaced(tmp_path: Path) -> None:
@@ -68,5 +68,5 @@ def test_an_adapter_of_a_step_before_the_last_is_used_with_a_note(
     for name, section in sections.items():
         update_run_record(tmp_path, name, section)
     backbone = SimpleNamespace(dtype_name="float32")
-    loading.say_differences(tmp_path / "adapter", cast(TuningModule, SimpleNamespace(backbone=backbone)), [])
+    loading.say_differences(tmp_path / "adapter", cast(Backbone, backbone), [])
     assert ("stopped before its last step" in capfd.readouterr().out) == is_noted

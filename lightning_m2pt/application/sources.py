@@ -1,0 +1,234 @@
+"""From what a program names to a base and an adapter: a run's folder, an adapter's, or one of the hub."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from lightning_m2pt.application.shared_base import SharedBase, Tuned
+from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.embedded import embedded_backbone
+from lightning_m2pt.backbones.hub_ids import DEFAULT_REVISION, ID, cache_of, cached_folder, commit_of
+from lightning_m2pt.backbones.origins.made import DTYPES, QUANTIZATIONS, backbone_of, origin_in
+from lightning_m2pt.backbones.origins.said import WITH_WEIGHTS
+from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
+from lightning_m2pt.configuration.paths import HUB
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.named_templates import Template, is_known
+from lightning_m2pt.inputs.template_notices import say_notices
+from lightning_m2pt.runs.adapter_method import adapter_method
+from lightning_m2pt.runs.loading import check_fits, evaluated_adapter
+from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.runs.tuned_model import TunedModel
+from lightning_m2pt.storage.adapter_folder import CONFIG_FILE, QUANTIZATION, read_adapter_config
+from lightning_m2pt.storage.adapter_template import CONTENT, TEMPLATE, adapter_template
+from lightning_m2pt.storage.run_record import CONFIG_FILE as RUN_CONFIG_FILE
+from lightning_m2pt.storage.run_record import RECORD_FILE
+from lightning_m2pt.system.console import people_read_errors, say
+from lightning_m2pt.tuning.own_trainer import refuse_double_on_apple
+from lightning_m2pt.tuning.positions import refuse_without_room
+
+KEY = "source"
+BASE_DTYPE = "base_dtype"
+
+
+def named_source(source: object, revision: str | None) -> TunedModel:
+    """Returns the adapter, and the run where it is one's, that a program names; a folder that is there comes first.
+
+    Args:
+        source: A run's folder, an adapter's, or ``user/name`` of the hub, which was fetched before.
+        revision: Branch, tag or commit of the hub's repository; None takes ``main``.
+
+    Raises:
+        BadInputError: If it is none of these.
+    """
+    if not isinstance(source, str | os.PathLike) or not isinstance(os.fspath(source), str):
+        raise BadInputError(f"{type(source).__name__} is no source", where=KEY, expected="a folder, or user/name")
+    text = os.fspath(source)
+    folder = Path(text)
+    if "\0" in text or not folder.is_dir():
+        return TunedModel(None, hub_adapter(text, revision))
+    if revision is not None:
+        raise BadInputError(
+            f"{text:.200} is a folder, and a folder has no revision",
+            where="revision",
+            expected="a folder alone, or user/name with a revision",
+        )
+    if is_hub_name(text) and commit_of(cache_of(text), DEFAULT_REVISION) is not None:
+        say(f"note: {text} is the folder here, not the adapter of that name in the hub's cache: {HUB}{text} is that")
+    if (folder / CONFIG_FILE).is_file():
+        return TunedModel(None, folder)
+    if (folder / RUN_CONFIG_FILE).is_file() or (folder / RECORD_FILE).is_file():
+        return TunedModel(folder, evaluated_adapter(folder))
+    raise BadInputError(
+        "no run and no adapter here",
+        where=text,
+        expected=f"a run's folder outputs/EXPERIMENT/RUN, or an adapter's, with its {CONFIG_FILE}",
+        hint="ls outputs/*/",
+    )
+
+
+def is_hub_name(text: str) -> bool:
+    """Tells whether a text has the form of the hub's names with an owner."""
+    return "/" in text and ID.fullmatch(text) is not None
+
+
+def hub_adapter(text: str, revision: str | None) -> Path:
+    """Returns the folder in the hub's cache that holds an adapter.
+
+    Raises:
+        BadInputError: If the text names none, or it was not fetched.
+    """
+    name = text.removeprefix(HUB)
+    if not is_hub_name(name):
+        raise BadInputError(
+            f"there is no folder {text!r:.200}",
+            where=KEY,
+            expected="a run's folder outputs/EXPERIMENT/RUN, an adapter's folder, or user/name of the hub",
+            hint="ls outputs/*/",
+        )
+    try:
+        return cached_folder(name, revision, KEY)
+    except BadInputError as error:
+        missing = "" if text.startswith(HUB) else f"there is no folder {text:.200}, and "
+        raise BadInputError(f"{missing}{error.what}", where=KEY, expected=error.expected, hint=error.hint) from error
+
+
+def opened(
+    source: object,
+    revision: str | None,
+    base: object,
+    device: str | torch.device | None,
+    dtype: str | None,
+    quantization: str | None,
+) -> tuple[SharedBase, Tuned]:
+    """Loads an adapter and its base; the arguments are those of ``lightning_m2pt.load``.
+
+    Raises:
+        BadInputError: If something is missing, damaged or does not fit; as far as possible before weights load.
+    """
+    with people_read_errors():
+        named = named_source(source, revision)
+        place = device_named(device)
+        backbone = base_of(named, base, dtype, quantization)
+        refuse_double_on_apple(place, backbone.dtype_name)
+        backbone.check_files()
+        shared = SharedBase(backbone, place)
+    return shared, tuned_by(shared, named)
+
+
+def tuned_by(shared: SharedBase, named: TunedModel) -> Tuned:
+    """Loads an adapter onto a base.
+
+    Raises:
+        BadInputError: If the adapter is damaged or does not belong to the base; the base is then as it was.
+    """
+    with people_read_errors(), shared.to_itself():
+        method = adapter_method(read_adapter_config(named.adapter), str(named.adapter / CONFIG_FILE))
+        template, backbone = template_of(named), shared.backbone
+        say_notices(shared.processor, [template])
+        method.check(backbone.shape)
+        refuse_without_room(backbone.shape, method)
+        check_fits(named.adapter, backbone, method, [shared.processor.bound(template).label])
+        shared.load(method, named.adapter if method.part_names() else None)
+    return Tuned(method, template)
+
+
+def template_of(named: TunedModel) -> Template:
+    """Returns the template that an adapter was tuned with.
+
+    Raises:
+        BadInputError: If neither it nor its run says it.
+    """
+    config = read_adapter_config(named.adapter)
+    name = config.get(TEMPLATE)
+    if named.run is not None and CONTENT not in config and (name is None or not is_known(str(name))):
+        return template_of_run(named.run)  # before format 3 an adapter does not say what a file of its run holds
+    template = adapter_template(config, str(named.adapter / CONFIG_FILE))
+    if template is None:
+        raise BadInputError(
+            "the adapter does not say its template",
+            where=str(named.adapter / CONFIG_FILE),
+            expected="an adapter of format 2 or later, or a run's folder",
+        )
+    return template
+
+
+def base_of(named: TunedModel, base: object, dtype: str | None, quantization: str | None) -> Backbone:
+    """Returns the backbone that an adapter stands on; configuration is read, and no weights are.
+
+    Args:
+        named: The adapter, and its run.
+        base: An embedded backbone's name, a whole model's folder, ``hub:owner/name``, or a backbone; None asks the
+            adapter, and the run's configuration where the adapter knows its base by its content alone.
+        dtype: Type of the frozen weights; None takes the one that it was tuned on.
+        quantization: How they are packed; None takes what it was tuned on.
+
+    Raises:
+        BadInputError: If there is no such base, or nobody says where it is.
+    """
+    config, where = read_adapter_config(named.adapter), str(named.adapter / CONFIG_FILE)
+    if isinstance(base, Backbone):
+        for name, value in (("dtype", dtype), ("quantization", quantization)):
+            if value is not None:
+                raise BadInputError(
+                    f"{value!r:.40} for a base that is made", where=name, expected="None: it has its own"
+                )
+        return base
+    words = words_for(dtype, quantization)
+    dtype = dtype if dtype is not None else str(config.get(BASE_DTYPE) or DTYPES[0])
+    quantization = quantization if quantization is not None else config.get(QUANTIZATION)
+    refuse_unknown_form(dtype, quantization)
+    if base is None:
+        origin = origin_in(config, where)
+        if origin.kind == "files" and named.run is not None:
+            return model_of_run(named.run, words).backbone
+        return backbone_of(origin, dtype=dtype, quantization=quantization)
+    if not isinstance(base, str | os.PathLike):
+        raise BadInputError(
+            f"{type(base).__name__} is no base",
+            where="base",
+            expected=f"{', '.join(WITH_WEIGHTS)}, a whole model's folder, {HUB}OWNER/NAME, or a backbone",
+        )
+    if os.fspath(base) in WITH_WEIGHTS:
+        if quantization is not None:
+            raise BadInputError(f"{base!s} is not packed", where="quantization", expected="None")
+        return embedded_backbone(os.fspath(base), dtype)  # type: ignore[arg-type]
+    return VisionLanguageModel(os.fspath(base), dtype=dtype, quantization=quantization)  # type: ignore[arg-type]
+
+
+def refuse_unknown_form(dtype: str, quantization: object) -> None:
+    """Refuses types and packings that no base has.
+
+    Raises:
+        BadInputError: Naming it.
+    """
+    if dtype not in DTYPES:
+        raise BadInputError(f"{dtype!r:.40} is no type of weights", where="dtype", expected=" or ".join(DTYPES))
+    if quantization not in QUANTIZATIONS:
+        raise BadInputError(f"{quantization!r:.40} packs nothing", where="quantization", expected="nf4, int8 or None")
+
+
+def words_for(dtype: str | None, quantization: str | None) -> list[str]:
+    """Returns what a command line would set on top of a run's configuration: what is given."""
+    given = {"dtype": dtype, "quantization": quantization}
+    return [f"--model.backbone.{name}={value}" for name, value in given.items() if value is not None]
+
+
+def device_named(device: str | torch.device | None) -> torch.device:
+    """Returns a device of this machine; without a name its GPU, or its processor where there is none.
+
+    Raises:
+        BadInputError: If there is no such device.
+    """
+    try:
+        found = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.empty(0, device=found)
+    except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInputError(
+            f"there is no device {device!r:.40} here: {reason:.100}",
+            where="device",
+            expected="cpu, cuda, or cuda:NUMBER",
+        ) from error
+    return found
