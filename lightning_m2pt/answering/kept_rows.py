@@ -21,7 +21,6 @@ from lightning_m2pt.backbones.model_output import DecodingState
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IMAGE_TOKEN_ID, Batch
 from lightning_m2pt.inputs.picture_batch import SHARED_SEGMENT
-from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.prompts.past_rows import PastRows
 from lightning_m2pt.prompts.rotary_axes import behind
 from lightning_m2pt.prompts.rows_run_again import RowsRunAgain
@@ -36,23 +35,44 @@ class KeptRows:
         pixel_values: As in ``Batch``, of the conversation's pictures.
         picture_sizes: As in ``Batch``.
         state: What the decoder keeps of them, and the logits behind the last.
-        attachment: What was attached when they ran.
-        method: The method that was attached, if one was.
+        attached: What was attached when they ran.
     """
 
     tokens: numpy.ndarray
     pixel_values: Tensor
     picture_sizes: Tensor | None
     state: DecodingState
-    attachment: Attachment
-    method: "weakref.ref[nn.Module] | None"
+    attached: "Attached"
 
     def are_of(self, backbone: Backbone) -> bool:
-        """Tells whether the backbone still is what these rows were run by: nothing else was attached since.
+        """Tells whether what is attached is what these rows were run with.
 
-        Trained tensors that were overwritten in place are not seen.
+        The same method may have been taken away and attached again. Trained tensors that were overwritten in place
+        are not seen.
         """
-        return self.attachment is backbone.attachment and self.method is backbone.attached_method
+        return self.attached == attached_to(backbone)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What decides a backbone's rows beside its own weights.
+
+    Attributes:
+        method: The method, if one is attached.
+        knocked_out: Its parts that are not.
+        objects: What its attachment holds: modules and tensors by their identity, settings by their value.
+    """
+
+    method: "weakref.ref[nn.Module] | None"
+    knocked_out: frozenset[str]
+    objects: tuple[object, ...]
+
+
+def attached_to(backbone: Backbone) -> Attached:
+    """Returns what is attached now."""
+    values = vars(backbone.attachment).values()
+    objects = tuple(tuple(map(id, each)) if isinstance(each, list | tuple) else each for each in values)
+    return Attached(backbone.attached_method, backbone.knocked_out, objects)
 
 
 @torch.inference_mode()
@@ -82,9 +102,7 @@ def read_conversation(backbone: Backbone, batch: Batch, kept: KeptRows | None = 
         state = backbone.prefill(batch.to(backbone.token_embedding().weight.device))
     else:
         state = read_behind(backbone, kept, number, tokens[number:])
-    return KeptRows(
-        tokens, batch.pixel_values, batch.picture_sizes, state, backbone.attachment, backbone.attached_method
-    )
+    return KeptRows(tokens, batch.pixel_values, batch.picture_sizes, state, attached_to(backbone))
 
 
 @torch.inference_mode()

@@ -147,6 +147,7 @@ class Method(nn.Module, ABC):
         if backbone.runs_in_lockstep:
             backbone.attachment.path = "token"
         backbone.attached_method = weakref.ref(self)  # a plain reference would make it a part of the backbone
+        backbone.knocked_out = frozenset(without)
 
     def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
         """Changes the library's own modules: replacements, hooks; calling it again with other parts is allowed."""
@@ -173,7 +174,7 @@ class Method(nn.Module, ABC):
     def detach(self, backbone: Backbone) -> None:
         """Takes the method away: afterwards the backbone is bit-identical to before."""
         backbone.attachment = Attachment()
-        backbone.attached_method = None
+        backbone.attached_method, backbone.knocked_out = None, frozenset()
         backbone.release_hooks()
         self.restore(backbone)
 

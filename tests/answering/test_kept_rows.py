@@ -201,6 +201,42 @@ def test_nothing_is_kept_of_what_another_method_has_run(tmp_path: Path) -> None:
         assert not torch.equal(whole(backbone, then), expected)
 
 
+@pytest.mark.parametrize("name", ["m2pt", "lora", "aprompt", "full and prompts"])
+def test_the_same_method_attached_again_goes_on(tmp_path: Path, name: str) -> None:
+    """Two adapters may take turns on one base: each finds its own rows again, and nobody the other's."""
+    backbone = random_backbone(tmp_path, torch.float64)
+    methods = [built(name, backbone).double() for _ in range(2)]
+    with torch.no_grad():
+        for tensor in methods[1].parameters():
+            tensor.mul_(1.5)
+    kept: list[KeptRows | None] = [None, None]
+    for question in (FIRST, SECOND, (*SECOND, 4)):
+        found = []
+        for number, method in enumerate(methods):
+            method.attach(backbone)
+            then = conversation(question, picture())
+            with counted(backbone) as counts:
+                read = read_conversation(backbone, then, kept[number])
+            assert (counts.pictures == 0) == (kept[number] is not None)
+            kept[number] = read
+            close(read, whole(backbone, then), 1e-6)
+            found.append(read.state.logits)
+            method.detach(backbone)
+        assert not torch.allclose(*found)
+
+
+def test_a_part_that_is_knocked_out_runs_the_whole(tmp_path: Path) -> None:
+    backbone = random_backbone(tmp_path, torch.float64)
+    method = built("lora", backbone).double()
+    method.attach(backbone)
+    kept = read_conversation(backbone, conversation(FIRST, picture()))
+    for part in method.part_names():
+        method.attach(backbone, without={part})
+        assert not kept.are_of(backbone)
+    method.attach(backbone)
+    assert kept.are_of(backbone)
+
+
 def test_one_word_that_stays_is_enough_for_learned_queries(tmp_path: Path) -> None:
     """They stand in for those of prompt rows, which stand in front of all words."""
     backbone = random_backbone(tmp_path, torch.float64)
