@@ -97,6 +97,10 @@ VERBS = {
         "lightning_m2pt.commands.models",
         "what a model is and takes (models show), the families there are (models list), fetching one (models fetch)",
     ),
+    "push": (
+        "lightning_m2pt.commands.push",
+        "send a run's adapter to a repository of the hub; shows what would be sent, and sends it with --yes",
+    ),
     "completion": (
         "lightning_m2pt.commands.completion",
         "write a script that lets bash, zsh or fish complete verbs, flags and keys",

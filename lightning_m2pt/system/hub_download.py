@@ -1,6 +1,6 @@
 """Downloading files of the Hugging Face hub, checked against what the hub says of them.
 
-Only ``m2pt data fetch`` and ``m2pt models fetch`` come here; nothing else of this project uses a network.
+Only ``m2pt data fetch`` and ``m2pt models fetch`` come here; beside them only ``m2pt push`` uses a network.
 """
 
 import fnmatch
@@ -77,16 +77,21 @@ def matches(file: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
 
 
-def refuse_offline() -> None:
-    """Raises EnvironmentFailure if one of the hub's switches says that there is no network."""
+def refuse_offline(
+    what: str = "nothing can be fetched without a network",
+    expected: str = "the variable unset, or files that were fetched before",
+    hint: str = "fetch on a machine with a network and copy the folder with its source.json",
+) -> None:
+    """Raises EnvironmentFailure if one of the hub's switches says that there is no network.
+
+    Args:
+        what: What cannot be done.
+        expected: What would let it be done.
+        hint: What can be done instead.
+    """
     for name in OFFLINE_VARIABLES:
         if os.environ.get(name, "").upper() in OFFLINE_VALUES:
-            raise EnvironmentFailure(
-                "nothing can be fetched without a network",
-                where=f"{name}={os.environ[name]}",
-                expected="the variable unset, or files that were fetched before",
-                hint="fetch on a machine with a network and copy the folder with its source.json",
-            )
+            raise EnvironmentFailure(what, where=f"{name}={os.environ[name]}", expected=expected, hint=hint)
 
 
 def planned(repository: HubRepository, revision: str | None) -> DownloadPlan:

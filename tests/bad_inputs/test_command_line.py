@@ -121,6 +121,7 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
         "sweep": ["run", "ablation"],
         "templates": ["--texts", "testbed"],
         "export": ["predictions", "a", "--format", "llava", "--output", "x"],
+        "push": ["a", "owner/name"],
     }
     of_experiments = ("fit", "train", "validate", "test", "predict", "evaluate", "params", "check")
     words = BASE if verb in of_experiments else needed.get(verb, [])

@@ -6,7 +6,7 @@ experiments name them ``model: hub:OWNER/NAME``; with it into a folder of their 
 from which the same command can tell later whether they are complete. After an interrupted fetch the same command keeps
 the files that are whole.
 
-This and ``m2pt data fetch`` are the only commands that use a network.
+This, ``m2pt data fetch`` and ``m2pt push --yes`` are the only commands that use a network.
 """
 
 import argparse
