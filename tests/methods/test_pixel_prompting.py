@@ -19,6 +19,7 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.parameter_part import ParameterPart
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
+from lightning_m2pt.prompts.pixel_prompt import PUBLISHED_BORDER
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.module import TuningModule
@@ -72,6 +73,27 @@ def test_the_square_is_counted_whole_and_its_inside_never_moves(tmp_path: Path) 
     assert [each.get("outside_the_model", False) for each in counted["parts"]] == [True, False]
     assert outside(counted) == said
     assert outside(parameter_counts([ParameterPart("head", 10, 0)], 100)) is None
+
+
+def test_the_start_is_drawn_by_the_runs_generator_and_everything_that_composes_is_said(tmp_path: Path) -> None:
+    method = PixelPrompting(compose="shrink", space="normalised", fill=(0.5, 0.25, 0.0), clip="unit", init_std=0.5)
+    method.build(random_backbone(tmp_path), torch.Generator().manual_seed(7))
+    assert method.pixel_prompt is not None
+    drawn = 0.5 * torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(method.pixel_prompt.delta.detach(), drawn * method.pixel_prompt.border_mask())
+    assert {key: value for key, value in method.toggles().items() if key != "method"} == {
+        **method.switches(),
+        "compose": "shrink",
+        "space": "normalised",
+        "clip": "unit",
+    }
+    assert method.adapter_config() == {
+        "border": PUBLISHED_BORDER,
+        "compose": "shrink",
+        "space": "normalised",
+        "fill": [0.5, 0.25, 0.0],
+        "clip": "unit",
+    }
 
 
 def test_a_feature_cache_serves_nothing_while_a_prompt_is_trained(tmp_path: Path) -> None:

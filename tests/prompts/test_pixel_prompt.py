@@ -12,6 +12,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.prompts.pixel_prompt import (
     PUBLISHED_BORDER,
+    Clip,
     Compose,
     PixelPrompt,
     Space,
@@ -107,6 +108,22 @@ def test_clipping_and_eight_bits_change_what_no_picture_has() -> None:
         torch.testing.assert_close(eight, (free.clamp(0, 1) * 255).round() / 255, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("clip", ["unit", "eight_bits"])
+def test_clipping_an_overlay_leaves_the_picture_inside_as_it_is_given(clip: Clip) -> None:
+    given = normalised(picture() * 0.9 + 0.037)  # between the levels of a PNG
+    prompt = prompt_of()
+    prompt.clip = clip
+    inside = (slice(None), *INNER)
+    assert torch.equal(prompt(given)[inside], given[inside])
+
+
+def test_a_drawn_start_is_in_the_border_alone_and_the_generators() -> None:
+    prompt = PixelPrompt(SIDE, PUBLISHED_BORDER, (MEAN, STD))
+    prompt.initialise(0.5, torch.Generator().manual_seed(7))
+    drawn = 0.5 * torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(prompt.delta.detach(), drawn * prompt.border_mask())
+
+
 def test_rounding_lets_the_gradient_pass_and_clipping_does_not() -> None:
     pixels = torch.full((1, 3, SIDE, SIDE), 0.5)
     prompt = PixelPrompt(SIDE, PUBLISHED_BORDER, (MEAN, STD), clip="eight_bits")
@@ -167,8 +184,9 @@ def test_units_of_deviations_belong_to_their_base() -> None:
     own, other = (MEAN, STD), (torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.5))
     refuse_other_normalisation("pixels", own, other)
     refuse_other_normalisation("normalised", own, (MEAN.flatten(), STD.clone()))
-    with pytest.raises(BadInputError, match="this base normalises pictures otherwise"):
-        refuse_other_normalisation("normalised", own, other)
+    for one in (other, (MEAN, other[1]), (other[0], STD)):
+        with pytest.raises(BadInputError, match="this base normalises pictures otherwise"):
+            refuse_other_normalisation("normalised", own, one)
 
 
 def test_the_model_sees_the_composed_picture_and_nothing_else(tmp_path: Path) -> None:
