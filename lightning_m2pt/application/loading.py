@@ -14,6 +14,7 @@ def load(
     source: str | os.PathLike[str],
     *,
     revision: str | None = None,
+    fetch: bool = False,
     base: "str | os.PathLike[str] | Backbone | None" = None,
     device: "str | torch.device | None" = None,
     dtype: str | None = None,
@@ -21,13 +22,17 @@ def load(
 ) -> "Model":
     """Returns a tuned model that answers: ``load("outputs/m2pt/RUN").ask("picture.jpg", "What is it?")``.
 
-    No YAML file is read and nothing is fetched. Before the first answer the passes that answer are compared with the
-    libraries' own, once.
+    No YAML file is read, and no network is used unless ``fetch`` says so. Before the first answer the passes that answer
+    are compared with the libraries' own, once.
 
     Args:
         source: A run's folder, an adapter's folder, or ``user/name`` of the hub, which was fetched before. A folder of
             this name that is there comes first; ``hub:user/name`` is the hub's in any case.
-        revision: Branch, tag or commit of the hub's repository; None takes ``main``.
+        revision: Branch, tag or commit of the hub's repository; None takes ``main``. A commit never changes;
+            ``Model.revision`` says which one was taken.
+        fetch: Whether to ask the hub for the revision's adapter as it is now, and fetch its configuration, tensors and
+            card into the hub's cache. A commit that is there is not asked for. The base is not fetched: ``m2pt models
+            fetch`` does that.
         base: Where the frozen base is, if the adapter does not say it, or elsewhere: the name of an embedded one, the
             folder of a whole model, ``hub:owner/name``, or a backbone that was made in Python. It has to be the base
             that the adapter was tuned on.
@@ -38,9 +43,10 @@ def load(
 
     Raises:
         BadInputError: If something is missing, damaged, or does not fit; as far as possible before weights load.
+        EnvironmentFailure: If the hub shall be asked and cannot be reached.
     """
     from lightning_m2pt.application.model import DEFAULT_NAME, Model
     from lightning_m2pt.application.sources import opened
 
-    shared, tuned = opened(source, revision, base, device, dtype, quantization)
+    shared, tuned = opened(source, revision, base, device, dtype, quantization, fetch)
     return Model(shared, {DEFAULT_NAME: tuned}, DEFAULT_NAME)

@@ -56,6 +56,11 @@ class Model:
         """The conversation form that questions are put into: the one that the adapter was tuned with."""
         return self._tuned[self._name].template
 
+    @property
+    def revision(self) -> str | None:
+        """The commit of the hub's repository that the adapter came from; None for one that is no fetched one."""
+        return self._tuned[self._name].commit
+
     def ask(self, image: Picture, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
         """Returns the greedy answer to a question about a picture.
 
@@ -128,13 +133,16 @@ class Model:
         self._base.load(untouched.method, None)
         return Model(self._base, {untouched.method.name: untouched}, untouched.method.name)
 
-    def add(self, name: str, source: str | os.PathLike[str], *, revision: str | None = None) -> None:
+    def add(
+        self, name: str, source: str | os.PathLike[str], *, revision: str | None = None, fetch: bool = False
+    ) -> None:
         """Loads another adapter onto the same base; ``use`` lets it answer.
 
         Args:
             name: What it is called from now on.
             source: A run's folder or an adapter's, as ``lightning_m2pt.load`` takes it.
             revision: Branch, tag or commit of an adapter of the hub.
+            fetch: Whether the hub may be asked for it, as ``lightning_m2pt.load`` says.
 
         Raises:
             BadInputError: If the name is taken, or the adapter is of another base or damaged; the model is then as it
@@ -146,7 +154,7 @@ class Model:
             if name in self._tuned:
                 expected = f"none of {', '.join(self.names)}"
                 raise BadInputError(f"an adapter is called {name!r:.40} already", where="name", expected=expected)
-            self._tuned[name] = tuned_by(self._base, named_source(source, revision))
+            self._tuned[name] = tuned_by(self._base, named_source(source, revision, fetch))
 
     def use(self, name: str) -> None:
         """Lets an adapter answer from now on.

@@ -22,10 +22,12 @@ class Tuned:
     Attributes:
         method: Built on the base; attached whenever it is its turn.
         template: The conversation form that questions are put into.
+        commit: The commit of the hub's repository that the adapter is of; None for one of a folder.
     """
 
     method: Method
     template: Template
+    commit: str | None = None
 
 
 class SharedBase:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
+from lightning_m2pt.application.fetched_adapter import adapter_of_hub, hub_commit
 from lightning_m2pt.application.shared_base import SharedBase, Tuned
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.embedded import embedded_backbone
-from lightning_m2pt.backbones.hub_ids import DEFAULT_REVISION, ID, cache_of, cached_folder, commit_of
+from lightning_m2pt.backbones.hub_ids import DEFAULT_REVISION, ID, cache_of, commit_of
 from lightning_m2pt.backbones.origins.made import DTYPES, QUANTIZATIONS, backbone_of, origin_in
 from lightning_m2pt.backbones.origins.said import WITH_WEIGHTS
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
@@ -32,27 +33,29 @@ KEY = "source"
 BASE_DTYPE = "base_dtype"
 
 
-def named_source(source: object, revision: str | None) -> TunedModel:
+def named_source(source: object, revision: str | None, fetch: bool = False) -> TunedModel:
     """Returns the adapter, and the run where it is one's, that a program names; a folder that is there comes first.
 
     Args:
-        source: A run's folder, an adapter's, or ``user/name`` of the hub, which was fetched before.
+        source: A run's folder, an adapter's, or ``user/name`` of the hub.
         revision: Branch, tag or commit of the hub's repository; None takes ``main``.
+        fetch: Whether the hub may be asked for it; otherwise it was fetched before.
 
     Raises:
         BadInputError: If it is none of these.
+        EnvironmentFailure: If it shall be fetched and the hub cannot be reached.
     """
     if not isinstance(source, str | os.PathLike) or not isinstance(os.fspath(source), str):
         raise BadInputError(f"{type(source).__name__} is no source", where=KEY, expected="a folder, or user/name")
     text = os.fspath(source)
     folder = Path(text)
     if "\0" in text or not folder.is_dir():
-        return TunedModel(None, hub_adapter(text, revision))
-    if revision is not None:
+        return TunedModel(None, hub_adapter(text, revision, fetch))
+    if revision is not None or fetch:
         raise BadInputError(
-            f"{text:.200} is a folder, and a folder has no revision",
-            where="revision",
-            expected="a folder alone, or user/name with a revision",
+            f"{text:.200} is a folder, and a folder {'is not fetched' if revision is None else 'has no revision'}",
+            where="fetch" if revision is None else "revision",
+            expected=f"a folder alone, or {HUB}user/name",
         )
     if is_hub_name(text) and commit_of(cache_of(text), DEFAULT_REVISION) is not None:
         say(f"note: {text} is the folder here, not the adapter of that name in the hub's cache: {HUB}{text} is that")
@@ -73,11 +76,12 @@ def is_hub_name(text: str) -> bool:
     return "/" in text and ID.fullmatch(text) is not None
 
 
-def hub_adapter(text: str, revision: str | None) -> Path:
+def hub_adapter(text: str, revision: str | None, fetch: bool) -> Path:
     """Returns the folder in the hub's cache that holds an adapter.
 
     Raises:
         BadInputError: If the text names none, or it was not fetched.
+        EnvironmentFailure: If it shall be fetched and the hub cannot be reached.
     """
     name = text.removeprefix(HUB)
     if not is_hub_name(name):
@@ -88,7 +92,7 @@ def hub_adapter(text: str, revision: str | None) -> Path:
             hint="ls outputs/*/",
         )
     try:
-        return cached_folder(name, revision, KEY)
+        return adapter_of_hub(name, revision, fetch=fetch, where=KEY)
     except BadInputError as error:
         missing = "" if text.startswith(HUB) else f"there is no folder {text:.200}, and "
         raise BadInputError(f"{missing}{error.what}", where=KEY, expected=error.expected, hint=error.hint) from error
@@ -101,6 +105,7 @@ def opened(
     device: str | torch.device | None,
     dtype: str | None,
     quantization: str | None,
+    fetch: bool = False,
 ) -> tuple[SharedBase, Tuned]:
     """Loads an adapter and its base; the arguments are those of ``lightning_m2pt.load``.
 
@@ -108,7 +113,7 @@ def opened(
         BadInputError: If something is missing, damaged or does not fit; as far as possible before weights load.
     """
     with people_read_errors():
-        named = named_source(source, revision)
+        named = named_source(source, revision, fetch)
         place = device_named(device)
         backbone = base_of(named, base, dtype, quantization)
         refuse_double_on_apple(place, backbone.dtype_name)
@@ -131,7 +136,7 @@ def tuned_by(shared: SharedBase, named: TunedModel) -> Tuned:
         refuse_without_room(backbone.shape, method)
         check_fits(named.adapter, backbone, method, [shared.processor.bound(template).label])
         shared.load(method, named.adapter if method.part_names() else None)
-    return Tuned(method, template)
+    return Tuned(method, template, hub_commit(named.adapter))
 
 
 def template_of(named: TunedModel) -> Template:

@@ -8,6 +8,8 @@ from lightning_m2pt.backbones.hub_ids import DEFAULT_REVISION, cache_of, refuse_
 from lightning_m2pt.commands.parsers.models_fetch import argument_parser
 from lightning_m2pt.configuration.paths import HUB
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.storage.adapter_folder import CONFIG_FILE as ADAPTER
+from lightning_m2pt.storage.adapter_folder import read_adapter_config
 from lightning_m2pt.storage.fetched_files import (
     RECORD_FILE,
     FetchRecord,
@@ -38,6 +40,8 @@ LEFT_OUT = (
 )
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FORM = "model"
+BASE = "config.json"
+"""What a whole model has and an adapter has not."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,8 +73,22 @@ def fetch_to_cache(repository: HubRepository, revision: str | None) -> None:
         repository, plan, Path(constants.HF_HUB_CACHE).expanduser(), place, revision or DEFAULT_REVISION
     )
     say(f"fetched: {folder}")
+    if ADAPTER in plan.sizes and BASE not in plan.sizes:
+        say_adapter(folder, repository.name, revision)
+        return
     of_commit = f", revision: {revision}" if revision else ""
     say(f"an experiment names it model: {HUB}{repository.name}{of_commit}")
+
+
+def say_adapter(folder: Path, name: str, revision: str | None) -> None:
+    """Says what an adapter that was fetched is for: one of ours is loaded, one of others is converted first."""
+    try:
+        read_adapter_config(folder)
+    except BadInputError:
+        say(f"an adapter of another tool: m2pt convert {folder}")
+        return
+    of_commit = f', revision="{revision}"' if revision else ""
+    say(f'a program takes it as lightning_m2pt.load("{name}"{of_commit})')
 
 
 def fetch_to_folder(repository: HubRepository, revision: str | None, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Downloading files of the Hugging Face hub, checked against what the hub says of them.
 
-Only ``m2pt data fetch`` and ``m2pt models fetch`` come here; beside them only ``m2pt push`` uses a network.
+Only ``m2pt data fetch``, ``m2pt models fetch`` and ``load(..., fetch=True)`` come here; beside them only ``m2pt push``
+uses a network.
 """
 
 import fnmatch
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
+from lightning_m2pt.system import hub_patience
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.download_progress import shown_progress
 from lightning_m2pt.system.file_hashes import read_and_hash
+from lightning_m2pt.system.hub_patience import patient_hub
 
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 OFFLINE_VALUES = ("1", "ON", "YES", "TRUE")
@@ -108,11 +111,12 @@ def planned(repository: HubRepository, revision: str | None) -> DownloadPlan:
     import huggingface_hub
     from huggingface_hub.errors import HTTPError
 
+    ask: Any = huggingface_hub.dataset_info if repository.kind == "dataset" else huggingface_hub.model_info
     try:
-        if repository.kind == "dataset":
-            info: Any = huggingface_hub.dataset_info(repository.name, revision=revision, files_metadata=True)
-        else:
-            info = huggingface_hub.model_info(repository.name, revision=revision, files_metadata=True)
+        with patient_hub():
+            info = ask(
+                repository.name, revision=revision, files_metadata=True, timeout=hub_patience.SECONDS_WITHOUT_A_BYTE
+            )
     except (OSError, ValueError, HTTPError) as error:
         raise hub_failure(repository, revision, error) from error
     files = [file for file in info.siblings or [] if repository.wants(file.rfilename)]
@@ -210,7 +214,7 @@ def downloading(repository: HubRepository, plan: DownloadPlan, filled: Path) -> 
 
     refuse_full_disk(filled, plan.total)
     try:
-        with shown_progress(filled, plan.total):
+        with shown_progress(filled, plan.total), patient_hub():
             yield
     except (OSError, ValueError, HTTPError) as error:
         raise hub_failure(repository, plan.revision, error) from error

@@ -4,7 +4,6 @@ Only ``m2pt push --yes`` comes here. Large files are stored before the commit th
 finds them there, and sends what is missing.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
+from lightning_m2pt.system import hub_patience
 from lightning_m2pt.system.file_hashes import read_and_hash
 from lightning_m2pt.system.hub_download import git_id_of
+from lightning_m2pt.system.hub_patience import patient_hub
 
-SECONDS_WITHOUT_A_BYTE = 120.0
-"""How long the hub may say nothing; the library's own clients wait for ever."""
 DEFAULT_BRANCH = "main"
 AGAIN = "give the same command again: what was sent whole is not sent again"
 
@@ -76,9 +75,11 @@ def present_repository(client: Any, name: str, branch: str) -> PresentRepository
     with talking(name):
         try:
             try:
-                info = client.model_info(name, revision=branch, files_metadata=True, timeout=SECONDS_WITHOUT_A_BYTE)
+                info = client.model_info(
+                    name, revision=branch, files_metadata=True, timeout=hub_patience.SECONDS_WITHOUT_A_BYTE
+                )
             except RevisionNotFoundError:
-                info = client.model_info(name, timeout=SECONDS_WITHOUT_A_BYTE)
+                info = client.model_info(name, timeout=hub_patience.SECONDS_WITHOUT_A_BYTE)
                 return PresentRepository(None, bool(info.private), {})
         except RepositoryNotFoundError as error:
             if status_of(error) != 404:
@@ -177,32 +178,15 @@ def talking(name: str) -> Iterator[None]:
     Raises:
         EnvironmentFailure: If the hub cannot be reached or refuses.
     """
-    from huggingface_hub import utils
     from huggingface_hub.errors import HTTPError
-    from huggingface_hub.utils import _http
 
-    def patient_client() -> Any:  # noqa: ANN401
-        client = _http.default_client_factory()
-        client.timeout = SECONDS_WITHOUT_A_BYTE
-        return client
-
-    logger = logging.getLogger("huggingface_hub")
-    level, had_bars = logger.level, not utils.are_progress_bars_disabled()
-    if had_bars:
-        utils.disable_progress_bars()
-    _http.set_client_factory(patient_client)
-    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with patient_hub():
+            yield
     except M2PTError:
         raise
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         raise sending_failure(name, error) from error
-    finally:
-        logger.setLevel(level)
-        if had_bars:
-            utils.enable_progress_bars()
-        _http.set_client_factory(_http.default_client_factory)
 
 
 def status_of(error: BaseException | None) -> int | None:

@@ -9,7 +9,7 @@ from lightning_m2pt.application.publishing import ADAPTER_FILES
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
-from lightning_m2pt.system import hub_upload
+from lightning_m2pt.system import hub_patience, hub_upload
 from tests.support.hub.pushed_adapter import write_run
 from tests.support.hub.stand_in import Fault, StandInHub, hub_stand_in, talk_to
 
@@ -94,7 +94,7 @@ def test_all_files_in_one_commit(hub: StandInHub, run: Path, capfd, private: boo
 def test_a_push_that_was_cut_off_goes_on(
     hub: StandInHub, run: Path, capfd, monkeypatch, method: str, path: str, status: int
 ) -> None:
-    monkeypatch.setattr(hub_upload, "SECONDS_WITHOUT_A_BYTE", 1.0)
+    monkeypatch.setattr(hub_patience, "SECONDS_WITHOUT_A_BYTE", 1.0)
     hub.faults = [Fault(method, path, status, times=6)]  # the library tries some requests six times
     code, _, err = push(capfd, run, "--yes")
     assert code == ExitCode.ENVIRONMENT
@@ -201,7 +201,7 @@ def test_a_change_by_somebody_else_meanwhile_stops_it(hub: StandInHub, run: Path
 def test_what_the_hub_refuses_is_said_in_three_lines(
     hub: StandInHub, run: Path, capfd, monkeypatch, method: str, path: str, status: int, said: str
 ) -> None:
-    monkeypatch.setattr(hub_upload, "SECONDS_WITHOUT_A_BYTE", 1.0)
+    monkeypatch.setattr(hub_patience, "SECONDS_WITHOUT_A_BYTE", 1.0)
     hub.faults = [Fault(method, path, status, times=6)]
     code, _, err = push(capfd, run, "--yes")
     assert code == ExitCode.ENVIRONMENT

@@ -43,7 +43,10 @@ class FakeHub:
         self.asked = 0
         self.fetched: list[str] = []
 
-    def model_info(self, repository: str, *, revision: str | None = None, files_metadata: bool = False) -> object:
+    def model_info(
+        self, repository: str, *, revision: str | None = None, files_metadata: bool = False, timeout: float | None
+    ) -> object:
+        assert timeout is not None
         assert files_metadata
         self.asked += 1
         commit = self.newest if revision in (None, "main") else revision

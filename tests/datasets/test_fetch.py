@@ -39,7 +39,10 @@ class FakeHub:
     def commit(self, name: str) -> Path:
         return self.folder / name
 
-    def dataset_info(self, repository: str, *, revision: str | None = None, files_metadata: bool = False) -> object:
+    def dataset_info(
+        self, repository: str, *, revision: str | None = None, files_metadata: bool = False, timeout: float | None
+    ) -> object:
+        assert timeout is not None
         assert files_metadata
         commit = self.newest if revision in (None, "main") else revision
         self.asked.append(f"{repository}@{commit}")

@@ -361,6 +361,7 @@ def talk_to(hub: StandInHub, cache: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
     # The library waits 23 s in all between its tries; here it does not.
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
