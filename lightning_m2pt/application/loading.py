@@ -22,8 +22,8 @@ def load(
 ) -> "Model":
     """Returns a tuned model that answers: ``load("outputs/m2pt/RUN").ask("picture.jpg", "What is it?")``.
 
-    No YAML file is read, and no network is used unless ``fetch`` says so. Before the first answer the passes that answer
-    are compared with the libraries' own, once.
+    No YAML file is read, and no network is used unless ``fetch`` says so. Before the first answer the passes that
+    answer are compared with the libraries' own, once.
 
     Args:
         source: A run's folder, an adapter's folder, or ``user/name`` of the hub, which was fetched before. A folder of
