@@ -104,6 +104,16 @@ def refuse_unless_question(text: object, where: str) -> None:
     refuse_half_letters(text, where)
 
 
+def refuse_unless_count(value: object, where: str) -> None:
+    """Refuses what is no whole number of at least one.
+
+    Raises:
+        BadInputError: Naming the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInputError(f"{value!r:.40} is no number of them", where=where, expected="a whole number, at least 1")
+
+
 def refuse_half_letters(text: str, where: str) -> None:
     """Refuses halves of letters, which no tokenizer reads; Python's texts may have them.
 

@@ -1,20 +1,25 @@
 """A tuned model in a program of one's own: it answers, compares candidates, and takes further adapters."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lightning_m2pt.answering.decoding import Answer, Answering, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.answering.likelihood import tokenised_candidates
 from lightning_m2pt.application.asked import (
+    AskedQuestions,
     Picture,
     asked_questions,
     batches_of,
     refuse_beyond_positions,
     refuse_half_letters,
+    refuse_unless_count,
 )
+from lightning_m2pt.application.chat import Chat
 from lightning_m2pt.application.shared_base import SharedBase, Tuned
 from lightning_m2pt.application.sources import named_source, tuned_by
+from lightning_m2pt.application.streaming import LastRead, streamed_answer
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.tuning.positions import room_for_rows, run_rows
@@ -40,6 +45,7 @@ class Model:
         self._base = base
         self._tuned = dict(tuned)
         self._name = name
+        self._last = LastRead()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,6 +70,8 @@ class Model:
     def ask(self, image: Picture, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
         """Returns the greedy answer to a question about a picture.
 
+        What a question has in common with the one before, as the picture, is not computed again.
+
         Args:
             image: A file's path, a picture of Pillow, or an array (H, W, 3) of uint8.
             question: The question's text alone: the template and the picture's place come with the adapter.
@@ -72,10 +80,39 @@ class Model:
         Raises:
             BadInputError: If the picture is none, the question is empty or too long, or an argument is wrong.
         """
+        return "".join(self.stream(image, question, max_new_tokens=max_new_tokens))
+
+    def stream(self, image: Picture, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> Iterator[str]:
+        """Returns the answer of ``ask`` piece by piece: whole characters, which join to it.
+
+        Question and picture are looked at before it returns. Whoever stops reading has stopped the model.
+
+        Args:
+            image: As ``ask`` takes it.
+            question: As ``ask`` takes it.
+            max_new_tokens: Limit on the answer's tokens, the end token included.
+
+        Raises:
+            BadInputError: As ``ask`` does.
+        """
         refuse_unless_count(max_new_tokens, "max_new_tokens")
-        tuned = self._tuned[self._name]
-        (answer,) = self._answers(tuned, [(image, question)], self._greedy(tuned, max_new_tokens), 1, is_one=True)
-        return answer.text
+        tuned, base = self._tuned[self._name], self._base
+        asked = self._asked(tuned, [(image, question)], max_new_tokens, is_one=True)
+        with base.to_itself():
+            batch = next(batches_of(asked, base.processor, 1, by_picture=False))
+        assert isinstance(batch, Batch)
+        return streamed_answer(base, tuned, batch, self._last, max_new_tokens)
+
+    def chat(self, image: Picture | None = None) -> Chat:
+        """Begins a conversation with the adapter that answers now.
+
+        Args:
+            image: What it is about, as ``ask`` takes it; None: about no picture.
+
+        Raises:
+            BadInputError: If the picture is none.
+        """
+        return Chat(self._base, self._tuned[self._name], image)
 
     def ask_all(
         self,
@@ -182,31 +219,28 @@ class Model:
     ) -> list[Answer]:
         """Returns the answers in the order of the questions; ``use`` meanwhile changes nothing of them."""
         base = self._base
-        questions = list(questions)  # whoever gives them may change theirs meanwhile
-        with base.to_itself():
-            asked = asked_questions(questions, base.processor, tuned.template, is_one=is_one)
-        shape = base.backbone.shape
-        room = room_for_rows(shape, tuned.method)
-        refuse_beyond_positions(asked, run_rows(shape, tuned.method), room, answering.most_tokens)
+        asked = self._asked(tuned, questions, answering.most_tokens, is_one=is_one)
         found: dict[str, Answer] = {}
         with base.held(tuned) as backbone:
             shares_prefix = backbone.shares_prefix()
         batches = batches_of(asked, base.processor, batch_size, by_picture=shares_prefix)
-        while len(found) < len(questions):
+        while len(found) < len(asked.samples):
             with base.held(tuned) as backbone:  # for one batch: others have their turn in between
                 batch = next(batches).to(base.device)
                 found.update(zip(batch.sample_ids, answering.answer(backbone, batch), strict=True))
-        return [found[str(number)] for number in range(len(questions))]
+        return [found[str(number)] for number in range(len(asked.samples))]
 
-
-def refuse_unless_count(value: object, where: str) -> None:
-    """Refuses what is no whole number of at least one.
-
-    Raises:
-        BadInputError: Naming the argument.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInputError(f"{value!r:.40} is no number of them", where=where, expected="a whole number, at least 1")
+    def _asked(
+        self, tuned: Tuned, questions: Sequence[tuple[Picture, str]], answer_tokens: int, *, is_one: bool
+    ) -> AskedQuestions:
+        """Returns questions that can be asked, and answered in so many tokens."""
+        base, shape = self._base, self._base.backbone.shape
+        questions = list(questions)  # whoever gives them may change theirs meanwhile
+        with base.to_itself():
+            asked = asked_questions(questions, base.processor, tuned.template, is_one=is_one)
+        room = room_for_rows(shape, tuned.method)
+        refuse_beyond_positions(asked, run_rows(shape, tuned.method), room, answer_tokens)
+        return asked
 
 
 def refuse_unless_texts(candidates: object) -> None:
