@@ -52,6 +52,10 @@ VERBS = {
         "lightning_m2pt.commands.export",
         "write answers for other tools' scorers (predictions), adapters for M2PT's published code (checkpoint)",
     ),
+    "merge": (
+        "lightning_m2pt.commands.merge",
+        "a tuned model as one folder of transformers: updates, norms and projector in the base's own weights",
+    ),
     "report": (
         "lightning_m2pt.commands.report",
         "tables of evaluated runs with intervals: terminal, Markdown, LaTeX, CSV, JSON",

@@ -8,7 +8,9 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import Template, is_known, template_named
 from lightning_m2pt.runs.loading import evaluated_adapter, load_with_adapter
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.storage.adapter_folder import CONFIG_FILE as ADAPTER_FILE
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
+from lightning_m2pt.storage.run_record import CONFIG_FILE as RUN_FILE
 from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -89,3 +91,21 @@ class TunedModel:
 def tuned_model(run: Path | None, adapter: Path | None) -> TunedModel:
     """Returns what a command line names; exactly one of the two is given."""
     return TunedModel(run, adapter or evaluated_adapter(run or Path()))
+
+
+def tuned_at(folder: Path) -> TunedModel:
+    """Returns what a folder is: a run, or an adapter by itself.
+
+    Raises:
+        BadInputError: If it is neither.
+    """
+    if (folder / RUN_FILE).is_file():
+        return tuned_model(folder, None)
+    if (folder / ADAPTER_FILE).is_file():
+        return tuned_model(None, folder)
+    raise BadInputError(
+        "neither a run nor an adapter",
+        where=str(folder),
+        expected=f"a folder with {RUN_FILE}, as `m2pt fit` makes it, or with {ADAPTER_FILE}",
+        hint="ls outputs/*/",
+    )

@@ -113,6 +113,7 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
         "compare": ["a", "b"],
         "report": ["a"],
         "convert": ["a"],
+        "merge": ["a", "--output", "x"],
     }
     needed |= {
         "data": ["fetch", "vsr"],

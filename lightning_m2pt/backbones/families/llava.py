@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_m2pt.backbones.config_values import bad_key, one_of, whole_number
 from lightning_m2pt.backbones.families.family import TiledFamily, TowerForm, module_at, rows_given_to
 
-ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "silu", "relu")
+ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "silu", "relu", "linear")
 """Of the MLP; the library's own function is called, whichever it is."""
 WITH_CLS = ("clip_vision_model",)
 VISION_TOWER = (

@@ -43,3 +43,19 @@ def check_output(own: argparse.Namespace) -> None:
         raise BadInputError(
             "answers stand in the run's own folder", where="command line: --output", expected="--output with --adapter"
         )
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Adds what verbs need that make something of others' form of a tuned model: which one, where to, what is left out.
+
+    Args:
+        parser: The verb's parser.
+    """
+    parser.add_argument("source", type=Path, metavar="RUN", help="a tuned run's folder, or an adapter's")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder that is made")
+    parser.add_argument(
+        "--leave-out", action="append", default=[], metavar="PART", help="a part that is not written; may be repeated"
+    )
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="with an adapter: an experiment on its base"
+    )
