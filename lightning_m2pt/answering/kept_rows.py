@@ -59,12 +59,10 @@ class Attached:
 
     Attributes:
         method: The method, if one is attached.
-        knocked_out: Its parts that are not.
         objects: What its attachment holds: modules and tensors by their identity, settings by their value.
     """
 
     method: "weakref.ref[nn.Module] | None"
-    knocked_out: frozenset[str]
     objects: tuple[object, ...]
 
 
@@ -72,7 +70,7 @@ def attached_to(backbone: Backbone) -> Attached:
     """Returns what is attached now."""
     values = vars(backbone.attachment).values()
     objects = tuple(tuple(map(id, each)) if isinstance(each, list | tuple) else each for each in values)
-    return Attached(backbone.attached_method, backbone.knocked_out, objects)
+    return Attached(backbone.attached_method, objects)
 
 
 @torch.inference_mode()

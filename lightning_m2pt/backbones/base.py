@@ -40,7 +40,6 @@ class Backbone(nn.Module, ABC):
         compile_backend: What ``torch.compile`` is called with for every layer; None compiles nothing.
         quantization: How the weights of the decoder's layers are packed; None if they are as the files have them.
         attached_method: The method that is attached.
-        knocked_out: The parts of it that are knocked out.
         runs_in_lockstep: Whether weights are shared out among ranks, each of which has to run the same modules in the
             same order, whatever its samples are. The reference then runs: prompt rows in the sequence.
         never_answered: Tokens that stand for pictures in the model's own texts: no decoded answer holds one.
@@ -56,7 +55,6 @@ class Backbone(nn.Module, ABC):
     runs_in_lockstep: bool = False
     never_answered: tuple[int, ...] = ()
     attached_method: "weakref.ref[nn.Module] | None" = None
-    knocked_out: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()

@@ -144,10 +144,10 @@ class Method(nn.Module, ABC):
         backbone.release_hooks()  # a part that is knocked out must not live on in the hooks of an earlier pass
         self.inject(backbone, without)
         backbone.attachment = self.attachment(without)
+        backbone.attachment.knocked_out = frozenset(without)
         if backbone.runs_in_lockstep:
             backbone.attachment.path = "token"
         backbone.attached_method = weakref.ref(self)  # a plain reference would make it a part of the backbone
-        backbone.knocked_out = frozenset(without)
 
     def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
         """Changes the library's own modules: replacements, hooks; calling it again with other parts is allowed."""
@@ -174,7 +174,7 @@ class Method(nn.Module, ABC):
     def detach(self, backbone: Backbone) -> None:
         """Takes the method away: afterwards the backbone is bit-identical to before."""
         backbone.attachment = Attachment()
-        backbone.attached_method, backbone.knocked_out = None, frozenset()
+        backbone.attached_method = None
         backbone.release_hooks()
         self.restore(backbone)
 

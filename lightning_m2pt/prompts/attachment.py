@@ -36,6 +36,7 @@ class Attachment:
         query_rows: For each decoder layer None, or (1, P, H * D_head) learned queries of the P textual prompt rows.
         decoder_dropout: Dropout that the decoder's rows go through. While it is active, rows that are alike in all
             samples do not stay alike.
+        knocked_out: The method's parts that are not put in.
         pixel_prompt: Learned pixels that every picture, or tile of one, gets before the tower reads it.
     """
 
@@ -50,6 +51,7 @@ class Attachment:
     query_rows: Sequence[Tensor | None] = ()
     decoder_dropout: nn.Dropout | None = None
     pixel_prompt: PixelPrompt | None = None
+    knocked_out: frozenset[str] = frozenset()
 
     def draws_per_sample(self) -> bool:
         """Tells whether dropout is active inside the decoder."""
