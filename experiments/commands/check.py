@@ -17,13 +17,14 @@ from experiments.runs.prepare import connect_experiment, refuse_tuned_benchmarks
 from experiments.runs.regularised import check_regularised
 from experiments.runs.tuning import check_strategy
 from experiments.trainer.surface import configured_processes, refuse_endless
-from experiments.trainer.whole_steps import check_limits
+from experiments.trainer.whole_steps import check_limits, steps_of_run
 from lightning_m2pt.backbones.decoders.reference import notice_of_reference
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.mistakes import mistakes_of
 from lightning_m2pt.metrics.known_sizes import number_of_pictures, verdict_on
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.console import say
+from lightning_m2pt.tuning.prompt_first import check_length
 from lightning_m2pt.tuning.sample_order import refuse_uneven_shares
 
 OWN_FLAGS = {VERIFY, DECODE}
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str]) -> int:
     check_regularised(experiment)
     if isinstance(tuned_on, InstructionDataModule):
         check_limits(experiment.config["trainer"], tuned_on)
+        first_steps = experiment.model.schedule_settings.prompt_first_steps
+        check_length(first_steps, steps_of_run(experiment.config["trainer"], tuned_on))
     pictures = "pictures" if own.decode else "image headers"
     say(f"ok  {experiment.name}: configuration, files, annotations and {pictures}")
     return ExitCode.DONE

@@ -49,6 +49,7 @@ from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.formats import for_programs, terminal
 from lightning_m2pt.report.tables.outcome import (
     NONE,
+    OTHER_WORDS,
     difference_line,
     gains_of,
     last_lines,
@@ -227,7 +228,7 @@ def outcome_of(
     """
     parts = experiment.model.method.part_names()
     if not parts:
-        difference, frozen = NONE, None
+        difference, frozen = OTHER_WORDS if experiment.config.get(PROMPT_TEXT) else NONE, None
     else:
         known = known_frozen(experiment, options)
         frozen = known[0] if known else None

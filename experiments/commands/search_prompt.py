@@ -15,6 +15,7 @@ from experiments.configuration.cli import Experiment
 from experiments.runs.folder import deciding
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
+from experiments.runs.text_scores import refuse_several_processes
 from experiments.runs.training import require_validation_split, tuning_data
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.named_templates import RewordedTemplate
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     check_experiment(experiment)
     require_validation_split(experiment)
     refuse_own_words(experiment)
+    refuse_several_processes(experiment)
     prepared = prepared_search(own, experiment)
     device = device_of(experiment, own.device)
     say_and_refuse(prepared, device)

@@ -16,6 +16,7 @@ from experiments.runs.memory import refuse_base_larger_than_device
 from experiments.runs.prepare import check_experiment, require_benchmarks
 from experiments.runs.training import check_machine, check_started
 from experiments.runs.tuning import MEMORY, check_tuning, check_tuning_settings, tune
+from lightning_m2pt.configuration.tree import PROMPT_TEXT
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
 from lightning_m2pt.metrics.score import Score
@@ -25,6 +26,7 @@ from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.report.tables.outcome import (
     NONE,
+    OTHER_WORDS,
     difference_line,
     gains_of,
     last_lines,
@@ -99,7 +101,9 @@ def evaluate_only(experiment: Experiment, *, force: bool) -> int:
         return ExitCode.DONE
     OUT.print(score_table(list(scores.values()), OUT.width))
     say_missed_gates(experiment.config)
-    for line in last_lines(score_line(scores), NONE, short_path(folder), next_command(short_path(folder), None, ())):
+    difference = OTHER_WORDS if experiment.config.get(PROMPT_TEXT) else NONE
+    after = next_command(short_path(folder), None, ())
+    for line in last_lines(score_line(scores), difference, short_path(folder), after):
         say(line)
     return ExitCode.DONE
 

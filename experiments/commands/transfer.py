@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     if ranks.rank:
         return ExitCode.DONE  # the first process talks
     names = [benchmark.name for benchmark in experiment.benchmarks]
-    measured = known_distances(folder, own.force)
+    measured = known_distances(folder, own.random, own.force)
     for row in rows:
         if row.name in MEASURED_ROWS and not set(names) <= set(measured.get(row.name, {})):
             measured[row.name] = feature_distances(experiment, row)
@@ -111,7 +111,8 @@ def transfer_folder(experiment: Experiment, description: dict[str, Any]) -> Path
     """
     decides = {
         "prompts": [prompt["sha256"] for prompt in description["prompts"]],
-        **{key: description[key] for key in ("arguments", "interpolation", "answer", "random_seed")},
+        **{key: description[key] for key in ("arguments", "interpolation", "answer")},
+        "random_seed": None,
         "backbone": description["target"]["fingerprint"],
         "dtype": experiment.model.backbone.dtype_name,
         "templates": templates_of(experiment),

@@ -25,7 +25,7 @@ def evaluate_rows(
     Args:
         experiment: The target's; its model is loaded when something is to be answered.
         rows: The rows; one that has another row's pictures is not asked again.
-        folder: Predictions and scores of a row go into a folder of its name below.
+        folder: Predictions and scores of a row go into a folder of its own below.
         toggles: What is said of the prompts in every file.
         options: How the evaluation is made.
     """
@@ -33,7 +33,7 @@ def evaluate_rows(
     for row in rows:
         if row.same_as:
             continue
-        place = folder / row.name
+        place = folder / row.folder
         if options.force or not ranks.of_first(bound(is_answered, experiment.benchmarks, place)):
             put_in(experiment, row)
         adapter = hash_tensors({"delta": row.delta})

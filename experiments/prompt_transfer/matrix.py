@@ -171,7 +171,9 @@ def rows_of_kind(
     there = [shown[each] for each in moved if each in shown]
     rows = []
     if any(not found.records[COMPOSITION]["same_as"] for found in there):
-        rows.append(direction(what, f"composition of {row}", COMPOSITION, (moved[:1], own[:1], []), shown))
+        # Without a prompt all seeds show the same pictures: one that is there says it.
+        first, at_home = ((*[each for each in uses if each in shown], *uses)[:1] for uses in (moved, own))
+        rows.append(direction(what, f"composition of {row}", COMPOSITION, (first, at_home, []), shown))
     if row == plan.random_like:
         rows.append(direction(what, f"random of {row}'s norm", RANDOM, (moved, own, []), shown))
     return [*rows, direction(what, row, PROMPT, (moved, own, ceiling), shown)]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.predictions import prediction_file
-from experiments.prompt_transfer.rows import MEANINGS, UNTOUCHED, Row
+from experiments.prompt_transfer.rows import MEANINGS, RANDOM, UNTOUCHED, Row
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.statistics import compare
 from lightning_m2pt.report.tables.formats import Column, ReportTable, markdown
+from lightning_m2pt.report.tables.scores import p_text
 from lightning_m2pt.runs.scoring import score_file
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.strict_json import parse_json
@@ -38,7 +39,7 @@ def compared_rows(
     records = []
     for name in sets:
         _, untouched = score_file(prediction_file(frozen, name))
-        places = {UNTOUCHED: frozen, **{row.name: folder / row.name for row in rows if not row.same_as}}
+        places = {UNTOUCHED: frozen, **{row.name: folder / row.folder for row in rows if not row.same_as}}
         alike = {row.name: row.same_as for row in rows if row.same_as}
         for row in (UNTOUCHED, *(each.name for each in rows)):
             place = prediction_file(places[alike.get(row, row)], name)
@@ -91,11 +92,20 @@ def settle(folder: Path, arguments: Mapping[str, Any], fingerprints: Sequence[st
         force: Whether everything is done again.
 
     Raises:
-        BadInputError: If another base's answers are there, or those of a prompt that is composed otherwise.
+        BadInputError: If another base's answers are there, those of a prompt that is composed otherwise, or some of
+            which nothing says that.
     """
     settings, path = folder / SETTINGS_FILE, folder / RESULTS_FILE
     if settings.is_file():
         path = settings
+    has_answers = any(prediction_file(folder / row, "").parent.is_dir() for row in MEANINGS)
+    if has_answers and not path.is_file() and not force:
+        raise BadInputError(
+            "answers of a transfer that was stopped are in this folder, and nothing says of which base",
+            where=f"command line: --output {folder}",
+            expected="a folder of its own for every transfer",
+            hint="--force answers again",
+        )
     if path.is_file() and not force:
         known = read_settings(path)
         if known != {"arguments": dict(arguments), "fingerprint": known["fingerprint"]}:
@@ -129,18 +139,21 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise BadInputError(f"damaged ({error})", where=str(path), expected="a transfer's file") from error
 
 
-def known_distances(folder: Path, force: bool) -> dict[str, dict[str, float]]:
+def known_distances(folder: Path, random_seed: int | None, force: bool) -> dict[str, dict[str, float]]:
     """Returns the relative distances by row and set that an earlier start of the same transfer has measured.
 
     Args:
         folder: The transfer's folder.
+        random_seed: What the random prompt is drawn with; another one's distances are not its own.
         force: Whether everything is done again.
     """
     if force or not (folder / RESULTS_FILE).is_file():
         return {}
     known: dict[str, dict[str, float]] = {}
-    for record in read_transfer(folder)["rows"]:
-        if record[FEATURES] is not None and not record["same_as"]:
+    content = read_transfer(folder)
+    for record in content["rows"]:
+        is_other = record["row"] == RANDOM and content.get("random_seed") != random_seed
+        if record[FEATURES] is not None and not record["same_as"] and not is_other:
             known.setdefault(record["row"], {})[record["set"]] = record[FEATURES]
     return known
 
@@ -188,7 +201,7 @@ def transfer_table(title: str, records: Sequence[Mapping[str, Any]], notes: Sequ
             f"{record['score']:.1f}",
             f"{record['gain']:+.1f}" if has_gain else "",
             f"{record['low']:+.1f} to {record['high']:+.1f}" if has_gain else "",
-            "" if record["p_value"] is None else f"{record['p_value']:.3f}",
+            "" if record["p_value"] is None else p_text(record["p_value"]),
         ]
         if measured:
             cells.append("" if record[FEATURES] is None else f"{record[FEATURES]:.3f}")

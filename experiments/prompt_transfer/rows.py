@@ -32,12 +32,19 @@ class Row:
         delta: (3, T, T) float32, what is put into every picture.
         clip: How the composed picture is clipped.
         same_as: Name of the row of the very same pictures, whose answers count; empty if there is none.
+        seed: What a random prompt was drawn with.
     """
 
     name: str
     delta: Tensor
     clip: Clip
     same_as: str = ""
+    seed: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its answers; every random prompt has one of its own."""
+        return self.name if self.seed is None else f"{self.name}-{self.seed}"
 
 
 def rows_of(delta: Tensor, compose: Compose, clip: Clip, border: float, random_seed: int | None) -> Sequence[Row]:
@@ -59,5 +66,5 @@ def rows_of(delta: Tensor, compose: Compose, clip: Clip, border: float, random_s
         Row(EIGHT_BITS, delta, "eight_bits", PROMPT if clip == "eight_bits" else ""),
     ]
     if random_seed is not None:
-        rows.append(Row(RANDOM, random_delta(delta, border, random_seed), clip))
+        rows.append(Row(RANDOM, random_delta(delta, border, random_seed), clip, seed=random_seed))
     return rows

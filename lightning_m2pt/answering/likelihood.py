@@ -132,19 +132,24 @@ def candidate_log_probabilities(
         candidates: C candidate answers of all questions, or Q times C_q, each question's own.
 
     Returns:
-        (Q, C) float32: natural logarithms, summed over each candidate's tokens. C is the largest C_q; what stands
-        behind a question's own means nothing.
+        (Q, C) float32, of a float64 model float64: natural logarithms, summed over each candidate's tokens. C is the
+        largest C_q; what stands behind a question's own means nothing.
     """
     of_all = isinstance(candidates, Candidates)
     state = read_questions(backbone, batch)
     questions, device = len(state.logits), state.logits.device
     laid = side_by_side([candidates] if isinstance(candidates, Candidates) else candidates, device)
-    sums = state.logits.float().log_softmax(dim=-1).gather(1, laid.first.expand(questions, -1))
+    sums = widened(state.logits).log_softmax(dim=-1).gather(1, laid.first.expand(questions, -1))
     if not laid.tokens.shape[1]:
         return sums
     fed = (laid.tokens, laid.depths, laid.tree_mask)
     states = branch(backbone, state, *((each[0] for each in fed) if of_all else fed))
     return add_later_tokens(backbone, sums, states, laid.targets, laid.owners)
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Returns logits in float32, or in float64 if they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def add_later_tokens(backbone: Backbone, sums: Tensor, states: Tensor, targets: Tensor, owners: Tensor) -> Tensor:
@@ -160,7 +165,7 @@ def add_later_tokens(backbone: Backbone, sums: Tensor, states: Tensor, targets: 
     sums = torch.nn.functional.pad(sums, (0, 1))
     for start in range(0, states.shape[1], ROWS_PER_LOGITS):
         rows = slice(start, start + ROWS_PER_LOGITS)
-        logits = backbone.logits(states[:, rows]).float()
+        logits = widened(backbone.logits(states[:, rows]))
         following, candidate = (each[:, rows].expand(len(states), -1) for each in (targets, owners))
         at_target = logits.gather(2, following[..., None])[..., 0]
         sums = sums.scatter_add(1, candidate, at_target - logits.logsumexp(dim=-1))

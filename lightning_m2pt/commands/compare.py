@@ -20,12 +20,11 @@ from lightning_m2pt.report.tables.groups import (
     unit_of,
     zero_shot_notes,
 )
+from lightning_m2pt.report.tables.scores import p_text
 from lightning_m2pt.report.tables.template_spread import template_spread_notes
 from lightning_m2pt.runs.evaluated import Group
 from lightning_m2pt.system.console import OUT, say
 
-LEAST_P = 1e-4
-"""Smaller p values are shown as less than this."""
 WIDEST_TITLE = 30
 """Characters of a group's name above its column; longer ones, as paths are, stand below the table."""
 
@@ -118,10 +117,3 @@ def unparsed_text(scores: Sequence[Score]) -> str:
     """Returns how many answers were not read, as a mean over seeds."""
     mean, _ = mean_and_deviation([score.unparsed for score in scores])
     return f"{mean:,.1f}".removesuffix(".0")
-
-
-def p_text(p_value: float | None) -> str:
-    """Returns a p value with four decimals; a dash where the test does not apply."""
-    if p_value is None:
-        return "-"
-    return f"< {LEAST_P:g}" if p_value < LEAST_P else f"{p_value:.4f}"

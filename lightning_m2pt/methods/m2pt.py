@@ -161,7 +161,8 @@ class M2PT(WithInteraction):
                     shape.vision_width,
                     self.dropout,
                 )
-                self.visual_prompts.initialise(self.init, self.init_std, generator, patch_size=shape.patch_size)
+                visual_init: Initialisation = "xavier_uniform" if self.init == "vocabulary" else self.init
+                self.visual_prompts.initialise(visual_init, self.init_std, generator, patch_size=shape.patch_size)
             if self.textual_length:
                 self.textual_prompts = DeepPrompts(
                     choose_layers(self.textual_layers, self.textual_depth, shape.text_layers, "textual_layers"),
@@ -170,7 +171,8 @@ class M2PT(WithInteraction):
                     shape.text_width,
                     self.dropout,
                 )
-                self.textual_prompts.initialise(self.init, self.init_std, generator, vocabulary)
+                textual_init: Initialisation = "xavier_uniform" if self.init == "vpt_uniform" else self.init
+                self.textual_prompts.initialise(textual_init, self.init_std, generator, vocabulary)
                 if words is not None:
                     self.textual_prompts.start_from(words)
         self.build_interaction(backbone)

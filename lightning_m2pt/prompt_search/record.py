@@ -1,5 +1,6 @@
 """A search on disk: its record, from which it goes on after a stop, and the prompt's file that comes out of it."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from lightning_m2pt.prompt_search.state import SearchState
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.strict_json import parse_json
 
-SETTINGS, STATES, MEASURED = "settings", "states", "measured"
+SETTINGS, STATES, MEASURED, DIGEST = "settings", "states", "measured", "sha256"
 
 
 @dataclass
@@ -41,7 +42,8 @@ class SearchRecord:
             EnvironmentFailure: If it cannot be written.
         """
         states = {name: state.to_json() for name, state in self.states.items()}
-        content = {SETTINGS: self.settings, STATES: states, MEASURED: self.measured}
+        content: dict[str, Any] = {SETTINGS: self.settings, STATES: states, MEASURED: self.measured}
+        content[DIGEST] = digest_of(content)
         write_atomically(self.path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -68,7 +70,7 @@ def found_record(path: Path, settings: Mapping[str, Any]) -> SearchRecord:
         settings: Of the search that shall go on.
 
     Raises:
-        BadInputError: If the file is no record, or one of another search.
+        BadInputError: If the file is no record, was changed since a search wrote it, or is one of another search.
     """
     plain = json.loads(json.dumps(settings))
     if not path.exists():
@@ -82,6 +84,13 @@ def found_record(path: Path, settings: Mapping[str, Any]) -> SearchRecord:
         raise BadInputError(
             "this is no record of a search", where=str(path), expected="what m2pt search-prompt wrote, or no file"
         ) from error
+    if DIGEST in content and content[DIGEST] != digest_of(content):  # records of before have none
+        raise BadInputError(
+            "its numbers are not those that the search wrote",
+            where=str(path),
+            expected="the record as it was, or another --output",
+            hint="without this file the search begins anew",
+        )
     if other:
         shown = known.get(other[0]), plain.get(other[0])
         raise BadInputError(
@@ -90,6 +99,12 @@ def found_record(path: Path, settings: Mapping[str, Any]) -> SearchRecord:
             expected="the same settings, with which it goes on, or another --output",
         )
     return SearchRecord(path, plain, read, dict(measured))
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of what a record holds: of its values, not of how they are laid out."""
+    kept = {key: content[key] for key in (SETTINGS, STATES, MEASURED)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def prompt_file(words: str, position: Position, template: Template) -> bytes:

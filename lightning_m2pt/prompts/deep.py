@@ -82,12 +82,15 @@ class DeepPrompts(nn.Module):
 
         Args:
             init: ``xavier_uniform`` on (1, P, D) as published; ``normal`` with ``std``; ``vocabulary`` copies rows
-                of the embedding table drawn at random; ``vpt_uniform`` is VPT's bound for visual prompts. Where
-                what it needs is not there, and with ``words``, which ``start_from`` puts in, as published.
+                of the embedding table drawn at random; ``vpt_uniform`` is VPT's bound for visual prompts; ``words``,
+                which ``start_from`` puts in, starts as published.
             std: Standard deviation of ``normal``.
             generator: Source of randomness (CPU).
             vocabulary: (V, D) embedding table, needed by ``vocabulary`` only.
             patch_size: Side of a patch in pixels, needed by ``vpt_uniform`` only.
+
+        Raises:
+            ValueError: If what ``init`` needs is not given.
         """
         for parameter in self.rows.values():
             if parameter.is_meta:
@@ -95,10 +98,14 @@ class DeepPrompts(nn.Module):
             with torch.no_grad():
                 if init == "normal":
                     values = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
-                elif init == "vocabulary" and vocabulary is not None:
+                elif init == "vocabulary":
+                    if vocabulary is None:
+                        raise ValueError("rows of the vocabulary are asked for, and no vocabulary is given")
                     tokens = torch.randint(len(vocabulary), (self.length,), generator=generator)
                     values = vocabulary[tokens.to(vocabulary.device)].float()[None]
-                elif init == "vpt_uniform" and patch_size is not None:
+                elif init == "vpt_uniform":
+                    if patch_size is None:
+                        raise ValueError("VPT's bound is asked for, and no size of a patch is given")
                     bound = vpt_bound(patch_size, parameter.shape[-1])
                     values = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
                 else:

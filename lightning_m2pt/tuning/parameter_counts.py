@@ -38,9 +38,10 @@ def percent(count: int, whole: int) -> float:
 def counts_table(counted: dict[str, Any]) -> Table:
     """Returns the table people read."""
     shown = Table(title="what is trained", title_justify="left", caption=outside(counted), caption_justify="left")
-    shown.add_column("part")
-    for column in ("trained", "percent", "never moves"):
-        shown.add_column(column, justify="right")
+    shown.add_column("part", overflow="fold")  # a narrow terminal breaks texts and cuts nothing off
+    for column in ("trained", "percent"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("never moves", justify="right", overflow="fold")
     for part in counted["parts"]:
         dead = f"{part['dead']:,} ({', '.join(part['dead_names'])})" if part["dead"] else "0"
         shown.add_row(part["name"], f"{part['trained']:,}", f"{part['percent']:.4f}", dead)

@@ -14,6 +14,8 @@ from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from tests.prompts.test_parity import built_method
 
+ROUNDING = 1e-5
+"""Of the library's norms and rotary tables, which are float32."""
 CANDIDATES = Candidates(("a", "b", "c", "d"), ((5, 0), (6, 7, 8, 0), (6, 7, 9, 0), (10,)))
 
 
@@ -63,8 +65,18 @@ def test_side_by_side_equals_teacher_forcing_one_by_one(tmp_path, arguments, ima
     with torch.inference_mode():
         for row in range(len(batch)):
             expected = [one_by_one(backbone, batch, row, ids) for ids in CANDIDATES.token_ids]
-            # Sums are float32 and the library's norm and rotary tables too: 1e-5 is rounding.
-            numpy.testing.assert_allclose(found[row], expected, atol=1e-5)
+            numpy.testing.assert_allclose(found[row], expected, rtol=0, atol=ROUNDING)
+
+
+def test_sums_are_as_wide_as_the_model_and_at_least_float32(tmp_path):
+    for dtype, expected in (
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ):
+        backbone = random_backbone(tmp_path, dtype)
+        for candidates in (CANDIDATES, Candidates(("a", "d"), ((5,), (10,)))):
+            assert candidate_log_probabilities(backbone, random_batch(dtype=dtype), candidates).dtype == expected
 
 
 def test_sums_favour_short_answers_and_means_do_not(tmp_path):

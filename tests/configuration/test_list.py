@@ -43,6 +43,32 @@ def test_nothing_is_left_out_and_parts_are_no_experiments(capfd):
     assert list(listed(capfd, "rules")) == list(RULES)
 
 
+def test_runs_are_listed_with_where_they_stand(capfd, tmp_path):
+    for name, record in (
+        (
+            "a/complete",
+            {"made_with": [{"started": "today"}], "deciding": {"seed": 3}, "completed": {"optimizer_steps": 60}},
+        ),
+        ("a/stopped", {"made_with": [{}], "deciding": {}}),
+        ("b/damaged", "none"),
+        ("sweeps/no_run", {"tasks": []}),
+    ):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+    assert main(["list", "runs", "--output_root", str(tmp_path)]) == 0
+    rows = [line.split(maxsplit=1) for line in capfd.readouterr().out.splitlines()]
+    assert {Path(name).relative_to(tmp_path).as_posix(): about for name, about in rows} == {
+        "a/complete": "complete, 60 steps, seed 3, last started today",
+        "a/stopped": "not complete: the same command goes on",
+        "b/damaged": "its record is damaged: not a JSON object",
+    }
+    assert main(["list", "runs", "--output_root", str(tmp_path / "a" / "complete")]) == 0
+    assert "no run in" in capfd.readouterr().err
+    for words in (["runs", "--output_root", str(tmp_path / "nowhere")], ["rules", "--output_root", str(tmp_path)]):
+        assert main(["list", *words]) == 2
+        assert len(capfd.readouterr().err.splitlines()) <= 3
+
+
 def test_another_kind_is_refused(capfd):
     assert main(["list", "experimnts"]) == 2
     lines = capfd.readouterr().err.splitlines()

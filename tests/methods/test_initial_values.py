@@ -30,9 +30,7 @@ def prompts_of(init: str, seed: int = 1, std: float = 0.02, **sources: object) -
     ("arguments", "bound"),
     [
         ({"init": "xavier_uniform"}, XAVIER_BOUND),
-        ({"init": "vocabulary"}, XAVIER_BOUND),  # without a vocabulary
         ({"init": "vpt_uniform", "patch_size": 14}, math.sqrt(6 / (3 * 14 * 14 + WIDTH))),
-        ({"init": "vpt_uniform"}, XAVIER_BOUND),  # without patches
     ],
     ids=str,
 )
@@ -42,6 +40,22 @@ def test_uniform_prompts_fill_their_bound(arguments, bound):
     assert -bound <= float(values.min()) < -0.999 * bound
     assert float(values.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
     assert abs(float(values.mean())) < 0.02 * bound
+
+
+@pytest.mark.parametrize("init", ["vocabulary", "vpt_uniform"])
+def test_a_start_without_what_it_needs_is_no_other_start(init):
+    with pytest.raises(ValueError, match=r"no (vocabulary|size of a patch) is given"):
+        prompts_of(init)
+
+
+@pytest.mark.parametrize(("init", "part"), [("vocabulary", "visual_prompts"), ("vpt_uniform", "textual_prompts")])
+def test_the_side_that_has_no_such_start_begins_as_published(tmp_path, init, part):
+    backbone = random_backbone(tmp_path)
+    method = M2PT(30, 30, init=init)
+    method.build(backbone, torch.Generator().manual_seed(1))
+    for row in getattr(method, part).rows.values():
+        bound = math.sqrt(6 / (row.shape[-1] * 31))
+        assert 0.98 * bound < float(row.detach().abs().max()) <= bound
 
 
 @pytest.mark.parametrize("std", [0.02, 1.5])

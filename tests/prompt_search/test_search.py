@@ -170,6 +170,22 @@ def test_a_record_of_another_search_is_refused(tmp_path):
         record_path(tmp_path / "p.txt")
 
 
+def test_a_record_whose_numbers_were_changed_is_refused_and_an_older_one_goes_on(tmp_path):
+    record = found_record(tmp_path / "p.json", {})
+    record.states["random"] = SearchState((1, 2), 0.5, (1, 2), 0.5, 12, curve=((12, 0.5),))
+    record.write()
+    content = json.loads((tmp_path / "p.json").read_text())
+    (tmp_path / "p.json").write_text(json.dumps(content))  # laid out otherwise
+    assert found_record(tmp_path / "p.json", {}).states == record.states
+    content["states"]["random"]["best"] = [1, 3]
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with pytest.raises(BadInputError, match="not those that the search wrote"):
+        found_record(tmp_path / "p.json", {})
+    del content["sha256"]
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    assert found_record(tmp_path / "p.json", {}).states["random"].best == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

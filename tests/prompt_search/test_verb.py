@@ -72,6 +72,7 @@ def test_another_loss_of_the_text_writes_no_file(search, tmp_path, capsys, monke
         (["--grammar", "testbed"], "--grammar belongs to --proposer grammar"),
         (["--width", "100001"], "more than 100,000"),
         (["--output", "none/p.yaml"], "there is no such folder"),
+        (["--trainer.devices", "2"], "2 processes are configured"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_weights_load(search, capsys, monkeypatch, flags, said):

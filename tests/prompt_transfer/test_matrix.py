@@ -62,7 +62,8 @@ class Written:
             return carried
         answers = {PROMPT: right, CLIPPED: right, EIGHT_BITS: right, RANDOM: range(20), **rows}
         paths = {key: write_answers(folder / f"{key}.jsonl", each, -1) for key, each in answers.items()}
-        paths |= dict.fromkeys((UNTOUCHED, COMPOSITION), self.folder / f"frozen{target}.jsonl")
+        is_composed = COMPOSITION in rows
+        paths = dict.fromkeys((UNTOUCHED, COMPOSITION), self.folder / f"frozen{target}.jsonl") | paths
         records = [
             {
                 "set": "mnist",
@@ -70,7 +71,7 @@ class Written:
                 "score": 0.0,
                 "predictions": str(path),
                 "feature_distance": 0.1 * (seed or 0) + 0.1 if key == PROMPT else None,
-                "same_as": UNTOUCHED if key == COMPOSITION else "",
+                "same_as": UNTOUCHED if key == COMPOSITION and not is_composed else "",
             }
             for key, path in paths.items()
         ]
@@ -155,6 +156,19 @@ def test_what_is_missing_is_named(written: Written) -> None:
     other = found(written, "vp", "B", "A")
     assert other.gain is None
     assert [line[4] for line in matrix_table("mine", [other]).rows] == ["missing"]
+
+
+def test_what_composing_alone_loses_is_of_a_seed_that_is_there(tmp_path: Path) -> None:
+    written = Written(tmp_path)
+    for target, composed in (("A", range(5)), ("B", range(16))):
+        written.add("A", target, 0, None)
+        written.add("A", target, 1, range(24), composition=composed)
+    row = found(written, "composition of vp")
+    assert (row.planned, row.present, row.seeds, row.missing) == (1, 1, [1], [])
+    assert row.gain is not None
+    assert (row.untouched, row.score, row.gain.value) == (50.0, 40.0, -10.0)
+    assert row.white_box is not None
+    assert row.white_box.value == -12.5
 
 
 def test_a_random_prompt_and_means_stand_beside_it_and_all_gains_are_adjusted(written: Written, tmp_path: Path) -> None:

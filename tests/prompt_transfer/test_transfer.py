@@ -14,7 +14,13 @@ from experiments.commands.transfer import main
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.prompt_transfer.evaluation import put_in
 from experiments.prompt_transfer.feature_distance import distance_on, shown_pictures
-from experiments.prompt_transfer.results import RESULTS_FILE, SETTINGS_FILE, read_transfer, settle
+from experiments.prompt_transfer.results import (
+    RESULTS_FILE,
+    SETTINGS_FILE,
+    read_transfer,
+    settle,
+    transfer_table,
+)
 from experiments.prompt_transfer.rows import Row, rows_of
 from experiments.prompt_transfer.source_prompt import placed_delta, random_delta, read_prompts
 from experiments.prompt_transfer.target import delta_on_target, target_experiment
@@ -168,7 +174,7 @@ def test_a_transfer_answers_every_row_as_the_method_itself_does(
         own.clip = clip
         evaluate_tuned(target, tmp_path / "own" / clip, options=AnsweringOptions("likelihood_sum"))
         assert predicted(tmp_path / "own", clip) == predicted(folder, name)
-    assert predicted(folder, "prompt") != predicted(folder, "random")
+    assert predicted(folder, "prompt") != predicted(folder, "random-5")
     assert predicted(folder, "prompt") != predicted(folder, "clipped")
 
     # What is there is not answered again, and the same numbers come out.
@@ -179,6 +185,18 @@ def test_a_transfer_answers_every_row_as_the_method_itself_does(
     (folder / "prompt" / "predictions" / "cifar10.jsonl").unlink()
     assert main(words(prompt, output=tmp_path, more=("--config", PATCH12, "--random=5"))) == 0
     assert records == {record["row"]: record for record in read_transfer(folder)["rows"]}
+
+    # Another random prompt, or none, is asked for in the same folder: what else is there is not answered again.
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jsonl")}
+    assert main(words(prompt, output=tmp_path, more=("--config", PATCH12, "--random=6"))) == 0
+    others = {record["row"]: record for record in read_transfer(folder)["rows"]}
+    assert predicted(folder, "random-5") != predicted(folder, "random-6")
+    assert others["random"]["feature_distance"] != records["random"]["feature_distance"]
+    assert {**others, "random": records["random"]} == records
+    assert main(words(prompt, output=tmp_path, more=("--config", PATCH12))) == 0
+    assert [record["row"] for record in read_transfer(folder)["rows"]] == list(records)[:-1]
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert list((tmp_path / "transfers").iterdir()) == [folder]
 
 
 def test_on_its_own_base_a_prompt_is_what_it_was_trained_as_and_that_is_said(
@@ -217,6 +235,19 @@ def test_a_folder_is_of_one_base_and_one_composition(tmp_path: Path) -> None:
         settle(tmp_path / "b", overlay, ("two", "former"), force=False)
     settle(tmp_path / "b", overlay, ("one", "former"), force=False)
     assert (tmp_path / "b" / SETTINGS_FILE).is_file()
+    # One of before that was stopped says nothing.
+    (tmp_path / "c" / "prompt" / "predictions").mkdir(parents=True)
+    with pytest.raises(BadInputError, match="nothing says of which base"):
+        settle(tmp_path / "c", overlay, ("one", "former"), force=False)
+    settle(tmp_path / "c", overlay, ("one", "former"), force=True)
+    settle(tmp_path / "c", overlay, ("one", "former"), force=False)
+
+
+def test_a_p_value_is_never_nothing() -> None:
+    record = {"set": "pope", "row": "prompt", "score": 50.0, "gain": 9.0, "low": 1.0, "high": 17.0, "same_as": ""}
+    for p_value, shown in ((1e-9, "< 0.0001"), (0.0004, "0.0004"), (0.25, "0.2500"), (None, "")):
+        table = transfer_table("", [{**record, "p_value": p_value, "feature_distance": None}], [])
+        assert table.rows[0][-1] == shown
 
 
 def test_answers_of_another_composition_are_not_taken_for_those_of_this_one(saved: Saving, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import pytest
 
 from experiments.commands.answer import main as answer
 from experiments.commands.evaluate import main as evaluate
+from experiments.commands.train import main as train
 from experiments.commands.validate import main as validate
 from experiments.configuration.cli import parse_experiment
 from lightning_m2pt.inputs.named_templates import RewordedTemplate
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.runs.model_of_run import template_of_run
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
+from tests.runs.test_evaluation import set_words
 from tests.support.small_experiment import run_with_a_set, small_words
 
 
@@ -69,6 +71,19 @@ def test_one_set_answered_with_words_stands_beside_it_without(tmp_path: Path) ->
         read_predictions(path).header["template"] for path in (run / "evaluations").glob("*/predictions/vsr.jsonl")
     }
     assert templates == {"vicuna_v1", "vicuna_v1+brief"}
+
+
+def test_the_untouched_model_in_other_words_is_not_called_untouched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", "experiments/frozen.yaml", *set_words(tmp_path), "--output_root", str(tmp_path / "out")]
+    text = file_of(tmp_path, "{question} Answer with one word.", "brief.yaml")
+    cases = (([], "none: this is the untouched model"), (["--prompt-text", text], "not measured: nothing is tuned"))
+    for main in (evaluate, train):
+        for more, said in cases:
+            assert main([*words, *more]) == 0
+            (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("difference ")]
+            assert said in line
 
 
 def test_the_validation_split_is_measured_with_the_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

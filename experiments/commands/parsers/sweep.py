@@ -32,12 +32,14 @@ def argument_parser() -> VerbParser:
     )
     for action in (run, status, transfers):
         action.add_argument("file", metavar="FILE", help="a sweep's YAML file, or the name of a shipped one")
-        action.add_argument("--backbone", default="", metavar="NAME", help="another file of experiments/backbones")
         action.add_argument("--output_root", type=Path, default=DEFAULT_OUTPUT_ROOT, metavar="DIR")
         action.add_argument(
             "--allow-import", dest="opened", action="append", default=[], metavar="PACKAGE", help="as of m2pt train"
         )
         action.add_argument("--no-search", action="store_true", help="take the learning rates of the files")
+    for action in (run, status):
+        action.add_argument("--backbone", default="", metavar="NAME", help="another file of experiments/backbones")
+    transfers.set_defaults(backbone="")  # the file names the bases
     for action in (run, transfers):
         action.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default: %(default)s)")
     transfers.add_argument("--table-only", action="store_true", help="show the table of what is there and run nothing")

@@ -12,6 +12,7 @@ from lightning_m2pt.report.tables.frozen_and_tuned import mean_of_sets, members_
 
 UNKNOWN = "not known: the untouched model has not answered these questions here"
 NONE = "none: this is the untouched model"
+OTHER_WORDS = "not measured: nothing is tuned, the words differ; `m2pt compare` with the answers in the set's own words"
 
 
 def gains_of(

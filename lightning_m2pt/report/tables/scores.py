@@ -12,6 +12,8 @@ WIDE = 100
 """Columns from which on a terminal shows a whole table."""
 AT_CHANCE_ERRORS = 2.0
 """A score less than this many standard errors above the chance line is said to be not above it."""
+LEAST_P = 1e-4
+"""Smaller p values are shown as less than this."""
 
 
 def headline(scored: Score) -> str:
@@ -75,3 +77,10 @@ def score_table(scores: Sequence[Score], width: int = WIDE) -> Table:
         kept = [cell for column, cell in zip(columns, cells, strict=True) if column not in left_out]
         shown.add_row(escape(f"{scored.name} ({scored.headline})"), scored.rule, *kept)
     return shown
+
+
+def p_text(p_value: float | None) -> str:
+    """Returns a p value with four decimals; a dash where the test does not apply."""
+    if p_value is None:
+        return "-"
+    return f"< {LEAST_P:g}" if p_value < LEAST_P else f"{p_value:.4f}"

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
+from experiments.commands.check import main as check
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, run_folder
 from experiments.runs.tuning import check_tuning_settings, fit
@@ -292,6 +293,10 @@ def test_a_run_in_which_nothing_else_would_begin_is_refused(tmp_path: Path) -> N
     assert "the run has 4" in refusal(lambda: fit(epochs, folder=tmp_path / "run"))
     assert not epochs.model.backbone.is_loaded
     assert not (tmp_path / "run" / "run.json").exists()
+    for limits, steps in ((["--trainer.max_steps=3"], 3), (["--trainer.max_steps=-1", "--trainer.max_epochs=2"], 4)):
+        asked = [*words, *limits]
+        assert f"the run has {steps}" in refusal(lambda all_words=(*asked, f"{FIRST}={steps}"): check(all_words))
+        assert check([*asked, f"{FIRST}={steps - 1}"]) == 0
     check_length(0, 1)
     check_length(3, math.inf)
 
