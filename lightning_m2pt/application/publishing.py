@@ -1,7 +1,5 @@
 """What of a run goes to the hub, and what is looked at before anything does; nothing here uses a network."""
 
-import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,8 @@ from typing import Any
 from lightning_m2pt.application.card_licence import LICENCE_NAME, licence_of, with_licence
 from lightning_m2pt.application.leaks import refuse_leaks
 from lightning_m2pt.application.private_sets import private_set_names
+from lightning_m2pt.backbones.origins.made import origin_in
+from lightning_m2pt.backbones.origins.said import AT_COMMIT, REPOSITORY
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs.loading import evaluated_adapter
 from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE, TENSOR_FILE, read_adapter_config
@@ -20,6 +20,7 @@ ADAPTER_FILES = (CONFIG_FILE, TENSOR_FILE, CARD_FILE)
 """All that is sent and all that is fetched."""
 SELF_CONTAINED = 3
 """The first format of an adapter that says its base, template and pictures."""
+SHOWN_OF_FINGERPRINT = 15
 LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header."""
 
@@ -149,21 +150,20 @@ def notes_for_readers(config: Mapping[str, Any], record: dict[str, Any]) -> list
         record: The run's record; empty if there is none.
     """
     notes = []
-    base = config.get("base")
-    kind = base.get("kind") if isinstance(base, dict) else None
+    origin, fingerprint = origin_in(config, CONFIG_FILE), str(config.get("base_fingerprint"))[:SHOWN_OF_FINGERPRINT]
     if config["format"] < SELF_CONTAINED:
         notes.append(
             f"an adapter of format {config['format']} does not say its base: its reader needs base=..., "
-            f"with fingerprint {str(config.get('base_fingerprint'))[:15]}"
+            f"with fingerprint {fingerprint}"
         )
-    elif kind == "files":
+    elif origin.kind == "files":
         notes.append(
-            "its base is files of your own: its reader needs the same ones, base=..., "
-            f"with fingerprint {str(config.get('base_fingerprint'))[:15]}"
+            "its base is files that only their content names: its reader needs the same ones, base=..., "
+            f"with fingerprint {fingerprint}"
         )
-    elif kind == "hub":
-        fetched = sorted(set(re.findall(r"hub:[\w./-]+", json.dumps(base))))
-        notes.append(f"its reader fetches the base: {', '.join(fetched) or 'a repository of the hub'}")
+    places = [value for value in origin.arguments.values() if isinstance(value, dict) and REPOSITORY in value]
+    for place in {each[REPOSITORY]: each for each in places}.values():
+        notes.append(f"its reader needs the base: m2pt models fetch {place[REPOSITORY]} --revision {place[AT_COMMIT]}")
     if is_unfinished(record):
         notes.append("tuning was stopped before its last step: the command that began it goes on with it")
     return notes

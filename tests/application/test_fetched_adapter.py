@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy
 import pytest
 
 import lightning_m2pt
@@ -12,11 +11,12 @@ from lightning_m2pt.application.fetched_adapter import adapter_of_hub
 from lightning_m2pt.application.publishing import ADAPTER_FILES
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode
 from lightning_m2pt.main import main
+from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE, TENSOR_FILE
 from lightning_m2pt.system import hub_patience
+from tests.support.answers.saved_adapters import TOKENS, asked_of, save_invented, write_pictures
 from tests.support.hub.pushed_adapter import write_run
 from tests.support.hub.stand_in import Fault, StandInHub, hub_stand_in, talk_to
-from tests.support.small_experiment import fitted, small_words
 
 NAME = "someone/tuned"
 KNOWN_BASE: dict[str, str] = {"base": "testbed"}
@@ -31,7 +31,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def pushed(run: Path, *words: str) -> None:
-    assert main(["push", str(run), NAME, "--license", "mit", "--yes", "--name-ok", "tuned", *words]) == ExitCode.DONE
+    assert main(["push", str(run), NAME, "--license", "mit", "--yes", *words]) == ExitCode.DONE
 
 
 def refused(*arguments: object, **options: object) -> str:
@@ -119,20 +119,18 @@ def test_models_fetch_says_what_an_adapter_is_for(hub: StandInHub, tmp_path: Pat
     assert "an adapter of another tool: m2pt convert " in capfd.readouterr().out
 
 
-def test_what_was_sent_answers_as_the_run_does(hub: StandInHub, tmp_path: Path, monkeypatch, capfd) -> None:
-    (tmp_path / "work").mkdir()
-    _, run = fitted(small_words(tmp_path / "work", steps=2))
-    picture = numpy.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=numpy.uint8)
-    questions = ["What is this?", "Is there a circle?"]
-    expected = lightning_m2pt.load(run).ask_all([(picture, text) for text in questions])
-    pushed(run)
+def test_what_was_sent_answers_as_it_did(hub: StandInHub, tmp_path: Path, monkeypatch) -> None:
+    questions = asked_of(write_pictures(tmp_path / "pictures", 1))
+    method = M2PT(visual_length=2, textual_length=2, init="normal", init_std=0.1)
+    expected = save_invented(tmp_path / "work" / "adapter", method, questions)
+    pushed(tmp_path / "work" / "adapter")
     monkeypatch.chdir(tmp_path)
-    shutil.rmtree(tmp_path / "work")  # nothing of the run is left
+    shutil.rmtree(tmp_path / "work")  # nothing of it is left
     model = lightning_m2pt.load(NAME, fetch=True, **KNOWN_BASE)
     assert model.revision == hub.repositories[NAME].branches["main"]
-    assert model.ask_all([(picture, text) for text in questions]) == expected
+    assert model.ask_all(questions, max_new_tokens=TOKENS) == expected
     again = lightning_m2pt.load(f"hub:{NAME}", revision=model.revision, **KNOWN_BASE)
-    assert again.ask(picture, questions[0]) == expected[0]
+    assert again.ask(*questions[0], max_new_tokens=TOKENS) == expected[0]
     again.add("second", NAME, revision="main")
     again.use("second")
     assert (again.revision, again.frozen().revision) == (model.revision, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_m2pt.application.publishing import ADAPTER_FILES
+from lightning_m2pt.application.publishing import ADAPTER_FILES, notes_for_readers
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
@@ -299,3 +299,19 @@ def test_only_whole_adapters_are_sent(hub: StandInHub, tmp_path: Path, capfd) ->
     assert code == ExitCode.BAD_INPUT
     assert "no adapter here" in err
     assert hub.asked == []
+
+
+def test_what_readers_will_need_is_said() -> None:
+    of_base = {"format": 3, "base_fingerprint": "v2:" + "ab" * 32}
+    place = {"repository": "some-org/base-7b", "commit": "c" * 40}
+    of_hub = {"kind": "hub", "class": "VisionLanguageModel", "arguments": {"model": place}}
+    embedded = {"kind": "embedded", "class": "OpenClipLlama", "arguments": {"name": "testbed"}}
+    of_files = {"kind": "files", "class": "OpenClipLlama", "arguments": {}}
+    assert notes_for_readers({**of_base, "base": embedded}, {}) == []
+    assert notes_for_readers({**of_base, "base": of_hub}, {}) == [
+        f"its reader needs the base: m2pt models fetch some-org/base-7b --revision {'c' * 40}"
+    ]
+    (note,) = notes_for_readers({**of_base, "base": of_files}, {})
+    assert "its reader needs the same ones, base=..., with fingerprint v2:abababababab" in note
+    (note,) = notes_for_readers({**of_base, "base": embedded}, {"made_with": [{}]})
+    assert note.startswith("tuning was stopped before its last step")
