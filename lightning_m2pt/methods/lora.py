@@ -4,8 +4,10 @@ peft's layers compute; which layers they wrap, what is trained and how it is sav
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,9 @@ from lightning_m2pt.methods.with_interaction import INTERACTION
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.system.hidden_modules import hidden_module
 
-LANGUAGE, VISION = "language_low_rank", "vision_low_rank"
+LANGUAGE, VISION, PROJECTOR = "language_low_rank", "vision_low_rank", "projector_low_rank"
+COMPONENTS = {LANGUAGE: "language", VISION: "vision", PROJECTOR: "interaction"}
+"""The parts and the components of a backbone whose linear layers they update."""
 ADAPTER = "default"
 """peft's name for the one adapter of a layer."""
 UNUSED = "bitsandbytes"
@@ -30,7 +34,7 @@ UNUSED = "bitsandbytes"
 
 
 class Lora(WithStandIns):
-    """Low-rank updates of the language model's linear layers, and if wanted of the vision tower's.
+    """Low-rank updates of the language model's linear layers, and if wanted of the vision tower's and the projector's.
 
     In the language model these are all seven of a Llama block (query, key, value, output, gate, up, down) and never
     the head. In the tower they are the two of each block's MLP: open_clip's attention holds its three projections in
@@ -42,9 +46,17 @@ class Lora(WithStandIns):
         dropout: Dropout on the input of A in training.
         vision: Also wrap the vision tower's MLP layers.
         interaction: Train the projector between vision and language (LLaVA's LoRA runs do).
+        targets: Which of these layers are wrapped: names in the backbone, or their last steps, such as ``q_proj`` or
+            ``layers.0.mlp.up_proj``. None: all.
+        ranks: Ranks of layers that have another one, by such names; the longest that fits a layer counts.
+        alphas: The same of alphas.
+        projector: Update the projector's linear layers in the same way, in the place of ``interaction``.
     """
 
     name = "lora"
+    later_arguments: ClassVar[Mapping[str, object]] = MappingProxyType(
+        {"targets": None, "ranks": None, "alphas": None, "projector": False}
+    )
 
     def __init__(
         self,
@@ -53,14 +65,30 @@ class Lora(WithStandIns):
         dropout: float = 0.05,
         vision: bool = False,
         interaction: bool = True,
+        targets: list[str] | None = None,
+        ranks: dict[str, int] | None = None,
+        alphas: dict[str, float] | None = None,
+        projector: bool = False,
     ) -> None:
         super().__init__(interaction)
-        require_size("rank", rank, 1)
-        if alpha is not None:
-            require_positive("alpha", alpha)
         require_dropout(dropout)
-        self.rank, self.vision = rank, vision
+        self.rank, self.vision, self.projector = rank, vision, projector
         self.alpha = float(2 * rank if alpha is None else alpha)
+        self.targets = None if targets is None else list(targets)
+        self.ranks, self.alphas = dict(ranks or {}), dict(alphas or {})
+        for key, size in {"rank": rank, **{f"ranks.{name}": each for name, each in self.ranks.items()}}.items():
+            require_size(key, size, 1)
+        for key, scale in {
+            "alpha": self.alpha,
+            **{f"alphas.{name}": each for name, each in self.alphas.items()},
+        }.items():
+            require_positive(key, scale)
+        if projector and interaction:
+            raise BadInputError(
+                "the projector is trained as a whole, and low-rank updates of it besides",
+                where="model.method.projector",
+                expected="interaction: false, or projector: false",
+            )
         self.input_dropout = nn.Dropout(dropout)
 
     def check(self, shape: BackboneShape) -> None:
@@ -82,21 +110,22 @@ class Lora(WithStandIns):
 
     def part_names(self) -> list[str]:
         """Returns the components that are switched on."""
-        return [LANGUAGE, *([VISION] if self.vision else []), *self.interaction_names()]
+        wrapped = [LANGUAGE, *([VISION] if self.vision else []), *([PROJECTOR] if self.projector else [])]
+        return [*wrapped, *self.interaction_names()]
 
     def possible_parts(self) -> list[str]:
-        """Returns all components, switched on or off."""
-        return [LANGUAGE, VISION, INTERACTION]
+        """Returns all components, switched on or off; the projector's where it is on, for tables are named by these."""
+        return [LANGUAGE, VISION, *([PROJECTOR] if self.projector else []), INTERACTION]
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Makes A and B of every wrapped layer in float32: A Kaiming-uniform with a = sqrt(5), B zero."""
-        for part, component in ((LANGUAGE, "language"), (VISION, "vision")):
-            if part not in self.part_names():
-                continue
+        chosen = self._chosen_layers(backbone)
+        self._refuse_names_of_nothing([place for layers in chosen.values() for place in layers])
+        for part, layers in chosen.items():
             holder = self.new_holder(part)
-            for place, linear in linear_layers(backbone, component).items():
-                layer = low_rank_layer(linear, self.rank, self.alpha, self.input_dropout)
-                name = place.partition(".")[2]
+            for place, linear in layers.items():
+                layer = low_rank_layer(linear, self.rank_of(place), self.alpha_of(place), self.input_dropout)
+                name = name_in_part(place)
                 for factor in ("lora_A", "lora_B"):
                     weight = getattr(layer, factor)[ADAPTER].weight
                     if factor == "lora_A" and not weight.is_meta:
@@ -104,6 +133,48 @@ class Lora(WithStandIns):
                     register_parameter_at(holder, f"{name}.{factor}.weight", weight)
                 self._stand_ins.append(StandIn(part, place, linear, layer))
         self.build_interaction(backbone)
+
+    def rank_of(self, place: str) -> int:
+        """Returns the rank of a wrapped layer."""
+        return self.ranks.get(name_for(place, self.ranks), self.rank)
+
+    def alpha_of(self, place: str) -> float:
+        """Returns the alpha of a wrapped layer."""
+        return self.alphas.get(name_for(place, self.alphas), self.alpha)
+
+    def _chosen_layers(self, backbone: Backbone) -> dict[str, dict[str, nn.Linear]]:
+        """Returns by part the layers that are wrapped.
+
+        Raises:
+            BadInputError: If a part has none.
+        """
+        chosen: dict[str, dict[str, nn.Linear]] = {}
+        for part in (part for part in COMPONENTS if part in self.part_names()):
+            layers = linear_layers(backbone, COMPONENTS[part])
+            targets = layers if self.targets is None else self.targets
+            chosen[part] = {place: linear for place, linear in layers.items() if name_for(place, targets)}
+            if not chosen[part]:
+                raise BadInputError(
+                    f"targets name no linear layer of {part.partition('_')[0]}",
+                    where="model.method.targets",
+                    expected=f"one of them, or null; such as {next(iter(layers), 'none: it has no linear layer')}",
+                )
+        return chosen
+
+    def _refuse_names_of_nothing(self, places: Sequence[str]) -> None:
+        """Refuses names that no wrapped layer has.
+
+        Raises:
+            BadInputError: Naming the first.
+        """
+        for key, names in (("targets", self.targets or ()), ("ranks", self.ranks), ("alphas", self.alphas)):
+            for name in names:
+                if not any(name_for(place, (name,)) for place in places):
+                    raise BadInputError(
+                        f"no wrapped linear layer is called {name!a:.80}",
+                        where=f"model.method.{key}",
+                        expected=f"names of layers, or their last steps, such as {places[0].rpartition('.')[2]}",
+                    )
 
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Returns the interaction layer, and the dropout in front of every A."""
@@ -118,7 +189,8 @@ class Lora(WithStandIns):
     def places(self) -> set[Place]:
         """Returns the linear layers, and the projector if it is trained."""
         vision: set[Place] = {"vision tower's linear layers"} if self.vision else set()
-        return {"language model's linear layers", *vision, *self.interaction_places()}
+        projector: set[Place] = {"projector"} if self.projector else set()
+        return {"language model's linear layers", *vision, *projector, *self.interaction_places()}
 
     def toggles(self) -> dict[str, bool | int | str]:
         """Returns the rank and which components are trained."""
@@ -126,12 +198,25 @@ class Lora(WithStandIns):
 
     def adapter_config(self) -> dict[str, object]:
         """Returns the constructor's arguments that decide the tensors and the numbers."""
+        later = {"ranks": self.ranks, "alphas": self.alphas, "projector": self.projector}
         return {
             "rank": self.rank,
             "alpha": self.alpha,
             "vision": self.vision,
             "interaction": self.train_interaction,
+            **({} if self.targets is None else {"targets": self.targets}),
+            **{name: value for name, value in later.items() if value},
         }
+
+
+def name_for(place: str, names: Iterable[str]) -> str:
+    """Returns the longest of these names that is a layer's, or its last steps; empty if none is."""
+    return max((name for name in names if place == name or place.endswith(f".{name}")), key=len, default="")
+
+
+def name_in_part(place: str) -> str:
+    """Returns what a layer's tensors are called inside their part; a projector may be one layer and no more."""
+    return place.partition(".")[2] or place
 
 
 def linear_layers(backbone: Backbone, component: str) -> dict[str, nn.Linear]:
@@ -139,7 +224,7 @@ def linear_layers(backbone: Backbone, component: str) -> dict[str, nn.Linear]:
 
     Args:
         backbone: Its used tensors say which layers matter.
-        component: ``vision`` or ``language``.
+        component: ``vision``, ``interaction`` or ``language``.
     """
     places = {place.rpartition(".")[0] for place in backbone.used_tensors()[component]}
     modules = {place: backbone.get_submodule(place) for place in sorted(places)}

@@ -103,7 +103,7 @@ def fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
 
     Args:
         value: The value.
-        annotation: Of plain types, literals, unions, lists and tuples; of anything else no value is.
+        annotation: Of plain types, literals, unions, lists, tuples and objects; of anything else no value is.
     """
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
@@ -114,6 +114,8 @@ def fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
         return isinstance(value, list) and all(fits(each, inner[0]) for each in value)
     if origin is tuple:
         return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(each, inner[1]) for each in value.values())
     if annotation is float:
         return type(value) in (int, float)
     return annotation in (int, bool, str, types.NoneType) and type(value) is annotation
@@ -128,4 +130,6 @@ def words_of(annotation: Any) -> str:  # noqa: ANN401
         return " or ".join(map(words_of, inner))
     if origin in (list, tuple):
         return f"a list of {words_of(inner[0])}"
+    if origin is dict:
+        return f"an object that has {words_of(inner[1])} for each name"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(annotation, "null")

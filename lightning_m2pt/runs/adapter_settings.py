@@ -7,6 +7,7 @@ library's methods or the experiment's own.
 import importlib
 import json
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ RATES = "model.optimizer.learning_rate=0.001"
 TOGETHER = "+"
 """Stands between the names of combined methods."""
 INTERPOLATION = "${"
+LAYER = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
 
 
 def method_settings(adapter: Path) -> list[str]:
@@ -72,8 +74,10 @@ def is_plain(name: object, value: object) -> bool:
     """Tells whether this can be an argument: a name, and a value, or values, that stand for nothing else."""
     if not isinstance(name, str) or not name.isidentifier():
         return False
-    if isinstance(value, Mapping):
-        return all(is_plain(inner, one) for inner, one in value.items())
+    if isinstance(value, Mapping):  # the names of layers, which have dots, stay inside the value
+        return all(
+            isinstance(inner, str) and LAYER.fullmatch(inner) and is_plain(name, one) for inner, one in value.items()
+        )
     if isinstance(value, list):
         return all(is_plain(name, one) for one in value)
     return not isinstance(value, str) or INTERPOLATION not in value

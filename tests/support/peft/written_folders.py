@@ -28,6 +28,35 @@ PREFIX: dict[str, Any] = {
 }
 """PEFT's words for a prefix of the embedded ``testbed``."""
 PROMPT: dict[str, Any] = {**PREFIX, "peft_type": "PROMPT_TUNING", "token_dim": SHAPE.text_width}
+LORA: dict[str, Any] = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "base_model_name_or_path": "somewhere/language",
+    "r": 2,
+    "lora_alpha": 4,
+    "lora_dropout": 0.1,
+    "target_modules": ["q_proj", "up_proj"],
+    "bias": "none",
+    "init_lora_weights": True,
+    "megatron_core": "megatron.core",
+    "inference_mode": True,
+}
+SIZES = {
+    "self_attn.q_proj": (SHAPE.text_width, SHAPE.text_width),
+    "mlp.up_proj": (SHAPE.text_width, SHAPE.text_mlp_width),
+}
+BEFORE_LAYERS = "base_model.model.model.layers"
+
+
+def low_rank_tensors(begin: str = BEFORE_LAYERS, layers: int = SHAPE.text_layers, rank: int = 2) -> dict[str, Tensor]:
+    """Returns pairs of matrices for two linear layers of each block."""
+    drawn = torch.Generator().manual_seed(0)
+    found: dict[str, Tensor] = {}
+    for layer in range(layers):
+        for name, (inside, outside) in SIZES.items():
+            found[f"{begin}.{layer}.{name}.lora_A.weight"] = torch.randn(rank, inside, generator=drawn)
+            found[f"{begin}.{layer}.{name}.lora_B.weight"] = torch.randn(outside, rank, generator=drawn)
+    return found
 
 
 def prefix_tensors() -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.adapter_folder import save_adapter
-from lightning_m2pt.storage.foreign.peft.names import PREFIX_TUNING, PROMPT_TUNING
+from lightning_m2pt.storage.foreign.peft.low_rank import translated_low_rank
+from lightning_m2pt.storage.foreign.peft.names import LORA, PREFIX_TUNING, PROMPT_TUNING
 from lightning_m2pt.storage.foreign.peft.reading import PeftFolder, read_peft_folder, shown
 from lightning_m2pt.storage.foreign.peft.soft_prompts import translated_prompt
 from lightning_m2pt.storage.foreign.peft.translation import Translation
@@ -19,6 +20,7 @@ from lightning_m2pt.storage.foreign.written import new_folder, refuse_not_finite
 from lightning_m2pt.visible_text import counted, visible
 
 TRANSLATIONS: Mapping[str, Callable[[PeftFolder, Backbone], Translation]] = {
+    LORA: translated_low_rank,
     PREFIX_TUNING: translated_prompt,
     PROMPT_TUNING: translated_prompt,
 }
@@ -95,8 +97,12 @@ def translated_tensors(peft: PeftFolder, made: Translation, shapes: Mapping[str,
                 expected=f"{list(shape)} on this base",
                 hint="was it tuned on another one?",
             )
-    with opened(peft.tensor_file) as file:
-        tensors = {name: file.get_tensor(made.sources[name]).float().reshape(shape) for name, shape in shapes.items()}
+    tensors: dict[str, Tensor] = {}
+    for path in dict.fromkeys(one.file for one in peft.stored.values()):
+        with opened(path) as file:
+            for name, shape in shapes.items():
+                if peft.stored[made.sources[name]].file == path:
+                    tensors[name] = file.get_tensor(made.sources[name]).float().reshape(shape)
     refuse_not_finite({made.sources[name]: tensor for name, tensor in tensors.items()}, str(peft.tensor_file))
     return tensors
 

@@ -1,6 +1,8 @@
 """The names of PEFT's files, and of the tensors in them."""
 
 CONFIG_FILE, TENSOR_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+BESIDE = "non_lora_trainables"
+"""LLaVA's trainer keeps in a file of this name what it trained besides, such as the projector."""
 LORA, LN_TUNING, PREFIX_TUNING, PROMPT_TUNING = "LORA", "LN_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"
 """PEFT's ``peft_type`` of the forms that are known here."""
 PROMPT_EMBEDDINGS = "prompt_embeddings"

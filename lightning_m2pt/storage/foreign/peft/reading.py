@@ -12,6 +12,7 @@ from typing import Any
 from lightning_m2pt.backbones.weight_files import Stored, stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.foreign.peft.names import (
+    BESIDE,
     CONFIG_FILE,
     LN_TUNING,
     LORA,
@@ -39,6 +40,7 @@ ALWAYS_KNOWN = (
     "revision",
     "task_type",
 )
+LONGEST_NAME = 300
 SHOWN = 60
 """Characters of a value in a sentence."""
 
@@ -136,7 +138,7 @@ def read_peft_folder(folder: Path) -> PeftFolder:
             expected=TENSOR_FILE,
             hint=f"`m2pt convert {folder / PICKLE_FILE} --output {folder / TENSOR_FILE}` reads it without running code",
         )
-    stored = stored_tensors(folder / TENSOR_FILE)
+    stored = {**stored_beside(folder), **stored_tensors(folder / TENSOR_FILE)}
     others = [f"{name} {one.dtype}" for name, one in stored.items() if one.dtype not in EXACT_TYPES]
     if others or not stored:
         raise BadInputError(
@@ -144,7 +146,33 @@ def read_peft_folder(folder: Path) -> PeftFolder:
             where=str(folder / TENSOR_FILE),
             expected=" or ".join(EXACT_TYPES),
         )
+    longest = max(map(len, stored))
+    if longest > LONGEST_NAME:
+        raise BadInputError(
+            f"the name of a tensor has {longest:,} characters",
+            where=str(folder / TENSOR_FILE),
+            expected=f"at most {LONGEST_NAME}",
+        )
     return PeftFolder(folder, kind, config, stored)
+
+
+def stored_beside(folder: Path) -> Stored:
+    """Returns the header of what LLaVA's trainer kept beside PEFT's file; nothing if there is none.
+
+    Raises:
+        BadInputError: If it is a pickle, or damaged.
+    """
+    path, as_pickle = folder / f"{BESIDE}.safetensors", folder / f"{BESIDE}.bin"
+    if not path.is_file():
+        if as_pickle.is_file():
+            raise BadInputError(
+                f"{as_pickle.name} has what was trained besides, as a pickle, which is never opened",
+                where=str(folder),
+                expected=path.name,
+                hint=f"`m2pt convert {as_pickle} --output {path}` reads it without running code",
+            )
+        return {}
+    return stored_tensors(path)
 
 
 def shown(value: object) -> str:

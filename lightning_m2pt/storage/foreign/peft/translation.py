@@ -8,9 +8,10 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.with_interaction import INTERACTION
 from lightning_m2pt.storage.foreign.peft.reading import PeftFolder
+from lightning_m2pt.storage.foreign.recognition import PROJECTOR_NAMES
 from lightning_m2pt.visible_text import counted
 
-CONNECTORS = ("multi_modal_projector", "mm_projector", "projector", "connector")
+CONNECTORS = ("multi_modal_projector", "mm_projector", "projector", "connector", "merger")
 """What models call the module between vision and language."""
 OF_SEQUENCE = {"0.": "linear_1.", "2.": "linear_2."}
 """LLaVA's own names of the projector's layers, and those of transformers."""
@@ -68,6 +69,8 @@ def interaction_sources(peft: PeftFolder, names: Mapping[str, str], backbone: Ba
 def name_in_projector(name: str, wanted: Mapping[str, object]) -> str | None:
     """Returns the name inside the base's projector of a tensor with this name in some model; None if it has none."""
     steps = name.split(".")
+    if PROJECTOR_NAMES.fullmatch(name):  # a file of the projector alone
+        steps = [CONNECTORS[0], *steps]
     for connector in CONNECTORS:
         if connector in steps:
             inside = ".".join(steps[steps.index(connector) + 1 :])
