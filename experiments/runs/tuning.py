@@ -36,6 +36,7 @@ from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.surface import configured_processes, refuse_endless
+from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.common_end import CommonEnd
 from lightning_m2pt.parallel.shared_out import would_be_zero, would_share_out_weights
@@ -43,6 +44,7 @@ from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untrie
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER, BEST
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
+from lightning_m2pt.storage.adapter_template import template_content as saved_template
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
 from lightning_m2pt.storage.run_record import (
     BEST_ADAPTER,
@@ -267,11 +269,12 @@ def save_tuned(
         tensors: Its tensors; None takes those of the method as they are.
     """
     backbone, method = experiment.model.backbone, experiment.model.method
+    origin, fingerprint = backbone.origin(), backbone.fingerprint()
     save_adapter(
         folder,
         method,
-        backbone.readable_name(),
-        backbone.fingerprint(),
+        origin.readable_name(fingerprint),
+        fingerprint,
         model_card(experiment, steps),
         base_dtype=backbone.dtype_name,
         base_quantization=backbone.quantization,
@@ -279,6 +282,9 @@ def save_tuned(
         template_sha256=template_content(experiment.data).get(TEMPLATE_DIGEST, ""),
         chosen=chosen,
         tensors=tensors,
+        origin=origin,
+        pictures=picture_settings(backbone),
+        content_of_template=saved_template(experiment.data.template),
     )
     refuse_unless_saved(folder, method, tensors)
 

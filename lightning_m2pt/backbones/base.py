@@ -373,10 +373,7 @@ class Backbone(nn.Module, ABC):
             )
 
     def before_passes(self) -> None:
-        """Does nothing. Where weights are shared out it is called once, before a part of the backbone runs by itself.
-
-        torch takes whatever runs first for the root; this way it is the backbone, and not one of its layers.
-        """
+        """Does nothing; called once where weights are shared out: torch takes for the root whatever runs first."""
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Runs a batch; padding stands on the right, so a causal decoder needs no padding mask."""

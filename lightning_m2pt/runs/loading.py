@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.origins.made import origin_in
+from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.bound_template import labelled
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.storage.adapter_folder import (
     CHOSEN,
+    CONFIG_FILE,
+    PICTURES,
     TEMPLATE_DIGEST,
     check_adapter,
     load_adapter,
     read_adapter_config,
 )
+from lightning_m2pt.storage.adapter_template import adapter_template
 from lightning_m2pt.storage.run_record import BEST_ADAPTER, is_unfinished, read_run_record
 from lightning_m2pt.system.console import say
 from lightning_m2pt.tuning.module import TuningModule
@@ -89,7 +94,36 @@ def check_fits(adapter: Path, backbone: Backbone, method: Method, templates: Seq
     """
     fingerprints = backbone.fingerprint(), backbone.former_fingerprint()
     check_adapter(adapter, method, *fingerprints, backbone.quantization)
+    check_described(adapter, backbone)
     say_differences(adapter, backbone, templates)
+
+
+def check_described(adapter: Path, backbone: Backbone) -> None:
+    """Reads what an adapter says of base, template and pictures, and compares the pictures with a backbone's.
+
+    Args:
+        adapter: The adapter's folder; before format 3 it says nothing of this.
+        backbone: What it shall be loaded into.
+
+    Raises:
+        BadInputError: If it says something that no adapter does, or its pictures were read otherwise.
+    """
+    config, where = read_adapter_config(adapter), str(adapter / CONFIG_FILE)
+    origin_in(config, where)
+    if config["format"] > 2:
+        adapter_template(config, where)
+    if PICTURES not in config:
+        return
+    said, now = config[PICTURES], picture_settings(backbone)
+    if not isinstance(said, dict):
+        raise BadInputError(f"{said!r:.60} is no object", where=f"{where}: {PICTURES}", expected=", ".join(now))
+    for key in (*now, *sorted({*said} - {*now})):
+        if said.get(key) != now.get(key):
+            raise BadInputError(
+                f"pictures were read with {key} {said.get(key)!r:.60}, which is {now.get(key)!r:.60} now",
+                where=f"{where}: {PICTURES}",
+                expected="the base it was tuned on, with its own picture processing",
+            )
 
 
 def take_adapter(adapter: Path, model: TuningModule) -> None:

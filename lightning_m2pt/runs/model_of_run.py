@@ -24,7 +24,9 @@ from lightning_m2pt.configuration.tree import ARGUMENTS, PROMPT_TEXT, TOP_LEVEL_
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import Template, is_known, read_prompt, template_named
 from lightning_m2pt.runs.loading import ADAPTER
+from lightning_m2pt.storage.adapter_folder import CONFIG_FILE as ADAPTER_CONFIG
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
+from lightning_m2pt.storage.adapter_template import CONTENT, adapter_template
 from lightning_m2pt.storage.run_record import CONFIG_FILE
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -158,7 +160,10 @@ def template_of_run(run: Path) -> Template:
     sets = tree.get("benchmarks")
     name = template_in(sets[0] if isinstance(sets, list) and sets else {})
     if name is None and (run / ADAPTER).is_dir():
-        name = read_adapter_config(run / ADAPTER).get("template")
+        config = read_adapter_config(run / ADAPTER)
+        if CONTENT in config and (tuned_in := adapter_template(config, str(run / ADAPTER / ADAPTER_CONFIG))):
+            return tuned_in  # a prompt's words are in it
+        name = config.get("template")
         if name is not None and not is_known(str(name)):  # the adapter does not know where the file lies
             name = template_in(tree.get("data")) or name
     if name is None:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.inputs.named_templates import Template, is_known, template_named
+from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.runs.loading import evaluated_adapter, load_with_adapter
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE as ADAPTER_FILE
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
+from lightning_m2pt.storage.adapter_template import adapter_template
 from lightning_m2pt.storage.run_record import CONFIG_FILE as RUN_FILE
 from lightning_m2pt.system.checkout import checkout_module
 from lightning_m2pt.tuning.module import TuningModule
@@ -57,19 +58,18 @@ class TunedModel:
         """Returns the template in which the model is asked where nothing else says one.
 
         Raises:
-            BadInputError: If an adapter says none, or a file of which it does not know the place.
+            BadInputError: If an adapter says none, or before format 3 the name of a file.
         """
         if self.run is not None:
             return template_of_run(self.run)
-        name = read_adapter_config(self.adapter).get("template")
-        if name is None or not is_known(str(name)):
-            what = "its template" if name is None else f"where its template {name!r:.60} lies"
+        template = adapter_template(read_adapter_config(self.adapter), str(self.adapter / ADAPTER_FILE))
+        if template is None:
             raise BadInputError(
-                f"the adapter does not say {what}",
+                "the adapter does not say its template",
                 where=str(self.adapter),
                 expected="questions of sets, which have templates of their own",
             )
-        return template_named(str(name))
+        return template
 
     def results(self, name: str, output: Path | None) -> Path:
         """Returns the folder of what is found; it may not be there yet.

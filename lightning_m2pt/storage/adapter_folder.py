@@ -1,30 +1,38 @@
 """The adapter folder: PEFT's layout with our own type, safetensors and JSON only.
 
-``adapter_config.json`` names method, arguments and the frozen base by hash, and since format 2 the base's type, the
-template, and every tensor's type, shape and the hash of all; ``adapter_model.safetensors`` holds the trained tensors by
-their name inside the method; ``README.md`` is the model card.
+``adapter_config.json`` names method, arguments and the frozen base by hash, since format 2 the base's type, the
+template, and every tensor's type, shape and the hash of all, and since format 3 where the base comes from, the whole
+template and how pictures are read; ``adapter_model.safetensors`` holds the trained tensors by their name inside the
+method; ``README.md`` is the model card. No path of the machine that wrote it stands in any of them.
 """
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_m2pt.backbones.origins.said import BaseOrigin
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.storage.adapter_manifest import check_tensor_file, manifest_of, refuse_other_shapes
+from lightning_m2pt.storage.adapter_template import CONTENT
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.strict_json import parse_json
 
-FORMAT = 2
-READABLE_FORMATS = (1, 2)
+FORMAT = 3
+READABLE_FORMATS = (1, 2, 3)
+MOST_BYTES = 4_000_000
+"""Of a configuration: one that names every tensor of a large model has a twentieth."""
 QUANTIZATION, TEMPLATE_DIGEST = "base_quantization", "template_sha256"
 CHOSEN = "chosen"
 """Key of the step that an adapter is of, and of the number that it was chosen by; those of a last step lack it."""
+BASE, PICTURES = "base", "pictures"
+"""Keys of where the base comes from, and of how it reads pictures."""
 CONVERTED_FROM = "converted_from"
 """Key of what an adapter was made of that nobody tuned here: the file's name and its SHA-256."""
 CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safetensors", "README.md"
@@ -49,6 +57,9 @@ def save_adapter(
     chosen: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     converted_from: Mapping[str, str] | None = None,
+    origin: BaseOrigin | None = None,
+    pictures: Mapping[str, Any] | None = None,
+    content_of_template: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the adapter folder.
 
@@ -65,6 +76,9 @@ def save_adapter(
         chosen: ``step``, ``steps``, ``by`` and ``value`` of an adapter that is not of the last step.
         tensors: What was trained, by name; None takes the method's tensors as they are.
         converted_from: What it was made of, if it was not tuned on this base: the file's name and SHA-256.
+        origin: Where the base comes from; None says that nothing but its content names it.
+        pictures: How the base reads pictures.
+        content_of_template: What the template says, where its name does not.
 
     Raises:
         BadInputError: If a tensor is not of the shape that was built.
@@ -78,14 +92,18 @@ def save_adapter(
         "peft_type": method.name.upper(),
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
+        BASE: (origin or BaseOrigin()).said(),
         "base_fingerprint": base_fingerprint,
         "base_dtype": base_dtype,
         **({QUANTIZATION: base_quantization} if base_quantization is not None else {}),
         "template": template,
         **({TEMPLATE_DIGEST: template_sha256} if template_sha256 else {}),
+        **({CONTENT: dict(content_of_template)} if content_of_template else {}),
+        **({PICTURES: dict(pictures)} if pictures else {}),
         **({CHOSEN: dict(chosen)} if chosen else {}),
         **({CONVERTED_FROM: dict(converted_from)} if converted_from else {}),
         "format": FORMAT,
+        "written_by": f"lightning_m2pt {version('lightning_m2pt')}",
         "inference_mode": True,
         "arguments": method.adapter_config(),
         **manifest_of(content),
@@ -104,6 +122,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BadInputError("far too large", where=str(path), expected=f"at most {MOST_BYTES:,} bytes")
         config = parse_json(path.read_bytes(), path, expected="an adapter configuration")
     except FileNotFoundError as error:
         raise BadInputError(
@@ -112,7 +132,11 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             expected="a run that was trained to the end",
             hint="run `m2pt fit` first",
         ) from error
-    if not isinstance(config, dict) or config.get("format") not in READABLE_FORMATS:
+    if (
+        not isinstance(config, dict)
+        or type(config.get("format")) is not int
+        or config["format"] not in READABLE_FORMATS
+    ):
         raise BadInputError("unknown adapter format", where=str(path), expected=f"format 1 to {FORMAT}")
     return config
 

@@ -55,7 +55,7 @@ def test_nothing_is_sent_or_asked_without_yes(hub: StandInHub, run: Path, capfd)
     assert f"to {NAME} (for everybody to see if it is new), licence mit:" in out
     assert "  license: mit\n" in out
     assert "# m2pt adapter of experiment invented" in out
-    assert "format 2 does not say its base: its reader needs base=..." in out
+    assert "its base is files of your own: its reader needs the same ones, base=..." in out
     assert out.endswith("nothing was sent: --yes sends it\n")
 
 

@@ -90,5 +90,6 @@ def test_the_backbone(page: Path, tmp_path: Path) -> None:
     words = [*small_words(tmp_path, "experiments/ptum_base.yaml", steps=2), *opened]
     run = fit(parse_experiment(words), folder=tmp_path / "run")
     adapter = json.loads((run / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
-    assert adapter["base_model_name_or_path"] == model.as_posix()
     assert adapter["base_fingerprint"].startswith("siglip_llama:")
+    assert adapter["base"] == {"kind": "files", "class": "SiglipLlama", "arguments": {}}
+    assert adapter["base_model_name_or_path"] == f"SiglipLlama {adapter['base_fingerprint'][:16]}"

@@ -88,7 +88,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda a: change_config(a, tensors=None), "does not say which tensors"),
     "a manifest of nonsense": (lambda a: change_config(a, tensors={"x": 3}), "does not say which tensors"),
     "no hash": (lambda a: change_config(a, tensors_sha256=None), "content is not what was saved"),
-    "format 3": (lambda a: change_config(a, format=3), "unknown adapter format"),
+    "format 4": (lambda a: change_config(a, format=4), "unknown adapter format"),
 }
 
 
@@ -181,7 +181,7 @@ def test_a_run_is_completed_only_once_its_adapter_reads_back(tmp_path: Path, mon
     tuned, _ = fitted(words, run)
     assert "completed" in read_run_record(run)
     config = config_of(run / "adapter")
-    assert (config["format"], config["base_dtype"], config["template"]) == (2, "float32", "vicuna_v1")
+    assert (config["format"], config["base_dtype"], config["template"]) == (3, "float32", "vicuna_v1")
     assert config["base_fingerprint"] == tuned.model.backbone.fingerprint()
     assert tuned.model.method.built_shapes
 

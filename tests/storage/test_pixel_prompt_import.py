@@ -17,6 +17,7 @@ from lightning_m2pt.main import main
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.prompts.pixel_prompt import PUBLISHED_BORDER, PixelPrompt
 from lightning_m2pt.testing.small_processor import CLIP_MEAN, CLIP_STD
+from tests.support.adapters.no_paths import paths_said
 
 SIDE, WIDTH = 48, 6
 FROZEN = ("--config", "experiments/frozen.yaml")
@@ -87,6 +88,7 @@ def test_a_file_becomes_an_adapter_with_its_numbers(write: Callable[[Path], Path
     assert main(["convert", str(source), *FROZEN, "--output", str(tmp_path / "made")]) == 0
     adapter = tmp_path / "made" / "adapter"
     config = json.loads((adapter / "adapter_config.json").read_text())
+    assert (config["base"]["arguments"], paths_said(adapter)) == ({"name": "testbed"}, [])
     assert config["peft_type"] == "PIXEL_PROMPT"
     assert config["template"] is None
     assert config["converted_from"]["converted_from"] == source.name

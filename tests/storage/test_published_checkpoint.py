@@ -32,6 +32,7 @@ from tests.storage.published_model import (
     PublishedModel,
     write_checkpoint,
 )
+from tests.support.adapters.no_paths import paths_said
 from tests.support.small_experiment import run_with_a_set
 from tests.support.towers.float64_islands import float64_islands
 
@@ -123,6 +124,7 @@ def test_there_and_back_is_the_same_to_the_bit(tmp_path, dtype):
     assert config["arguments"]["visual_length"] == VISUAL_LENGTH
     assert config["arguments"]["textual_length"] == TEXTUAL_LENGTH
     assert config["template"] == "vicuna_v1"
+    assert (config["base"]["kind"], paths_said(folder / "adapter")) == ("files", [])
     words = ["--adapter", str(folder / "adapter"), "--config", "experiments/frozen.yaml"]
     words += ["--config", str(folder / "backbone.yaml"), "--output", str(tmp_path / "back")]
     assert main(["export", "checkpoint", *words]) == 0

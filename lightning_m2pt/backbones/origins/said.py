@@ -58,7 +58,7 @@ class BaseOrigin:
             fingerprint: The base's.
         """
         if self.kind == "embedded":
-            return f"lightning_m2pt/embedded/{self.arguments[NAME]}"
+            return f"lightning_m2pt/embedded/{self.arguments[NAME]}/language"  # as before format 3
         places = [value[REPOSITORY] for value in self.arguments.values() if isinstance(value, dict)]
         return " + ".join(dict.fromkeys(places)) or f"{self.class_name or 'files'} {fingerprint[:16]}"
 

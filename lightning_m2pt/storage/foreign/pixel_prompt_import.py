@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.weight_files import stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method
@@ -79,16 +80,19 @@ def import_pixel_prompt(path: Path, output: Path, backbone: Backbone, configured
         for parameter in method.named_tensors().values():
             parameter.copy_(delta)
     card = CARD.format(file=path.name, width=width, compose=method.compose)
+    origin, fingerprint = backbone.origin(), backbone.fingerprint()
     with new_folder(output) as draft:
         save_adapter(
             draft / ADAPTER,
             method,
-            backbone.readable_name(),
-            backbone.fingerprint(),
+            origin.readable_name(fingerprint),
+            fingerprint,
             card,
             base_dtype=backbone.dtype_name,
             base_quantization=backbone.quantization,
             converted_from=origin_of(path),
+            origin=origin,
+            pictures=picture_settings(backbone),
         )
     return output / ADAPTER
 

@@ -17,6 +17,7 @@ from lightning_m2pt.backbones.base_files import TOKENIZER_CONFIG, TOKENIZER_FILE
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import ROTARY_TABLE, check_language_folder
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.backbones.tokenizer_files import FAST
 from lightning_m2pt.backbones.towers.open_clip_config import check_tower_config
@@ -101,7 +102,7 @@ def import_with_base(
         dtype = WORKING_TYPE.get(parts.decoder["model.embed_tokens.weight"].dtype, "float32")
         backbone = base_backbone(base, dtype)
         check_base(backbone)
-        write_adapter(draft / ADAPTER, parts, backbone, (output / BASE / "language").as_posix())
+        write_adapter(draft / ADAPTER, parts, backbone)
         (draft / EXPERIMENT).write_text(experiment_of_base(dtype), encoding="utf-8")
 
 
@@ -132,7 +133,7 @@ def import_onto(parts: PublishedParts, output: Path, backbone: Backbone) -> None
     assign_lists(parts, (shape.vision_layers, shape.vision_width), (shape.text_layers, shape.text_width))
     refuse_another_decoder(parts, backbone)
     with new_folder(output) as draft:
-        write_adapter(draft / ADAPTER, parts, backbone, backbone.readable_name())
+        write_adapter(draft / ADAPTER, parts, backbone)
 
 
 def refuse_another_decoder(parts: PublishedParts, backbone: Backbone) -> None:
@@ -157,7 +158,7 @@ def refuse_another_decoder(parts: PublishedParts, backbone: Backbone) -> None:
             )
 
 
-def write_adapter(folder: Path, parts: PublishedParts, backbone: Backbone, base: str) -> None:
+def write_adapter(folder: Path, parts: PublishedParts, backbone: Backbone) -> None:
     """Writes the adapter of what a checkpoint has trained, in float32.
 
     Raises:
@@ -194,7 +195,19 @@ def write_adapter(folder: Path, parts: PublishedParts, backbone: Backbone, base:
     card = CARD.format(
         files=", ".join(path.name for path in parts.files), textual=method.textual_length, visual=method.visual_length
     )
-    save_adapter(folder, method, base, backbone.fingerprint(), card, base_dtype=backbone.dtype_name, template=TEMPLATE)
+    origin, fingerprint = backbone.origin(), backbone.fingerprint()
+    save_adapter(
+        folder,
+        method,
+        origin.readable_name(fingerprint),
+        fingerprint,
+        card,
+        base_dtype=backbone.dtype_name,
+        base_quantization=backbone.quantization,
+        template=TEMPLATE,
+        origin=origin,
+        pictures=picture_settings(backbone),
+    )
 
 
 def tensors_of_method(parts: PublishedParts) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def said_and_made(backbone: Backbone, **arguments: Any) -> tuple[BaseOrigin, Bac
 def test_an_embedded_backbone_goes_by_its_name(name: str) -> None:
     origin, made = said_and_made(embedded_backbone(name), dtype="float64")
     assert origin == BaseOrigin("embedded", "OpenClipLlama", {"name": name})
-    assert origin.readable_name("v2:1") == f"lightning_m2pt/embedded/{name}"
+    assert origin.readable_name("v2:1") == f"lightning_m2pt/embedded/{name}/language"
     assert made.dtype_name == "float64"
 
 

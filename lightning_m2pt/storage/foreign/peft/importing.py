@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.adapter_folder import save_adapter
@@ -55,17 +56,20 @@ def import_peft(folder: Path, output: Path, backbone: Backbone) -> list[str]:
     method.built_shapes = {name: tuple(each.shape) for name, each in method.named_tensors().items()}
     tensors = translated_tensors(peft, made, method.built_shapes)
     card = CARD.format(file=peft.tensor_file.name, kind=peft.kind, method=method.name, base=said_base(peft))
+    origin, fingerprint = backbone.origin(), backbone.fingerprint()
     with new_folder(output) as draft:
         save_adapter(
             draft / ADAPTER,
             method,
-            backbone.readable_name(),
-            backbone.fingerprint(),
+            origin.readable_name(fingerprint),
+            fingerprint,
             card,
             base_dtype=backbone.dtype_name,
             base_quantization=backbone.quantization,
             tensors=tensors,
             converted_from=origin_of(peft.tensor_file),
+            origin=origin,
+            pictures=picture_settings(backbone),
         )
     return [*base_notes(peft, backbone), *made.notes]
 
