@@ -117,7 +117,7 @@ def planned(repository: HubRepository, revision: str | None) -> DownloadPlan:
             info = ask(
                 repository.name, revision=revision, files_metadata=True, timeout=hub_patience.SECONDS_WITHOUT_A_BYTE
             )
-    except (OSError, ValueError, HTTPError) as error:
+    except (OSError, ValueError, LookupError, TypeError, HTTPError) as error:
         raise hub_failure(repository, revision, error) from error
     files = [file for file in info.siblings or [] if repository.wants(file.rfilename)]
     if not files or info.sha is None:
@@ -216,7 +216,7 @@ def downloading(repository: HubRepository, plan: DownloadPlan, filled: Path) -> 
     try:
         with shown_progress(filled, plan.total), patient_hub():
             yield
-    except (OSError, ValueError, HTTPError) as error:
+    except (OSError, ValueError, LookupError, TypeError, HTTPError) as error:
         raise hub_failure(repository, plan.revision, error) from error
 
 

@@ -185,7 +185,7 @@ def talking(name: str) -> Iterator[None]:
             yield
     except M2PTError:
         raise
-    except (OSError, ValueError, RuntimeError, HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, HTTPError) as error:
         raise sending_failure(name, error) from error
 
 
@@ -223,6 +223,10 @@ def sending_failure(name: str, error: Exception) -> EnvironmentFailure:
         return EnvironmentFailure(what, where=name, expected=expected, hint=hint)
     if status is not None:
         return EnvironmentFailure(f"the hub failed (HTTP {status})", where=name, expected="an answer", hint=AGAIN)
+    if isinstance(error, LookupError | TypeError):  # the library takes every answer for one of the hub's
+        return EnvironmentFailure(
+            "what answers is no hub", where=name, expected="huggingface.co, or HF_ENDPOINT naming a hub like it"
+        )
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
     return EnvironmentFailure(
         f"the hub cannot be reached: {type(cause).__name__}: {cause!s:.120}",

@@ -1,7 +1,10 @@
 """Adapters of the hub: fetched when that is asked for and not otherwise, compared with their hashes, pinned."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,9 @@ from lightning_m2pt.storage.adapter_folder import CONFIG_FILE, TENSOR_FILE
 from lightning_m2pt.system import hub_patience
 from tests.support.answers.saved_adapters import TOKENS, asked_of, save_invented, write_pictures
 from tests.support.hub.pushed_adapter import write_run
-from tests.support.hub.stand_in import Fault, StandInHub, hub_stand_in, talk_to
+from tests.support.hub.stand_in import Fault, StandInHub, environment_of, hub_stand_in, talk_to
 
+ROOT = Path(__file__).parents[2]
 NAME = "someone/tuned"
 KNOWN_BASE: dict[str, str] = {"base": "testbed"}
 EXTRA = {"modeling.py": b"raise SystemExit", "pytorch_model.bin": b"\x80\x04", ".gitattributes": b""}
@@ -85,6 +89,7 @@ def test_a_fetch_that_was_cut_off_leaves_the_branch(hub: StandInHub, tmp_path: P
     for fault in (
         Fault("GET", f"/resolve/{hub.repositories[NAME].branches['main']}/{TENSOR_FILE}", 500, times=6),
         Fault("GET", "/api/models/", 0, times=1),
+        Fault("GET", "/api/models/", 200, times=1),
     ):
         hub.faults = [fault]
         assert "the hub cannot be reached" in refused(NAME, fetch=True)
@@ -143,3 +148,39 @@ def test_what_was_sent_answers_as_it_did(hub: StandInHub, tmp_path: Path, monkey
     (tmp_path / "someone" / "tuned").mkdir(parents=True)
     with pytest.raises(BadInputError, match="a folder is not fetched"):
         lightning_m2pt.load(NAME, fetch=True)
+
+
+LOADS = """
+import lightning_m2pt
+model = lightning_m2pt.load("someone/tuned", fetch=True, base="testbed", device="cpu")
+print(model.ask("PICTURE", "What is this?", max_new_tokens=TOKENS))
+"""
+
+
+@pytest.mark.slow
+def test_in_processes_of_their_own_in_an_empty_folder(tmp_path: Path) -> None:
+    questions = asked_of(write_pictures(tmp_path / "pictures", 1))[:1]
+    method = M2PT(visual_length=2, textual_length=2, init="normal", init_std=0.1)
+    expected = save_invented(tmp_path / "adapter", method, questions)
+    (tmp_path / "empty").mkdir()
+    code = LOADS.replace("PICTURE", str(questions[0][0])).replace("TOKENS", str(TOKENS))
+    with hub_stand_in() as hub:
+        environment = {**os.environ, **environment_of(hub, str(tmp_path / "cache")), "PYTHONPATH": str(ROOT)}
+        said = []
+        for words in (
+            ["-m", "lightning_m2pt.main", "push", str(tmp_path / "adapter"), NAME, "--license", "mit", "--yes"],
+            ["-c", code],
+        ):
+            ended = subprocess.run(
+                [sys.executable, *words],
+                cwd=tmp_path / "empty",
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=240,
+                check=False,
+            )
+            assert (ended.returncode, ended.stderr) == (0, "")
+            said.append(ended.stdout)
+    assert f"sent: {NAME} at {hub.repositories[NAME].branches['main']}" in said[0]
+    assert said[1].splitlines()[-1] == expected[0]
