@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lightning_m2pt.prompt_search.proposers.base import ScoredPrompt
 from lightning_m2pt.prompt_search.proposers.beam import BeamSearch, kept
+from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.proposers.pez import MOMENTS, PEZ, ROWS
 from lightning_m2pt.prompt_search.search import SearchTask, run_search
 from lightning_m2pt.prompt_search.state import SearchState
@@ -60,6 +61,42 @@ def test_a_beam_keeps_the_best_it_knows() -> None:
     assert (state.current, state.current_loss) == ((3, 1), 0.5)
 
 
+class Steady(Scorer):
+    """One gradient, whatever is asked."""
+
+    def gradient(self, prompt: tuple[int, ...]) -> Tensor:
+        return GRADIENTS[0]
+
+
+def test_what_a_round_proposes() -> None:
+    """Of the two places' words, the gradient promises most of 1 and 2 in the first, and of 1 and 3 in the second."""
+    state, changes = SearchState((0, 2), 1.0, (0, 2), 1.0, 0), ([(1, 2), (2, 2)], [(0, 1), (0, 3)])
+
+    def proposed(name: str, number: int = 0, width: int = 64, **of_state: int) -> list[tuple[int, ...]]:
+        generator, at = numpy.random.default_rng(number), SearchState(**{**vars(state), **of_state})
+        return proposer_named(name, width, 2, 1).propose(at, Steady(), range(4), generator)[0]
+
+    gcg = proposed("gcg")
+    assert len(gcg) == 64
+    assert set(gcg) == {*changes[0], *changes[1]}
+    tried = [proposed("autoprompt", number) for number in range(16)]
+    assert {tuple(sorted(each)) for each in tried} == {tuple(each) for each in changes}
+    assert [sorted(proposed("beam", round=number)) for number in range(3)] == [*changes, changes[0]]
+    assert [proposed("exhaustive", round=number) for number in (1, 2)] == [
+        [(0, token) for token in range(4)],
+        [(token, 2) for token in range(4)],
+    ]
+    drawn = proposed("random", width=300)
+    assert len(drawn) == 300
+    assert set(drawn) == {(one, two) for one in range(4) for two in range(4)}
+
+
+def test_of_equal_prompts_a_beam_keeps_the_same_whatever_their_order() -> None:
+    state, found = SearchState((9,), 1.0, (9,), 1.0, 0), [ScoredPrompt((5,), 0.5), ScoredPrompt((3,), 0.5)]
+    for scored in (found, found[::-1]):
+        assert BeamSearch(beam=2, top_k=1).accept(state, scored).current == (3,)
+
+
 class KnownLosses:
     """Prompts of one token that cost a row each, whose losses are known; every one is read as it is written."""
 
@@ -89,6 +126,39 @@ class OneAfterAnother(PEZ):
 
     def propose(self, state, scorer, allowed, generator):
         return [(state.round + 1,)], state.memory
+
+
+class OfRounds(PEZ):
+    """Proposes what it is told to in each round, the last again and again, and remembers the round."""
+
+    gradients = 0
+
+    def __init__(self, rounds: list[list[tuple[int, ...]]]) -> None:
+        self.rounds = rounds
+
+    def propose(self, state, scorer, allowed, generator):
+        return self.rounds[min(state.round, len(self.rounds) - 1)], {"drawn": float(generator.random())}
+
+
+class Unread(KnownLosses):
+    """The last prompt is read otherwise than it is written."""
+
+    def survivors(self, prompts: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        return [prompt for prompt in prompts if prompt != (3,)]
+
+
+def test_a_prompt_is_scored_once_a_round_and_rounds_of_nothing_end_a_search() -> None:
+    scorer, states = Unread([1.0, 0.5, 2.0, 0.0]), []
+    proposer = OfRounds([[(0,), (1,), (1,), (3,)], [(2,)], [(3,), (3,)]])
+    task = SearchTask(proposer, scorer, scorer, range(4), 10**6, 7)
+    end = run_search(task, SearchState((0,), 1.0, (0,), 1.0, 0), states.append)
+    counts = [(each.scored, each.unread, each.moves, each.unchanged, each.empty, each.rows) for each in states[:4]]
+    assert counts == [(2, 1, 1, 0, 0, 1), (3, 1, 2, 0, 0, 2), (3, 2, 2, 1, 1, 2), (3, 3, 2, 2, 2, 2)]
+    assert (end.round, end.empty, end.rows, end.best) == (52, 50, 2, (1,))
+    assert end.ended == "in 50 rounds nothing that was proposed could be scored"
+    # Every round has draws of its own, which hang on the search's seed and the round's number alone.
+    draws = [float(numpy.random.default_rng([7, number]).random()) for number in range(3)]
+    assert [each.memory["drawn"] for each in states[:3]] == draws
 
 
 def test_the_result_is_the_best_of_all_rounds_though_the_search_goes_on_from_worse_ones() -> None:

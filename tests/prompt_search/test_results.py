@@ -33,3 +33,9 @@ def test_the_table_fits_eighty_columns() -> None:
         ["exhaustive", "-", "1.0000", "1.0000", "1.0000", "140", "1", "3"],
     ]
     assert "…" not in "".join(lines)
+    assert [states["random"].best_within(rows) for rows in (9, 10, 10_000, 10_001)] == [None, 3.5, 3.5, 2.0]
+
+
+def test_a_prompt_that_is_exactly_as_good_as_none_is_no_better() -> None:
+    same = "this prompt is no better than none: 0.9000 against 0.9000"
+    assert sentences_about_loss("random", {"random": state(0.9), "beam": state(0.9)}, 0.9) == [same]

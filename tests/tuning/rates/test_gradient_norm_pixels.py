@@ -31,15 +31,23 @@ def batches(steps: int) -> list[Any]:
     return [each for step in range(steps) for each in one_step([random_batch(2, seed=step)])]
 
 
-@pytest.mark.parametrize("norm", ["all", "border"])
-@pytest.mark.parametrize("compose", ["overlay", "shrink"])
-def test_every_step_of_a_fit_is_the_rules(tmp_path: Path, norm: Any, compose: Any) -> None:
+@pytest.mark.parametrize(
+    ("compose", "norm", "precision"),
+    [
+        ("overlay", "all", None),
+        ("overlay", "border", None),
+        ("shrink", "all", None),
+        ("shrink", "border", "bf16-mixed"),
+        ("overlay", "all", "bf16-mixed"),
+    ],
+)
+def test_every_step_of_a_fit_is_the_rules(tmp_path: Path, norm: Any, compose: Any, precision: Any) -> None:
     """The gradient inside of the border is part of the published norm, and moves nothing."""
     rule = GradientNorm(rate=0.3, norm=norm, decay="step")
     module, gradients = module_with(tmp_path, PixelPrompting(0.2, compose), gradient_norm=rule), Gradients()
     delta = prompt_of(module)
     border = delta.moves.expand_as(delta)  # type: ignore[attr-defined]
-    small_trainer(gradients, max_steps=4).fit(module, loader_of(batches(4)))
+    small_trainer(gradients, max_steps=4, precision=precision).fit(module, loader_of(batches(4)))
     value = torch.zeros(delta.shape, dtype=torch.float64)
     for number, step in enumerate(gradients.steps):
         (gradient,) = step.values()
