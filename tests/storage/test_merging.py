@@ -28,19 +28,29 @@ from tests.support.whole_models import llava_config, write_whole_model
 Dtype = Literal["float32", "float64"]
 PICTURE = 59
 """The token that stands for a picture's row in a small whole model."""
+
+
+def chosen_layers() -> Lora:
+    """Returns low-rank updates of some layers, with ranks and alphas of their own, and of the projector."""
+    ranks, alphas = {"q_proj": 3, "layers.1.self_attn.q_proj": 2}, {"down_proj": 5.0}
+    return Lora(4, vision=False, interaction=False, projector=True, ranks=ranks, alphas=alphas)
+
+
 CASES: dict[str, tuple[str, Callable[[], Method], frozenset[str]]] = {
     "embedded, lora": ("testbed", lambda: Lora(4, vision=True), frozenset()),
+    "embedded, chosen layers": ("testbed", chosen_layers, frozenset()),
     "embedded, norms": ("testbed", lambda: LayerNormTuning(vision=True), frozenset()),
     "embedded, full": ("testbed", Full, frozenset()),
     "embedded, projector and head": ("testbed", lambda: M2PT(0, 0, lm_head=True), frozenset()),
     "embedded, prompts left out": ("testbed", M2PT, frozenset({"visual_prompts", "textual_prompts"})),
     "llava, lora": ("llava", lambda: Lora(4, vision=True), frozenset()),
+    "llava, chosen layers": ("llava", chosen_layers, frozenset()),
     "llava, tied, full": ("tied", Full, frozenset()),
     "llava, tied, head": ("tied", lambda: M2PT(0, 0, lm_head=True), frozenset()),
 }
 NARROW = ("embedded, norms",)
 """Trained norms compute in float32 whatever their base's type is; all others are compared in float64."""
-QUICK = ("embedded, lora", "embedded, prompts left out", "llava, tied, head")
+QUICK = ("embedded, lora", "embedded, chosen layers", "embedded, prompts left out", "llava, tied, head")
 
 
 def base_of(folder: Path, name: str, dtype: Dtype) -> Backbone:

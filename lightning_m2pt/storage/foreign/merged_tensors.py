@@ -52,7 +52,7 @@ def refuse_unmergeable(method: Method, left_out: AbstractSet[str]) -> None:
     refuse_unknown_parts(method, left_out)
     for member in members_of(method).values():
         for part in member.part_names():
-            if part in left_out or part == INTERACTION:
+            if part in left_out or part in (INTERACTION, lora.PROJECTOR):
                 continue
             if not isinstance(member, METHODS) or (part not in MERGEABLE and part != m2pt.LM_HEAD):
                 is_prompt = part in PROMPTS
@@ -114,23 +114,33 @@ def merged_part(backbone: Backbone, member: Method, part: str, own: Mapping[str,
         module = backbone.projector if part == INTERACTION else backbone.pretrained_lm_head()
         place = next(name for name, one in backbone.named_modules() if one is module)
         return {f"{place}.{name}": in_type(one, module.get_parameter(name)) for name, one in own.items()}
-    component = MERGEABLE[part]
-    if not isinstance(member, lora.Lora):
-        places = {place_of(backbone, component, name): one for name, one in own.items()}
-        return {
-            twin: in_type(one, frozen)
-            for place, one in places.items()
-            for frozen in [backbone.get_parameter(place)]
-            for twin in names_of(backbone, frozen)
-        }
+    if isinstance(member, lora.Lora):
+        return merged_low_rank(backbone, member, part, own)
+    places = {place_of(backbone, MERGEABLE[part], name): one for name, one in own.items()}
+    return {
+        twin: in_type(one, frozen)
+        for place, one in places.items()
+        for frozen in [backbone.get_parameter(place)]
+        for twin in names_of(backbone, frozen)
+    }
+
+
+def merged_low_rank(backbone: Backbone, member: lora.Lora, part: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a part's wrapped layers with their updates in them.
+
+    Args:
+        backbone: Loaded, nothing attached.
+        member: The method whose part it is.
+        part: Its name.
+        own: The part's tensors, by their names in it.
+    """
     changed = {}
-    for name, first in own.items():
-        if name.endswith(A):
-            wrapped = name.removesuffix(A)
-            place = f"{place_of(backbone, component, wrapped)}.weight"
-            frozen = backbone.get_parameter(place)
-            update = own[f"{wrapped}{B}"].double() @ first.double() * (member.alpha / member.rank)
-            changed[place] = in_type(frozen.detach().double() + update, frozen)
+    for place in lora.linear_layers(backbone, lora.COMPONENTS[part]):
+        wrapped = lora.name_in_part(place)
+        if f"{wrapped}{A}" in own:
+            frozen, scale = backbone.get_parameter(f"{place}.weight"), member.alpha_of(place) / member.rank_of(place)
+            update = own[f"{wrapped}{B}"].double() @ own[f"{wrapped}{A}"].double() * scale
+            changed[f"{place}.weight"] = in_type(frozen.detach().double() + update, frozen)
     return changed
 
 
