@@ -1,7 +1,7 @@
 """A tuned model in a program of one's own: it answers, compares candidates, and takes further adapters."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lightning_m2pt.answering.decoding import Answer, Answering, GreedyAnswering, LikelihoodAnswering
 from lightning_m2pt.answering.likelihood import tokenised_candidates
@@ -116,7 +116,7 @@ class Model:
 
     def ask_all(
         self,
-        questions: Sequence[tuple[Picture, str]],
+        questions: Iterable[tuple[Picture, str]],
         *,
         max_new_tokens: int = MAX_NEW_TOKENS,
         batch_size: int = BATCH_SIZE,
@@ -134,7 +134,7 @@ class Model:
         refuse_unless_count(max_new_tokens, "max_new_tokens")
         refuse_unless_count(batch_size, "batch_size")
         tuned = self._tuned[self._name]
-        answers = self._answers(tuned, questions, self._greedy(tuned, max_new_tokens), batch_size)
+        answers = self._answers(tuned, listed(questions), self._greedy(tuned, max_new_tokens), batch_size)
         return [answer.text for answer in answers]
 
     def score(self, image: Picture, question: str, candidates: Sequence[str]) -> dict[str, float]:
@@ -235,12 +235,23 @@ class Model:
     ) -> AskedQuestions:
         """Returns questions that can be asked, and answered in so many tokens."""
         base, shape = self._base, self._base.backbone.shape
-        questions = list(questions)  # whoever gives them may change theirs meanwhile
         with base.to_itself():
             asked = asked_questions(questions, base.processor, tuned.template, is_one=is_one)
         room = room_for_rows(shape, tuned.method)
         refuse_beyond_positions(asked, run_rows(shape, tuned.method), room, answer_tokens)
         return asked
+
+
+def listed(questions: object) -> list[tuple[Picture, str]]:
+    """Returns questions as a list of this moment: whoever gives them may change theirs meanwhile.
+
+    Raises:
+        BadInputError: If they are no several of anything; what each is, is looked at later.
+    """
+    if not isinstance(questions, Iterable):
+        what = f"{type(questions).__name__} has no questions in it"
+        raise BadInputError(what, where="questions", expected="[(picture, question), ...]")
+    return list(questions)
 
 
 def refuse_unless_texts(candidates: object) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.runs.loading import take_adapter
@@ -28,6 +29,22 @@ class Tuned:
     method: Method
     template: Template
     commit: str | None = None
+
+
+def refuse_other_default() -> None:
+    """Refuses a default type in which the libraries would compute otherwise: tables, masks and new tensors are of it.
+
+    Raises:
+        BadInputError: If it is not torch's own.
+    """
+    default = torch.get_default_dtype()
+    if default != torch.float32:
+        raise BadInputError(
+            f"torch's default type is {default}",
+            where="torch.set_default_dtype",
+            expected="torch.float32 while a model is loaded or asked",
+            hint="dtype of lightning_m2pt.load says in which type the base computes",
+        )
 
 
 class SharedBase:
@@ -57,6 +74,7 @@ class SharedBase:
         Nothing is recorded for gradients, and the numbers are those of the base's own type whatever autocast is on.
         Not to be held while a caller of a generator has its turn: the next step takes the base again.
         """
+        refuse_other_default()
         with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             self._attach(tuned.method)
             yield self.backbone
@@ -80,8 +98,10 @@ class SharedBase:
         Raises:
             BadInputError: If weights or tensors are not what they should be: the base is then as it was before.
         """
+        refuse_other_default()
         devices = [self.device] if self.device.type == "cuda" else []
-        with self._lock, torch.inference_mode(False), torch.random.fork_rng(devices):
+        no_autocast = torch.autocast(self.device.type, enabled=False)
+        with self._lock, torch.inference_mode(False), no_autocast, torch.random.fork_rng(devices):
             self._attach(None)
             module = TuningModule(self.backbone, method)
             try:

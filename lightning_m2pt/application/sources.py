@@ -8,11 +8,10 @@ import torch
 from lightning_m2pt.application.fetched_adapter import adapter_of_hub, hub_commit
 from lightning_m2pt.application.shared_base import SharedBase, Tuned
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.backbones.hub_ids import DEFAULT_REVISION, ID, cache_of, commit_of
 from lightning_m2pt.backbones.origins.made import DTYPES, QUANTIZATIONS, backbone_of, origin_in
+from lightning_m2pt.backbones.origins.named import named_base
 from lightning_m2pt.backbones.origins.said import WITH_WEIGHTS
-from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.configuration.paths import HUB
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import Template, is_known
@@ -49,7 +48,7 @@ def named_source(source: object, revision: str | None, fetch: bool = False) -> T
         raise BadInputError(f"{type(source).__name__} is no source", where=KEY, expected="a folder, or user/name")
     text = os.fspath(source)
     folder = Path(text)
-    if "\0" in text or not folder.is_dir():
+    if not text or "\0" in text or not folder.is_dir():
         return TunedModel(None, hub_adapter(text, revision, fetch))
     if revision is not None or fetch:
         raise BadInputError(
@@ -195,11 +194,7 @@ def base_of(named: TunedModel, base: object, dtype: str | None, quantization: st
             where="base",
             expected=f"{', '.join(WITH_WEIGHTS)}, a whole model's folder, {HUB}OWNER/NAME, or a backbone",
         )
-    if os.fspath(base) in WITH_WEIGHTS:
-        if quantization is not None:
-            raise BadInputError(f"{base!s} is not packed", where="quantization", expected="None")
-        return embedded_backbone(os.fspath(base), dtype)  # type: ignore[arg-type]
-    return VisionLanguageModel(os.fspath(base), dtype=dtype, quantization=quantization)  # type: ignore[arg-type]
+    return named_base(os.fspath(base), dtype=dtype, quantization=quantization)  # type: ignore[arg-type]
 
 
 def refuse_unknown_form(dtype: str, quantization: object) -> None:
