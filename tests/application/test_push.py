@@ -55,7 +55,7 @@ def test_nothing_is_sent_or_asked_without_yes(hub: StandInHub, run: Path, capfd)
     assert f"to {NAME} (for everybody to see if it is new), licence mit:" in out
     assert "  license: mit\n" in out
     assert "# m2pt adapter of experiment invented" in out
-    assert "its base is files of your own: its reader needs the same ones, base=..." in out
+    assert "its base is files that only their content names: its reader needs the same ones, base=..." in out
     assert out.endswith("nothing was sent: --yes sends it\n")
 
 
@@ -316,5 +316,7 @@ def test_what_readers_will_need_is_said() -> None:
     ]
     (note,) = notes_for_readers({**of_base, "base": of_files}, {})
     assert "its reader needs the same ones, base=..., with fingerprint v2:abababababab" in note
+    (note,) = notes_for_readers({**of_base, "format": 2}, {})
+    assert "an adapter of format 2 does not say its base: its reader needs base=..." in note
     (note,) = notes_for_readers({**of_base, "base": embedded}, {"made_with": [{}]})
     assert note.startswith("tuning was stopped before its last step")
