@@ -213,6 +213,14 @@ def test_what_the_hub_refuses_is_said_in_three_lines(
     assert NAME not in hub.repositories or set(hub.repositories[NAME].files("main")) == {".gitattributes"}
 
 
+def test_a_token_of_nobody_makes_no_repository(hub: StandInHub, run: Path, capfd) -> None:
+    hub.faults = [Fault("GET", "/api/models/", 401, {"X-Error-Code": "RepoNotFound"})]
+    code, _, err = push(capfd, run, "--yes")
+    assert code == ExitCode.ENVIRONMENT
+    assert "the hub does not accept the token" in err
+    assert hub.sent("POST", "/") == 0
+
+
 def test_somebody_elses_owner_and_a_dead_hub(hub: StandInHub, run: Path, capfd, monkeypatch) -> None:
     code, _, err = push(capfd, run, "--yes", name="others/tuned")
     assert code == ExitCode.ENVIRONMENT
