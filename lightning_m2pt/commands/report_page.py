@@ -11,6 +11,8 @@ from lightning_m2pt.report.page.html import notes_html, page, part_html, section
 from lightning_m2pt.report.page.material import ComparedGroups, Material, read_material
 from lightning_m2pt.report.page.parts import Part, parts_of
 from lightning_m2pt.report.page.searched_prompts import searched_prompts_part
+from lightning_m2pt.report.page.template_spread import template_spread_part
+from lightning_m2pt.report.page.transfers import transfers_parts
 from lightning_m2pt.report.page.variants import lead_of
 from lightning_m2pt.report.tables.formats import FORMATS
 from lightning_m2pt.system.atomic_files import write_atomically
@@ -36,9 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     say(f"runs:     {runs}; their questions are resampled now, which takes minutes for a whole sweep")
     # Paths in configurations are relative to where the runs were started: here, or where the outputs lie.
     roots = [Path(), *(Path(os.path.abspath(path)).parent for path in own.runs)]
-    searches, damaged = searched_prompts_part(own.runs)
+    apart, damaged = parts_apart(own.runs)
     material.left_out.extend(damaged)
-    missing = write_report(material, folder, roots, own.cases, searches)
+    missing = write_report(material, folder, roots, own.cases, apart)
     for sentence in missing:
         say(f"left out: {sentence}")
     say(f"page:     {folder / PAGE} ({(folder / PAGE).stat().st_size / 1e6:.1f} MB)")
@@ -46,8 +48,21 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
+def parts_apart(outputs: Sequence[Path]) -> tuple[list[Part], list[str]]:
+    """Returns the parts that belong to no comparison of runs, and a sentence for everything that cannot be read.
+
+    Args:
+        outputs: Folders of runs, or of folders of runs.
+    """
+    parts, left_out = transfers_parts(outputs)
+    for found, damaged in (template_spread_part(outputs), searched_prompts_part(outputs)):
+        parts += [found] if found is not None else []
+        left_out += damaged
+    return parts, left_out
+
+
 def write_report(
-    material: Material, folder: Path, roots: Sequence[Path], count: int, searches: Part | None = None
+    material: Material, folder: Path, roots: Sequence[Path], count: int, apart: Sequence[Part] = ()
 ) -> list[str]:
     """Writes page and pieces, and takes away what an earlier report left and this one does not have.
 
@@ -56,7 +71,7 @@ def write_report(
         folder: Folder of the report; made if missing.
         roots: Folders that relative paths of configurations are looked for in.
         count: Won and lost questions shown of every set, at most.
-        searches: Searches of prompts, which belong to no comparison of runs.
+        apart: What belongs to no comparison of runs.
 
     Returns:
         A sentence for everything that is left out.
@@ -77,10 +92,9 @@ def write_report(
         contents.append((f"{prefix}setting", comparison.name if several else "Setting"))
         contents += [(f"{prefix}{part.name}", part.title) for part in there]
         written += write_pieces(there, folder / comparison.name)
-    if searches is not None:
-        sections.append(part_html(searches, "", []))
-        contents.append((searches.name, searches.title))
-        written += write_pieces([searches], folder)
+    sections += [part_html(part, "", []) for part in apart]
+    contents += [(part.name, part.title) for part in apart]
+    written += write_pieces(apart, folder)
     if missing:
         sections.append(section("missing", "What is not here", 2, notes_html(missing)))
         contents.append(("missing", "Not here"))
