@@ -160,7 +160,6 @@ def test_what_names_no_adapter(model: Model, folder: Path, name: str) -> None:
 
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "no base": ({}, "base", "nothing names the base"),
     "a base that is none": ({"base": "testbett"}, "base", "testbett is not there"),
     "no base at all": ({"base": 3}, "base", "int is no base"),
     "another type": ({"base": "testbed", "dtype": "float8"}, "dtype", "float8"),
@@ -180,6 +179,16 @@ def test_arguments_that_do_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch
     error = refused(lambda: lightning_m2pt.load(folder / "adapter", **given))
     assert what in error.what
     assert where in error.where
+
+
+def test_files_of_ones_own_are_known_by_their_content_alone(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "adapter", tmp_path / "adapter")
+    change(tmp_path / "adapter", base={"kind": "files", "class": "OpenClipLlama", "arguments": {}})
+    error = refused(lambda: lightning_m2pt.load(tmp_path / "adapter"))
+    assert "nothing names the base but its content" in error.what
+    assert "base=" in error.hint
+    answer = lightning_m2pt.load(tmp_path / "adapter", base="testbed").ask(folder / "whole.jpg", QUESTION)
+    assert lightning_m2pt.load(folder / "adapter").ask(folder / "whole.jpg", QUESTION) == answer
 
 
 def test_a_made_base_has_its_own_type(folder: Path) -> None:

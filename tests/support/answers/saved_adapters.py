@@ -8,6 +8,7 @@ import torch
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.embedded import embedded_backbone
+from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.methods.base import Method
@@ -61,7 +62,17 @@ def save_invented(
             )
     if method.part_names():
         base = model.backbone
-        save_adapter(folder, method, "a base", base.fingerprint(), "", base_dtype=base.dtype_name, template=TEMPLATE)
+        save_adapter(
+            folder,
+            method,
+            "a base",
+            base.fingerprint(),
+            "",
+            base_dtype=base.dtype_name,
+            template=TEMPLATE,
+            origin=base.origin(),
+            pictures=picture_settings(base),
+        )
     asking = LoadedModel(model, template_named(TEMPLATE), torch.device("cpu"))
     asked = [Asked(text, numpy.asarray(open_image(picture)), "") for picture, text in questions]
     return [asking.answers([one], TOKENS)[0] for one in asked]
