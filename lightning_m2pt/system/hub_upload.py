@@ -17,6 +17,8 @@ from lightning_m2pt.system.hub_download import git_id_of
 from lightning_m2pt.system.hub_patience import patient_hub
 
 DEFAULT_BRANCH = "main"
+DIGITS_OF_SHA256 = 64
+"""Git's ids have 40, and are of small files: a large one is not read whole for nothing."""
 AGAIN = "give the same command again: what was sent whole is not sent again"
 
 
@@ -37,7 +39,9 @@ class PresentRepository:
     def has(self, name: str, path: Path) -> bool:
         """Tells whether a file is there with the same content."""
         present = self.files.get(name)
-        return present is not None and present in (read_and_hash(path), git_id_of(path))
+        if present is None:
+            return False
+        return present == (read_and_hash(path) if len(present) == DIGITS_OF_SHA256 else git_id_of(path))
 
 
 def hub_client() -> Any:  # noqa: ANN401  (the library is optional)
