@@ -8,6 +8,7 @@ from lightning_m2pt.backbones.origins.named import named_base
 from lightning_m2pt.backbones.tokenizer_files import FAST, SENTENCEPIECE
 from lightning_m2pt.commands.parsers.convert import argument_parser
 from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.storage.foreign.peft.importing import import_peft
 from lightning_m2pt.storage.foreign.peft.reading import is_peft_folder
 from lightning_m2pt.storage.foreign.pixel_prompt_import import import_pixel_prompt, is_pixel_prompt
@@ -25,12 +26,13 @@ def main(arguments: Sequence[str]) -> int:
     if is_peft_folder(own.sources):
         import_peft_adapter(own)
         return ExitCode.DONE
-    if own.base is not None:
-        raise BadInputError(
-            f"{own.sources[0]} is no adapter that PEFT wrote, and --base is the base of one",
-            where="command line: --base",
-            expected="a folder with PEFT's adapter_config.json, or no --base",
-        )
+    for flag, value in (("--base", own.base), ("--template", own.template)):
+        if value is not None:
+            raise BadInputError(
+                f"{own.sources[0]} is no adapter that PEFT wrote, and {flag} is of one",
+                where=f"command line: {flag}",
+                expected=f"a folder with PEFT's adapter_config.json, or no {flag}",
+            )
     if is_pixel_prompt(own.sources):
         import_pixels(own)
         return ExitCode.DONE
@@ -92,9 +94,11 @@ def import_peft_adapter(own: argparse.Namespace) -> None:
         raise BadInputError(
             "an adapter of PEFT becomes an adapter for the base that it was tuned on",
             where="command line",
-            expected="--base BASE or --config FILE, an experiment on that base, and --output DIR; no other flag",
+            expected="--base BASE or --config FILE, an experiment on that base, and --output DIR; no other flag but "
+            "--template",
         )
-    notes = import_peft(own.sources[0], own.output, base_of(own))
+    template = None if own.template is None else template_named(own.template)
+    notes = import_peft(own.sources[0], own.output, base_of(own), template)
     say("\n".join([f"adapter: {own.output / ADAPTER}", *(f"note: {note}" for note in notes)]))
 
 

@@ -132,6 +132,13 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             expected="a run that was trained to the end",
             hint="run `m2pt fit` first",
         ) from error
+    if isinstance(config, dict) and "format" not in config and isinstance(config.get("peft_type"), str):
+        raise BadInputError(
+            f"an adapter that PEFT wrote ({config['peft_type']!r:.40})",
+            where=str(path),
+            expected="an adapter of this project",
+            hint=f"m2pt convert {folder} --base BASE --template NAME --output DIR makes DIR/adapter of it",
+        )
     if (
         not isinstance(config, dict)
         or type(config.get("format")) is not int

@@ -7,7 +7,7 @@
   --layout: a CLIP vision tower of transformers in open_clip's form or the other way round, configuration beside it
   a checkpoint of M2PT's published code      -> a base and an adapter in --output DIR
   TVP's prompt in pixels (perturbation)      -> an adapter in --output DIR, for the base of --config EXPERIMENT
-  FOLDER that PEFT wrote (LORA, PREFIX_TUNING, PROMPT_TUNING)
+  FOLDER that PEFT wrote (LORA, PREFIX_TUNING, PROMPT_TUNING, LN_TUNING)
                                              -> an adapter in --output DIR, for --base or the base of --config
 
 Backbones read safetensors alone: a pickle can run code when it is opened. Here pickles are read by torch's reader of
@@ -32,7 +32,7 @@ EXAMPLES = """examples:
   m2pt convert models/vicuna-7b-v1.3
   m2pt convert models/clip-vit-large-patch14 --layout open_clip --output models/clip-vit-large-patch14-open_clip
   m2pt convert best_checkpoint --output imported
-  m2pt convert somebodys_lora --base hub:llava-hf/llava-1.5-7b-hf --output imported
+  m2pt convert somebodys_lora --base hub:llava-hf/llava-1.5-7b-hf --template native --output imported
   m2pt convert checkpoint_best.pth --config experiments/tvp_vicuna7b.yaml --output imported
   m2pt convert vision_prompt.bin llm_prompt.bin --config experiments/m2pt_vicuna7b.yaml --output imported
 """
@@ -66,6 +66,11 @@ def argument_parser() -> VerbParser:
         "--base",
         metavar="BASE",
         help="of an adapter that PEFT wrote: the folder of the model it was tuned on, hub:OWNER/NAME or testbed",
+    )
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="of an adapter that PEFT wrote: the conversation form it was trained with, such as vicuna_v1 or native",
     )
     of_checkpoint = parser.add_argument_group("of a checkpoint of M2PT's or TVP's published code")
     of_checkpoint.add_argument(

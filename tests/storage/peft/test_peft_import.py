@@ -4,15 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import lightning_m2pt
 from experiments.runs.loading import experiment_of, load_tuned
 from lightning_m2pt.answering.greedy import greedy_answers
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main
 from lightning_m2pt.runs.adapter_settings import classes_by_name
 from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, read_adapter_config
+from tests.support.adapters.no_paths import paths_said
 from tests.support.peft.small_bases import Bases, written_bases
 
 PREFIX: dict[str, Any] = {"num_virtual_tokens": 4}
@@ -23,6 +27,7 @@ EVERYWHERE: dict[str, Any] = {
     "alpha_pattern": {"layers.0.self_attn.q_proj": 3, ".*up_proj": 5},
     "use_rslora": True,
 }
+NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
 FORMS: dict[str, dict[str, Any]] = {
     "prefix": {"kind": "PREFIX_TUNING", "base": "llava", "std": 0.5, "config": PREFIX},
     "prefix of an MLP": {
@@ -55,6 +60,12 @@ FORMS: dict[str, dict[str, Any]] = {
         "base": "language",
         "std": 0.2,
         "config": {"r": 2, "lora_alpha": 3, "target_modules": ["mlp.down_proj", "o_proj"], "layers_to_transform": [1]},
+    },
+    "norms": {
+        "kind": "LN_TUNING",
+        "base": "llava",
+        "std": 0.2,
+        "config": {"target_modules": NORMS, "modules_to_save": ["multi_modal_projector"]},
     },
     "low rank by patterns": {"kind": "LORA", "base": "language", "std": 0.2, "config": EVERYWHERE},
 }
@@ -113,7 +124,29 @@ def test_the_folder_says_what_it_was_made_of(bases: Bases, tmp_path: Path, capsy
     assert config["converted_from"]["converted_from"] == "adapter_model.safetensors"
     assert config["template"] is None
     assert "it says that it was trained on" not in capsys.readouterr().out  # both folders are called language
-    assert "PROMPT_TUNING" in (adapter / "README.md").read_text()
+    card = (adapter / "README.md").read_text()
+    assert "PROMPT_TUNING" in card
+    assert "a base in a folder" in card
+
+
+def test_a_program_loads_it_with_the_template_that_was_said(
+    bases: Bases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, folder = numpy.zeros((48, 48, 3), numpy.uint8), bases.folder / "low rank in one layer"
+    with pytest.raises(BadInputError, match="an adapter that PEFT wrote") as caught:
+        lightning_m2pt.load(folder, base="testbed", device="cpu")
+    command = caught.value.hint.partition(" makes ")[0].removeprefix("m2pt ").replace(str(folder), "FOLDER")
+    words = {"FOLDER": str(folder), "BASE": "testbed", "NAME": "vicuna_v1", "DIR": str(tmp_path / "made")}
+    assert main([words.get(word, word) for word in command.split()]) == 0
+    assert "template" not in capsys.readouterr().out
+    adapter = tmp_path / "made" / "adapter"
+    assert paths_said(adapter, str(bases.folder)) == []
+    model = lightning_m2pt.load(adapter, device="cpu")
+    assert isinstance(model.ask(picture, "what is this?", max_new_tokens=3), str)
+    unsaid = converted(bases, "low rank in one layer", tmp_path / "unsaid")
+    assert "needs --template NAME here" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(BadInputError, match="does not say its template"):
+        lightning_m2pt.load(unsaid, device="cpu")
 
 
 def arguments_of(bases: Bases, form: str, output: Path) -> dict[str, Any]:

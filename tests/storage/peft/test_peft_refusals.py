@@ -121,7 +121,9 @@ def test_refused_in_three_lines(
 WORDS: dict[str, tuple[list[str], str]] = {
     "no base": ([], "--base BASE or --config FILE"),
     "two bases": (["--base", "testbed", "--config", "experiments/frozen.yaml"], "--base BASE or --config FILE"),
-    "a layout": (["--base", "testbed", "--layout", "open_clip"], "no other flag"),
+    "a layout": (["--base", "testbed", "--layout", "open_clip"], "no other flag but --template"),
+    "a template that is none": (["--base", "testbed", "--template", "chat"], "unknown conversation template 'chat'"),
+    "a template that this base has not": (["--base", "testbed", "--template", "native"], "template"),
     "a base that is not there": (["--base", "nowhere"], "or testbed or testbed_patch12"),
     "a base of the hub that was not fetched": (["--base", "hub:nobody/nothing"], "m2pt models fetch nobody/nothing"),
 }
@@ -140,6 +142,8 @@ def test_a_base_of_what_is_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixt
     torch.save({"weight": torch.ones(2, 2)}, tmp_path / "some.bin")
     assert main(["convert", str(tmp_path / "some.bin"), "--base", "testbed"]) == 2
     assert "is no adapter that PEFT wrote" in " ".join(capsys.readouterr().err.split())
+    assert main(["convert", str(tmp_path / "some.bin"), "--template", "vicuna_v1"]) == 2
+    assert "and --template is of one" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_pickle_of_tensors_becomes_safetensors_as_the_hint_says(

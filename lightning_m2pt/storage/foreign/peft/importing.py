@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.hub_ids import ID, LONGEST_ID
 from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.inputs.named_templates import PUBLISHED, Template
 from lightning_m2pt.storage.adapter_folder import save_adapter
+from lightning_m2pt.storage.adapter_template import template_content
 from lightning_m2pt.storage.foreign.peft.low_rank import translated_low_rank
-from lightning_m2pt.storage.foreign.peft.names import LORA, PREFIX_TUNING, PROMPT_TUNING
+from lightning_m2pt.storage.foreign.peft.names import LN_TUNING, LORA, PREFIX_TUNING, PROMPT_TUNING
+from lightning_m2pt.storage.foreign.peft.norms import translated_norms
 from lightning_m2pt.storage.foreign.peft.reading import PeftFolder, read_peft_folder, shown
 from lightning_m2pt.storage.foreign.peft.soft_prompts import translated_prompt
 from lightning_m2pt.storage.foreign.peft.translation import Translation
@@ -21,11 +25,16 @@ from lightning_m2pt.storage.foreign.written import new_folder, refuse_not_finite
 from lightning_m2pt.visible_text import counted, visible
 
 TRANSLATIONS: Mapping[str, Callable[[PeftFolder, Backbone], Translation]] = {
+    LN_TUNING: translated_norms,
     LORA: translated_low_rank,
     PREFIX_TUNING: translated_prompt,
     PROMPT_TUNING: translated_prompt,
 }
 ADAPTER = "adapter"
+NO_TEMPLATE = (
+    "which template it was trained with, its files do not say: an evaluation takes that of its sets, and whoever loads "
+    "it in a program needs --template NAME here"
+)
 CARD = """# An adapter of PEFT, imported
 
 Made of {file}, PEFT's {kind}, as the method {method}. It says that it was trained on {base}; the base in
@@ -33,13 +42,14 @@ Made of {file}, PEFT's {kind}, as the method {method}. It says that it was train
 """
 
 
-def import_peft(folder: Path, output: Path, backbone: Backbone) -> list[str]:
+def import_peft(folder: Path, output: Path, backbone: Backbone, template: Template | None = None) -> list[str]:
     """Makes an adapter of one that PEFT wrote.
 
     Args:
         folder: PEFT's, with ``adapter_config.json`` and ``adapter_model.safetensors``.
         output: The folder that is made, with ``adapter`` in it.
         backbone: The base; its weights are not loaded.
+        template: The conversation form that it was trained with, which its files do not say; None leaves it unsaid.
 
     Returns:
         What its files do not say, or was left out.
@@ -55,8 +65,9 @@ def import_peft(folder: Path, output: Path, backbone: Backbone) -> list[str]:
     method.build(backbone, torch.Generator())
     method.built_shapes = {name: tuple(each.shape) for name, each in method.named_tensors().items()}
     tensors = translated_tensors(peft, made, method.built_shapes)
-    card = CARD.format(file=peft.tensor_file.name, kind=peft.kind, method=method.name, base=said_base(peft))
+    card = CARD.format(file=peft.tensor_file.name, kind=peft.kind, method=method.name, base=said_in_card(peft))
     origin, fingerprint = backbone.origin(), backbone.fingerprint()
+    digest = "" if template is None or template in PUBLISHED else backbone.processor().bound(template).digest
     with new_folder(output) as draft:
         save_adapter(
             draft / ADAPTER,
@@ -66,12 +77,16 @@ def import_peft(folder: Path, output: Path, backbone: Backbone) -> list[str]:
             card,
             base_dtype=backbone.dtype_name,
             base_quantization=backbone.quantization,
+            template=None if template is None else template.name,
+            template_sha256=digest,
+            content_of_template=None if template is None else template_content(template),
             tensors=tensors,
             converted_from=origin_of(peft.tensor_file),
             origin=origin,
             pictures=picture_settings(backbone),
         )
-    return [*base_notes(peft, backbone), *made.notes]
+    unsaid = [NO_TEMPLATE] if template is None else []
+    return [*base_notes(peft, backbone), *made.notes, *unsaid]
 
 
 def translated_tensors(peft: PeftFolder, made: Translation, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -115,6 +130,14 @@ def said_base(peft: PeftFolder) -> str:
     """Returns what an adapter says of its base, fit to show."""
     base = peft.config.get("base_model_name_or_path")
     return shown(base) if base else "a base that it does not name"
+
+
+def said_in_card(peft: PeftFolder) -> str:
+    """Returns the same for a card, which others read: a name of the hub, and nobody's folders."""
+    base = peft.config.get("base_model_name_or_path")
+    if isinstance(base, str) and "/" in base and ID.fullmatch(base) and len(base) <= LONGEST_ID:
+        return f"`{base}`"
+    return "a base in a folder" if base else "a base that it does not name"
 
 
 def base_notes(peft: PeftFolder, backbone: Backbone) -> list[str]:
