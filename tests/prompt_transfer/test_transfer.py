@@ -302,6 +302,10 @@ def test_what_is_no_prompt_is_refused(saved: Saving, tmp_path: Path) -> None:
     damaged = shutil.copytree(prompt, tmp_path / "damaged")
     (damaged / "adapter_model.safetensors").write_bytes((prompt / "adapter_model.safetensors").read_bytes()[:-8])
     refused(words(damaged, output=tmp_path))
+    content = bytearray((prompt / "adapter_model.safetensors").read_bytes())
+    content[-2] ^= 1  # of a finite number another one
+    (damaged / "adapter_model.safetensors").write_bytes(content)
+    refused(words(damaged, output=tmp_path))
 
 
 def test_prompts_that_compose_otherwise_or_twice_have_no_mean(saved: Saving, tmp_path: Path) -> None:

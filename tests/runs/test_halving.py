@@ -8,6 +8,7 @@ def test_rounds_have_half_the_candidates_on_twice_the_samples() -> None:
     assert rounds(3, 10) == [(3, 5), (2, 10)]
     assert rounds(8, 100) == [(8, 25), (4, 50), (2, 100)]
     assert rounds(10, 64) == [(10, 8), (5, 16), (3, 32), (2, 64)]
+    assert rounds(5, 9) == [(5, 3), (3, 5), (2, 9)]
     assert rounds(8, 2) == [(8, 1), (4, 1), (2, 2)]
 
 
@@ -35,3 +36,8 @@ def test_the_worse_half_is_left_out_and_no_sample_is_measured_twice() -> None:
 def test_of_equal_candidates_the_first_named_is_kept() -> None:
     rungs = halved(["late", "early"], 3, lambda _, places: Sums(1.0, 1, 0, len(places), 1), lambda _: None)
     assert rungs[-1].kept == ("late",)
+
+
+def test_of_an_odd_number_the_larger_half_goes_on() -> None:
+    rungs = halved(list("abc"), 3, lambda name, places: Sums(float(ord(name)), 1, 0, len(places), 1), lambda _: None)
+    assert [(rung.samples, rung.kept) for rung in rungs] == [(2, ("a", "b")), (3, ("a",))]

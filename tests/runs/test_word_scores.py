@@ -1,16 +1,21 @@
 """``m2pt prompts --score-words``: each row is what another command, or an equal model, measures."""
 
+import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from experiments.commands.validate import main as validate
+from experiments.runs.text_scores import TextScorer
 from experiments.runs.word_scores import notes_of, with_first_rows, words_of, written
 from lightning_m2pt.main import main
 from lightning_m2pt.prompts.deep import DeepPrompts
+from lightning_m2pt.storage.adapter_folder import TENSOR_FILE, read_tensors
+from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.testing.small_processor import SPECIAL, small_processor
 from tests.support.small_experiment import fitted, small_words
 
@@ -85,6 +90,7 @@ def test_losses_are_those_of_a_validation(measured, capsys: pytest.CaptureFixtur
         found = validated(capsys, ["--run", str(plain), "--prompt-text", str(tmp_path / "prompt.yaml")])
         assert losses[f"the words as text {place} the question, no textual prompts"] == pytest.approx(found, rel=1e-5)
     assert record["samples"] == 4
+    assert record["adapter"] == hash_tensors(read_tensors(run / "adapter" / TENSOR_FILE))
     assert len(record["rows"]) == 9
 
 
@@ -160,6 +166,15 @@ def test_words_are_no_signs_and_are_read_back() -> None:
     assert {"what", "red", ":"} <= names
     assert written(processor, tokenizer.convert_tokens_to_ids(["what", "red"])).is_read_back
     assert not written(processor, [tokenizer.unk_token_id, tokenizer.eos_token_id]).text.startswith("what")
+
+
+def test_the_digest_of_samples_is_of_their_order() -> None:
+    def digest(*names: str) -> str:
+        scorer: Any = SimpleNamespace(samples=[SimpleNamespace(id=name) for name in names])
+        return TextScorer.digest_of_samples(scorer)
+
+    assert digest("a", "b") == hashlib.sha256(b"['a', 'b']").hexdigest()
+    assert digest("b", "a") != digest("a", "b")
 
 
 def record_with(losses: dict[str, float], is_read_back: bool = True) -> dict[str, Any]:
