@@ -1,5 +1,8 @@
 """What proposers make of losses and gradients, by value."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy
 import torch
 from torch import Tensor
@@ -8,6 +11,7 @@ from lightning_m2pt.prompt_search.proposers.base import ScoredPrompt
 from lightning_m2pt.prompt_search.proposers.beam import BeamSearch, kept
 from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.proposers.pez import MOMENTS, PEZ, ROWS
+from lightning_m2pt.prompt_search.scorer import PromptScorer
 from lightning_m2pt.prompt_search.search import SearchTask, run_search
 from lightning_m2pt.prompt_search.state import SearchState
 
@@ -128,6 +132,25 @@ class OneAfterAnother(PEZ):
         return [(state.round + 1,)], state.memory
 
 
+def test_a_budget_counts_shared_rows_once_and_a_gradient_three_times() -> None:
+    """Two samples of 20 rows with a prompt beside it: 13 stand in front of it, 5 behind it are computed."""
+    given = {"head": 10, "rows_for_marks": 3, "tokens": 2, "has_pictures_in_head": True}
+    sample: Any = SimpleNamespace(**given, rows=lambda length: 20 + length, rows_behind=lambda length: 5 + length)
+    backbone: Any = SimpleNamespace(shape=SimpleNamespace(runs_reference=""))
+    scorer = PromptScorer(backbone, None, [sample, sample], 4)  # type: ignore[arg-type]
+    assert scorer.shares
+    assert (scorer.rows_in_front, scorer.rows_of_prompt, scorer.rows_of_samples) == (26, 18, 48)
+    assert (scorer.rows_of_gradient, scorer.tokens) == (144, 4)
+    assert [scorer.prompts_for(rows) for rows in (10, 26 + 17, 26 + 18, 26 + 3 * 18)] == [0, 0, 1, 3]
+    prompts = [(1,) * 4, (2,) * 4, (3,) * 6]  # of 18, 18 and 22 rows
+    assert [len(scorer.paid_for(prompts, rows)) for rows in (25, 43, 44, 83, 84)] == [0, 0, 1, 2, 3]
+    assert scorer.paid_for(prompts, 62) == prompts[:2]
+    sample.head = 0
+    alone = PromptScorer(backbone, None, [sample, sample], 4)  # type: ignore[arg-type]
+    assert (alone.shares, alone.why_not) == (False, "nothing stands in front of the prompt")
+    assert (alone.rows_in_front, alone.rows_of_prompt, alone.prompts_for(96)) == (0, 48, 2)
+
+
 class OfRounds(PEZ):
     """Proposes what it is told to in each round, the last again and again, and remembers the round."""
 
@@ -151,7 +174,12 @@ def test_a_prompt_is_scored_once_a_round_and_rounds_of_nothing_end_a_search() ->
     scorer, states = Unread([1.0, 0.5, 2.0, 0.0]), []
     proposer = OfRounds([[(0,), (1,), (1,), (3,)], [(2,)], [(3,), (3,)]])
     task = SearchTask(proposer, scorer, scorer, range(4), 10**6, 7)
-    end = run_search(task, SearchState((0,), 1.0, (0,), 1.0, 0), states.append)
+
+    def noted(state: SearchState) -> None:
+        states.append(state)
+        assert len(states) < 100, "a search of nothing goes on and on"
+
+    end = run_search(task, SearchState((0,), 1.0, (0,), 1.0, 0), noted)
     counts = [(each.scored, each.unread, each.moves, each.unchanged, each.empty, each.rows) for each in states[:4]]
     assert counts == [(2, 1, 1, 0, 0, 1), (3, 1, 2, 0, 0, 2), (3, 2, 2, 1, 1, 2), (3, 3, 2, 2, 2, 2)]
     assert (end.round, end.empty, end.rows, end.best) == (52, 50, 2, (1,))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,28 @@ def test_answers_are_paired_by_id_and_other_questions_refused(written: Written) 
     path.write_text(path.read_text().replace('"q3"', '"other"'))
     with pytest.raises(Exception, match="questions"):
         directions(PLAN, written.all)
+
+
+def test_a_composition_that_is_no_untouched_picture_has_a_row_of_one_prompt(written: Written) -> None:
+    """Nothing of it was trained: no seeds, no ceiling, and at home its own gain."""
+    for target, right in (("A", range(14)), ("B", range(22))):
+        for seed in (0, 1):
+            folder = written.folder / f"vp-A-{target}-{seed}"
+            content = json.loads((folder / "transfer.json").read_text())
+            record = next(each for each in content["rows"] if each["row"] == COMPOSITION)
+            record |= {"same_as": "", "predictions": str(write_answers(folder / "composition.jsonl", right))}
+            (folder / "transfer.json").write_text(json.dumps(content))
+    row = found(written, "composition of vp")
+    assert (row.planned, row.present, row.seeds, row.missing, row.ceiling) == (1, 1, [0], [], None)
+    assert row.gain is not None
+    assert row.white_box is not None
+    assert (row.gain.value, row.white_box.value) == pytest.approx((5.0, 10.0))
+    assert (row.clip_loss, row.feature_distance) == (None, None)
+
+
+def test_stars_are_below_the_level_and_of_many_missing_ones_some_are_named() -> None:
+    row = Direction("mnist", "vp", "A", "B", 9, missing=[f"m{number}" for number in range(8)])
+    cells = [matrix_table("mine", [replace(row, adjusted_p=value)]).rows[0][8] for value in (0.049, 0.05, 0.08, None)]
+    assert cells == ["0.049*", "0.050", "0.080", ""]
+    note = matrix_table("mine", [row, row]).notes[-1]
+    assert note == "8 transfers are missing: m0; m1; m2; m3; m4; m5, and 2 more."
