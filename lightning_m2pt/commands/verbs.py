@@ -50,7 +50,7 @@ VERBS = {
     "judge": ("lightning_m2pt.commands.judge", "let a local language model judge the answers of a prediction file"),
     "export": (
         "lightning_m2pt.commands.export",
-        "write answers for other tools' scorers (predictions), adapters for M2PT's published code (checkpoint)",
+        "write answers for other tools' scorers (predictions), adapters for PEFT (peft), for M2PT's code (checkpoint)",
     ),
     "merge": (
         "lightning_m2pt.commands.merge",

@@ -1,11 +1,12 @@
-"""``m2pt export``: write what other tools read (predictions, checkpoint)."""
+"""``m2pt export``: write what other tools read (predictions, checkpoint, peft)."""
 
-from lightning_m2pt.commands.parsers.export_forms import checkpoint, predictions
+from lightning_m2pt.commands.parsers.export_forms import checkpoint, peft, predictions
 from lightning_m2pt.system.console import VerbParser
 
 COMMANDS = {
     "predictions": (predictions.argument_parser, "our answers, for a peer's own scorer"),
     "checkpoint": (checkpoint.argument_parser, "an adapter and its base, for M2PT's published code"),
+    "peft": (peft.argument_parser, "prompts, prefixes, low-rank updates or norms, for PEFT alone"),
 }
 
 

@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 def opened(job):
     kind = AutoModelForImageTextToText if job["extent"] == "whole" else AutoModelForCausalLM
-    model = kind.from_pretrained(job["model"])
+    model = kind.from_pretrained(job["model"], dtype=job["loads_as"] or "auto")
     assert str(model.dtype) == job["dtype"], model.dtype
     if job["adapter"]:
         from peft import PeftModel
@@ -109,6 +109,7 @@ def stock_job(
         "found": str(folder / "found.safetensors"),
         "extent": extent,
         "dtype": f"torch.{dtype}",
+        "loads_as": None if adapter is None else dtype,
         "gives_positions": gives_positions,
         "new_tokens": NEW_TOKENS,
     }

@@ -32,13 +32,16 @@ def write_adapter(folder: Path, backbone: Backbone, method: Method) -> Path:
     return folder
 
 
-def write_run(folder: Path, method: Method, whole_model: Path | None = None, **backbone: object) -> Path:
+def write_run(
+    folder: Path, method: Method, whole_model: Path | None = None, *, is_trained: bool = True, **backbone: object
+) -> Path:
     """Writes a run on the testbed's backbone, or on a folder of a whole model.
 
     Args:
         folder: The run's.
         method: Not built; it is afterwards.
         whole_model: The base's folder; None takes the testbed's backbone.
+        is_trained: Whether it has an adapter; else it is no more than its configuration.
         backbone: Further arguments of the backbone.
     """
     place = EMBEDDED / "testbed"
@@ -52,9 +55,11 @@ def write_run(folder: Path, method: Method, whole_model: Path | None = None, **b
     base: Backbone = embedded_backbone()
     if whole_model is not None:
         arguments, base = {"model": str(whole_model)}, VisionLanguageModel(str(whole_model), dtype="float32")
-    base.load()
-    randomised(base, method)
-    write_adapter(folder / "adapter", base, method)
+    if is_trained:
+        base.load()
+        randomised(base, method)
+        write_adapter(folder / "adapter", base, method)
+    folder.mkdir(parents=True, exist_ok=True)
     kind = OpenClipLlama if whole_model is None else VisionLanguageModel
     named = {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": {**arguments, **backbone}}
     (folder / "config.yaml").write_text(json.dumps({"model": {"backbone": named, "method": section_of(method)}}))
