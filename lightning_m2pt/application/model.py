@@ -21,7 +21,6 @@ from lightning_m2pt.application.streaming import LastRead, streamed_answer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.named_templates import Template
-from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.tuning.positions import room_for_rows, run_rows
 
 DEFAULT_NAME = "default"
@@ -166,8 +165,7 @@ class Model:
 
         No second copy is loaded. Its answers are those of ``m2pt evaluate`` with an experiment that tunes nothing.
         """
-        untouched = Tuned(Frozen(), self.template)
-        self._base.load(untouched.method, None)
+        untouched = Tuned(self._base.untouched(), self.template)
         return Model(self._base, {untouched.method.name: untouched}, untouched.method.name)
 
     def add(

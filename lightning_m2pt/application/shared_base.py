@@ -12,6 +12,7 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.frozen import Frozen
 from lightning_m2pt.runs.loading import take_adapter
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -66,6 +67,7 @@ class SharedBase:
         self.device = device
         self.processor = backbone.processor()
         self._lock = threading.RLock()
+        self._untouched: Frozen | None = None
 
     @contextmanager
     def held(self, tuned: Tuned) -> Iterator[Backbone]:
@@ -116,6 +118,15 @@ class SharedBase:
                 if self.backbone.is_loaded:
                     method.detach(self.backbone)
                 raise
+
+    def untouched(self) -> Method:
+        """Returns the method that changes nothing, compared with the libraries once."""
+        with self._lock:
+            if self._untouched is None:
+                method = Frozen()
+                self.load(method, None)
+                self._untouched = method
+            return self._untouched
 
     def _attach(self, method: Method | None) -> None:
         """Lets a method, or none, be the one that is attached."""

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from lightning_m2pt.commands.verbs import VERBS, needs_checkout
+from lightning_m2pt.methods.m2pt import M2PT
 from tests.support.answers.evaluated_folders import write_outputs
 from tests.support.answers.report_folders import SETS, write_everything
+from tests.support.answers.saved_adapters import save_invented, write_pictures
 from tests.support.installed_wheel import ROOT, build_wheel, called, install_wheel
 from tests.support.small_experiment import run_with_a_set
 
@@ -116,6 +118,30 @@ def test_a_run_is_inspected_reported_and_asked_about_an_own_picture(programs, em
     refused = called(programs, empty, "m2pt", "attention", "--run", str(run))
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: m2pt attention without --image: this needs a checkout of the project")
+    assert not list(empty.iterdir())
+
+
+ASKED_IN_A_PROGRAM = """
+import sys
+import lightning_m2pt
+assert "torch" not in sys.modules
+model = lightning_m2pt.load(sys.argv[1], device="cpu")
+print(lightning_m2pt.__file__)
+print(model.ask_all([(sys.argv[2], "What is this?"), (sys.argv[2], "Is it red?")], max_new_tokens=6))
+"""
+
+
+@pytest.mark.slow
+def test_an_adapter_is_asked_in_a_program_of_ones_own(programs, empty, tmp_path):
+    (picture,) = write_pictures(tmp_path / "pictures", 1)
+    asked = [(picture, "What is this?"), (picture, "Is it red?")]
+    expected = save_invented(tmp_path / "adapter", M2PT(visual_length=2, textual_length=2), asked)
+    words = ("-c", ASKED_IN_A_PROGRAM, str(tmp_path / "adapter"), str(picture))
+    done = called(programs, empty, "python", *words)
+    assert done.returncode == 0, done.stderr
+    place, answers = done.stdout.splitlines()
+    assert Path(place).is_relative_to(programs.parent)
+    assert answers == str(expected)
     assert not list(empty.iterdir())
 
 
