@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from lightning_m2pt.application.asked import Picture, picture_source, refuse_unless_count, refuse_unless_question
 from lightning_m2pt.application.shared_base import SharedBase, Tuned
-from lightning_m2pt.application.streaming import LastRead, streamed_answer
+from lightning_m2pt.application.streaming import MAX_NEW_TOKENS, LastRead, streamed_answer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.collate import Collator, EncodedSample, joined_pictures, with_layouts
@@ -72,11 +72,11 @@ class Chat:
         self.reset()
         self._picture = picture
 
-    def say(self, text: str, *, max_new_tokens: int = 64) -> str:
+    def say(self, text: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
         """Returns the answer to the next question; see ``stream``."""
         return "".join(self.stream(text, max_new_tokens=max_new_tokens))
 
-    def stream(self, text: str, *, max_new_tokens: int = 64) -> Iterator[str]:
+    def stream(self, text: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> Iterator[str]:
         """Returns the answer to the next question piece by piece.
 
         Whoever stops reading closes the answer, and so does the next question: the conversation goes on behind what was

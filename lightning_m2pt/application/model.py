@@ -17,7 +17,7 @@ from lightning_m2pt.application.asked import (
 from lightning_m2pt.application.chat import Chat
 from lightning_m2pt.application.shared_base import SharedBase, Tuned
 from lightning_m2pt.application.sources import named_source, tuned_by
-from lightning_m2pt.application.streaming import LastRead, streamed_answer
+from lightning_m2pt.application.streaming import MAX_NEW_TOKENS, LastRead, streamed_answer
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.named_templates import Template
@@ -25,7 +25,7 @@ from lightning_m2pt.tuning.positions import room_for_rows, run_rows
 
 DEFAULT_NAME = "default"
 """What the adapter that a model was loaded with is called, as in peft."""
-MAX_NEW_TOKENS, BATCH_SIZE = 64, 8
+BATCH_SIZE = 8
 
 
 class Model:

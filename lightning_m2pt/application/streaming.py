@@ -9,6 +9,9 @@ from lightning_m2pt.answering.token_stream import TokenStream
 from lightning_m2pt.application.shared_base import SharedBase, Tuned
 from lightning_m2pt.inputs.batch import Batch
 
+MAX_NEW_TOKENS = 64
+"""Of an answer, where nobody says another limit."""
+
 
 @dataclass
 class LastRead:

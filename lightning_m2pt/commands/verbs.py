@@ -68,6 +68,8 @@ VERBS = {
         "lightning_m2pt.commands.compare",
         "two runs on the same questions: paired intervals, McNemar's test, verdicts",
     ),
+    "ask": ("lightning_m2pt.commands.ask", "ask a tuned model about a picture; --compare asks the frozen one, too"),
+    "chat": ("lightning_m2pt.commands.chat", "talk with a tuned model about a picture, line by line"),
     "attention": (
         "lightning_m2pt.commands.attention",
         "where a run's model looks, and the frozen one: pictures, arrays, a page",

@@ -1,0 +1,41 @@
+"""The model that a command line names, and the untouched one beside it."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_m2pt.application.loading import load
+from lightning_m2pt.application.model import Model
+from lightning_m2pt.system.console import OUT, people_read_errors
+from lightning_m2pt.visible_text import visible
+
+TUNED, FROZEN = "tuned", "frozen"
+
+
+def answering_models(own: argparse.Namespace) -> dict[str, Model]:
+    """Loads what the flags of ``add_model_flags`` name; with ``--compare`` the untouched model comes second.
+
+    Raises:
+        BadInputError: If something is missing, damaged or does not fit.
+    """
+    with shown_as_busy(f"loading {own.source}"):
+        tuned = load(
+            own.source,
+            revision=own.revision,
+            base=own.base,
+            device=own.device,
+            dtype=own.dtype,
+            quantization=own.quantization,
+        )
+        return {TUNED: tuned, FROZEN: tuned.frozen()} if own.compare else {TUNED: tuned}
+
+
+@contextmanager
+def shown_as_busy(text: str) -> Iterator[None]:
+    """Says on standard error what is being done, as long as it lasts, if a terminal is there."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with people_read_errors(), OUT.status(visible(text)):
+        yield
