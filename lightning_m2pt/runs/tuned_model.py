@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import Template
-from lightning_m2pt.runs.loading import evaluated_adapter, load_with_adapter
+from lightning_m2pt.runs.loading import ADAPTER, evaluated_adapter, load_with_adapter
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE as ADAPTER_FILE
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
@@ -103,6 +103,8 @@ def tuned_at(folder: Path) -> TunedModel:
         return tuned_model(folder, None)
     if (folder / ADAPTER_FILE).is_file():
         return tuned_model(None, folder)
+    if (folder / ADAPTER / ADAPTER_FILE).is_file():  # a run of which the configuration was not kept
+        return tuned_model(None, evaluated_adapter(folder))
     raise BadInputError(
         "neither a run nor an adapter",
         where=str(folder),

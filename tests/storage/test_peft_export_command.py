@@ -135,6 +135,16 @@ BASES = {
 }
 
 
+def test_a_model_that_scales_its_embeddings_takes_no_prompt(tmp_path, capsys):
+    write_whole_model(tmp_path / "base", llava_config(text="granite", embedding_multiplier=3, pad_token_id=0))
+    method = M2PT(0, 2, textual_depth="shallow", interaction=False)
+    write_run(tmp_path / "run", method, tmp_path / "base", dtype="float32")
+    capsys.readouterr()
+    assert exported(tmp_path / "run", tmp_path / "out") == 2
+    assert "granite multiplies the rows" in capsys.readouterr().err
+    assert exported(tmp_path / "run", tmp_path / "out", "--as-prefix") == 0
+
+
 @pytest.mark.parametrize("name", BASES)
 def test_bases_with_which_a_prefix_would_be_another_are_refused(tmp_path, capsys, name):
     config, settings, expected = BASES[name]

@@ -42,6 +42,8 @@ def asked(model, given, mask, job):
         named["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     logits = model(**named).logits[:, -mask.shape[1] :]
     settings = {"max_new_tokens": job["new_tokens"], "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    if job["suppressed"]:
+        settings["suppress_tokens"] = job["suppressed"]
     answers = model.generate(attention_mask=mask, **given, **settings)
     return logits, answers[:, mask.shape[1] if "input_ids" in given else 0 :]
 
@@ -112,6 +114,7 @@ def stock_job(
         "loads_as": None if adapter is None else dtype,
         "gives_positions": gives_positions,
         "new_tokens": NEW_TOKENS,
+        "suppressed": [],
     }
 
 

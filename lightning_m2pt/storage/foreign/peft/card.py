@@ -36,7 +36,10 @@ BASE_FORMS = {
 projector and language
 model in the form of `LlavaForConditionalGeneration`.
 """,
-    "whole": "BASE is the folder, or the hub's repository, of the base itself.\n",
+    "whole": """BASE is the folder, or the hub's repository, of the base itself. This project never answers with the \
+token of a picture;
+`generate(..., suppress_tokens=[...])` with that token does the same.
+""",
     "language": "BASE is the language model's folder; rows of pictures go in as `inputs_embeds`.\n",
 }
 PREFIX = """

@@ -42,6 +42,8 @@ REASONS = {
 }
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "gemma", "olmo2", "phi3")
 """Types of language models with which PEFT's prefix is known to compute what ours does."""
+SCALED = ("granite",)
+"""Those that multiply whatever stands in front of their first layer: rows that PEFT puts there would be other rows."""
 FAMILIES = ("llava",)
 """Types of whole models with which PEFT's prefixes and prompts are known to."""
 BY_LENGTH = ("dynamic", "longrope")
@@ -198,6 +200,12 @@ def refuse_base_for_prompts(backbone: Backbone, extent: Extent, peft_type: str) 
             f"PEFT's {form} in front of {config.model_type} is not known to be ours",
             where=where,
             expected=" or ".join(DECODERS),
+        )
+    if peft_type == PROMPT_TUNING and config.model_type in SCALED:
+        raise BadInputError(
+            f"{config.model_type} multiplies the rows in front of its first layer, and would multiply PEFT's prompt",
+            where=where,
+            expected="--as-prefix, which writes the keys and values of these rows",
         )
     window = getattr(config, "sliding_window", None)
     slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])

@@ -155,8 +155,14 @@ def keys_and_values(member: Method, backbone: Backbone) -> PastRows:
         return prompt_rows(decoder, rows)
     weight = backbone.token_embedding().weight
     assert rows[0] is not None
-    positions = torch.arange(rows[0].shape[1], device=weight.device)[None]
-    return append_rows(decoder, no_rows(weight.device), rows[0].to(weight.dtype), positions)[1]
+    first = rows[0].to(weight.dtype)
+    positions = torch.arange(first.shape[1], device=weight.device)[None]
+    # Some models scale what goes into their layers, and prompt rows stand behind that.
+    handle = decoder.layers[0].register_forward_pre_hook(lambda _block, given: (first, *given[1:]))
+    try:
+        return append_rows(decoder, no_rows(weight.device), first, positions)[1]
+    finally:
+        handle.remove()
 
 
 def flattened(past: PastRows) -> Tensor:
