@@ -4,6 +4,7 @@ import numpy
 import pytest
 import torch
 
+from lightning_m2pt.answering.local_model import model_fingerprint
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.prompt_search.proposers.base import ScoredPrompt
 from lightning_m2pt.prompt_search.proposers.paraphrases import (
@@ -106,6 +107,14 @@ def test_a_model_from_disk_draws_by_its_seed_and_leaves_the_global_generator_alo
     writer.check()
     with pytest.raises(ValueError, match="not loaded"):
         writer.other_words("see the image", 2, 0)
+    settings = Paraphrases(writer, None, "see", (1,), width=4, beam=2).settings()
+    assert settings == {
+        "proposer": "model",
+        "model": model_fingerprint(judge_folder),
+        "text": "see",
+        "width": 4,
+        "beam": 2,
+    }
     writer.load(torch.device("cpu"))
     assert writer.model.model.generation_config.do_sample
     assert writer.model.model.generation_config.temperature == 1.0  # and not the folder's own 5

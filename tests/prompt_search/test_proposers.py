@@ -1,5 +1,6 @@
 """What proposers make of losses and gradients, by value."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from lightning_m2pt.prompt_search.grammar import Grammar
 from lightning_m2pt.prompt_search.proposers.base import ScoredPrompt
 from lightning_m2pt.prompt_search.proposers.beam import BeamSearch, kept
+from lightning_m2pt.prompt_search.proposers.grammar_sentences import GrammarSentences
 from lightning_m2pt.prompt_search.proposers.known import proposer_named
 from lightning_m2pt.prompt_search.proposers.pez import MOMENTS, PEZ, ROWS
 from lightning_m2pt.prompt_search.scorer import PromptScorer
@@ -93,6 +96,42 @@ def test_what_a_round_proposes() -> None:
     drawn = proposed("random", width=300)
     assert len(drawn) == 300
     assert set(drawn) == {(one, two) for one in range(4) for two in range(4)}
+
+
+class Longer(Steady):
+    """The last word is ten times as long as the others."""
+
+    def rows_of(self, ids: list[int]) -> Tensor:
+        return (WORDS * torch.tensor([1.0, 1.0, 1.0, 10.0])[:, None])[list(ids)]
+
+
+def test_pez_s_nearest_words_are_those_of_the_same_direction_however_long() -> None:
+    pez, generator = PEZ(learning_rate=1e-3), numpy.random.default_rng(0)
+    assert pez.propose(SearchState((0, 2), 1.0, (0, 2), 1.0, 0), Longer(), range(4), generator)[0] == [(0, 2)]
+
+
+class Reads:
+    """Reads a word as its number, and the last one as three tokens."""
+
+    def read(self, text: str) -> tuple[int, ...]:
+        return (9, 9, 9) if text == "e" else (ord(text),)
+
+
+def test_a_grammar_s_sentences_come_in_drawn_order_each_once() -> None:
+    grammar = Grammar(("{word}",), {"word": tuple("abcde")})
+    proposer = GrammarSentences(grammar, Reads(), width=2, seed=3)  # type: ignore[arg-type]
+    order = numpy.random.default_rng([3, 1]).permutation(5).tolist()
+    assert proposer.sentences == [Reads().read("abcde"[number]) for number in order]
+    first = proposer.start((1, 2))
+    assert (first, proposer.longest) == (proposer.sentences[0], 3)
+    state, proposed = SearchState(first, 1.0, first, 1.0, 0), []
+    while not proposer.is_over(state):
+        some, memory = proposer.propose(state, Steady(), (), numpy.random.default_rng(0))
+        state, proposed = replace(state, memory=memory), [*proposed, *some]
+    assert proposed == proposer.sentences[1:]
+    assert proposer.is_over(state) == "all 5 sentences were tried"
+    others = [Grammar(("{word}",), {"word": tuple("abcdf")}), Grammar(("a {word}",), {"word": tuple("abcde")})]
+    assert len({each.digest() for each in (grammar, *others)}) == 3
 
 
 def test_of_equal_prompts_a_beam_keeps_the_same_whatever_their_order() -> None:

@@ -166,6 +166,8 @@ def test_a_record_of_another_search_is_refused(tmp_path):
     assert found_record(tmp_path / "p.json", {"seed": 0}).states == {}
     with pytest.raises(BadInputError, match="seed is 0, and 1 now"):
         found_record(tmp_path / "p.json", {"seed": 1})
+    with pytest.raises(BadInputError, match="width is None, and 3 now"):
+        found_record(tmp_path / "p.json", {"seed": 0, "width": 3})
     with pytest.raises(BadInputError, match=r"ends in \.yaml"):
         record_path(tmp_path / "p.txt")
 
