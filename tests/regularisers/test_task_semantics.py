@@ -181,6 +181,8 @@ def test_a_teacher_knows_its_own_tower(tmp_path, folder, caplog):
     module = prompted(tmp_path, term)
     assert not term.teacher.knows(module.backbone)
     tower = small_clip().visual
+    module.backbone.vision_tower.conv1.weight = torch.nn.Parameter(tower.conv1.weight + 0.1)
+    assert not term.teacher.knows(module.backbone)
     module.backbone.vision_tower.conv1.weight = tower.conv1.weight
     assert term.teacher.knows(module.backbone)
     term.build(module.backbone)
@@ -193,6 +195,11 @@ def test_names_have_the_teachers_content_and_not_its_place(tmp_path, folder):
 
     assert deciding(stored_clip(tmp_path / "elsewhere")) == deciding(folder)
     assert deciding(stored_clip(tmp_path / "other", small_clip(1.0))) != deciding(folder)
+    otherwise = stored_clip(tmp_path / "otherwise")  # the same weights, and pictures that are read otherwise
+    config = json.loads((otherwise / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (otherwise / "open_clip_config.json").write_text(json.dumps(config))
+    assert deciding(otherwise) != deciding(folder)
     teacher = OpenClipTeacher(str(folder))
     changes = [{}, {"weight": 0.2}, {"factor": "cosine"}, {"text": "{answer}"}]
     assert len({json.dumps(TaskSemantics(teacher, **change).deciding()) for change in changes}) == 4
