@@ -68,6 +68,8 @@ class SharedBase:
         self.processor = backbone.processor()
         self._lock = threading.RLock()
         self._untouched: Frozen | None = None
+        # The backbone's own reference is weak: a model may be gone whose method still has to be taken away.
+        self._attached_last: Method | None = None
 
     @contextmanager
     def held(self, tuned: Tuned) -> Iterator[Backbone]:
@@ -114,6 +116,7 @@ class SharedBase:
                     take_adapter(adapter, module)
                 module.to(self.device).eval().requires_grad_(False)
                 module.compare_with_library("answering")
+                self._attached_last = method
             except BaseException:
                 if self.backbone.is_loaded:
                     method.detach(self.backbone)
@@ -131,12 +134,15 @@ class SharedBase:
     def _attach(self, method: Method | None) -> None:
         """Lets a method, or none, be the one that is attached."""
         attached = None if self.backbone.attached_method is None else self.backbone.attached_method()
-        if attached is method:
-            return
-        if isinstance(attached, Method):
-            attached.detach(self.backbone)
-        if method is None:
-            return
+        if attached is not method:
+            if isinstance(attached, Method):
+                attached.detach(self.backbone)
+            if method is not None:
+                self._attach_to_bare(method)
+        self._attached_last = method
+
+    def _attach_to_bare(self, method: Method) -> None:
+        """Attaches a method where none is."""
         try:
             method.attach(self.backbone)
         except BaseException:

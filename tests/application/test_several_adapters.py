@@ -1,5 +1,6 @@
 """Several adapters on one base: each answers as if it were loaded alone, whatever was asked or failed before."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -88,6 +89,21 @@ def test_the_untouched_model_stands_beside_on_the_same_weights(model: Model, ada
         assert answers_of(untouched, adapters) == adapters.answers["frozen"]
         assert untouched.template == model.template
         assert untouched.names == ("frozen",)
+    assert answers_of(untouched.frozen(), adapters) == adapters.answers["frozen"]
+
+
+@pytest.mark.parametrize("name", ["lora", "m2pt"])
+def test_a_model_that_is_gone_leaves_nothing_of_its_method(adapters: Adapters, name: str) -> None:
+    alone = lightning_m2pt.load(adapters.folder / name, base="testbed", device="cpu")
+    untouched = alone.frozen()
+    assert answers_of(alone, adapters) == adapters.answers[name]
+    del alone  # its method is attached
+    gc.collect()
+    assert answers_of(untouched, adapters) == adapters.answers["frozen"]
+    again = untouched.frozen()
+    again.ask(*adapters.asked[0], max_new_tokens=1)
+    del again
+    gc.collect()
     assert answers_of(untouched.frozen(), adapters) == adapters.answers["frozen"]
 
 

@@ -83,6 +83,12 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attention of no run": (("attention",), ("run",)),
     "attribution of no run": (("attribution", "--run", "/no/such", "--sample", "vsr"), ("/no/such",)),
     "attention of no layer": (("attention", "--run", "/no/such", "--layer", "x"), ("layer",)),
+    "ask of no run": (("ask",), ("RUN",)),
+    "ask without a question": (("ask", "experiments", "README.md"), ("QUESTION",)),
+    "ask about no picture": (("ask", "experiments", "README.md", "What?"), ("README.md", "PICTURE")),
+    "chat with no run": (("chat",), ("RUN",)),
+    "chat with what is no run": (("chat", "experiments"), ("experiments",)),
+    "chat about no picture": (("chat", "experiments", "README.md"), ("README.md", "PICTURE")),
     "prompts of no run": (("prompts",), ("run",)),
     "prompts with no words": (("prompts", "--run", "/no/such", "--words", "x"), ("words",)),
 }  # fmt: skip
@@ -113,6 +119,8 @@ def test_every_verb_refuses_a_flag_it_does_not_know(tmp_path, capfd, verb):
         "compare": ["a", "b"],
         "report": ["a"],
         "convert": ["a"],
+        "ask": ["a", "b", "c"],
+        "chat": ["a"],
         "merge": ["a", "--output", "x"],
     }
     needed |= {
