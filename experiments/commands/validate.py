@@ -10,13 +10,20 @@ from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import require_validation_split, tuning_data
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
+from lightning_m2pt.runs.adapter_settings import names_experiment
 from lightning_m2pt.system.console import say
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb."""
     own, rest = argument_parser().parse_known_args(list(arguments))
+    if own.adapter is not None and not names_experiment(rest) and not any(word.startswith("--data") for word in rest):
+        raise BadInputError(
+            "an adapter does not say on which data it was validated",
+            where="command line: --adapter",
+            expected="--data CLASS and its settings, or --config FILE",
+        )
     experiment = experiment_of(own.run, own.adapter, rest)
     answering_trainer(experiment, [])  # devices and launcher fit together, before anything is read
     check_experiment(experiment)

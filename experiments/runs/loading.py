@@ -11,11 +11,14 @@ from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.parallel.fully_sharded import FullyShardedStrategy
 from lightning_m2pt.parallel.zero import ZeroStrategy
-from lightning_m2pt.runs.adapter_settings import method_settings, require_config
+from lightning_m2pt.runs.adapter_settings import method_settings, names_experiment
 from lightning_m2pt.runs.loading import BEST, evaluated_adapter, load_weights, load_with_adapter, take_adapter
+from lightning_m2pt.runs.model_of_adapter import words_of_adapter
 from lightning_m2pt.runs.model_of_run import config_file
 
 ONE_DEVICE = EXPERIMENTS / "parts/one_device.yaml"
+ADAPTER_ALONE = EXPERIMENTS / "parts/adapter_alone.yaml"
+"""What an adapter is read with that says its base: it sets no evaluation set."""
 
 
 def experiment_of(run: Path | None, adapter: Path | None, words: Sequence[str]) -> Experiment:
@@ -48,13 +51,14 @@ def experiment_of_run(run: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def experiment_of_adapter(adapter: Path, words: Sequence[str]) -> Experiment:
-    """Parses an experiment with an adapter's method in the place of its own.
+    """Parses an experiment with an adapter's method in the place of its own; its base as well if no word names one.
 
     Raises:
-        BadInputError: If the folder is no adapter, no word names an experiment, or a word is wrong.
+        BadInputError: If the folder is no adapter, neither it nor a word says where the base is, or a word is wrong.
     """
-    require_config(words, adapter)
-    return parse_experiment([*method_settings(adapter), *words])
+    if names_experiment(words):
+        return parse_experiment([*method_settings(adapter), *words])
+    return parse_experiment(["--config", str(ADAPTER_ALONE), *words_of_adapter(adapter, words), *words])
 
 
 def load_run(run: Path, experiment: Experiment) -> None:

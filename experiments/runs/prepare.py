@@ -107,5 +107,7 @@ def require_benchmarks(experiment: Experiment) -> None:
     """Raises BadInputError if the experiment names no evaluation set."""
     if not experiment.benchmarks:
         raise BadInputError(
-            "no evaluation sets", where="benchmarks", expected="a list of data modules in the experiment's file"
+            "no evaluation sets",
+            where="benchmarks",
+            expected="a list of data modules in the experiment's file, or --benchmarks FILE",
         )

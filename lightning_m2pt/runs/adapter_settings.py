@@ -83,13 +83,18 @@ def is_plain(name: object, value: object) -> bool:
     return not isinstance(value, str) or INTERPOLATION not in value
 
 
+def names_experiment(words: Sequence[str]) -> bool:
+    """Tells whether one of a command line's words names an experiment's file."""
+    return any(word.partition("=")[0] in ("--config", "-c") for word in words)
+
+
 def require_config(words: Sequence[str], adapter: Path) -> None:
     """Looks for the experiment that says what an adapter's base is.
 
     Raises:
         BadInputError: If no word names one.
     """
-    if not any(word.partition("=")[0] in ("--config", "-c") for word in words):
+    if not names_experiment(words):
         raise BadInputError(
             f"{adapter} does not say where its base is",
             where="command line: --adapter",

@@ -104,23 +104,23 @@ def load_model(run: str, config: str, template: str, device: torch.device, adapt
         template: Name of the conversation template; empty takes that of the first evaluation set, or the one that an
             adapter, or a run without sets, was tuned with.
         device: Where it runs.
-        adapter: An adapter's folder, or empty; ``config`` says what its base is.
+        adapter: An adapter's folder, or empty; ``config`` says what its base is where it does not.
 
     Raises:
-        BadInputError: If not exactly one of ``run`` and ``config`` is given, or something is missing or does not fit;
-            known before weights are loaded.
+        BadInputError: If not one of ``run``, ``config`` and ``adapter``, or the last two, are given, or something is
+            missing or does not fit; known before weights are loaded.
     """
-    if bool(run) == bool(config):
+    if run and adapter:
+        raise BadInputError("a run has its own", where="adapter", expected="adapter=DIR without run=DIR")
+    if bool(run) == bool(config or adapter):
         raise BadInputError(
             "both are given" if run else "neither is given",
             where="run, config",
             expected="run=outputs/EXPERIMENT/RUN for a tuned model, or config=experiments/frozen.yaml",
         )
-    if run and adapter:
-        raise BadInputError("a run has its own", where="adapter", expected="adapter=DIR with config=EXPERIMENT")
     tuned = tuned_model(Path(run) if run else None, Path(adapter) if adapter else None)
     if run or adapter:
-        model = tuned.model([] if run else ["--config", config], f"adapter={adapter}")
+        model = tuned.model(["--config", config] if config else [], f"adapter={adapter}")
         own: Template | None = None if template else tuned.template()
     else:
         model, own = untouched_model(config)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import Template
+from lightning_m2pt.runs.adapter_settings import names_experiment
 from lightning_m2pt.runs.loading import ADAPTER, evaluated_adapter, load_with_adapter
+from lightning_m2pt.runs.model_of_adapter import model_of_adapter
 from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE as ADAPTER_FILE
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
@@ -34,7 +36,8 @@ class TunedModel:
         """Makes backbone and method; no weights are loaded.
 
         Args:
-            words: Settings; with an adapter ``--config FILE`` among them, which needs a checkout.
+            words: Settings; with an adapter that does not say its base ``--config FILE`` among them, which needs a
+                checkout.
             verb: What needs it, for messages.
 
         Raises:
@@ -42,6 +45,9 @@ class TunedModel:
         """
         if self.run is not None:
             return model_of_run(self.run, words)
+        found = None if names_experiment(words) else model_of_adapter(self.adapter, words)
+        if found is not None:
+            return found
         reader = checkout_module(READS_EXPERIMENTS, f"{verb} --adapter")
         model: TuningModule = reader.experiment_of_adapter(self.adapter, words).model
         return model

@@ -129,13 +129,13 @@ def test_a_wrong_adapter_is_refused_before_weights_load(words, tmp_path, capsys,
     ("given", "named"),
     [
         (lambda words: words, "--output DIR"),
-        (lambda words: [*words[:2], "--output", "x"], "--config FILE"),
+        (lambda words: [*words[:2], "--output", "x"], "--benchmarks FILE"),
         (lambda words: [*words, "--output", "x", "--run", "y"], "not allowed with"),
         (lambda words: ["--config", OTHER_METHOD, "--output", "x"], "--output with --adapter"),
         (lambda words: ["--adapter", "/no/such", *words[2:], "--output", "x"], "/no/such"),
         (lambda words: [*words, "--output", "x", "--model.method.visual_length", "4"], "visual_length is 3"),
     ],
-    ids=["no output", "no base", "a run as well", "an output of no adapter", "no adapter", "another length"],
+    ids=["no output", "no sets", "a run as well", "an output of no adapter", "no adapter", "another length"],
 )
 def test_flags_that_do_not_go_together(words, capsys, given, named):
     assert main(["evaluate", *given(words)]) == 2

@@ -20,7 +20,7 @@ def add_tuned_flags(parser: argparse.ArgumentParser, of_run: str, *, required: b
         "--adapter",
         type=Path,
         metavar="DIR",
-        help="in place of --run: an adapter's folder; --config FILE says what base and sets it meets",
+        help="in place of --run: an adapter's folder; --config FILE names sets, and its base where it does not",
     )
 
 
