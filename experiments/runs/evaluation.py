@@ -26,6 +26,7 @@ from lightning_m2pt.answering.partial_predictions import PartialPredictions, ref
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, OF_QUESTIONS, read_predictions
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.report.adapter_card import write_adapter_cards
 from lightning_m2pt.runs.scoring import score_file, write_score
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.system.console import say, short_path
@@ -194,9 +195,11 @@ def evaluate_tuned(
         toggles["knocked_out"] = ", ".join(sorted(knocked_out))
     adapter = hash_tensors(declared_tensors(model.method))
     try:
-        return answer_and_score(experiment, folder, adapter, toggles, knocked_out, options)
+        scores = answer_and_score(experiment, folder, adapter, toggles, knocked_out, options)
     finally:
         model.method.attach(model.backbone)
+    started_ranks(experiment).of_first(lambda: write_adapter_cards(folder))  # where the folder is the run's own
+    return scores
 
 
 def answer_and_score(

@@ -18,6 +18,7 @@ from experiments.runs.ways_to_answer import PremiseRule
 from lightning_m2pt.answering.decoding import AnsweringMethod
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.report.adapter_card import write_adapter_cards
 from lightning_m2pt.runs.loading import ADAPTER
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from lightning_m2pt.tuning.module import TuningModule, is_built
@@ -34,7 +35,7 @@ def fit(
     validate_every_n_steps: int = 0,
     force: bool = False,
 ) -> Path:
-    """Tunes as ``m2pt fit`` does: the same checks, order, checkpoints, log files and adapter, byte for byte.
+    """Tunes as ``m2pt fit`` does: the same checks, order, checkpoints, log files and adapter (but its card).
 
     The same call goes on where a run was stopped, and does nothing where it is complete. It seeds the generators of
     Python, numpy and torch.
@@ -100,6 +101,7 @@ def save(model: TuningModule, data: InstructionDataModule, folder: str | Path) -
     experiment.seed = data.seed()
     steps = model.trainer.global_step
     tuning.save_tuned(experiment, Path(folder) / ADAPTER, steps)
+    write_adapter_cards(Path(folder))
     return Path(folder) / ADAPTER
 
 

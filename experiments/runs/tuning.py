@@ -25,7 +25,6 @@ from experiments.runs.folder import refuse_other_settings, run_folder, template_
 from experiments.runs.lengths import check_sample_lengths
 from experiments.runs.lock import alone_in
 from experiments.runs.memory import decide_recomputation, plan_of
-from experiments.runs.model_card import model_card
 from experiments.runs.opening import empty_run_folder, is_being_emptied, open_run_folder, refuse_foreign_folder
 from experiments.runs.peak_memory import peak_memory
 from experiments.runs.prepare import check_experiment
@@ -41,6 +40,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.common_end import CommonEnd
 from lightning_m2pt.parallel.shared_out import would_be_zero, would_share_out_weights
 from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
+from lightning_m2pt.report.adapter_card import write_adapter_cards
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER, BEST
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
@@ -224,6 +224,7 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float, *,
     keep_best(experiment, run, trainer)
     planned, stopped_by = int(trainer.estimated_stepping_batches), stop_reason(trainer)
     if out_of_time or (steps < planned and stopped_by is None):
+        write_adapter_cards(run)
         say(f"stopped after {steps} of {planned} steps: the same command goes on")
         return
     memory = peak_memory(trainer.strategy.root_device)
@@ -235,6 +236,7 @@ def keep(experiment: Experiment, run: Path, trainer: Trainer, seconds: float, *,
         if isinstance(last, LastValidation) and last.measured and last.step == steps:
             update_run_record(run, LAST_VALIDATION, last.measured)
     update_run_record(run, COMPLETED, ended)
+    write_adapter_cards(run)
 
 
 def keep_best(experiment: Experiment, run: Path, trainer: Trainer) -> None:
@@ -275,13 +277,14 @@ def save_tuned(
         method,
         origin.readable_name(fingerprint),
         fingerprint,
-        model_card(experiment, steps),
+        f"# {method.name} adapter\n",  # `write_adapter_cards` says more, once the run's record does
         base_dtype=backbone.dtype_name,
         base_quantization=backbone.quantization,
         template=experiment.data.template.name,
         template_sha256=template_content(experiment.data).get(TEMPLATE_DIGEST, ""),
         chosen=chosen,
         tensors=tensors,
+        tuned={"steps": steps, "seed": experiment.seed},
         origin=origin,
         pictures=picture_settings(backbone),
         content_of_template=saved_template(experiment.data.template),

@@ -33,6 +33,8 @@ CHOSEN = "chosen"
 """Key of the step that an adapter is of, and of the number that it was chosen by; those of a last step lack it."""
 BASE, PICTURES = "base", "pictures"
 """Keys of where the base comes from, and of how it reads pictures."""
+TUNED = "tuned"
+"""Key of the steps and the seed of its tuning."""
 CONVERTED_FROM = "converted_from"
 """Key of what an adapter was made of that nobody tuned here: the file's name and its SHA-256."""
 CONFIG_FILE, TENSOR_FILE, CARD_FILE = "adapter_config.json", "adapter_model.safetensors", "README.md"
@@ -60,6 +62,7 @@ def save_adapter(
     origin: BaseOrigin | None = None,
     pictures: Mapping[str, Any] | None = None,
     content_of_template: Mapping[str, Any] | None = None,
+    tuned: Mapping[str, int] | None = None,
 ) -> None:
     """Writes the adapter folder.
 
@@ -79,6 +82,7 @@ def save_adapter(
         origin: Where the base comes from; None says that nothing but its content names it.
         pictures: How the base reads pictures.
         content_of_template: What the template says, where its name does not.
+        tuned: ``steps`` and ``seed`` of its tuning.
 
     Raises:
         BadInputError: If a tensor is not of the shape that was built.
@@ -101,6 +105,7 @@ def save_adapter(
         **({CONTENT: dict(content_of_template)} if content_of_template else {}),
         **({PICTURES: dict(pictures)} if pictures else {}),
         **({CHOSEN: dict(chosen)} if chosen else {}),
+        **({TUNED: dict(tuned)} if tuned else {}),
         **({CONVERTED_FROM: dict(converted_from)} if converted_from else {}),
         "format": FORMAT,
         "written_by": f"lightning_m2pt {version('lightning_m2pt')}",

@@ -25,7 +25,7 @@ from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.predictions import ADAPTER_CHOSEN, read_predictions
 from lightning_m2pt.runs.loading import evaluated_adapter
-from lightning_m2pt.storage.adapter_folder import declared_tensors
+from lightning_m2pt.storage.adapter_folder import CARD_FILE, declared_tensors
 from lightning_m2pt.storage.run_record import BEST_ADAPTER, CHOSEN_BY_SETS, read_run_record
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from lightning_m2pt.tuning.module import TuningModule
@@ -77,7 +77,8 @@ def equal(one, other) -> bool:
 
 
 def kept(run: Path) -> dict[str, bytes]:
-    files = [path for folder in ("adapter", "adapter_best") for path in sorted((run / folder).iterdir())]
+    folders = run / "adapter", run / "adapter_best"
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.name != CARD_FILE]  # says when
     return {str(path.relative_to(run)): path.read_bytes() for path in [*files, run / "metrics.csv"]}
 
 

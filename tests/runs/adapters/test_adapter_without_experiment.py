@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from PIL import Image
 
 from data_modules.vsr import VSR
 from experiments.commands.questions_of_sets import tuned_with_sets
@@ -59,7 +60,8 @@ def test_it_answers_as_its_run_does(run: Path, adapter: Path, sets: str, tmp_pat
 
 @pytest.mark.slow
 def test_attention_of_an_own_question(run: Path, adapter: Path, tmp_path: Path) -> None:
-    picture = next(iter((run.parents[2] / "vsr").rglob("*.jpg")))
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (60, 40), (220, 30, 30)).save(picture)
     asked = ["--image", str(picture), "--question", "Is it red?", "--layer", "0"]
     shown = []
     for name, tuned in {"run": ["--run", str(run)], "alone": ["--adapter", str(adapter)]}.items():

@@ -1,0 +1,125 @@
+"""A card is filled from its run's folder alone, by value, and is the same as long as nothing changes."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lightning_m2pt.main import main
+from lightning_m2pt.metrics.statistics import percentile_interval, resampled_scores
+from lightning_m2pt.report.adapter_card import adapter_card, command_text, write_adapter_cards
+from lightning_m2pt.report.tables.groups import interval_text
+from lightning_m2pt.runs.evaluated import read_run
+from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE
+from lightning_m2pt.storage.run_record import read_run_record
+from tests.support.adapters.no_paths import paths_said
+from tests.support.small_experiment import run_with_a_set
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run, and its adapter's card before it was evaluated."""
+    run = run_with_a_set(tmp_path_factory.mktemp("private") / "secret_folder")
+    before = (run / "adapter" / CARD_FILE).read_text()
+    assert main(["evaluate", "--run", str(run)]) == 0
+    return run, before
+
+
+def test_a_run_that_was_not_evaluated_says_so(evaluated: tuple[Path, str]) -> None:
+    _, before = evaluated
+    assert "It was not evaluated." in before
+    assert "for 2 optimizer steps" in before
+
+
+def test_the_card_says_what_the_folder_does(evaluated: tuple[Path, str]) -> None:
+    run, _ = evaluated
+    card, record = (run / "adapter" / CARD_FILE).read_text(), read_run_record(run)
+    one = read_run(run).sets["vsr"]
+    interval = interval_text(percentile_interval(resampled_scores(one.answered, [one.score])[:, 0]), 1.0)
+    row = f"| {one.score.name} | yes_no_words | {one.score.value:.1f} | {interval} | {one.score.chance:.1f} | "
+    assert f"{row}{one.score.n} |" in card
+    assert "# m2pt adapter of experiment m2pt_base" in card
+    assert "(seed 0) for 2 optimizer steps." in card
+    assert "| visual_prompts | 6,400 | visual_prompts.rows.4 row 0 |" in card
+    assert f"| fingerprint | {record['deciding']['backbone']} |" in card
+    assert "| template | vicuna_v1 |" in card
+    assert f"| data | VisionFlan, content {record['deciding']['data_fingerprint'][:16]} |" in card
+    assert f"| started | {record['made_with'][0]['started']} |" in card
+    assert "none of the" in card  # of the tuning tasks shares anything
+    assert 'model = lightning_m2pt.load("ADAPTER")' in card
+    assert "license" not in card.split("---")[1]
+    assert paths_said(run / "adapter", "secret_folder") == []
+
+
+def test_it_is_written_again_only_if_something_changed(evaluated: tuple[Path, str]) -> None:
+    run, _ = evaluated
+    path = run / "adapter" / CARD_FILE
+    content, record = path.read_bytes(), (run / "run.json").read_bytes()
+    os.utime(path, (1, 1))
+    assert main(["evaluate", "--run", str(run)]) == 0
+    assert main(["evaluate", "--run", str(run), "--knock-out", "visual_prompts"]) == 0
+    assert (path.read_bytes(), path.stat().st_mtime) == (content, 1)
+    assert (run / "run.json").read_bytes() == record
+    path.unlink()
+    write_adapter_cards(run)
+    assert path.read_bytes() == content
+
+
+def test_answers_of_another_adapter_are_not_its_scores(evaluated: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(evaluated[0], tmp_path / "run")
+    path = tmp_path / "run" / "predictions" / "vsr.jsonl"
+    first, _, rest = path.read_text().partition("\n")
+    path.write_text(json.dumps({**json.loads(first), "adapter": "0" * 64}) + "\n" + rest)
+    assert "It was not evaluated." in adapter_card(tmp_path / "run" / "adapter", tmp_path / "run")
+
+
+def test_a_damaged_prediction_file_is_left_out(
+    evaluated: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(evaluated[0], tmp_path / "run")
+    (tmp_path / "run" / "predictions" / "mme.jsonl").write_text("{")
+    card = adapter_card(tmp_path / "run" / "adapter", tmp_path / "run")
+    assert card == (evaluated[0] / "adapter" / CARD_FILE).read_text().replace("m2pt_base", tmp_path.name)
+    shown = capsys.readouterr()
+    assert "the model card leaves mme out" in shown.out + shown.err
+
+
+def test_without_a_record_the_adapter_says_what_it_knows(evaluated: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(evaluated[0] / "adapter", tmp_path / "adapter")
+    card = adapter_card(tmp_path / "adapter", tmp_path)
+    assert "# m2pt adapter\n" in card
+    assert "(seed 0) for 2 optimizer steps." in card
+    assert "| textual_prompts | 5,120 |" in card
+    assert "| record | there is none |" in card
+
+
+def test_a_base_of_the_hub_is_in_the_header(evaluated: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(evaluated[0] / "adapter", tmp_path / "adapter")
+    path = tmp_path / "adapter" / CONFIG_FILE
+    config, place = json.loads(path.read_text()), {"repository": "org/name", "commit": "a" * 40}
+    config["base"] = {"kind": "hub", "class": "VisionLanguageModel", "arguments": {"model": place}}
+    path.write_text(json.dumps(config))
+    card = adapter_card(tmp_path / "adapter", tmp_path)
+    assert "\nbase_model: org/name\n" in card
+    assert f"| base | org/name at {'a' * 40} |" in card
+    config["base"] = {"kind": "files", "class": "OpenClipLlama", "arguments": {}}
+    path.write_text(json.dumps(config))
+    assert 'load("ADAPTER", base="FOLDER")' in adapter_card(tmp_path / "adapter", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["/home/me/bin/m2pt", "fit", "--config", "experiments/base.yaml"], "m2pt fit --config experiments/base.yaml"),
+        (["m2pt", "--config=/home/me/x.yaml", "--seed", "3"], "m2pt --config=PLACE --seed 3"),
+        (["m2pt", "--data.root", "../x", "own.yaml", "~me", "C:\\x"], "m2pt --data.root PLACE PLACE PLACE PLACE"),
+        (["m2pt", "--benchmarks", '[{"root": "/x"}]', "experiments/../../x"], "m2pt --benchmarks PLACE PLACE"),
+        (["m2pt", "--model.optimizer.learning_rate", "0.001"], "m2pt --model.optimizer.learning_rate 0.001"),
+        (["m2pt", "--data", "data_modules.vsr.VSR", "our_sets.X"], "m2pt --data data_modules.vsr.VSR our_sets.X"),
+        (None, "not recorded"),
+    ],
+)  # fmt: skip
+def test_a_command_names_no_place_of_its_machine(words: list[str] | None, shown: str) -> None:
+    assert command_text(words) == shown
