@@ -29,7 +29,12 @@ EVERYWHERE: dict[str, Any] = {
 }
 NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
 FORMS: dict[str, dict[str, Any]] = {
-    "prefix": {"kind": "PREFIX_TUNING", "base": "llava", "std": 0.5, "config": PREFIX},
+    "prefix and the projector": {
+        "kind": "PREFIX_TUNING",
+        "base": "llava",
+        "std": 0.5,
+        "config": {**PREFIX, "modules_to_save": ["multi_modal_projector"]},
+    },
     "prefix of an MLP": {
         "kind": "PREFIX_TUNING",
         "base": "language",
