@@ -93,19 +93,13 @@ def translated_tensors(peft: PeftFolder, made: Translation, shapes: Mapping[str,
     """Returns the method's tensors, (as built) float32, with the file's numbers.
 
     Raises:
-        BadInputError: If tensors are missing, left over, of another size, or not finite.
+        BadInputError: If a tensor is of another size, or not finite.
+        RuntimeError: If a translation forgot a tensor.
     """
-    missing = [name for name in shapes if name not in made.sources]
-    read = {*made.sources.values(), *made.unused}
-    left_over = [name for name in peft.stored if name not in read]
-    if missing or left_over:
-        found = [
-            f"{word} {counted(names)}" for word, names in (("missing", missing), ("left over", left_over)) if names
-        ]
-        raise BadInputError(
-            f"tensors {'; '.join(found)}",
-            where=str(peft.tensor_file),
-            expected="the tensors of what the adapter changes",
+    forgotten = {*peft.stored} - {*made.sources.values(), *made.unused}
+    if forgotten or shapes.keys() != made.sources.keys():
+        raise RuntimeError(
+            f"a translation is not whole: {counted(sorted(forgotten | (shapes.keys() ^ made.sources.keys())))}"
         )
     for name, shape in shapes.items():
         stored = peft.stored[made.sources[name]].shape
