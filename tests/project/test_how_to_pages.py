@@ -15,6 +15,7 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.storage.run_record import update_run_record
 from tests.support.answers.saved_adapters import save_invented
+from tests.support.models.tuned_runs import write_run
 from tests.support.peft.written_folders import LORA, low_rank_tensors, write_peft
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ WAIT = 240
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it: two runs of small adapters on the testbed's base, PEFT's LoRA, two pictures."""
+    """A folder as a reader has it: runs of small adapters on the testbed's base, PEFT's LoRA, two pictures."""
     folder = tmp_path_factory.mktemp("reader")
     for seed, name in enumerate(("picture", "other")):
         drawn = numpy.random.default_rng(seed).integers(0, 256, (60, 80, 3), numpy.uint8)
@@ -37,6 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_invented(run / "adapter", method, [])
         update_run_record(run, "seed", 0)
     write_peft(folder / "somebodys_lora", LORA, low_rank_tensors())
+    write_run(folder / "tuned", M2PT(visual_length=2, textual_length=2))
     return folder
 
 
