@@ -113,7 +113,8 @@ def leaks(texts: Mapping[str, str], sets: Collection[str], allowed: Collection[s
     own = own_paths()
     names = {name: f"the name of this {of}" for of, name in people_and_machines()}
     names |= dict.fromkeys(sets, "the name of a data set of your own")
-    wanted = {name: (what, whole_word(name)) for name, what in names.items() if name not in allowed}
+    known = {name.casefold() for name in allowed}
+    wanted = {name: (what, whole_word(name)) for name, what in names.items() if name.casefold() not in known}
     for file, text in texts.items():
         for number, line in enumerate(map(unescaped, text.splitlines()), start=1):
             for what, pattern in tokens.items():

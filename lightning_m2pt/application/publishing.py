@@ -67,11 +67,12 @@ class Publication:
         return {name: card if name == CARD_FILE else self.adapter / name for name in ADAPTER_FILES}
 
 
-def publication(source: Path, licence: str | None, allowed: Collection[str]) -> Publication:
+def publication(source: Path, name: str, licence: str | None, allowed: Collection[str]) -> Publication:
     """Reads and checks what would be sent.
 
     Args:
         source: A run's folder, or an adapter's.
+        name: The repository, ``owner/name``; both words may stand in the files.
         licence: The licence; None takes the one that the card names.
         allowed: Names of sets, users and machines that may stand in the files.
 
@@ -92,12 +93,12 @@ def publication(source: Path, licence: str | None, allowed: Collection[str]) -> 
         )
     made = Publication(
         adapter,
-        with_licence(card, chosen),
+        of_repository(with_licence(card, chosen), name),
         chosen,
         tuple(notes_for_readers(config, read_run_record(run) if run is not None else {})),
         frozenset(private_set_names(run)),
     )
-    refuse_leaks(made.texts(), made.private_sets, allowed)
+    refuse_leaks(made.texts(), made.private_sets, [*allowed, *name.split("/")])
     return made
 
 
@@ -133,6 +134,12 @@ def card_of(adapter: Path) -> str:
             where=str(adapter / CARD_FILE),
             expected="the model card that tuning wrote",
         ) from error
+
+
+def of_repository(card: str, name: str) -> str:
+    """Returns a card whose lines that load the adapter name its repository where they named its folder."""
+    loads = card.replace('load("ADAPTER"', f'load("{name}", fetch=True')
+    return loads.replace("`ADAPTER` is this folder", f"`{name}` is this repository")
 
 
 def header_text(path: Path) -> str:

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     own = argument_parser().parse_args(list(arguments))
     refuse_odd_target(own.name, own.revision)
-    sent = publication(own.run, own.license, own.name_ok)
+    sent = publication(own.run, own.name, own.license, own.name_ok)
     say_plan(sent, own)
     if not own.yes:
         say("nothing was sent: --yes sends it")

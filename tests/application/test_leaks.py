@@ -100,6 +100,7 @@ def test_tokens_are_not_shown_and_names_can_be_allowed() -> None:
     assert "README.md:2: a token of the Hugging Face hub stands here: hf_aB3...; 1 more below it" in str(caught.value)
     with pytest.raises(BadInputError, match="--name-ok ruthmeier sends it all the same"):
         refuse_leaks({"README.md": "by ruthmeier"}, (), ())
+    refuse_leaks({"README.md": "by ruthmeier"}, (), ("RuthMeier",))
     refuse_leaks({"README.md": "by ruthmeier, patients_2024"}, ("patients_2024",), ("ruthmeier", "patients_2024"))
 
 
@@ -147,6 +148,9 @@ def test_every_file_is_read(tmp_path: Path, capfd) -> None:
     assert f"README.md:{line}: the name of a data set of your own stands here: ward_notes" in err
     assert pushed(capfd, run, "--name-ok", "ward_notes") == (ExitCode.DONE, "")
     assert pushed(capfd, run / "adapter")[0] == ExitCode.BAD_INPUT  # the run around it is known
+    assert (
+        main(["push", str(run), "ruthmeier/ward_notes", "--license", "mit"]) == ExitCode.DONE
+    )  # the address says them
     config = run / "adapter" / "adapter_config.json"
     content = json.loads(config.read_text())
     config.write_text(json.dumps(content | {"template": "/home/anna/words.yaml"}, indent=2))

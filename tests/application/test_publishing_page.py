@@ -45,5 +45,7 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     assert asked[0] == 0  # the first block only looks
     assert set(hub.repositories["someone/spots"].branches) == {"main", "first-try"}
     assert "nothing was sent" in said
+    card = hub.repositories["someone/spots"].files("main")["README.md"].decode()
+    assert "ADAPTER" not in card
     assert names["model"].revision == hub.repositories["someone/spots"].branches["main"]
     assert asked[-1] == asked[-2]  # a commit that is here is not asked for

@@ -272,6 +272,19 @@ def test_the_licence_is_known_before_anything_is_made(hub: StandInHub, run: Path
     assert "licence mit:" in out
 
 
+def test_the_card_says_how_it_is_loaded_from_here(hub: StandInHub, tmp_path: Path, capfd) -> None:
+    lines = (
+        '```python\nm = lightning_m2pt.load("ADAPTER", base="FOLDER")\n```\n\n`ADAPTER` is this folder, and so on.\n'
+    )
+    code, out, _ = push(capfd, write_run(tmp_path, card="# card\n" + lines), "--yes")
+    assert code == ExitCode.DONE
+    card = hub.repositories[NAME].files("main")["README.md"].decode()
+    assert card.startswith("---\nlicense: mit\n---\n# card\n")
+    assert f'm = lightning_m2pt.load("{NAME}", fetch=True, base="FOLDER")' in card
+    assert f"`{NAME}` is this repository, and so on." in card
+    assert all(f"  {line}".rstrip() in out for line in card.splitlines())
+
+
 @pytest.mark.parametrize(
     ("name", "words", "said"),
     [
