@@ -85,6 +85,12 @@ def test_nothing_of_this_machine_stands_in_a_runs_adapters(tuned: tuple[Experime
         module_of(run / name)
 
 
+def test_the_page_names_every_key(tuned: tuple[Experiment, Path]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    for config in (read_adapter_config(tuned[1] / "adapter_best"), read_adapter_config(OLD)):
+        assert [key for key in (*config, *config.get("pictures", ())) if f"`{key}`" not in page] == []
+
+
 def test_an_adapter_of_an_embedded_base_needs_nothing_else(tmp_path: Path) -> None:
     experiment, run = fitted(small_words(tmp_path, steps=1), tmp_path / "run")
     shutil.move(run / "adapter", tmp_path / "elsewhere")
