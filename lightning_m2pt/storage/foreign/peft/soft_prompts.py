@@ -9,9 +9,13 @@ PEFT as the keys and values that the MLP makes. A prompt is rows in front of the
 from collections.abc import Sequence
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
+from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
+from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.storage.foreign.peft.carried import refuse_base_for_prompts
 from lightning_m2pt.storage.foreign.peft.names import PREFIX_TUNING, PROMPT_BEGINNING, PROMPT_EMBEDDINGS
 from lightning_m2pt.storage.foreign.peft.reading import PeftFolder
 from lightning_m2pt.storage.foreign.peft.translation import Translation, interaction_sources
@@ -49,6 +53,7 @@ def translated_prompt(peft: PeftFolder, backbone: Backbone) -> Translation:
         raise peft.wrong("num_transformer_submodules", "1: a language model without an encoder")
     if peft.config.get("num_layers") not in (None, shape.text_layers):
         raise peft.wrong("num_layers", f"{shape.text_layers}, the layers of this base's language model")
+    refuse_other_base(peft, backbone)
     others = {name.removeprefix(PROMPT_BEGINNING): name for name in peft.stored if name != PROMPT_EMBEDDINGS}
     interaction = interaction_sources(peft, others, backbone)
     if peft.kind == PREFIX_TUNING:
@@ -70,6 +75,21 @@ def translated_prompt(peft: PeftFolder, backbone: Backbone) -> Translation:
         visual_rows_to_text="none",
     )
     return Translation(method, {ROWS_TENSOR: PROMPT_EMBEDDINGS, **interaction})
+
+
+def refuse_other_base(peft: PeftFolder, backbone: Backbone) -> None:
+    """Refuses bases with which a prefix or a prompt would be another one here than in PEFT.
+
+    Raises:
+        BadInputError: Naming why.
+    """
+    if not isinstance(backbone, VisionLanguageModel | OpenClipLlama | TowerAndDecoder):
+        raise BadInputError(
+            f"{type(backbone).__name__} is no base that PEFT knows, too",
+            where="model.backbone",
+            expected="a base of the library's classes",
+        )
+    refuse_base_for_prompts(backbone, "whole" if isinstance(backbone, VisionLanguageModel) else "language", peft.kind)
 
 
 def require_keys(peft: PeftFolder, heads: int, width: int) -> None:
