@@ -103,6 +103,21 @@ def test_nothing_of_the_process_is_another_one_afterwards(
     assert capsys.readouterr().out == ""  # a program's output is its own
 
 
+def test_a_method_that_draws_from_the_global_generator_moves_it_for_nobody(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = M2PT.build
+
+    def drawing(method: M2PT, *others: Any) -> None:
+        torch.rand(3)
+        build(method, *others)
+
+    monkeypatch.setattr(M2PT, "build", drawing)
+    before = torch.get_rng_state()
+    lightning_m2pt.load(saved.folder / "m2pt", device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_threads_take_turns(saved: Saved) -> None:
     model = lightning_m2pt.load(saved.folder / "m2pt", base="testbed", device="cpu")
     other = model.frozen()
@@ -127,17 +142,35 @@ def test_adapters_may_be_added_and_used_while_others_ask(saved: Saved) -> None:
     with ThreadPoolExecutor(3) as threads:
         asking = [threads.submit(model.ask_all, saved.asked, max_new_tokens=TOKENS, batch_size=1) for _ in range(3)]
         model.add("lora", saved.folder / "lora")
-        for name in ("lora", "default", "lora") * 3:
+        for name in ("lora", "default", "lora"):
             model.use(name)
             asking.append(threads.submit(model.ask_all, saved.asked, max_new_tokens=TOKENS, batch_size=1))
         found = [tuple(each.result(timeout=WAIT)) for each in asking]
     assert set(found) == known
 
 
+def test_what_is_under_way_ends_with_the_adapter_that_it_began_with(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lightning_m2pt.load(saved.folder / "m2pt", device="cpu")
+    model.add("lora", saved.folder / "lora")
+    backbone = model._base.backbone
+    append_rows = backbone.append_rows
+
+    def used_meanwhile(*given: Any, **named: Any) -> Any:
+        model.use("lora")
+        return append_rows(*given, **named)
+
+    monkeypatch.setattr(backbone, "append_rows", used_meanwhile)
+    assert model.ask_all(saved.asked, max_new_tokens=TOKENS, batch_size=1) == saved.m2pt
+    assert model.ask_all(saved.asked, max_new_tokens=TOKENS, batch_size=1) == saved.lora
+
+
 def test_any_mode_of_the_caller_gives_the_same(saved: Saved) -> None:
     with torch.inference_mode():
         inside = lightning_m2pt.load(saved.folder / "lora", base="testbed", device="cpu")
         assert inside.ask_all(saved.asked, max_new_tokens=TOKENS) == saved.lora
+    assert not any(each.is_inference() for each in inside._base.backbone.parameters())  # others may tune on this base
     assert inside.ask_all(saved.asked, max_new_tokens=TOKENS) == saved.lora
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         inside.add("m2pt", saved.folder / "m2pt")
