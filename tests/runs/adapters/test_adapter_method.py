@@ -43,11 +43,26 @@ HOSTILE: dict[str, tuple[object, object, str]] = {
     "a negative length": ("M2PT", {**M2PT, "visual_length": -1}, "visual_length"),
     "an argument that adapters do not keep": ("M2PT", {**M2PT, "dropout": 0.5}, "keeps no argument 'dropout'"),
     "a colour of four": ("PIXEL_PROMPT", {"fill": [0.0, 0.0, 0.0, 0.0]}, "is no fill"),
+    "a text for a layer's rank": ("LORA", {"ranks": {"q_proj": "4"}}, "is no ranks"),
+    "ranks in a list": ("LORA", {"ranks": [4]}, "is no ranks"),
+    "a name of no layer": ("LORA", {"ranks": {"q proj": 4}}, "is no ranks"),
+    "a target that asks for another value": ("LORA", {"targets": ["${oc.env:HOME}"]}, "is no targets"),
     "another member": ("LORA+APROMPT", {"lora": {}, "adapter": {}}, "'adapter' is no method of this adapter"),
     "a missing member": ("LORA+APROMPT", {"lora": {}}, "'aprompt' is missing"),
     "a member of nonsense": ("LORA+APROMPT", {"lora": {}, "aprompt": 3}, "3 are no arguments"),
     "a method twice": ("LORA+LORA", {"lora": {}}, "lora, lora"),
 }
+
+
+def test_values_by_the_names_of_layers_come_back() -> None:
+    layers = {
+        "targets": ["q_proj"],
+        "ranks": {"layers.0.self_attn.q_proj": 3},
+        "alphas": {"layers.1.self_attn.q_proj": 5},
+    }
+    arguments = {"rank": 2, "alpha": 4.0, "vision": False, "interaction": True, **layers}
+    made = adapter_method({"peft_type": "LORA", "arguments": arguments}, "adapter_config.json")
+    assert made.adapter_config() == arguments
 
 
 @pytest.mark.parametrize("what", HOSTILE)
