@@ -171,3 +171,21 @@ def test_every_picture_of_a_question_gives_way():
     assert all((image == one_colour()).all() for image in shown)
     none = ContentFree((TEXT,), "none").premises([question], processor, template_named("plain"))
     assert not none.known[0].sample.images
+
+
+def test_a_question_without_pictures_says_nothing_of_where_they_were_shown():
+    turns = Turn("what ?", "red"), Turn("is it red ?")
+    question = Sample("q", "a.png", "a", turns, ("", ""), "q", further_images=("b.png",), shown_in_turns=(1, 1))
+    found = ContentFree((TEXT,), "none").without_content(question, TEXT, one_colour())
+    assert found == Sample("q", None, "", (turns[0], Turn(TEXT)), ("", ""), "q")
+
+
+def test_questions_with_other_system_texts_have_premises_of_their_own():
+    processor = small_processor(IMAGE_SIZE)
+    samples = [
+        Sample(name, None, "", (Turn("is it red ?"),), ("",), "q", system=system)
+        for name, system in (("a", "yes"), ("b", "no"), ("c", "yes"))
+    ]
+    premises = ContentFree((TEXT,), "mean").premises(samples, processor, template_named("vicuna_v1"))
+    assert dict(premises.of_question) == {"a": (0,), "b": (1,), "c": (0,)}
+    assert [each.sample.system for each in premises.known] == ["yes", "no"]

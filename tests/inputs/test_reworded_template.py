@@ -234,6 +234,9 @@ def test_words_that_the_tokenizer_does_not_know_are_named() -> None:
     with pytest.raises(BadInputError, match="does not know 'Look', 'pears'") as refused:
         small_processor().bound(reworded(PLAIN, PromptText("Look {question} , pears , Look red")))
     assert refused.value.where == "prompt text plain+around: question"
+    with pytest.raises(BadInputError, match="does not know 'Look'") as refused:
+        small_processor().bound(reworded(VICUNA_V1, PromptText(system="Look red")))
+    assert refused.value.where == "prompt text vicuna_v1+around: system"
     many = PromptText("one two three four five six seven {question}")
     with pytest.raises(BadInputError, match="'five' and 2 more"):
         small_processor().bound(reworded(PLAIN, many))

@@ -257,7 +257,9 @@ def refused_by_testbed() -> str:
 
 def test_answers_that_a_teacher_cannot_read_whole_are_refused(folder):
     term = TaskSemantics(OpenClipTeacher(str(folder)), 0.1)
-    term.check_answers(["red car", "dog"])
+    term.check_answers(["red car", "dog", "one two three four"])
+    with pytest.raises(BadInputError, match="has 13 tokens, of which open_clip would read 12"):
+        term.check_answers(["one two three four five"])  # begin, six words around it, and end
     with pytest.raises(BadInputError, match="of which open_clip would read 12"):
         term.check_answers(["dog", "one two three four five six seven eight nine ten"])
     rows = TaskSemantics(RowsTeacher(str(EMBEDDED / "testbed")), 0.1, text="{answer}")
