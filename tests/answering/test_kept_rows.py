@@ -26,7 +26,8 @@ from tests.support.whole_models import write_whole_model
 
 TOLERANCE = 1e-12
 FIRST, SECOND, ANSWER = (3, 5, IMAGE_TOKEN_ID, 7, 8, 9), (3, 5, IMAGE_TOKEN_ID, 7, 11, 12, 13), (14, 15, 16)
-FAST = ("mistral's window", "gemma2", "gemma3", "qwen3", "phi3's longrope")
+FAST = ("mistral's window", "gemma3", "phi3's longrope")
+FAST_METHODS = ("m2pt", "lora", "aprompt", "ptum prefix", "full and prompts", "pixels and prompts")
 FAST_REFERENCE = ("starcoder2",)
 
 
@@ -86,7 +87,7 @@ def talk(backbone: Backbone, first: Batch, second: Batch, *, keeps: bool = True)
         close(read, whole(backbone, then), TOLERANCE)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@some(sorted(METHODS), FAST_METHODS)
 def test_every_method(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = random_backbone(tmp_path, torch.float64)
     with float64_islands(monkeypatch, backbone.language_model):
@@ -133,7 +134,7 @@ def test_every_decoder_that_the_reference_runs(tmp_path: Path, name: str, monkey
         talk(backbone, conversation(FIRST, picture()), conversation(SECOND, picture()), keeps=False)
 
 
-@some(sorted(CONFIGS), ("llava", "qwen", "next"))
+@some(sorted(CONFIGS), ("qwen", "next"))
 @pytest.mark.parametrize("has_prompts", [False, True])
 def test_every_whole_model(tmp_path: Path, name: str, has_prompts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     write_whole_model(tmp_path, CONFIGS[name]())
