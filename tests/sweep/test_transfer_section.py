@@ -126,7 +126,7 @@ def test_the_ways_to_answer_are_those_of_a_transfer() -> None:
 def test_the_shipped_matrix_has_a_teacher_of_its_own_on_every_base() -> None:
     sweep = read_sweep(find_sweep("prompt_transfer"))
     assert sweep.transfer is not None
-    assert len(cells(sweep, SweepSettings())) == 86
+    assert len(cells(sweep, SweepSettings())) == 88
     assert len([variant for variant in sweep.variants if not variant.rates_of]) == 10
     for cell in sweep.transfer.cells:
         texts = [yaml.safe_load(path.read_text()) for path in cell.variant.configs]
