@@ -67,6 +67,12 @@ def test_every_row_is_trained_on_every_set_and_base(tmp_path: Path) -> None:
     assert len(cells(sweep, SweepSettings())) == 10
 
 
+def test_a_row_without_the_set_that_is_searched_is_searched_by_itself_and_a_set_is_one(tmp_path: Path) -> None:
+    text = TEXT.replace("      rates_of: one\n", "").replace("sets: [mnist]", "sets: [mnist, mnist]")
+    variants = read_sweep(written(tmp_path, text)).variants
+    assert [(each.label, each.rates_of) for each in variants[4:]] == [("two mnist A", ""), ("two mnist B", "")]
+
+
 def test_rates_are_those_of_the_set_that_was_searched(tmp_path: Path) -> None:
     variants = read_sweep(written(tmp_path, TEXT)).variants
     first, second = (VariantSearch(each, "", {"x": 1.0}, 3, [{"x": 1.0}, {"x": 2.0}], []) for each in variants[:2])
