@@ -97,6 +97,8 @@ def test_a_pair_keeps_what_else_decides_it(snapshot: Path) -> None:
     assert made.used_blocks == pair.used_blocks
     assert origin.arguments["feature_layer"] == -1
     assert origin.readable_name("pair:1") == "org/name + org/text"
+    own = TowerAndDecoder(*names[:2], str(parts / "projector.safetensors"), language_revision=COMMIT)
+    assert own.origin() == BaseOrigin("files", "TowerAndDecoder")  # one file of this machine is enough
 
 
 def test_files_go_by_nothing_but_their_content(tmp_path: Path, snapshot: Path) -> None:
