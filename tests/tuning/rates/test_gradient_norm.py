@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,6 +154,14 @@ def test_rates_of_every_step_are_the_formulas(tmp_path: Path, decay: Any, length
     assert found["visual_prompts"] == pytest.approx([1e-3 * share for share in DECAYS[decay]])
     linear = [0, 1 / 3, 2 / 3, 1, 2 / 3, 1 / 3]
     assert found["interaction"] == pytest.approx([7e-4 * share for share in linear])
+
+
+def test_a_last_epoch_that_is_cut_short_is_an_epoch_of_the_cosine() -> None:
+    """Five steps of two in an epoch are three epochs."""
+    loop = SimpleNamespace(setup_data=lambda: None)
+    trainer: Any = SimpleNamespace(fit_loop=loop, num_training_batches=4, accumulate_grad_batches=2)
+    share = GradientNorm(rate=1.0, decay="epoch").shares(trainer, 5)["pixel_prompt"]
+    assert [share(step) for step in range(7)] == pytest.approx([1, 1, 0.75, 0.75, 0.25, 0.25, 0])
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
