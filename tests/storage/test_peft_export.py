@@ -10,6 +10,7 @@ import torch
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
@@ -48,7 +49,10 @@ NO_VISUAL = frozenset({"visual_prompts"})
 SHALLOW = lambda: M2PT(0, 3, textual_depth="shallow")  # noqa: E731
 CASES = {
     "embedded, m2pt": Case(lambda: M2PT(3, 2), "testbed", NO_VISUAL),
-    "llava, textual prompts": Case(lambda: M2PT(0, 3, init="normal", init_std=0.5)),
+    "llava, prompts without updates": Case(
+        lambda: Combined([Lora(4, interaction=False), M2PT(0, 3, init="normal", init_std=0.5)]),
+        left_out=frozenset({"language_low_rank"}),
+    ),
     "llava, lora": Case(lambda: Lora(4, vision=True), limit=1e-8),
     "llava, ranks": Case(
         lambda: Lora(
@@ -77,7 +81,14 @@ CASES = {
     "embedded, prompt": Case(SHALLOW, "testbed", together=False, limit=1e-8),
     "llava, float32": Case(lambda: M2PT(0, 3, init="normal", init_std=0.5), dtype="float32"),
 }
-QUICK = ("embedded, m2pt", "llava, textual prompts", "llava, lora", "llava, ranks", "llava, prompt", "llava, norms")
+QUICK = (
+    "embedded, m2pt",
+    "llava, prompts without updates",
+    "llava, lora",
+    "llava, ranks",
+    "llava, prompt",
+    "llava, norms",
+)
 
 
 def frozen_llava(folder: Path, dtype: Dtype) -> Path:
