@@ -6,6 +6,7 @@ the README (RUN) stand for what the first command made.
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -16,9 +17,14 @@ INSTALLED_STAMP = ".installed"
 
 
 def commands() -> list[str]:
-    """Returns every line of the README's code blocks without its comment."""
-    blocks = re.findall(r"```\n(.*?)```", README.read_text(), re.DOTALL)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+    """Returns every line of the README's code blocks without its comment, and each block of Python as one command."""
+    found = []
+    for language, block in re.findall(r"```(python|)\n(.*?)```", README.read_text(), re.DOTALL):
+        if language:
+            found.append(f".venv/bin/python -c {shlex.quote(block)}")
+        else:
+            found += [line.split("  #")[0].strip() for line in block.splitlines() if line.strip()]
+    return found
 
 
 NOT_AS_THEY_STAND = {
@@ -47,7 +53,7 @@ def test_exceptions_name_commands_of_the_readme():
 
 
 def test_the_front_door_is_short():
-    assert len(README.read_text().splitlines()) <= 175
+    assert len(README.read_text().splitlines()) <= 195
 
 
 def test_the_two_commands_stand_first():
