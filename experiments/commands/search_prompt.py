@@ -33,9 +33,9 @@ from lightning_m2pt.prompt_search.record import SearchRecord, found_record, prom
 from lightning_m2pt.prompt_search.results import curve_table, sentences_about_loss
 from lightning_m2pt.prompt_search.scored_samples import scored_samples
 from lightning_m2pt.prompt_search.scorer import PromptScorer
-from lightning_m2pt.prompt_search.search import SearchTask, run_search, started
+from lightning_m2pt.prompt_search.search import EMPTY_ROUNDS, SearchTask, run_search, started
 from lightning_m2pt.prompt_search.state import SearchState
-from lightning_m2pt.prompt_search.written_prompts import WrittenPrompts
+from lightning_m2pt.prompt_search.written_prompts import WORD_OF_ANSWERS, WrittenPrompts
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, say
 from lightning_m2pt.system.file_lock import locked
@@ -182,7 +182,7 @@ def start_of_text(prompts: WrittenPrompts, text: str) -> Prompt:
             f"{text!r:.80} is no prompt: {start}",
             where="command line: --start",
             expected="words that the model can read, none of them of answers",
-            hint="--answer-words yes allows the words of answers",
+            hint="--answer-words yes allows the words of answers" if start == WORD_OF_ANSWERS else "",
         )
     return start
 
@@ -335,7 +335,8 @@ def search(prepared: PreparedSearch, record: SearchRecord, proposer: Proposer) -
         if reached.ended or now - last >= SECONDS_BETWEEN_LINES:
             last = now
             left = (now - began) * (own.budget - reached.rows) / max(1, reached.rows - first)
-            end = reached.ended or f"about {left / 60:.1f} minutes left"
+            empty = f"{reached.empty} of {EMPTY_ROUNDS} rounds on end had nothing that could be scored"
+            end = reached.ended or (empty if reached.empty else f"about {left / 60:.1f} minutes left")
             say(
                 f"{proposer.name}: round {reached.round}, {reached.rows:,} of {own.budget:,} rows, "
                 f"least loss {reached.best_loss:.4f}, {reached.moves} moves; {end}"

@@ -7,6 +7,8 @@ from lightning_m2pt.prompt_search.prompt_texts import Prompt, PromptTexts
 
 EDGES = ".,;:!?\"'()"
 """Signs that are no part of a word."""
+WORD_OF_ANSWERS = "it has a word of answers"
+"""Why a text is no prompt unless it is allowed."""
 
 
 class WrittenPrompts:
@@ -38,7 +40,7 @@ class WrittenPrompts:
         if self.allowed.said.intersection(prompt) or self.allowed.said.intersection(
             word.strip(EDGES) for word in flat.lower().split()
         ):
-            return "it has a word of answers"
+            return WORD_OF_ANSWERS
         if self.most_tokens is not None and len(prompt) > self.most_tokens:
             return f"it has more than {self.most_tokens} tokens"
         return prompt if self.texts.has_room(len(prompt)) else "a conversation becomes too long with it"

@@ -4,6 +4,7 @@ import numpy
 import pytest
 import torch
 
+from experiments.commands.search_prompt import start_of_text
 from lightning_m2pt.answering.local_model import model_fingerprint
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.prompt_search.proposers.base import ScoredPrompt
@@ -136,3 +137,11 @@ def test_what_is_no_model_is_refused_before_weights_load(tmp_path):
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(BadInputError, match="pickles"):
         Writer(tmp_path).check()
+
+
+@pytest.mark.parametrize(("text", "may_be_allowed"), [("see the xylophone", False), ("see yes", True)])
+def test_a_start_that_cannot_be_read_says_what_would_help(searched, text, may_be_allowed):
+    texts, allowed, _ = searched
+    with pytest.raises(BadInputError) as refused:
+        start_of_text(WrittenPrompts(texts, allowed, most_tokens=6), text)
+    assert ("--answer-words" in refused.value.hint) is may_be_allowed
