@@ -24,14 +24,28 @@ TOKENS = {
     "a token of Slack": r"\bxox[abprs]-[\w-]{10,}",
     "a key of Google": r"\bAIza[\w-]{35}(?![\w-])",
     "a key of OpenAI or Anthropic": r"\bsk-(?:[a-z]+[\w-]*-)?[A-Za-z0-9_-]{20,}",
+    "a signed token (JWT)": r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "a password in an address": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"']+:[^\s/@\"']+@",
 }
-ANY_HOME = r"/(?:home|Users|root|scratch|mnt|media|gpfs|lustre|nfs|work|data|tmp|var/tmp|private/tmp|workspace)/"
+ANY_HOME = (
+    r"/(?:home|Users|users|root|scratch|mnt|media|gpfs|lustre|nfs|work|data|tmp|var/tmp|private/tmp|workspace|opt|srv"
+    r"|export|storage|Volumes|projects?|cluster|content|kaggle|dev/shm|run/user|var/lib)/"
+)
 """Where people's files lie on most machines; an address of the web has a name in front of it."""
+ESCAPED = r"(?![nrtbf\"])"
+"""Behind a single backslash: what JSON writes for a line's end and the like is no folder of Windows."""
 PATHS = {
-    "a path of a machine": rf"(?<![\w.:/~-]){ANY_HOME}[^\s\"',;)\]]+|\b[A-Za-z]:\\\\?Users\\[^\s\"']+|(?<!\w)~/[\w.]+",
-    "a path that leads out of the folder": r"(?:\.\./)+[^\s\"',;)\]]+",
+    "a path of a machine": "|".join(
+        (
+            rf"(?<![\w./~-]){ANY_HOME}[^\s\"',;)\]]+",
+            r"\bfile:/[^\s\"',;)\]]+",
+            rf"(?<!\w)[A-Za-z]:(?:\\\\|\\{ESCAPED}|/(?!/))[\w.$-][^\s\"']*",  # a drive of Windows
+            r"(?<!\\)(?:\\\\){1,2}[\w.-]+\\{1,2}[\w$][^\s\"']*",  # a share of Windows
+            r"(?<!\w)~(?:[A-Za-z_][\w.-]*)?/[\w.]+",
+        )
+    ),
+    "a path that leads out of the folder": rf"(?:\.\.(?:/|\\{ESCAPED}))+[^\s\"',;)\]]+",
 }
 EVERYWHERE = frozenset(
     (

@@ -21,6 +21,7 @@ tags: [prompt-tuning]
 Base: lightning_m2pt/embedded/testbed, hub:some-org/model-7b at https://huggingface.co/some-org/model-7b/tree/main
 1/2 of the rows; m2pt evaluate --run outputs/m2pt_base/0a1b2c3d --data data/testbed/vsr; and/or; sha256:0123abcd
 https://example.org/home/page.html and docs/data/index.md; task-root; lr 1e-3/20; risk-averse; ~5%; hf_hub; a:b@c
+"Q:\\nWhat?\\nA:\\n{question}..\\nok" \\| x \\\\ y; https://home/x; ftp://data/set
 """
 
 
@@ -56,13 +57,27 @@ def test_ordinary_texts_are_no_leak() -> None:
         ("AIza" + "aB_-5" * 7, "Google"),
         ("sk-" + "a1B2" * 8, "OpenAI"),
         ("sk-proj-" + "a1B2" * 8, "OpenAI"),
+        ("eyJ" + "aB3" * 8 + ".eyJ" + "aB3" * 8 + ".a1_-", "signed token"),
         ("-----BEGIN RSA PRIVATE KEY-----", "private key"),
         ("https://me:secret@example.org/x", "password"),
         ("/home/anna/models/x", "path of a machine"),
         ("/scratch/project/x.json", "path of a machine"),
         ('"C:\\\\Users\\\\Anna\\\\x"', "path of a machine"),
+        ("C:\\Users\\Anna\\x", "path of a machine"),
+        ("C:/Users/Anna/x", "path of a machine"),
+        ("d:\\users\\x", "path of a machine"),
+        ('"D:\\\\new\\\\x"', "path of a machine"),
+        ("\\\\nas\\anna\\x", "path of a machine"),
+        ('"\\\\\\\\nas\\\\anna"', "path of a machine"),
+        ("file:///elsewhere/anna/x", "path of a machine"),
+        ("gpu18:/home/anna/x", "path of a machine"),
+        ("/users/anna/x", "path of a machine"),
+        ("/content/drive/x", "path of a machine"),
+        ("/Volumes/Disk/x", "path of a machine"),
+        ("~anna/x", "path of a machine"),
         ("~/models/x", "path of a machine"),
         ("../../other/x", "leads out"),
+        ("..\\..\\other\\x", "leads out"),
         ("/shelf/models/vicuna", "M2PT_MODELS"),
         ("/shelf/sets/mine", "M2PT_DATA"),
         ("tuned by RuthMeier", "this user"),
