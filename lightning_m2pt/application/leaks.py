@@ -124,7 +124,7 @@ def leaks(texts: Mapping[str, str], sets: Collection[str], allowed: Collection[s
     """
     tokens = {what: re.compile(pattern) for what, pattern in TOKENS.items()}
     paths = {what: re.compile(pattern) for what, pattern in PATHS.items()}
-    own = own_paths()
+    own = [(what, path, whole_path(path)) for what, path in own_paths()]
     names = {name: f"the name of this {of}" for of, name in people_and_machines()}
     names |= dict.fromkeys(sets, "the name of a data set of your own")
     known = {name.casefold() for name in allowed}
@@ -134,8 +134,8 @@ def leaks(texts: Mapping[str, str], sets: Collection[str], allowed: Collection[s
             for what, pattern in tokens.items():
                 if match := pattern.search(line):
                     yield Leak(file, number, what, match[0][:SHOWN_OF_TOKEN] + "...")
-            for what, path in own:
-                if path in line:
+            for what, path, pattern in own:
+                if pattern.search(line):
                     yield Leak(file, number, what, path)
             for what, pattern in paths.items():
                 if match := pattern.search(line):
@@ -169,6 +169,11 @@ def people_and_machines() -> list[tuple[str, str]]:
 def whole_word(name: str) -> re.Pattern[str]:
     """Returns what finds a name, in whatever case, where it stands by itself."""
     return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
+
+
+def whole_path(path: str) -> re.Pattern[str]:
+    """Returns what finds a path, and what lies below it; ``/app`` is none in an address's ``/application``."""
+    return re.compile(rf"(?<!\w){re.escape(path)}(?![\w-])")
 
 
 def unescaped(line: str) -> str:

@@ -185,11 +185,11 @@ class Model:
         """
         if not isinstance(name, str) or not name.strip():
             raise BadInputError(f"{name!r:.40} is no name", where="name", expected="a text")
+        self._refuse_taken(name)
+        named = named_source(source, revision, fetch)  # may wait for the hub, while others ask
         with self._base.to_itself():
-            if name in self._tuned:
-                expected = f"none of {', '.join(self.names)}"
-                raise BadInputError(f"an adapter is called {name!r:.40} already", where="name", expected=expected)
-            self._tuned[name] = tuned_by(self._base, named_source(source, revision, fetch))
+            self._refuse_taken(name)
+            self._tuned[name] = tuned_by(self._base, named)
 
     def use(self, name: str) -> None:
         """Lets an adapter answer from now on.
@@ -197,11 +197,16 @@ class Model:
         Raises:
             BadInputError: If there is none of this name.
         """
-        if name not in self._tuned:
+        if not isinstance(name, str) or name not in self._tuned:
             raise BadInputError(
                 f"no adapter is called {name!r:.40}", where="name", expected=f"one of {', '.join(self.names)}"
             )
         self._name = name
+
+    def _refuse_taken(self, name: str) -> None:
+        if name in self._tuned:
+            expected = f"none of {', '.join(self.names)}"
+            raise BadInputError(f"an adapter is called {name!r:.40} already", where="name", expected=expected)
 
     def _greedy(self, tuned: Tuned, max_new_tokens: int) -> GreedyAnswering:
         return GreedyAnswering(self._base.processor, max_new_tokens, tuned.template)

@@ -30,6 +30,8 @@ from lightning_m2pt.tuning.positions import refuse_without_room
 
 KEY = "source"
 BASE_DTYPE = "base_dtype"
+DEVICES = ("cpu", "cuda", "mps")
+"""Kinds of devices that a model runs on; torch has others, on which there are no numbers, or not all operations."""
 
 
 def named_source(source: object, revision: str | None, fetch: bool = False) -> TunedModel:
@@ -46,9 +48,11 @@ def named_source(source: object, revision: str | None, fetch: bool = False) -> T
     """
     if not isinstance(source, str | os.PathLike) or not isinstance(os.fspath(source), str):
         raise BadInputError(f"{type(source).__name__} is no source", where=KEY, expected="a folder, or user/name")
+    if revision is not None and not isinstance(revision, str):
+        raise BadInputError(f"{revision!r:.40} is no revision", where="revision", expected="a branch, tag or commit")
     text = os.fspath(source)
     folder = Path(text)
-    if not text or "\0" in text or not folder.is_dir():
+    if not text or not is_folder(text):
         return TunedModel(None, hub_adapter(text, revision, fetch))
     if revision is not None or fetch:
         raise BadInputError(
@@ -68,6 +72,14 @@ def named_source(source: object, revision: str | None, fetch: bool = False) -> T
         expected=f"a run's folder outputs/EXPERIMENT/RUN, or an adapter's, with its {CONFIG_FILE}",
         hint="ls outputs/*/",
     )
+
+
+def is_folder(text: str) -> bool:
+    """Tells whether a text names a folder that is there; what no path can be names none."""
+    try:
+        return "\0" not in text and Path(text).is_dir()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def is_hub_name(text: str) -> bool:
@@ -178,6 +190,13 @@ def base_of(named: TunedModel, base: object, dtype: str | None, quantization: st
                 raise BadInputError(
                     f"{value!r:.40} for a base that is made", where=name, expected="None: it has its own"
                 )
+        if base.attached_method is not None:
+            raise BadInputError(
+                "another model stands on this base",
+                where="base",
+                expected="a base that no other load was given",
+                hint="Model.add puts another adapter on the base of a model",
+            )
         return base
     words = words_for(dtype, quantization)
     dtype = dtype if dtype is not None else str(config.get(BASE_DTYPE) or DTYPES[0])
@@ -223,6 +242,8 @@ def device_named(device: str | torch.device | None) -> torch.device:
     """
     try:
         found = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        if found.type not in DEVICES:
+            raise RuntimeError("no model of this project runs on it")
         torch.empty(0, device=found)
     except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())

@@ -86,7 +86,7 @@ def made(kind: type[Method], arguments: object, where: str) -> Method:
         ) from error
     except M2PTError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # JSON's whole numbers may be larger than any fraction
         raise BadInputError(f"{error!s:.120}", where=where, expected=f"arguments of {kind.name}") from error
     said = {*method.adapter_config(), *kind.later_arguments}
     for name in sorted({*arguments} - said):

@@ -15,8 +15,10 @@ def patient_hub() -> Iterator[None]:
     from huggingface_hub import utils
     from huggingface_hub.utils import _http
 
+    before = _http._GLOBAL_CLIENT_FACTORY  # a program may have set one of its own, for a proxy or its certificates
+
     def patient_client() -> Any:  # noqa: ANN401  (the library is optional)
-        client = _http.default_client_factory()
+        client = before()
         client.timeout = SECONDS_WITHOUT_A_BYTE
         return client
 
@@ -32,4 +34,4 @@ def patient_hub() -> Iterator[None]:
         logger.setLevel(level)
         if had_bars:
             utils.enable_progress_bars()
-        _http.set_client_factory(_http.default_client_factory)
+        _http.set_client_factory(before)

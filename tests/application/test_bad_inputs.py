@@ -148,6 +148,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "NUL": (lambda at: "a\0b/c", "there is no folder"),
     "bytes": (lambda at: bytes(at), "bytes is no source"),
     "a number": (lambda at: 3, "int is no source"),
+    "longer than any path": (lambda at: 5000 * "x", "there is no folder"),
 }
 
 
@@ -167,6 +168,9 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a packed embedded base": ({"base": "testbed", "quantization": "nf4"}, "base", "not packed"),
     "a device that is none": ({"base": "testbed", "device": "gpu"}, "device", "gpu"),
     "a device that is not here": ({"base": "testbed", "device": "cuda:77"}, "device", "cuda:77"),
+    "a device of no numbers": ({"base": "testbed", "device": "meta"}, "device", "there is no device 'meta' here"),
+    "a device that torch leaves to others": ({"base": "testbed", "device": "hpu"}, "device", "'hpu'"),
+    "a revision that is none": ({"base": "testbed", "revision": 3}, "revision", "3 is no revision"),
     "a folder's revision": ({"base": "testbed", "revision": "main"}, "revision", "a folder has no revision"),
     "another base": ({"base": "testbed_patch12"}, "adapter_config.json", "another backbone"),
 }
@@ -197,6 +201,25 @@ def test_a_made_base_has_its_own_type(folder: Path) -> None:
     model = lightning_m2pt.load(folder / "adapter", base=base, device="cpu")
     assert model._base.backbone is base
     assert base.dtype_name == "float64"
+
+
+def test_a_made_base_is_of_one_load(folder: Path) -> None:
+    """Two locks on one base would be none, and what a model that is gone put into it would stay."""
+    base = embedded_backbone("testbed")
+    model = lightning_m2pt.load(folder / "adapter", base=base, device="cpu")
+    answer = model.ask(folder / "whole.jpg", QUESTION)
+    for _ in range(2):
+        error = refused(lambda: lightning_m2pt.load(folder / "adapter", base=base, device="cpu"))
+        assert error.what == "another model stands on this base"
+    model.add("again", folder / "adapter")
+    model.use("again")
+    assert model.ask(folder / "whole.jpg", QUESTION) == answer
+
+
+@pytest.mark.parametrize("name", ["nobody", "", None, 3, ["default"]])
+def test_no_adapter_of_this_name(model: Model, name: Any) -> None:
+    assert "no adapter is called" in refused(lambda: model.use(name)).what
+    assert model.name == "default"
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,27 @@ def test_what_the_hub_has_not(hub: StandInHub, tmp_path: Path, monkeypatch) -> N
     assert "no such repository or revision" in refused(NAME, fetch=True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE=1: nothing can be fetched" in refused(NAME, fetch=True)
+
+
+def test_a_programs_own_way_to_the_hub_is_taken_and_kept(hub: StandInHub, tmp_path: Path) -> None:
+    """Such as one that knows a proxy, or certificates of the house."""
+    from huggingface_hub.utils import _http
+
+    pushed(write_run(tmp_path))
+    made = []
+
+    def of_the_program() -> Any:
+        made.append(_http.default_client_factory())
+        return made[-1]
+
+    _http.set_client_factory(of_the_program)
+    try:
+        adapter_of_hub(NAME, fetch=True)
+        assert made
+        assert {client.timeout.read for client in made} == {hub_patience.SECONDS_WITHOUT_A_BYTE}
+        assert _http._GLOBAL_CLIENT_FACTORY is of_the_program
+    finally:
+        _http.set_client_factory(_http.default_client_factory)
 
 
 def test_models_fetch_says_what_an_adapter_is_for(hub: StandInHub, tmp_path: Path, capfd) -> None:

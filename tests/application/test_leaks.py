@@ -95,7 +95,14 @@ def test_every_form_is_found_in_its_line(text: str, what: str) -> None:
 
 def test_places_of_this_process(tmp_path: Path) -> None:
     assert (1, "the home folder's path") in found(f"{tmp_path}/people/rm/x")
-    assert (1, "the working directory's path") in found(f"x {tmp_path}/checkout/outputs")
+    for text in ("x {}/outputs", "x={}", "file://{}", "'{}'"):
+        assert (1, "the working directory's path") in found(text.format(tmp_path / "checkout"))
+
+
+def test_a_short_path_is_none_inside_of_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/app")
+    assert found("https://example.org/application and docs/app/x.md, and/apple") == []
+    assert found("in /app/x") == [(1, "the home folder's path")]
 
 
 def test_letters_that_json_escapes() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import lightning_m2pt
+from lightning_m2pt.application import model as model_module
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
@@ -147,6 +148,29 @@ def test_adapters_may_be_added_and_used_while_others_ask(saved: Saved) -> None:
             asking.append(threads.submit(model.ask_all, saved.asked, max_new_tokens=TOKENS, batch_size=1))
         found = [tuple(each.result(timeout=WAIT)) for each in asking]
     assert set(found) == known
+
+
+def test_others_ask_while_an_adapter_is_fetched(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lightning_m2pt.load(saved.folder / "m2pt", base="testbed", device="cpu")
+    fetching, answered = threading.Event(), threading.Event()
+    named_source = model_module.named_source
+
+    def slow(*given: Any) -> Any:
+        fetching.set()
+        assert answered.wait(WAIT), "the base is held while the hub is waited for"
+        return named_source(*given)
+
+    monkeypatch.setattr(model_module, "named_source", slow)
+    with ThreadPoolExecutor(2) as threads:
+        adding = threads.submit(model.add, "lora", saved.folder / "lora")
+        assert fetching.wait(WAIT)
+        asking = threads.submit(model.ask, *saved.asked[0], max_new_tokens=TOKENS)
+        try:
+            assert asking.result(timeout=WAIT / 4) == saved.m2pt[0]
+        finally:
+            answered.set()
+        adding.result(timeout=WAIT)
+    assert model.names == ("default", "lora")
 
 
 def test_what_is_under_way_ends_with_the_adapter_that_it_began_with(

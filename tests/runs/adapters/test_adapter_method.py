@@ -43,6 +43,7 @@ HOSTILE: dict[str, tuple[object, object, str]] = {
     "a negative length": ("M2PT", {**M2PT, "visual_length": -1}, "visual_length"),
     "an argument that adapters do not keep": ("M2PT", {**M2PT, "dropout": 0.5}, "keeps no argument 'dropout'"),
     "a colour of four": ("PIXEL_PROMPT", {"fill": [0.0, 0.0, 0.0, 0.0]}, "is no fill"),
+    "an alpha beyond fractions": ("LORA", {"alpha": 10**400}, "too large"),
     "a text for a layer's rank": ("LORA", {"ranks": {"q_proj": "4"}}, "is no ranks"),
     "ranks in a list": ("LORA", {"ranks": [4]}, "is no ranks"),
     "a name of no layer": ("LORA", {"ranks": {"q proj": 4}}, "is no ranks"),

@@ -6,6 +6,7 @@ which here is an alpha that is sqrt(r) times as large.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,10 @@ def refuse_other_forms(peft: PeftFolder) -> None:
         raise peft.wrong("use_rslora", "true or false")
     for key, numbers in (("rank_pattern", (int,)), ("alpha_pattern", (int, float))):
         patterns = peft.config.get(key) or {}
-        if not isinstance(patterns, dict) or not all(type(each) in numbers and each > 0 for each in patterns.values()):
+        largest = sys.float_info.max
+        if not isinstance(patterns, dict) or not all(
+            type(each) in numbers and 0 < each <= largest for each in patterns.values()
+        ):
             raise peft.wrong(key, "numbers above 0 by the names of layers")
         risky = [pattern for pattern in patterns if not may_run(pattern, most=1)]
         if risky:
@@ -119,7 +123,7 @@ def alpha_in(peft: PeftFolder, values: Mapping[str, Any], key: str) -> float:
         BadInputError: If it is no number above 0.
     """
     value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise peft.wrong(key, "a number above 0")
     return float(value)
 
