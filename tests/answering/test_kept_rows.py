@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_m2pt.answering.kept_rows import KeptRows, read_conversation, with_token
+from lightning_m2pt.answering.kept_rows import KeptRows, read_conversation, same_pictures, with_token
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
@@ -85,6 +85,9 @@ def talk(backbone: Backbone, first: Batch, second: Batch, *, keeps: bool = True)
             assert counts.rows == own_rows(before.tokens.tolist(), then.input_ids[0].tolist())
         assert counts.pictures == 0
         close(read, whole(backbone, then), TOLERANCE)
+    # What is answered to it stands behind rows that were kept.
+    answered = conversation([*turn.input_ids[0].tolist(), 20], first.pixel_values, first.picture_sizes)
+    close(with_token(backbone, read, 20), whole(backbone, answered), TOLERANCE)
 
 
 @some(sorted(METHODS), FAST_METHODS)
@@ -166,6 +169,16 @@ def test_another_picture_or_other_words_before_it_run_the_whole(tmp_path: Path) 
         assert torch.equal(found.state.logits, whole(backbone, then))
 
 
+def test_the_same_pixels_of_another_size_are_another_picture(tmp_path: Path) -> None:
+    """A picture of one colour is the same patches, whether it is wide or high."""
+    backbone = random_backbone(tmp_path, torch.float64)
+    wide, high = (conversation(FIRST, picture(), torch.tensor([size])) for size in ([2, 8], [8, 2]))
+    kept = replace(read_conversation(backbone, conversation(FIRST, picture())), picture_sizes=wide.picture_sizes)
+    assert same_pictures(wide, kept)
+    assert not same_pictures(high, kept)
+    assert not same_pictures(replace(wide, picture_sizes=None), kept)
+
+
 def test_the_same_question_again_runs_one_row(tmp_path: Path) -> None:
     backbone = random_backbone(tmp_path, torch.float64)
     kept = read_conversation(backbone, conversation(FIRST, picture()))
@@ -236,6 +249,16 @@ def test_a_part_that_is_knocked_out_runs_the_whole(tmp_path: Path) -> None:
         assert not kept.are_of(backbone)
     method.attach(backbone)
     assert kept.are_of(backbone)
+
+
+def test_other_learned_queries_run_the_whole(tmp_path: Path) -> None:
+    backbone = random_backbone(tmp_path, torch.float64)
+    built("aprompt", backbone).double().attach(backbone)
+    kept = read_conversation(backbone, conversation(FIRST, picture()))
+    assert kept.are_of(backbone)
+    rows = backbone.attachment.query_rows
+    backbone.attachment.query_rows = [None if each is None else each.clone() for each in rows]
+    assert not kept.are_of(backbone)
 
 
 def test_one_word_that_stays_is_enough_for_learned_queries(tmp_path: Path) -> None:

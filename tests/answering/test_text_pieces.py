@@ -1,5 +1,6 @@
 """Pieces of an answer join to its text, and no piece holds half a character."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,24 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         next(backbone.pretrained_lm_head().parameters()).fill_(float("nan"))
     with pytest.raises(DivergedError):
         next(iter(TokenStream(backbone, read_conversation(backbone, conversation(FIRST, picture())), 3, (-1,))))
+
+
+class Rewriting:
+    """Decodes so that what comes behind may rewrite what was there before."""
+
+    def __init__(self, texts: Mapping[int, str]) -> None:
+        self.texts, self.tokenizer = texts, self
+        self.all_special_ids: list[int] = []
+
+    def decode(self, ids: list[int]) -> str:
+        return self.texts[len(ids)]
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return str(token)
+
+
+def test_words_that_are_rewritten_wait_and_are_never_joined_wrongly() -> None:
+    settles = Rewriting({1: "ab", 2: "xyz", 3: "abc"})
+    assert list(text_pieces(settles, [7, 8, 9])) == ["ab", "c"]  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="wrote 'ab' at first, and 'xyz' in the end"):
+        list(text_pieces(Rewriting({1: "ab", 2: "xyz"}), [7, 8]))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from PIL import Image
 
 import lightning_m2pt
 from data_modules.vsr import VSR
+from lightning_m2pt.application.asked import picture_source
 from lightning_m2pt.application.model import Model
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
@@ -168,6 +169,27 @@ def test_a_picture_is_read_once_for_all_its_questions(
     assert counts.rows - one < one + 60  # the two other questions' own words, and not the picture's rows again
     assert together == [model.ask(shown[0], text, max_new_tokens=1) for text in texts]
     assert model.ask_all(list(zip(shown, texts, strict=True)), max_new_tokens=TOKENS) == alone
+
+
+def test_pictures_of_the_same_bytes_and_another_shape_are_two(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, high = numpy.zeros((20, 30, 3), numpy.uint8), numpy.zeros((30, 20, 3), numpy.uint8)
+    counts = Counts(model, monkeypatch)
+    model.ask_all([(wide, "What is this?"), (high, "What is this?"), (wide, "Is it red?")], max_new_tokens=1)
+    assert counts.pictures == 2
+
+
+def test_the_same_object_is_looked_at_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An opened picture is decoded, and an array hashed, once for all its questions."""
+    looked: list[object] = []
+
+    def looking(image: object, where: str) -> Any:
+        looked.append(image)
+        return picture_source(image, where)
+
+    monkeypatch.setattr("lightning_m2pt.application.asked.picture_source", looking)
+    grey = numpy.zeros((20, 30, 3), numpy.uint8)
+    model.ask_all([(grey, "What is this?"), (grey, "Is it red?"), (grey.copy(), "Is it blue?")], max_new_tokens=1)
+    assert len(looked) == 2
 
 
 def test_every_form_of_a_picture_gives_the_same_answer(evaluation: Evaluation, model: Model) -> None:

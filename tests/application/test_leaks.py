@@ -105,6 +105,22 @@ def test_a_short_path_is_none_inside_of_words(monkeypatch: pytest.MonkeyPatch) -
     assert found("in /app/x") == [(1, "the home folder's path")]
 
 
+def test_what_a_name_or_a_place_is_only_a_part_of_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found("ruthmeiers, truthmeier, gpu170, old-gpu17, gpu17-b, big_patients_2024", ("patients_2024",)) == []
+    monkeypatch.setattr(getpass, "getuser", lambda: "Ubuntu")
+    monkeypatch.setattr(socket, "gethostname", lambda: "ab")
+    monkeypatch.setenv("M2PT_MODELS", "/x")
+    assert found("on Ubuntu, ab, 3/x and 1/x") == []
+
+
+def test_a_place_behind_a_link_is_found_by_both_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "shelf")
+    monkeypatch.setenv("M2PT_MODELS", str(tmp_path / "link"))
+    for place in ("shelf", "link"):
+        assert (1, "the path in M2PT_MODELS") in found(str(tmp_path / place / "x"))
+
+
 def test_letters_that_json_escapes() -> None:
     path = json.dumps({"a": "/home/jürgen/x", "set": "größen"}) + "\n"
     assert [what for _, what in found(path, ("größen",))] == [
@@ -123,6 +139,7 @@ def test_tokens_are_not_shown_and_names_can_be_allowed() -> None:
     with pytest.raises(BadInputError, match="--name-ok ruthmeier sends it all the same"):
         refuse_leaks({"README.md": "by ruthmeier"}, (), ())
     refuse_leaks({"README.md": "by ruthmeier"}, (), ("RuthMeier",))
+    refuse_leaks({"README.md": "on Patients"}, ("Patients",), ("patients",))
     refuse_leaks({"README.md": "by ruthmeier, patients_2024"}, ("patients_2024",), ("ruthmeier", "patients_2024"))
 
 
@@ -149,7 +166,7 @@ benchmarks:
 def test_sets_of_ones_own_are_those_that_do_not_come_with_the_project(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "predictions").mkdir()
-    for name in ("vsr", "pope", "ward_questions"):
+    for name in ("vsr", "pope", "ward_questions", "ab"):  # two letters stand in every text
         (tmp_path / "predictions" / f"{name}.jsonl").touch()
     assert private_set_names(tmp_path) == {"patients_2024", "ward_notes", "rounds", "WardQuestions", "ward_questions"}
     assert private_set_names(None) == set()

@@ -86,6 +86,8 @@ def test_batches_hold_whole_pictures_as_far_as_they_fit(tmp_path, size):
             100: [[4, 3, 2]],
         }[size]
     )
+    named = [name for batch in planned for name in names_of(batch)]
+    assert sorted(named) == sorted(sample.id for sample in samples)
     again = planned_batches(asked_pictures(samples, texts, layouts, keys), size)
     assert [names_of(batch) for batch in again] == [names_of(batch) for batch in planned]
 

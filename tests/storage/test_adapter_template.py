@@ -1,6 +1,7 @@
 """An adapter says the whole of its template: whatever it was tuned with comes back without the file it came from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def test_what_a_file_says_comes_back_without_it(tmp_path: Path) -> None:
         assert prompt.based_on is not None
         reworded = prompt.on(prompt.based_on)
         assert adapter_template(said(reworded), "x") == reworded
+
+
+def test_a_name_of_ours_with_other_words_does_not_say_everything(tmp_path: Path) -> None:
+    other = replace(template_named(written(tmp_path, "own.yaml", OWN)), name="vicuna_v1")  # type: ignore[type-var]
+    assert "template_content" in said(other)
+    assert adapter_template(said(other), "x") == other != template_named("vicuna_v1")
 
 
 def test_an_adapter_may_say_none() -> None:

@@ -71,13 +71,14 @@ def test_a_whole_model_of_the_hub_goes_by_repository_and_commit(snapshot: Path) 
     by_path = VisionLanguageModel(str(snapshot))
     assert by_path.origin() == origin
     packed = backbone_of(origin, dtype="float32", quantization="int8")
-    assert packed.quantization == "int8"
+    assert (packed.quantization, packed.dtype_name) == ("int8", "float32")
 
 
 def test_five_files_of_the_hub_go_by_their_places(snapshot: Path) -> None:
     store_backbone(snapshot)
     backbone = stored(snapshot)
-    origin, _ = said_and_made(backbone)
+    origin, made = said_and_made(backbone, dtype="float64")
+    assert made.dtype_name == "float64"
     assert (origin.kind, origin.class_name) == ("hub", "OpenClipLlama")
     assert origin.arguments["language_model"] == {"repository": "org/name", "commit": COMMIT, "file": "language"}
 
@@ -129,6 +130,27 @@ def test_one_file_of_this_machine_makes_it_files(tmp_path: Path) -> None:
     assert changed.origin() == BaseOrigin("files", "OpenClipLlama")
 
 
+def test_one_file_beside_the_cache_and_a_branch_in_it_make_it_files(snapshot: Path, tmp_path: Path) -> None:
+    store_backbone(snapshot)
+    projector = tmp_path / "projector.safetensors"
+    backbone = stored(snapshot)
+    shutil.copy(backbone.projector_weights, projector)
+    arguments = {**vars(backbone.files), "projector_weights": projector}
+    mixed = OpenClipLlama(**{name: str(path) for name, path in arguments.items()})
+    assert mixed.origin() == BaseOrigin("files", "OpenClipLlama")
+    shutil.copytree(snapshot, snapshot.with_name("main"))
+    assert stored(snapshot.with_name("main")).origin() == BaseOrigin("files", "OpenClipLlama")
+    sets = snapshot.parents[2] / "datasets--org--name" / "snapshots" / COMMIT
+    shutil.copytree(snapshot, sets)
+    assert stored(sets).origin() == BaseOrigin("files", "OpenClipLlama")
+
+
+def test_a_class_of_ones_own_is_none_of_the_library_s_by_its_name(snapshot: Path) -> None:
+    write_whole_model(snapshot, llava_config())
+    own = type("VisionLanguageModel", (VisionLanguageModel,), {"__module__": "somebody.models"})
+    assert own(str(snapshot)).origin() == BaseOrigin("files", "VisionLanguageModel")
+
+
 def test_before_format_3_nothing_is_said() -> None:
     assert origin_in({"format": 2}, "x") == BaseOrigin()
 
@@ -172,6 +194,8 @@ HOSTILE: dict[str, tuple[object, str]] = {
     "a repository that leads out": (with_arguments(WHOLE, model={**HUB, "repository": "../x"}), "no name of the hub"),
     "a file that leads out": (with_arguments(PAIR, projector={**HUB, "file": "../../x"}), "is no file of a repository"),
     "an absolute file": (with_arguments(PAIR, projector={**HUB, "file": "/etc/x"}), "is no file of a repository"),
+    "a file of another system": (with_arguments(PAIR, projector={**HUB, "file": "a\\..\\x"}), "is no file of a repos"),
+    "a file with NUL": (with_arguments(PAIR, projector={**HUB, "file": "a\0b"}), "is no file of a repository"),
     "a number for a file": (with_arguments(PAIR, projector={**HUB, "file": 3}), "is no place in the hub"),
     "a text for a number": (with_arguments(PAIR, feature_layer="-2"), "'-2' is no feature_layer"),
     "true for a number": (with_arguments(PAIR, image_size=True), "True is no image_size"),

@@ -1,13 +1,13 @@
 """An adapter's configuration becomes its method again, and nothing else: no class of others, no odd value."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
-from lightning_m2pt.runs.adapter_method import adapter_method
+from lightning_m2pt.runs.adapter_method import adapter_method, fits
 from tests.runs.test_adapter_alone import METHODS
 
 KEPT = PrefixTuning(5, init_text="a circle", freeze_first=2)
@@ -64,6 +64,13 @@ def test_values_by_the_names_of_layers_come_back() -> None:
     arguments = {"rank": 2, "alpha": 4.0, "vision": False, "interaction": True, **layers}
     made = adapter_method({"peft_type": "LORA", "arguments": arguments}, "adapter_config.json")
     assert made.adapter_config() == arguments
+
+
+def test_a_switch_is_no_number_also_where_words_are_listed() -> None:
+    assert fits(1, Literal[1, "all"])
+    assert not fits(True, Literal[1, "all"])
+    assert not fits(1, Literal[True])
+    assert not fits(1.0, Literal[1])
 
 
 @pytest.mark.parametrize("what", HOSTILE)
