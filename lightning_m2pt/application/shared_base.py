@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,14 @@ def refuse_other_default() -> None:
         )
 
 
+def default_device_of_torch() -> AbstractContextManager[object]:
+    """Lets new tensors be made where torch makes them by itself, wherever the program wants its own.
+
+    Only entered where it is needed: it costs every call of torch a little.
+    """
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+
 class SharedBase:
     """A backbone and the lock of all who ask it.
 
@@ -79,14 +87,15 @@ class SharedBase:
         Not to be held while a caller of a generator has its turn: the next step takes the base again.
         """
         refuse_other_default()
-        with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        no_autocast = torch.autocast(self.device.type, enabled=False)
+        with self._lock, default_device_of_torch(), torch.inference_mode(), no_autocast:
             self._attach(tuned.method)
             yield self.backbone
 
     @contextmanager
     def to_itself(self) -> Iterator[None]:
         """Keeps the base for one caller as it is, to tokenise and to read pictures."""
-        with self._lock:
+        with self._lock, default_device_of_torch():
             yield
 
     def load(self, method: Method, adapter: Path | None) -> None:
@@ -105,7 +114,8 @@ class SharedBase:
         refuse_other_default()
         devices = [self.device] if self.device.type == "cuda" else []
         no_autocast = torch.autocast(self.device.type, enabled=False)
-        with self._lock, torch.inference_mode(False), no_autocast, torch.random.fork_rng(devices):
+        seeds = torch.random.fork_rng(devices)
+        with self._lock, default_device_of_torch(), torch.inference_mode(False), no_autocast, seeds:
             self._attach(None)
             module = TuningModule(self.backbone, method)
             try:

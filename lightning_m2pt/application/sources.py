@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lightning_m2pt.application.fetched_adapter import adapter_of_hub, hub_commit
-from lightning_m2pt.application.shared_base import SharedBase, Tuned
+from lightning_m2pt.application.shared_base import SharedBase, Tuned, default_device_of_torch
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.hub_ids import DEFAULT_REVISION, ID, cache_of, commit_of
 from lightning_m2pt.backbones.origins.made import DTYPES, QUANTIZATIONS, backbone_of, origin_in
@@ -123,7 +123,7 @@ def opened(
     Raises:
         BadInputError: If something is missing, damaged or does not fit; as far as possible before weights load.
     """
-    with people_read_errors():
+    with people_read_errors(), default_device_of_torch():
         named = named_source(source, revision, fetch)
         place = device_named(device)
         backbone = base_of(named, base, dtype, quantization)

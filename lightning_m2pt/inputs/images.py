@@ -265,6 +265,8 @@ def open_regular_file(path: Path, place: str) -> BinaryIO:
         BadInputError: If it is missing, empty, or no regular file.
         EnvironmentFailure: If it may not be read.
     """
+    if "\0" in str(path):
+        raise BadInputError("no file has a name with NUL in it", where=place, expected="an image file")
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):

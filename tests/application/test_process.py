@@ -225,6 +225,19 @@ def test_another_default_type_is_refused(saved: Saved) -> None:
     assert model.ask_all(saved.asked, max_new_tokens=TOKENS) == saved.m2pt
 
 
+def test_a_default_device_of_the_programs_own_changes_no_answer(saved: Saved) -> None:
+    with torch.device("meta"):
+        model = lightning_m2pt.load(saved.folder / "m2pt", base="testbed", device="cpu")
+        assert model.ask_all(saved.asked[:2], max_new_tokens=TOKENS) == saved.m2pt[:2]
+        assert model.ask(*saved.asked[0], max_new_tokens=TOKENS) == saved.m2pt[0]
+        picture, text = saved.asked[0]
+        said, frozen = model.chat(picture).say(text, max_new_tokens=TOKENS), model.frozen()
+        model.add("again", saved.folder / "m2pt")
+        assert frozen.names == ("frozen",)
+        assert torch.empty(0).device.type == "meta"
+    assert said == saved.m2pt[0]
+
+
 def test_a_folder_that_may_only_be_read_stays_as_it_is(saved: Saved, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()

@@ -10,7 +10,7 @@ from lightning_m2pt.application.chat import Chat
 from lightning_m2pt.commands.parsers.chat import COMMANDS
 from lightning_m2pt.commands.terminal.pictures import show_picture
 from lightning_m2pt.commands.terminal.writing import write_streamed
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.system.console import people_read_errors, say
 
@@ -59,7 +59,7 @@ class Conversation:
                     chat.reset()
                 say_beside_answers("the conversation begins anew")
             case "/picture", name if name:
-                self.show(Path(name).expanduser(), where)
+                self.show(named_picture(name), where)
             case _:
                 raise BadInputError(
                     f"{text!r:.60} is no command", where=where or "chat", expected="/picture FILE, /reset, /help, /quit"
@@ -88,6 +88,15 @@ class Conversation:
                 hint = error.hint.replace("reset()", "/reset")
                 raise BadInputError(error.what, where=place, expected=error.expected, hint=hint) from error
             write_streamed(pieces, name if len(self._chats) > 1 else "")
+
+
+def named_picture(name: str) -> Path:
+    """Returns the file of a name; ``~`` is the home folder, and a letter like others where there is none."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # a user whom this machine does not know
+        return path
 
 
 def say_beside_answers(text: str) -> None:
@@ -124,7 +133,11 @@ def talk_at_terminal(conversation: Conversation, picture: Path | None) -> None:
                 interrupts += 1
                 say("" if interrupts > 1 else "\nstopped; Ctrl-C again ends")
                 continue
-            except BadInputError as error:
+            except UnicodeDecodeError:
+                with people_read_errors():
+                    say("error: the line is no text in this terminal's encoding")
+                goes_on = True
+            except (BadInputError, EnvironmentFailure) as error:
                 with people_read_errors():
                     say(error.message())
                 goes_on = True

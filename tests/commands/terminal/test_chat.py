@@ -90,6 +90,8 @@ def test_nothing_to_say_is_no_mistake(
         (b"\n/what\n", ("line 2", "/what", "/reset")),
         (b"/picture\n", ("line 1", "/picture")),
         (b"/picture none.png\n", ("line 1", "none.png")),
+        (b"/picture a\0b\n", ("line 1", "NUL")),
+        (b"/picture ~nobody-of-this-name/x.png\n", ("line 1", "~nobody-of-this-name", "missing")),
         (b"/quit now\n", ("line 1", "/quit now")),
         (b"a <image> b\n", ("line 1", "<image>")),
         (b"red " * 3000, ("line 1", "rows", "/reset")),
@@ -130,14 +132,15 @@ def at_terminal(model: Model, picture: Path | None) -> Conversation:
 def test_mistakes_at_a_terminal_are_said_and_the_chat_goes_on(
     capfd: pytest.CaptureFixture[str], pictures: list[Path], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = (QUESTIONS[0], "/what", "/picture none.png", "red " * 3000, "/help", QUESTIONS[1], EOFError())
+    not_utf_8 = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    lines = (QUESTIONS[0], "/what", "/picture none.png", "red " * 3000, not_utf_8, "/help", QUESTIONS[1], EOFError())
     rest = typed(monkeypatch, *lines)
     talk_at_terminal(at_terminal(model, pictures[0]), pictures[0])
     captured = capfd.readouterr()
     assert next(rest, None) is None
     for answer in said(model, pictures[0], QUESTIONS[:2]):
         assert answer in captured.out.splitlines()
-    assert captured.err.count("error: ") == 3
+    assert captured.err.count("error: ") == 4
     assert "/reset          forget" in captured.out
 
 
