@@ -257,7 +257,8 @@ def without_places(word: str) -> str:
     """Returns a word of a command, or its flag, with ``PLACE`` where it may name a file or folder."""
     flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if OURS.fullmatch(value) or NAMES_PLACE.search(value) is None:
-        return word
+        is_short = flag[1:2] not in ("", "-")  # a value may stand right behind a flag of one letter
+        return f"{word[:2]}{PLACE}" if is_short and NAMES_PLACE.search(flag) else word
     return f"{flag}{equals}{PLACE}"
 
 

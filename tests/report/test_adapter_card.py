@@ -113,6 +113,7 @@ def test_a_base_of_the_hub_is_in_the_header(evaluated: tuple[Path, str], tmp_pat
     ("words", "shown"),
     [
         (["/home/me/bin/m2pt", "fit", "--config", "experiments/base.yaml"], "m2pt fit --config experiments/base.yaml"),
+        (["m2pt", "-c/home/me/x.yaml", "-cexperiments/x", "--seed=3"], "m2pt -cPLACE -cPLACE --seed=3"),
         (["m2pt", "--config=/home/me/x.yaml", "--seed", "3"], "m2pt --config=PLACE --seed 3"),
         (["m2pt", "--data.root", "../x", "own.yaml", "~me", "C:\\x"], "m2pt --data.root PLACE PLACE PLACE PLACE"),
         (["m2pt", "--benchmarks", '[{"root": "/x"}]', "experiments/../../x"], "m2pt --benchmarks PLACE PLACE"),
