@@ -9,7 +9,7 @@ from lightning_m2pt.application.fetched_adapter import adapter_of_hub, hub_commi
 from lightning_m2pt.application.shared_base import SharedBase, Tuned, default_device_of_torch
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.hub_ids import DEFAULT_REVISION, ID, cache_of, commit_of
-from lightning_m2pt.backbones.origins.made import DTYPES, QUANTIZATIONS, backbone_of, origin_in
+from lightning_m2pt.backbones.origins.made import DTYPES, backbone_of, origin_in, refuse_unknown_form
 from lightning_m2pt.backbones.origins.named import named_base
 from lightning_m2pt.backbones.origins.said import WITH_WEIGHTS
 from lightning_m2pt.configuration.paths import HUB
@@ -214,18 +214,6 @@ def base_of(named: TunedModel, base: object, dtype: str | None, quantization: st
             expected=f"{', '.join(WITH_WEIGHTS)}, a whole model's folder, {HUB}OWNER/NAME, or a backbone",
         )
     return named_base(os.fspath(base), dtype=dtype, quantization=quantization)  # type: ignore[arg-type]
-
-
-def refuse_unknown_form(dtype: str, quantization: object) -> None:
-    """Refuses types and packings that no base has.
-
-    Raises:
-        BadInputError: Naming it.
-    """
-    if dtype not in DTYPES:
-        raise BadInputError(f"{dtype!r:.40} is no type of weights", where="dtype", expected=" or ".join(DTYPES))
-    if quantization not in QUANTIZATIONS:
-        raise BadInputError(f"{quantization!r:.40} packs nothing", where="quantization", expected="nf4, int8 or None")
 
 
 def words_for(dtype: str | None, quantization: str | None) -> list[str]:

@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_m2pt.backbones.origins.made import constructor_arguments, origin_in
+from lightning_m2pt.backbones.origins.made import (
+    DTYPES,
+    constructor_arguments,
+    origin_in,
+    refuse_packing,
+    refuse_unknown_form,
+)
 from lightning_m2pt.backbones.origins.said import EMBEDDED_FILES, NAME, OURS
 from lightning_m2pt.configuration.allowed_imports import check_opened
 from lightning_m2pt.configuration.paths import EMBEDDED
@@ -40,7 +46,11 @@ def base_component(adapter: Path) -> dict[str, Any] | None:
     else:
         arguments = constructor_arguments(origin)
     recorded = {"dtype": config.get(DTYPE), "quantization": config.get(QUANTIZATION)}
-    arguments |= {name: value for name, value in recorded.items() if value is not None}
+    said = {name: value for name, value in recorded.items() if value is not None}
+    packing, places = said.get("quantization"), (f"{where}: {DTYPE}", f"{where}: {QUANTIZATION}")
+    refuse_unknown_form(said.get("dtype", DTYPES[0]), packing, places=places)  # they become words of a configuration
+    refuse_packing(origin, packing, places[1])
+    arguments |= said
     return {CLASS_PATH: f"{OURS[origin.class_name]}.{origin.class_name}", ARGUMENTS: arguments}
 
 

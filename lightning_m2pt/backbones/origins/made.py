@@ -50,6 +50,8 @@ OF_FOLDERS = ("VisionLanguageModel", "TowerAndDecoder")
 """Classes whose folders may go by a repository's name, and whose weights may be packed."""
 DTYPES = ("float32", "bfloat16", "float64")
 QUANTIZATIONS = (None, "nf4", "int8")
+FORM = ("dtype", "quantization")
+"""The arguments that say in which type weights are, and how they are packed."""
 
 
 def origin_in(config: Mapping[str, Any], where: str) -> BaseOrigin:
@@ -159,10 +161,7 @@ def backbone_of(origin: BaseOrigin, *, dtype: str = "float32", quantization: str
         BadInputError: If nothing but a fingerprint is known of it, its repository is not on this machine, it cannot be
             packed, or its configuration is not what the class takes.
     """
-    if dtype not in DTYPES:
-        raise BadInputError(f"{dtype!r:.40} is no type of weights", where="dtype", expected=" or ".join(DTYPES))
-    if quantization not in QUANTIZATIONS:
-        raise BadInputError(f"{quantization!r:.40} packs nothing", where="quantization", expected="nf4, int8 or none")
+    refuse_unknown_form(dtype, quantization)
     if origin.kind == "files":
         raise BadInputError(
             f"nothing names the base but its content: {origin.class_name or 'a backbone'} of files",
@@ -170,12 +169,7 @@ def backbone_of(origin: BaseOrigin, *, dtype: str = "float32", quantization: str
             expected="the base that the adapter was tuned on",
             hint="base=FOLDER or base=hub:OWNER/NAME says where it is; in a command, --config FILE does",
         )
-    if quantization is not None and origin.class_name not in OF_FOLDERS:
-        raise BadInputError(
-            f"the weights of {origin.class_name} are not packed",
-            where="quantization",
-            expected=f"none, or a base of {' or '.join(OF_FOLDERS)}",
-        )
+    refuse_packing(origin, quantization)
     if origin.kind == "embedded":
         return embedded_backbone(origin.arguments[NAME], dtype)  # type: ignore[arg-type]
     arguments = constructor_arguments(origin)
@@ -183,6 +177,37 @@ def backbone_of(origin: BaseOrigin, *, dtype: str = "float32", quantization: str
         return OpenClipLlama(**arguments, dtype=dtype)  # type: ignore[arg-type]
     kind = VisionLanguageModel if origin.class_name == "VisionLanguageModel" else TowerAndDecoder
     return kind(**arguments, dtype=dtype, quantization=quantization)  # type: ignore[arg-type]
+
+
+def refuse_unknown_form(dtype: object, quantization: object, *, places: tuple[str, str] = FORM) -> None:
+    """Refuses types and packings that no base has.
+
+    Args:
+        dtype: Type of the frozen weights.
+        quantization: How they are packed.
+        places: What names each of the two, for messages.
+
+    Raises:
+        BadInputError: Naming it.
+    """
+    if dtype not in DTYPES:
+        raise BadInputError(f"{dtype!r:.40} is no type of weights", where=places[0], expected=" or ".join(DTYPES))
+    if quantization not in QUANTIZATIONS:
+        raise BadInputError(f"{quantization!r:.40} packs nothing", where=places[1], expected="nf4, int8 or none")
+
+
+def refuse_packing(origin: BaseOrigin, quantization: object, where: str = FORM[1]) -> None:
+    """Refuses to pack the weights of a class that does not.
+
+    Raises:
+        BadInputError: Naming the class.
+    """
+    if quantization is not None and origin.class_name not in OF_FOLDERS:
+        raise BadInputError(
+            f"the weights of {origin.class_name} are not packed",
+            where=where,
+            expected=f"none, or a base of {' or '.join(OF_FOLDERS)}",
+        )
 
 
 def constructor_arguments(origin: BaseOrigin) -> dict[str, Any]:

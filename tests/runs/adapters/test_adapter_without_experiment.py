@@ -105,6 +105,30 @@ def test_a_base_of_files_needs_an_experiment(
     assert model_of_adapter(adapter) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("base_dtype", "${model.method}", "is no type of weights"),
+        ("base_dtype", "float16", "is no type of weights"),
+        ("base_dtype", ["float32"], "is no type of weights"),
+        ("base_quantization", "${oc.env:HOME}", "packs nothing"),
+        ("base_quantization", {"a": 1}, "packs nothing"),
+        ("base_quantization", "nf4", "are not packed"),
+    ],
+)
+def test_no_value_of_an_adapter_becomes_a_setting_unseen(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: object, said: str
+) -> None:
+    config = json.loads((adapter / CONFIG_FILE).read_text())
+    (adapter / CONFIG_FILE).write_text(json.dumps({**config, key: value}))
+    for verb in ("evaluate", "prompts"):
+        assert main([verb, "--adapter", str(adapter), "--output", str(tmp_path / "out")]) == 2
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert f"{CONFIG_FILE}: {key}" in shown
+        assert len(shown.splitlines()) <= 3
+
+
 def test_a_method_of_ones_own_needs_an_experiment(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
