@@ -13,6 +13,7 @@ from PIL import Image
 
 import lightning_m2pt
 from lightning_m2pt.application.model import Model
+from lightning_m2pt.application.sources import base_of, named_source
 from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
@@ -229,6 +230,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (lambda at: (at / "adapter_config.json").write_text("{"), ""),
     "a list": (lambda at: (at / "adapter_config.json").write_text("[]"), "unknown adapter format"),
     "a later format": (lambda at: change(at, format=99), "unknown adapter format"),
+    "a switch for a format": (lambda at: change(at, format=True), "unknown adapter format"),
+    "a configuration without end": (
+        lambda at: (at / "adapter_config.json").write_text(" " * 4_000_000 + "{}"),
+        "far too large",
+    ),
+    "weights that cannot be packed": (lambda at: change(at, base_quantization="int8"), "not packed"),
+    "prompts beyond all positions": (
+        lambda at: change(at, arguments={**config_of(at)["arguments"], "textual_length": 4000}),
+        "leave no room",
+    ),
     "an unknown method": (lambda at: change(at, peft_type="MAGIC"), "magic"),
     "a class of somebody's": (lambda at: change(at, peft_type="os.system"), "os.system"),
     "other arguments": (lambda at: change(at, arguments={"visual_length": "2; import os"}), "visual_length"),
@@ -247,9 +258,31 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
+    return found
+
+
 def change(folder: Path, **changes: Any) -> None:
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    (folder / "adapter_config.json").write_text(json.dumps({**config_of(folder), **changes}))
+
+
+def test_the_type_that_it_was_tuned_on_is_the_base_s(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "adapter", tmp_path / "adapter")
+    change(tmp_path / "adapter", base_dtype="float64")
+    named = named_source(tmp_path / "adapter", None)
+    for base in (None, "testbed"):
+        assert base_of(named, base, None, None).dtype_name == "float64"
+        assert base_of(named, base, "bfloat16", None).dtype_name == "bfloat16"
+
+
+def test_a_folder_comes_before_an_embedded_base_of_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "testbed").mkdir()
+    error = refused(lambda: lightning_m2pt.load(folder / "adapter", base="testbed"))
+    assert "base" in error.where
 
 
 @pytest.mark.parametrize("name", DAMAGES)

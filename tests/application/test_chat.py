@@ -149,6 +149,21 @@ def test_an_interrupt_in_the_model_keeps_what_was_given(model: Model, pictures: 
     assert answer == answered_anew(model, (Turn(QUESTIONS[0], first), Turn(QUESTIONS[1])), pictures[0], 4)
 
 
+def test_half_an_answer_of_a_model_that_fails_is_no_turn(model: Model, pictures: list[Path]) -> None:
+    chat = model.chat(pictures[0])
+    stream = chat.stream(QUESTIONS[0], max_new_tokens=6)
+    assert next(stream)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    handle = model._base.backbone.decoder().layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(ZeroDivisionError):
+        list(stream)
+    handle.remove()
+    assert chat.history == ()
+
+
 def test_a_question_answered_with_nothing_is_no_turn(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = model.chat()
     given_answers(monkeypatch, "", "Yes")
@@ -170,6 +185,7 @@ def test_another_picture_and_a_reset_begin_anew(model: Model, pictures: list[Pat
     chat.say(QUESTIONS[1], max_new_tokens=5)
     chat.reset()
     assert chat.history == ()
+    assert chat._last.kept is None  # its rows are let go
     assert chat.say(QUESTIONS[0], max_new_tokens=5) == first
 
 
@@ -201,6 +217,20 @@ def test_beyond_the_context_is_refused_with_what_to_do(model: Model, pictures: l
     assert chat.say(QUESTIONS[1], max_new_tokens=5) == answered_anew(
         model, (*before, Turn(QUESTIONS[1])), pictures[0], 5
     )
+
+
+def test_a_picture_s_rows_count_to_the_last(model: Model, pictures: list[Path]) -> None:
+    """Of a chat, and of a question by itself."""
+    chat = model.chat(pictures[0])
+    chat.say(QUESTIONS[0], max_new_tokens=1)
+    assert chat._last.kept is not None
+    limit = model._base.backbone.shape.maximum_positions - chat._last.kept.state.past.length
+    chat.reset()
+    chat.stream(QUESTIONS[0], max_new_tokens=limit)
+    model.stream(pictures[0], QUESTIONS[0], max_new_tokens=limit)
+    for asked in (chat.stream, lambda *given, **named: model.stream(pictures[0], *given, **named)):
+        with pytest.raises(BadInputError, match="rows with"):
+            asked(QUESTIONS[0], max_new_tokens=limit + 1)
 
 
 def test_the_last_position_can_be_answered_in(model: Model) -> None:

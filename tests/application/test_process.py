@@ -195,6 +195,7 @@ def test_any_mode_of_the_caller_gives_the_same(saved: Saved) -> None:
         inside = lightning_m2pt.load(saved.folder / "lora", base="testbed", device="cpu")
         assert inside.ask_all(saved.asked, max_new_tokens=TOKENS) == saved.lora
     assert not any(each.is_inference() for each in inside._base.backbone.parameters())  # others may tune on this base
+    assert not any(each.requires_grad for each in inside._tuned["default"].method.parameters())
     assert inside.ask_all(saved.asked, max_new_tokens=TOKENS) == saved.lora
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         inside.add("m2pt", saved.folder / "m2pt")

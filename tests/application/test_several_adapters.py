@@ -89,6 +89,7 @@ def test_the_untouched_model_stands_beside_on_the_same_weights(model: Model, ada
         assert answers_of(untouched, adapters) == adapters.answers["frozen"]
         assert untouched.template == model.template
         assert untouched.names == ("frozen",)
+        assert untouched._tuned["frozen"].method is model.frozen()._tuned["frozen"].method  # compared once
     assert answers_of(untouched.frozen(), adapters) == adapters.answers["frozen"]
 
 

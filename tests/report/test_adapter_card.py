@@ -9,7 +9,14 @@ import pytest
 
 from lightning_m2pt.main import main
 from lightning_m2pt.metrics.statistics import percentile_interval, resampled_scores
-from lightning_m2pt.report.adapter_card import adapter_card, command_text, write_adapter_cards
+from lightning_m2pt.report.adapter_card import (
+    adapter_card,
+    command_text,
+    made_rows,
+    table,
+    tuned_text,
+    write_adapter_cards,
+)
 from lightning_m2pt.report.tables.groups import interval_text
 from lightning_m2pt.runs.evaluated import read_run
 from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE
@@ -75,6 +82,51 @@ def test_answers_of_another_adapter_are_not_its_scores(evaluated: tuple[Path, st
     assert "It was not evaluated." in adapter_card(tmp_path / "run" / "adapter", tmp_path / "run")
 
 
+def test_answers_without_a_part_are_not_its_scores(evaluated: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(evaluated[0], tmp_path / "run")
+    path = tmp_path / "run" / "predictions" / "vsr.jsonl"
+    first, _, rest = path.read_text().partition("\n")
+    header = json.loads(first)
+    header["toggles"]["knocked_out"] = ["visual_prompts"]
+    path.write_text(json.dumps(header) + "\n" + rest)
+    assert "It was not evaluated." in adapter_card(tmp_path / "run" / "adapter", tmp_path / "run")
+
+
+def test_what_chose_the_adapter_is_said_and_best_adapters_have_cards(
+    evaluated: tuple[Path, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated[0], run)
+    shutil.copytree(run / "adapter", run / "adapter_best")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "chosen_by_sets": ["vsr"]}))
+    (run / "adapter_best" / CARD_FILE).unlink()
+    path = run / "adapter_best" / CONFIG_FILE
+    chosen = {"step": 1, "steps": 2, "by": "val/loss", "value": 0.5}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chosen": chosen}))
+    write_adapter_cards(run)
+    assert "chosen by the score on vsr" in (run / "adapter" / CARD_FILE).read_text()
+    assert "adapter of step 1 of 2, best val/loss." in (run / "adapter_best" / CARD_FILE).read_text()
+
+
+def test_what_is_said_of_how_it_was_tuned() -> None:
+    ended = {"optimizer_steps": 5, "stopped_by": "patience"}
+    said = tuned_text({"written_by": "lightning_m2pt 9"}, {"completed": ended, "deciding": {"seed": 3}})
+    assert said == "Tuned with lightning_m2pt 9 (seed 3) for 5 optimizer steps, then stopped by patience."
+    began = tuned_text({"written_by": "lightning_m2pt 9", "tuned": {"steps": 2, "seed": 1}}, {"made_with": [{}]})
+    assert began.endswith("(seed 1) for 2 optimizer steps; tuning was stopped before its last step.")
+    starts = [
+        {"started": "a", "command": ["m2pt", "fit"]},
+        {"started": "b", "command": ["m2pt", "go"], "git_commit": 1},
+    ]
+    assert made_rows({"made_with": starts}) == [
+        ("started", "a, b"),
+        ("command", "`m2pt go`"),
+        ("revision of lightning_m2pt", "1"),
+    ]
+    assert table(("a", "b"), [("x|y", "1\n2")]).splitlines()[2] == r"| x\|y | 1 2 |"
+
+
 def test_a_damaged_prediction_file_is_left_out(
     evaluated: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +169,7 @@ def test_a_base_of_the_hub_is_in_the_header(evaluated: tuple[Path, str], tmp_pat
         (["m2pt", "--config=/home/me/x.yaml", "--seed", "3"], "m2pt --config=PLACE --seed 3"),
         (["m2pt", "--data.root", "../x", "own.yaml", "~me", "C:\\x"], "m2pt --data.root PLACE PLACE PLACE PLACE"),
         (["m2pt", "--benchmarks", '[{"root": "/x"}]', "experiments/../../x"], "m2pt --benchmarks PLACE PLACE"),
+        (["m2pt", "experiments/x/../../../home/me/y", "data_modules.vsr.VSR/home"], "m2pt PLACE PLACE"),
         (["m2pt", "--model.optimizer.learning_rate", "0.001"], "m2pt --model.optimizer.learning_rate 0.001"),
         (["m2pt", "--data", "data_modules.vsr.VSR", "our_sets.X"], "m2pt --data data_modules.vsr.VSR our_sets.X"),
         (None, "not recorded"),
