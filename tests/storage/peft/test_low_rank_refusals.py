@@ -45,6 +45,13 @@ def without_layer(folder: Path) -> None:
     write_peft(folder, LORA, {name: one for name, one in low_rank_tensors().items() if ".1.mlp." not in name})
 
 
+def in_two_models(folder: Path) -> None:
+    tensors = low_rank_tensors().items()
+    write_peft(
+        folder, LORA, {name.replace("model.model.layers.1.", "model.draft.layers.1."): one for name, one in tensors}
+    )
+
+
 HEAD = {f"{named('base_model.model.lm_head')}__lora_{factor}__weight": torch.ones(2, 2) for factor in "AB"}
 EMBEDDING = {named("base_model.model.model.embed_tokens.lora_embedding_A"): torch.ones(2, 2)}
 SLOW = r"((a+)+)+\.(q_proj|up_proj)"
@@ -96,6 +103,7 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         ),
         "was it tuned on another one?",
     ),
+    "layers of two models": (in_two_models, "its layers stand in several decoders: draft.layers., model.layers."),
     "more layers": (
         lambda folder: write_peft(folder, LORA, low_rank_tensors(layers=SHAPE.text_layers + 1)),
         "which is no linear layer of its own in this base",
@@ -115,7 +123,9 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     ),
     "one layer under two names": (
         lambda folder: write_peft(
-            folder, LORA, {**low_rank_tensors(), **low_rank_tensors("base_model.model.language_model.model.layers")}
+            folder,
+            {**LORA, "target_modules": SLOW},
+            {**low_rank_tensors(), **low_rank_tensors("base_model.model.language_model.model.layers")},
         ),
         "two of its layers are one and the same layer",
     ),

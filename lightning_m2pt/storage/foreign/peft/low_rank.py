@@ -276,7 +276,8 @@ def compared_targets(peft: PeftFolder, layers: LinearLayers, pairs: Mapping[str,
         A sentence, where a regular expression was not run.
 
     Raises:
-        BadInputError: If a layer of the language model is named and is not in the file, or there and not named.
+        BadInputError: If a layer of the language model is named and is not in the file, or there and not named, or
+            layers stand in several models.
     """
     targets, chosen = peft.config.get("target_modules"), peft.config.get("layers_to_transform")
     if targets == ALL_LINEAR:
@@ -298,6 +299,12 @@ def compared_targets(peft: PeftFolder, layers: LinearLayers, pairs: Mapping[str,
         for key in layers.language
         if name.endswith(f".{key}") or name == key
     }
+    if len(beginnings) > 1:  # each would be matched with every layer's name, by expressions of anybody's
+        raise BadInputError(
+            f"its layers stand in several decoders: {counted(sorted(beginnings))}",
+            where=str(peft.tensor_file),
+            expected="the layers of one",
+        )
     missing = [
         begin + key
         for begin in beginnings
