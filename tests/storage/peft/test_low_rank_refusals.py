@@ -86,6 +86,7 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "a target without tensors": (with_config(target_modules=["q_proj", "up_proj", "v_proj"]), "no tensors of"),
     "tensors without a target": (with_config(target_modules=["q_proj"]), "tensors besides, of"),
     "a layer is missing": (without_layer, "no tensors of model.layers.1.mlp.up_proj"),
+    "tensors of a layer that is not chosen": (with_config(layers_to_transform=1), "tensors besides, of model.layers.0"),
     "layers that are no numbers": (with_config(layers_to_transform=["a"]), "layers_to_transform is ['a']"),
     "half a pair": (with_tensors(**{named(FIRST) + "__lora_B__weight": None}), "tensors missing"),
     "a bias": (with_tensors(**{named(FIRST) + "__bias": torch.ones(128)}), "biases were trained, too"),
@@ -205,6 +206,13 @@ def test_a_target_that_would_take_years_is_not_run(tmp_path: Path, capsys: pytes
     found, _ = converted(folder, tmp_path / "made")
     assert len(found) == 4 * SHAPE.text_layers
     assert "is a regular expression that is not run here" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_leaves_layers_out_is_said_and_not_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_peft(tmp_path / "adapter", {**LORA, "exclude_modules": SLOW}, low_rank_tensors())
+    found, _ = converted(folder, tmp_path / "made")
+    assert len(found) == 4 * SHAPE.text_layers
+    assert "exclude_modules is not followed here" in " ".join(capsys.readouterr().out.split())
 
 
 PATTERNS: dict[str, bool] = {

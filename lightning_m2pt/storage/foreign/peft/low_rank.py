@@ -273,7 +273,7 @@ def compared_targets(peft: PeftFolder, layers: LinearLayers, pairs: Mapping[str,
     """Compares ``target_modules`` with the layers that the file has, as far as names can be compared.
 
     Returns:
-        A sentence, where a regular expression was not run.
+        A sentence, where a regular expression was not run, or a key was not followed.
 
     Raises:
         BadInputError: If a layer of the language model is named and is not in the file, or there and not named, or
@@ -287,8 +287,8 @@ def compared_targets(peft: PeftFolder, layers: LinearLayers, pairs: Mapping[str,
         raise peft.wrong("target_modules", "names of layers, or a regular expression")
     if isinstance(targets, str) and not may_run(targets):
         return ["target_modules is a regular expression that is not run here: which layers there are, the tensors say"]
-    if peft.config.get("exclude_modules") or peft.config.get("layers_pattern"):
-        return []
+    if also := next((key for key in ("exclude_modules", "layers_pattern") if peft.config.get(key)), None):
+        return [f"{also} is not followed here: which layers there are, the tensors say"]
     numbers = [chosen] if type(chosen) is int else chosen or []
     if not isinstance(numbers, list) or not all(type(each) is int for each in numbers):
         raise peft.wrong("layers_to_transform", "numbers of layers")
@@ -313,7 +313,13 @@ def compared_targets(peft: PeftFolder, layers: LinearLayers, pairs: Mapping[str,
         and (not numbers or int(key.partition(".")[0]) in numbers)
         and begin + key not in pairs
     ]
-    odd = [name for name in pairs if not is_target(targets, name)]
+    elsewhere = {
+        name
+        for name in language
+        for key in layers.language
+        if (name.endswith(f".{key}") or name == key) and numbers and int(key.partition(".")[0]) not in numbers
+    }
+    odd = [name for name in pairs if name in elsewhere or not is_target(targets, name)]
     if missing or odd:
         raise BadInputError(
             f"target_modules is {shown(targets)}: {'no tensors of' if missing else 'tensors besides, of'} "
