@@ -1,5 +1,6 @@
 """What of a run goes to the hub, and what is looked at before anything does; nothing here uses a network."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Publication:
 
     Attributes:
         adapter: The adapter's folder.
+        config: The text of its configuration.
         card: The model card, with its licence.
         licence: The licence.
         notes: What a reader of it will need, or should know.
@@ -38,6 +40,7 @@ class Publication:
     """
 
     adapter: Path
+    config: str
     card: str
     licence: str
     notes: tuple[str, ...]
@@ -45,26 +48,32 @@ class Publication:
 
     def sizes(self) -> dict[str, int]:
         """Returns the bytes of every file by its name."""
-        stored = {name: (self.adapter / name).stat().st_size for name in ADAPTER_FILES if name != CARD_FILE}
-        return stored | {CARD_FILE: len(self.card.encode())}
+        texts = {CONFIG_FILE: self.config, CARD_FILE: self.card}
+        tensors = {TENSOR_FILE: (self.adapter / TENSOR_FILE).stat().st_size}
+        return {name: len(texts[name].encode()) if name in texts else tensors[name] for name in ADAPTER_FILES}
 
     def texts(self) -> dict[str, str]:
         """Returns all text in the files by their names; of the tensors it is what stands before their numbers."""
         return {
-            CONFIG_FILE: (self.adapter / CONFIG_FILE).read_text(encoding="utf-8"),
+            CONFIG_FILE: self.config,
             TENSOR_FILE: header_text(self.adapter / TENSOR_FILE),
             CARD_FILE: self.card,
         }
 
     def staged(self, folder: Path) -> dict[str, Path]:
-        """Returns the files by their names in the repository; the card is written into a folder.
+        """Returns the files by their names in the repository: the texts as they were looked at, and the tensors.
 
         Args:
-            folder: Where the card goes; the run itself stays as it is.
+            folder: Where the texts are written; the run itself stays as it is.
+
+        Raises:
+            BadInputError: If the tensors have become others since.
         """
-        card = folder / CARD_FILE
-        card.write_text(self.card, encoding="utf-8")
-        return {name: card if name == CARD_FILE else self.adapter / name for name in ADAPTER_FILES}
+        check_tensor_file(self.adapter / TENSOR_FILE, json.loads(self.config))
+        files = {name: folder / name for name in (CONFIG_FILE, CARD_FILE)}
+        files[CONFIG_FILE].write_text(self.config, encoding="utf-8")
+        files[CARD_FILE].write_text(self.card, encoding="utf-8")
+        return {name: files.get(name, self.adapter / name) for name in ADAPTER_FILES}
 
 
 def publication(source: Path, name: str, licence: str | None, allowed: Collection[str]) -> Publication:
@@ -81,6 +90,7 @@ def publication(source: Path, name: str, licence: str | None, allowed: Collectio
     """
     adapter, run = adapter_and_run(source)
     config = read_adapter_config(adapter)
+    text = (adapter / CONFIG_FILE).read_text(encoding="utf-8")
     check_tensor_file(adapter / TENSOR_FILE, config)
     card = card_of(adapter)
     chosen = licence or licence_of(card)
@@ -93,6 +103,7 @@ def publication(source: Path, name: str, licence: str | None, allowed: Collectio
         )
     made = Publication(
         adapter,
+        text,
         of_repository(with_licence(card, chosen), name),
         chosen,
         tuple(notes_for_readers(config, read_run_record(run) if run is not None else {})),

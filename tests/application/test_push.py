@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_m2pt.application.publishing import ADAPTER_FILES, notes_for_readers
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.application.publishing import ADAPTER_FILES, notes_for_readers, publication
+from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
-from lightning_m2pt.storage.adapter_folder import TENSOR_FILE
+from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from lightning_m2pt.system import hub_patience, hub_upload
 from tests.support.hub.pushed_adapter import write_run
 from tests.support.hub.stand_in import Fault, StandInHub, hub_stand_in, talk_to
@@ -341,3 +341,21 @@ def test_what_readers_will_need_is_said() -> None:
     assert "an adapter of format 2 does not say its base: its reader needs base=..." in note
     (note,) = notes_for_readers({**of_base, "base": embedded}, {"made_with": [{}]})
     assert note.startswith("tuning was stopped before its last step")
+
+
+def test_what_was_looked_at_is_what_is_sent(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    sent = publication(run, NAME, "mit", ())
+    config, tensors = run / "adapter" / CONFIG_FILE, run / "adapter" / TENSOR_FILE
+    content, stored = config.read_bytes(), tensors.read_bytes()
+    config.write_text(config.read_text().replace("vicuna_v1", "/home/anna/words.yaml"))
+    (tmp_path / "staged").mkdir()
+    files = sent.staged(tmp_path / "staged")
+    assert {name: path.read_bytes() for name, path in files.items() if name != CARD_FILE} == {
+        CONFIG_FILE: content,
+        TENSOR_FILE: stored,
+    }
+    assert sent.sizes() == {name: files[name].stat().st_size for name in ADAPTER_FILES}
+    tensors.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
+    with pytest.raises(BadInputError, match="its content is not what was saved"):
+        sent.staged(tmp_path / "staged")
