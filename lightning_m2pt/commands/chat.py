@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning_m2pt.commands.parsers.chat import argument_parser
 from lightning_m2pt.commands.terminal.conversation import Conversation, lines_of_file, talk_at_terminal
 from lightning_m2pt.commands.terminal.model import answering_models
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.inputs.images import open_image
 
 
@@ -19,6 +19,8 @@ def main(arguments: Sequence[str]) -> int:
             cannot be asked.
     """
     own = argument_parser().parse_args(list(arguments))
+    if sys.stdin is None:  # Python's, where the shell has closed it
+        raise BadInputError("standard input is closed", where="m2pt chat", expected="a terminal, or lines of questions")
     picture = None if own.picture is None else Path(own.picture)
     if picture is not None:
         open_image(picture, "command line: PICTURE")

@@ -111,6 +111,13 @@ def test_a_line_that_cannot_be_asked_ends_a_file(
     assert_refused(capfd, talked(adapter), named, tmp_path)
 
 
+def test_a_closed_standard_input_is_refused(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert_refused(capfd, talked(adapter), ("standard input is closed",), tmp_path)
+
+
 def typed(monkeypatch: pytest.MonkeyPatch, *lines: str | BaseException) -> Iterator[str | BaseException]:
     """Lets these lines be typed one after the other; an exception is what Python makes of a key."""
     rest = iter(lines)
