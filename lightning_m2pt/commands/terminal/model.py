@@ -7,10 +7,13 @@ from contextlib import contextmanager
 
 from lightning_m2pt.application.loading import load
 from lightning_m2pt.application.model import Model
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import OUT, people_read_errors
 from lightning_m2pt.visible_text import visible
 
 TUNED, FROZEN = "tuned", "frozen"
+IN_PROGRAMS = ", or fetch=True"
+"""What only a program can do about an adapter that was not fetched."""
 
 
 def answering_models(own: argparse.Namespace) -> dict[str, Model]:
@@ -20,14 +23,18 @@ def answering_models(own: argparse.Namespace) -> dict[str, Model]:
         BadInputError: If something is missing, damaged or does not fit.
     """
     with shown_as_busy(f"loading {own.source}"):
-        tuned = load(
-            own.source,
-            revision=own.revision,
-            base=own.base,
-            device=own.device,
-            dtype=own.dtype,
-            quantization=own.quantization,
-        )
+        try:
+            tuned = load(
+                own.source,
+                revision=own.revision,
+                base=own.base,
+                device=own.device,
+                dtype=own.dtype,
+                quantization=own.quantization,
+            )
+        except BadInputError as error:
+            hint = error.hint.removesuffix(IN_PROGRAMS)
+            raise BadInputError(error.what, where=error.where, expected=error.expected, hint=hint) from error
         return {TUNED: tuned, FROZEN: tuned.frozen()} if own.compare else {TUNED: tuned}
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lightning_m2pt.application.model import Model
 from lightning_m2pt.main import main
@@ -137,3 +138,11 @@ def test_what_cannot_be_loaded_is_refused(
     name = str(adapter) if source == "ADAPTER" else source
     for words in (["ask", name, pictures[0], "What?"], ["chat", name, pictures[0]]):
         assert_refused(capfd, [*words, *flags], named, tmp_path)
+
+
+def test_a_command_is_told_what_a_command_can_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert main(["ask", "nobody/none-such", str(tmp_path / "a.png"), "What?"]) == 2
+    shown = capfd.readouterr().err.splitlines()
+    assert len(shown) == 3
+    assert shown[2].endswith("m2pt models fetch nobody/none-such")
