@@ -118,7 +118,7 @@ def stock_job(
     }
 
 
-def stock_results(folder: Path, jobs: Sequence[dict[str, Any]], timeout: int = 120) -> list[dict[str, Tensor]]:
+def stock_results(folder: Path, jobs: Sequence[dict[str, Any]], timeout: int = 400) -> list[dict[str, Tensor]]:
     """Asks models in one fresh process, each one question by one and all together; returns logits and answers."""
     path = folder / "jobs.json"
     path.write_text(json.dumps(list(jobs)))
