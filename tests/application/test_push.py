@@ -165,9 +165,11 @@ def test_a_branch_stands_beside_main(hub: StandInHub, run: Path, other_run: Path
 
 def test_what_should_be_private_is_not_published(hub: StandInHub, run: Path, capfd) -> None:
     assert push(capfd, run, "--yes")[0] == ExitCode.DONE
-    code, _, err = push(capfd, run, "--yes", "--private")
-    assert code == ExitCode.BAD_INPUT
-    assert "the repository is there, and everybody sees it" in err
+    for words in ((), ("--revision", "seed-2")):  # a branch of its own is no place to hide in
+        code, _, err = push(capfd, run, "--yes", "--private", *words)
+        assert code == ExitCode.BAD_INPUT
+        assert "the repository is there, and everybody sees it" in err
+    assert set(hub.repositories[NAME].branches) == {"main"}
 
 
 def test_a_change_by_somebody_else_meanwhile_stops_it(hub: StandInHub, run: Path, capfd, monkeypatch) -> None:
