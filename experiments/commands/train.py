@@ -27,6 +27,7 @@ from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.report.tables.outcome import (
     NONE,
     OTHER_WORDS,
+    asking_line,
     difference_line,
     gains_of,
     last_lines,
@@ -90,6 +91,7 @@ def evaluate_and_compare(experiment: Experiment, run: Path, *, force: bool, star
     after = next_command(short_path(run), short_path(frozen_folder), experiment.model.method.part_names())
     for line in last_lines(score_line(tuned), difference_line(frozen, tuned, gains), short_path(run), after):
         say(line)
+    say(asking_line(short_path(run)))
 
 
 def evaluate_only(experiment: Experiment, *, force: bool) -> int:

@@ -46,6 +46,13 @@ class Model:
         self._name = name
         self._last = LastRead()
 
+    def __repr__(self) -> str:
+        """Says what answers: the adapter's name and method, the base, its type and device; what else there is."""
+        backbone, method = self._base.backbone, self._tuned[self._name].method
+        others = "".join(f", also {name!r}" for name in self._tuned if name != self._name)
+        place = f"{type(backbone).__name__} in {backbone.dtype_name}, {self._base.device}"
+        return f"<lightning_m2pt.Model {self._name!r}: {method.name} on {place}{others}>"
+
     @property
     def names(self) -> tuple[str, ...]:
         """The adapters' names, in the order in which they came."""

@@ -18,7 +18,7 @@ from lightning_m2pt.inputs.named_templates import Template, is_known
 from lightning_m2pt.inputs.template_notices import say_notices
 from lightning_m2pt.runs.adapter_method import adapter_method
 from lightning_m2pt.runs.loading import check_fits, evaluated_adapter
-from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.runs.model_of_run import model_of_run, runs_near, template_of_run
 from lightning_m2pt.runs.tuned_model import TunedModel
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE, QUANTIZATION, read_adapter_config
 from lightning_m2pt.storage.adapter_template import CONTENT, TEMPLATE, adapter_template
@@ -70,7 +70,7 @@ def named_source(source: object, revision: str | None, fetch: bool = False) -> T
         "no run and no adapter here",
         where=text,
         expected=f"a run's folder outputs/EXPERIMENT/RUN, or an adapter's, with its {CONFIG_FILE}",
-        hint="ls outputs/*/",
+        hint=runs_near(text),
     )
 
 
@@ -100,7 +100,7 @@ def hub_adapter(text: str, revision: str | None, fetch: bool) -> Path:
             f"there is no folder {text!r:.200}",
             where=KEY,
             expected="a run's folder outputs/EXPERIMENT/RUN, an adapter's folder, or user/name of the hub",
-            hint="ls outputs/*/",
+            hint=runs_near(text),
         )
     try:
         return adapter_of_hub(name, revision, fetch=fetch, where=KEY)

@@ -4,7 +4,9 @@ A run's ``config.yaml`` is read as strictly as an experiment's file, and only it
 objects, by the same parser and under the same policy of what may be imported.
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,25 @@ def config_file(run: Path) -> Path:
     path = run / CONFIG_FILE
     if not path.is_file():
         raise BadInputError(
-            "no run here", where=str(run), expected="a folder outputs/EXPERIMENT/RUN", hint="ls outputs/*/"
+            "no run here", where=str(run), expected="a folder outputs/EXPERIMENT/RUN", hint=runs_near(run)
         )
     return path
+
+
+def runs_near(place: str | os.PathLike[str]) -> str:
+    """Returns a hint for whoever names a folder that is no run: the newest run inside it, or else beside it.
+
+    Args:
+        place: What was named; it need not be there, or be a path at all.
+    """
+    folder = Path(place)
+    for outer in (folder, folder.parent):
+        with suppress(OSError, ValueError):  # no right to look, a name that no path can have
+            found = [path.parent for path in outer.glob(f"*/{CONFIG_FILE}")]
+            if found:
+                newest = max(found, key=lambda run: (run.stat().st_mtime_ns, run.name))
+                return f"{newest} is {'the run' if len(found) == 1 else f'the newest of {len(found)} runs'} there"
+    return "ls outputs/*/"
 
 
 def config_of_run(run: Path) -> dict[str, Any]:

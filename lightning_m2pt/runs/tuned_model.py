@@ -9,7 +9,7 @@ from lightning_m2pt.inputs.named_templates import Template
 from lightning_m2pt.runs.adapter_settings import names_experiment
 from lightning_m2pt.runs.loading import ADAPTER, evaluated_adapter, load_with_adapter
 from lightning_m2pt.runs.model_of_adapter import model_of_adapter
-from lightning_m2pt.runs.model_of_run import model_of_run, template_of_run
+from lightning_m2pt.runs.model_of_run import model_of_run, runs_near, template_of_run
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE as ADAPTER_FILE
 from lightning_m2pt.storage.adapter_folder import read_adapter_config
 from lightning_m2pt.storage.adapter_template import adapter_template
@@ -115,5 +115,5 @@ def tuned_at(folder: Path) -> TunedModel:
         "neither a run nor an adapter",
         where=str(folder),
         expected=f"a folder with {RUN_FILE}, as `m2pt fit` makes it, or with {ADAPTER_FILE}",
-        hint="ls outputs/*/",
+        hint=runs_near(folder),
     )

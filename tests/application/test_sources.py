@@ -1,6 +1,7 @@
 """What a program may name: runs whose adapters know their base or do not, best adapters, other templates and types."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -95,3 +96,26 @@ def test_a_run_without_an_adapter_says_what_is_missing(runs: Runs, tmp_path: Pat
     with pytest.raises(BadInputError, match="no adapter here") as refused:
         lightning_m2pt.load(tmp_path)
     assert len(str(refused.value).splitlines()) == 3
+
+
+def test_who_names_no_run_hears_of_the_newest_beside_it_or_inside(runs: Runs, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs" / "experiment"
+    for place, second in (("first", 100), ("second", 200)):
+        (outputs / place).mkdir(parents=True)
+        (outputs / place / "config.yaml").touch()
+        os.utime(outputs / place, (second, second))
+    for named in (outputs / "RUN", outputs):
+        with pytest.raises(BadInputError) as refused:
+            lightning_m2pt.load(named)
+        assert refused.value.hint == f"{outputs / 'second'} is the newest of 2 runs there"
+    for nothing in (str(tmp_path / "a" / "b" / "c"), "a\0b", "x" * 5000, ""):
+        with pytest.raises(BadInputError) as refused:
+            lightning_m2pt.load(nothing)
+        assert refused.value.hint == "ls outputs/*/"
+
+
+def test_a_model_says_what_it_is(runs: Runs) -> None:
+    model = lightning_m2pt.load(runs.run, device="cpu")
+    assert repr(model) == "<lightning_m2pt.Model 'default': m2pt on OpenClipLlama in float32, cpu>"
+    model.add("other", runs.folder / "adapter")
+    assert repr(model).endswith("in float32, cpu, also 'other'>")

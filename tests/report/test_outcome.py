@@ -10,6 +10,7 @@ from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
 from lightning_m2pt.report.tables.outcome import (
     UNKNOWN,
+    asking_line,
     difference_line,
     gains_of,
     last_lines,
@@ -69,6 +70,7 @@ def test_the_next_command_is_one_that_a_shell_takes() -> None:
     assert next_command(run, frozen, ["a", "b"]) == "m2pt evaluate --run 'out puts/run' --knock-out a"
     assert next_command(run, frozen, ["a"]) == "m2pt compare outputs/frozen/1a 'out puts/run'"
     assert next_command(run, None, []) == "m2pt report 'out puts/run'"
+    assert asking_line(run) == "ask it       m2pt ask 'out puts/run' PICTURE QUESTION"
     lines = last_lines("1.0 of 100, vsr", "none", run, "m2pt report x")
     assert [line[:13] for line in lines] == ["score        ", "difference   ", "where        ", "try next     "]
 

@@ -12,7 +12,8 @@ from lightning_m2pt.system.console import VerbParser
 COMMANDS = """  /picture FILE   show another picture; the conversation begins anew
   /reset          forget the conversation; the picture stays
   /help           say these again
-  /quit           end, as Ctrl-D does; Ctrl-C ends an answer, a second one the chat
+  /quit           end, as Ctrl-D does
+  Ctrl-C          end an answer; a second one ends the chat
 """
 EXAMPLES = """examples:
   m2pt chat outputs/m2pt_base/RUN cat.jpg

@@ -60,6 +60,8 @@ class Conversation:
                 say_beside_answers("the conversation begins anew")
             case "/picture", name if name:
                 self.show(named_picture(name), where)
+            case "/picture", _:
+                raise BadInputError("no file is named", where=f"{where or 'chat'}: /picture", expected="/picture FILE")
             case _:
                 raise BadInputError(
                     f"{text!r:.60} is no command", where=where or "chat", expected="/picture FILE, /reset, /help, /quit"

@@ -14,6 +14,11 @@ from lightning_m2pt.visible_text import visible
 TUNED, FROZEN = "tuned", "frozen"
 IN_PROGRAMS = ", or fetch=True"
 """What only a program can do about an adapter that was not fetched."""
+WORDS = {
+    "source": "command line: RUN",
+    **{name: f"command line: --{name}" for name in ("revision", "base", "device", "dtype", "quantization")},
+}
+"""What arguments of ``load`` are called on a command line."""
 
 
 def answering_models(own: argparse.Namespace) -> dict[str, Model]:
@@ -33,8 +38,8 @@ def answering_models(own: argparse.Namespace) -> dict[str, Model]:
                 quantization=own.quantization,
             )
         except BadInputError as error:
-            hint = error.hint.removesuffix(IN_PROGRAMS)
-            raise BadInputError(error.what, where=error.where, expected=error.expected, hint=hint) from error
+            where, hint = WORDS.get(error.where, error.where), error.hint.removesuffix(IN_PROGRAMS)
+            raise BadInputError(error.what, where=where, expected=error.expected, hint=hint) from error
         return {TUNED: tuned, FROZEN: tuned.frozen()} if own.compare else {TUNED: tuned}
 
 

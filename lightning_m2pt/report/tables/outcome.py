@@ -84,6 +84,11 @@ def next_command(run: Path, frozen: Path | None, parts: Collection[str]) -> str:
     return command("report", str(run))
 
 
+def asking_line(run: Path) -> str:
+    """Returns the line that says how the tuned model is asked what is in no set."""
+    return f"ask it       {command('ask', str(run))} PICTURE QUESTION"
+
+
 def command(*words: str) -> str:
     """Returns a command as a shell takes it."""
     return shlex.join(("m2pt", *words))

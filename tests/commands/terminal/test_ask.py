@@ -111,11 +111,11 @@ def test_what_cannot_be_asked_is_refused(
 @pytest.mark.parametrize(
     ("source", "flags", "named"),
     [
-        ("no/run", ("--base", "testbed"), ("no/run",)),
+        ("no/run", ("--base", "testbed"), ("command line: RUN", "no/run")),
         ("", ("--base", "testbed"), ("folder",)),
         ("ADAPTER", ("--base", "testbed_patch12"), ("another backbone",)),
-        ("ADAPTER", ("--base", "/no/such"), ("/no/such",)),
-        ("ADAPTER", ("--base", "testbed", "--device", "quantum"), ("quantum",)),
+        ("ADAPTER", ("--base", "/no/such"), ("command line: --base", "/no/such")),
+        ("ADAPTER", ("--base", "testbed", "--device", "quantum"), ("command line: --device", "quantum")),
         ("ADAPTER", ("--base", "testbed", "--dtype", "int4"), ("dtype",)),
         ("ADAPTER", ("--base", "testbed", "--revision", "main"), ("revision",)),
     ],

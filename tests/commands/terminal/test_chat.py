@@ -88,7 +88,7 @@ def test_nothing_to_say_is_no_mistake(
     ("content", "named"),
     [
         (b"\n/what\n", ("line 2", "/what", "/reset")),
-        (b"/picture\n", ("line 1", "/picture")),
+        (b"/picture\n", ("line 1", "/picture", "no file is named")),
         (b"/picture none.png\n", ("line 1", "none.png")),
         (b"/picture a\0b\n", ("line 1", "NUL")),
         (b"/picture ~nobody-of-this-name/x.png\n", ("line 1", "~nobody-of-this-name", "missing")),
