@@ -30,7 +30,7 @@ from benchmarks.learning.prompt_words.summary import on_grid, summary_of
 from benchmarks.learning.prompt_words.table import mean_or_none, tables_of
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.samples import Sample
-from lightning_m2pt.prompt_search.record import SearchRecord
+from lightning_m2pt.prompt_search.record import DIGEST, SearchRecord, digest_of
 from lightning_m2pt.prompt_search.state import SearchState
 
 TINY = (
@@ -210,6 +210,7 @@ def test_all_of_it_runs_and_goes_on_where_it_stood(
     for name in PROPOSERS[2:]:
         del known["states"][name]
     known["measured"] = {}
+    known[DIGEST] = digest_of(known)
     path.write_text(json.dumps(known))
     command.main(words)
     assert (tmp_path / "r.json").read_bytes() == first
