@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_m2pt.main import main
-from lightning_m2pt.storage.foreign.peft.patterns import may_run
+from lightning_m2pt.storage.foreign.peft.patterns import is_target, may_run, names_layer
 from tests.support.peft.written_folders import BEFORE_LAYERS, LORA, SHAPE, low_rank_tensors, write_peft
 
 FIRST = f"{BEFORE_LAYERS}.0.self_attn.q_proj"
@@ -84,6 +84,7 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "a pattern that is none": (with_config(rank_pattern={"(q": 3}), "a regular expression that is not run here"),
     "no targets": (with_config(target_modules=None), "target_modules is None"),
     "a target without tensors": (with_config(target_modules=["q_proj", "up_proj", "v_proj"]), "no tensors of"),
+    "all layers, and tensors of some": (with_config(target_modules="all-linear"), "no tensors of"),
     "tensors without a target": (with_config(target_modules=["q_proj"]), "tensors besides, of"),
     "a layer is missing": (without_layer, "no tensors of model.layers.1.mlp.up_proj"),
     "tensors of a layer that is not chosen": (with_config(layers_to_transform=1), "tensors besides, of model.layers.0"),
@@ -230,6 +231,22 @@ PATTERNS: dict[str, bool] = {
     "(": False,
     "a" * 2000: False,
 }
+
+
+def test_names_are_matched_by_whole_steps() -> None:
+    assert names_layer("q_proj", "layers.0.q_proj")
+    assert not names_layer("proj", "layers.0.q_proj")
+    assert is_target(["q_proj"], "layers.0.q_proj")
+    assert not is_target(["proj"], "layers.0.q_proj")
+    assert is_target(r".*q_proj", "layers.0.q_proj")
+    assert not is_target("q_proj", "layers.0.q_proj")
+
+
+def test_layers_that_are_excluded_need_no_tensors(tmp_path: Path) -> None:
+    tensors = {name: one for name, one in low_rank_tensors().items() if ".1.mlp." not in name}
+    folder = write_peft(tmp_path / "adapter", {**LORA, "exclude_modules": ["layers.1.mlp.up_proj"]}, tensors)
+    found, _ = converted(folder, tmp_path / "made")
+    assert len(found) == len(tensors)
 
 
 def test_names_are_matched_by_few_repetitions() -> None:

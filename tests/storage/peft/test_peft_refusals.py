@@ -74,6 +74,7 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "other heads": (with_config(num_attention_heads=64), "num_attention_heads is 64"),
     "another width": (with_config(token_dim=4096), "token_dim is 4096"),
     "a key of tomorrow": (with_config(use_magic=True), "use_magic is True, which no method here does"),
+    "a zero of tomorrow": (with_config(use_magic=0), "use_magic is 0, which no method here does"),
     "a shape of another base": (with_tensors(prompt_embeddings=torch.ones(LENGTH, 7)), "prompt_embeddings is [3, 7]"),
     "nan": (with_tensors(prompt_embeddings=torch.full((LENGTH, TOTAL), torch.nan)), "NaN or infinity in"),
     "double": (
