@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lightning_m2pt.application.card_licence import licence_of
 from lightning_m2pt.application.leaks import leaks, refuse_leaks
 from lightning_m2pt.application.private_sets import private_set_names
+from lightning_m2pt.application.publishing import Publication
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.adapter_manifest import manifest_of
@@ -170,6 +172,13 @@ def test_sets_of_ones_own_are_those_that_do_not_come_with_the_project(tmp_path: 
         (tmp_path / "predictions" / f"{name}.jsonl").touch()
     assert private_set_names(tmp_path) == {"patients_2024", "ward_notes", "rounds", "WardQuestions", "ward_questions"}
     assert private_set_names(None) == set()
+
+
+def test_an_empty_licence_is_none_and_sizes_are_bytes(tmp_path: Path) -> None:
+    assert licence_of("---\nlicense: ''\n---\n") is None
+    adapter = write_run(tmp_path) / "adapter"
+    made = Publication(adapter, "{}", "Gr\u00fc\u00dfe", "mit", (), frozenset())
+    assert made.sizes()["README.md"] == 7
 
 
 def pushed(capfd: pytest.CaptureFixture, run: Path, *words: str) -> tuple[int, str]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lightning_m2pt.main import main
+from lightning_m2pt.storage.foreign.peft.reading import read_peft_folder
 from tests.support.peft.written_folders import KEY_WIDTH, LENGTH, PREFIX, PROMPT, SHAPE, prefix_tensors, write_peft
 
 TOTAL = SHAPE.text_layers * 2 * KEY_WIDTH
@@ -137,6 +138,12 @@ def test_words_that_do_not_go_together(name: str, tmp_path: Path, capsys: pytest
     assert main(["convert", str(folder), *words, "--output", str(tmp_path / "made")]) == 2
     assert expected in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "made").exists()
+
+
+def test_a_pickle_beside_tensors_is_left_alone(tmp_path: Path) -> None:
+    folder = write_peft(tmp_path / "adapter", PREFIX, prefix_tensors())
+    (folder / "adapter_model.bin").write_bytes(pickle.dumps(Dangerous()))
+    assert set(read_peft_folder(folder).stored) == set(prefix_tensors())
 
 
 def test_a_base_of_what_is_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
