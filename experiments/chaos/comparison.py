@@ -8,13 +8,14 @@ from typing import Any
 
 from lightning_m2pt.storage.run_record import MADE_WITH, RECORD_FILE
 
-LOG, RESULTS, EVENTS = "log.txt", "results.json", "events.out.tfevents"
+LOG, RESULTS, EVENTS, CARD = "log.txt", "results.json", "events.out.tfevents", "README.md"
 OF_A_START = ("started", "host", "command", "git_commit")
 """What differs from one start of a command to the next."""
 OF_A_MACHINES_STATE = ("seconds", "peak_memory_bytes")
 EXCEPTIONS = (
     f"{LOG}: times, and what every start says again",
     f"{RECORD_FILE}: how often, when and as which command the run was started; seconds and peak memory",
+    f"{CARD} of an adapter: how often, when and as which command the run was started",
     f"{RESULTS}: seconds and peak memory",
     "tb: events are compared by content, after those that a later start has purged are gone",
 )
@@ -54,7 +55,7 @@ def compare(whole: Path, cut: Path) -> list[Compared]:
             continue
         if path not in files[1] or path not in files[0]:
             compared.append(Compared(label(path), "missing" if path in files[0] else "left over"))
-        elif path.name != LOG:
+        elif path.name not in (LOG, CARD):
             compared.append(Compared(label(path), difference(whole / path, cut / path)))
     return compared
 

@@ -26,6 +26,7 @@ from lightning_m2pt.prompts.tower_rows import attention_of
 
 READ_FIELDS = frozenset(
     {
+        "knocked_out",
         "visual_prompts",
         "textual_prompts",
         "visual_rows_to_text",

@@ -19,7 +19,14 @@ from lightning_m2pt.backbones.origins.said import BaseOrigin
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.base import Method
-from lightning_m2pt.storage.adapter_manifest import check_tensor_file, manifest_of, refuse_other_shapes
+from lightning_m2pt.storage.adapter_manifest import (
+    CONFIG_DIGEST,
+    check_configuration,
+    check_tensor_file,
+    config_digest,
+    manifest_of,
+    refuse_other_shapes,
+)
 from lightning_m2pt.storage.adapter_template import CONTENT
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.strict_json import parse_json
@@ -92,7 +99,7 @@ def save_adapter(
     trained = declared_tensors(method) if tensors is None else dict(tensors)
     refuse_other_shapes(trained, method.built_shapes)
     content = save(trained)
-    config = {
+    config: dict[str, Any] = {
         "peft_type": method.name.upper(),
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -113,6 +120,7 @@ def save_adapter(
         "arguments": method.adapter_config(),
         **manifest_of(content),
     }
+    config[CONFIG_DIGEST] = config_digest(config)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TENSOR_FILE, content)
     write_atomically(folder / CARD_FILE, card.encode())
@@ -211,6 +219,7 @@ def check_adapter(
                 hint=method.hints.get(key, ""),
             )
     check_tensor_file(folder / TENSOR_FILE, config)
+    check_configuration(folder / CONFIG_FILE, config)
 
 
 def packing(quantization: object) -> str:

@@ -14,6 +14,10 @@ from lightning_m2pt.system.file_hashes import read_and_hash
 
 TENSORS, DIGEST = "tensors", "tensors_sha256"
 """Keys of an adapter's configuration: type and shape of each tensor, and the SHA-256 of their file."""
+CONFIG_DIGEST = "config_sha256"
+"""Key of the SHA-256 of all that the configuration says besides."""
+LAST_WITHOUT_DIGEST = 2
+"""The last format whose configuration has no digest of its own."""
 FIRST_FORMAT_DTYPE = "F32"
 """The type of all tensors in adapters of format 1, which say nothing of their tensors."""
 
@@ -28,6 +32,31 @@ def manifest_of(content: bytes) -> dict[str, Any]:
         if name != "__metadata__"
     }
     return {TENSORS: tensors, DIGEST: hashlib.sha256(content).hexdigest()}
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of what a configuration says, the digest itself left out and whatever its keys' order."""
+    said = {key: value for key, value in config.items() if key != CONFIG_DIGEST}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def check_configuration(path: Path, config: Mapping[str, Any]) -> None:
+    """Compares a configuration with its own digest: what no tensor shows, such as LoRA's alpha, decides answers.
+
+    Args:
+        path: Its file.
+        config: What it says.
+
+    Raises:
+        BadInputError: If it says something else than when it was written.
+    """
+    if config["format"] > LAST_WITHOUT_DIGEST and config.get(CONFIG_DIGEST) != config_digest(config):
+        raise BadInputError(
+            "it is not what was saved: something in it was changed",
+            where=str(path),
+            expected=f"what {CONFIG_DIGEST} is of",
+            hint="get the adapter again from where it comes, or tune again",
+        )
 
 
 def check_tensor_file(path: Path, config: Mapping[str, Any]) -> None:

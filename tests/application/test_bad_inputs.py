@@ -18,6 +18,7 @@ from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.storage.adapter_manifest import CONFIG_DIGEST, config_digest
 from tests.support.answers.saved_adapters import TOKENS, save_invented, write_pictures
 
 QUESTION = "What is this?"
@@ -264,7 +265,16 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 def change(folder: Path, **changes: Any) -> None:
-    (folder / "adapter_config.json").write_text(json.dumps({**config_of(folder), **changes}))
+    config = {**config_of(folder), **changes}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, CONFIG_DIGEST: config_digest(config)}))
+
+
+def test_what_was_changed_by_hand_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "adapter", tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    for key, value in (("template", "plain"), ("tuned", {"steps": 1, "seed": 7})):
+        path.write_text(json.dumps({**config_of(folder / "adapter"), key: value}))
+        assert "something in it was changed" in refused(lambda: lightning_m2pt.load(tmp_path / "adapter")).what
 
 
 def test_the_type_that_it_was_tuned_on_is_the_base_s(folder: Path, tmp_path: Path) -> None:

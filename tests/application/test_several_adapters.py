@@ -19,6 +19,7 @@ from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.storage.adapter_manifest import CONFIG_DIGEST, config_digest
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from tests.support.answers.saved_adapters import TOKENS, asked_of, save_invented, write_pictures
 
@@ -126,7 +127,8 @@ def save_and_hash(adapters: Adapters) -> str:
 def changed_adapter(adapters: Adapters, folder: Path, **changes: object) -> Path:
     shutil.copytree(adapters.folder / "lora", folder)
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({**config, CONFIG_DIGEST: config_digest(config)}))
     return folder
 
 

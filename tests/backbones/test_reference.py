@@ -127,7 +127,7 @@ def test_questions_end_at_different_steps_and_have_candidates_of_their_own(tmp_p
     own.append(own[0])
     for sample, values in enumerate(own_log_probabilities(backbone, batch, own)):
         expected = candidate_log_probabilities(backbone, batch, own[sample])[sample]
-        torch.testing.assert_close(torch.tensor(values), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(values, dtype=torch.float64), expected, rtol=1e-6, atol=1e-6)
 
 
 @of_every_one

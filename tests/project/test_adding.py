@@ -54,7 +54,7 @@ def test_the_method(page: Path, tmp_path: Path) -> None:
     gains = loaded.model.method.named_tensors()["gains.0_mlp"]
     assert 0 < float((gains - 1).abs().max()) < 0.05
     card = (run / "adapter" / "README.md").read_text(encoding="utf-8")
-    assert "| gains | 1,024 | 1,024 | none |" in card
+    assert "| gains | 1,024 | nothing |" in card
 
 
 @pytest.mark.parametrize("page", ["set.md"], indirect=True)

@@ -263,6 +263,7 @@ PREDICT = re.compile(r"^m2pt predict --adapter DIR (.*) --output answers$", flag
 def test_the_shown_command_for_one_set_is_complete(of):
     page = (Path(__file__).parents[2] / "docs/runs.md").read_text(encoding="utf-8")
     shown = EXAMPLE.format(verb="predict").partition("predict ")[2] if of == "help" else PREDICT.findall(page)[0]
-    experiment = parse_experiment(shown.split())
+    base = [] if of == "help" else ["--config", "experiments/frozen.yaml"]  # on the page the adapter says it
+    experiment = parse_experiment([*base, *shown.split()])
     assert isinstance(experiment.data, MME)
     assert experiment.data.template.name == "vicuna_v1"

@@ -198,3 +198,16 @@ def test_another_type_of_the_base_or_template_is_said(
     said = " ".join(capsys.readouterr().out.split())
     assert "tuned on a base in float32, which is in bfloat16 now" in said
     assert "tuned with the template vicuna_v1, asked in plain now" in said
+
+
+def test_a_configuration_that_says_something_else_than_when_it_was_written_is_refused(tmp_path, adapter):
+    method = built(tmp_path)
+    check_adapter(adapter, method, V2)
+    (adapter / CONFIG_FILE).write_text(json.dumps(dict(reversed(config_of(adapter).items()))))
+    check_adapter(adapter, method, V2)  # the order of keys and blanks say nothing
+    for change in ({"template": "vicuna_v1"}, {"task_type": "CAUSAL_LN"}, {"more": 1}, {"config_sha256": None}):
+        before = (adapter / CONFIG_FILE).read_bytes()
+        change_config(adapter, **change)
+        with pytest.raises(BadInputError, match="something in it was changed"):
+            check_adapter(adapter, method, V2)
+        (adapter / CONFIG_FILE).write_bytes(before)

@@ -47,7 +47,9 @@ def test_the_processor_reads_texts_and_pictures_as_this_project_does(runs, tmp_p
     assert merged(runs / "m2pt", tmp_path / "out", *left_out) == 0
     assert str(tmp_path / "out" / "model.safetensors") in capsys.readouterr().out
     own = embedded_backbone().processor()
-    processor = AutoProcessor.from_pretrained(str(tmp_path / "out"), backend="pil", local_files_only=True)
+    processor = AutoProcessor.from_pretrained(
+        str(tmp_path / "out"), backend="pil", local_files_only=True, trust_remote_code=False
+    )
     pixels = numpy.random.default_rng(0).integers(0, 255, (70, 130, 3), dtype=numpy.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     given = processor(
@@ -170,14 +172,15 @@ def test_packed_weights_take_no_update_in(tmp_path, capsys):
 
 
 def test_numbers_that_do_not_fit_are_refused(runs, tmp_path, capsys):
-    from lightning_m2pt.storage.adapter_manifest import manifest_of
+    from lightning_m2pt.storage.adapter_manifest import CONFIG_DIGEST, config_digest, manifest_of
 
     run = Path(shutil.copytree(runs / "lora", tmp_path / "run"))
     path = run / "adapter" / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({name: torch.full_like(tensor, 1e30) for name, tensor in tensors.items()}, path)
     config = run / "adapter" / "adapter_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), **manifest_of(path.read_bytes())}))
+    said = {**json.loads(config.read_text()), **manifest_of(path.read_bytes())}
+    config.write_text(json.dumps({**said, CONFIG_DIGEST: config_digest(said)}))
     assert merged(run, tmp_path / "out") == 2
     assert "does not fit into torch.float32" in capsys.readouterr().err
     assert {each.name for each in tmp_path.iterdir()} == {"run"}

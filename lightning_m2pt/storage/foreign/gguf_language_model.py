@@ -39,7 +39,9 @@ def language_model(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from transformers import AutoModelForCausalLM
 
     with without_bars():
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+        )
     config = {key: value for key, value in model.config.to_dict().items() if key not in OF_THIS_READING}
     config["architectures"] = [type(model).__name__]
     tied = "lm_head.weight" if config.get("tie_word_embeddings") else ""
@@ -59,7 +61,7 @@ def write_tokenizer(path: Path, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     with without_bars():
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     kind = GGUFReader(path).fields["tokenizer.ggml.pre"].contents()
     if kind in DIGITS_FIRST:
         fast = tokenizer.backend_tokenizer

@@ -23,6 +23,7 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.runs.adapter_method import adapter_method
 from lightning_m2pt.runs.loading import load_with_adapter
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE, TENSOR_FILE, read_adapter_config, save_adapter
+from lightning_m2pt.storage.adapter_manifest import CONFIG_DIGEST, config_digest
 from lightning_m2pt.storage.adapter_template import adapter_template
 from lightning_m2pt.tuning.module import TuningModule
 from lightning_m2pt.tuning.optimizer import AdamW
@@ -200,6 +201,7 @@ def test_a_hostile_folder_is_refused_before_weights_load(
     else:
         config = json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())
         change(config)
+        config[CONFIG_DIGEST] = config_digest(config)
         (tmp_path / "adapter" / CONFIG_FILE).write_text(json.dumps(config))
     module = TuningModule(embedded_backbone(), M2PT(1, 1, interaction=False), AdamW(1e-3))
     monkeypatch.setattr(type(module.backbone), "load", lambda _: pytest.fail("weights were loaded"))
