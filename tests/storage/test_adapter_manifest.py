@@ -23,6 +23,7 @@ from lightning_m2pt.storage.adapter_folder import (
     refuse_unless_saved,
     save_adapter,
 )
+from lightning_m2pt.storage.adapter_manifest import config_digest
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.testing.random_backbone import random_backbone
 from tests.support.small_experiment import fitted, small_words
@@ -211,3 +212,15 @@ def test_a_configuration_that_says_something_else_than_when_it_was_written_is_re
         with pytest.raises(BadInputError, match="something in it was changed"):
             check_adapter(adapter, method, V2)
         (adapter / CONFIG_FILE).write_bytes(before)
+
+
+def test_the_digest_is_of_every_key_and_value():
+    said = {
+        "peft_type": "LORA",
+        "arguments": {"rank": 2, "alpha": 4.0},
+        "base": {"kind": "files"},
+        "config_sha256": "x",
+    }
+    others = [{**said, "arguments": {"rank": 2, "alpha": 5.0}}, {**said, "base": {}}, {**said, "peft_type": "M2PT"}]
+    assert len({config_digest(each) for each in (said, *others)}) == 4
+    assert config_digest({**said, "config_sha256": "y"}) == config_digest(said)
