@@ -131,6 +131,19 @@ test-slow: $(INSTALLED) ## Run the slow tests (minutes).
 slurm-test: $(INSTALLED) ## Start a SLURM of one node, run jobs in it, stop it (minutes; needs slurm-wlm and munge).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/cluster/test_real_slurm.py $(ARGS)
 
+.PHONY: check-real
+check-real:
+	@cd "$${M2PT_MODELS:-models}/smollm2_dinov2" 2>/dev/null && \
+	test -f vision/model.safetensors -a -f language/model.safetensors || { \
+	  echo "error: $${M2PT_MODELS:-models}/smollm2_dinov2: the real pair is not there"; \
+	  echo "  expected: SmolLM2-135M-Instruct and DINOv2-small as fetched; M2PT_MODELS says where models are"; \
+	  echo "  hint: m2pt models fetch smollm2_dinov2"; exit 2; } >&2
+
+# A file stays with one worker: each has models of its own.
+.PHONY: test-real
+test-real: check-real $(INSTALLED) ## Test on the fetched pair smollm2_dinov2 (15 minutes).
+	$(RUN_TESTS) --dist loadfile -m real tests/real $(ARGS)
+
 .PHONY: check
 check: lint types imports ## Run every check that is not a test: style, types, import rules.
 

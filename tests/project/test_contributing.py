@@ -52,7 +52,7 @@ def test_the_citation_names_this_version_and_the_paper() -> None:
     assert paper["title"] in named
 
 
-@pytest.mark.parametrize("target", ["install", "test", "check", "test-slow", "imports", "bench"])
+@pytest.mark.parametrize("target", ["install", "test", "check", "test-slow", "test-real", "imports", "bench"])
 def test_targets_of_the_contributing_page_exist(target: str) -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert f"make {target}" in page

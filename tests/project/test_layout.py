@@ -22,7 +22,7 @@ MOST_FILES = 26
 MOST_ROOMS = 19
 GROWING = ("benchmarks/results", "experiments")
 """Folders of one file a measurement or an experiment."""
-ROOMS_OF_TESTS_ALONE = {"bad_inputs", "project", "support"}
+ROOMS_OF_TESTS_ALONE = {"bad_inputs", "project", "real", "support"}
 LISTED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -47,5 +47,5 @@ def test_the_map_has_the_order_of_the_contract(folder: str, contract: str) -> No
 def test_the_smaller_houses_are_named() -> None:
     for folder in ("data_modules", "callbacks", "tests", "benchmarks"):
         assert f"**`{folder}/`**" in MAP
-    for room in (*rooms_on_disk("benchmarks"), "bad_inputs", "project", "support", "reading", "peer_formats"):
+    for room in (*rooms_on_disk("benchmarks"), "bad_inputs", "project", "real", "support", "reading", "peer_formats"):
         assert f"`{room}`" in MAP
