@@ -22,6 +22,8 @@ Kind: TypeAlias = Literal["model", "dataset"]
 """What a repository of the hub holds."""
 FETCH: dict[Kind, str] = {"model": "m2pt models fetch", "dataset": "hf download --repo-type dataset"}
 """What brings one here; the second is the hub's own command, which comes with its library."""
+MADE_OF_WHEELS = ("smollm2_dinov2",)
+"""Folders of pairs that are not of the hub, and which the same verb makes."""
 
 
 def model_folder(model: str, revision: str | None, key: str) -> Path:
@@ -46,11 +48,14 @@ def model_folder(model: str, revision: str | None, key: str) -> Path:
         )
     folder = Path(model)
     if not folder.is_dir():
+        hint = f"a model of the hub is written {HUB}OWNER/NAME; {FETCH['model']} OWNER/NAME brings it here"
+        if folder.parent.name in MADE_OF_WHEELS:
+            hint = f"{FETCH['model']} {folder.parent.name} --to {folder.parent} makes it of two wheels (183 MB)"
         raise BadInputError(
             f"{model:.200} is {'a file' if folder.is_file() else 'not there'}",
             where=key,
             expected="the folder of a model, with its config.json",
-            hint=f"a model of the hub is written {HUB}OWNER/NAME; m2pt models fetch OWNER/NAME brings it here",
+            hint=hint,
         )
     return folder
 

@@ -16,7 +16,9 @@ from experiments.runs.evaluation import evaluate_frozen, evaluate_tuned
 from experiments.runs.loading import experiment_of_run, load_run
 from experiments.runs.prepare import check_experiment
 from lightning_m2pt.configuration.interpolation import interpolated
+from lightning_m2pt.configuration.paths import EMBEDDED as EMBEDDED_FOLDER
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.main import main
 from lightning_m2pt.methods.trained_parameters import assert_same_set, trained_parameters
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.system.tensor_hashes import hash_tensors
@@ -29,7 +31,7 @@ FOLDER = Path("experiments")
 EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 STRATEGIES = sorted(FOLDER.glob("strategies/*.yaml"))
 BACKBONES = sorted(FOLDER.glob("backbones/*.yaml"))
-EMBEDDED = [path for path in BACKBONES if "embedded:" in path.read_text()]
+EMBEDDED = [path for path in BACKBONES if "OpenClipLlama" in path.read_text()]
 WHOLE = {
     "llava_1_5_7b": ("llava-1.5-7b-hf", llava_config),
     "llava_onevision_0_5b": ("llava-onevision-qwen2-0.5b-ov-hf", onevision_config),
@@ -40,6 +42,7 @@ WHOLE = {
 PAIRS = {
     "clip_l336_vicuna_7b": ("clip-vit-large-patch14-336", "clip", "vicuna-7b-v1.5"),
     "siglip_so400m_smollm2_1_7b": ("siglip-so400m-patch14-384", "siglip", "SmolLM2-1.7B-Instruct"),
+    "smollm2_dinov2": ("smollm2_dinov2/vision", "dinov2", "smollm2_dinov2/language"),
 }
 """Backbones that are pairs of such folders: the tower's, its kind, the language model's."""
 SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
@@ -137,12 +140,24 @@ def test_pairs_take_the_place_of_the_testbeds_backbone(name, tmp_path, monkeypat
     with pytest.raises(BadInputError, match=f"{tower} is not there"):
         parse_experiment(words)
     store_pair(tmp_path, kind)
-    (tmp_path / "tower").rename(tmp_path / tower)
-    (tmp_path / "language").rename(tmp_path / language)
+    for stored, place in (("tower", tower), ("language", language)):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / stored).rename(tmp_path / place)
+    embedded = EMBEDDED_FOLDER / name / "projector" if name == "smollm2_dinov2" else None
+    words += ["--model.backbone.image_size", "16"] if embedded else []  # 112 pixels are 64 patches of its own tower
     backbone = parse_experiment(words).model.backbone
     assert (backbone.tower.folder, backbone.language_folder) == (tmp_path / tower, tmp_path / language)
-    assert backbone.projector_path.parent.parent == tmp_path
+    assert backbone.projector_path.parent == embedded or backbone.projector_path.parent.parent == tmp_path
     assert backbone.dtype_name == "bfloat16"
+
+
+def test_a_pair_of_wheels_that_is_not_there_says_what_makes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("M2PT_MODELS", str(tmp_path))
+    assert main(["params", "--config", BASE, "--config", "experiments/backbones/smollm2_dinov2.yaml"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert f"{tmp_path}/smollm2_dinov2/vision is not there" in said[0]
+    assert f"m2pt models fetch smollm2_dinov2 --to {tmp_path}/smollm2_dinov2 makes it" in said[-1]
 
 
 @pytest.mark.parametrize("path", [path for path in TESTBED if path.stem != "frozen"], ids=lambda path: path.stem)
