@@ -17,6 +17,7 @@ from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M
 from lightning_m2pt.system.checkout import version_text
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.launch import check_alone, check_first, check_ranks, check_variables
+from lightning_m2pt.system.standard_streams import end_without_output, open_closed_streams, output_fault, say_error
 from lightning_m2pt.system.stop_signals import ended_by_signals
 from lightning_m2pt.system.worker_death import worker_death
 
@@ -48,28 +49,42 @@ def help_text() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in {"-h", "--help", "help"}:
-        sys.stdout.write(help_text() + "\n")
-        return ExitCode.DONE
-    if words == ["--version"]:
-        sys.stdout.write(version_text() + "\n")
-        return ExitCode.DONE
-    quieten_libraries()
+    open_closed_streams()
     try:
+        code = exit_code_of(list(sys.argv[1:] if arguments is None else arguments))
+    except SystemExit:  # --help, or a signal
+        if (fault := output_fault()) is None:
+            raise
+        return end_without_output(fault)
+    fault = output_fault()
+    return code if fault is None else end_without_output(fault)
+
+
+def exit_code_of(words: list[str]) -> int:
+    """Runs one verb; an error that says what it means to the user ends in its lines and its exit code."""
+    try:
+        if not words or words[0] in {"-h", "--help", "help"}:
+            sys.stdout.write(help_text() + "\n")
+            return ExitCode.DONE
+        if words == ["--version"]:
+            sys.stdout.write(version_text() + "\n")
+            return ExitCode.DONE
+        quieten_libraries()
         refuse_other_systems(sys.platform)
         with ended_by_signals():
             return run_verb(words[0], words[1:])
     except M2PTError as error:
-        sys.stderr.write(error.message() + "\n")
+        say_error(error.message())
         return error.exit_code
     except RuntimeError as error:
         if (death := worker_death(error)) is None:
             raise
-        sys.stderr.write(death.message() + "\n")
+        say_error(death.message())
         return death.exit_code
     except OSError as error:
-        sys.stderr.write(environment_failure(error).message() + "\n")
+        if (fault := output_fault(error)) is not None:
+            return end_without_output(fault)
+        say_error(environment_failure(error).message())
         return ExitCode.ENVIRONMENT
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

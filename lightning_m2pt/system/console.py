@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.ranks import is_first_process, process_name
+from lightning_m2pt.system.standard_streams import NOBODY_READS, to_null_device
 from lightning_m2pt.visible_text import visible
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -38,6 +39,13 @@ class VisibleConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text, LAYOUT), segment.style)
 
+    @override
+    def on_broken_pipe(self) -> None:
+        """Ends the process as a shell expects of one whose reader has gone; rich's own exit code is that of a bug."""
+        with suppress(OSError):
+            to_null_device(self.file.fileno())
+        raise SystemExit(NOBODY_READS)
+
 
 class VisibleFormatter(logging.Formatter):
     """Formats log records in the same way, for the terminal and for files that a terminal will show."""
@@ -55,8 +63,11 @@ class ConsoleHandler(logging.Handler):
         OUT.print(self.format(record), markup=False)
 
 
+IS_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+"""Standard output is ``None`` where the shell has closed it."""
+
 OUT = VisibleConsole(
-    highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    highlight=False, emoji=False, soft_wrap=True, width=None if IS_TERMINAL else WIDTH_WITHOUT_TERMINAL
 )
 """Without emoji, or rich writes another letter for the ``:b:`` of a name, in JSON too."""
 
