@@ -4,6 +4,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_m2pt.application.publishing import Publication, publication
 from lightning_m2pt.backbones.hub_ids import COMMIT, refuse_odd_name
@@ -16,6 +17,7 @@ from lightning_m2pt.system.hub_upload import (
     DEFAULT_BRANCH,
     PresentRepository,
     hub_client,
+    is_where_main_is,
     present_repository,
     send_files,
 )
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         files = sent.staged(Path(folder))
         if present is not None:
-            refuse_others_work(own, present, files)
+            refuse_others_work(own, client, present, files)
             if all(present.has(name, path) for name, path in files.items()):
                 say(f"nothing to send: all of it is there, {own.name} at {present.commit}")
                 return ExitCode.DONE
@@ -99,11 +101,20 @@ def say_plan(sent: Publication, own: argparse.Namespace) -> None:
         say(f"  {line}".rstrip())
 
 
-def refuse_others_work(own: argparse.Namespace, present: PresentRepository, files: dict[str, Path]) -> None:
+def refuse_others_work(
+    own: argparse.Namespace,
+    client: Any,  # noqa: ANN401
+    present: PresentRepository,
+    files: dict[str, Path],
+) -> None:
     """Refuses to publish what should be private, and to replace what is not this adapter.
+
+    A branch that a push has made, and that was cut off before its commit, holds what ``main`` holds: that is nobody's
+    work on this branch, and stays on the other.
 
     Raises:
         BadInputError: If the repository is not private though it should be, or holds something else.
+        EnvironmentFailure: If the hub cannot be reached.
     """
     if own.private and not present.is_private:
         raise BadInputError(
@@ -114,7 +125,7 @@ def refuse_others_work(own: argparse.Namespace, present: PresentRepository, file
         )
     is_same = present.has(TENSOR_FILE, files[TENSOR_FILE])
     others = sorted(set(present.files) - FILES_OF_EVERY_REPOSITORY)
-    if others and not is_same and not own.replace:
+    if others and not is_same and not own.replace and not is_where_main_is(client, own.name, own.revision, present):
         raise BadInputError(
             f"something else is there: {counted(others)}",
             where=f"{own.name} at {present.commit}",

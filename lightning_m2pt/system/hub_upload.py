@@ -93,6 +93,24 @@ def present_repository(client: Any, name: str, branch: str) -> PresentRepository
     return PresentRepository(info.sha, bool(info.private), files)
 
 
+def is_where_main_is(client: Any, name: str, branch: str, present: PresentRepository) -> bool:  # noqa: ANN401
+    """Tells whether another branch than ``main`` has no commit of its own: it was made, and nothing sent to it since.
+
+    Args:
+        client: What ``hub_client`` returned.
+        name: ``owner/name``.
+        branch: The branch.
+        present: What it holds.
+
+    Raises:
+        EnvironmentFailure: If the hub cannot be reached.
+    """
+    if branch == DEFAULT_BRANCH or present.commit is None:
+        return False
+    beside = present_repository(client, name, DEFAULT_BRANCH)
+    return beside is not None and beside.commit == present.commit
+
+
 def send_files(
     client: Any,  # noqa: ANN401
     name: str,

@@ -163,6 +163,26 @@ def test_a_branch_stands_beside_main(hub: StandInHub, run: Path, other_run: Path
     assert "a commit cannot be changed" in err
 
 
+def test_a_branch_that_was_made_and_got_nothing_goes_on(hub: StandInHub, run: Path, other_run: Path, capfd) -> None:
+    assert push(capfd, run, "--yes")[0] == ExitCode.DONE
+    repository = hub.repositories[NAME]
+    main_commit = repository.branches["main"]
+    hub.faults = [Fault("POST", "/commit/", 500, times=6)]
+    assert push(capfd, other_run, "--yes", "--revision", "seed-2")[0] == ExitCode.ENVIRONMENT
+    hub.faults.clear()
+    assert repository.branches == {"main": main_commit, "seed-2": main_commit}  # made, and nothing sent to it
+    code, out, _ = push(capfd, other_run, "--yes", "--revision", "seed-2")
+    assert (code, repository.branches["main"]) == (ExitCode.DONE, main_commit)
+    assert f"sent: {NAME} at {repository.branches['seed-2']}" in out
+    assert repository.files("seed-2")[TENSOR_FILE] == bytes_of(other_run)[TENSOR_FILE]
+    # With a commit of its own it is somebody's work.
+    code, _, err = push(capfd, run, "--yes", "--revision", "seed-2")
+    assert code == ExitCode.BAD_INPUT
+    assert "something else is there" in err
+    # So is main, which is always where main is.
+    assert push(capfd, other_run, "--yes", "--revision", "main")[0] == ExitCode.BAD_INPUT
+
+
 def test_what_should_be_private_is_not_published(hub: StandInHub, run: Path, capfd) -> None:
     assert push(capfd, run, "--yes")[0] == ExitCode.DONE
     for words in ((), ("--revision", "seed-2")):  # a branch of its own is no place to hide in
