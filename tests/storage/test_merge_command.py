@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.main import main
+from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
@@ -31,6 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(folder / "m2pt", M2PT(3, 2))
     write_run(folder / "lora", Lora(2))
     write_run(folder / "both", Combined([Lora(2, interaction=False), M2PT(0, 2, interaction=False)]))
+    write_run(folder / "beside", Combined([M2PT(3, 2, interaction=False), Adapter(2, interaction=False)]))
     write_run(folder / "prefix", PrefixTuning(2))
     write_run(folder / "aprompt", APrompt())
     return folder
@@ -78,28 +80,50 @@ def test_the_projectors_base_is_read_by_this_project_as_well(runs, tmp_path):
     assert torch.equal(backbone.projector.linear_1.weight, trained["interaction.weight"])
 
 
-def test_a_bases_type_and_what_stands_beside_its_weights_are_kept(tmp_path):
+def test_a_bases_type_and_what_stands_beside_its_weights_are_kept_without_code(tmp_path, capsys):
     base = tmp_path / "base"
     write_whole_model(base, llava_config())
     (base / "LICENSE").write_text("free")
     (base / "README.md").write_text("another's")
     (base / "generation_config.json").write_text('{"temperature": 0.5}')
+    code = {"convert.py": "1 / 0", "run.sh": "false", "LICENSE.py": "1 / 0", "handler": "#!/bin/false"}
+    for name, text in code.items():
+        (base / name).write_text(text)
     write_run(tmp_path / "run", Lora(2), base, dtype="bfloat16")
     assert merged(tmp_path / "run", tmp_path / "out") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    left = "these are left out, for no code is carried over: LICENSE.py, convert.py, handler and 1 more"
+    assert said.endswith(f"of the base's folder {left}")
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
-    names = {path.name for path in base.iterdir()}
+    names = {path.name for path in base.iterdir()} - set(code)
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     for name in sorted(names - {"config.json", "model.safetensors", "README.md"}):
         assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes(), name
-    assert "rounded to bfloat16" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "rounded to bfloat16" in card
+    assert "folder these files are not here: `LICENSE.py`, `convert.py`, `handler`, `run.sh`. " in card
     assert str(tmp_path) not in (tmp_path / "out" / "README.md").read_text()
 
 
+ALL_PROMPTS = "visual_prompts, textual_prompts of m2pt cannot be merged into weights: more keys than there are tokens"
 REFUSED: dict[str, tuple[str, list[str], list[str]]] = {
-    "prompts": ("m2pt", [], ["visual_prompts of m2pt cannot be merged", "not linear", "m2pt export peft"]),
+    "prompts": (
+        "m2pt",
+        [],
+        [ALL_PROMPTS, "linear\n", "--leave-out visual_prompts --leave-out textual_prompts\n", "m2pt export peft"],
+    ),
     "textual prompts": ("m2pt", ["--leave-out", "visual_prompts"], ["textual_prompts of m2pt cannot be merged"]),
     "prompts beside low-rank updates": ("both", [], ["textual_prompts of m2pt cannot be merged"]),
+    "several methods": (
+        "beside",
+        ["--leave-out", "visual_prompts"],
+        [
+            "textual_prompts of m2pt; adapters of adapter cannot be merged into weights: textual_prompts: more keys",
+            "not linear; adapters: it computes beside them\n",
+            "or --leave-out textual_prompts --leave-out adapters\n",
+        ],
+    ),
     "keys and values": ("prefix", [], ["prefix of prefix cannot be merged"]),
     "learned queries": ("aprompt", [], ["of aprompt cannot be merged"]),
     "a part that is none": ("lora", ["--leave-out", "visual_prompts"], ["lora has no part 'visual_prompts'"]),

@@ -19,7 +19,7 @@ pipeline_tag: image-text-to-text
 # {title}
 
 {what}
-{left_out}
+{left_out}{left_behind}
 ```python
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -32,6 +32,9 @@ LEFT_OUT = """
 Left out, though it was trained: {parts}. The answers are those of `m2pt evaluate --knock-out {knocked}`, not those of
 the whole tuned model.
 """
+LEFT_BEHIND = """
+Of the base's folder these files are not here: {files}. Settings and texts are carried over, code never is.
+"""
 PICTURES = """
 Pictures were read with Pillow in tuning. `backend="pil"` reads them so; without it transformers takes torchvision's
 resizing, whose pixels differ a little. The token `<image>` was added for this format: it has no weights, and
@@ -42,7 +45,9 @@ Tuned with the template `{name}`{text}
 """
 
 
-def merged_card(adapter: Path, method: Method, backbone: Backbone, left_out: AbstractSet[str]) -> str:
+def merged_card(
+    adapter: Path, method: Method, backbone: Backbone, left_out: AbstractSet[str], left_behind: Sequence[str] = ()
+) -> str:
     """Returns the card of a merged model.
 
     Args:
@@ -50,6 +55,7 @@ def merged_card(adapter: Path, method: Method, backbone: Backbone, left_out: Abs
         method: Its method.
         backbone: Its base.
         left_out: Parts that are not in it.
+        left_behind: Names of files of the base's folder that are not in it.
 
     Raises:
         BadInputError: If the adapter's configuration cannot be read.
@@ -67,6 +73,7 @@ def merged_card(adapter: Path, method: Method, backbone: Backbone, left_out: Abs
         title=title,
         what=what,
         left_out=left_out_text(method, left_out),
+        left_behind=LEFT_BEHIND.format(files=", ".join(f"`{name}`" for name in left_behind)) if left_behind else "",
         backend=', backend="pil"' if converted else "",
         rounding=f"The trained numbers, float32 in tuning, are rounded to {backbone.dtype_name} here.\n" * narrow,
         pictures=PICTURES if converted else "",

@@ -47,22 +47,39 @@ def refuse_unmergeable(method: Method, left_out: AbstractSet[str]) -> None:
     """Refuses parts that no base's tensors can hold; needs nothing built.
 
     Raises:
-        BadInputError: If ``left_out`` names a part that the method does not have, or another part cannot be merged.
+        BadInputError: If ``left_out`` names a part that the method does not have, or others cannot be merged: all of
+            them are named.
     """
     refuse_unknown_parts(method, left_out)
+    refused: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for member in members_of(method).values():
-        for part in member.part_names():
-            if part in left_out or part in (INTERACTION, lora.PROJECTOR):
-                continue
-            if not isinstance(member, METHODS) or (part not in MERGEABLE and part != m2pt.LM_HEAD):
-                is_prompt = part in PROMPTS
-                raise BadInputError(
-                    f"{part} of {member.name} cannot be merged into weights: "
-                    f"{REASONS.get(part, 'it computes beside them')}",
-                    where="model.method",
-                    expected=f"low-rank updates, norms, the projector, the head, or --leave-out {part}",
-                    hint="m2pt export peft writes an adapter for PEFT" if is_prompt else "",
-                )
+        parts = [part for part in member.part_names() if part not in left_out and not can_be_merged(member, part)]
+        if parts:
+            refused[member.name] = parts
+        for part in parts:
+            reasons.setdefault(REASONS.get(part, "it computes beside them"), []).append(part)
+    if not refused:
+        return
+    named = "; ".join(f"{', '.join(parts)} of {name}" for name, parts in refused.items())
+    # One reason is everybody's; several are told apart.
+    told_apart = [f"{', '.join(parts)}: {reason}" for reason, parts in reasons.items()]
+    why = "; ".join(told_apart if len(reasons) > 1 else reasons)
+    all_parts = [part for parts in refused.values() for part in parts]
+    raise BadInputError(
+        f"{named} cannot be merged into weights: {why}",
+        where="model.method",
+        expected="low-rank updates, norms, the projector, the head, or "
+        + " ".join(f"--leave-out {part}" for part in dict.fromkeys(all_parts)),
+        hint="m2pt export peft writes an adapter for PEFT" if set(all_parts) & set(PROMPTS) else "",
+    )
+
+
+def can_be_merged(member: Method, part: str) -> bool:
+    """Tells whether a base's own tensors can hold a method's part."""
+    if part in (INTERACTION, lora.PROJECTOR):
+        return True
+    return isinstance(member, METHODS) and (part in MERGEABLE or part == m2pt.LM_HEAD)
 
 
 def refuse_unknown_parts(method: Method, left_out: AbstractSet[str]) -> None:

@@ -21,6 +21,7 @@ from lightning_m2pt.methods.base import Method
 from lightning_m2pt.storage.adapter_folder import TENSOR_FILE, check_adapter, read_tensors
 from lightning_m2pt.storage.foreign.clip_layouts import TRANSFORMERS, VISUAL_PROJECTION, to_transformers
 from lightning_m2pt.storage.foreign.library_names import OUR_LANGUAGE, OUR_TOWER, refuse_other_extent
+from lightning_m2pt.storage.foreign.llava.beside import GENERATION, files_beside, is_carried
 from lightning_m2pt.storage.foreign.llava.described import (
     DECODER,
     FIRST_OF_CONNECTOR,
@@ -36,12 +37,8 @@ from lightning_m2pt.storage.foreign.merged_tensors import merged_tensors, refuse
 from lightning_m2pt.storage.foreign.written import new_folder
 from lightning_m2pt.system.atomic_files import cannot_write, free_bytes
 
-GENERATION = "generation_config.json"
 TIED = "tie_word_embeddings"
 INNER = "model."
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".index.json")
-"""Endings of files of a base's folder that are no part of a merged one: weights, and their indices."""
-LARGEST_FILE_BESIDE = 100_000_000
 
 
 def merge(
@@ -82,9 +79,8 @@ def merge(
         refuse_not_finite(changed)
         model = filled_model(backbone, changed)
         write_model(model, draft, output)
-        if isinstance(backbone, VisionLanguageModel):
-            copy_beside(backbone.folder, draft)
-        elif isinstance(backbone, OpenClipLlama):
+        copy_beside(backbone, draft)
+        if isinstance(backbone, OpenClipLlama):
             write_processor(backbone, model.config.image_token_id, draft)
         (draft / "README.md").write_text(card)
         described_model(draft).check()
@@ -217,15 +213,14 @@ def write_processor(backbone: OpenClipLlama, picture: int, draft: Path) -> None:
     (draft / GENERATION).write_text(json.dumps({**content, "suppress_tokens": [picture]}, indent=2) + "\n")
 
 
-def copy_beside(folder: Path, draft: Path) -> None:
-    """Copies what stands beside a base's weights: tokenizer, image processor, licence; not its README.
+def copy_beside(backbone: Backbone, draft: Path) -> None:
+    """Copies what stands beside a base's weights: tokenizer, image processor, licence; not its README, and no code.
 
     Args:
-        folder: The base's.
+        backbone: The base.
         draft: Where to; what is written there already stays, but for how answers are made.
     """
-    for path in sorted(folder.iterdir()):
-        is_weight = path.name.endswith(WEIGHTS) or path.name.startswith((".", "README"))
+    for path in files_beside(backbone):
         is_free = path.name == GENERATION or not (draft / path.name).exists()
-        if path.is_file() and is_free and not is_weight and path.stat().st_size <= LARGEST_FILE_BESIDE:
+        if is_free and is_carried(path):
             shutil.copyfile(path, draft / path.name)
