@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,18 +94,24 @@ def export_backbone(backbone: RecipeModel, result: RecipeResult, output: Path) -
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f"{output.name}.partial-") as name:
         partial = Path(name)
         write_weights(backbone, partial, result.settings)
-        hashes = _file_hashes(partial)
+        hashes = file_hashes(partial)
         write_text(partial / CARD, model_card(result.settings, result.stages, result.gates, hashes))
-        hashes = _file_hashes(partial)
+        hashes = file_hashes(partial)
         write_json(partial / TRAINING_RECORD, training_record(result, hashes))
-        for relative in (*hashes, TRAINING_RECORD):
-            target = output / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # safetensors writes files that only their owner may read.
-            (partial / relative).chmod(SHIPPED_MODE)
-            os.replace(partial / relative, target)
+        move_into(partial, output, [*hashes, TRAINING_RECORD])
 
 
-def _file_hashes(folder: Path) -> dict[str, str]:
+def move_into(partial: Path, output: Path, names: Iterable[str]) -> None:
+    """Moves files to the same places in another folder, in this order, and lets everybody read them."""
+    for relative in names:
+        target = output / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # safetensors writes files that only their owner may read.
+        (partial / relative).chmod(SHIPPED_MODE)
+        os.replace(partial / relative, target)
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of all files of a folder, by their path in there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}

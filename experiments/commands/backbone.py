@@ -1,9 +1,10 @@
 """Runs ``m2pt backbone``; its flags and what it is for are in ``parsers``."""
 
+import argparse
 import logging
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,12 @@ from queue import Empty, Queue
 
 from rich.console import Console
 
+from experiments.alignment.export import export_projector
+from experiments.alignment.recipe import run_alignment
+from experiments.alignment.settings import ALIGNMENTS
 from experiments.backbone_recipe.architecture import RecipeModel
 from experiments.backbone_recipe.export import RecipeResult, export_backbone
-from experiments.backbone_recipe.gates import GateReport, measure_gates
+from experiments.backbone_recipe.gates import Gate, GateReport, measure_gates
 from experiments.backbone_recipe.joint_stage import build_backbone
 from experiments.backbone_recipe.plan import INDEPENDENT_CHAINS, LAST_CHAIN, run_chain, run_named_stage, stage_files
 from experiments.backbone_recipe.progress import RecipeProgress
@@ -43,21 +47,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seed is not None and options.seed < 0:
         raise BadInputError("the seed is negative", where="command line: --seed", expected="0 or more")
     console = Console(stderr=True)
-    settings, work = RECIPES[options.name], options.work / options.name
+    work = options.work / options.name / ("shortened" if options.shortened else "")
+    output = options.output or (None if options.shortened else OUTPUT_FOLDER / options.name)
+    if options.name in ALIGNMENTS:
+        align(options, work, output, console)
+        return ExitCode.DONE
+    settings = RECIPES[options.name]
     if options.seed is not None:
         settings = replace(settings, seed=options.seed)
     with RecipeProgress(console) as progress:
         if options.shortened:
-            result, backbone = run_recipe(settings.shortened(), work / "shortened", progress)
+            result, backbone = run_recipe(settings.shortened(), work, progress)
         else:
             result, backbone = run_full_recipe(settings, work, progress)
-    output = options.output or (None if options.shortened else OUTPUT_FOLDER / options.name)
-    for gate in result.gates.gates:
-        console.print(f"{gate.name}: {gate.figure:.3f} of {gate.threshold:.2f}, {gate.verdict}")
+    print_gates(result.gates.gates, console)
     if output is not None:
         export_backbone(backbone, result, output)
         console.print(f"written to {output}")
     return ExitCode.DONE
+
+
+def align(options: argparse.Namespace, work: Path, output: Path | None, console: Console) -> None:
+    """Aligns the projector of a pair and writes it.
+
+    Args:
+        options: Of the command line.
+        work: Where pictures, run and projectors are.
+        output: Where the finished projector goes; None writes none.
+        console: Where the gates are shown.
+    """
+    settings = ALIGNMENTS[options.name]
+    if options.seed is not None:
+        settings = replace(settings, seed=options.seed)
+    result = run_alignment(settings.shortened() if options.shortened else settings, work)
+    print_gates(result.gates.gates, console)
+    if output is not None:
+        export_projector(result, output)
+        console.print(f"written to {output}")
+
+
+def print_gates(gates: Iterable[Gate], console: Console) -> None:
+    """Shows what was demanded and what was reached."""
+    for gate in gates:
+        console.print(f"{gate.name}: {gate.figure:.3f} of {gate.threshold:.2f}, {gate.verdict}")
 
 
 def run_full_recipe(settings: RecipeSettings, work: Path, report: ProgressReport) -> tuple[RecipeResult, RecipeModel]:

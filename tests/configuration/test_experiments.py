@@ -1,4 +1,4 @@
-"""Every YAML below experiments/ is one of six kinds, is counted, parses, and does what it says."""
+"""Every YAML below experiments/ is one of seven kinds, is counted, parses, and does what it says."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from experiments.alignment.settings import ALIGNMENTS
 from experiments.commands.evaluate import main as evaluate
 from experiments.commands.params import count
 from experiments.configuration.cli import parse_experiment
@@ -48,12 +49,14 @@ PAIRS = {
 SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
 PROMPT_TEXTS = sorted(FOLDER.glob("sweeps/prompt_texts/*.yaml"))
 PARTS = sorted(FOLDER.glob("parts/*.yaml"))
+ALIGNMENT = sorted(FOLDER.glob("alignment/*.yaml"))
+"""What ``m2pt backbone`` trains a projector by; ``tests/alignment`` runs them."""
 TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
 
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted(
-        [*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PROMPT_TEXTS, *PARTS]
+        [*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PROMPT_TEXTS, *PARTS, *ALIGNMENT]
     )
     assert len(EXPERIMENTS) == 36
     assert len(STRATEGIES) == 4
@@ -61,6 +64,7 @@ def test_every_yaml_is_of_a_known_kind_and_counted():
     assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE) | set(PAIRS)
     assert len(TESTBED) == 19
     assert len(PARTS) == 17
+    assert [path.stem for path in ALIGNMENT] == list(ALIGNMENTS)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

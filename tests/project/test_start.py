@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from experiments.alignment.settings import ALIGNMENTS
 from experiments.backbone_recipe.settings import RECIPES
 from experiments.commands.parsers import backbone, evaluate
 from experiments.configuration import catalogue
@@ -152,7 +153,7 @@ def test_names_that_stand_apart_from_torch_are_those_beside_it():
     assert get_args(AnsweringMethod) == evaluate.ANSWERING_METHODS
     assert (*evaluate.UNCALIBRATED, *CALIBRATED) == evaluate.ANSWERING_METHODS
     assert get_args(CalibrationPicture) == evaluate.CALIBRATION_PICTURES
-    assert tuple(RECIPES) == backbone.NAMES
+    assert (*RECIPES, *ALIGNMENTS) == backbone.NAMES
     assert get_args(AttributionMethod) == attribution.METHODS
 
 

@@ -55,6 +55,7 @@ def test_it_holds_the_package_alone_with_all_that_is_read(wheel):
     assert {name for name in names if name.startswith("lightning_m2pt/")} == wanted
     for backbone in ("testbed", "testbed_patch12"):
         assert f"lightning_m2pt/embedded/{backbone}/language/model.safetensors" in names
+    assert "lightning_m2pt/embedded/smollm2_dinov2/projector/model.safetensors" in names
 
 
 def test_without_a_checkout_scores_are_counted_and_the_other_verbs_say_what_they_need(programs, empty, tmp_path):

@@ -245,6 +245,10 @@ def test_missed_gates_are_said(tmp_path):
     notes = gate_notes({"init_args": arguments}, [tmp_path])
     assert notes == ["the backbone misses 1 of its 2 gates: relation 87.3% (asked: 90.0%)"]
     assert gate_notes({"init_args": arguments}, [tmp_path / "elsewhere"]) == []
+    pair = {"vision_tower": "/models/vision", "language_model": "/models/language"}
+    assert gate_notes({"init_args": pair}, [tmp_path]) == []
+    pair["projector"] = str(folder / "projector" / "model.safetensors")
+    assert gate_notes({"init_args": pair}, [tmp_path]) == notes
 
 
 def test_every_table_on_the_second_embedded_backbone_says_what_it_misses():

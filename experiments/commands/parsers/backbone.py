@@ -1,11 +1,11 @@
-"""The ``m2pt backbone`` command: rebuilds the embedded backbone from nothing, stage by stage."""
+"""The ``m2pt backbone`` command: rebuilds an embedded backbone from nothing, or the projector of the real pair."""
 
 from pathlib import Path
 
 from lightning_m2pt.system.console import VerbParser
 
-NAMES = ("testbed", "testbed_patch12")
-"""As ``RECIPES``, whose module needs scikit-learn."""
+NAMES = ("testbed", "testbed_patch12", "smollm2_dinov2")
+"""As ``RECIPES`` and ``ALIGNMENTS``, whose modules need scikit-learn."""
 DEFAULT_WORK = Path("outputs") / "backbone"
 
 
@@ -13,8 +13,9 @@ def argument_parser() -> VerbParser:
     """Returns the command's argument parser."""
     parser = VerbParser(
         prog="m2pt backbone",
-        description="Pretrain an embedded testbed backbone and write it as ordinary files. An interrupted call goes "
-        "on where it stopped; finished stages are not repeated.",
+        description="Pretrain an embedded testbed backbone and write it as ordinary files; or align the projector of "
+        "smollm2_dinov2, a pair that `m2pt models fetch` brings. An interrupted call goes on where it stopped; "
+        "finished stages are not repeated.",
     )
     parser.add_argument("--name", choices=NAMES, default=NAMES[0], help="which of the recipes (default: %(default)s)")
     parser.add_argument(

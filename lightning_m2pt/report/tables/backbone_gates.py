@@ -36,17 +36,20 @@ def missed_gate_notes(groups: Sequence[Group]) -> list[str]:
 
 
 def gate_notes(backbone: dict[str, Any], roots: Sequence[Path]) -> list[str]:
-    """Returns which gates an embedded backbone missed when it was trained, as its own record says.
+    """Returns which gates an embedded backbone, or a pair's embedded projector, missed when it was trained.
+
+    Its own record says it, which lies in the folder of the whole backbone, or in the one above the projector's.
 
     Args:
         backbone: Class and arguments of the backbone.
         roots: Folders that relative paths are looked for in.
     """
     arguments = backbone.get("init_args")
-    folder = backbone_folder(arguments) if isinstance(arguments, dict) else None
-    if folder is None:
+    if not isinstance(arguments, dict):
         return []
-    path = next((file for root in roots if (file := root / folder / TRAINING_FILE).is_file()), None)
+    folders = [folder for folder in (backbone_folder(arguments), projector_folder(arguments)) if folder is not None]
+    files = [root / folder / TRAINING_FILE for folder in folders for root in roots]
+    path = next((file for file in files if file.is_file()), None)
     content = read_json(path) if path is not None else None
     report = content.get("gates") if content is not None else None
     gates = report.get("gates", []) if isinstance(report, dict) else []
@@ -57,6 +60,12 @@ def gate_notes(backbone: dict[str, Any], roots: Sequence[Path]) -> list[str]:
         f"{gate['name']} {100 * gate['figure']:.1f}% (asked: {100 * gate['threshold']:.1f}%)" for gate in missed
     )
     return [f"the backbone misses {len(missed)} of its {len(gates)} gates: {listed}"]
+
+
+def projector_folder(arguments: dict[str, Any]) -> Path | None:
+    """Returns the folder that holds the folder of a pair's projector; None where there is no such file."""
+    projector = arguments.get("projector")
+    return Path(projector).parent.parent if isinstance(projector, str) else None
 
 
 def backbone_folder(arguments: dict[str, Any]) -> Path | None:
