@@ -16,6 +16,7 @@ from lightning_m2pt.commands.verbs import SHARED_OUT, STARTS_COMMANDS, VERBS, mo
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, ExitCode, M2PTError
 from lightning_m2pt.system.checkout import version_text
 from lightning_m2pt.system.collector import without_collector
+from lightning_m2pt.system.help_width import fitted
 from lightning_m2pt.system.launch import check_alone, check_first, check_ranks, check_variables
 from lightning_m2pt.system.standard_streams import end_without_output, open_closed_streams, output_fault, say_error
 from lightning_m2pt.system.stop_signals import ended_by_signals
@@ -27,8 +28,8 @@ def help_text() -> str:
     width = max(map(len, VERBS))
     lines = {verb: f"  {verb.ljust(width)}  {summary}" for verb, (_, summary) in VERBS.items()}
     lines_of_help = [
-        "usage: m2pt VERB [arguments]        m2pt VERB --help tells about one verb",
-        "       m2pt --version                      m2pt completion bash: let the shell complete them",
+        "usage: m2pt VERB [arguments]     m2pt VERB --help tells about one verb",
+        "       m2pt --version            m2pt completion bash: the shell completes them",
         "",
         "Tune, evaluate, ablate and compare prompt tuning of frozen vision-language models.",
         "",
@@ -64,7 +65,7 @@ def exit_code_of(words: list[str]) -> int:
     """Runs one verb; an error that says what it means to the user ends in its lines and its exit code."""
     try:
         if not words or words[0] in {"-h", "--help", "help"}:
-            sys.stdout.write(help_text() + "\n")
+            sys.stdout.write(fitted(help_text()) + "\n")
             return ExitCode.DONE
         if words == ["--version"]:
             sys.stdout.write(version_text() + "\n")

@@ -7,7 +7,6 @@ to import.
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +17,7 @@ from experiments.configuration.catalogue import Entry
 from experiments.configuration.early import refuse_wrong_key
 from lightning_m2pt.configuration.tree import CLASS_PATH
 from lightning_m2pt.system.console import VerbParser
+from lightning_m2pt.system.help_width import fitted
 
 FLAGS = (
     ("--config FILE", "an experiment's file; several are put over one another, later ones win"),
@@ -53,7 +53,6 @@ KEYS = (
     ("prompt_text", "a prompt's file, also --prompt-text FILE: words around every question, tuned and evaluated"),
 )
 OF_A_CLASS = ".help"
-COLUMNS = 120
 
 
 class ExperimentVerbParser(VerbParser):
@@ -87,7 +86,7 @@ class ExperimentVerbParser(VerbParser):
     def format_help(self) -> str:
         """Returns the verb's own help, what an experiment holds, what there is to name, and examples."""
         shown = "\n".join(["examples:", *(f"  {line}" for line in self.examples)])
-        return "\n".join([super().format_help(), overview(), "", shown, ""])
+        return fitted("\n".join([super().format_help(), overview(), "", shown, ""]))
 
     # argparse overloads the signature by the namespace that is given; nobody here gives one.
     @override
@@ -106,7 +105,8 @@ class FullHelp(argparse.Action):
     @override
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         """Shows both."""
-        sys.stdout.write(VerbParser.format_help(parser) + "\nAnd everything an experiment's file may hold:\n\n")
+        own = fitted(argparse.ArgumentParser.format_help(parser))
+        sys.stdout.write(own + "\nAnd everything an experiment's file may hold:\n\n")
         show_keys(["--help"])
 
 
@@ -141,12 +141,7 @@ def overview() -> str:
         *classes("sets to tune on", "data", tuned),
         *classes("sets to evaluate on", "benchmarks", catalogue.evaluation_sets()),
         "experiments that come with the project (experiments/NAME.yaml):",
-        *textwrap.wrap(
-            ", ".join(entry.name for entry in catalogue.experiments()),
-            COLUMNS - 2,
-            initial_indent="  ",
-            subsequent_indent="  ",
-        ),
+        "  " + ", ".join(entry.name for entry in catalogue.experiments()),
     ]
     return "\n".join(parts)
 

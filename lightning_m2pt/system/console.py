@@ -15,6 +15,7 @@ from rich.segment import Segment
 from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.help_width import fitted
 from lightning_m2pt.system.ranks import is_first_process, process_name
 from lightning_m2pt.system.standard_streams import NOBODY_READS, to_null_device
 from lightning_m2pt.visible_text import visible
@@ -112,6 +113,12 @@ class VerbParser(argparse.ArgumentParser):
         else:
             self.parse_args(list(words))
 
+    @override
+    def format_help(self) -> str:
+        """Returns the verb's help, as wide as the terminal."""
+        return fitted(super().format_help())
+
+    @override
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print with its usage."""
         raise BadInputError(message, where="command line", expected=f"see `{self.prog} --help`")

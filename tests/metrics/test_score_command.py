@@ -116,7 +116,8 @@ def test_a_rule_that_does_not_fit_names_those_that_do(mnist: Path, pope: Path, c
     assert "did you mean pope_lmms?" in message
 
 
-def test_help_lists_every_rule_and_its_sets(capsys: pytest.CaptureFixture) -> None:
+def test_help_lists_every_rule_and_its_sets(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit) as ended:
         main(["score", "--help"])
     assert ended.value.code == 0

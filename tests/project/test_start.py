@@ -1,6 +1,7 @@
 """Help, mistyped flags and what comes with the project are there at once: nothing heavy is imported for them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,12 @@ def answers(tmp_path_factory) -> dict[str, tuple[int, str, list[str]]]:
         keep_schema.cache_clear()
         keep_schema()
         child = subprocess.run(
-            [sys.executable, "-c", ASK_EVERY_HELP], cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-c", ASK_EVERY_HELP],
+            cwd=ROOT,
+            env={**os.environ, "COLUMNS": "400"},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         keep_schema.cache_clear()
     return {words: tuple(answer) for words, answer in json.loads(child.stdout).items()}
