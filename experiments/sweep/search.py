@@ -179,7 +179,10 @@ def without_rates(variants: Sequence[Variant], chosen: Mapping[str, int]) -> lis
 
 
 def check_borrowed(variant: Variant, stated: Mapping[str, float], lender: VariantSearch) -> None:
-    """Compares what a variant trains with what the one whose rates it takes does.
+    """Looks whether every part that a variant trains has a rate where it takes its rates from.
+
+    A lender may train more: an ablation has the rates of the whole method, and a part that is left out has no use for
+    its own.
 
     Args:
         variant: It takes the rates of another one.
@@ -187,11 +190,11 @@ def check_borrowed(variant: Variant, stated: Mapping[str, float], lender: Varian
         lender: The other one's search.
 
     Raises:
-        BadInputError: If their rates are of other parts.
+        BadInputError: If the other one has no rate of a part.
     """
-    if set(stated) != set(lender.stated):
+    if not set(stated) <= set(lender.stated):
         raise BadInputError(
             f"{variant.label!r} has rates of {', '.join(stated)}, {variant.rates_of!r} of {', '.join(lender.stated)}",
             where=f"{variant.where}: rates_of",
-            expected="a cell that trains the same parts",
+            expected="a cell that trains these parts, and others perhaps",
         )

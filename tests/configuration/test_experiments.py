@@ -25,6 +25,7 @@ from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.system.tensor_hashes import hash_tensors
 from tests.backbones.test_rebuilt_backbone import SHIPPED
 from tests.support.small_experiment import BASE, checked, fitted, small_words
+from tests.support.towers.real_pair import store_real_pair
 from tests.support.towers.stored_pairs import store_pair
 from tests.support.whole_models import idefics3_config, llava_config, onevision_config, qwen_config, write_whole_model
 
@@ -52,18 +53,31 @@ PARTS = sorted(FOLDER.glob("parts/*.yaml"))
 ALIGNMENT = sorted(FOLDER.glob("alignment/*.yaml"))
 """What ``m2pt backbone`` trains a projector by; ``tests/alignment`` runs them."""
 TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
+REAL_PAIR = [path for path in EXPERIMENTS if "include: parts/smollm2.yaml" in path.read_text()]
+STEPS = dict.fromkeys(TESTBED, 300) | dict.fromkeys(REAL_PAIR, 60)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def models(tmp_path_factory):
+    """The experiments of the real pair say what they train to whoever has its files; here are small ones."""
+    folder = tmp_path_factory.mktemp("models")
+    store_real_pair(folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("M2PT_MODELS", str(folder))
+        yield folder
 
 
 def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted(
         [*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PROMPT_TEXTS, *PARTS, *ALIGNMENT]
     )
-    assert len(EXPERIMENTS) == 36
+    assert len(EXPERIMENTS) == 43
     assert len(STRATEGIES) == 4
     assert len(EMBEDDED) == 2
     assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE) | set(PAIRS)
     assert len(TESTBED) == 19
-    assert len(PARTS) == 17
+    assert len(REAL_PAIR) == 7
+    assert len(PARTS) == 19
     assert [path.stem for path in ALIGNMENT] == list(ALIGNMENTS)
 
 
@@ -101,7 +115,7 @@ def test_strategies_combine_with_any_experiment(path):
     for experiment in EXPERIMENTS:
         parsed = parse_experiment(["--config", str(experiment), "--config", str(path)])
         assert parsed.config["trainer"]["strategy"] != "auto"
-        assert parsed.config["trainer"]["max_steps"] == (300 if experiment in TESTBED else -1)
+        assert parsed.config["trainer"]["max_steps"] == STEPS.get(experiment, -1)
 
 
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.stem)

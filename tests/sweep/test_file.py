@@ -167,7 +167,8 @@ def test_the_shipped_sweeps_say_their_true_size(capfd):
             assert f"{sum(not each.rates_of for each in sweep.variants) * sweep.search.trials} trials" in first
     assert main(["sweep", "list"]) == 0
     named = [line.split()[0] for line in capfd.readouterr().out.splitlines()]
-    assert named == ["ablation", "comparison", "lengths", "prompt_transfer", "templates_methods"]
+    ours = ["ablation", "comparison", "lengths", "prompt_transfer", "smollm2", "smollm2_lengths", "templates_methods"]
+    assert named == ours
 
 
 def test_a_dry_run_prints_the_lines_and_nothing_else(capfd):

@@ -92,6 +92,9 @@ def test_rates_are_those_of_the_set_that_was_searched(tmp_path: Path) -> None:
         "two mnist B": {"x": 1.0},
     }
     check_borrowed(variants[2], {"x": 5.0}, first)
+    check_borrowed(variants[2], {"x": 5.0}, VariantSearch(variants[0], "", {"x": 1.0, "y": 1.0}, 3, [], []))
+    with pytest.raises(BadInputError, match="has rates of x, y, 'one cifar10 A' of x"):
+        check_borrowed(variants[2], {"x": 5.0, "y": 5.0}, first)
     with pytest.raises(BadInputError, match="has rates of y, 'one cifar10 A' of x"):
         check_borrowed(variants[2], {"y": 5.0}, first)
 
