@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ def decide_recomputation(
     counted = copy.deepcopy(experiment.model)  # built without memory and thrown away
     with torch.random.fork_rng(devices=[]):  # the run is seeded already
         build_on_meta(counted)
-    estimate, memory = estimate_of(counted, micro_batch, plan), device_memory(device, processes)
+    estimate = estimate_of(counted, micro_batch, replace(plan, on_cpu=device.type == "cpu"))
+    memory = device_memory(device, processes)
     if backbone.checkpointing_is_automatic:
         too_large = estimate.total(recomputes=False) > USABLE_SHARE * memory
         backbone.recompute_activations(too_large and can_recompute(experiment.model))

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lightning_m2pt.prompts.plain_attention import later_keys_hidden, plain_attention, prefers_products
+
 KeysAndValues: TypeAlias = tuple[Tensor, Tensor]
 """(1 or B, H_kv, K, D_head) keys after the rotation, and values of the same shape."""
 
@@ -139,12 +141,22 @@ def over_past_rows(
     if not rows:
         return query.transpose(1, 2), None
     mask = view.mask_for(keywords)
+    if known_to_products(keywords, is_causal=True) and prefers_products(query, keys, keywords.get("dropout")):
+        seen = later_keys_hidden(rows, keys.shape[2], query.device) if mask is None else mask
+        return plain_attention(query, keys, values, seen, keywords["scaling"]), None
     # The kernels' causal triangle begins at the upper left: empty queries in front move it to the lower right. They
     # cost less than a mask, which no kernel can skip blocks by.
     empty = keys.shape[2] - rows if mask is None and rows > 1 else 0
     padded = pad(query, (0, 0, empty, 0)) if empty else query
     output, _ = sdpa_attention_forward(module, padded, keys, values, mask, **keywords)
     return output[:, empty:] if empty else output, None
+
+
+def known_to_products(keywords: Mapping[str, Any], *, is_causal: bool) -> bool:
+    """Tells whether the library asks for nothing that ``plain_attention`` would overlook, such as a bias or a cap."""
+    as_said = keywords.get("is_causal") in (None, is_causal)
+    others = ("position_bias", "softcap", "s_aux")
+    return as_said and keywords.get("scaling") is not None and all(keywords.get(name) is None for name in others)
 
 
 def over_past_rows_eagerly(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from lightning_m2pt.prompts.plain_attention import plain_attention, prefers_products
+
 
 def is_foldable(rows: Sequence[Tensor | None]) -> bool:
     """Tells whether every layer has rows of its own, so that no prompt row ever survives a layer."""
@@ -100,7 +102,13 @@ def attend_with_prefix(block: Any, hidden_states: Tensor, rows: Tensor) -> Tenso
     def with_prefix(prefix: Tensor, states: Tensor) -> Tensor:
         return torch.cat([split_heads(prefix).expand(batch_size, -1, -1, -1), split_heads(states)], dim=2)
 
-    attended = scaled_dot_product_attention(
-        split_heads(queries), with_prefix(prompt_keys, keys), with_prefix(prompt_values, values)
+    asking, all_keys, all_values = (
+        split_heads(queries),
+        with_prefix(prompt_keys, keys),
+        with_prefix(prompt_values, values),
     )
-    return block.attn.out_proj(attended.transpose(1, 2).reshape(hidden_states.shape))  # type: ignore[no-any-return]
+    if prefers_products(asking, all_keys, None):
+        attended = plain_attention(asking, all_keys, all_values, None, asking.shape[-1] ** -0.5)
+    else:
+        attended = scaled_dot_product_attention(asking, all_keys, all_values).transpose(1, 2)
+    return block.attn.out_proj(attended.reshape(hidden_states.shape))  # type: ignore[no-any-return]

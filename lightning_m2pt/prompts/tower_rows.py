@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.prompts.past_rows import KeysAndValues, KeysRead, concatenated, library_name
+from lightning_m2pt.prompts.past_rows import (
+    KeysAndValues,
+    KeysRead,
+    additive_mask,
+    concatenated,
+    known_to_products,
+    library_name,
+)
+from lightning_m2pt.prompts.plain_attention import plain_attention, prefers_products
 from lightning_m2pt.prompts.row_hooks import RowHooks
 from lightning_m2pt.prompts.token_path import VisualPosition, put_rows_first
 
@@ -232,6 +240,11 @@ def behind_prompts(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     keys, values, mask = in_front(module, key, value, attention_mask)
+    is_known = keys.shape[2] > key.shape[2] and known_to_products(keywords, is_causal=False)
+    if is_known and prefers_products(query, keys, keywords.get("dropout")):
+        if mask is not None and mask.dtype == torch.bool:
+            mask = additive_mask(mask, query.dtype)
+        return plain_attention(query, keys, values, mask, keywords["scaling"]), None
     return sdpa_attention_forward(module, query, keys, values, mask, **keywords)  # type: ignore[no-any-return]
 
 

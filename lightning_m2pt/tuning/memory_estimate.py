@@ -3,7 +3,8 @@
 What autograd keeps of a layer follows from what is trained. A frozen linear layer keeps no input. Per row, a frozen
 Llama layer keeps both norms' inputs in float32, queries, keys, values and the attention's output, and three widths of
 the MLP (gate, its activation, up); for Vicuna-7B in bfloat16 that is 16 times the model's width. Flash or
-memory-efficient attention is assumed: the square of the sequence length is never kept.
+memory-efficient attention is assumed: the square of the sequence length is never kept, but for shorter sequences in
+bfloat16 on a CPU, whose attention is computed by plain products.
 """
 
 import os
@@ -17,12 +18,16 @@ import torch
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.methods.base import Place
 from lightning_m2pt.prompts.attachment import Attachment
+from lightning_m2pt.prompts.plain_attention import MOST_KEPT, kept_bytes
 
 FLOAT32 = 4
 TRAINED_COPIES = 4
 """Float32 numbers for each trained one: itself, its gradient and AdamW's two moments."""
 USABLE_SHARE = 0.9
 """Of a device's memory; the rest is for gradients in flight, kernels' workspaces and what the allocator wastes."""
+
+USUAL_HEAD_WIDTH = 64
+"""Of a tower's heads, whose number a shape does not say."""
 
 CONTAINER = Path("/sys/fs/cgroup/memory.max")
 """Holds the container's limit, or no number."""
@@ -90,6 +95,8 @@ def estimated_memory(
     micro_batch: MicroBatchSize,
     base_bytes: int | None = None,
     hidden_width: int = 0,
+    *,
+    on_cpu: bool = False,
 ) -> MemoryEstimate:
     """Estimates a training step.
 
@@ -102,6 +109,7 @@ def estimated_memory(
         micro_batch: The largest one.
         base_bytes: What the frozen model takes where that is not ``dtype`` for each number, as if it is quantised.
         hidden_width: Numbers of a row in the connector's hidden layers; 0 of a linear one.
+        on_cpu: Whether it trains on a CPU, where attention in bfloat16 keeps shares of every row in every key.
     """
     base, trained = parameters
     size = dtype.itemsize
@@ -118,6 +126,11 @@ def estimated_memory(
     text_rows = micro_batch.samples * (micro_batch.text_rows + image_rows + attachment.rows_before_text())
     vision_layer = vision_rows * vision_layer_bytes(shape, places, size)
     text_layer = text_rows * text_layer_bytes(shape, attachment, places, size)
+    if on_cpu and dtype == torch.bfloat16:
+        text_layer += kept_shares(micro_batch.samples, shape.text_heads, text_rows)
+        if prompts:  # without them a tower's attention is its library's
+            heads = shape.vision_width // USUAL_HEAD_WIDTH
+            vision_layer += kept_shares(vision_rows // rows_of_a_tile, heads, vision_rows)
     inputs = vision_layers * vision_rows * shape.vision_width * size + text_layers * text_rows * shape.text_width * size
     outside = text_rows * shape.text_width * (size + FLOAT32) if text_layers else 0  # embeddings and the final norm
     outside += micro_batch.samples * image_rows * hidden_width * hidden_bytes(places, size)
@@ -129,6 +142,17 @@ def estimated_memory(
         recomputed_activations=inputs + largest_layer + outside,
         logits=micro_batch.supervised_rows * shape.vocabulary_size * logit_bytes(size),
     )
+
+
+def kept_shares(sequences: int, heads: int, rows: int) -> int:
+    """Returns the bytes that attention by plain products keeps in a layer; a smaller batch may keep the bound.
+
+    Args:
+        sequences: How many.
+        heads: Of a layer.
+        rows: Of all sequences together.
+    """
+    return min(MOST_KEPT, kept_bytes(sequences, heads, rows // sequences, rows // sequences))
 
 
 def hidden_bytes(places: Collection[Place], size: int) -> int:

@@ -19,10 +19,12 @@ class Plan:
     Attributes:
         devices: How many, and what they share.
         reshards: Whether a layer that is shared out is given up between its forward and its backward pass.
+        on_cpu: Whether they are CPUs.
     """
 
     devices: Devices
     reshards: bool = True
+    on_cpu: bool = False
 
 
 ALONE = Plan(Devices("ddp", 1))
@@ -51,6 +53,7 @@ def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize, plan: Plan =
         micro_batch,
         backbone.base_bytes(),
         hidden_width(backbone.projector),
+        on_cpu=plan.on_cpu,
     )
     base = base_in_units(backbone, numbers["trained"], plan.devices)
     held = held_bytes(base, plan.devices)

@@ -48,14 +48,15 @@ def kept_bytes(backbone: OpenClipLlama, batch: Batch) -> int:
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 
 
-def estimate_and_truth(folder: Path, method: Method, dtype: torch.dtype) -> float:
+def estimate_and_truth(folder: Path, method: Method, dtype: torch.dtype, on_cpu: bool = False) -> float:
     backbone = random_backbone(folder, dtype)
     method.build(backbone, torch.Generator().manual_seed(0))
     method.attach(backbone)
     freeze_all_but_declared(torch.nn.ModuleList([method, backbone]), method)
     method.train()
     size = MicroBatchSize(SAMPLES, TEXT - 1, SAMPLES * ANSWER)
-    estimate = estimated_memory(backbone.shape, backbone.attachment, method.places(), (0, 0), dtype, size)
+    given = backbone.shape, backbone.attachment, method.places(), (0, 0), dtype, size
+    estimate = estimated_memory(*given, on_cpu=on_cpu)
     return estimate.activations / kept_bytes(backbone, random_batch(SAMPLES, TEXT, ANSWER, dtype=dtype))
 
 
