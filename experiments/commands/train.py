@@ -21,6 +21,7 @@ from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.metrics.predictions import PredictionFile, read_predictions
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import Floats
+from lightning_m2pt.report.adapter_card import write_adapter_cards
 from lightning_m2pt.report.page.cost import GIB
 from lightning_m2pt.report.tables.backbone_gates import say_missed_gates
 from lightning_m2pt.report.tables.frozen_and_tuned import comparison_table
@@ -37,6 +38,7 @@ from lightning_m2pt.report.tables.outcome import (
 from lightning_m2pt.report.tables.scores import score_table
 from lightning_m2pt.report.tables.selection import selection_notes
 from lightning_m2pt.runs.loading import evaluated_adapter
+from lightning_m2pt.runs.results_file import RESULTS_FILE, TUNED, UNTOUCHED
 from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import OUT, is_main_process, say, short_path
@@ -139,11 +141,12 @@ def report(
     ]:
         say(f"{label:<12} {short_path(path)}")
     content = {
-        "frozen": {name: {**scored.to_json(), "parsed": None} for name, scored in frozen.items()},
-        "tuned": {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
+        UNTOUCHED: {name: {**scored.to_json(), "parsed": None} for name, scored in frozen.items()},
+        TUNED: {name: {**scored.to_json(), "parsed": None} for name, scored in tuned.items()},
         "adapter": experiment.model.chosen or {"step": completed["optimizer_steps"]},
         "parameters": counted,
         "seconds": {"tuning": completed["seconds"]},
         MEMORY: {"tuning": memory},
     }
-    write_atomically(run / "results.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(run / RESULTS_FILE, (json.dumps(content, indent=2) + "\n").encode())
+    write_adapter_cards(run)  # which have the untouched model's scores from now on

@@ -14,16 +14,13 @@ from typing import Any
 from experiments.sweep.jobs import Job
 from experiments.sweep.locks import is_locked, try_lock
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.runs.results_file import RESULTS_FILE, TUNED, UNTOUCHED
 from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.strict_json import parse_json
 
-RESULTS_FILE = "results.json"
-"""What ``m2pt train`` writes last."""
 TRANSFER_FILE = "transfer.json"
 """What ``m2pt transfer`` writes last."""
-TUNED, FROZEN = "tuned", "frozen"
-"""Its sections with scores by set."""
 
 
 class State(StrEnum):
@@ -151,7 +148,7 @@ def read_results(run: Path) -> dict[str, Any]:
     path = run / RESULTS_FILE
     try:
         content: dict[str, Any] = parse_json(path.read_bytes(), path)
-        for score in (*content[TUNED].values(), *content[FROZEN].values()):
+        for score in (*content[TUNED].values(), *content[UNTOUCHED].values()):
             float(score["value"]), float(score["raw"])
         float(content["parameters"]["percent"])
     except OSError as error:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweep.jobs import Job
-from experiments.sweep.record import FROZEN, TUNED, State, SweepRecord, read_results
+from experiments.sweep.record import State, SweepRecord, read_results
 from lightning_m2pt.metrics.coverage import set_name
 from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.metrics.statistics import mean_and_deviation
 from lightning_m2pt.report.tables.formats import Column, ReportTable
+from lightning_m2pt.runs.results_file import TUNED, UNTOUCHED
 from lightning_m2pt.system.atomic_files import write_atomically
 
 TABLE_FILE = "table.json"
@@ -60,10 +61,10 @@ def sweep_rows(jobs: Sequence[Job], record: SweepRecord, rates: Mapping[str, Map
             found = (int(job.name.split()[-1]), entry.run, read_results(Path(entry.run)))
             runs.setdefault(job.label, []).append(found)
     rows = [row_of(label, of_label, TUNED, rates.get(label, {})) for label, of_label in runs.items()]
-    frozen = {json.dumps(run[2][FROZEN], sort_keys=True): run for of_label in runs.values() for run in of_label}
+    frozen = {json.dumps(run[2][UNTOUCHED], sort_keys=True): run for of_label in runs.values() for run in of_label}
     if len(frozen) == 1:  # several backbones or question sets have no common one
-        of_frozen = row_of(FROZEN, list(frozen.values()), FROZEN, {})
-        rows.insert(0, SweepRow(FROZEN, [], [], of_frozen.mean_of, of_frozen.values, of_frozen.mme, 0.0, {}))
+        of_frozen = row_of(UNTOUCHED, list(frozen.values()), UNTOUCHED, {})
+        rows.insert(0, SweepRow(UNTOUCHED, [], [], of_frozen.mean_of, of_frozen.values, of_frozen.mme, 0.0, {}))
     return rows
 
 

@@ -13,6 +13,7 @@ from lightning_m2pt.backbones.origins.said import AT_COMMIT, REPOSITORY, BaseOri
 from lightning_m2pt.configuration.tree import CLASS_PATH
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.bound_template import labelled
+from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import percentile_interval, resampled_scores
 from lightning_m2pt.report.tables.contamination import contamination_notes, recorded_tasks
 from lightning_m2pt.report.tables.groups import interval_text, unit_of
@@ -20,6 +21,7 @@ from lightning_m2pt.report.tables.scores import chance, headline
 from lightning_m2pt.report.tables.selection import chosen_text, selection_notes
 from lightning_m2pt.runs.evaluated import PREDICTIONS, EvaluatedSet, read_run
 from lightning_m2pt.runs.loading import ADAPTER, BEST
+from lightning_m2pt.runs.results_file import RESULTS_FILE, untouched_scores
 from lightning_m2pt.storage.adapter_folder import (
     CARD_FILE,
     CHOSEN,
@@ -185,15 +187,18 @@ def scores_text(adapter: Path, run: Path, record: Mapping[str, Any]) -> str:
     sets = sets_of_adapter(adapter, run)
     if not sets:
         return "It was not evaluated."
-    rows = [score_row(one) for one in sets.values()]
+    untouched = untouched_of(run, sets)
+    rows = [(*score_row(one), *untouched_cell(name, untouched)) for name, one in sets.items()]
     shots = max(one.shots for one in sets.values())
     headers = {name: one.answered.header for name, one in sets.items()}
     notes = [
         "the interval holds the middle 95% of scores on resamples of the questions; chance is the best constant answer",
+        *(["untouched: what the base alone scored on the same questions"] if untouched else []),
         *contamination_notes("this adapter", recorded_tasks(record), list(sets), shots, headers),
         *selection_notes("this adapter", list(headers.values()), record),
     ]
-    shown = table(("set", "rule", "score", "95% interval", "chance", "questions"), rows)
+    head = ("set", "rule", "score", "95% interval", "chance", "questions", *(("untouched",) if untouched else ()))
+    shown = table(head, rows)
     return shown + "\n\n" + "\n".join(f"- {note}" for note in notes)
 
 
@@ -202,6 +207,22 @@ def score_row(one: EvaluatedSet) -> tuple[str, ...]:
     interval = percentile_interval(resampled_scores(one.answered, [one.score])[:, 0])
     spread, name = interval_text(interval, unit_of(one.score)), one.score.name
     return name, one.score.rule, headline(one.score), spread, chance(one.score), f"{one.score.n:,}"
+
+
+def untouched_of(run: Path, sets: Mapping[str, EvaluatedSet]) -> dict[str, Score]:
+    """Returns what the untouched model scored, for the sets where the run's folder knows it."""
+    try:
+        return untouched_scores(run, {name: one.score for name, one in sets.items()})
+    except BadInputError as error:
+        say(f"note: the model card leaves the untouched model out: {error.what} ({RESULTS_FILE})")
+        return {}
+
+
+def untouched_cell(name: str, untouched: Mapping[str, Score]) -> tuple[str, ...]:
+    """Returns a set's cell in the column of the untouched model; none where no set has one."""
+    if not untouched:
+        return ()
+    return (headline(untouched[name]),) if name in untouched else ("not known",)
 
 
 def sets_of_adapter(adapter: Path, run: Path) -> dict[str, EvaluatedSet]:

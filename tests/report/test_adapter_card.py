@@ -19,10 +19,11 @@ from lightning_m2pt.report.adapter_card import (
 )
 from lightning_m2pt.report.tables.groups import interval_text
 from lightning_m2pt.runs.evaluated import read_run
+from lightning_m2pt.runs.results_file import RESULTS_FILE
 from lightning_m2pt.storage.adapter_folder import CARD_FILE, CONFIG_FILE
 from lightning_m2pt.storage.run_record import read_run_record
 from tests.support.adapters.no_paths import paths_said
-from tests.support.small_experiment import run_with_a_set
+from tests.support.small_experiment import run_with_a_set, words_with_a_set
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,46 @@ def test_answers_without_a_part_are_not_its_scores(evaluated: tuple[Path, str], 
     header["toggles"]["knocked_out"] = ["visual_prompts"]
     path.write_text(json.dumps(header) + "\n" + rest)
     assert "It was not evaluated." in adapter_card(tmp_path / "run" / "adapter", tmp_path / "run")
+
+
+def compared(run: Path, **changes: object) -> None:
+    """Writes what a comparison of the run's adapter with an untouched model of 12.5% would have kept."""
+    tuned = {**read_run(run).sets["vsr"].score.to_json(), "parsed": None}
+    content = {"frozen": {"vsr": {**tuned, "value": 12.5, "raw": 0.125}}, "tuned": {"vsr": {**tuned, **changes}}}
+    (run / RESULTS_FILE).write_text(json.dumps(content))
+
+
+def test_the_untouched_models_score_stands_beside_it(
+    evaluated: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "m2pt_base" / "run"
+    shutil.copytree(evaluated[0], run)
+    alone = adapter_card(run / "adapter", run)
+    assert "untouched" not in alone
+    compared(run)
+    card = adapter_card(run / "adapter", run)
+    (row,) = [line for line in alone.splitlines() if line.startswith("| vsr | ")]
+    assert f"\n{row} 12.5 |\n" in card
+    assert "| chance | questions | untouched |\n" in card
+    assert "- untouched: what the base alone scored on the same questions\n" in card
+    for key, value in (("raw", 0.875), ("n", 3), ("rule", "exact")):  # of another evaluation
+        compared(run, **{key: value})
+        assert adapter_card(run / "adapter", run) == alone
+    assert "leaves" not in capsys.readouterr().out
+    (run / RESULTS_FILE).write_text("[]")
+    assert adapter_card(run / "adapter", run) == alone
+    assert "leaves the untouched model out: no results of a comparison (results.json)" in capsys.readouterr().out
+
+
+def test_a_training_writes_both_scores_into_the_card(evaluated: tuple[Path, str], tmp_path: Path) -> None:
+    folder, outputs = evaluated[0].parents[2], tmp_path / "outputs"
+    shutil.copytree(evaluated[0].parents[1], outputs)
+    assert main(["train", *words_with_a_set(folder, "--output_root", str(outputs))]) == 0
+    run = outputs / "m2pt_base" / evaluated[0].name
+    (frozen,) = (outputs / "frozen").iterdir()
+    (row,) = [line for line in (run / "adapter" / CARD_FILE).read_text().splitlines() if line.startswith("| vsr | ")]
+    assert row.endswith(f" | {read_run(frozen).sets['vsr'].score.value:.1f} |")
+    assert row.startswith(f"| vsr | yes_no_words | {read_run(run).sets['vsr'].score.value:.1f} | ")
 
 
 def test_what_chose_the_adapter_is_said_and_best_adapters_have_cards(

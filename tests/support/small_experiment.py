@@ -36,12 +36,18 @@ def fitted(words: list[str], run: Path | None = None) -> tuple[Experiment, Path]
     return experiment, fit(experiment, folder=run)
 
 
-def run_with_a_set(folder: Path, *words: str, steps: int = 2) -> Path:
-    """Tunes a few steps and returns the run's folder; its one evaluation set is an invented VSR."""
-    VSR.write_fake(folder / "vsr")
+def words_with_a_set(folder: Path, *words: str, steps: int = 2) -> list[str]:
+    """Returns words for an experiment whose one evaluation set is an invented VSR."""
+    if not (folder / "vsr").exists():
+        VSR.write_fake(folder / "vsr")
     settings = {"root": str(folder / "vsr"), "template": "vicuna_v1", "batch_size": 4, "max_new_tokens": 5}
     sets = json.dumps([{"class_path": "data_modules.vsr.VSR", "init_args": settings}])
-    return fitted([*small_words(folder, steps=steps), "--benchmarks", sets, *words])[1]
+    return [*small_words(folder, steps=steps), "--benchmarks", sets, *words]
+
+
+def run_with_a_set(folder: Path, *words: str, steps: int = 2) -> Path:
+    """Tunes a few steps and returns the run's folder; its one evaluation set is an invented VSR."""
+    return fitted(words_with_a_set(folder, *words, steps=steps))[1]
 
 
 def checked(words: list[str]) -> Experiment:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.hub_ids import ID, LONGEST_ID
 from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import PUBLISHED, Template
 from lightning_m2pt.storage.adapter_folder import save_adapter
 from lightning_m2pt.storage.adapter_template import template_content
+from lightning_m2pt.storage.foreign.peft.imported_card import imported_card
 from lightning_m2pt.storage.foreign.peft.low_rank import translated_low_rank
 from lightning_m2pt.storage.foreign.peft.names import LN_TUNING, LORA, PREFIX_TUNING, PROMPT_TUNING
 from lightning_m2pt.storage.foreign.peft.norms import translated_norms
@@ -35,11 +35,6 @@ NO_TEMPLATE = (
     "which template it was trained with, its files do not say: an evaluation takes that of its sets, and whoever loads "
     "it in a program needs --template NAME here"
 )
-CARD = """# An adapter of PEFT, imported
-
-Made of {file}, PEFT's {kind}, as the method {method}. It says that it was trained on {base}; the base in
-`adapter_config.json` is the one that it was imported for.
-"""
 
 
 def import_peft(folder: Path, output: Path, backbone: Backbone, template: Template | None = None) -> list[str]:
@@ -65,7 +60,7 @@ def import_peft(folder: Path, output: Path, backbone: Backbone, template: Templa
     method.build(backbone, torch.Generator())
     method.built_shapes = {name: tuple(each.shape) for name, each in method.named_tensors().items()}
     tensors = translated_tensors(peft, made, method.built_shapes)
-    card = CARD.format(file=peft.tensor_file.name, kind=peft.kind, method=method.name, base=said_in_card(peft))
+    card = imported_card(peft, method.name)
     origin, fingerprint = backbone.origin(), backbone.fingerprint()
     digest = "" if template is None or template in PUBLISHED else backbone.processor().bound(template).digest
     with new_folder(output) as draft:
@@ -124,14 +119,6 @@ def said_base(peft: PeftFolder) -> str:
     """Returns what an adapter says of its base, fit to show."""
     base = peft.config.get("base_model_name_or_path")
     return shown(base) if base else "a base that it does not name"
-
-
-def said_in_card(peft: PeftFolder) -> str:
-    """Returns the same for a card, which others read: a name of the hub, and nobody's folders."""
-    base = peft.config.get("base_model_name_or_path")
-    if isinstance(base, str) and "/" in base and ID.fullmatch(base) and len(base) <= LONGEST_ID:
-        return f"`{base}`"
-    return "a base in a folder" if base else "a base that it does not name"
 
 
 def base_notes(peft: PeftFolder, backbone: Backbone) -> list[str]:
