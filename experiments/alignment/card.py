@@ -29,7 +29,7 @@ BASES = """\
 
 | part | model | licence | made of |
 | --- | --- | --- | --- |
-| `vision` | DINOv2-small, patches of 14 pixels, 112 pixels a side (64 patches), features of layer -2 | Apache-2.0 | \
+| `vision` | DINOv2-small, pictures of {image_size} pixels, features of layer {feature_layer} | Apache-2.0 | \
 `{vision.file}`, SHA-256 `{vision.sha256}` |
 | `language` | SmolLM2-135M-Instruct | Apache-2.0 | `{language.file}`, SHA-256 `{language.sha256}` |
 
@@ -45,10 +45,10 @@ RECIPE = """\
 - **Texts**: one caption a picture in whole sentences ("The image shows a small green zero at the middle right and a
   large yellow circle at the bottom right."), in SmolLM2's own chat template, behind {instructions}.
   No question.
-- **Optimisation**: AdamW, {steps:,} steps of 8 pictures in {processes} processes of one thread, frozen models in
-  bfloat16, projector in float32, rate 1e-2 with cosine decay behind a warm-up of 3%, gradients clipped at 1, samples of
-  16 steps sorted by length. The first weights are normal with a deviation of {deviation} (seed {seed}), the bias is
-  zero.
+- **Optimisation**: AdamW, {steps:,} steps of {batch} pictures in {processes} processes of one thread, frozen models in
+  {dtype}, projector in float32, rate {rate} with {schedule} decay behind a warm-up of {warm_up:.0%}, gradients clipped
+  at {clip}, samples of {group} steps sorted by length. The first weights are normal with a deviation of {deviation}
+  (seed {seed}), the bias is zero.
 - **Machine**: {processor}, {cores} cores, {capability}; {minutes:.0f} minutes for the training's last start, on a
   machine that others used as well.
 - **Determinism**: the same command on the same machine with the same versions gives the same bytes, interrupted or
@@ -73,7 +73,7 @@ def model_card(result: AlignmentResult, hashes: Mapping[str, str], widths: tuple
     """
     sections = [
         INTRODUCTION.format(name=result.settings.name, vision_width=widths[0], text_width=widths[1]),
-        BASES.format(vision=VISION, language=LANGUAGE),
+        BASES.format(vision=VISION, language=LANGUAGE, **result.pair),
         _table(("file of the pair", "SHA-256"), [(f"`{name}`", f"`{value}`") for name, value in result.base.items()]),
         _training(result),
         _gates(result.settings, result.gates),
@@ -85,12 +85,20 @@ def model_card(result: AlignmentResult, hashes: Mapping[str, str], widths: tuple
 
 
 def _training(result: AlignmentResult) -> str:
-    settings, machine = result.settings, machine_description()
+    settings, machine, training = result.settings, machine_description(), result.deciding
+    data = training["data"]["init_args"]
     text = RECIPE.format(
         pictures=settings.pictures,
         scans=TRAINING_SCANS,
         instructions=", ".join(f'"{each}"' for each in INSTRUCTIONS[:-1]) + f' or "{INSTRUCTIONS[-1]}"',
         steps=result.steps,
+        batch=data["batch_size"],
+        dtype=training["dtype"],
+        rate=training["optimizer"]["learning_rate"]["interaction"],
+        schedule=training["schedule"]["name"],
+        warm_up=training["schedule"]["warmup_ratio"],
+        clip=training["trainer"]["gradient_clip_val"],
+        group=data["group_by_length"],
         processes=result.processes,
         deviation=settings.start_deviation,
         seed=settings.seed,
@@ -115,8 +123,8 @@ def _gates(settings: AlignmentSettings, gates: AlignmentGates) -> str:
         "## Gates",
         "",
         f"Measured on {aligned.captions} pictures of the same domain that no training has seen, with digit scans that",
-        "no training picture shows, by the shipped file in bfloat16. Tokens are those of captions with their end, each",
-        "behind the right ones; whole captions are decoded greedily and compared letter by letter.",
+        "no training picture shows, by the shipped file in the pair's type. Tokens are those of captions with their",
+        "end, each behind the right ones; whole captions are decoded greedily and compared letter by letter.",
         "",
         _table(("gate", "must reach", "figure", "of", "verdict"), rows),
     ]

@@ -50,6 +50,8 @@ def training_record(result: AlignmentResult, files: Mapping[str, str]) -> dict[s
         "steps": result.steps,
         "processes": result.processes,
         "seconds": result.seconds,
+        "pair": result.pair,
+        "training": result.deciding,
         "losses": result.losses,
         "gates": result.gates.as_json(),
         "wheels": wheels,

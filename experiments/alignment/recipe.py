@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.alignment.gates import AlignmentGates, figures_of, gates_of
 from experiments.alignment.rendered import CAPTIONS, rendered_captions
@@ -24,7 +25,7 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
-from lightning_m2pt.storage.run_record import COMPLETED, read_run_record
+from lightning_m2pt.storage.run_record import COMPLETED, DECIDING, read_run_record
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_hashes import read_and_hash
 from lightning_m2pt.system.launch import check_alone
@@ -45,6 +46,8 @@ class AlignmentResult:
         steps: Optimizer steps.
         seconds: Time on the clock of the last start of the training.
         processes: Processes of the training.
+        deciding: All settings of the training, as its run's record has them.
+        pair: Arguments of the pair that decide what the projector reads.
         base: SHA-256 of the weights of both frozen models, by their path in the pair's folder.
         gates: What the projector reached.
     """
@@ -55,6 +58,8 @@ class AlignmentResult:
     steps: int
     seconds: float
     processes: int
+    deciding: dict[str, Any]
+    pair: dict[str, Any]
     base: dict[str, str]
     gates: AlignmentGates
 
@@ -86,7 +91,8 @@ def run_alignment(
     say("measuring the gates on unseen pictures: first the projector that training began with, then the trained one")
     start_figures = figures_of(words, start, settings.start_unseen, settings.batch)
     gates = gates_of(settings, figures_of(words, aligned, settings.unseen, settings.batch), start_figures)
-    completed = read_run_record(run)[COMPLETED]
+    record = read_run_record(run)
+    completed, arguments = record[COMPLETED], experiment.config["model"]["backbone"]["init_args"]
     return AlignmentResult(
         settings,
         aligned,
@@ -94,6 +100,8 @@ def run_alignment(
         int(completed["optimizer_steps"]),
         float(completed["seconds"]),
         int(experiment.config["trainer"]["devices"]),
+        record[DECIDING],
+        {name: arguments[name] for name in ("image_size", "feature_layer", "dtype")},
         base,
         gates,
     )

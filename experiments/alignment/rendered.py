@@ -12,6 +12,7 @@ from experiments.testbed.manifest import file_sha256
 from experiments.testbed.world_version import WORLD_VERSION
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.console import say
+from lightning_m2pt.system.file_lock import locked
 from lightning_m2pt.system.strict_json import parse_json
 
 CAPTIONS = "captions"
@@ -36,9 +37,21 @@ def rendered_captions(settings: AlignmentSettings, work: Path) -> Path:
         "pictures": settings.pictures,
         "unseen": settings.unseen,
     }
+    work.mkdir(parents=True, exist_ok=True)
+    with locked(folder, lambda: say("waiting: another process is rendering the captions")):
+        render_unless_whole(settings, folder, decides)
+    return folder
+
+
+def render_unless_whole(settings: AlignmentSettings, folder: Path, decides: dict[str, Any]) -> None:
+    """Renders both parts into a folder that nobody else writes, first beside it.
+
+    Raises:
+        BadInputError: If something else lies there.
+    """
     if is_whole(folder, decides):
         say(f"complete: {folder}")
-        return folder
+        return
     if folder.exists() and not (folder / RECORD).is_file():
         raise BadInputError(
             "this command did not write what lies there",
@@ -47,14 +60,13 @@ def rendered_captions(settings: AlignmentSettings, work: Path) -> Path:
             hint="move it away, or take another --work",
         )
     say(f"rendering {settings.pictures:,} pictures with captions, and {settings.unseen:,} unseen ones")
-    partial = work / f"{CAPTIONS}.partial"
+    partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     write_caption_sets(partial, settings.seed, settings.pictures, settings.unseen)
     hashes = {path.relative_to(partial).as_posix(): file_sha256(path) for path in files_below(partial)}
     (partial / RECORD).write_text(json.dumps({**decides, "files": hashes}, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
-    return folder
 
 
 def is_whole(folder: Path, decides: dict[str, Any]) -> bool:

@@ -72,6 +72,9 @@ def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(tmp_path):
     record, card = json.loads((one / "training.json").read_text()), (one / "README.md").read_text()
     assert record["steps"] == 3
     assert record["settings"]["pictures"] == 24
+    assert record["training"]["data"]["init_args"]["group_by_length"] == 2
+    assert "rate 0.01 with cosine decay behind a warm-up of 3%" in card
+    assert "samples of 2 steps sorted by length" in card
     assert (record["gates"]["aligned"]["captions"], record["gates"]["start"]["captions"]) == (3, 2)
     assert [gate["verdict"] for gate in record["gates"]["gates"]] == ["open", "open"]
     assert "**This projector misses gates: caption tokens, whole captions.**" in card
@@ -124,9 +127,10 @@ def test_killed_in_two_processes_and_gone_on_it_is_the_same(tmp_path):
         command = [sys.executable, "-m", "lightning_m2pt.main", "fit", *words]
         environment = {**child_environment("m2pt backbone"), **ONE_THREAD}
         child = subprocess.Popen(command, env=environment, start_new_session=True)
-        end = time.monotonic() + 300
+        end = time.monotonic() + 600
         while not list((tmp_path / "killed").rglob("checkpoints/step=*")) and time.monotonic() < end:
             time.sleep(0.02)
+        assert list((tmp_path / "killed").rglob("checkpoints/step=*")), "no checkpoint in time"
         subprocess.run(["kill", "-KILL", "--", f"-{child.pid}"], check=False)
         assert child.wait(60) == -signal.SIGKILL
         fit_in_processes(words)
