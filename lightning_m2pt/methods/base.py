@@ -134,6 +134,10 @@ class Method(nn.Module, ABC):
         """
         return set()
 
+    def frozen_bytes(self) -> int:
+        """Returns the bytes of frozen tensors of the method's own, once it is built; usually none."""
+        return 0
+
     def attach(self, backbone: Backbone, without: AbstractSet[str] = frozenset()) -> None:
         """Puts the method into the backbone.
 

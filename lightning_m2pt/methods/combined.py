@@ -110,6 +110,10 @@ class Combined(Method):
             f"members.{method.name}.{name}" for method in self.methods() for name in method.may_start_without_gradient()
         }
 
+    def frozen_bytes(self) -> int:
+        """Sums over the methods."""
+        return sum(method.frozen_bytes() for method in self.methods())
+
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Returns one attachment with everything that a method sets; places are disjoint, so nothing is set twice."""
         merged, untouched = Attachment(), Attachment()

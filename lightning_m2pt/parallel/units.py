@@ -16,6 +16,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 
@@ -40,6 +41,7 @@ def refuse_unless_shardable(backbone: Backbone, method: Method) -> None:
             f"{method.name} trains the whole base, and what is trained stays whole on every device",
             "ddp",
         )
+    refuse_peft_tuner(members)
     if any(getattr(member, "path", "auto") == "prefix" for member in members):
         raise refused(
             "model.method.init_args.path",
@@ -77,6 +79,7 @@ def refuse_untried_under_zero(backbone: Backbone, method: Method) -> None:
     members = method.methods() if isinstance(method, Combined) else [method]
     if any(isinstance(member, Full) for member in members):
         raise refused("model.method", f"{method.name} trains the whole base, which is not tried with DeepSpeed", "ddp")
+    refuse_peft_tuner(members)
     if any(isinstance(member, PixelPrompting) for member in members):
         raise refused(
             "model.method", "DeepSpeed cuts up what the inside of a pixel prompt's border is told apart by", "ddp"
@@ -92,6 +95,20 @@ def refuse_untried_under_zero(backbone: Backbone, method: Method) -> None:
             "model.backbone.quantization",
             f"packed weights ({backbone.quantization}) are not tried with DeepSpeed",
             "null",
+        )
+
+
+def refuse_peft_tuner(members: Iterable[Method]) -> None:
+    """Refuses peft's layers but those of ``Lora``: several read the frozen weight beside its layer's own pass.
+
+    Raises:
+        BadInputError: If a method has such layers.
+    """
+    if any(isinstance(member, PeftTuner) for member in members):
+        raise refused(
+            "model.method",
+            "a tuner of peft on weights that are shared out, or under DeepSpeed, is not tried",
+            "lightning_m2pt.methods.lora.Lora, which is",
         )
 
 

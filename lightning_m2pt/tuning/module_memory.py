@@ -63,7 +63,7 @@ def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize, plan: Plan =
     weights, kept = bytes_of_regularisers(counted, micro_batch)
     return replace(
         whole,
-        weights=held.base + weights,
+        weights=held.base + weights + method.frozen_bytes(),
         gathered=gathered,
         trained=held.trained,
         activations=whole.activations + kept,

@@ -20,6 +20,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.testing.method_contract import method_contract, moved
@@ -40,6 +41,10 @@ METHODS: dict[str, Callable[[], Method]] = {
     "aprompt without keys and values": lambda: APrompt(3, 0),
     "lora": lambda: Lora(2),
     "lora with tower": lambda: Lora(2, vision=True, dropout=0.0),
+    "dora with tower": lambda: PeftTuner(
+        "lora", {"r": 2, "use_dora": True}, {"r": 3, "use_rslora": True, "target_modules": ["c_fc"]}, split_factors=True
+    ),
+    "pissa": lambda: PeftTuner("lora", {"r": 2, "init_lora_weights": "pissa"}),
     "adapter": lambda: Adapter(4),
     "adapter behind the mlp": lambda: Adapter(4, placement="mlp"),
     "layernorm": LayerNormTuning,
@@ -60,6 +65,7 @@ METHODS: dict[str, Callable[[], Method]] = {
 START_AS_FROZEN = [
     "lora",
     "lora with tower",
+    "dora with tower",
     "adapter",
     "adapter behind the mlp",
     "layernorm",
@@ -113,7 +119,14 @@ def test_merged_low_rank_updates_equal_attached_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [Lora(2, dropout=0.5), PrefixTuning(4, dropout=0.5), M2PT(5, 4, dropout=0.5)], ids=lambda each: each.name
+    "method",
+    [
+        Lora(2, dropout=0.5),
+        PeftTuner("lora", {"r": 2, "lora_dropout": 0.5}),
+        PrefixTuning(4, dropout=0.5),
+        M2PT(5, 4, dropout=0.5),
+    ],
+    ids=lambda each: each.name,
 )
 def test_dropout_follows_the_method_not_the_backbone(tmp_path: Path, method: Method) -> None:
     backbone = random_backbone(tmp_path)

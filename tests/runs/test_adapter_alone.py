@@ -16,6 +16,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.runs.adapter_settings import classes_by_name
@@ -149,6 +150,7 @@ METHODS = {
     "aprompt": APrompt(query_prompts=False),
     "prefix": PrefixTuning(reparameterisation=None, interaction=False),
     "lora": Lora(rank=3, vision=True),
+    "peft_tuner": PeftTuner("lora", {"rank_pattern": {"q_proj": 3}}, {"target_modules": ["c_fc"]}),
     "adapter": Adapter(size=5),
     "layernorm": LayerNormTuning(vision=True),
     "full": Full(vision=False),
