@@ -72,7 +72,7 @@ def float32_copy(linear: nn.Linear) -> nn.Linear:
     """Returns a copy of a frozen linear layer in float32, on the CPU, or without numbers if that has none."""
     is_meta = next(linear.parameters()).is_meta
     device = torch.device("meta" if is_meta else "cpu")
-    copied = nn.utils.skip_init(
+    copied: nn.Linear = nn.utils.skip_init(
         nn.Linear, linear.in_features, linear.out_features, linear.bias is not None, device=device, dtype=torch.float32
     )
     if not is_meta:
@@ -93,7 +93,7 @@ def changed_linear(linear: nn.Linear, weight: Tensor) -> nn.Linear:
         dtype=linear.weight.dtype,
     )
     made.weight.data.copy_(weight)
-    made.bias = linear.bias  # type: ignore[assignment]
+    made.bias = linear.bias
     return made.requires_grad_(False)
 
 

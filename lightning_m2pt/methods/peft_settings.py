@@ -4,8 +4,8 @@ Every tuner stands here with peft's own names and defaults. A setting that is no
 many that do nothing to a layer by itself, train something beside it, or are not tried.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -92,7 +92,7 @@ def is_whole(value: object, least: int) -> bool:
 
 def is_positive(value: object) -> bool:
     """Tells whether a value is a finite number above zero."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 def is_probability(value: object) -> bool:

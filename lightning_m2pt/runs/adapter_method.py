@@ -103,8 +103,11 @@ def fits(value: object, annotation: Any) -> bool:  # noqa: ANN401
 
     Args:
         value: The value.
-        annotation: Of plain types, literals, unions, lists, tuples and objects; of anything else no value is.
+        annotation: Of plain types, literals, unions, lists, tuples and objects; of anything else no value is. Of Any is
+            what JSON has, where the method itself looks at the values.
     """
+    if annotation is Any:
+        return value is None or isinstance(value, bool | int | float | str | list | dict)
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return any(type(value) is type(each) and value == each for each in inner)
@@ -132,4 +135,6 @@ def words_of(annotation: Any) -> str:  # noqa: ANN401
         return f"a list of {words_of(inner[0])}"
     if origin is dict:
         return f"an object that has {words_of(inner[1])} for each name"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(annotation, "null")
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Any: "a plain value"}.get(
+        annotation, "null"
+    )
