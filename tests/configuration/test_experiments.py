@@ -54,7 +54,7 @@ ALIGNMENT = sorted(FOLDER.glob("alignment/*.yaml"))
 """What ``m2pt backbone`` trains a projector by; ``tests/alignment`` runs them."""
 TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
 REAL_PAIR = [path for path in EXPERIMENTS if "include: parts/smollm2.yaml" in path.read_text()]
-STEPS = dict.fromkeys(TESTBED, 300) | dict.fromkeys(REAL_PAIR, 60)
+STEPS = dict.fromkeys(TESTBED, 300) | dict.fromkeys(REAL_PAIR, 80)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,12 +71,12 @@ def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted(
         [*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PROMPT_TEXTS, *PARTS, *ALIGNMENT]
     )
-    assert len(EXPERIMENTS) == 43
+    assert len(EXPERIMENTS) == 45
     assert len(STRATEGIES) == 4
     assert len(EMBEDDED) == 2
     assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE) | set(PAIRS)
     assert len(TESTBED) == 19
-    assert len(REAL_PAIR) == 7
+    assert len(REAL_PAIR) == 9
     assert len(PARTS) == 19
     assert [path.stem for path in ALIGNMENT] == list(ALIGNMENTS)
 

@@ -14,6 +14,7 @@ from lightning_m2pt.main import main
 ROOT = Path(__file__).parents[2]
 BASE = "experiments/m2pt_base.yaml"
 NAME = "m2pt_base"
+REAL_PAIR = ("smollm2", "smollm2_attempts", "smollm2_lengths")
 CELL = f"cells: [{{label: a, config: {NAME}}}]"
 SEARCH = "search: {trials: 5, share_of_steps: 1/3, seed: 0, ranges: {prompts: [1e-4, 1e-2]}}"
 
@@ -167,7 +168,7 @@ def test_the_shipped_sweeps_say_their_true_size(capfd):
             assert f"{sum(not each.rates_of for each in sweep.variants) * sweep.search.trials} trials" in first
     assert main(["sweep", "list"]) == 0
     named = [line.split()[0] for line in capfd.readouterr().out.splitlines()]
-    ours = ["ablation", "comparison", "lengths", "prompt_transfer", "smollm2", "smollm2_lengths", "templates_methods"]
+    ours = ["ablation", "comparison", "lengths", "prompt_transfer", *REAL_PAIR, "templates_methods"]
     assert named == ours
 
 
