@@ -71,12 +71,12 @@ def test_every_yaml_is_of_a_known_kind_and_counted():
     assert sorted(FOLDER.rglob("*.yaml")) == sorted(
         [*EXPERIMENTS, *STRATEGIES, *BACKBONES, *SWEEPS, *PROMPT_TEXTS, *PARTS, *ALIGNMENT]
     )
-    assert len(EXPERIMENTS) == 45
+    assert len(EXPERIMENTS) == 53
     assert len(STRATEGIES) == 4
     assert len(EMBEDDED) == 2
     assert {path.stem for path in BACKBONES} == {path.stem for path in EMBEDDED} | set(WHOLE) | set(PAIRS)
-    assert len(TESTBED) == 19
-    assert len(REAL_PAIR) == 9
+    assert len(TESTBED) == 23
+    assert len(REAL_PAIR) == 13
     assert len(PARTS) == 19
     assert [path.stem for path in ALIGNMENT] == list(ALIGNMENTS)
 
