@@ -18,6 +18,7 @@ from lightning_m2pt.system.checkout import version_text
 from lightning_m2pt.system.collector import without_collector
 from lightning_m2pt.system.help_width import fitted
 from lightning_m2pt.system.launch import check_alone, check_first, check_ranks, check_variables
+from lightning_m2pt.system.path_lengths import refused_by_the_system
 from lightning_m2pt.system.standard_streams import end_without_output, open_closed_streams, output_fault, say_error
 from lightning_m2pt.system.stop_signals import ended_by_signals
 from lightning_m2pt.system.worker_death import worker_death
@@ -85,6 +86,10 @@ def exit_code_of(words: list[str]) -> int:
     except OSError as error:
         if (fault := output_fault(error)) is not None:
             return end_without_output(fault)
+        if error.errno == errno.ENAMETOOLONG:
+            refusal = refused_by_the_system(str(error.filename), words)
+            say_error(refusal.message())
+            return refusal.exit_code
         say_error(environment_failure(error).message())
         return ExitCode.ENVIRONMENT
     except KeyboardInterrupt:

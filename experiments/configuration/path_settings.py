@@ -24,10 +24,12 @@ from lightning_m2pt.configuration.paths import (
 )
 from lightning_m2pt.configuration.tree import ARGUMENTS, CLASS_PATH, PROMPT_TEXT, key_inside, key_of_item
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.system.path_lengths import refuse_too_long
 
 OnPath = Callable[[str, str], str]
 """Takes a path and its dotted key, and returns the path that stands there from now on."""
 NO_PATHS: frozenset[str] = frozenset()
+OUTPUT_ROOT = "output_root"
 OF_AN_EXPERIMENT = frozenset({PROMPT_TEXT})
 """Paths among the keys of the top level; the folder of all runs stays as it is written."""
 
@@ -42,8 +44,23 @@ def paths_beside_files(tree: Mapping[str, Any], opened: Sequence[str]) -> dict[s
 
 
 def absolute_paths(tree: Mapping[str, Any], opened: Sequence[str]) -> dict[str, Any]:
-    """Returns an interpolated tree whose paths are absolute; relative ones stand in the working directory."""
-    return with_paths(tree, lambda path, _: absolute(path) if path.strip() else path, opened)
+    """Returns an interpolated tree whose paths are absolute; relative ones stand in the working directory.
+
+    Raises:
+        BadInputError: If a path, or the folder of all runs, is longer than any file's.
+    """
+    refuse_too_long(str(tree.get(OUTPUT_ROOT) or ""), OUTPUT_ROOT)
+    return with_paths(tree, absolute_path, opened)
+
+
+def absolute_path(path: str, key: str) -> str:
+    """Returns a path as an absolute one.
+
+    Raises:
+        BadInputError: If it is longer than any file's.
+    """
+    refuse_too_long(path, key)
+    return absolute(path) if path.strip() else path
 
 
 def portable_paths(config: Mapping[str, Any], opened: Sequence[str]) -> dict[str, Any]:

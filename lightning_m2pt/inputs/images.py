@@ -26,6 +26,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.inputs.encoded_picture import EncodedPicture
 from lightning_m2pt.inputs.samples import ImageSource
+from lightning_m2pt.system.path_lengths import LONGEST_PART
 
 MAXIMUM_PIXELS = 50_000_000
 """Pictures above this are refused from their header, before anything is decoded."""
@@ -40,7 +41,6 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 """EXIF orientations of pictures whose width is stored as their height."""
 LONGEST_REASON = 160
 LONGEST_NAME = 1024
-LONGEST_PART = 255  # bytes; what file systems allow between two slashes
 ADDRESS = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*:/|(file|data):")
 
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.help_width import fitted
+from lightning_m2pt.system.path_lengths import refuse_too_long
 from lightning_m2pt.system.ranks import is_first_process, process_name
 from lightning_m2pt.system.standard_streams import NOBODY_READS, to_null_device
 from lightning_m2pt.visible_text import visible
@@ -117,6 +118,23 @@ class VerbParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """Returns the verb's help, as wide as the terminal."""
         return fitted(super().format_help())
+
+    # argparse overloads the signature by the namespace that is given; nobody here gives one.
+    @override
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses words.
+
+        Raises:
+            BadInputError: If a word is wrong, one is missing, or a path is longer than any file's.
+        """
+        parsed = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(parsed[0], action.dest, None)
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    flag = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+                    refuse_too_long(path, f"command line: {flag}")
+        return parsed
 
     @override
     def error(self, message: str) -> NoReturn:
