@@ -51,8 +51,9 @@ RECIPE = """\
   (seed {seed}), the bias is zero.
 - **Machine**: {processor}, {cores} cores, {capability}; {minutes:.0f} minutes for the training's last start, on a
   machine that others used as well.
-- **Determinism**: the same command on the same machine with the same versions gives the same bytes, interrupted or
-  not. Another processor or version adds up in another order.
+- **Determinism**: the same command on the same machine with the same code and versions gives the same bytes,
+  interrupted or not. Another processor, or other code or versions, may add up in another order: the file comes out
+  again up to rounding. Commits that the training was started from: {commits}.
 """
 
 LIMITS = """\
@@ -106,6 +107,7 @@ def _training(result: AlignmentResult) -> str:
         cores=machine["cores"],
         capability=machine["cpu_capability"],
         minutes=result.seconds / 60,
+        commits=", ".join(dict.fromkeys(str(start["git_commit"] or "no clone") for start in result.starts)),
     )
     losses = _table(
         ("to step", "mean training loss"), [(f"{each['step']:.0f}", f"{each['loss']:.3f}") for each in result.losses]

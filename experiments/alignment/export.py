@@ -50,6 +50,7 @@ def training_record(result: AlignmentResult, files: Mapping[str, str]) -> dict[s
         "steps": result.steps,
         "processes": result.processes,
         "seconds": result.seconds,
+        "starts": result.starts,
         "pair": result.pair,
         "training": result.deciding,
         "losses": result.losses,

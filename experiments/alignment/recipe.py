@@ -25,7 +25,7 @@ from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.runs.metrics_file import METRICS_FILE, STEP, read_metrics
-from lightning_m2pt.storage.run_record import COMPLETED, DECIDING, read_run_record
+from lightning_m2pt.storage.run_record import COMPLETED, DECIDING, MADE_WITH, read_run_record
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_hashes import read_and_hash
 from lightning_m2pt.system.launch import check_alone
@@ -46,6 +46,7 @@ class AlignmentResult:
         steps: Optimizer steps.
         seconds: Time on the clock of the last start of the training.
         processes: Processes of the training.
+        starts: When the training was started or went on, and from which commit.
         deciding: All settings of the training, as its run's record has them.
         pair: Arguments of the pair that decide what the projector reads.
         base: SHA-256 of the weights of both frozen models, by their path in the pair's folder.
@@ -58,6 +59,7 @@ class AlignmentResult:
     steps: int
     seconds: float
     processes: int
+    starts: list[dict[str, Any]]
     deciding: dict[str, Any]
     pair: dict[str, Any]
     base: dict[str, str]
@@ -100,6 +102,7 @@ def run_alignment(
         int(completed["optimizer_steps"]),
         float(completed["seconds"]),
         int(experiment.config["trainer"]["devices"]),
+        [{key: start.get(key) for key in ("started", "git_commit")} for start in record[MADE_WITH]],
         record[DECIDING],
         {name: arguments[name] for name in ("image_size", "feature_layer", "dtype")},
         base,
