@@ -112,7 +112,8 @@ def figures_of(words: Sequence[str], projector: Path, pictures: int, batch: int)
     ]
     losses, right = torch.cat([loss for loss, _ in rows]), torch.cat([each for _, each in rows])
     captions = [sample.turns[-1].answer for sample in samples]
-    answers = decoded(model.backbone, samples, processor, template, batch)
+    answering = GreedyAnswering(processor, most_tokens(samples, processor, template), template)
+    answers = decoded(model.backbone, samples, answering, batch)
     return Figures(
         loss=round(float(losses.mean()), 4),
         tokens_right=round(float(right.double().mean()), 4),
@@ -130,15 +131,16 @@ def token_figures(backbone: Backbone, batch: Batch) -> tuple[torch.Tensor, torch
     return rows.losses.double(), rows.right
 
 
-def decoded(
-    backbone: Backbone, samples: Sequence[Sample], processor: Processor, template: Template, batch: int
-) -> list[str]:
-    """Returns the greedy caption of every picture, at most one token longer than the longest right one."""
-    lengths = [int((text.labels >= 0).sum()) for text in processor.encode_all(samples, template)]
-    answering = GreedyAnswering(processor, max(lengths) + 1, template)
+def most_tokens(samples: Sequence[Sample], processor: Processor, template: Template) -> int:
+    """Returns one token more than the longest right caption has, its end included."""
+    return max(text.supervised_tokens for text in processor.encode_all(samples, template)) + 1
+
+
+def decoded(backbone: Backbone, samples: Sequence[Sample], answering: GreedyAnswering, batch: int) -> list[str]:
+    """Returns the greedy caption of every picture."""
     return [
         answer.text
-        for each in batches(samples, processor, template, batch, with_answers=False)
+        for each in batches(samples, answering.processor, answering.template, batch, with_answers=False)
         for answer in answering.answer(backbone, each)
     ]
 

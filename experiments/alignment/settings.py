@@ -30,7 +30,7 @@ class AlignmentSettings:
     unseen: int = 400
     start_unseen: int = 64
     start_deviation: float = 0.02
-    batch: int = 16
+    batch: int = 50
     caption_tokens: float = 0.93
     whole_captions: float = 0.30
 
