@@ -146,6 +146,17 @@ class PeftTuner(WithStandIns):
             return self.parts_of(component)[0]
         return f"{PARTS[component]}_{FACTORS[tensor.partition('.')[0]]}"
 
+    def alpha_of(self, part: str, name: str) -> float:
+        """Returns LoRA's alpha of a layer: as peft, that of the first pattern that names it.
+
+        Args:
+            part: The part that updates it.
+            name: Its name there.
+        """
+        own = next(own for component, own in self.settings.items() if part in self.parts_of(component))
+        named = (alpha for pattern, alpha in own["alpha_pattern"].items() if name_for(name, (pattern,)))
+        return float(next(named, own["lora_alpha"]))
+
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Lets peft make its layers, which draw from torch's own generator: it is seeded by this one meanwhile."""
         seed = int(torch.randint(2**62, (), generator=generator))

@@ -20,6 +20,7 @@ from lightning_m2pt.methods.aprompt import APrompt
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from tests.support.models.tuned_runs import write_run
 from tests.support.whole_models import llava_config, write_whole_model
@@ -35,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(folder / "beside", Combined([M2PT(3, 2, interaction=False), Adapter(2, interaction=False)]))
     write_run(folder / "prefix", PrefixTuning(2))
     write_run(folder / "aprompt", APrompt())
+    write_run(folder / "dora", PeftTuner("lora", {"r": 2, "use_dora": True}))
     return folder
 
 
@@ -126,6 +128,7 @@ REFUSED: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "keys and values": ("prefix", [], ["prefix of prefix cannot be merged"]),
     "learned queries": ("aprompt", [], ["of aprompt cannot be merged"]),
+    "a tuner of peft": ("dora", [], ["language_low_rank of peft_tuner cannot be merged", "is not tried\n"]),
     "a part that is none": ("lora", ["--leave-out", "visual_prompts"], ["lora has no part 'visual_prompts'"]),
     "no run": ("nothing", [], ["neither a run nor an adapter", "m2pt fit"]),
 }

@@ -14,6 +14,7 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.storage.foreign.llava.merging import merge
 from lightning_m2pt.storage.foreign.peft.written_adapter import export_peft
@@ -67,6 +68,19 @@ CASES = {
     ),
     "embedded, ranks": Case(
         lambda: Lora(4, 2.0, interaction=False, projector=True, ranks={"projector": 3}), "testbed", limit=1e-8
+    ),
+    "llava, rslora with rates of their own": Case(
+        lambda: PeftTuner(
+            "lora",
+            {"r": 3, "use_rslora": True, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"layers.1.mlp.up_proj": 5}},
+            {"r": 2, "lora_alpha": 3, "use_rslora": True},
+            split_factors=True,
+        ),
+        limit=1e-8,
+    ),
+    "embedded, dora": Case(lambda: PeftTuner("lora", {"r": 3, "use_dora": True}), "testbed", limit=1e-8),
+    "llava, pissa": Case(
+        lambda: PeftTuner("lora", {"r": 3, "init_lora_weights": "pissa"}), dtype="float32", limit=1e-5
     ),
     "llava, prompt": Case(SHALLOW, together=False, limit=1e-8),
     "llava, prompt as prefix": Case(SHALLOW, as_prefix=True),

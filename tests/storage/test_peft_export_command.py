@@ -18,6 +18,7 @@ from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.storage.foreign.peft import written_adapter
 from tests.support.models.tuned_runs import write_run
@@ -34,6 +35,8 @@ METHODS: dict[str, Callable[[], Method]] = {
     "full": Full,
     "pixels": PixelPrompting,
     "tower": lambda: Lora(2, vision=True),
+    "ia3": lambda: PeftTuner("ia3", {}),
+    "two starts": lambda: PeftTuner("lora", {"r": 2}, {"r": 2, "use_rslora": True}),
 }
 
 
@@ -103,6 +106,16 @@ REFUSED: dict[str, tuple[str, list[str], list[str]]] = {
     "adapters": ("adapter", [], ["of adapter is not carried"]),
     "a whole model": ("full", [], ["vision of full is not carried: it is a model by itself", "m2pt merge"]),
     "pixels": ("pixels", [], ["is not carried"]),
+    "another tuner of PEFT": (
+        "ia3",
+        [],
+        ["language_ia3 of peft_tuner is not carried", "LoRA is written, and this is ia3"],
+    ),
+    "two scales": (
+        "two starts",
+        [],
+        ["use_rslora is False in settings and True in vision", "--leave-out vision_low_rank"],
+    ),
     "a tower that is not there": (
         "tower",
         ["--on", "language"],

@@ -12,6 +12,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods import full, layer_norm, lora, m2pt, pixel_prompting
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PREFIX
 from lightning_m2pt.methods.with_interaction import INTERACTION
 from lightning_m2pt.storage.foreign.library_names import place_of
@@ -58,7 +59,9 @@ def refuse_unmergeable(method: Method, left_out: AbstractSet[str]) -> None:
         if parts:
             refused[member.name] = parts
         for part in parts:
-            reasons.setdefault(REASONS.get(part, "it computes beside them"), []).append(part)
+            of_peft = isinstance(member, PeftTuner)  # its projector is merged as everybody's
+            reason = "merging peft's tuners is not tried" if of_peft else REASONS.get(part, "it computes beside them")
+            reasons.setdefault(reason, []).append(part)
     if not refused:
         return
     named = "; ".join(f"{', '.join(parts)} of {name}" for name, parts in refused.items())

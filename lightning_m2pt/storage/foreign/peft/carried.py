@@ -15,6 +15,8 @@ from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods import layer_norm, lora, m2pt
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.methods.peft_settings import LORA as LORA_OF_PEFT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PREFIX, PrefixTuning
 from lightning_m2pt.methods.with_interaction import INTERACTION, WithInteraction
 from lightning_m2pt.prompts.deep import choose_layers
@@ -103,17 +105,30 @@ def planned(
             if part in WHOLE_MODULES and isinstance(member, WithInteraction):
                 modules[part] = beginning
                 continue
-            form = OF_PARTS.get(type(member), {}).get(part)
-            if form is None or (part in BESIDE_LANGUAGE and extent == "language"):
+            form = form_of(member, part)
+            if form is None or (is_beside_language(part) and extent == "language"):
                 refuse_part(member, part, extent)
             if part == m2pt.TEXTUAL_PROMPTS and isinstance(member, m2pt.M2PT):
                 form = form_of_prompt(member, backbone, as_prefix=as_prefix)
             forms.setdefault(str(form), (beginning, member, []))[2].append(part)
     refuse_other_number(method, forms, modules)
+    refuse_two_kinds(forms)
     (peft_type, (beginning, member, parts)) = next(iter(forms.items()))
     if peft_type in (PREFIX_TUNING, PROMPT_TUNING):
         refuse_base_for_prompts(backbone, extent, peft_type)
     return Plan(peft_type, member, beginning, tuple(parts), modules, extent)
+
+
+def form_of(member: Method, part: str) -> str | None:
+    """Returns PEFT's form of a part, if it has one."""
+    if isinstance(member, PeftTuner):
+        return LORA if member.tuner == LORA_OF_PEFT else None
+    return OF_PARTS.get(type(member), {}).get(part)
+
+
+def is_beside_language(part: str) -> bool:
+    """Tells whether a language model alone does not have what a part changes."""
+    return part.startswith(BESIDE_LANGUAGE)
 
 
 def refuse_part(member: Method, part: str, extent: Extent) -> None:
@@ -123,7 +138,9 @@ def refuse_part(member: Method, part: str, extent: Extent) -> None:
         BadInputError: Always.
     """
     reason = REASONS.get(part, f"PEFT has no form for {member.name}")
-    if part in BESIDE_LANGUAGE and extent == "language":
+    if isinstance(member, PeftTuner):
+        reason = f"of PEFT's tuners LoRA is written, and this is {member.tuner}"
+    if is_beside_language(part) and extent == "language":
         reason = "a language model alone has no vision tower and no projector"
     raise BadInputError(
         f"{part} of {member.name} is not carried: {reason}",
@@ -153,6 +170,25 @@ def refuse_other_number(method: Method, forms: Mapping[str, Any], modules: Mappi
             expected="prompts, a prefix, low-rank updates or norms beside it",
             hint="m2pt merge puts a projector and a head into the base",
         )
+
+
+def refuse_two_kinds(forms: Mapping[str, tuple[str, Method, list[str]]]) -> None:
+    """Refuses a tuner of PEFT whose settings differ between tower and language model where a folder has one of each.
+
+    Raises:
+        BadInputError: Naming the first such setting.
+    """
+    for _, member, parts in forms.values():
+        own = list(member.settings.values()) if isinstance(member, PeftTuner) else []
+        if len(own) < 2 or len({part.startswith(BESIDE_LANGUAGE) for part in parts}) < 2:
+            continue
+        for key in ("use_rslora", "use_dora", "init_lora_weights"):
+            if own[0][key] != own[1][key]:
+                raise BadInputError(
+                    f"{key} is {own[0][key]} in settings and {own[1][key]} in vision: a folder of PEFT has one",
+                    where="model.method",
+                    expected=f"--leave-out {parts[-1]}",
+                )
 
 
 def form_of_prompt(member: m2pt.M2PT, backbone: Backbone, *, as_prefix: bool) -> str:

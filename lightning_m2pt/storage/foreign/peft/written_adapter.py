@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from torch import Tensor
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.methods.base import Method
-from lightning_m2pt.methods.lora import Lora
+from lightning_m2pt.methods.lora import VISION, Lora
 from lightning_m2pt.methods.m2pt import LM_HEAD, M2PT, TEXTUAL_PROMPTS, VISUAL_PROMPTS
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.prompts.decoder_pass import append_rows, prompt_rows
 from lightning_m2pt.prompts.key_value_prefix import learned_prefix
@@ -36,6 +37,7 @@ from lightning_m2pt.storage.foreign.peft.carried import Plan, planned
 from lightning_m2pt.storage.foreign.peft.names import (
     BEGINNING,
     CONFIG_FILE,
+    LENGTHS,
     LN_TUNING,
     LORA,
     LORA_A,
@@ -176,25 +178,58 @@ def tuner_content(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Returns the same of what stands inside the model: low-rank updates, or norms."""
     places: dict[str, str] = {}
+    within: dict[str, tuple[str, str]] = {}
     tensors: dict[str, Tensor] = {}
     for part in plan.parts:
         start = f"{plan.beginning}{part}."
         for name in (each for each in trained if each.startswith(start)):
             inside = name.removeprefix(start)
-            ending = next((each for each in (LORA_A, LORA_B) if inside.endswith(each)), f".{inside.rpartition('.')[2]}")
+            known = (LORA_A, LORA_B, f"{LENGTHS}.weight")
+            ending = next((each for each in known if inside.endswith(each)), f".{inside.rpartition('.')[2]}")
             place = inside = inside.removesuffix(ending)
             if inside != OUR_PROJECTOR:
-                place = place_of(backbone, MERGEABLE.get(part, "language"), inside)
+                place = place_of(backbone, component_of(part), inside)
             module = module_in_library(backbone, place, plan.extent)
             if module is None:
                 raise RuntimeError(f"{place} has no name in the library's model")
-            places[module] = place
-            own = ending if plan.peft_type == LORA else f"{LN_LAYERS}{ending}"
+            places[module], within[module] = place, (part, inside)
+            own = ending.replace(f"{LENGTHS}.weight", LENGTHS) if plan.peft_type == LORA else f"{LN_LAYERS}{ending}"
             tensors[f"{BEGINNING}{module}{own}"] = trained[name]
     config: dict[str, Any] = {"peft_type": plan.peft_type, "target_modules": sorted(places)}
     if isinstance(plan.member, Lora):
         config |= scales(plan.member, places)
+    elif isinstance(plan.member, PeftTuner):
+        config |= scales_of_tuner(plan.member, within, tensors)
     return config, tensors
+
+
+def component_of(part: str) -> Literal["vision", "language"]:
+    """Returns the component that a part inside the model is in; LoRA's factors may be parts by themselves."""
+    return "vision" if part.startswith(VISION) else MERGEABLE.get(part, "language")
+
+
+def scales_of_tuner(
+    member: PeftTuner, within: Mapping[str, tuple[str, str]], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Returns what PEFT's configuration says of LoRA's ranks, alphas, scale and start.
+
+    Args:
+        member: The method.
+        within: The part of each wrapped layer and its name there, by its name in the library's model.
+        tensors: The tensors by PEFT's names.
+    """
+    ranks = {module: len(tensors[f"{BEGINNING}{module}{LORA_A}"]) for module in within}
+    alphas = {module: member.alpha_of(part, name) for module, (part, name) in within.items()}
+    own = next(iter(member.settings.values()))
+    return {
+        "r": own["r"],
+        "lora_alpha": own["lora_alpha"],
+        "rank_pattern": {module: rank for module, rank in ranks.items() if rank != own["r"]},
+        "alpha_pattern": {module: alpha for module, alpha in alphas.items() if alpha != own["lora_alpha"]},
+        **{key: own[key] for key in ("use_rslora", "use_dora", "init_lora_weights")},
+        "lora_dropout": 0.0,
+        "bias": "none",
+    }
 
 
 def scales(member: Lora, places: Mapping[str, str]) -> dict[str, Any]:
