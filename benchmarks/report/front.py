@@ -1,4 +1,4 @@
-"""Writes every number of README.md and of the pages on methods, runs, testbed, design and prompts.
+"""Writes every number of README.md and of the pages on methods, runs, testbed, design, prompts and rounding.
 
     python -m benchmarks.report.front           # fills the marked places, draws three of docs/figures
 
@@ -13,7 +13,7 @@ from benchmarks.learning.prompt_words.chart import draw_search
 from benchmarks.learning.prompt_words.findings import found_lines
 from benchmarks.report import findings
 from benchmarks.report.markdown import with_block, wrapped
-from benchmarks.report.measured_tables import domain_lines, parity_lines
+from benchmarks.report.measured_tables import domain_lines, parity_lines, rounding_lines
 from benchmarks.report.methods_chart import draw_methods
 from benchmarks.report.parameter_table import parameter_lines
 from benchmarks.report.stored import stored
@@ -34,7 +34,7 @@ README, METHODS, RUNS, TESTBED, DESIGN, WORDS = (
         "docs/prompt_words.md",
     )
 )
-TRANSFER = Path("docs/transfer.md")
+TRANSFER, QUANTISED = Path("docs/transfer.md"), Path("docs/quantised.md")
 FIGURES = Path("docs/figures")
 CHART, MATRIX = FIGURES / "methods.png", FIGURES / "transfers.png"
 TRANSFERS = "prompt_transfer"
@@ -101,6 +101,7 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "ablation": lambda: ablation_lines(stored(ABLATION)),
     },
     DESIGN: {"parity": lambda: parity_lines(stored("parity"))},
+    QUANTISED: {"rounding": lambda: rounding_lines(stored("rounding"))},
     RUNS: {"machines": machine_lines},
     WORDS: {"searches": search_lines},
     TRANSFER: {"transfers": lambda: transfer_lines(stored(TRANSFERS))},

@@ -1,4 +1,4 @@
-"""Small tables of single measurements: agreement of the paths, the domain of the testbed, Lightning's overhead."""
+"""Small tables of single measurements: agreement of the paths, the domain of the testbed, rounding to bfloat16."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,3 +41,31 @@ def domain_lines(content: Content) -> list[str]:
     rows.append([share, *(f"{content[name]['share']:.2f}" for name in DOMAINS)])
     header = [f"validation split, {content['plain']['questions']:,} questions, whole answers", *DOMAINS.values()]
     return [*table(header, rows), ""]
+
+
+def rounding_lines(content: Content) -> list[str]:
+    """Returns how far logits in bfloat16 are from float32's, by what stands in front, and by what rounds."""
+    rows = [
+        [
+            name,
+            f"{errors['noise']:.1f}",
+            *(
+                f"{100 * errors[key]:.1f}%" if key in errors else ""
+                for key in ("weights", "project", "transformers", "written out")
+            ),
+            f"{errors['gradient']:.3f}" if "gradient" in errors else "",
+            f"{errors['first row']:.3g}",
+        ]
+        for name, errors in content["errors"].items()
+    ]
+    header = [
+        "10 prompt rows in every layer", "a disturbance grows by", "weights alone", "our pass", "transformers",
+        "all operations, written out", "gradient's cosine", "length of the first row : median",
+    ]  # fmt: skip
+    kinds = content["by_operation"]
+    of_each = [
+        [operation, *(f"{100 * figure:.1f}%" for found in kinds.values() for figure in found[operation].values())]
+        for operation in next(iter(kinds.values()))
+    ]
+    columns = [f"{how}, prompts: {kind}" for kind in kinds for how in ("rounds alone", "all others round")]
+    return [*table(header, rows), "", *table(["operation", *columns], of_each), ""]
