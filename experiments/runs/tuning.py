@@ -35,7 +35,6 @@ from experiments.trainer.best_adapter import sets_chosen_by
 from experiments.trainer.failures import refusals_named
 from experiments.trainer.logger_settings import name_logged_runs
 from experiments.trainer.surface import configured_processes, refuse_endless
-from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.parallel.common_end import CommonEnd
 from lightning_m2pt.parallel.shared_out import would_be_zero, would_share_out_weights
@@ -43,6 +42,7 @@ from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untrie
 from lightning_m2pt.report.adapter_card import write_adapter_cards
 from lightning_m2pt.report.tables.contamination import TASKS
 from lightning_m2pt.runs.loading import ADAPTER, BEST
+from lightning_m2pt.storage.adapter_base import adapter_base_of
 from lightning_m2pt.storage.adapter_folder import TEMPLATE_DIGEST, refuse_unless_saved, save_adapter
 from lightning_m2pt.storage.adapter_template import template_content as saved_template
 from lightning_m2pt.storage.checkpoint import latest_checkpoint, step_of
@@ -271,22 +271,16 @@ def save_tuned(
         tensors: Its tensors; None takes those of the method as they are.
     """
     backbone, method = experiment.model.backbone, experiment.model.method
-    origin, fingerprint = backbone.origin(), backbone.fingerprint()
     save_adapter(
         folder,
         method,
-        origin.readable_name(fingerprint),
-        fingerprint,
+        adapter_base_of(backbone),
         f"# {method.name} adapter\n",  # `write_adapter_cards` says more, once the run's record does
-        base_dtype=backbone.dtype_name,
-        base_quantization=backbone.quantization,
         template=experiment.data.template.name,
         template_sha256=template_content(experiment.data).get(TEMPLATE_DIGEST, ""),
         chosen=chosen,
         tensors=tensors,
         tuned={"steps": steps, "seed": experiment.seed},
-        origin=origin,
-        pictures=picture_settings(backbone),
         content_of_template=saved_template(experiment.data.template),
     )
     refuse_unless_saved(folder, method, tensors)

@@ -19,6 +19,7 @@ from lightning_m2pt.backbones.origins.said import BaseOrigin
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.base import Method
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_manifest import (
     CONFIG_DIGEST,
     check_configuration,
@@ -55,19 +56,14 @@ def declared_tensors(method: Method) -> dict[str, Tensor]:
 def save_adapter(
     folder: Path,
     method: Method,
-    base: str,
-    base_fingerprint: str,
+    base: AdapterBase,
     card: str,
     *,
-    base_dtype: str | None = None,
-    base_quantization: str | None = None,
     template: str | None = None,
     template_sha256: str = "",
     chosen: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     converted_from: Mapping[str, str] | None = None,
-    origin: BaseOrigin | None = None,
-    pictures: Mapping[str, Any] | None = None,
     content_of_template: Mapping[str, Any] | None = None,
     tuned: Mapping[str, int] | None = None,
 ) -> None:
@@ -76,18 +72,13 @@ def save_adapter(
     Args:
         folder: Made if missing; existing files are replaced one by one, the configuration last.
         method: What was trained.
-        base: Readable name of the frozen base.
-        base_fingerprint: Its fingerprint.
+        base: What it says of the frozen base.
         card: Text of the model card.
-        base_dtype: Type of the base it was tuned on, such as ``bfloat16``.
-        base_quantization: How that base's weights were packed; None if they were not.
         template: Name of the conversation template it was tuned with.
         template_sha256: Digest of that template's text; empty where the name says everything.
         chosen: ``step``, ``steps``, ``by`` and ``value`` of an adapter that is not of the last step.
         tensors: What was trained, by name; None takes the method's tensors as they are.
         converted_from: What it was made of, if it was not tuned on this base: the file's name and SHA-256.
-        origin: Where the base comes from; None says that nothing but its content names it.
-        pictures: How the base reads pictures.
         content_of_template: What the template says, where its name does not.
         tuned: ``steps`` and ``seed`` of its tuning.
 
@@ -102,15 +93,15 @@ def save_adapter(
     config: dict[str, Any] = {
         "peft_type": method.name.upper(),
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        BASE: (origin or BaseOrigin()).said(),
-        "base_fingerprint": base_fingerprint,
-        "base_dtype": base_dtype,
-        **({QUANTIZATION: base_quantization} if base_quantization is not None else {}),
+        "base_model_name_or_path": base.name,
+        BASE: (base.origin or BaseOrigin()).said(),
+        "base_fingerprint": base.fingerprint,
+        "base_dtype": base.dtype,
+        **({QUANTIZATION: base.quantization} if base.quantization is not None else {}),
         "template": template,
         **({TEMPLATE_DIGEST: template_sha256} if template_sha256 else {}),
         **({CONTENT: dict(content_of_template)} if content_of_template else {}),
-        **({PICTURES: dict(pictures)} if pictures else {}),
+        **({PICTURES: dict(base.pictures)} if base.pictures else {}),
         **({CHOSEN: dict(chosen)} if chosen else {}),
         **({TUNED: dict(tuned)} if tuned else {}),
         **({CONVERTED_FROM: dict(converted_from)} if converted_from else {}),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.methods.base import Method, Place
 from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared, trained_parameters
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import (
     TENSOR_FILE,
     check_adapter,
@@ -153,7 +154,7 @@ def check_adapter_folder(make: Callable[[], Method], backbone: Backbone, moved: 
     """An adapter that is saved comes back bit for bit in a method built anew, and saves to the same bytes."""
     method = moved(make, backbone)
     places = folder / "adapter", folder / "adapter saved again"
-    save_adapter(places[0], method, "a base", FINGERPRINT, "")
+    save_adapter(places[0], method, AdapterBase("a base", FINGERPRINT), "")
     fresh = make()
     with claim_accepted(f"{name}: its own adapter is refused"):
         check_adapter(places[0], fresh, FINGERPRINT)
@@ -164,7 +165,7 @@ def check_adapter_folder(make: Callable[[], Method], backbone: Backbone, moved: 
     for tensor, parameter in method.named_tensors().items():
         same = torch.equal(fresh.named_tensors()[tensor], parameter)
         claim(same, f"{name}: {tensor} is not loaded as it was saved")
-    save_adapter(places[1], fresh, "a base", FINGERPRINT, "")
+    save_adapter(places[1], fresh, AdapterBase("a base", FINGERPRINT), "")
     first, second = ((place / TENSOR_FILE).read_bytes() for place in places)
     claim(first == second, f"{name}: a loaded adapter saves to other bytes")
     batch, losses = batch_for(backbone), []

@@ -16,6 +16,7 @@ from experiments.runs.prepare import render_testbed_if_used
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import save_adapter
 from tests.bad_inputs.refusal import assert_refused
 from tests.support.regularised.small_clip import stored_clip
@@ -130,8 +131,7 @@ def adapter(folder: Path, side: int = 48, **arguments: Any) -> Path:
     save_adapter(
         folder,
         method,
-        "testbed",
-        backbone.fingerprint(),
+        AdapterBase("testbed", backbone.fingerprint()),
         "",
         template="vicuna_v1",
         tensors={"pixel_prompt.delta": torch.full((3, side, side), 0.1)},

@@ -28,6 +28,7 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.runs.loaded_model import AnswerLoss, Asked, LoadedModel
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import check_adapter, declared_tensors, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import latest_checkpoint
 from lightning_m2pt.storage.checkpoint_io import VerifiedCheckpointIO
@@ -146,7 +147,7 @@ def answers_and_logits(module: TuningModule) -> tuple[list[GreedyAnswer], Tensor
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_an_adapter_in_a_fresh_object_answers_like_the_model_that_trained_it(tmp_path: Path, name: str) -> None:
     tuned = train(tmp_path / "run", name)
-    save_adapter(tmp_path / "adapter", tuned.method, "random", "fingerprint", "card")
+    save_adapter(tmp_path / "adapter", tuned.method, AdapterBase("random", "fingerprint"), "card")
     fresh = attached_module(tmp_path, name, seed=8)
     answers, logits = answers_and_logits(tuned)
     assert not torch.equal(answers_and_logits(fresh)[1], logits)

@@ -23,6 +23,7 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
 from lightning_m2pt.methods.rows_of_words import keys_and_values_of_words, rows_of_words, uncompiled
 from lightning_m2pt.parallel.units import share_out
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, save_adapter
 from lightning_m2pt.testing.random_backbone import TEXT_LAYERS, WIDTH, random_batch
 from lightning_m2pt.tuning.module import TuningModule
@@ -198,7 +199,7 @@ def test_frozen_positions_are_not_trained_not_counted_and_not_saved(folder: Path
     assert part.parameters == part.added == 3 * 2 * 16 * TEXT_LAYERS
     assert method.toggles()["freeze_first"] == 2
     assert "frozen" not in " ".join(module.state_dict())
-    save_adapter(tmp_path, method, "none", "v2:1", "card")
+    save_adapter(tmp_path, method, AdapterBase("none", "v2:1"), "card")
     other = PrefixTuning(5, interaction=False, init_text=TEXT, freeze_first=2)
     check_adapter(tmp_path, other, "v2:1")
     built(backbone, other)
@@ -216,7 +217,7 @@ def released(backbone: Backbone, method: Method) -> Backbone:
 def test_an_adapter_with_frozen_positions_belongs_to_its_text(folder: Path, tmp_path: Path) -> None:
     backbone = loaded(folder, "float32")
     method = built(backbone, PrefixTuning(5, init_text=TEXT, freeze_first=2))
-    save_adapter(tmp_path, method, "none", "v2:1", "card")
+    save_adapter(tmp_path, method, AdapterBase("none", "v2:1"), "card")
     for other, named in (
         (PrefixTuning(5, init_text="what", freeze_first=2), "init_text is"),
         (PrefixTuning(5, init_text=TEXT, freeze_first=1), "freeze_first is 2 in the adapter"),

@@ -30,6 +30,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main as run_verb
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
 from lightning_m2pt.prompts.pixel_prompt import resized_delta
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import save_adapter
 
 METHOD = "lightning_m2pt.methods.pixel_prompting.PixelPrompting"
@@ -73,7 +74,7 @@ def saved(loaded: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Savin
             prompt.delta.copy_(scale * torch.randn(prompt.delta.shape, generator=torch.Generator().manual_seed(seed)))
         method.built_shapes = {name: tuple(each.shape) for name, each in method.named_tensors().items()}
         folder = tmp_path_factory.mktemp("prompt")
-        save_adapter(folder, method, "testbed", backbone.fingerprint(), "", template="vicuna_v1")
+        save_adapter(folder, method, AdapterBase("testbed", backbone.fingerprint()), "", template="vicuna_v1")
         return folder
 
     return save

@@ -12,6 +12,7 @@ from experiments.configuration.cli import parse_experiment
 from experiments.runs.folder import deciding, refuse_other_settings
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import check_adapter, save_adapter
 from lightning_m2pt.storage.run_record import DECIDING, update_run_record
 from lightning_m2pt.testing.random_backbone import random_backbone
@@ -80,13 +81,13 @@ def test_an_adapter_of_before_loads_and_another_value_is_named(tmp_path: Path, m
 
     method = M2PT(0, 2)
     method.build(random_backbone(tmp_path), torch.Generator())
-    save_adapter(tmp_path / "adapter", method, "a base", FINGERPRINT, "")
+    save_adapter(tmp_path / "adapter", method, AdapterBase("a base", FINGERPRINT), "")
     check_adapter(tmp_path / "adapter", M2PT(0, 2), FINGERPRINT)
     written = M2PT.adapter_config
     monkeypatch.setattr(M2PT, "adapter_config", lambda self: {**written(self), "dropout": 0.5})
     with pytest.raises(BadInputError, match=r"dropout is 0\.0 in the adapter and 0\.5 in the configuration"):
         check_adapter(tmp_path / "adapter", M2PT(0, 2), FINGERPRINT)
-    save_adapter(tmp_path / "later", method, "a base", FINGERPRINT, "")
+    save_adapter(tmp_path / "later", method, AdapterBase("a base", FINGERPRINT), "")
     monkeypatch.undo()
     monkeypatch.setattr(M2PT, "later_arguments", {"dropout": 0.0})
     with pytest.raises(BadInputError, match=r"dropout is 0\.5 in the adapter and 0\.0 in the configuration"):

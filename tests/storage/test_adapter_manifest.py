@@ -14,6 +14,7 @@ from experiments.runs import tuning as fit_module
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure, M2PTError
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.runs.loading import load_weights
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import (
     CONFIG_FILE,
     TENSOR_FILE,
@@ -40,7 +41,7 @@ def built(folder: Path) -> M2PT:
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
-    save_adapter(tmp_path / "adapter", built(tmp_path), "random", V2, "", base_dtype="float32", template="plain")
+    save_adapter(tmp_path / "adapter", built(tmp_path), AdapterBase("random", V2, "float32"), "", template="plain")
     return tmp_path / "adapter"
 
 
@@ -107,7 +108,7 @@ def test_an_adapter_says_how_its_base_was_packed_and_is_refused_on_another(adapt
     with pytest.raises(BadInputError, match="tuned on a base in its own type, which is in int8 now"):
         check_adapter(adapter, M2PT(3, 2), V2, V1, "int8")
     packed = tmp_path / "packed"
-    save_adapter(packed, built(tmp_path), "random", V2, "", base_dtype="float32", base_quantization="nf4")
+    save_adapter(packed, built(tmp_path), AdapterBase("random", V2, "float32", "nf4"), "")
     check_adapter(packed, M2PT(3, 2), V2, None, "nf4")
     with pytest.raises(BadInputError, match="tuned on a base in nf4, which is in its own type now") as refused:
         check_adapter(packed, M2PT(3, 2), V2)
@@ -144,7 +145,7 @@ def test_a_tensor_that_is_not_whole_is_not_saved(tmp_path: Path, shape: tuple[in
     name, tensor = next(iter(method.named_tensors().items()))
     tensor.data = torch.zeros(shape)
     with pytest.raises(BadInputError, match=f"{name} has shape"):
-        save_adapter(tmp_path / "adapter", method, "random", V2, "")
+        save_adapter(tmp_path / "adapter", method, AdapterBase("random", V2), "")
     assert not (tmp_path / "adapter").exists()
 
 
@@ -153,7 +154,7 @@ def test_a_tensor_that_was_shared_out_while_it_was_built_is_not_saved(tmp_path: 
     next(iter(method.named_tensors().values())).data = torch.zeros(0)
     method.built_shapes = {name: tuple(tensor.shape) for name, tensor in method.named_tensors().items()}
     with pytest.raises(BadInputError, match="has shape"):
-        save_adapter(tmp_path / "adapter", method, "random", V2, "")
+        save_adapter(tmp_path / "adapter", method, AdapterBase("random", V2), "")
 
 
 def test_what_is_read_back_is_compared(adapter: Path, tmp_path: Path) -> None:

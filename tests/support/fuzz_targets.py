@@ -28,6 +28,7 @@ from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.metrics.predictions import read_predictions
 from lightning_m2pt.metrics.score import score
 from lightning_m2pt.report.page.curves import metrics_of, series
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import check_adapter, load_adapter, save_adapter
 from lightning_m2pt.storage.checkpoint import MANIFEST_FILE, TENSOR_FILE, TEXT_FILE, read_checkpoint, write_checkpoint
 from lightning_m2pt.storage.fetched_files import FetchRecord, read_record, write_record
@@ -262,7 +263,7 @@ def adapter(folder: Path) -> Target:
     method = M2PT(2, 2)
     method.check(backbone.shape)
     method.build(backbone, torch.Generator().manual_seed(0))
-    save_adapter(folder, method, "random", "0" * 64, "a card")
+    save_adapter(folder, method, AdapterBase("random", "0" * 64), "a card")
 
     def read() -> None:
         check_adapter(folder, method, "0" * 64)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.weight_files import stored_tensors
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.pixel_prompting import PixelPrompting
+from lightning_m2pt.storage.adapter_base import adapter_base_of
 from lightning_m2pt.storage.adapter_folder import save_adapter
 from lightning_m2pt.storage.foreign.sources import container_of, names_in, read_source
 from lightning_m2pt.storage.foreign.weights import origin_of
@@ -80,20 +80,8 @@ def import_pixel_prompt(path: Path, output: Path, backbone: Backbone, configured
         for parameter in method.named_tensors().values():
             parameter.copy_(delta)
     card = CARD.format(file=path.name, width=width, compose=method.compose)
-    origin, fingerprint = backbone.origin(), backbone.fingerprint()
     with new_folder(output) as draft:
-        save_adapter(
-            draft / ADAPTER,
-            method,
-            origin.readable_name(fingerprint),
-            fingerprint,
-            card,
-            base_dtype=backbone.dtype_name,
-            base_quantization=backbone.quantization,
-            converted_from=origin_of(path),
-            origin=origin,
-            pictures=picture_settings(backbone),
-        )
+        save_adapter(draft / ADAPTER, method, adapter_base_of(backbone), card, converted_from=origin_of(path))
     return output / ADAPTER
 
 

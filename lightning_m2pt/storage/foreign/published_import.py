@@ -17,7 +17,6 @@ from lightning_m2pt.backbones.base_files import TOKENIZER_CONFIG, TOKENIZER_FILE
 from lightning_m2pt.backbones.json_files import read_json
 from lightning_m2pt.backbones.language_model import ROTARY_TABLE, check_language_folder
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
-from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.backbones.tokenizer_files import FAST
 from lightning_m2pt.backbones.towers.open_clip_config import check_tower_config
@@ -25,6 +24,7 @@ from lightning_m2pt.backbones.weight_files import INDEX, SINGLE, read_tensors, s
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.storage.adapter_base import adapter_base_of
 from lightning_m2pt.storage.adapter_folder import save_adapter
 from lightning_m2pt.storage.foreign.clip_configs import (
     OPEN_CLIP_CONFIG,
@@ -195,19 +195,7 @@ def write_adapter(folder: Path, parts: PublishedParts, backbone: Backbone) -> No
     card = CARD.format(
         files=", ".join(path.name for path in parts.files), textual=method.textual_length, visual=method.visual_length
     )
-    origin, fingerprint = backbone.origin(), backbone.fingerprint()
-    save_adapter(
-        folder,
-        method,
-        origin.readable_name(fingerprint),
-        fingerprint,
-        card,
-        base_dtype=backbone.dtype_name,
-        base_quantization=backbone.quantization,
-        template=TEMPLATE,
-        origin=origin,
-        pictures=picture_settings(backbone),
-    )
+    save_adapter(folder, method, adapter_base_of(backbone), card, template=TEMPLATE)
 
 
 def tensors_of_method(parts: PublishedParts) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.runs.adapter_method import adapter_method
 from lightning_m2pt.runs.loading import load_with_adapter
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import CONFIG_FILE, TENSOR_FILE, read_adapter_config, save_adapter
 from lightning_m2pt.storage.adapter_manifest import CONFIG_DIGEST, config_digest
 from lightning_m2pt.storage.adapter_template import adapter_template
@@ -143,7 +144,7 @@ def test_an_adapter_of_format_2_loads(tmp_path: Path) -> None:
     saved = load_file(OLD / TENSOR_FILE)
     assert len(saved) == 2
     assert all(torch.equal(saved[name], tensor) for name, tensor in method.named_tensors().items())
-    save_adapter(tmp_path / "again", method, "x", module.backbone.fingerprint(), "", base_dtype="float32")
+    save_adapter(tmp_path / "again", method, AdapterBase("x", module.backbone.fingerprint(), "float32"), "")
     assert (tmp_path / "again" / TENSOR_FILE).read_bytes() == (OLD / TENSOR_FILE).read_bytes()
 
 

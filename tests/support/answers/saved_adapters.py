@@ -1,6 +1,7 @@
 """Adapters that nobody has tuned, on disk, and what their models answer where each question is asked by itself."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -8,11 +9,11 @@ import torch
 
 from lightning_m2pt.backbones.base import Backbone
 from lightning_m2pt.backbones.embedded import embedded_backbone
-from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.inputs.images import open_image
 from lightning_m2pt.inputs.named_templates import template_named
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.runs.loaded_model import Asked, LoadedModel
+from lightning_m2pt.storage.adapter_base import adapter_base_of
 from lightning_m2pt.storage.adapter_folder import save_adapter
 from lightning_m2pt.tuning.module import TuningModule
 
@@ -65,13 +66,9 @@ def save_invented(
         save_adapter(
             folder,
             method,
-            "a base",
-            base.fingerprint(),
+            replace(adapter_base_of(base), name="a base", quantization=None),
             "",
-            base_dtype=base.dtype_name,
             template=TEMPLATE,
-            origin=base.origin(),
-            pictures=picture_settings(base),
         )
     asking = LoadedModel(model, template_named(TEMPLATE), torch.device("cpu"))
     asked = [Asked(text, numpy.asarray(open_image(picture)), "") for picture, text in questions]

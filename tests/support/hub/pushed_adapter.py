@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import save_adapter
 from tests.support.small_training import module_with
 
@@ -25,6 +26,13 @@ def write_run(folder: Path, scale: float = 1.0, card: str = CARD) -> Path:
     module_with(base, method)
     tensors = {name: tensor.detach() * scale for name, tensor in method.named_tensors().items()}
     run = folder / "run"
-    save_adapter(run / "adapter", method, "random", "sha256:" + "0" * 64, card, template="vicuna_v1", tensors=tensors)
+    save_adapter(
+        run / "adapter",
+        method,
+        AdapterBase("random", "sha256:" + "0" * 64),
+        card,
+        template="vicuna_v1",
+        tensors=tensors,
+    )
     (run / "run.json").write_text(json.dumps({"made_with": [{}], "completed": {"steps": 3, "seconds": 1.0}}))
     return run

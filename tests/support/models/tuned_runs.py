@@ -12,6 +12,7 @@ from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
+from lightning_m2pt.storage.adapter_base import AdapterBase
 from lightning_m2pt.storage.adapter_folder import save_adapter
 
 
@@ -28,7 +29,7 @@ def randomised(backbone: Backbone, method: Method, size: float = 0.03) -> None:
 def write_adapter(folder: Path, backbone: Backbone, method: Method) -> Path:
     """Writes a built method as an adapter's folder."""
     dtype = backbone.dtype_name
-    save_adapter(folder, method, "base", backbone.fingerprint(), "", base_dtype=dtype, template="plain")
+    save_adapter(folder, method, AdapterBase("base", backbone.fingerprint(), dtype), "", template="plain")
     return folder
 
 

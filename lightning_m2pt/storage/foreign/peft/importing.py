@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lightning_m2pt.backbones.base import Backbone
-from lightning_m2pt.backbones.origins.pictures import picture_settings
 from lightning_m2pt.backbones.weight_files import opened
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.named_templates import PUBLISHED, Template
+from lightning_m2pt.storage.adapter_base import adapter_base_of
 from lightning_m2pt.storage.adapter_folder import save_adapter
 from lightning_m2pt.storage.adapter_template import template_content
 from lightning_m2pt.storage.foreign.peft.imported_card import imported_card
@@ -61,24 +61,18 @@ def import_peft(folder: Path, output: Path, backbone: Backbone, template: Templa
     method.built_shapes = {name: tuple(each.shape) for name, each in method.named_tensors().items()}
     tensors = translated_tensors(peft, made, method.built_shapes)
     card = imported_card(peft, method.name)
-    origin, fingerprint = backbone.origin(), backbone.fingerprint()
     digest = "" if template is None or template in PUBLISHED else backbone.processor().bound(template).digest
     with new_folder(output) as draft:
         save_adapter(
             draft / ADAPTER,
             method,
-            origin.readable_name(fingerprint),
-            fingerprint,
+            adapter_base_of(backbone),
             card,
-            base_dtype=backbone.dtype_name,
-            base_quantization=backbone.quantization,
             template=None if template is None else template.name,
             template_sha256=digest,
             content_of_template=None if template is None else template_content(template),
             tensors=tensors,
             converted_from=origin_of(peft.tensor_file),
-            origin=origin,
-            pictures=picture_settings(backbone),
         )
     unsaid = [NO_TEMPLATE] if template is None else []
     return [*base_notes(peft, backbone), *made.notes, *unsaid]
