@@ -16,6 +16,7 @@ from benchmarks.report.markdown import with_block, wrapped
 from benchmarks.report.measured_tables import domain_lines, parity_lines, rounding_lines
 from benchmarks.report.methods_chart import draw_methods
 from benchmarks.report.parameter_table import parameter_lines
+from benchmarks.report.real_pair_tables import order_lines, pair_lines, pair_trial_lines
 from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import ablation_lines, chances_of, comparison_lines, front_lines, trial_lines
 from benchmarks.report.transfer_chart import draw_transfers
@@ -23,7 +24,7 @@ from benchmarks.report.transfer_tables import transfer_lines
 from benchmarks.training.own_step import RUNGS
 from lightning_m2pt.system.atomic_files import write_atomically
 
-README, METHODS, RUNS, TESTBED, DESIGN, WORDS = (
+README, METHODS, RUNS, TESTBED, DESIGN, WORDS, PAIR = (
     Path(name)
     for name in (
         "README.md",
@@ -32,6 +33,7 @@ README, METHODS, RUNS, TESTBED, DESIGN, WORDS = (
         "docs/testbed.md",
         "docs/design.md",
         "docs/prompt_words.md",
+        "docs/how_to/real_pair.md",
     )
 )
 TRANSFER, QUANTISED = Path("docs/transfer.md"), Path("docs/quantised.md")
@@ -47,6 +49,9 @@ COMPARISON, ABLATION, LEARNING, SECOND, LOGGED = (
 )
 SEARCHES = ("prompt_words", "prompt_words_before_question")
 """Comparisons of searches; the second is of words between picture and question, and may not have been made."""
+REAL_PAIR = "smollm2"
+OF_SECOND = ("comparison_testbed_patch12", SECOND)
+"""What may be stored of the second backbone: the sweep with all methods, else the learning table."""
 
 
 def results_lines() -> list[str]:
@@ -92,6 +97,12 @@ def search_lines() -> list[str]:
     return [line for name in made for line in found_lines(stored(name), f"figures/{name}.png")]
 
 
+def orders_lines() -> list[str]:
+    """Returns what the page on the real pair says about the order of methods elsewhere."""
+    second = next(filter(None, map(stored, OF_SECOND)))
+    return order_lines(stored(REAL_PAIR), stored(COMPARISON), stored(ABLATION), second)
+
+
 BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     README: {"results": results_lines, "speed": speed_lines},
     METHODS: {
@@ -104,6 +115,11 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     QUANTISED: {"rounding": lambda: rounding_lines(stored("rounding"))},
     RUNS: {"machines": machine_lines},
     WORDS: {"searches": search_lines},
+    PAIR: {
+        "pair": lambda: pair_lines(stored(REAL_PAIR)),
+        "pair_rates": lambda: pair_trial_lines(stored(f"{REAL_PAIR}_search")),
+        "order": orders_lines,
+    },
     TRANSFER: {"transfers": lambda: transfer_lines(stored(TRANSFERS))},
     TESTBED: {"domain": lambda: domain_lines(stored("domain")), "belief": belief_lines, "patches": patches_lines},
 }

@@ -85,7 +85,7 @@ def row_of(scores: list[Mapping[str, float]]) -> Row:
 
 def name_of(label: str) -> str:
     """Returns a method's name without Markdown."""
-    return LABELS[label].strip("*")
+    return LABELS.get(label, label).strip("*")
 
 
 def percent(value: float) -> str:
@@ -158,15 +158,22 @@ def signed(cell: Cell) -> str:
 
 
 def trial_lines(content: Content) -> list[str]:
-    """Returns what the search of learning rates found for each method, the best first."""
+    """Returns what the search of learning rates found for each method, the best first.
+
+    A trial that diverged has no figure; a method whose search is not over has no row.
+    """
     rows = []
     for label, found in content["variants"].items():
-        figures = [100 * trial["val/answer_accuracy"] for trial in found["trials"]]
-        chosen = next(trial for trial in found["trials"] if trial["number"] == found["chosen"])
+        chosen = next((trial for trial in found["trials"] if trial["number"] == found["chosen"]), None)
+        if chosen is None:
+            continue
+        of_trials = {trial["number"]: trial.get("val/answer_accuracy") for trial in found["trials"]}
+        figures = {number: 100 * value for number, value in of_trials.items() if value is not None}
+        stated = f"{figures[0]:.1f}" if 0 in figures else "diverged"
         rates = {**found["stated"], **chosen["rates"]}
         shown = ", ".join(f"{part.replace('_', ' ')} {rate:.3g}" for part, rate in rates.items())
         best = 100 * chosen["val/answer_accuracy"]
-        rows.append((best, [name_of(label), f"{figures[0]:.1f}", f"{best:.1f}", f"{min(figures):.1f}", shown]))
+        rows.append((best, [name_of(label), stated, f"{best:.1f}", f"{min(figures.values()):.1f}", shown]))
     ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
     return [*table(["", "its file's rates", "best trial", "worst trial", "rates of the best"], ordered), ""]
 

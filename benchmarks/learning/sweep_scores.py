@@ -1,0 +1,143 @@
+"""Keeps what a sweep found: every method's scores by seed, and its difference to M2PT with the paired interval.
+
+    python -m benchmarks.learning.sweep_scores smollm2                  # writes benchmarks/results/smollm2.json
+    python -m benchmarks.learning.sweep_scores comparison --backbone testbed_patch12
+
+The sweep's own table names the runs; scores are theirs, differences are those of ``m2pt report``: resampled are
+pictures with all their questions, the same for both, and each one's seeds. The search is kept beside it as
+``NAME_search.json``.
+``python -m benchmarks.report.front`` makes the pages' tables of these files.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.report.sweep_tables import FROZEN, LEAD, SETS
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.report.tables.groups import gain_over, mean_gain
+from lightning_m2pt.runs.evaluated import Group, find_run_folders, read_run
+from lightning_m2pt.storage.run_record import MADE_WITH, read_run_record
+from lightning_m2pt.system.atomic_files import write_atomically
+
+RESULTS = Path("benchmarks/results")
+MEMBERS = tuple(name for name in SETS if name != NEVER_A_MEMBER)
+DIGITS = 4
+
+
+def by_set(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Returns percent of the maximum by set, and the mean over the published seven."""
+    found = {name: float(scores[name]["value"]) for name in SETS}
+    return found | {MMAVG: benchmark_mean(found)[1]}
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Returns a run's ``results.json``."""
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return content
+
+
+def frozen_group(root: Path, scores: Mapping[str, Mapping[str, Any]]) -> Group | None:
+    """Returns the untouched model's answers, found by their scores; None where they are not there any more."""
+    if not (root / FROZEN).is_dir():
+        return None
+    for folder in find_run_folders([root / FROZEN]):
+        run = read_run(folder)
+        if {name: one.score.value for name, one in run.sets.items()} == {
+            name: score["value"] for name, score in scores.items()
+        }:
+            return Group(FROZEN, [run])
+    return None
+
+
+def gains_over_lead(groups: Sequence[Group]) -> dict[str, dict[str, float]]:
+    """Returns each group's difference to M2PT in the mean of the published seven, with its paired 95% interval.
+
+    Args:
+        groups: Groups of seeds, M2PT among them by the name of the sweep's label.
+
+    Raises:
+        BadInputError: If M2PT is not among them, or a group did not answer the same questions.
+    """
+    lead = next((group for group in groups if group.name == LEAD), None)
+    if lead is None:
+        raise BadInputError(
+            f"no row is called {LEAD}", where="sweep", expected="M2PT's, which others are compared with"
+        )
+    found = {}
+    for group in groups:
+        gains = [gain for name in MEMBERS if (gain := gain_over(lead, group, name)) is not None]
+        if len(gains) == len(MEMBERS):
+            mean = mean_gain(gains)
+            numbers = (mean.difference, mean.interval.low, mean.interval.high)
+            names = ("difference", "low", "high")
+            found[group.name] = {name: round(value, DIGITS) for name, value in zip(names, numbers, strict=True)}
+    return found
+
+
+def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
+    """Returns what is kept of a sweep.
+
+    Args:
+        folder: The sweep's own, with its table.
+        root: The folder of all runs.
+
+    Raises:
+        BadInputError: If it has no table yet.
+    """
+    path = folder / "table.json"
+    if not path.is_file():
+        raise BadInputError(
+            "the sweep has no table", where=str(path), expected="what `m2pt sweep run` writes at its end"
+        )
+    rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["runs"]]
+    methods, groups, commits = {}, [], set()
+    for row in rows:
+        runs = [Path(run) for run in row["runs"]]
+        methods[row["label"]] = {
+            "trained_percent": row["trained_percent"],
+            "searched_rates": row["searched_rates"],
+            "by_seed": {
+                str(seed): by_set(results_of(run)["tuned"]) for seed, run in zip(row["seeds"], runs, strict=True)
+            },
+        }
+        groups.append(Group(row["label"], [read_run(run.absolute()) for run in runs]))
+        commits |= {start["git_commit"] for run in runs for start in read_run_record(run).get(MADE_WITH, [])}
+    frozen = results_of(Path(rows[0]["runs"][0]))["frozen"]
+    untouched = frozen_group(root, frozen)
+    return {
+        "sweep": folder.name,
+        "commits": sorted(map(str, commits)),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "unit": f"percent of each set's maximum; {MMAVG}: mean of the seven sets but MME",
+        "questions": {name: score["n"] for name, score in frozen.items()},
+        "chance": {name: score["chance"] for name, score in frozen.items()},
+        "methods": methods,
+        FROZEN: by_set(frozen),
+        "gains": gains_over_lead([*groups, *([untouched] if untouched else [])]),
+    }
+
+
+def main() -> None:
+    """Reads a sweep and stores it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep")
+    parser.add_argument("--backbone", default="")
+    parser.add_argument("--output_root", type=Path, default=Path("outputs"))
+    own = parser.parse_args()
+    name = f"{own.sweep}-{own.backbone}" if own.backbone else own.sweep
+    folder, stored_as = own.output_root / "sweeps" / name, name.replace("-", "_")
+    content = stored_sweep(folder, own.output_root)
+    write_atomically(RESULTS / f"{stored_as}.json", (json.dumps(content, indent=1) + "\n").encode())
+    search = folder / "search.json"
+    if search.is_file():
+        write_atomically(RESULTS / f"{stored_as}_search.json", search.read_bytes())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Tables of the real pair: the sweep's methods, and how far the embedded backbones foretell their order."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning.report import MEASURED, missed_gates, table_of
+from benchmarks.report.cells import Cell
+from benchmarks.report.markdown import table, wrapped
+from benchmarks.report.order import Agreement, agreement
+from benchmarks.report.sweep_tables import (
+    COLUMNS,
+    FROZEN,
+    LABELS,
+    LEAD,
+    SETS,
+    Content,
+    percent,
+    seeds,
+    sweep_of,
+    trial_lines,
+)
+from lightning_m2pt.metrics.means import MMAVG
+
+CARD = Path("lightning_m2pt/embedded/smollm2_dinov2/training.json")
+FIRST, SECOND = "`testbed`", "`testbed_patch12`"
+
+
+def pair_lines(content: Content) -> list[str]:
+    """Returns every method's figures by set, and its difference to M2PT with the paired interval; nothing before a run.
+
+    Args:
+        content: The stored sweep.
+    """
+    if not content:
+        return []
+    sweep = sweep_of(content)
+    rows = []
+    for label in sweep.ranking:
+        row = sweep.rows[label]
+        rows.append(
+            [
+                LABELS.get(label, label),
+                percent(sweep.trained_percent[label]),
+                "-" if label == FROZEN else seeds(row),
+                *(str(row[name]) for name in COLUMNS),
+                gain_text(content["gains"].get(label)),
+            ]
+        )
+    record = json.loads(CARD.read_text(encoding="utf-8")) if CARD.is_file() else {"gates": {"gates": []}}
+    return [
+        "## What came out",
+        "",
+        *missed_gates(record),
+        *table(["", "trained", "seeds", *SETS.values(), MMAVG, "to M2PT, 95%"], rows),
+        "",
+        *wrapped(
+            "Percent of each set's maximum, mean ± standard deviation over seeds. The last column is the difference in "
+            f"{MMAVG} with its paired 95% interval (bootstrap over pictures with all their questions, and over seeds)."
+        ),
+        "",
+    ]
+
+
+def gain_text(gain: Mapping[str, float] | None) -> str:
+    """Returns a difference with its interval."""
+    return "" if gain is None else f"{gain['difference']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+
+
+def pair_trial_lines(content: Content) -> list[str]:
+    """Returns what the search of rates found on the pair; nothing before it ran."""
+    if not content:
+        return []
+    return ["Searched rates, in percent of the validation split's answers:", "", *trial_lines(content)]
+
+
+def order_lines(pair: Content, comparison: Content, ablation: Content, second: Content) -> list[str]:
+    """Returns how the methods' order on the pair agrees with that on both embedded backbones; nothing before a run.
+
+    Args:
+        pair: The stored sweep of the pair.
+        comparison: That of the first embedded backbone.
+        ablation: The ablation there.
+        second: What is stored of the second: a sweep, or the learning table of few methods.
+    """
+    if not pair:
+        return []
+    here = means_of(pair)
+    first = means_of(ablation) | means_of(comparison)
+    found = {FIRST: agreement(here, first), SECOND: agreement(here, second_means(second))}
+    lines = ["### Does the small world foretell the order?", ""]
+    for name, agreed in found.items():
+        lines += [*wrapped(order_sentence(name, agreed), "- ")]
+    return [*lines, ""]
+
+
+def order_sentence(backbone: str, agreed: Agreement | None) -> str:
+    """Returns one backbone's agreement in words."""
+    if agreed is None:
+        return f"{backbone}: fewer than three methods in common, no order to compare."
+    names = ", ".join(LABELS.get(name, name).strip("*") for name in agreed.methods)
+    return (
+        f"{backbone}: Kendall's tau {agreed.tau:+.2f} over {len(agreed.methods)} methods (95% over seeds "
+        f"{agreed.low:+.2f} to {agreed.high:+.2f}; exact p {agreed.p_value:.2g}): {names}."
+    )
+
+
+def means_of(content: Content) -> dict[str, Cell]:
+    """Returns a stored sweep's means over sets by label."""
+    return {label: row[MMAVG] for label, row in sweep_of(content).rows.items()}
+
+
+def second_means(content: Mapping[str, Any]) -> dict[str, Cell]:
+    """Returns the second backbone's means over sets by the labels of sweeps, from either form in which it is stored."""
+    if "sweep" in content:
+        return means_of(content)
+    found = {label: row[MMAVG] for label, row in table_of(dict(content)).items()}
+    return {LEAD if label == MEASURED else label: cell for label, cell in found.items()}

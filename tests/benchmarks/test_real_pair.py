@@ -1,0 +1,125 @@
+"""What is kept of a sweep and what the page on the real pair says of it, by value."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.learning import sweep_scores
+from benchmarks.report.real_pair_tables import order_lines, order_sentence, pair_lines, pair_trial_lines, second_means
+from benchmarks.report.stored import stored
+from benchmarks.report.sweep_tables import SETS as COLUMNS
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.metrics.score import Score
+from lightning_m2pt.runs.evaluated import read_run
+from tests.support.answers.report_folders import LENGTHS, SETS, write_frozen, write_sweep, write_tuned
+
+
+def scores_of(folder: Path) -> dict[str, Any]:
+    def told(score: Score) -> dict[str, Any]:
+        return {"value": score.value, "n": score.n, "chance": score.chance}
+
+    return {name: told(one.score) for name, one in read_run(folder).sets.items()}
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep of M2PT and LoRA with two seeds each, on four of the sets."""
+    monkeypatch.setattr(sweep_scores, "SETS", {name: COLUMNS[name] for name in SETS})
+    monkeypatch.setattr(sweep_scores, "MEMBERS", tuple(name for name in SETS if name != "mme"))
+    root = tmp_path / "outputs"
+    runs: dict[str, list[Path]] = {"m2pt": [], "lora": []}
+    for seed in range(2):
+        runs["m2pt"].append(write_tuned(root, "m2pt_base", "m2pt", seed, 0.8, LENGTHS))
+        runs["lora"].append(write_tuned(root, "lora_base", "lora", seed, 0.6, {"rank": 8}))
+    frozen = scores_of(write_frozen(root))
+    for run in (*runs["m2pt"], *runs["lora"]):
+        (run / "results.json").write_text(json.dumps({"frozen": frozen, "tuned": scores_of(run)}))
+    write_sweep(root, "small", runs)
+    table = root / "sweeps" / "small" / "table.json"
+    rows = json.loads(table.read_text())["rows"]
+    for row in rows:
+        row |= {"seeds": [0, 1], "trained_percent": 1.5, "searched_rates": {"interaction": 0.01}}
+    table.write_text(json.dumps({"format": 1, "rows": [{"label": "frozen", "runs": [], "seeds": []}, *rows]}))
+    return root
+
+
+def test_a_sweep_is_kept_with_its_paired_differences(outputs: Path) -> None:
+    content = sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
+    assert list(content["methods"]) == ["m2pt", "lora"]
+    by_seed = content["methods"]["lora"]["by_seed"]
+    assert list(by_seed) == ["0", "1"]
+    (run,) = (outputs / "lora_base").glob("lora-seed1-*")
+    assert by_seed["1"]["vsr"] == scores_of(run)["vsr"]["value"]
+    assert content["commits"] == ["d" * 40]
+    means = {
+        label: statistics.mean(statistics.mean(seed[name] for name in ("vsr", "pope", "mnist")) for seed in seeds)
+        for label, seeds in ((label, row["by_seed"].values()) for label, row in content["methods"].items())
+    }
+    gains = content["gains"]
+    assert list(gains) == ["lora", "frozen"]
+    assert gains["lora"]["difference"] == pytest.approx(means["lora"] - means["m2pt"], abs=1e-4)
+    assert gains["lora"]["low"] < gains["lora"]["difference"] < gains["lora"]["high"] < 0
+    frozen = statistics.mean(content["frozen"][name] for name in ("vsr", "pope", "mnist"))
+    assert gains["frozen"]["difference"] == pytest.approx(frozen - means["m2pt"], abs=1e-4)
+
+
+def test_a_sweep_without_a_table_or_without_m2pt_is_refused(outputs: Path) -> None:
+    with pytest.raises(BadInputError, match="no table"):
+        sweep_scores.stored_sweep(outputs / "sweeps" / "none", outputs)
+    table = outputs / "sweeps" / "small" / "table.json"
+    table.write_text(table.read_text().replace('"m2pt"', '"ours"'))
+    with pytest.raises(BadInputError, match="no row is called m2pt"):
+        sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
+
+
+def invented(**by_method: list[float]) -> dict[str, Any]:
+    """A stored sweep in which every method has one score on all sets, for each seed."""
+    return {
+        "sweep": "invented",
+        "methods": {
+            label: {
+                "trained_percent": 0.25,
+                "by_seed": {str(seed): dict.fromkeys(COLUMNS, value) for seed, value in enumerate(values)},
+            }
+            for label, values in by_method.items()
+        },
+        "frozen": dict.fromkeys(COLUMNS, 40.0),
+        "gains": {"lora": {"difference": -5.04, "low": -7.25, "high": -3.0}},
+    }
+
+
+def test_the_pairs_table_by_value() -> None:
+    lines = pair_lines(invented(m2pt=[60.0, 62.0], lora=[55.0, 57.0]))
+    assert lines[0] == "## What came out"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert [row[0] for row in cells[2:]] == ["**M2PT**", "LoRA", "frozen"]
+    assert cells[2][1:4] == ["0.25%", "2", "61.0 ± 1.4"]
+    assert cells[3][-2:] == ["56.0 ± 1.4", "-5.0 [-7.2, -3.0]"]
+    assert (cells[2][-1], cells[4][-1], cells[4][2]) == ("", "", "-")
+
+
+def test_before_a_run_the_page_has_nothing_of_it() -> None:
+    assert pair_lines({}) == pair_trial_lines({}) == order_lines({}, {}, {}, {}) == []
+
+
+def test_the_order_is_compared_with_both_embedded_backbones() -> None:
+    pair = invented(**{"m2pt": [60.0], "lora": [50.0], "projector": [45.0], "no interaction": [55.0]})
+    comparison, ablation = invented(m2pt=[70.0], lora=[60.0], projector=[50.0]), invented(**{"no interaction": [65.0]})
+    lines = order_lines(pair, comparison, ablation, stored("learning_testbed_patch12"))
+    text = " ".join(" ".join(lines).split())
+    assert "`testbed`: Kendall's tau +1.00 over 5 methods" in text
+    assert "M2PT, LoRA, projector alone, no interaction, frozen." in text
+    # The second has frozen 51.6, projector 57.4 and M2PT 57.5 in common.
+    assert "`testbed_patch12`: Kendall's tau +1.00 over 3 methods" in text
+    swept = order_lines(pair, comparison, ablation, invented(m2pt=[1.0], lora=[2.0], projector=[3.0]))
+    # The reverse of the order here, and frozen, with 40, is first there and last here.
+    assert "`testbed_patch12`: Kendall's tau -1.00 over 4 methods" in " ".join(swept)
+    assert "no order to compare" in order_sentence("elsewhere", None)
+
+
+def test_both_forms_of_the_second_backbones_results_have_the_sweeps_labels() -> None:
+    assert set(second_means(stored("learning_testbed_patch12"))) == {"frozen", "projector", "m2pt", "full"}
+    assert set(second_means(invented(vpt=[1.0]))) == {"vpt", "frozen"}
