@@ -138,6 +138,10 @@ class Method(nn.Module, ABC):
         """Returns the bytes of frozen tensors of the method's own, once it is built; usually none."""
         return 0
 
+    def kept_factor(self) -> float:
+        """Returns how many times what its places say the method keeps for the backward pass, as an upper bound."""
+        return 1.0
+
     def attach(self, backbone: Backbone, without: AbstractSet[str] = frozenset()) -> None:
         """Puts the method into the backbone.
 

@@ -42,6 +42,9 @@ LATE = {
 }
 """Tensors that get no gradient before another, which starts at zero, has moved."""
 
+KEEPS_MORE = {"dora": 1.35, "hra": 1.8}
+"""Measured against what autograd keeps of a small model: more than LoRA, on which the estimate of a place is."""
+
 
 class PeftTuner(WithStandIns):
     """A tuner of peft in linear layers of the language model, of the vision tower, or of both.
@@ -231,6 +234,11 @@ class PeftTuner(WithStandIns):
             if isinstance(stand_in.original, nn.Linear) and self._changes_base(stand_in.part)
             for each in (stand_in.original.weight,)
         )
+
+    def kept_factor(self) -> float:
+        """Returns what is more for DoRA, which keeps outputs beside inputs, and HRA, which keeps weights."""
+        uses_dora = any(own.get("use_dora") for own in self.settings.values())
+        return KEEPS_MORE.get("dora" if uses_dora else self.tuner, 1.0)
 
     def _changes_base(self, part: str) -> bool:
         return any(

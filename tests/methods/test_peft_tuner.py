@@ -27,6 +27,9 @@ from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.optimizer import AdamW
 from tests.support.models.stock_process import GUARD
 from tests.support.quantised_backbone import quantised
+from tests.support.ranks import on_ranks
+from tests.support.runs.whole_trainings import tune
+from tests.support.small_experiment import small_words
 from tests.support.stored_backbone import store_backbone
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -215,7 +218,8 @@ def test_what_the_base_leaves_over_is_counted_as_memory(tmp_path: Path) -> None:
     method = PeftTuner("lora", {"r": 2, "init_lora_weights": "pissa", "target_modules": list(sizes)})
     method.build(backbone, torch.Generator())
     assert method.frozen_bytes() == 3 * sum(sizes.values()) * 2
-    assert Combined([method, M2PT(0, 3, interaction=False)]).frozen_bytes() == method.frozen_bytes()
+    both = Combined([method, M2PT(0, 3, interaction=False)])
+    assert (both.frozen_bytes(), both.kept_factor()) == (method.frozen_bytes(), 1.0)
     plain = PeftTuner("lora", {"r": 2})
     plain.build(backbone, torch.Generator())
     assert plain.frozen_bytes() == 0
@@ -344,6 +348,28 @@ def test_chosen_layers_are_wrapped_and_no_others(tmp_path: Path) -> None:
         ),
         *(f"vision_low_rank.transformer.resblocks.{layer}.mlp.c_fc" for layer in range(3)),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dora", "pissa"])
+def test_a_step_is_the_same_however_it_is_split(tmp_path: Path, name: str) -> None:
+    """1 x 8 = 4 x 2 = 2 ranks x 4; lengths and principal parts are numbers of up to ten, in float32."""
+    rates = json.dumps({"language_low_rank": 1.5e-4, "interaction": 5e-5})
+    words = [*small_words(tmp_path, f"experiments/{name}_base.yaml", steps=5), "--model.backbone.dtype=float64"]
+    words += [f"--model.optimizer.learning_rate={rates}"]
+    whole = tune(words, tmp_path / "whole")
+    split = tune([*words, "--data.micro_batch_size=2"], tmp_path / "split")
+    ranks = [*words, "--data.micro_batch_size=4", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    first, second = on_ranks(2, tune, ranks, tmp_path / "ranks")
+    for key, tensor in whole.items():
+        torch.testing.assert_close(split[key], tensor, rtol=5e-7, atol=5e-7, msg=lambda told, k=key: f"{k}: {told}")
+        torch.testing.assert_close(first[key], tensor, rtol=5e-7, atol=5e-7, msg=lambda told, k=key: f"{k}: {told}")
+        assert torch.equal(first[key], second[key])
+
+
+@pytest.mark.slow
+def test_the_contract_beside_prompts_of_both_sides() -> None:
+    method_contract(lambda: Combined([PeftTuner("lora", {"r": 2, "use_dora": True}, interaction=False), M2PT(5, 4)]))
 
 
 def test_packed_weights_are_no_start_of_pissa(tmp_path: Path) -> None:

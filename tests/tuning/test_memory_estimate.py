@@ -19,6 +19,7 @@ from lightning_m2pt.methods.full import Full
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
+from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.trained_parameters import freeze_all_but_declared
 from lightning_m2pt.prompts.attachment import Attachment
 from lightning_m2pt.testing import random_backbone as random_models
@@ -78,6 +79,14 @@ def estimate_and_truth(folder: Path, method: Method, dtype: torch.dtype, on_cpu:
 def test_the_estimate_is_near_what_autograd_keeps(tmp_path, monkeypatch, make, lowest, highest, dtype):
     monkeypatch.setattr(random_models, "WIDTH", SMALLEST_WIDTH)
     assert lowest < estimate_and_truth(tmp_path, make(), dtype) < highest
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("settings", [{"r": 4, "use_dora": True}, {"r": 4}], ids=["dora", "hra"])
+def test_what_computes_more_than_low_rank_updates_is_not_taken_for_less(tmp_path, monkeypatch, settings, dtype):
+    monkeypatch.setattr(random_models, "WIDTH", SMALLEST_WIDTH)
+    method = PeftTuner("lora" if "use_dora" in settings else "hra", settings)
+    assert 1.0 < method.kept_factor() * estimate_and_truth(tmp_path, method, dtype) < 1.7
 
 
 def vicuna() -> OpenClipLlama:
