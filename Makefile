@@ -141,7 +141,7 @@ check-real:
 
 # A file stays with one worker: each has models of its own.
 .PHONY: test-real
-test-real: check-real $(INSTALLED) ## Test on the fetched pair smollm2_dinov2 (15 minutes).
+test-real: check-real $(INSTALLED) ## Test on the fetched pair smollm2_dinov2 (about 8 minutes of processor time).
 	$(RUN_TESTS) --dist loadfile -m real tests/real $(ARGS)
 
 .PHONY: check

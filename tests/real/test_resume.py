@@ -49,7 +49,9 @@ def words(folder: Path, projector: Path, dtype: str, devices: int) -> list[str]:
     return [str(word) for pair in settings.items() for word in pair]
 
 
-@pytest.mark.parametrize(("dtype", "devices"), [("float32", 1), ("bfloat16", 1)], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "devices"), [("float32", 1), ("bfloat16", 1), ("bfloat16", 2)], ids=["float32", "bfloat16", "two ranks"]
+)
 def test_killed_and_resumed_is_bit_for_bit_the_whole_run(
     tmp_path: Path, projector: Path, dtype: str, devices: int
 ) -> None:
