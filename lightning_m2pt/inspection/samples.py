@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy
 import torch
+from tokenizers.decoders import ByteLevel
 from torch import Tensor
 
 from lightning_m2pt.answering.greedy import greedy_answers
@@ -21,6 +22,7 @@ from lightning_m2pt.tuning.module import TuningModule
 
 SPACE_MARKS = {"▁": " ", "Ġ": " ", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
 """How tokenizers write a space or a line break inside a token, and how it is shown."""
+NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 NAMES = {  # of columns that are no tokens
     Span.LEARNED_KEY: "learned key",
     Span.TEXTUAL_PROMPT: "text prompt",
@@ -182,8 +184,15 @@ def numbered_names(spans: Tensor) -> tuple[str, ...]:
 
 
 def token_text(processor: Processor, token: int) -> str:
-    """Returns a token as it is written in the vocabulary, with its space in front if it has one."""
+    """Returns a token as it is written in the vocabulary, with its space in front if it has one.
+
+    A vocabulary of bytes writes each as a letter of its own: there the characters are returned that the bytes are, or
+    those letters where a token is a part of a character.
+    """
     text = str(processor.tokenizer.convert_ids_to_tokens(token))
+    decoder = processor.tokenizer.backend_tokenizer.decoder
+    if isinstance(decoder, ByteLevel) and NO_CHARACTER not in (characters := decoder.decode([text])):
+        text = characters
     for mark, shown in SPACE_MARKS.items():
         text = text.replace(mark, shown)
     return text
