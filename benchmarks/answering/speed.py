@@ -44,6 +44,7 @@ from lightning_m2pt.inputs.batch import Batch, Span
 from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.inputs.samples import Question
 from lightning_m2pt.metrics.predictions import read_predictions
+from lightning_m2pt.system.rank_group import RankGroup
 
 SETS: dict[str, tuple[AnsweringMethod, int | None]] = {
     "pope": ("greedy", None),
@@ -118,7 +119,7 @@ def evaluated(
     header = header_of(experiment, benchmark, None, experiment.model.method.toggles(), answering)
     with tempfile.TemporaryDirectory() as folder:
         partial = PartialPredictions(Path(folder) / f"{benchmark.name}.jsonl", header)
-        answer(experiment, benchmark, answering, partial, lambda: None)
+        answer(experiment, benchmark, answering, partial, lambda: None, RankGroup())
         return {row["id"]: row["answer"] for row in read_predictions(partial.path).predictions}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.report.beside_peft import beside_peft_lines
 from benchmarks.report.machine import made_with_line
 from benchmarks.report.markdown import table
 
@@ -108,5 +109,6 @@ SECTIONS: dict[str, Callable[[Content], list[str]]] = {
     "feature_cache": feature_cache_lines,
     "input_pipeline": input_lines,
     "first_step": first_step_lines,
+    "beside_peft": beside_peft_lines,
 }
 """By the name of the stored file, which is that of the page's marked place too."""

@@ -59,9 +59,9 @@ def prepared(arguments: list[str]) -> Experiment:
 def with_lightning(arguments: list[str], steps: int) -> float:
     """Returns process seconds per step under the Trainer with everything the project adds."""
     experiment, clock = prepared(arguments), StepClock()
-    experiment.trainer_config["callbacks"] = [clock]
+    chosen = {**experiment.trainer_config, "callbacks": [clock]}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(experiment, Path(folder), resumed_step=0)
+        trainer = build_trainer(experiment, chosen, [], Path(folder), resumed_step=0)
         trainer.fit(experiment.model, datamodule=tuning_data(experiment))
     return (clock.ended - clock.started) / (steps - WARM_UP_STEPS)
 
