@@ -83,6 +83,12 @@ CASES = {
         lambda: PeftTuner("lora", {"r": 3, "init_lora_weights": "pissa"}), dtype="float32", limit=1e-5
     ),
     "llava, prompt": Case(SHALLOW, together=False, limit=1e-8),
+    "llava, prompt beside updates": Case(
+        lambda: Combined([Lora(4, interaction=False), SHALLOW()]),
+        left_out=frozenset({"language_low_rank"}),
+        together=False,
+        limit=1e-8,
+    ),
     "llava, prompt as prefix": Case(SHALLOW, as_prefix=True),
     "llava, keys and values": Case(lambda: PrefixTuning(3)),
     "llava, keys and values of an embedding": Case(lambda: PrefixTuning(3, reparameterisation=5, interaction=False)),
