@@ -220,6 +220,12 @@ def refuse_combinations(settings: Mapping[str, Any], place: str) -> None:
             where=f"{place}.init_lora_weights",
             expected="true, false, gaussian or orthogonal beside use_dora",
         )
+    if settings.get("apply_GS") and settings["init_weights"]:
+        raise BadInputError(
+            "the start has every vector twice, and what Gram-Schmidt makes of a second one is no number",
+            where=f"{place}.apply_GS",
+            expected="false, or init_weights: false",
+        )
     if "oft_block_size" in settings and bool(settings["r"]) == bool(settings["oft_block_size"]):
         raise BadInputError(
             f"r is {settings['r']} and oft_block_size {settings['oft_block_size']}: one says what the other is",

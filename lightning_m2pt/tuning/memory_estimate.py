@@ -129,8 +129,9 @@ def estimated_memory(
     if on_cpu and dtype == torch.bfloat16:
         text_layer += kept_shares(micro_batch.samples, shape.text_heads, text_rows)
         if prompts:  # without them a tower's attention is its library's
-            heads = shape.vision_width // USUAL_HEAD_WIDTH
-            vision_layer += kept_shares(vision_rows // rows_of_a_tile, heads, vision_rows)
+            heads = max(1, shape.vision_width // USUAL_HEAD_WIDTH)
+            pictures = micro_batch.samples if rows_of_a_tile == 1 else vision_rows // rows_of_a_tile
+            vision_layer += kept_shares(pictures, heads, vision_rows)
     inputs = vision_layers * vision_rows * shape.vision_width * size + text_layers * text_rows * shape.text_width * size
     outside = text_rows * shape.text_width * (size + FLOAT32) if text_layers else 0  # embeddings and the final norm
     outside += micro_batch.samples * image_rows * hidden_width * hidden_bytes(places, size)

@@ -277,6 +277,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "no targets": ("lora", {"target_modules": []}, "settings.target_modules"),
     "a target twice": ("lora", {"target_modules": ["q_proj", "q_proj"]}, "settings.target_modules"),
     "both sizes of oft": ("oft", {"r": 2}, "settings.r"),
+    "gram-schmidt of vectors twice": ("hra", {"r": 2, "apply_GS": True}, "settings.apply_GS"),
     "a setting of another tuner": ("ia3", {"r": 2}, "settings.r"),
 }
 

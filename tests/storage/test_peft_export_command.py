@@ -36,7 +36,10 @@ METHODS: dict[str, Callable[[], Method]] = {
     "pixels": PixelPrompting,
     "tower": lambda: Lora(2, vision=True),
     "ia3": lambda: PeftTuner("ia3", {}),
-    "two starts": lambda: PeftTuner("lora", {"r": 2}, {"r": 2, "use_rslora": True}),
+    "two starts": lambda: PeftTuner(
+        "lora", {"r": 2}, {"r": 3, "lora_alpha": 5, "use_rslora": True}, split_factors=True
+    ),
+    "factors": lambda: PeftTuner("lora", {"r": 2, "use_dora": True}, split_factors=True),
 }
 
 
@@ -45,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of several methods, by their folder's name; no test changes one."""
     folder = tmp_path_factory.mktemp("runs")
     for name, make in METHODS.items():
-        write_run(folder / name, make(), is_trained=name in ("m2pt", "both", "tower"))
+        write_run(folder / name, make(), is_trained=name in ("m2pt", "both", "tower", "two starts"))
     return folder
 
 
@@ -90,6 +93,14 @@ def test_a_language_model_alone_gets_its_projector_beside(runs, tmp_path):
     assert torch.equal(tensors[f"base_model.model.{name}"], trained[f"members.lora.language_low_rank.{name}"])
 
 
+def test_the_tower_alone_has_the_settings_of_the_tower(runs, tmp_path):
+    left_out = [word for factor in "ab" for word in ("--leave-out", f"language_low_rank_{factor}")]
+    assert exported(runs / "two starts", tmp_path / "out", *left_out) == 0
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (3, 5, True)
+    assert all("vision" in name for name in config["target_modules"])
+
+
 REFUSED: dict[str, tuple[str, list[str], list[str]]] = {
     "visual prompts": ("m2pt", [], ["visual_prompts of m2pt is not carried", "--leave-out visual_prompts"]),
     "a part that is none": ("m2pt", ["--leave-out", "head"], ["m2pt has no part 'head'", "visual_prompts or"]),
@@ -114,7 +125,20 @@ REFUSED: dict[str, tuple[str, list[str], list[str]]] = {
     "two scales": (
         "two starts",
         [],
-        ["use_rslora is False in settings and True in vision", "--leave-out vision_low_rank"],
+        [
+            "use_rslora is False in settings and True in vision",
+            "--leave-out vision_low_rank_a --leave-out vision_low_rank_b",
+        ],
+    ),
+    "a factor without the other": (
+        "factors",
+        ["--leave-out", "language_low_rank_a"],
+        ["language_low_rank_b and language_low_rank_magnitude would be left without the rest"],
+    ),
+    "layers without their lengths": (
+        "factors",
+        ["--leave-out", "language_low_rank_magnitude"],
+        ["language_low_rank_a and language_low_rank_b would be left", "--leave-out language_low_rank_b"],
     ),
     "a tower that is not there": (
         "tower",

@@ -1,6 +1,9 @@
 """The memory estimate against what autograd really keeps, and what is decided with it."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +117,25 @@ def test_what_nothing_is_trained_in_keeps_nothing():
     assert estimate.logits == 480 * 32000 * (2 + 4 + 4 + 4 + 2)
     assert estimate.recomputed_activations < estimate.activations / 10
     assert estimate.total(recomputes=True) < estimate.total(recomputes=False)
+
+
+@pytest.mark.parametrize(("patches", "width", "heads"), [(False, 1024, 16), (True, 1024, 16), (True, 32, 1)])
+def test_shares_on_a_cpu_are_of_pictures_not_of_patches(patches: bool, width: int, heads: int) -> None:
+    """Where pictures have grids of their own their patches are counted, and every one is seen by all of its picture."""
+    shape = replace(vicuna().shape, tiles_are_patches=patches, vision_width=width)
+    prompts = SimpleNamespace(length=5)
+    attachment: Any = SimpleNamespace(
+        visual_prompts=prompts, rows_beside_patches=lambda has_cls: 0, rows_before_text=lambda: 0
+    )
+    tiles = 40 if patches else 1
+    rows = 40 if patches else shape.patches + shape.vision_rows_in_front + 5
+    size = MicroBatchSize(2, 10, 20, tiles, 40)
+    with_shares, without = (
+        estimated_memory(shape, attachment, {"visual prompts"}, (0, 0), torch.bfloat16, size, on_cpu=on_cpu).activations
+        for on_cpu in (True, False)
+    )
+    of_vision = (shape.vision_layers - 1) * 2 * heads * rows * rows * 2
+    assert with_shares - without == of_vision + shape.text_layers * 2 * shape.text_heads * 50 * 50 * 2
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ def planned(
                 form = form_of_prompt(member, backbone, as_prefix=as_prefix)
             forms.setdefault(str(form), (beginning, member, []))[2].append(part)
     refuse_other_number(method, forms, modules)
+    refuse_half_layers(forms)
     refuse_two_kinds(forms)
     (peft_type, (beginning, member, parts)) = next(iter(forms.items()))
     if peft_type in (PREFIX_TUNING, PROMPT_TUNING):
@@ -172,6 +173,23 @@ def refuse_other_number(method: Method, forms: Mapping[str, Any], modules: Mappi
         )
 
 
+def refuse_half_layers(forms: Mapping[str, tuple[str, Method, list[str]]]) -> None:
+    """Refuses a tuner of PEFT of whose layers some factors are left out: knocked out, a layer is so as a whole.
+
+    Raises:
+        BadInputError: Naming what is left of such layers.
+    """
+    for _, member, parts in forms.values():
+        for component in member.settings if isinstance(member, PeftTuner) else ():
+            kept = [part for part in member.parts_of(component) if part in parts]
+            if 0 < len(kept) < len(member.parts_of(component)):
+                raise BadInputError(
+                    f"of the {component} layers of {member.name} {' and '.join(kept)} would be left without the rest",
+                    where="--leave-out",
+                    expected="all of " + " ".join(f"--leave-out {part}" for part in member.parts_of(component)),
+                )
+
+
 def refuse_two_kinds(forms: Mapping[str, tuple[str, Method, list[str]]]) -> None:
     """Refuses a tuner of PEFT whose settings differ between tower and language model where a folder has one of each.
 
@@ -187,7 +205,7 @@ def refuse_two_kinds(forms: Mapping[str, tuple[str, Method, list[str]]]) -> None
                 raise BadInputError(
                     f"{key} is {own[0][key]} in settings and {own[1][key]} in vision: a folder of PEFT has one",
                     where="model.method",
-                    expected=f"--leave-out {parts[-1]}",
+                    expected=" ".join(f"--leave-out {part}" for part in parts if is_beside_language(part)),
                 )
 
 

@@ -220,7 +220,8 @@ def scales_of_tuner(
     """
     ranks = {module: len(tensors[f"{BEGINNING}{module}{LORA_A}"]) for module in within}
     alphas = {module: member.alpha_of(part, name) for module, (part, name) in within.items()}
-    own = next(iter(member.settings.values()))
+    written = {part for part, _ in within.values()}
+    own = next(own for component, own in member.settings.items() if written & set(member.parts_of(component)))
     return {
         "r": own["r"],
         "lora_alpha": own["lora_alpha"],
