@@ -180,13 +180,16 @@ def refuse_half_layers(forms: Mapping[str, tuple[str, Method, list[str]]]) -> No
         BadInputError: Naming what is left of such layers.
     """
     for _, member, parts in forms.values():
-        for component in member.settings if isinstance(member, PeftTuner) else ():
-            kept = [part for part in member.parts_of(component) if part in parts]
-            if 0 < len(kept) < len(member.parts_of(component)):
+        if not isinstance(member, PeftTuner):
+            continue
+        for component in member.settings:
+            whole = member.parts_of(component)
+            kept = [part for part in whole if part in parts]
+            if 0 < len(kept) < len(whole):
                 raise BadInputError(
                     f"of the {component} layers of {member.name} {' and '.join(kept)} would be left without the rest",
                     where="--leave-out",
-                    expected="all of " + " ".join(f"--leave-out {part}" for part in member.parts_of(component)),
+                    expected="all of " + " ".join(f"--leave-out {part}" for part in whole),
                 )
 
 
