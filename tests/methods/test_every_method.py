@@ -142,7 +142,7 @@ def test_dropout_follows_the_method_not_the_backbone(tmp_path: Path, method: Met
     assert torch.equal(logits_of(backbone), logits_of(backbone))
 
 
-@pytest.mark.parametrize("name", ["layernorm with tower", "lora with tower"])
+@pytest.mark.parametrize("name", ["layernorm with tower", "lora with tower", "pissa"])
 @pytest.mark.parametrize("is_knocked_out", [False, True])
 def test_originals_follow_the_model_to_another_device(tmp_path: Path, name: str, is_knocked_out: bool) -> None:
     backbone = random_backbone(tmp_path)

@@ -16,12 +16,15 @@ from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
-from lightning_m2pt.methods.peft_tuner import PeftTuner
+from lightning_m2pt.methods.peft_tuner import PeftTuner, follow
 from lightning_m2pt.parallel.units import refuse_unless_shardable, refuse_untried_under_zero
 from lightning_m2pt.system.hidden_modules import hidden_module
 from lightning_m2pt.testing.method_contract import method_contract
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.tuning.losses import supervised_rows
+from lightning_m2pt.tuning.memory_estimate import MicroBatchSize
+from lightning_m2pt.tuning.module import build_on_meta
+from lightning_m2pt.tuning.module_memory import estimate_of
 from lightning_m2pt.tuning.optimizer import AdamW
 from tests.support.models.stock_process import GUARD
 from tests.support.quantised_backbone import quantised
@@ -221,6 +224,30 @@ def test_what_the_base_leaves_over_is_counted_as_memory(tmp_path: Path) -> None:
     plain = PeftTuner("lora", {"r": 2})
     plain.build(backbone, torch.Generator())
     assert plain.frozen_bytes() == 0
+
+
+def test_what_stands_beside_trained_tensors_follows_them_to_another_device(tmp_path: Path) -> None:
+    backbone, (tuner, settings) = random_backbone(tmp_path), OF_TUNERS["pissa"]
+    method = PeftTuner(tuner, settings)
+    method.build(backbone, torch.Generator())
+    method.attach(backbone)
+    layer = backbone.language_model.model.layers[0].mlp.up_proj
+    layer.lora_A.to("meta"), layer.lora_B.to("meta")  # a device like any other
+    assert layer.base_layer.weight.device.type == "cpu"
+    follow(layer)
+    assert layer.base_layer.weight.device.type == "meta"
+
+
+def test_the_estimate_of_memory_has_both() -> None:
+    """What the base leaves over is weight, and what DoRA keeps beside LoRA is activation."""
+    found, beside = {}, {}
+    for name in ("rslora", "dora", "pissa"):
+        module = parse_experiment(["--config", f"experiments/{name}_base.yaml"]).model
+        build_on_meta(module)
+        found[name], beside[name] = estimate_of(module, MicroBatchSize(4, 30, 32)), module.method.frozen_bytes()
+    assert found["pissa"].weights - found["rslora"].weights == beside["pissa"] > beside["rslora"] == 0
+    assert found["dora"].activations == round(1.35 * found["rslora"].activations)
+    assert found["dora"].recomputed_activations == round(1.35 * found["rslora"].recomputed_activations)
 
 
 def test_factors_have_rates_of_their_own() -> None:
