@@ -203,7 +203,8 @@ class Session:
         known = {each.label: not self.with_search or each.label not in lacking for each in self.sweep.variants}
         for job in cells(self.sweep, self.setting, self.rates):
             known[job.label] &= self.record.state(job) == State.DONE
-        stated = {}
+        stated: dict[str, dict[str, float]] = {}
+        possible: dict[str, list[str]] = {}
         for variant in self.sweep.variants:
             if not known[variant.label]:
                 experiment = parsed(variant, self.setting)
@@ -211,9 +212,11 @@ class Session:
                     check_trained(self.sweep.transfer, variant.label, experiment)
                 if self.with_search:
                     stated[variant.label] = self.plan_search(variant, experiment)
+                    possible[variant.label] = experiment.model.method.possible_parts()
         for variant in self.sweep.variants:
             if variant.label in stated and variant.rates_of and variant.rates_of in self.searches:
-                check_borrowed(variant, stated[variant.label], self.searches[variant.rates_of])
+                lender = self.searches[variant.rates_of]
+                check_borrowed(variant, stated[variant.label], possible[variant.label], lender)
 
     def plan_search(self, variant: Variant, experiment: "Experiment") -> dict[str, float]:
         """Returns a variant's stated rates, and plans its search if it has one that is not planned yet."""

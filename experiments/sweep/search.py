@@ -7,7 +7,7 @@ searches that run in parallel, or were cut off, give the same trials.
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from experiments.sweep.file import SearchPlan
@@ -178,23 +178,26 @@ def without_rates(variants: Sequence[Variant], chosen: Mapping[str, int]) -> lis
     return [variant for variant in variants if variant.searched not in chosen]
 
 
-def check_borrowed(variant: Variant, stated: Mapping[str, float], lender: VariantSearch) -> None:
-    """Looks whether every part that a variant trains has a rate where it takes its rates from.
+def check_borrowed(
+    variant: Variant, stated: Mapping[str, float], possible: Collection[str], lender: VariantSearch
+) -> None:
+    """Looks whether a variant's parts and those of the one whose rates it takes belong together.
 
-    A lender may train more: an ablation has the rates of the whole method, and a part that is left out has no use for
-    its own.
+    A lender may train more: an ablation has the rates of the whole method, and a part that is switched off has no use
+    for its own. A rate of a part that the variant's method does not have would be refused behind the search.
 
     Args:
         variant: It takes the rates of another one.
         stated: Learning rate by part as its file states it.
+        possible: Parts that its method has, switched on or off.
         lender: The other one's search.
 
     Raises:
-        BadInputError: If the other one has no rate of a part.
+        BadInputError: If the other one has no rate of a part, or one of a part that the variant cannot have.
     """
-    if not set(stated) <= set(lender.stated):
+    if not set(stated) <= set(lender.stated) <= {*stated, *possible}:
         raise BadInputError(
             f"{variant.label!r} has rates of {', '.join(stated)}, {variant.rates_of!r} of {', '.join(lender.stated)}",
             where=f"{variant.where}: rates_of",
-            expected="a cell that trains these parts, and others perhaps",
+            expected="a cell that trains these parts, and others that the method has perhaps",
         )

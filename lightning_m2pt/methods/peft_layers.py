@@ -45,6 +45,8 @@ def peft_layer(linear: nn.Linear, name: str, tuner: str, settings: Mapping[str, 
             inject_adapter_in_model(config, shell)
         layer: Any = shell.get_submodule(name)
         refuse_fewer_rows(layer)
+        if not all(parameter.numel() for parameter in trained_in(layer).values()):
+            raise ValueError("nothing of it would be trained")  # OFT's blocks of one number do not turn
     except (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError, UserWarning) as error:
         raise BadInputError(
             f"{tuner} cannot wrap {name} ({linear.in_features} to {linear.out_features} numbers): {error!s:.300}",

@@ -165,7 +165,7 @@ TUNERS: Mapping[str, Mapping[str, Setting]] = MappingProxyType(
             "eps": positive(6e-5),
             "block_share": flag(False),
             "use_cayley_neumann": flag(True),
-            "num_cayley_neumann_terms": whole(5),
+            "num_cayley_neumann_terms": whole(5, 2),
             **STARTS_AS_BASE,
             **TARGETS,
             **LAYERS,
@@ -192,7 +192,7 @@ def checked_settings(tuner: str, given: Mapping[str, Any], where: str) -> dict[s
         if name not in known:
             reason = REASONS.get(name, f"{tuner} has no such setting, or none that is tried here")
             raise BadInputError(
-                f"{name!a:.40} is not taken: {reason}", where=f"{place}.{name:.40}", expected=", ".join(known)
+                f"{name!a:.40} is not taken: {reason}", where=f"{place}.{name!s:.40}", expected=", ".join(known)
             )
         if not known[name].fits(value):
             raise BadInputError(f"{name} is {value!r:.60}", where=f"{place}.{name}", expected=known[name].expected)

@@ -50,6 +50,8 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "both sizes of oft": ("oft", {"r": 2}, "settings.r"),
     "gram-schmidt of vectors twice": ("hra", {"r": 2, "apply_GS": True}, "settings.apply_GS"),
     "a setting of another tuner": ("ia3", {"r": 2}, "settings.r"),
+    "a number for a name": ("lora", {8: 2}, "settings.8"),
+    "a series of no turn": ("oft", {"num_cayley_neumann_terms": 1}, "settings.num_cayley_neumann_terms"),
 }
 
 

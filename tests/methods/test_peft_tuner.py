@@ -277,6 +277,8 @@ def test_factors_have_rates_of_their_own() -> None:
         ("lora", {"target_modules": ["q_proj"], "layers_to_transform": [1, 3]}, "settings.layers_to_transform"),
         ("ia3", {"target_modules": ["q_proj"], "feedforward_modules": ["up_proj"]}, "settings.feedforward_modules"),
         ("oft", {"oft_block_size": 5}, "settings"),
+        ("oft", {"oft_block_size": 1}, "settings"),
+        ("oft", {"r": 32, "oft_block_size": 0, "target_modules": ["q_proj"]}, "settings"),
         ("lora", {"r": 40, "init_lora_weights": "pissa"}, "settings"),
     ],
     ids=str,

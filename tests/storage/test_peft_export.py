@@ -78,6 +78,11 @@ CASES = {
         ),
         limit=1e-8,
     ),
+    "llava, the tower's of two": Case(
+        lambda: PeftTuner("lora", {"r": 3}, {"r": 2, "lora_alpha": 5, "use_rslora": True}),
+        left_out=frozenset({"language_low_rank"}),
+        limit=1e-8,
+    ),
     "embedded, dora": Case(lambda: PeftTuner("lora", {"r": 3, "use_dora": True}), "testbed", limit=1e-8),
     "llava, pissa": Case(
         lambda: PeftTuner("lora", {"r": 3, "init_lora_weights": "pissa"}), dtype="float32", limit=1e-5
@@ -106,6 +111,7 @@ QUICK = (
     "llava, prompts without updates",
     "llava, lora",
     "llava, ranks",
+    "llava, the tower's of two",
     "llava, prompt",
     "llava, norms",
 )

@@ -91,12 +91,17 @@ def test_rates_are_those_of_the_set_that_was_searched(tmp_path: Path) -> None:
         "one mnist B": {"x": 1.0},
         "two mnist B": {"x": 1.0},
     }
-    check_borrowed(variants[2], {"x": 5.0}, first)
-    check_borrowed(variants[2], {"x": 5.0}, VariantSearch(variants[0], "", {"x": 1.0, "y": 1.0}, 3, [], []))
-    with pytest.raises(BadInputError, match="has rates of x, y, 'one cifar10 A' of x"):
-        check_borrowed(variants[2], {"x": 5.0, "y": 5.0}, first)
-    with pytest.raises(BadInputError, match="has rates of y, 'one cifar10 A' of x"):
-        check_borrowed(variants[2], {"y": 5.0}, first)
+    more = VariantSearch(variants[0], "", {"x": 1.0, "y": 1.0}, 3, [], [])
+    check_borrowed(variants[2], {"x": 5.0}, ["x"], first)
+    check_borrowed(variants[2], {"x": 5.0}, ["x", "y", "z"], more)
+    for stated, possible, lender in (
+        ({"x": 5.0, "y": 5.0}, ["x", "y"], first),
+        ({"y": 5.0}, ["x", "y"], first),
+        ({"x": 5.0}, ["x"], more),
+    ):
+        expected = f"has rates of {', '.join(stated)}, 'one cifar10 A' of {', '.join(lender.stated)}\n"
+        with pytest.raises(BadInputError, match=expected):
+            check_borrowed(variants[2], stated, possible, lender)
 
 
 WRONG = {
