@@ -27,7 +27,14 @@ from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Sp
 from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import EncodedText
 from lightning_m2pt.tuning.compared_pictures import ComparedPictures
-from lightning_m2pt.tuning.comparison import NOISE, Comparison, difference, limits_of
+from lightning_m2pt.tuning.comparison import (
+    LARGEST_BEHIND_PROMPTS,
+    NOISE,
+    Comparison,
+    difference,
+    limits_of,
+    rounding_may_grow,
+)
 
 Use: TypeAlias = Literal["training", "answering"]
 
@@ -95,10 +102,10 @@ def refuse_unless_like_library(backbone: Backbone, use: Use, shortcuts: Shortcut
             log.warning("%s", notice_of_reference(backbone.shape))
             compare_assumptions(backbone, generator)
         with pictures.by_number():
-            if use == "training":
-                compare_training(backbone, questions, pictures, shortcuts)
-            else:
-                compare_answering(backbone, questions, pictures)
+            if rounding_may_grow(backbone):
+                with without_textual_prompts(backbone):
+                    compare_use(backbone, use, questions, pictures, shortcuts)
+            compare_use(backbone, use, questions, pictures, shortcuts)
 
 
 def has_whole_weights(backbone: Backbone) -> bool:
@@ -190,21 +197,39 @@ def compare_assumptions(backbone: Backbone, generator: torch.Generator) -> None:
     It reads embeddings as it reads tokens, and rows behind a row change nothing: neither its mask nor its rotations
     depend on the length.
     """
-    embedding, attachment = backbone.token_embedding(), backbone.attachment
-    length = min(FURTHER_ROWS, backbone.shape.maximum_positions - attachment.rows_before_text())
+    embedding = backbone.token_embedding()
+    length = min(FURTHER_ROWS, backbone.shape.maximum_positions - backbone.attachment.rows_before_text())
     tokens = torch.randint(backbone.shape.vocabulary_size, (1, length), generator=generator)
     rows = embedding(tokens.to(embedding.weight.device))
     passes = library_passes(backbone, rows)
     compare = Comparison(backbone, limit_of(backbone, rows, None, passes)).refuse_difference
     few = max(1, length // 4)
     compare("a sequence that ends earlier", library_passes(backbone, rows[:, :few])[0], passes[0][:, :few])
-    backbone.attachment = replace(attachment, textual_prompts=None)
-    try:
+    with without_textual_prompts(backbone):
         of_tokens = backbone.library_logits_of_tokens(tokens.to(rows.device))
         assert of_tokens is not None
         compare("reading embeddings in the place of tokens", library_passes(backbone, rows)[1], of_tokens)
+
+
+@contextmanager
+def without_textual_prompts(backbone: Backbone) -> Iterator[None]:
+    """Leaves textual prompts out as long as it lasts."""
+    attachment = backbone.attachment
+    backbone.attachment = replace(attachment, textual_prompts=None)
+    try:
+        yield
     finally:
         backbone.attachment = attachment
+
+
+def compare_use(
+    backbone: Backbone, use: Use, questions: Questions, pictures: ComparedPictures, shortcuts: Shortcuts
+) -> None:
+    """Compares the passes of training or of answering with what is attached."""
+    if use == "training":
+        compare_training(backbone, questions, pictures, shortcuts)
+    else:
+        compare_answering(backbone, questions, pictures)
 
 
 def compare_training(
@@ -285,6 +310,8 @@ def limit_of(backbone: Backbone, embeddings: Tensor, positions: Tensor | None, n
         numbers: Its hidden states and logits.
     """
     smallest, largest = limits_of(backbone)
+    if rounding_may_grow(backbone):
+        largest = LARGEST_BEHIND_PROMPTS
     others = library_passes(backbone, embeddings, "eager", positions)
     noise = [difference(*pair) for pair in zip(others, numbers, strict=True)]
     return min(max(smallest, NOISE * max(noise)), largest)

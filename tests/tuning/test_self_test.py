@@ -162,6 +162,37 @@ def test_bfloat16_hides_no_gross_fault(tmp_path: Path) -> None:
         compare_everything(backbone)
 
 
+def test_rounding_that_grows_behind_prompts_hides_no_fault_in_front_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "NOISE", 1e9)  # the library's own two attention functions differ by a quarter there
+    monkeypatch.setattr(self_test, "LARGEST_BEHIND_PROMPTS", 1e9)
+    backbone = of_family(tmp_path, "Cohere", {"logit_scale": 0.5}, 0.15, torch.bfloat16)
+    with_prompts(backbone)
+    for use in ("training", "answering"):
+        with pytest.raises(BadInputError, match=r"(?s)differs by .*at most 0\.2 in bfloat16"):
+            refuse_unless_like_library(backbone, use, Shortcuts())
+    assert backbone.attachment.textual_prompts is not None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "prompted", "alone"), [(torch.bfloat16, 0.5, 0.2), (torch.float32, 2e-3, 2e-3)], ids=str
+)
+def test_the_largest_limit_is_wider_in_bfloat16_behind_prompts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, prompted: float, alone: float
+) -> None:
+    monkeypatch.setattr(self_test, "NOISE", 1e9)
+    backbone = random_backbone(tmp_path, dtype)
+    with_prompts(backbone)
+    rows = backbone.token_embedding()(torch.arange(6)[None])
+    with torch.no_grad():
+        passes = self_test.library_passes(backbone, rows)
+        assert self_test.limit_of(backbone, rows, None, passes) == prompted
+        with self_test.without_textual_prompts(backbone):
+            passes = self_test.library_passes(backbone, rows)
+            assert self_test.limit_of(backbone, rows, None, passes) == alone
+
+
 @pytest.mark.parametrize("family", ["Mistral", "Qwen2"])
 def test_models_of_the_same_form_pass(tmp_path: Path, family: str) -> None:
     backbone = of_family(tmp_path, family, {"sliding_window": None} if family == "Mistral" else {}, 0.15)
