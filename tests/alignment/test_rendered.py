@@ -27,6 +27,8 @@ def test_they_are_rendered_once_and_again_where_something_is_missing(tmp_path):
     assert rendered_captions(FEW, tmp_path) == folder
     assert {path: path.stat().st_mtime_ns for path in files_below(folder)} == changed
     (folder / UNSEEN_ANNOTATION).write_text("[]")
+    (tmp_path / "captions.partial").mkdir()  # as a killed process leaves it
+    (tmp_path / "captions.partial" / "half.png").write_bytes(b"")
     rendered_captions(FEW, tmp_path)
     assert content(folder) == first
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]

@@ -179,6 +179,18 @@ def test_it_is_our_lora_step_by_step(tmp_path: Path) -> None:
     assert len(set(losses[0])) == 5
 
 
+def test_the_seed_alone_decides_the_start_and_draws_nothing_else(tmp_path: Path) -> None:
+    backbone, starts = random_backbone(tmp_path), []
+    before = torch.random.get_rng_state()
+    for seed in (1, 1, 2):
+        method = PeftTuner("lora", {"r": 2, "target_modules": ["q_proj"]}, interaction=False)
+        method.build(backbone, torch.Generator().manual_seed(seed))
+        starts.append(torch.cat([each.detach().flatten() for each in method.named_tensors().values()]))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
 def test_dora_starts_as_the_frozen_model_on_bfloat16(tmp_path: Path) -> None:
     """Lengths that were rounded as the weights are would not be the lengths of these weights."""
     backbone = random_backbone(tmp_path, torch.bfloat16)

@@ -103,6 +103,12 @@ def test_products_are_the_fused_kernel_and_the_eager_function(monkeypatch, kind:
     assert_close(found, output_and_gradients(eagerly, given, mask), 1e-5)
 
 
+def test_pieces_hold_what_caches_do(monkeypatch) -> None:
+    monkeypatch.setattr(plain_attention, "AT_A_TIME", 4 * 100 * 2 + 3)
+    assert plain_attention.pieces(5, 100) == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert plain_attention.pieces(2, 1000) == [slice(0, 1), slice(1, 2)]
+
+
 def test_later_keys_are_hidden_behind_past_ones() -> None:
     expected = mask_of("causal", 4, 9) < 0
     assert torch.equal(later_keys_hidden(4, 9, torch.device("cpu")) < 0, expected)
@@ -163,7 +169,16 @@ def refused(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "keyword", [{"dropout": 0.5}, {"position_bias": torch.zeros(1)}, {"softcap": 3.0}, {"is_causal": False}], ids=str
+    "keyword",
+    [
+        {"dropout": 0.5},
+        {"position_bias": torch.zeros(1)},
+        {"softcap": 3.0},
+        {"s_aux": torch.zeros(1)},
+        {"is_causal": False},
+        {"scaling": None},
+    ],
+    ids=str,
 )
 def test_what_products_do_not_know_goes_to_the_library(monkeypatch, keyword: dict[str, Any]) -> None:
     monkeypatch.setattr(past_rows, "plain_attention", refused)
@@ -176,7 +191,7 @@ def test_what_products_do_not_know_goes_to_the_library(monkeypatch, keyword: dic
     monkeypatch.setattr("transformers.integrations.sdpa_attention.sdpa_attention_forward", library)
     query, key, value = (each.bfloat16() for each in states(5, 5))
     view = LayerView(None, mask=mask_of("causal", 5, 5, torch.bfloat16))
-    over_past_rows(None, query, key, value, None, view, scaling=SCALING, **keyword)
+    over_past_rows(None, query, key, value, None, view, **{"scaling": SCALING, **keyword})
     assert asked == [{"scaling": SCALING, **keyword}]
     with pytest.raises(AssertionError, match="overlook"):
         over_past_rows(None, query, key, value, None, view, scaling=SCALING)
