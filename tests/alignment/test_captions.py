@@ -8,7 +8,7 @@ from experiments.alignment.caption_sets import TRAINING_PART, UNSEEN_PART, capti
 from experiments.alignment.captions import INSTRUCTIONS, caption
 from experiments.alignment.settings import ALIGNMENTS
 from experiments.testbed.rendering import Domain, ScanSplit, digit_scans
-from experiments.testbed.scenes import Scene, SceneObject
+from experiments.testbed.scenes import Scene, SceneObject, random_generator
 from experiments.testbed.vocabulary import SIZES, article
 
 ZERO = SceneObject("zero", "green", "small", "middle", "right")
@@ -72,3 +72,10 @@ def test_a_seed_decides_every_picture_and_word():
         assert (one.answer, one.instruction) == (same.answer, same.instruction)
         assert numpy.array_equal(one.image, same.image)
     assert [record.answer for record in first] != [record.answer for record in other]
+
+
+def test_pictures_of_two_seeds_differ_where_their_scenes_do_not(monkeypatch):
+    monkeypatch.setattr(caption_sets, "random_generator", lambda seed, *names: random_generator(0, *names))
+    one, other = (next(caption_records(seed, TRAINING_PART, 1)) for seed in (1, 2))
+    assert one.answer == other.answer
+    assert not numpy.array_equal(one.image, other.image)

@@ -1,14 +1,26 @@
 """Figures of captions by value: of invented logits, of written captions, and what they are held against."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from experiments.alignment.gates import Figures, attributes_right, gates_of, share, things_in, token_figures
+from experiments.alignment import gates
+from experiments.alignment.caption_sets import UNSEEN_ANNOTATION
+from experiments.alignment.gates import (
+    Figures,
+    attributes_right,
+    figures_of,
+    gates_of,
+    share,
+    things_in,
+    token_figures,
+)
 from experiments.alignment.settings import AlignmentSettings
 from experiments.testbed.scenes import SceneObject
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL
 
 TWO = "The image shows a small green zero at the middle right and a large yellow circle at the bottom right."
@@ -90,3 +102,18 @@ def test_demands_are_reached_or_open(tokens, whole, verdicts):
     assert [gate["verdict"] for gate in said["gates"]] == verdicts
     assert [gate["questions"] for gate in said["gates"]] == [9000, 400]
     assert said["start"]["tokens_right"] == 0.1
+
+
+def test_what_is_measured_is_the_given_projector_on_unseen_pictures(monkeypatch):
+    asked = []
+
+    def stopped(words):
+        asked.extend(words)
+        raise BadInputError("measured")
+
+    monkeypatch.setattr(gates, "checked", stopped)
+    with pytest.raises(BadInputError, match="measured"):
+        figures_of(["--model.backbone.projector", "start", "--data.annotation_file", "x"], Path("trained"), 1, 1)
+    last = dict(zip(asked[::2], asked[1::2], strict=True))  # the last of a word counts
+    assert last["--model.backbone.projector"] == "trained"
+    assert last["--data.annotation_file"] == UNSEEN_ANNOTATION

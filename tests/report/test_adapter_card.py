@@ -15,6 +15,7 @@ from lightning_m2pt.report.adapter_card import (
     made_rows,
     table,
     tuned_text,
+    untouched_cell,
     write_adapter_cards,
 )
 from lightning_m2pt.report.tables.groups import interval_text
@@ -116,10 +117,21 @@ def test_the_untouched_models_score_stands_beside_it(
     for key, value in (("raw", 0.875), ("n", 3), ("rule", "exact")):  # of another evaluation
         compared(run, **{key: value})
         assert adapter_card(run / "adapter", run) == alone
+    compared(run)
+    content = json.loads((run / RESULTS_FILE).read_text())
+    content["frozen"]["vsr"]["n"] += 1  # the untouched model on other questions
+    (run / RESULTS_FILE).write_text(json.dumps(content))
+    assert adapter_card(run / "adapter", run) == alone
     assert "leaves" not in capsys.readouterr().out
     (run / RESULTS_FILE).write_text("[]")
     assert adapter_card(run / "adapter", run) == alone
     assert "leaves the untouched model out: no results of a comparison (results.json)" in capsys.readouterr().out
+
+
+def test_a_set_that_was_not_compared_has_a_cell_too(evaluated: tuple[Path, str]) -> None:
+    known = {"vsr": read_run(evaluated[0]).sets["vsr"].score}
+    assert untouched_cell("pope", known) == ("not known",)
+    assert untouched_cell("pope", {}) == ()
 
 
 def test_a_training_writes_both_scores_into_the_card(evaluated: tuple[Path, str], tmp_path: Path) -> None:
