@@ -48,7 +48,6 @@ def answer_lines(content: Content) -> list[str]:
     said = (
         f"{number} questions of POPE, bfloat16, everything an evaluation does: {number / own:.1f} answers a CPU second "
         f"by `m2pt evaluate`, {number / peer:.1f} by `generate` in batches: {peer / own:.2f}x. In float32 "
-        f"{exact['unlike']} of {exact['questions']} answers differ, in bfloat16 {found['unlike']} of {number}: "
-        "rounding decides between answers that are nearly as likely."
+        f"{exact['unlike']} of {exact['questions']} answers differ, in bfloat16 {found['unlike']} of {number}."
     )
     return [*wrapped(said), ""]

@@ -1,9 +1,10 @@
 """Attention as matrix products around a softmax, for bfloat16 on a CPU.
 
 torch's fused kernel computes the same without keeping what it shares out, which saves memory. But in bfloat16 on a CPU
-its backward pass takes six times as long as these products. They follow its roundings: scores and their softmax are
-float32, and only then the shares are rounded. With scores rounded to bfloat16, as transformers' eager functions have
-them, gradients of a sharp attention would be five times as far off (`tests/prompts/test_plain_attention.py`).
+its backward pass takes two to six times as long as these products, by length. They follow its roundings: scores and
+their softmax are float32, and only then the shares are rounded. With scores rounded to bfloat16, as transformers' eager
+functions have them, gradients of a sharp attention would be five times as far off
+(`tests/prompts/test_plain_attention.py`).
 """
 
 from typing import Any
