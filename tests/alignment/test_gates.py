@@ -12,8 +12,10 @@ from experiments.alignment.caption_sets import UNSEEN_ANNOTATION
 from experiments.alignment.gates import (
     Figures,
     attributes_right,
+    decoded,
     figures_of,
     gates_of,
+    most_tokens,
     share,
     things_in,
     token_figures,
@@ -59,6 +61,20 @@ def test_attributes_are_held_against_the_object_in_the_same_place(answer, right)
 def test_shares():
     assert share([True, False, False]) == 0.3333
     assert share(iter([])) == 0
+
+
+def test_a_caption_may_be_a_token_longer_than_the_longest_right_one():
+    texts = [SimpleNamespace(supervised_tokens=number) for number in (3, 7, 5)]
+    assert most_tokens([], SimpleNamespace(encode_all=lambda samples, template: texts), "native") == 8
+
+
+def test_captions_are_decoded_of_batches_without_them(monkeypatch):
+    asked = []
+    monkeypatch.setattr(gates, "batches", lambda *_, with_answers: asked.append(with_answers) or [[1, 2], [3]])
+    answer = lambda backbone, batch: [SimpleNamespace(text=str(each)) for each in batch]  # noqa: E731
+    answering = SimpleNamespace(processor=None, template=None, answer=answer)
+    assert decoded(None, [], answering, 2) == ["1", "2", "3"]
+    assert asked == [False]
 
 
 class InventedBackbone:

@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from experiments.alignment import recipe
 from experiments.alignment.export import PROJECTOR, export_projector
+from experiments.alignment.gates import figures_of
 from experiments.alignment.recipe import AlignmentResult, recorded_losses, run_alignment
 from experiments.alignment.rendered import files_below
 from experiments.alignment.settings import ALIGNMENTS
@@ -54,7 +56,7 @@ def made(work: Path) -> AlignmentResult:
     return run_alignment(TINY, work, ALONE, fit_here)
 
 
-def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(tmp_path):
+def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(tmp_path, monkeypatch):
     results = [made(tmp_path / name) for name in ("one", "other")]
     for result, name in zip(results, ("one", "other"), strict=True):
         export_projector(result, tmp_path / name / "exported")
@@ -81,7 +83,12 @@ def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(tmp_path):
     assert "**This projector misses gates: caption tokens, whole captions.**" in card
     for path, value in {**record["base"], PROJECTOR: record["files"][PROJECTOR]}.items():
         assert f"| `{path}` | `{value}` |" in card
+    measured = []
+    monkeypatch.setattr(
+        recipe, "figures_of", lambda *given: measured.append((given[1].name, given[2])) or figures_of(*given)
+    )
     again = run_alignment(TINY, tmp_path / "one", ALONE, fit_never)
+    assert measured == [("start.safetensors", 2), ("aligned.safetensors", 3)]
     assert again == results[0]
 
 

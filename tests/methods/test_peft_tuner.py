@@ -191,6 +191,32 @@ def test_the_seed_alone_decides_the_start_and_draws_nothing_else(tmp_path: Path)
     assert not torch.equal(starts[0], starts[2])
 
 
+def test_of_two_patterns_the_first_counts_as_in_peft(tmp_path: Path) -> None:
+    backbone, place = random_backbone(tmp_path), "model.layers.0.self_attn.q_proj"
+    for names in (("q_proj", "layers.0.self_attn.q_proj"), ("layers.0.self_attn.q_proj", "q_proj")):
+        alphas, ranks = dict(zip(names, (3, 5), strict=True)), dict(zip(names, (1, 4), strict=True))
+        method = PeftTuner("lora", {"alpha_pattern": alphas, "rank_pattern": ranks}, interaction=False)
+        method.build(backbone, torch.Generator())
+        method.attach(backbone)
+        layer = backbone.language_model.get_submodule(place)
+        assert (layer.r["default"], layer.scaling["default"]) == (1, 3)
+        assert method.alpha_of("language_low_rank", place) == 3
+        method.detach(backbone)
+
+
+@pytest.mark.parametrize("factor", ["a", "b", "magnitude"])
+def test_layers_of_which_a_factor_is_knocked_out_are_the_frozen_ones(tmp_path: Path, factor: str) -> None:
+    backbone, batch = random_backbone(tmp_path), random_batch()
+    frozen = backbone(batch).hidden_states
+    settings = {"r": 2, "use_dora": True, "init_lora_weights": False}
+    method = PeftTuner("lora", settings, interaction=False, split_factors=True)
+    method.build(backbone, torch.Generator().manual_seed(1))
+    method.attach(backbone)
+    assert not torch.equal(backbone(batch).hidden_states, frozen)
+    method.attach(backbone, frozenset({f"language_low_rank_{factor}"}))
+    assert torch.equal(backbone(batch).hidden_states, frozen)
+
+
 def test_dora_starts_as_the_frozen_model_on_bfloat16(tmp_path: Path) -> None:
     """Lengths that were rounded as the weights are would not be the lengths of these weights."""
     backbone = random_backbone(tmp_path, torch.bfloat16)

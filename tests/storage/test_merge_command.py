@@ -22,6 +22,7 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.storage.foreign.llava.beside import LARGEST, is_carried
 from tests.support.models.tuned_runs import write_run
 from tests.support.whole_models import llava_config, write_whole_model
 
@@ -87,6 +88,7 @@ def test_a_bases_type_and_what_stands_beside_its_weights_are_kept_without_code(t
     write_whole_model(base, llava_config())
     (base / "LICENSE").write_text("free")
     (base / "README.md").write_text("another's")
+    (base / ".hidden.json").write_text("{}")
     (base / "generation_config.json").write_text('{"temperature": 0.5}')
     code = {"convert.py": "1 / 0", "run.sh": "false", "LICENSE.py": "1 / 0", "handler": "#!/bin/false"}
     for name, text in code.items():
@@ -98,7 +100,7 @@ def test_a_bases_type_and_what_stands_beside_its_weights_are_kept_without_code(t
     assert said.endswith(f"of the base's folder {left}")
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
-    names = {path.name for path in base.iterdir()} - set(code)
+    names = {path.name for path in base.iterdir()} - {*code, ".hidden.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     for name in sorted(names - {"config.json", "model.safetensors", "README.md"}):
         assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes(), name
@@ -106,6 +108,14 @@ def test_a_bases_type_and_what_stands_beside_its_weights_are_kept_without_code(t
     assert "rounded to bfloat16" in card
     assert "folder these files are not here: `LICENSE.py`, `convert.py`, `handler`, `run.sh`. " in card
     assert str(tmp_path) not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_file_that_is_too_large_for_a_text_is_left_out(tmp_path):
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate(LARGEST)
+        assert is_carried(tmp_path / "a.json")
+        file.truncate(LARGEST + 1)
+    assert not is_carried(tmp_path / "a.json")
 
 
 ALL_PROMPTS = "visual_prompts, textual_prompts of m2pt cannot be merged into weights: more keys than there are tokens"

@@ -43,6 +43,7 @@ def test_every_verb_names_the_place(
 
 
 def test_lengths_by_value() -> None:
+    refuse_too_long("a/" * 2047 + "b", "a")  # 4,095 bytes
     refuse_too_long("/".join(["y" * 255] * 15), "key")
     refuse_too_long("é" * 127, "key")
     with pytest.raises(BadInputError, match=r"key: é{40}\.{3} is no file's name: it has 256 bytes"):

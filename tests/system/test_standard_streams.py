@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_m2pt.system.standard_streams import output_fault
+
 M2PT = f"{sys.executable} -m lightning_m2pt.main"
 LINES_OF_NUMBERS = """
 import os, sys
@@ -48,6 +50,17 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     line = f'{sys.executable} -c "$PROGRAM" <&- >&- 2>&-'
     assert ended(line, tmp_path, PROGRAM=LINES_OF_NUMBERS) == (0, [])
     assert (tmp_path / "kept").read_bytes() == b""
+
+
+def test_another_program_gets_what_stands_in_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    program = "import subprocess; from lightning_m2pt.system.standard_streams import open_closed_streams as opened; "
+    program += "opened(); subprocess.run(['sh', '-c', 'echo said'], check=True)"
+    for closed in (">&-", "<&- >&- 2>&-"):
+        assert ended(f'{sys.executable} -c "{program}" {closed}', tmp_path) == (0, [])
+
+
+def test_an_error_of_another_pipe_is_no_fault_of_standard_output() -> None:
+    assert output_fault(BrokenPipeError()) is None
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
