@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.alignment import recipe
+from experiments.alignment import export, recipe
 from experiments.alignment.export import PROJECTOR, export_projector
 from experiments.alignment.gates import figures_of
 from experiments.alignment.recipe import AlignmentResult, recorded_losses, run_alignment
 from experiments.alignment.rendered import files_below
 from experiments.alignment.settings import ALIGNMENTS
 from experiments.alignment.training import ONE_THREAD, fit_in_processes
+from experiments.backbone_recipe.export import move_into
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.tuning import fit
 from lightning_m2pt.errors import BadInputError
@@ -58,11 +59,16 @@ def made(work: Path) -> AlignmentResult:
 
 def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(tmp_path, monkeypatch):
     results = [made(tmp_path / name) for name in ("one", "other")]
+    moved = []
+    monkeypatch.setattr(
+        export, "move_into", lambda source, target, names: moved.append(names) or move_into(source, target, names)
+    )
     for result, name in zip(results, ("one", "other"), strict=True):
         export_projector(result, tmp_path / name / "exported")
     one, other = (tmp_path / name / "exported" for name in ("one", "other"))
     names = ["README.md", PROJECTOR, "training.json"]
     assert [path.relative_to(one).as_posix() for path in files_below(one)] == names
+    assert moved == [["README.md", PROJECTOR, "training.json"]] * 2  # the record last: what is cut off has none
     assert (one / PROJECTOR).read_bytes() == (other / PROJECTOR).read_bytes()
     assert (one / PROJECTOR).stat().st_mode & 0o777 == 0o644
     trained, start = load_file(one / PROJECTOR), load_file(tmp_path / "one" / "start.safetensors")

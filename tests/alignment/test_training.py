@@ -3,12 +3,14 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments.alignment.training import passed_on, start_projector, write_projector
+from experiments.alignment.settings import ALIGNMENTS
+from experiments.alignment.training import passed_on, start_projector, words_of, write_projector
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.stop_signals import StopSignals
 
@@ -25,16 +27,22 @@ def test_first_numbers_are_seeded_normal_and_without_bias():
     assert torch.equal(start_projector(4, 3, 5, 0.5)["weight"], expected)
 
 
+def test_the_recipes_seed_is_the_trainings(tmp_path):
+    words = words_of(replace(ALIGNMENTS["smollm2_dinov2"], seed=3), tmp_path / "start", tmp_path, tmp_path)
+    assert words[words.index("--seed_everything") + 1] == "3"
+    assert words[words.index("--model.backbone.projector") + 1] == str(tmp_path / "start")
+
+
 def test_an_adapters_projector_becomes_a_pairs(tmp_path):
     (tmp_path / "adapter").mkdir()
-    trained = {"interaction.weight": torch.randn(3, 2), "interaction.bias": torch.randn(3)}
+    trained = {"interaction.weight": torch.randn(3, 2), "interaction.bias": torch.randn(3).bfloat16()}
     save_file(trained, tmp_path / "adapter" / "adapter_model.safetensors")
     write_projector(tmp_path, tmp_path / "projector.safetensors")
     written = load_file(tmp_path / "projector.safetensors")
     assert {f"interaction.{name}" for name in written} == set(trained)
     for name, tensor in written.items():
         assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, trained[f"interaction.{name}"])
+        assert torch.equal(tensor, trained[f"interaction.{name}"].float())
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "true for a rank": ("lora", {"r": True}, "settings.r"),
     "a text for a rank": ("lora", {"r": "8"}, "settings.r"),
     "no scale": ("lora", {"lora_alpha": 0}, "settings.lora_alpha"),
+    "true for a scale": ("lora", {"lora_alpha": True}, "settings.lora_alpha"),
     "a scale that is no number": ("lora", {"lora_alpha": float("nan")}, "settings.lora_alpha"),
     "a regular expression": ("lora", {"target_modules": ".*proj"}, "settings.target_modules"),
     "one in a pattern": ("lora", {"rank_pattern": {"(q|v)_proj": 2}}, "settings.rank_pattern"),
