@@ -20,7 +20,10 @@ from tests.support.peft.written_folders import LORA, low_rank_tensors, write_pef
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path for path in sorted((ROOT / "docs/how_to").glob("*.md"))}
-WITH_TESTS_OF_THEIR_OWN = {"publishing": "tests/application/test_publishing_page.py"}
+WITH_TESTS_OF_THEIR_OWN = {
+    "publishing": "tests/application/test_publishing_page.py",
+    "real_pair": "tests/project/test_real_pair_page.py",
+}
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = '#!/bin/sh\nexec "{python}" -m lightning_m2pt.main "$@"\n'
 WAIT = 240

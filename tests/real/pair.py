@@ -199,11 +199,17 @@ def library_pair(projector: Path, dtype: torch.dtype = torch.float32) -> Library
     from safetensors.torch import load_file
     from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM
 
-    folder, keys = pair_folder(), {"local_files_only": True, "trust_remote_code": False}
-    tower = AutoModel.from_pretrained(folder / "vision", dtype=dtype, **keys).eval()
-    language = AutoModelForCausalLM.from_pretrained(folder / "language", dtype=dtype, **keys).eval()
+    folder = pair_folder()
+    tower = AutoModel.from_pretrained(
+        folder / "vision", dtype=dtype, local_files_only=True, trust_remote_code=False
+    ).eval()
+    language = AutoModelForCausalLM.from_pretrained(
+        folder / "language", dtype=dtype, local_files_only=True, trust_remote_code=False
+    ).eval()
     sizes = {"size": {"shortest_edge": IMAGE_SIZE}, "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}}
-    pictures = AutoImageProcessor.from_pretrained(folder / "vision", **sizes, **keys)
+    pictures = AutoImageProcessor.from_pretrained(
+        folder / "vision", **sizes, local_files_only=True, trust_remote_code=False
+    )
     tokenizer = library_tokenizer()
     for module in (tower, language):
         module.requires_grad_(False)

@@ -36,8 +36,8 @@ def llava_of_pair(tower: Path, language: Path, projector: nn.Linear, dtype: torc
 
     LLaVA's connector has two layers, ours one: the second is taken out.
     """
-    vision = AutoModel.from_pretrained(tower, dtype=dtype)
-    decoder = AutoModelForCausalLM.from_pretrained(language, dtype=dtype)
+    vision = AutoModel.from_pretrained(tower, dtype=dtype, trust_remote_code=False)
+    decoder = AutoModelForCausalLM.from_pretrained(language, dtype=dtype, trust_remote_code=False)
     decoder.config.use_cache = False
     config = LlavaConfig(
         vision_config=vision.config,

@@ -21,7 +21,10 @@ def parsed(variant: Variant, _setting: SweepSettings) -> SimpleNamespace:
     return SimpleNamespace(
         config={"model": {"optimizer": {"learning_rate": rates}}},
         trainer_values={"max_steps": config["steps"]},
-        model=SimpleNamespace(gradient_norm=None, method=SimpleNamespace(part_names=lambda: list(rates))),
+        model=SimpleNamespace(
+            gradient_norm=None,
+            method=SimpleNamespace(part_names=lambda: list(rates), possible_parts=lambda: list(rates)),
+        ),
     )
 
 
