@@ -276,3 +276,10 @@ def test_the_memory_estimate_counts_kept_shares(tmp_path: Path, monkeypatch) -> 
     assert without < 0.9 * with_shares
     assert kept_shares(4, 2, 40) == 4 * 2 * 10 * 10 * 2
     assert kept_shares(1000, 32, 1000 * 2000) == plain_attention.MOST_KEPT
+
+
+def test_calls_that_would_keep_more_than_32_mib_keep_the_fused_kernel():
+    query = torch.zeros(1, 16, 1024, 8, dtype=torch.bfloat16)
+    assert prefers_products(query, query, None)
+    longer = torch.zeros(1, 16, 1025, 8, dtype=torch.bfloat16)
+    assert not prefers_products(longer, query, None)
