@@ -49,4 +49,4 @@ def validation_of_run(experiment: Experiment, run: Path, words: Sequence[str]) -
         return measured  # after the last step, of these very tensors
     whole = read_anew(words) if is_in_pieces(experiment) else experiment
     load_evaluated(run, whole)
-    return validate(whole)
+    return validate(whole, limited=True)

@@ -10,6 +10,7 @@ from experiments.runs.answering import answering_trainer, started_ranks
 from experiments.runs.loading import experiment_of, load_tuned
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import require_validation_split, tuning_data
+from experiments.trainer.whole_steps import validation_limit
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.runs.adapter_settings import names_experiment
 from lightning_m2pt.system.console import say
@@ -34,10 +35,15 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def validate(experiment: Experiment) -> dict[str, float]:
-    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now."""
+def validate(experiment: Experiment, *, limited: bool = False) -> dict[str, float]:
+    """Returns ``val/loss`` per supervised token and ``val/answer_accuracy`` of the model as it is now.
+
+    Args:
+        experiment: The experiment, its model loaded.
+        limited: Whether ``trainer.limit_val_batches``, a setting of a training, counts here too.
+    """
     data = tuning_data(experiment)
-    data.validation_limit = None  # that of a training is none of this
+    data.validation_limit = validation_limit(experiment.config["trainer"], data) if limited else None
     trainer = answering_trainer(experiment, [SampleProgressBar()])
     measured = trainer.validate(experiment.model, datamodule=data, verbose=False)
     return {name: float(value) for name, value in measured[0].items()}

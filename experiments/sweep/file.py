@@ -60,6 +60,7 @@ TOP_KEYS = ("name", "seeds", "cells", "config", "arguments", "grid", "search", "
 WHAT_RUNS = ("cells", "grid", "transfer")
 CELL_KEYS = ("label", "config", "arguments", "seeds", "rates_of")
 SEARCH_KEYS = ("trials", "share_of_steps", "seed", "ranges")
+OPTIONAL_SEARCH_KEYS = ("validation_batches",)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class SearchPlan:
         seed: Seed of every trial.
         ranges: Lowest and highest rate by pattern of parts' names; the first that fits counts.
         where: ``FILE:LINE``, for errors.
+        validation_batches: Batches of the validation split that judge a trial, the first ones; 0 is the whole split.
     """
 
     trials: int
@@ -79,6 +81,7 @@ class SearchPlan:
     seed: int
     ranges: Mapping[str, tuple[float, float]]
     where: str
+    validation_batches: int = 0
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def grid_of(found: Mapping[str, yaml.Node], path: Path, seeds: tuple[int, ...], 
 
 def search_of(node: yaml.Node, path: Path) -> SearchPlan:
     """Returns the section ``search``."""
-    found = keys_of(node, path, SEARCH_KEYS, SEARCH_KEYS)
+    found = keys_of(node, path, (*SEARCH_KEYS, *OPTIONAL_SEARCH_KEYS), SEARCH_KEYS)
     trials, seed = whole_number(found["trials"], path), whole_number(found["seed"], path)
     share = number_of(found["share_of_steps"], path)
     if trials < 1:
@@ -222,7 +225,14 @@ def search_of(node: yaml.Node, path: Path) -> SearchPlan:
                 "this is no range of rates", where=place(path, value), expected="[lowest, highest], both above 0"
             )
         ranges[key.value] = (bounds[0], bounds[1])
-    return SearchPlan(trials, share, seed, ranges, place(path, node))
+    batches = whole_number(found["validation_batches"], path) if "validation_batches" in found else 0
+    if "validation_batches" in found and batches < 1:
+        raise BadInputError(
+            f"{batches} batches judge nothing",
+            where=place(path, found["validation_batches"]),
+            expected="1 or more; without the key the whole validation split",
+        )
+    return SearchPlan(trials, share, seed, ranges, place(path, node), batches)
 
 
 def check_variants(variants: Sequence[Variant]) -> None:

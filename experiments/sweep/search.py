@@ -135,6 +135,8 @@ def trial_job(
     """Returns one trial: a short tuning into a folder of its own, and its validation in the same process."""
     words = ("fit", *experiment_words(variant, setting, rates), *seed_words(plan.seed))
     words = (*words, "--trainer.max_steps", str(steps))
+    if plan.validation_batches:
+        words = (*words, "--trainer.limit_val_batches", str(plan.validation_batches))
     job = Job(
         variant.label,
         f"trial {number}",

@@ -77,16 +77,25 @@ def limit_validation(settings: dict[str, Any], data: InstructionDataModule, trai
         data: What is tuned on.
         trainer: Knows how many micro-batches make a step.
     """
-    interval, limit = validation_interval(settings, data), settings.get("limit_val_batches")
+    interval = validation_interval(settings, data)
     trainer.check_val_every_n_epoch = settings.get("check_val_every_n_epoch", trainer.check_val_every_n_epoch)
     if interval is not None:
         trainer.val_check_interval = interval * trainer.accumulate_grad_batches
-    if limit is not None:
-        batches = counted("limit_val_batches", limit, whole_batches(data)) if limit else 0
-        # A batch of validation has as many samples as a micro-batch has on one device; processes share them out.
-        samples = largest_even_part(data.batch_size, data.micro_batch_size)
-        data.validation_limit = batches * (data.batch_size // samples)
+    data.validation_limit = validation_limit(settings, data)
+    if data.validation_limit is not None:
         trainer.limit_val_batches = -(-data.validation_limit // trainer.world_size)
+
+
+def validation_limit(settings: dict[str, Any], data: InstructionDataModule) -> int | None:
+    """Returns how many of the loader's batches ``trainer.limit_val_batches`` leaves of a validation; None is all.
+
+    A batch of validation has as many samples as a micro-batch has on one device; processes share them out.
+    """
+    limit = settings.get("limit_val_batches")
+    if limit is None:
+        return None
+    batches = counted("limit_val_batches", limit, whole_batches(data)) if limit else 0
+    return batches * (data.batch_size // largest_even_part(data.batch_size, data.micro_batch_size))
 
 
 def steps_of_run(trainer: dict[str, Any], data: InstructionDataModule) -> int:
