@@ -13,9 +13,9 @@ class LastValidation(Callback):
     logged stands in the step's row, and callbacks that wait for a validation get it.
 
     Attributes:
-        step: Optimizer steps made before the newest validation of the whole part.
-        measured: What it measured, by name. Empty where `m2pt validate` would not measure the same: before any
-            validation, of a part of the records, in mixed precision, or where it is not finite.
+        step: Optimizer steps made before the newest validation.
+        measured: What it measured, by name. Empty where an adapter that is loaded again would not measure the same on
+            these records: before any validation, in mixed precision, or where it is not finite.
     """
 
     def __init__(self) -> None:
@@ -44,11 +44,8 @@ class LastValidation(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        # A limit in batches is a whole number, also where it is all of them.
-        is_whole = isinstance(trainer.limit_val_batches, float) and trainer.limit_val_batches == 1.0
-        is_as_alone = is_whole and trainer.precision == "32-true"
-        self.step = trainer.global_step
-        self.measured = found if is_as_alone and all(map(math.isfinite, found.values())) else {}
+        is_as_alone = trainer.precision == "32-true" and all(map(math.isfinite, found.values()))
+        self.step, self.measured = trainer.global_step, found if is_as_alone else {}
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,7 @@ from experiments.runs.loading import is_in_pieces, load_evaluated, read_anew
 from experiments.runs.prepare import check_experiment
 from experiments.runs.training import require_validation_split
 from experiments.runs.tuning import fit
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.runs.loading import ADAPTER, BEST, evaluated_adapter
 from lightning_m2pt.storage.run_record import COMPLETED, LAST_VALIDATION, read_run_record
 from lightning_m2pt.system.console import say
@@ -25,6 +25,12 @@ def main(arguments: Sequence[str]) -> int:
     if own.validate:
         check_experiment(experiment)
         require_validation_split(experiment)
+        if experiment.config["trainer"].get("limit_val_batches") == 0:
+            raise BadInputError(
+                "nothing is left to validate on",
+                where="trainer.limit_val_batches",
+                expected="1 or more, or null, where --validate is given",
+            )
     run = fit(experiment, force=own.force, folder=own.run)
     is_complete = ranks_of_job().of_first(lambda: COMPLETED in read_run_record(run))
     # A run that is to be evaluated with its best and never had one is refused by what evaluates it.

@@ -12,6 +12,7 @@ from experiments.commands import fit
 from experiments.commands.validate import validate
 from lightning_m2pt.errors import ExitCode
 from lightning_m2pt.main import main
+from lightning_m2pt.tuning.module import TuningModule
 from tests.support.small_experiment import small_words
 
 PUBLISHED = "experiments/m2pt_vicuna7b.yaml"
@@ -139,7 +140,7 @@ def test_fitting_and_validating_at_once_gives_what_validating_the_run_gives(capf
     ("words", "times"),
     [
         ([], 0),
-        (["--trainer.limit_val_batches", "1"], 1),
+        (["--trainer.limit_val_batches", "8"], 0),
         (["--trainer.precision", "bf16-mixed"], 1),
         (["--trainer.callbacks", BEST_IS_EVALUATED], 1),
     ],
@@ -147,12 +148,39 @@ def test_fitting_and_validating_at_once_gives_what_validating_the_run_gives(capf
 def test_a_run_that_has_validated_its_last_step_does_not_do_it_again(capfd, monkeypatch, tmp_path, words, times):
     fraction = ["--data.validation_fraction", "0.5"]
     asked = []
-    monkeypatch.setattr(fit, "validate", lambda experiment: asked.append(1) or validate(experiment))
+    monkeypatch.setattr(fit, "validate", lambda *which, **how: asked.append(1) or validate(*which, **how))
     words = [*small_words(tmp_path, steps=2, batch_size=4), *fraction, *words, "--run", str(tmp_path / "run")]
     lines = run(capfd, "fit", *words, "--validate")[1]
     assert len(asked) == times
     tuned = next(line for line in lines if line.startswith("{"))
     assert tuned == next(line for line in run(capfd, "validate", *words[-2:])[1] if line.startswith("{"))
+
+
+def test_fitting_and_validating_keeps_to_the_limit_of_validation(capfd, monkeypatch, tmp_path):
+    """The first batches, whether tuned just now or found complete; the run alone is validated on all."""
+    validated, step = set(), TuningModule.validation_step
+
+    def noted(self, batch, batch_idx):
+        validated.update(batch.sample_ids)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(TuningModule, "validation_step", noted)
+    words = [*small_words(tmp_path, steps=2, batch_size=1), "--data.validation_fraction", "0.5"]
+    folder = ["--run", str(tmp_path / "run")]
+    limited = ["fit", *words, *folder, "--trainer.limit_val_batches", "1", "--validate"]
+    measured = {}
+    for name, command in {"now": limited, "again": limited, "all": ["validate", *folder]}.items():
+        validated.clear()
+        line = next(line for line in run(capfd, *command)[1] if line.startswith("{"))
+        measured[name] = (line, len(validated))
+    assert measured["now"] == measured["again"] != measured["all"]
+    assert measured["now"][1] == 1 < measured["all"][1]
+
+
+def test_fitting_and_validating_on_nothing_is_refused(capfd, tmp_path):
+    words = [*small_words(tmp_path), "--data.validation_fraction", "0.5", "--trainer.limit_val_batches", "0"]
+    code, lines = run(capfd, "fit", *words, "--validate")
+    assert_three_lines(code, lines, "trainer.limit_val_batches", "nothing is left")
 
 
 def test_output_folder_that_cannot_be_written(capfd, tmp_path):

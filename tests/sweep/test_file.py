@@ -118,6 +118,7 @@ WRONG = {
     "range upside down": (f"seeds: [0]\n{CELL}\n{SEARCH}\n".replace("[1e-4, 1e-2]", "[1, 0.1]"), 3, ["no range"]),
     "share of two": (f"seeds: [0]\n{CELL}\n{SEARCH}\n".replace("1/3", "2"), 3, ["2 is no share"]),
     "search without trials": (f"seeds: [0]\n{CELL}\n{SEARCH}\n".replace("trials: 5, ", ""), 3, ["trials", "missing"]),
+    "search on nothing": (f"seeds: [0]\n{CELL}\n{SEARCH[:-1]}, validation_batches: 0}}\n", 3, ["judge nothing"]),
     "alias": (f"seeds: &s [0]\nname: *s\n{CELL}\n", 2, ["alias"]),
     "no mapping": ("- 1\n", None, ["no keys"]),
 }

@@ -98,6 +98,26 @@ def test_every_trial_is_an_ordinary_fit_of_a_third_of_the_steps_with_its_validat
     assert len({job.key for job in search.trials}) == len(search.trials)
 
 
+def test_a_search_may_be_judged_on_the_first_batches_of_the_split(tmp_path):
+    """They stand in every trial's words; other batches are another search and other trials."""
+    path = write_sweep(tmp_path)
+    content = json.loads(path.read_text())
+    searches = []
+    for batches in (None, 50, 60):
+        if batches:
+            content["search"]["validation_batches"] = batches
+        path.write_text(json.dumps(content))
+        sweep = read_sweep(path)
+        assert sweep.search is not None
+        search = plan_search(sweep.search, sweep.variants[0], SweepSettings(), {"prompts": 0.01}, max_steps=300)
+        (fit,) = search.trials[1].commands
+        at = fit.index("--trainer.limit_val_batches") if batches else len(fit) - 1
+        assert fit[at + 1 : at + 2] == ((str(batches),) if batches else ())
+        searches.append(search)
+    assert len({search.fingerprint for search in searches}) == 3
+    assert len({search.trials[1].key for search in searches}) == 3
+
+
 @pytest.mark.parametrize("key", ["rate", "grey_levels"])
 def test_the_rate_of_the_rule_is_searched_like_a_parts(tmp_path, key):
     """What a trial's words say is what its experiment is made of; the parts of the rule have one rate together."""

@@ -16,5 +16,9 @@ def argument_parser() -> ExperimentVerbParser:
     parser = ExperimentVerbParser("fit", __doc__, EXAMPLES)
     parser.add_argument("--force", action="store_true", help="start this run over; its folder is emptied first")
     parser.add_argument("--run", type=Path, help="use this run folder; differing settings are refused by name")
-    parser.add_argument("--validate", action="store_true", help="then do what `m2pt validate` does with the run")
+    parser.add_argument(
+        "--validate",
+        action="store_true",
+        help="then do what `m2pt validate` does with the run, on what trainer.limit_val_batches leaves",
+    )
     return parser
