@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
@@ -52,12 +51,21 @@ class StopSignals:
         self.received = number
 
 
-def ended_by_signals() -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
     """Lets a stop signal end the block as ``SystemExit``, with the exit code a shell expects and all cleaning up done.
 
-    Python itself cleans up after SIGINT only, and Lightning makes exit code 1 of that.
+    Python itself cleans up after SIGINT only, and Lightning makes exit code 1 of that. Cleaning up may fail where a
+    signal came between two things that belong together: Lightning moves a module whose weights are still to be loaded,
+    and torch refuses that. Such an error is the signal's.
     """
-    return stop_signals_handled_by(_end)
+    with stop_signals_handled_by(_end):
+        try:
+            yield
+        except Exception as error:
+            if (stop := _stop_behind(error)) is None:
+                raise
+            raise stop from error
 
 
 @contextlib.contextmanager
@@ -116,6 +124,16 @@ def _end_with(parent: int) -> None:
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
     os._exit(0)
+
+
+def _stop_behind(error: BaseException) -> SystemExit | None:
+    """Returns the end by a stop signal in whose handling an error arose."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SystemExit) and cause.code in {EXIT_CODE_BASE + number for number in STOP_SIGNALS}:
+            return SystemExit(cause.code)
+        cause = cause.__context__
+    return None
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

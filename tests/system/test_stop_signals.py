@@ -110,6 +110,31 @@ def test_a_command_that_is_stopped_cleans_up_and_ends_with_the_signals_code(
     assert {stop: signal.getsignal(stop) for stop in STOP_SIGNALS} == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_error_while_a_stopped_command_cleans_up_is_the_signals(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """As where weights are loaded: Lightning moves what is not there yet. An error without a signal stays one."""
+    signals = [number]
+
+    def interrupted(_verb: str, _words: list[str]) -> int:
+        try:
+            for each in signals:
+                signal.raise_signal(each)
+            raise ValueError("before")
+        except BaseException:
+            torch.nn.Linear(2, 2, device="meta").cpu()
+            raise
+
+    monkeypatch.setattr(dispatcher, "run_verb", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        dispatcher.main(["fit"])
+    assert ended.value.code == 128 + number
+    signals.clear()
+    with pytest.raises(NotImplementedError, match="meta"):
+        dispatcher.main(["fit"])
+
+
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
