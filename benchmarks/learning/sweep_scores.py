@@ -1,10 +1,11 @@
-"""Keeps what a sweep found: every method's scores by seed, and its difference to M2PT with the paired interval.
+"""Keeps what a sweep found: every method's scores by seed, and differences with their paired intervals.
 
     python -m benchmarks.learning.sweep_scores smollm2                  # writes benchmarks/results/smollm2.json
     python -m benchmarks.learning.sweep_scores comparison --backbone testbed_patch12
 
-The sweep's own table names the runs; scores are theirs, differences are those of ``m2pt report``: resampled are
-pictures with all their questions, the same for both, and each one's seeds. The search is kept beside it as
+The sweep's own table names the runs; scores are theirs, differences (to M2PT, to the untouched model, to M2PT without
+textual prompts) are those of ``m2pt report``: resampled are pictures with all their questions, the same for both, and
+each one's seeds. The search is kept beside it as
 ``NAME_search.json``.
 ``python -m benchmarks.report.front`` makes the pages' tables of these files.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report.sweep_tables import FROZEN, LEAD, SETS
+from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, SETS
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.report.tables.groups import gain_over, mean_gain
@@ -55,23 +56,19 @@ def frozen_group(root: Path, scores: Mapping[str, Mapping[str, Any]]) -> Group |
     return None
 
 
-def gains_over_lead(groups: Sequence[Group]) -> dict[str, dict[str, float]]:
-    """Returns each group's difference to M2PT in the mean of the published seven, with its paired 95% interval.
+def gains_over(baseline: str, groups: Sequence[Group]) -> dict[str, dict[str, float]]:
+    """Returns each group's difference to one of them in the mean of the published seven, with its paired 95% interval.
 
     Args:
-        groups: Groups of seeds, M2PT among them by the name of the sweep's label.
+        baseline: The name of that one; where it is not among them there is nothing.
+        groups: Groups of seeds, by the names of the sweep's labels.
 
     Raises:
-        BadInputError: If M2PT is not among them, or a group did not answer the same questions.
+        BadInputError: If a group did not answer the same questions.
     """
-    lead = next((group for group in groups if group.name == LEAD), None)
-    if lead is None:
-        raise BadInputError(
-            f"no row is called {LEAD}", where="sweep", expected="M2PT's, which others are compared with"
-        )
-    found = {}
+    first, found = next((group for group in groups if group.name == baseline), None), {}
     for group in groups:
-        gains = [gain for name in MEMBERS if (gain := gain_over(lead, group, name)) is not None]
+        gains = [gain for name in MEMBERS if (gain := gain_over(first, group, name)) is not None]
         if len(gains) == len(MEMBERS):
             mean = mean_gain(gains)
             numbers = (mean.difference, mean.interval.low, mean.interval.high)
@@ -110,6 +107,11 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
         commits |= {start["git_commit"] for run in runs for start in read_run_record(run).get(MADE_WITH, [])}
     frozen = results_of(Path(rows[0]["runs"][0]))["frozen"]
     untouched = frozen_group(root, frozen)
+    groups += [untouched] if untouched else []
+    if LEAD not in methods:
+        raise BadInputError(
+            f"no row is called {LEAD}", where="sweep", expected="M2PT's, which others are compared with"
+        )
     return {
         "sweep": folder.name,
         "commits": sorted(map(str, commits)),
@@ -119,7 +121,7 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
         "chance": {name: score["chance"] for name, score in frozen.items()},
         "methods": methods,
         FROZEN: by_set(frozen),
-        "gains": gains_over_lead([*groups, *([untouched] if untouched else [])]),
+        "gains": {baseline: gains_over(baseline, groups) for baseline in (LEAD, LANGUAGE, FROZEN)},
     }
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from benchmarks.learning.report import FROZEN, MEASURED, table_of
 from benchmarks.report.cells import difference, paired_difference, quantile
-from benchmarks.report.sweep_tables import LEAD, name_of, percent, sweep_of
+from benchmarks.report.sweep_tables import LANGUAGE, LEAD, name_of, percent, sweep_of
 from lightning_m2pt.metrics.means import MMAVG
 
 Content = Mapping[str, Any]
-FULL, PROJECTOR, LANGUAGE = "full", "projector", "no textual prompts"
+FULL, PROJECTOR = "full", "projector"
 LEARNING_TABLE = "[the learning table](../benchmarks/results/learning.md)"
 PUBLISHED, CHARITABLE = "P0: as published", "P0': and fused attention"
 

@@ -16,9 +16,17 @@ from benchmarks.report.markdown import with_block, wrapped
 from benchmarks.report.measured_tables import domain_lines, parity_lines, rounding_lines
 from benchmarks.report.methods_chart import draw_methods
 from benchmarks.report.parameter_table import parameter_lines
-from benchmarks.report.real_pair_tables import order_lines, pair_lines, pair_trial_lines
+from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
+from benchmarks.report.real_pair_tables import agreements, order_lines, pair_lines, pair_trial_lines
 from benchmarks.report.stored import stored
-from benchmarks.report.sweep_tables import ablation_lines, chances_of, comparison_lines, front_lines, trial_lines
+from benchmarks.report.sweep_tables import (
+    Content,
+    ablation_lines,
+    chances_of,
+    comparison_lines,
+    front_lines,
+    trial_lines,
+)
 from benchmarks.report.transfer_chart import draw_transfers
 from benchmarks.report.transfer_tables import transfer_lines
 from benchmarks.training.own_step import RUNGS
@@ -56,18 +64,22 @@ OF_SECOND = ("comparison_testbed_patch12", SECOND)
 
 def results_lines() -> list[str]:
     """Returns the README's table and what it says."""
-    comparison = stored(COMPARISON)
+    comparison, pair = stored(COMPARISON), stored(REAL_PAIR)
     sentences = [
         *findings.comparison_sentences(comparison),
         findings.ablation_sentence(stored(ABLATION)),
         findings.second_backbone_sentence(stored(SECOND)),
     ]
-    return [*front_lines(comparison, chances_of(stored(LEARNING))), *bullets(sentences)]
+    return [
+        *bullets(pair_sentences(pair) if pair else []),
+        *front_lines(comparison, chances_of(stored(LEARNING))),
+        *bullets(sentences),
+    ]
 
 
 def bullets(sentences: Sequence[str]) -> list[str]:
-    """Returns the lines of a list."""
-    return [*(line for sentence in sentences for line in wrapped(sentence, "- ")), ""]
+    """Returns the lines of a list; none of no sentences."""
+    return [] if not sentences else [*(line for sentence in sentences for line in wrapped(sentence, "- ")), ""]
 
 
 def speed_lines() -> list[str]:
@@ -99,8 +111,18 @@ def search_lines() -> list[str]:
 
 def orders_lines() -> list[str]:
     """Returns what the page on the real pair says about the order of methods elsewhere."""
+    return order_lines(*orders_compared())
+
+
+def orders_compared() -> tuple[Content, Content, Content, Content]:
+    """Returns what is stored of the real pair, of the first embedded backbone (twice) and of the second."""
     second = next(filter(None, map(stored, OF_SECOND)))
-    return order_lines(stored(REAL_PAIR), stored(COMPARISON), stored(ABLATION), second)
+    return stored(REAL_PAIR), stored(COMPARISON), stored(ABLATION), second
+
+
+def pair_sentences(pair: Content) -> list[str]:
+    """Returns what came out on the real pair."""
+    return [textual_sentence(pair), ranking_sentence(pair), foretold_sentence(agreements(*orders_compared()))]
 
 
 BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {

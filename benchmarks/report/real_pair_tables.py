@@ -45,7 +45,7 @@ def pair_lines(content: Content) -> list[str]:
                 percent(sweep.trained_percent[label]),
                 "-" if label == FROZEN else seeds(row),
                 *(str(row[name]) for name in COLUMNS),
-                gain_text(content["gains"].get(label)),
+                *(gain_text(content["gains"][baseline].get(label)) for baseline in (LEAD, FROZEN)),
             ]
         )
     record = json.loads(CARD.read_text(encoding="utf-8")) if CARD.is_file() else {"gates": {"gates": []}}
@@ -53,11 +53,11 @@ def pair_lines(content: Content) -> list[str]:
         "## What came out",
         "",
         *missed_gates(record),
-        *table(["", "trained", "seeds", *SETS.values(), MMAVG, "to M2PT, 95%"], rows),
+        *table(["", "trained", "seeds", *SETS.values(), MMAVG, "to M2PT, 95%", "to frozen, 95%"], rows),
         "",
         *wrapped(
-            "Percent of each set's maximum, mean ± standard deviation over seeds. The last column is the difference in "
-            f"{MMAVG} with its paired 95% interval (bootstrap over pictures with all their questions, and over seeds)."
+            "Percent of each set's maximum, mean ± standard deviation over seeds. The last two are differences in "
+            f"{MMAVG} with paired 95% intervals (bootstrap over pictures with all their questions, and over seeds)."
         ),
         "",
     ]
@@ -86,13 +86,17 @@ def order_lines(pair: Content, comparison: Content, ablation: Content, second: C
     """
     if not pair:
         return []
-    here = means_of(pair)
-    first = means_of(ablation) | means_of(comparison)
-    found = {FIRST: agreement(here, first), SECOND: agreement(here, second_means(second))}
+    found = agreements(pair, comparison, ablation, second)
     lines = ["### Does the small world foretell the order?", ""]
     for name, agreed in found.items():
         lines += [*wrapped(order_sentence(name, agreed), "- ")]
     return [*lines, ""]
+
+
+def agreements(pair: Content, comparison: Content, ablation: Content, second: Content) -> dict[str, Agreement | None]:
+    """Returns how the order on the pair agrees with that on each embedded backbone; arguments as of ``order_lines``."""
+    here, first = means_of(pair), means_of(ablation) | means_of(comparison)
+    return {FIRST: agreement(here, first), SECOND: agreement(here, second_means(second))}
 
 
 def order_sentence(backbone: str, agreed: Agreement | None) -> str:

@@ -10,7 +10,7 @@ from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 
 Content = Mapping[str, Any]
 
-LEAD, FROZEN, CHANCE = "m2pt", "frozen", "chance"
+LEAD, FROZEN, CHANCE, LANGUAGE = "m2pt", "frozen", "chance", "no textual prompts"
 LABELS = {
     "full": "full tuning",
     "vpt": "VPT",

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.learning import sweep_scores
+from benchmarks.report.order import Agreement
+from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
 from benchmarks.report.real_pair_tables import order_lines, order_sentence, pair_lines, pair_trial_lines, second_means
 from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import SETS as COLUMNS
@@ -58,12 +60,17 @@ def test_a_sweep_is_kept_with_its_paired_differences(outputs: Path) -> None:
         label: statistics.mean(statistics.mean(seed[name] for name in ("vsr", "pope", "mnist")) for seed in seeds)
         for label, seeds in ((label, row["by_seed"].values()) for label, row in content["methods"].items())
     }
-    gains = content["gains"]
-    assert list(gains) == ["lora", "frozen"]
+    assert {baseline: list(found) for baseline, found in content["gains"].items()} == {
+        "m2pt": ["lora", "frozen"],
+        "no textual prompts": [],
+        "frozen": ["m2pt", "lora"],
+    }
+    gains = content["gains"]["m2pt"]
     assert gains["lora"]["difference"] == pytest.approx(means["lora"] - means["m2pt"], abs=1e-4)
     assert gains["lora"]["low"] < gains["lora"]["difference"] < gains["lora"]["high"] < 0
     frozen = statistics.mean(content["frozen"][name] for name in ("vsr", "pope", "mnist"))
     assert gains["frozen"]["difference"] == pytest.approx(frozen - means["m2pt"], abs=1e-4)
+    assert content["gains"]["frozen"]["lora"]["difference"] == pytest.approx(means["lora"] - frozen, abs=1e-4)
 
 
 def test_a_sweep_without_a_table_or_without_m2pt_is_refused(outputs: Path) -> None:
@@ -87,7 +94,17 @@ def invented(**by_method: list[float]) -> dict[str, Any]:
             for label, values in by_method.items()
         },
         "frozen": dict.fromkeys(COLUMNS, 40.0),
-        "gains": {"lora": {"difference": -5.04, "low": -7.25, "high": -3.0}},
+        "gains": {
+            "m2pt": {"lora": {"difference": -5.04, "low": -7.25, "high": -3.0}},
+            "no textual prompts": {
+                "m2pt": {"difference": -5.04, "low": -7.25, "high": -3.0},
+                "m2pt from words": {"difference": 0.46, "low": -1.0, "high": 2.0},
+            },
+            "frozen": {
+                "lora": {"difference": 3.0, "low": 1.0, "high": 5.0},
+                "m2pt": {"difference": -2.0, "low": -3.0, "high": -1.0},
+            },
+        },
     }
 
 
@@ -97,8 +114,27 @@ def test_the_pairs_table_by_value() -> None:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert [row[0] for row in cells[2:]] == ["**M2PT**", "LoRA", "frozen"]
     assert cells[2][1:4] == ["0.25%", "2", "61.0 ± 1.4"]
-    assert cells[3][-2:] == ["56.0 ± 1.4", "-5.0 [-7.2, -3.0]"]
-    assert (cells[2][-1], cells[4][-1], cells[4][2]) == ("", "", "-")
+    assert cells[3][-3:] == ["56.0 ± 1.4", "-5.0 [-7.2, -3.0]", "+3.0 [+1.0, +5.0]"]
+    assert (cells[2][-2], cells[4][-1], cells[4][2]) == ("", "", "-")
+
+
+def test_the_readmes_sentences_by_value() -> None:
+    pair = invented(m2pt=[60.0, 62.0], lora=[55.0, 57.0], projector=[50.0, 51.0])
+    assert textual_sentence(pair) == (
+        "**On real weights, [SmolLM2-135M and DINOv2-small](docs/how_to/real_pair.md), M2PT's textual prompts that "
+        "begin as random rows lower the mean (-5.0, -7.2 to -3.0), those that begin as words change nothing clear in "
+        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg beside M2PT without them, paired 95% intervals over questions "
+        "and seeds."
+    )
+    assert ranking_sentence(pair) == (
+        "MMAvg there, 2 seeds: M2PT 61.0, LoRA 56.0, projector alone 50.5, frozen 40.0. Clearly above the untouched "
+        "model: LoRA; clearly below: M2PT."
+    )
+    agreed = Agreement(("m2pt", "lora", "frozen"), 0.333, -0.25, 1.0, 1.0)
+    assert foretold_sentence({"`testbed`": agreed, "`other`": None}) == (
+        "The embedded backbones foretell that order by a Kendall's tau of: `testbed` +0.33 (-0.25 to +1.00 over seeds, "
+        "3 methods)."
+    )
 
 
 def test_before_a_run_the_page_has_nothing_of_it() -> None:

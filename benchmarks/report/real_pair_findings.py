@@ -1,0 +1,65 @@
+"""What came out on the real pair, in the README's words: whether textual prompts earn their place, and the order."""
+
+from collections.abc import Mapping
+
+from benchmarks.report.order import Agreement
+from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, Content, name_of, sweep_of
+from lightning_m2pt.metrics.means import MMAVG
+
+WORDS = "m2pt from words"
+STARTS = {LEAD: "begin as random rows", WORDS: "begin as words"}
+PAGE = "docs/how_to/real_pair.md"
+
+
+def is_above(gain: Mapping[str, float]) -> int:
+    """Returns the sign of a difference whose 95% interval leaves out zero, and 0 of one that does not."""
+    return (gain["low"] > 0) - (gain["high"] < 0)
+
+
+def gain_words(gain: Mapping[str, float]) -> str:
+    """Returns a difference in points with its interval."""
+    return f"{gain['difference']:+.1f}, {gain['low']:+.1f} to {gain['high']:+.1f}"
+
+
+def textual_sentence(content: Content) -> str:
+    """Returns what textual prompts of either start change on the pair, beside M2PT without them."""
+    verbs = {1: "raise the mean", 0: "change nothing clear in the mean", -1: "lower the mean"}
+    gains = content["gains"][LANGUAGE]
+    found = [
+        f"that {start} {verbs[is_above(gains[label])]} ({gain_words(gains[label])})"
+        for label, start in STARTS.items()
+        if label in gains
+    ]
+    return (
+        f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}**:"
+        f" points of {MMAVG} beside M2PT without them, paired 95% intervals over questions and seeds."
+    )
+
+
+def ranking_sentence(content: Content) -> str:
+    """Returns every method's mean there, the best first, and which are clearly above the untouched model or below."""
+    sweep = sweep_of(content)
+    over = content["gains"][FROZEN]
+    labels = sorted(sweep.rows, key=lambda label: -sweep.rows[label][MMAVG].mean)
+    shown = ", ".join(f"{name_of(label)} {sweep.rows[label][MMAVG].mean:.1f}" for label in labels)
+    seeds = max(len(sweep.rows[label][MMAVG].values) for label in labels)
+    above = [name_of(label) for label in labels if label in over and is_above(over[label]) > 0]
+    below = [name_of(label) for label in labels if label in over and is_above(over[label]) < 0]
+    return (
+        f"{MMAVG} there, {seeds} seeds: {shown}. Clearly above the untouched model: {', '.join(above) or 'none'}; "
+        f"clearly below: {', '.join(below) or 'none'}."
+    )
+
+
+def foretold_sentence(found: Mapping[str, Agreement | None]) -> str:
+    """Returns how far the embedded backbones foretell that order.
+
+    Args:
+        found: The agreement by backbone's name.
+    """
+    parts = [
+        f"{name} {agreed.tau:+.2f} ({agreed.low:+.2f} to {agreed.high:+.2f} over seeds, {len(agreed.methods)} methods)"
+        for name, agreed in found.items()
+        if agreed is not None
+    ]
+    return f"The embedded backbones foretell that order by a Kendall's tau of: {', '.join(parts) or 'not measured'}."
