@@ -31,8 +31,8 @@ def textual_sentence(content: Content) -> str:
         if label in gains
     ]
     return (
-        f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}**:"
-        f" points of {MMAVG} beside M2PT without them, paired 95% intervals over questions and seeds."
+        f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}"
+        f"**: points of {MMAVG} beside M2PT without them, paired 95% intervals over questions and seeds."
     )
 
 

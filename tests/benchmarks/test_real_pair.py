@@ -123,8 +123,8 @@ def test_the_readmes_sentences_by_value() -> None:
     assert textual_sentence(pair) == (
         "**On real weights, [SmolLM2-135M and DINOv2-small](docs/how_to/real_pair.md), M2PT's textual prompts that "
         "begin as random rows lower the mean (-5.0, -7.2 to -3.0), those that begin as words change nothing clear in "
-        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg beside M2PT without them, paired 95% intervals over questions "
-        "and seeds."
+        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg beside M2PT without them, paired 95% intervals over "
+        "questions and seeds."
     )
     assert ranking_sentence(pair) == (
         "MMAvg there, 2 seeds: M2PT 61.0, LoRA 56.0, projector alone 50.5, frozen 40.0. Clearly above the untouched "
