@@ -187,7 +187,11 @@ class Session:
         if search_only:
             return A_CELL_FAILED if self.is_searching else ExitCode.DONE
         jobs = self.cells()
-        self.run_jobs(jobs, ())
+        try:
+            self.run_jobs(jobs, ())
+        except SystemExit:  # a stop signal; the children have ended
+            self.show_results(jobs)
+            raise
         is_done = all(status.state == State.DONE for status in statuses(jobs, self.record))
         self.show_results(jobs)
         for variant in without_rates(self.sweep.variants, self.chosen) if self.with_search else ():

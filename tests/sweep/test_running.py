@@ -162,6 +162,20 @@ def test_a_cell_with_a_damaged_record_stops_no_other(tmp_path, capfd):
     assert [row["label"] for row in json.loads(table(path))["rows"]] == ["frozen", "one", "changed"]
 
 
+def test_a_stopped_sweep_keeps_the_table_of_what_is_complete(tmp_path):
+    path = write_sweep(tmp_path, seeds=[0, 1], seconds_a_step=0.3)
+    process = start(path)
+    wait_until(lambda: any(record(path).state(job) == State.DONE for job in jobs_of(path)), 60)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 128 + signal.SIGINT
+    done = [job for job in jobs_of(path) if record(path).state(job) == State.DONE]
+    assert 0 < len(done) < len(jobs_of(path))
+    rows = json.loads(table(path))["rows"]
+    assert sorted(run for row in rows for run in row["runs"]) == sorted(
+        str(Path(record(path).read(job).run)).replace(str(path.parent), "HERE") for job in done
+    )
+
+
 def test_sigterm_lets_cells_save_and_the_same_command_goes_on(tmp_path):
     path = write_sweep(tmp_path, seconds_a_step=0.3)
     process = start(path)
