@@ -15,6 +15,7 @@ from benchmarks.report import findings
 from benchmarks.report.markdown import with_block, wrapped
 from benchmarks.report.measured_tables import domain_lines, parity_lines, rounding_lines
 from benchmarks.report.methods_chart import draw_methods
+from benchmarks.report.pair_looks_table import looks_lines
 from benchmarks.report.parameter_table import parameter_lines
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
 from benchmarks.report.real_pair_tables import agreements, order_lines, pair_lines, pair_trial_lines
@@ -141,6 +142,7 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
         "pair": lambda: pair_lines(stored(REAL_PAIR)),
         "pair_rates": lambda: pair_trial_lines(stored(f"{REAL_PAIR}_search")),
         "order": orders_lines,
+        "looks": lambda: looks_lines(stored("pair_looks")),
     },
     TRANSFER: {"transfers": lambda: transfer_lines(stored(TRANSFERS))},
     TESTBED: {"domain": lambda: domain_lines(stored("domain")), "belief": belief_lines, "patches": patches_lines},

@@ -15,6 +15,7 @@ LABELS = {
     "full": "full tuning",
     "vpt": "VPT",
     "m2pt": "**M2PT**",
+    "m2pt from words": "M2PT from words",
     "lora": "LoRA",
     "adapter": "adapters",
     "layernorm": "norms",
