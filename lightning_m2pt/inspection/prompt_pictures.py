@@ -11,6 +11,10 @@ from lightning_m2pt.inspection.span_colours import SPAN_COLOURS
 COLOURS = {"visual_prompts": SPAN_COLOURS[Span.VISUAL_PROMPT], "textual_prompts": SPAN_COLOURS[Span.TEXTUAL_PROMPT]}
 CELLS_WITH_NUMBERS = 12
 """More layers than that make cells too small for a number."""
+LETTERS = 7.0
+LETTERS_OF_A_ROW = 72.0
+"""Points. As many layers as there are share these: a panel is 196 points wide, and a number of two decimals needs 2.4
+times the size of its letters and a gap."""
 
 
 def prompts_figure(found: dict[str, Any], norms: dict[str, list[tuple[int, float]]]) -> bytes:
@@ -63,10 +67,10 @@ def draw_similarity(axes: Any, name: str, of_kind: dict[str, Any]) -> None:  # n
     if len(layers) <= CELLS_WITH_NUMBERS:
         axes.set_xticks(range(len(layers)), layers, fontsize=7)
         axes.set_yticks(range(len(layers)), layers, fontsize=7)
+        size = min(LETTERS, LETTERS_OF_A_ROW / len(layers))
         for (row, column), value in numpy.ndenumerate(table):
-            axes.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="k" if value > 0.5 else "w"
-            )
+            colour = "k" if value > 0.5 else "w"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=size, color=colour)
 
 
 def words(name: str) -> str:

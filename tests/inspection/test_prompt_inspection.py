@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from itertools import pairwise
 
 import numpy
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from lightning_m2pt.backbones.embedded import embedded_backbone
 from lightning_m2pt.commands.prompts import norms_over_training
+from lightning_m2pt.inspection import prompt_pictures
 from lightning_m2pt.inspection.pixel_prompt_pictures import numbers_of_prompt, prompt_picture
 from lightning_m2pt.inspection.prompt_rows import (
     chance_of_nearest,
@@ -100,6 +102,27 @@ def test_the_command_shows_and_writes(tmp_path, capsys):
     assert found["norms"]["textual_prompts"] == [[10, float(logged[-1])]]
     with Image.open(run / "figures" / "prompts" / "prompts.png") as picture:
         assert picture.width > 1000
+
+
+@pytest.mark.parametrize("layers", [2, 9, 10, 12, 13])
+def test_numbers_in_cells_do_not_touch_and_vanish_where_they_would(layers, monkeypatch):
+    monkeypatch.setattr(prompt_pictures, "png", lambda figure: figure)
+    of_kind = {
+        "layers": list(range(layers)),
+        "similarity": numpy.full((layers, layers), 0.88).tolist(),
+        "chance_of_similarity": 0.2,
+        "row_norms": {layer: [1.0] for layer in range(layers)},
+    }
+    kinds = ("visual_prompts", "textual_prompts")
+    figure = prompt_pictures.prompts_figure(dict.fromkeys(kinds, of_kind), {kind: [(0, 1.0)] for kind in kinds})
+    figure.canvas.draw()
+    for panel in figure.axes[:2]:
+        boxes = [text.get_window_extent() for text in panel.texts]
+        assert len(boxes) == (layers**2 if layers <= 12 else 0)
+        for number, (left, right) in enumerate(pairwise(boxes[:layers])):
+            assert left.x1 < right.x0, number
+        assert not boxes or boxes[0].y0 > boxes[layers].y1
+        assert not boxes or panel.texts[0].get_fontsize() == (7.0 if layers < 11 else 6.0)
 
 
 def test_repeated_numbers_are_one_point(tmp_path):
