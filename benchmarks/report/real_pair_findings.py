@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from benchmarks.report.order import Agreement
 from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, Content, name_of, sweep_of
-from lightning_m2pt.metrics.means import MMAVG
+from lightning_m2pt.metrics.means import MMAVG, MMAVG_OF_LIMITED
 
 WORDS = "m2pt from words"
 STARTS = {LEAD: "begin as random rows", WORDS: "begin as words"}
@@ -32,7 +32,7 @@ def textual_sentence(content: Content) -> str:
     ]
     return (
         f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}"
-        f"**: points of {MMAVG} beside M2PT without them, paired 95% intervals over questions and seeds."
+        f"**: points of {MMAVG_OF_LIMITED} beside M2PT without them, paired 95% intervals over questions and seeds."
     )
 
 
@@ -46,8 +46,8 @@ def ranking_sentence(content: Content) -> str:
     above = [name_of(label) for label in labels if label in over and is_above(over[label]) > 0]
     below = [name_of(label) for label in labels if label in over and is_above(over[label]) < 0]
     return (
-        f"{MMAVG} there, {seeds} seeds: {shown}. Clearly above the untouched model: {', '.join(above) or 'none'}; "
-        f"clearly below: {', '.join(below) or 'none'}."
+        f"{MMAVG_OF_LIMITED} there, {seeds} seeds: {shown}. Clearly above the untouched model: "
+        f"{', '.join(above) or 'none'}; clearly below: {', '.join(below) or 'none'}."
     )
 
 

@@ -5,14 +5,14 @@ Statistics are those of every other table (`lightning_m2pt.metrics`); intervals 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from experiments.sweep.jobs import Job
 from experiments.sweep.record import State, SweepRecord, read_results
 from lightning_m2pt.metrics.coverage import set_name
-from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean, limited_notes
 from lightning_m2pt.metrics.statistics import mean_and_deviation
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.runs.results_file import TUNED, UNTOUCHED
@@ -29,6 +29,7 @@ class SweepRow:
         label: The variant's label.
         seeds: Seeds of the runs.
         runs: Their folders.
+        sets: Names of the sets but MME, with what of each was answered if not all.
         mean_of: Which mean the values are, usually ``MMAvg``; empty if no set but MME was answered.
         values: It in percent, one a run.
         mme: MME's points, one a run that answered it.
@@ -39,6 +40,7 @@ class SweepRow:
     label: str
     seeds: list[int]
     runs: list[str]
+    sets: list[str]
     mean_of: str
     values: list[float]
     mme: list[float]
@@ -64,7 +66,7 @@ def sweep_rows(jobs: Sequence[Job], record: SweepRecord, rates: Mapping[str, Map
     frozen = {json.dumps(run[2][UNTOUCHED], sort_keys=True): run for of_label in runs.values() for run in of_label}
     if len(frozen) == 1:  # several backbones or question sets have no common one
         of_frozen = row_of(UNTOUCHED, list(frozen.values()), UNTOUCHED, {})
-        rows.insert(0, SweepRow(UNTOUCHED, [], [], of_frozen.mean_of, of_frozen.values, of_frozen.mme, 0.0, {}))
+        rows.insert(0, replace(of_frozen, seeds=[], runs=[], trained_percent=0.0))
     return rows
 
 
@@ -92,6 +94,7 @@ def row_of(
         label,
         [seed for seed, _, _ in found],
         [run for _, run, _ in found],
+        list(dict.fromkeys(name for values in percents for name in values)),
         means[0][0] if means else "",
         [value for _, value in means],
         [results[which][NEVER_A_MEMBER]["raw"] for _, _, results in found if NEVER_A_MEMBER in results[which]],
@@ -102,8 +105,9 @@ def row_of(
 
 def results_table(rows: Sequence[SweepRow]) -> ReportTable:
     """Returns the rows as a table for people and for programs."""
+    limits = limited_notes((row.label, row.sets) for row in rows)
     titles = list(dict.fromkeys(row.mean_of for row in rows if row.mean_of))
-    mean_title = titles[0] if len(titles) == 1 else "mean over sets"
+    mean_title = titles[0] if len(titles) == 1 and len(limits) <= 1 else "mean over sets"
     columns = {
         "label": [row.label for row in rows],
         "seeds": [str(len(row.seeds)) if row.seeds else "" for row in rows],
@@ -117,7 +121,7 @@ def results_table(rows: Sequence[SweepRow]) -> ReportTable:
         [Column(title, is_number=title != "label") for title in shown],
         list(zip(*shown.values(), strict=True)),
         [record_of(row) for row in rows],
-        ["Mean and standard deviation over seeds; `m2pt report RUNS` has every set with its intervals."],
+        ["Mean and standard deviation over seeds; `m2pt report RUNS` has every set with its intervals.", *limits],
     )
 
 
@@ -135,6 +139,7 @@ def record_of(row: SweepRow) -> dict[str, Any]:
     return {
         "label": row.label,
         "seeds": row.seeds,
+        "sets": row.sets,
         "mean_of": row.mean_of,
         "mean": mean,
         "standard_deviation": deviation,

@@ -112,6 +112,8 @@ def test_the_pairs_table_by_value() -> None:
     lines = pair_lines(invented(m2pt=[60.0, 62.0], lora=[55.0, 57.0]))
     assert lines[0] == "## What came out"
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert cells[0][-2:] == ["to M2PT, 95%", "to frozen, 95%"]
+    assert cells[0][-3] == "MMAvg of limited sets"
     assert [row[0] for row in cells[2:]] == ["**M2PT**", "LoRA", "frozen"]
     assert cells[2][1:4] == ["0.25%", "2", "61.0 ± 1.4"]
     assert cells[3][-3:] == ["56.0 ± 1.4", "-5.0 [-7.2, -3.0]", "+3.0 [+1.0, +5.0]"]
@@ -123,12 +125,12 @@ def test_the_readmes_sentences_by_value() -> None:
     assert textual_sentence(pair) == (
         "**On real weights, [SmolLM2-135M and DINOv2-small](docs/how_to/real_pair.md), M2PT's textual prompts that "
         "begin as random rows lower the mean (-5.0, -7.2 to -3.0), those that begin as words change nothing clear in "
-        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg beside M2PT without them, paired 95% intervals over "
-        "questions and seeds."
+        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them, paired 95% "
+        "intervals over questions and seeds."
     )
     assert ranking_sentence(pair) == (
-        "MMAvg there, 2 seeds: M2PT 61.0, LoRA 56.0, projector alone 50.5, frozen 40.0. Clearly above the untouched "
-        "model: LoRA; clearly below: M2PT."
+        "MMAvg of limited sets there, 2 seeds: M2PT 61.0, LoRA 56.0, projector alone 50.5, frozen 40.0. Clearly above "
+        "the untouched model: LoRA; clearly below: M2PT."
     )
     agreed = Agreement(("m2pt", "lora", "frozen"), 0.333, -0.25, 1.0, 1.0)
     assert foretold_sentence({"`testbed`": agreed, "`other`": None}) == (

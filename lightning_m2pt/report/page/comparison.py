@@ -11,14 +11,14 @@ from functools import cached_property
 from typing import Any
 
 from lightning_m2pt.metrics.coverage import set_name
-from lightning_m2pt.metrics.means import MMAVG
+from lightning_m2pt.metrics.means import LIMITED, MEAN_OF, MMAVG, MMAVG_LABELS
 from lightning_m2pt.report.tables.formats import Column, ReportTable
 from lightning_m2pt.report.tables.frozen_and_tuned import IN_NOISE, members_of
 from lightning_m2pt.report.tables.groups import AT_CHANCE, Gain, digits, gain_over, mean_gain, score_report
 from lightning_m2pt.runs.evaluated import Group
 
 NOT_M2PT = "†"
-MEAN, MEAN_OF = "mean", "mean of "
+MEAN = "mean"
 PART = re.compile(r"\[[^]]*\]")
 """What of a set was answered, behind its name."""
 TIE = 1e-9
@@ -65,8 +65,9 @@ class Scores:
 
     def members(self, mean: str) -> list[str]:
         """Returns the sets that a mean is over."""
-        named = [text.split(" (")[0] for text in PART.sub("", mean.removeprefix(MEAN_OF)).split(", ")]
-        return [name for name in members_of(mean, self.benchmarks) if mean == MMAVG or name in named]
+        listed = PART.sub("", mean.removeprefix(MEAN_OF).removeprefix(LIMITED))
+        named = [text.split(" (")[0] for text in listed.split(", ")]
+        return [name for name in members_of(mean, self.benchmarks) if mean in MMAVG_LABELS or name in named]
 
     def record(self, group: Group, column: str) -> Record | None:
         """Returns the record of a group's set, or of its mean; None where there is none."""
@@ -173,7 +174,7 @@ def unit_of_record(record: Record) -> float:
 def column_title(scores: Scores, column: str) -> str:
     """Returns a column's title: the set with the number's maximum if it is no percent, or the mean's name."""
     if column == MEAN:
-        return scores.mean_name if scores.mean_name == MMAVG else MEAN
+        return scores.mean_name if scores.mean_name in MMAVG_LABELS else MEAN
     record = next(record for group in scores.groups if (record := scores.record(group, column)))
     of = "" if unit_of_record(record) == 1.0 else f" (of {record['maximum']:.0f})"
     return f"{set_name(column, record['part'])}{of}"
@@ -203,7 +204,7 @@ def table_notes(scores: Scores, rows: Sequence[Sequence[str]]) -> list[str]:
         NOT_M2PT: f"{NOT_M2PT} difference to {scores.lead.name if scores.lead else 'M2PT'} inside the noise",
     }
     notes = ["; ".join(text for mark, text in marks.items() if mark == "bold" or any(mark in cell for cell in cells))]
-    if scores.mean_name and scores.mean_name != MMAVG:
+    if scores.mean_name and scores.mean_name not in MMAVG_LABELS:
         notes.append(f"{MEAN}: {scores.mean_name}")
     unread = [
         f"{record['unparsed']:,.1f} of {group.name} on {name}".replace(".0 of", " of")

@@ -6,7 +6,14 @@ import numpy
 from rich.markup import escape
 from rich.table import Table
 
-from lightning_m2pt.metrics.means import MMAVG, MMAVG_MEMBERS, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.coverage import without_limit
+from lightning_m2pt.metrics.means import (
+    MMAVG_LABELS,
+    MMAVG_MEMBERS,
+    NEVER_A_MEMBER,
+    benchmark_mean,
+    limited_notes,
+)
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import Floats, percentile_interval
 from lightning_m2pt.report.tables.scores import WIDE, chance_corrected, headline, is_at_chance
@@ -23,7 +30,8 @@ def difference_text(difference: float, resampled: Floats | None) -> str:
 
 def members_of(label: str, names: Sequence[str]) -> list[str]:
     """Returns the sets that a mean of this name is over: MME is in none, and what is no member not in MMAvg."""
-    return [name for name in names if name != NEVER_A_MEMBER and (label != MMAVG or name in MMAVG_MEMBERS)]
+    counted = [name for name in names if without_limit(name) != NEVER_A_MEMBER]
+    return [name for name in counted if label not in MMAVG_LABELS or without_limit(name) in MMAVG_MEMBERS]
 
 
 def mean_of_sets(resampled: Sequence[Floats]) -> Floats:
@@ -60,7 +68,7 @@ def comparison_table(
         width: Columns of the terminal; a narrow one has no room for how answers were read.
     """
     gains = gains or {}
-    shown = Table(caption="percent of each set's maximum; chance: the best constant answer", caption_justify="left")
+    shown = Table(caption_justify="left")
     shown.add_column("set")
     columns: tuple[str, ...] = ("frozen", method, "difference", "chance", "n", "unparsed", "yes said")
     columns = columns if width >= WIDE else columns[:-2]
@@ -97,8 +105,18 @@ def comparison_table(
     gain = mean_of_sets([worth[name] * resampled for name, resampled in gains.items()]) if gains else None
     difference = difference_text(after_mean - before_mean, gain)
     shown.add_row("all sets, chance-corrected", f"{before_mean:.1f}", f"{after_mean:.1f}", difference)
-    if any(is_at_chance(scored) for scored in [*frozen.values(), *tuned.values()]):
-        shown.caption = f"{shown.caption}; * at chance"
-    if gains:
-        shown.caption = f"{shown.caption}; {IN_NOISE.strip()} inside the noise (the paired 95% interval contains 0)"
+    shown.caption = escape(caption([*frozen.values(), *tuned.values()], bool(gains)))
     return shown
+
+
+def caption(scores: Sequence[Score], has_gains: bool) -> str:
+    """Returns how a table is to be read.
+
+    Args:
+        scores: Everything in it.
+        has_gains: Whether differences inside the noise are marked.
+    """
+    marks = ["percent of each set's maximum", "chance: the best constant answer"]
+    marks += ["* at chance"] if any(map(is_at_chance, scores)) else []
+    marks += [f"{IN_NOISE.strip()} inside the noise (the paired 95% interval contains 0)"] if has_gains else []
+    return "\n".join(["; ".join(marks), *limited_notes([("", list(dict.fromkeys(one.name for one in scores)))])])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_m2pt.metrics.coverage import set_name
-from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean, is_of_limited, limited_notes
 from lightning_m2pt.metrics.predictions import check_paired
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.metrics.statistics import (
@@ -307,6 +307,10 @@ def reading_notes(lines: Sequence[Line], groups: Sequence[Group]) -> list[str]:
     if any(line.texts[0] == MMAVG for line in lines):
         notes.append(f"{MMAVG}: the published mean's seven members under the rules above; the paper had a model judge")
         notes += size_notes(groups)
+    if any(is_of_limited(line.texts[0]) for line in lines):
+        notes += limited_notes(
+            (group.name, [group.scores(name)[0].name for name in group.benchmarks]) for group in groups
+        )
     return notes
 
 
