@@ -1,5 +1,6 @@
 """One of peft's layers around a frozen linear layer, made by peft and trained in float32."""
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -68,6 +69,43 @@ def refuse_fewer_rows(layer: Any) -> None:  # noqa: ANN401
     """
     if hasattr(layer, "lora_A") and len(layer.lora_A[ADAPTER].weight) < layer.r[ADAPTER]:
         raise ValueError(f"the weight has no {layer.r[ADAPTER]} singular vectors to start from")
+
+
+def refuse_lost_rotations(
+    layers: Mapping[str, nn.Linear], settings: Mapping[str, Any], dtype: torch.dtype, where: str
+) -> None:
+    """Refuses constrained rotations (COFT) that change numbers by less than the base's type rounds them by.
+
+    peft keeps the norm of each block's skew-symmetric matrix at ``eps`` over the root of the number of blocks, which
+    changes a number by 2 eps / sqrt(n) of its size, n numbers being turned by all blocks. What is turned stood in the
+    base's type, and is rounded to it again: most of a change below a quarter of the type's epsilon, the size of its
+    rounding, is undone, however long is trained.
+
+    Args:
+        layers: The wrapped ones by name.
+        settings: All of the tuner's.
+        dtype: The base's.
+        where: The argument that the settings stand in.
+
+    Raises:
+        BadInputError: Naming the layer that needs the largest ``eps``.
+    """
+    if not settings.get("coft") or not layers:
+        return
+    name, widest = max(layers.items(), key=lambda each: each[1].in_features)
+    turned = widest.in_features
+    if settings["block_share"]:
+        turned = settings["oft_block_size"] or max(1, turned // settings["r"])
+    rounding = torch.finfo(dtype).eps / 4
+    change = 2 * settings["eps"] / math.sqrt(turned)
+    if change < rounding:
+        least = math.ceil(1000 * rounding * math.sqrt(turned) / 2) / 1000
+        raise BadInputError(
+            f"coft changes the numbers in front of {name} by {change:.1g} of their size, "
+            f"and {str(dtype).removeprefix('torch.')} rounds them by {rounding:.1g}",
+            where=f"model.method.{where}.eps",
+            expected=f"{least} or more, or a base in float32",
+        )
 
 
 def float32_copy(linear: nn.Linear) -> nn.Linear:

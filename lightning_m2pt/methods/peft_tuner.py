@@ -18,7 +18,7 @@ from lightning_m2pt.methods.base import Place
 from lightning_m2pt.methods.lora import ADAPTER, UNUSED, ModuleReference, linear_layers, name_for, name_in_part
 from lightning_m2pt.methods.lora import LANGUAGE as LANGUAGE_LOW_RANK
 from lightning_m2pt.methods.lora import VISION as VISION_LOW_RANK
-from lightning_m2pt.methods.peft_layers import chosen_by_peft, peft_layer, trained_in
+from lightning_m2pt.methods.peft_layers import chosen_by_peft, peft_layer, refuse_lost_rotations, trained_in
 from lightning_m2pt.methods.peft_settings import CHANGE_BASE, LORA, TUNERS, checked_settings
 from lightning_m2pt.methods.stand_ins import StandIn, WithStandIns, register_parameter_at
 from lightning_m2pt.methods.with_interaction import INTERACTION
@@ -186,12 +186,15 @@ class PeftTuner(WithStandIns):
         """Returns the layers of a component that are wrapped.
 
         Raises:
-            BadInputError: If there are none, or a name among the settings is no wrapped layer's.
+            BadInputError: If there are none, a name among the settings is no wrapped layer's, or what is trained would
+                be lost in the base's type.
         """
         layers, own = linear_layers(backbone, component), self.settings[component]
         named = {name_in_part(place): place for place in layers}
         places = [named[name] for name in chosen_by_peft(self.tuner, own, named)]
         refuse_names_of_nothing(own, list(named), [name_in_part(place) for place in places], ARGUMENTS[component])
+        wrapped = {name_in_part(place): layers[place] for place in places}
+        refuse_lost_rotations(wrapped, own, getattr(torch, backbone.dtype_name), ARGUMENTS[component])
         return {place: layers[place] for place in places}
 
     def inject(self, backbone: Backbone, without: AbstractSet[str]) -> None:
