@@ -13,7 +13,6 @@ from experiments.alignment.recipe import AlignmentResult
 from experiments.alignment.settings import ALIGNMENT_VERSION
 from experiments.backbone_recipe.export import (
     CARD,
-    TRAINING_RECORD,
     VERSIONED_PACKAGES,
     file_hashes,
     machine_description,
@@ -21,9 +20,8 @@ from experiments.backbone_recipe.export import (
 )
 from experiments.backbone_recipe.stage_files import read_tensors, write_json, write_text
 from experiments.testbed.world_version import WORLD_VERSION
+from lightning_m2pt.backbones.pairs.alignment_record import ALIGNMENT, BASE, FILES, PROJECTOR, RECORD
 from lightning_m2pt.storage.foreign.smollm2_dinov2 import LANGUAGE, VISION
-
-PROJECTOR = "projector/model.safetensors"
 
 
 def export_projector(result: AlignmentResult, output: Path) -> None:
@@ -36,15 +34,15 @@ def export_projector(result: AlignmentResult, output: Path) -> None:
         shutil.copyfile(result.projector, partial / PROJECTOR)
         write_text(partial / CARD, model_card(result, file_hashes(partial), (vision_width, text_width)))
         hashes = file_hashes(partial)
-        write_json(partial / TRAINING_RECORD, training_record(result, hashes))
-        move_into(partial, output, [*hashes, TRAINING_RECORD])
+        write_json(partial / RECORD, training_record(result, hashes))
+        move_into(partial, output, [*hashes, RECORD])
 
 
 def training_record(result: AlignmentResult, files: Mapping[str, str]) -> dict[str, Any]:
     """Returns the content of ``training.json``."""
     wheels = {wheel.file: {"sha256": wheel.sha256, "licence": wheel.license} for wheel in (LANGUAGE, VISION)}
     return {
-        "alignment_version": ALIGNMENT_VERSION,
+        ALIGNMENT: ALIGNMENT_VERSION,
         "world_version": WORLD_VERSION,
         "settings": asdict(result.settings),
         "steps": result.steps,
@@ -56,8 +54,8 @@ def training_record(result: AlignmentResult, files: Mapping[str, str]) -> dict[s
         "losses": result.losses,
         "gates": result.gates.as_json(),
         "wheels": wheels,
-        "base": result.base,
+        BASE: result.base,
         "machine": machine_description(),
         "versions": {package: importlib.metadata.version(package) for package in VERSIONED_PACKAGES},
-        "files": dict(files),
+        FILES: dict(files),
     }

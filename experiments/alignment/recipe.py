@@ -118,12 +118,7 @@ def hashes_of_pair(backbone: Backbone) -> dict[str, str]:
     """
     if not isinstance(backbone, TowerAndDecoder):
         raise BadInputError("this is no pair", where="model.backbone", expected="a tower, a projector and a decoder")
-    files = {"vision": backbone.tower.folder, "language": backbone.language_folder}
-    return {
-        f"{part}/{path.name}": read_and_hash(path)
-        for part, folder in files.items()
-        for path in sorted(folder.glob("*.safetensors"))
-    }
+    return {name: read_and_hash(path) for name, path in backbone.files.weights().items()}
 
 
 def recorded_losses(run: Path) -> list[dict[str, float]]:

@@ -1,11 +1,14 @@
 """The whole recipe on a small stand-in for the pair: same bytes twice, nothing done twice, killed and gone on."""
 
+import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +26,11 @@ from experiments.alignment.training import ONE_THREAD, fit_in_processes
 from experiments.backbone_recipe.export import move_into
 from experiments.configuration.cli import parse_experiment
 from experiments.runs.tuning import fit
+from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main
 from lightning_m2pt.system.checkout import child_environment
+from tests.support.stored_backbone import change_bytes
 from tests.support.towers.real_pair import store_real_pair
 
 TINY = replace(ALIGNMENTS["smollm2_dinov2"], pictures=24, unseen=3, start_unseen=2, batch=2)
@@ -57,7 +62,19 @@ def made(work: Path) -> AlignmentResult:
     return run_alignment(TINY, work, ALONE, fit_here)
 
 
-def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(tmp_path, monkeypatch):
+def assert_goes_with_these_alone(projector: Path, pair: Path, base: dict[str, str]) -> None:
+    """Compares what a record names with the pair, and has another tower refused."""
+    assert list(base) == ["vision/model.safetensors", "language/model.safetensors"]
+    assert base == {name: hashlib.sha256((pair / name).read_bytes()).hexdigest() for name in base}
+    other = projector.parents[1] / "other_vision"
+    shutil.copytree(pair / "vision", other)
+    change_bytes("model.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1]))(other)
+    for tower, refused in ((pair / "vision", nullcontext()), (other, pytest.raises(BadInputError, match="other weig"))):
+        with refused:
+            TowerAndDecoder(str(tower), str(pair / "language"), str(projector), image_size=112).check_files()
+
+
+def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(models, tmp_path, monkeypatch):
     results = [made(tmp_path / name) for name in ("one", "other")]
     moved = []
     monkeypatch.setattr(
@@ -89,6 +106,7 @@ def test_two_runs_write_the_same_bytes_and_a_third_trains_nothing(tmp_path, monk
     assert "**This projector misses gates: caption tokens, whole captions.**" in card
     for path, value in {**record["base"], PROJECTOR: record["files"][PROJECTOR]}.items():
         assert f"| `{path}` | `{value}` |" in card
+    assert_goes_with_these_alone(one / PROJECTOR, models / "smollm2_dinov2", record["base"])
     measured = []
     monkeypatch.setattr(
         recipe, "figures_of", lambda *given: measured.append((given[1].name, given[2])) or figures_of(*given)

@@ -14,6 +14,7 @@ from experiments.alignment.rendered import files_below
 from experiments.alignment.settings import ALIGNMENT_VERSION, ALIGNMENTS
 from experiments.alignment.training import LARGEST_BYTES, start_projector
 from experiments.testbed.world_version import WORLD_VERSION
+from lightning_m2pt.backbones.pairs.alignment_record import record_beside
 from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.report.tables.backbone_gates import gate_notes
 from lightning_m2pt.storage.foreign.smollm2_dinov2 import LANGUAGE, VISION
@@ -45,6 +46,15 @@ def test_the_files_are_those_recorded(folder, record):
     assert set(files) == {*record["files"], "training.json"}
     for name, expected in record["files"].items():
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == expected, name
+
+
+def test_the_record_names_the_weights_of_a_fetched_pair(folder, record):
+    """Under the names that ``m2pt models fetch`` writes: by these other models are refused."""
+    read = record_beside(folder / PROJECTOR)
+    assert set(read.base) == {"vision/model.safetensors", "language/model.safetensors"}
+    assert (read.base, read.projector) == (record["base"], record["files"][PROJECTOR])
+    assert f"m2pt models fetch {folder.name} makes" in read.remedy()
+    assert f"m2pt backbone --name {folder.name} --output" in read.remedy()
 
 
 def test_the_projector_is_small_and_trained(folder):

@@ -17,6 +17,8 @@ from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID
 from lightning_m2pt.testing.random_backbone import random_batch
 from tests.support.towers.real_pair import store_real_pair
 
+PROJECTOR = "smollm2_dinov2/aligned/projector/model.safetensors"
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -30,7 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words_of(models: Path, chosen: list[str]) -> list[str]:
     return [
         *(*chosen, *beside_peft.ONE_PROCESS, "--data.root", str(models / "data"), "--data.validation_file", "null"),
-        *("--data.questions_per_sample", "1"),
+        *("--data.questions_per_sample", "1", "--model.backbone.projector", str(models / PROJECTOR)),
     ]
 
 

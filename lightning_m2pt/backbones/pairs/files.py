@@ -10,6 +10,7 @@ from typing import Any
 from lightning_m2pt.backbones.base_files import DECIDES_NOTHING, refuse_changed, tokenizer_content, without_keys
 from lightning_m2pt.backbones.foreign_code import CONFIG_FILE
 from lightning_m2pt.backbones.json_files import read_json
+from lightning_m2pt.backbones.pairs.alignment_record import refuse_other_base
 from lightning_m2pt.backbones.weight_files import INDEX
 from lightning_m2pt.system.file_hashes import sha256_of_file
 
@@ -65,6 +66,19 @@ class PairFiles:
             BadInputError: If one differs from what it was though its size and times are the same.
         """
         refuse_changed([*self.tower_weights, *self.language_weights(), self.projector])
+
+    def refuse_other_base(self) -> None:
+        """Compares both models with those that the projector was aligned between, where a record beside it names them.
+
+        Raises:
+            BadInputError: If one is another, or the record is damaged.
+        """
+        refuse_other_base(self.projector, self.weights())
+
+    def weights(self) -> dict[str, Path]:
+        """Returns both models' weight files by part and name, such as ``vision/model.safetensors``."""
+        parts = {"vision": self.tower_weights, "language": self.language_weights()}
+        return {f"{part}/{path.name}": path for part, paths in parts.items() for path in paths}
 
     def language_weights(self) -> list[Path]:
         """Returns the language model's weight files that there are."""

@@ -52,7 +52,8 @@ class TowerAndDecoder(FilledFromFiles):
             which was fetched before.
         language_model: Folder of the language model, with its safetensors and tokenizer; or ``hub:OWNER/NAME``.
         projector: safetensors file of a linear layer, or of LLaVA's layers with GELU between them (``0.weight``,
-            ``2.weight``, ...; ``linear_1.weight``, ...).
+            ``2.weight``, ...; ``linear_1.weight``, ...). An aligned one, with its record in the folder above its
+            own, goes with no other models than those that the record names.
         feature_layer: Which of the tower's hidden states goes to the projector: 0 is what the first block reads, -1 the
             last block's output, -2 the output of the one before it, as LLaVA takes it of CLIP. Later blocks never run.
         feature_norm: Put the features through the tower's last norm; only with ``feature_layer: -1``.
@@ -187,7 +188,7 @@ class TowerAndDecoder(FilledFromFiles):
         return str(self.dtype).removeprefix("torch.")
 
     def check_files(self) -> None:
-        """Raises BadInputError if a file is not what the configuration says; opens no tensor."""
+        """Raises BadInputError if a file is not what the configuration, or the projector's record, says."""
         self.tower.check()
         described_projector(self.projector_path).check(self.shape.vision_width, self.shape.text_width)
         check_language_folder(self.language_folder, by_reference=True)
@@ -196,6 +197,7 @@ class TowerAndDecoder(FilledFromFiles):
         self.processor()
         if self.feature_cache is not None:
             self.feature_cache.check()
+        self.files.refuse_other_base()  # last: it may have to read all weights
 
     def build_on_meta(self) -> None:
         """Builds all modules on the meta device; how many layers the projector has, its file says."""

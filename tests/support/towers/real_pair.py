@@ -1,11 +1,14 @@
 """A stand-in for the real pair where its files are not there: its widths and forms, few layers, random numbers."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from lightning_m2pt.configuration.paths import EMBEDDED
 from lightning_m2pt.testing.small_processor import word_tokenizer
 from tests.support.towers.stored_pairs import old_name
 
@@ -16,8 +19,8 @@ CHAT_TEMPLATE = (
 LAYERS, TOWER_BLOCKS = 2, 2
 
 
-def store_real_pair(models: Path) -> None:
-    """Writes ``smollm2_dinov2`` into a folder of models; its projector is the one that comes with the package."""
+def store_real_pair(models: Path) -> Path:
+    """Writes ``smollm2_dinov2`` into a folder of models; returns a projector with a record that names these weights."""
     from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
     folder = models / "smollm2_dinov2"
@@ -46,3 +49,23 @@ def store_real_pair(models: Path) -> None:
     tokenizer = word_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder / "language")
+    return store_projector(folder)
+
+
+def store_projector(pair: Path) -> Path:
+    """Writes the package's projector into a pair's folder, with a record as if it was aligned between these weights.
+
+    The package's own record names the real weights, so that its file goes with no others.
+    """
+    projector = pair / "aligned" / "projector" / "model.safetensors"
+    projector.parent.mkdir(parents=True)
+    shutil.copyfile(EMBEDDED / "smollm2_dinov2" / "projector" / "model.safetensors", projector)
+    weights = [f"{part}/model.safetensors" for part in ("vision", "language")]
+    record = {
+        "alignment_version": 1,
+        "settings": {"name": "smollm2_dinov2"},
+        "base": {name: hashlib.sha256((pair / name).read_bytes()).hexdigest() for name in weights},
+        "files": {"projector/model.safetensors": hashlib.sha256(projector.read_bytes()).hexdigest()},
+    }
+    (projector.parents[1] / "training.json").write_text(json.dumps(record))
+    return projector
