@@ -37,6 +37,8 @@ SETS = {
 }
 """The columns in the paper's order, and what they are called."""
 COLUMNS = (*SETS, MMAVG)
+ON_THE_FRONT = ("full", "vpt", LEAD, "lora", "projector", "ptum", FROZEN)
+"""The README's rows; the page on methods has all."""
 ABLATION = {
     "m2pt": "M2PT",
     "no visual prompts": "no visual prompts",
@@ -108,7 +110,7 @@ def front_lines(content: Content, chances: Mapping[str, float]) -> list[str]:
     """
     sweep = sweep_of(content)
     rows = []
-    for label in sweep.ranking:
+    for label in (each for each in sweep.ranking if each in ON_THE_FRONT):
         row = sweep.rows[label]
         value, half = difference(row[MMAVG], sweep.rows[LEAD][MMAVG])
         rows.append(
