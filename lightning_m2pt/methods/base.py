@@ -142,6 +142,10 @@ class Method(nn.Module, ABC):
         """Returns how many times what its places say the method keeps for the backward pass, as an upper bound."""
         return 1.0
 
+    def kept_weight_bytes(self) -> int:
+        """Returns the bytes of matrices that the backward pass needs whatever the batch, once it is built."""
+        return 0
+
     def attach(self, backbone: Backbone, without: AbstractSet[str] = frozenset()) -> None:
         """Puts the method into the backbone.
 

@@ -118,6 +118,10 @@ class Combined(Method):
         """Returns the largest."""
         return max(method.kept_factor() for method in self.methods())
 
+    def kept_weight_bytes(self) -> int:
+        """Sums over the methods."""
+        return sum(method.kept_weight_bytes() for method in self.methods())
+
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Returns one attachment with everything that a method sets; places are disjoint, so nothing is set twice."""
         merged, untouched = Attachment(), Attachment()

@@ -42,8 +42,8 @@ LATE = {
 }
 """Tensors that get no gradient before another, which starts at zero, has moved."""
 
-KEEPS_MORE = {"dora": 1.35, "hra": 1.8}
-"""Measured against what autograd keeps of a small model: more than LoRA, on which the estimate of a place is."""
+DORA_KEEPS = 1.35
+"""Measured against what autograd keeps of a small model: times LoRA, on which the estimate of a place is."""
 
 
 class PeftTuner(WithStandIns):
@@ -239,9 +239,20 @@ class PeftTuner(WithStandIns):
         )
 
     def kept_factor(self) -> float:
-        """Returns what is more for DoRA, which keeps outputs beside inputs, and HRA, which keeps weights."""
-        uses_dora = any(own.get("use_dora") for own in self.settings.values())
-        return KEEPS_MORE.get("dora" if uses_dora else self.tuner, 1.0)
+        """Returns what is more for DoRA, which keeps outputs beside inputs."""
+        return DORA_KEEPS if any(own.get("use_dora") for own in self.settings.values()) else 1.0
+
+    def kept_weight_bytes(self) -> int:
+        """Returns what HRA keeps: a square for every reflection and the identity, and the changed weight."""
+        numbers = 0
+        for stand_in in self._stand_ins if self.tuner == "hra" else ():
+            assert isinstance(stand_in.original, nn.Linear)
+            assert isinstance(stand_in.replacement, nn.Module)
+            (vectors,) = (each for each in stand_in.replacement.parameters() if each.requires_grad)
+            width, rank = vectors.shape
+            weights = 1 if stand_in.original.weight.dtype == torch.float32 else 2  # another type's is copied
+            numbers += width * (width * (rank + 1) + weights * stand_in.original.out_features)
+        return numbers * torch.float32.itemsize
 
     def _changes_base(self, part: str) -> bool:
         return any(

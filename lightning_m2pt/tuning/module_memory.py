@@ -61,14 +61,17 @@ def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize, plan: Plan =
     if gathered and not plan.reshards:
         gathered = sum(unit.size for unit in base.units) + max(unit.size for unit in base.units)
     weights, kept = bytes_of_regularisers(counted, micro_batch)
-    factor = method.kept_factor()
+    factor, matrices = method.kept_factor(), method.kept_weight_bytes()
     return replace(
         whole,
         weights=held.base + weights + method.frozen_bytes(),
         gathered=gathered,
         trained=held.trained,
-        activations=round(factor * whole.activations) + kept,
-        recomputed_activations=round(factor * whole.recomputed_activations) + kept,
+        activations=round(factor * whole.activations) + kept + matrices,
+        # Recomputed, one layer's are there at a time.
+        recomputed_activations=round(factor * whole.recomputed_activations)
+        + kept
+        + matrices // max(1, backbone.shape.text_layers),
     )
 
 

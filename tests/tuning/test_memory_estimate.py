@@ -53,6 +53,12 @@ def kept_bytes(backbone: OpenClipLlama, batch: Batch) -> int:
 
 
 def estimate_and_truth(folder: Path, method: Method, dtype: torch.dtype, on_cpu: bool = False) -> float:
+    estimate, kept = estimate_and_kept(folder, method, dtype, on_cpu)
+    return estimate / kept
+
+
+def estimate_and_kept(folder: Path, method: Method, dtype: torch.dtype, on_cpu: bool = False) -> tuple[int, int]:
+    """Returns the estimated bytes of activations, and what autograd keeps."""
     backbone = random_backbone(folder, dtype)
     method.build(backbone, torch.Generator().manual_seed(0))
     method.attach(backbone)
@@ -61,7 +67,7 @@ def estimate_and_truth(folder: Path, method: Method, dtype: torch.dtype, on_cpu:
     size = MicroBatchSize(SAMPLES, TEXT - 1, SAMPLES * ANSWER)
     given = backbone.shape, backbone.attachment, method.places(), (0, 0), dtype, size
     estimate = estimated_memory(*given, on_cpu=on_cpu)
-    return estimate.activations / kept_bytes(backbone, random_batch(SAMPLES, TEXT, ANSWER, dtype=dtype))
+    return estimate.activations, kept_bytes(backbone, random_batch(SAMPLES, TEXT, ANSWER, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -85,11 +91,22 @@ def test_the_estimate_is_near_what_autograd_keeps(tmp_path, monkeypatch, make, l
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("settings", [{"r": 4, "use_dora": True}, {"r": 4}], ids=["dora", "hra"])
-def test_what_computes_more_than_low_rank_updates_is_not_taken_for_less(tmp_path, monkeypatch, settings, dtype):
+def test_what_computes_more_than_low_rank_updates_is_not_taken_for_less(tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(random_models, "WIDTH", SMALLEST_WIDTH)
-    method = PeftTuner("lora" if "use_dora" in settings else "hra", settings)
+    method = PeftTuner("lora", {"r": 4, "use_dora": True})
     assert 1.0 < method.kept_factor() * estimate_and_truth(tmp_path, method, dtype) < 1.7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rank", [2, 16])
+def test_matrices_that_are_kept_whatever_the_batch_are_counted(tmp_path, monkeypatch, rank, dtype):
+    """HRA keeps a square for every reflection of a layer: with sixteen far more than the rows of so small a batch."""
+    monkeypatch.setattr(random_models, "WIDTH", SMALLEST_WIDTH)
+    method = PeftTuner("hra", {"r": rank})
+    estimate, kept = estimate_and_kept(tmp_path, method, dtype)
+    matrices = method.kept_weight_bytes()
+    assert 1.0 < (estimate + matrices) / kept < 1.7
+    assert (matrices > estimate) == (rank == 16)
 
 
 def vicuna() -> OpenClipLlama:
