@@ -46,8 +46,8 @@ def ranking_sentence(content: Content) -> str:
     above = [name_of(label) for label in labels if label in over and is_above(over[label]) > 0]
     below = [name_of(label) for label in labels if label in over and is_above(over[label]) < 0]
     return (
-        f"{MMAVG_OF_LIMITED} there, {seeds} seeds: {shown}. Clearly above the untouched model: "
-        f"{', '.join(above) or 'none'}; clearly below: {', '.join(below) or 'none'}."
+        f"{MMAVG_OF_LIMITED} there, {seeds} seed{'s' if seeds > 1 else ''}: {shown}. Clearly above the untouched "
+        f"model: {', '.join(above) or 'none'}; clearly below: {', '.join(below) or 'none'}."
     )
 
 

@@ -45,6 +45,7 @@ from lightning_m2pt.tuning.losses import supervised_rows
 
 RATE = "1e-4"
 ONE_PROCESS = ["--trainer.devices", "1"]
+PICTURES_OF_A_STEP = ["--data.batch_size", "8"]
 PREFIX_METHOD = "lightning_m2pt.methods.prefix_tuning.PrefixTuning"
 METHODS: dict[str, list[str]] = {
     "LoRA, r = 8": ["--config", "experiments/lora_smollm2.yaml", "--model.method.interaction", "false"],
@@ -227,7 +228,7 @@ def main() -> None:
         parser.exit(2, f"{error}\n")
     content: dict[str, Any] = {"made_with": machine(), "rounds": own.rounds, "steps": {}}
     for name, chosen in METHODS.items():
-        given = [*chosen, "--model.optimizer.learning_rate", RATE, *ONE_PROCESS, *words]
+        given = [*chosen, "--model.optimizer.learning_rate", RATE, *ONE_PROCESS, *PICTURES_OF_A_STEP, *words]
         losses = compared_losses(given, folder)
         seconds = timed_steps(given, folder, own.rounds, own.steps)
         medians = {
