@@ -54,7 +54,7 @@ ALIGNMENT = sorted(FOLDER.glob("alignment/*.yaml"))
 """What ``m2pt backbone`` trains a projector by; ``tests/alignment`` runs them."""
 TESTBED = [path for path in EXPERIMENTS if "include: parts/testbed.yaml" in path.read_text()]
 REAL_PAIR = [path for path in EXPERIMENTS if "include: parts/smollm2.yaml" in path.read_text()]
-STEPS = dict.fromkeys(TESTBED, 300) | dict.fromkeys(REAL_PAIR, 80)
+STEPS = dict.fromkeys(TESTBED, 300) | dict.fromkeys(REAL_PAIR, 192)
 
 
 @pytest.fixture(autouse=True, scope="module")
