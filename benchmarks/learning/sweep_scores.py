@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, SETS
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.means import MMAVG, NEVER_A_MEMBER, benchmark_mean
+from lightning_m2pt.metrics.coverage import set_name
+from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
 from lightning_m2pt.report.tables.groups import gain_over, mean_gain
 from lightning_m2pt.runs.evaluated import Group, find_run_folders, read_run
 from lightning_m2pt.storage.run_record import MADE_WITH, read_run_record
@@ -32,9 +33,14 @@ DIGITS = 4
 
 
 def by_set(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Returns percent of the maximum by set, and the mean over the published seven."""
-    found = {name: float(scores[name]["value"]) for name in SETS}
-    return found | {MMAVG: benchmark_mean(found)[1]}
+    """Returns percent of the maximum by set, and the mean over the published seven under its name."""
+    label, mean = benchmark_mean({marked(name, scores): float(scores[name]["value"]) for name in SETS})
+    return {name: float(scores[name]["value"]) for name in SETS} | {label: mean}
+
+
+def marked(name: str, scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a set's name with what of it was answered, if not all."""
+    return set_name(name, str(scores[name].get("part", "")))
 
 
 def results_of(folder: Path) -> dict[str, Any]:
@@ -93,6 +99,10 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
             "the sweep has no table", where=str(path), expected="what `m2pt sweep run` writes at its end"
         )
     rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["runs"]]
+    if LEAD not in [row["label"] for row in rows]:
+        raise BadInputError(
+            f"no row with runs is called {LEAD}", where=str(path), expected="M2PT's, which others are compared with"
+        )
     methods, groups, commits = {}, [], set()
     for row in rows:
         runs = [Path(run) for run in row["runs"]]
@@ -108,15 +118,13 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
     frozen = results_of(Path(rows[0]["runs"][0]))["frozen"]
     untouched = frozen_group(root, frozen)
     groups += [untouched] if untouched else []
-    if LEAD not in methods:
-        raise BadInputError(
-            f"no row is called {LEAD}", where="sweep", expected="M2PT's, which others are compared with"
-        )
+    mean_of, _ = benchmark_mean({marked(name, frozen): 0.0 for name in SETS})
     return {
         "sweep": folder.name,
         "commits": sorted(map(str, commits)),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "unit": f"percent of each set's maximum; {MMAVG}: mean of the seven sets but MME",
+        "unit": f"percent of each set's maximum; {mean_of}: mean of the seven sets but MME",
+        "mean_of": mean_of,
         "questions": {name: score["n"] for name, score in frozen.items()},
         "chance": {name: score["chance"] for name, score in frozen.items()},
         "methods": methods,

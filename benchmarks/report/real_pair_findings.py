@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from benchmarks.report.order import Agreement
-from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, Content, name_of, sweep_of
-from lightning_m2pt.metrics.means import MMAVG, MMAVG_OF_LIMITED
+from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, Content, mean_name, name_of, sweep_of
+from lightning_m2pt.metrics.means import MMAVG
 
 WORDS = "m2pt from words"
 STARTS = {LEAD: "begin as random rows", WORDS: "begin as words"}
@@ -30,9 +30,12 @@ def textual_sentence(content: Content) -> str:
         for label, start in STARTS.items()
         if label in gains
     ]
+    if not found:
+        return f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's ablation has not been run.**"
     return (
         f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}"
-        f"**: points of {MMAVG_OF_LIMITED} beside M2PT without them, paired 95% intervals over questions and seeds."
+        f"**: points of {mean_name(content)} beside M2PT without them (which has the rates of the start from words), "
+        "paired 95% intervals over questions and seeds."
     )
 
 
@@ -42,11 +45,13 @@ def ranking_sentence(content: Content) -> str:
     over = content["gains"][FROZEN]
     labels = sorted(sweep.rows, key=lambda label: -sweep.rows[label][MMAVG].mean)
     shown = ", ".join(f"{name_of(label)} {sweep.rows[label][MMAVG].mean:.1f}" for label in labels)
-    seeds = max(len(sweep.rows[label][MMAVG].values) for label in labels)
+    counts = [len(sweep.rows[label][MMAVG].values) for label in labels if label != FROZEN]
+    fewest, most = min(counts), max(counts)
+    seeds = f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
     above = [name_of(label) for label in labels if label in over and is_above(over[label]) > 0]
     below = [name_of(label) for label in labels if label in over and is_above(over[label]) < 0]
     return (
-        f"{MMAVG_OF_LIMITED} there, {seeds} seed{'s' if seeds > 1 else ''}: {shown}. Clearly above the untouched "
+        f"{mean_name(content)} there, {seeds}: {shown}. Clearly above the untouched "
         f"model: {', '.join(above) or 'none'}; clearly below: {', '.join(below) or 'none'}."
     )
 

@@ -16,12 +16,13 @@ from benchmarks.report.sweep_tables import (
     LEAD,
     SETS,
     Content,
+    mean_name,
     percent,
     seeds,
     sweep_of,
     trial_lines,
 )
-from lightning_m2pt.metrics.means import MMAVG, MMAVG_OF_LIMITED
+from lightning_m2pt.metrics.means import MMAVG
 
 CARD = Path("lightning_m2pt/embedded/smollm2_dinov2/training.json")
 FIRST, SECOND = "`testbed`", "`testbed_patch12`"
@@ -53,12 +54,12 @@ def pair_lines(content: Content) -> list[str]:
         "## What came out",
         "",
         *missed_gates(record),
-        *table(["", "trained", "seeds", *SETS.values(), MMAVG_OF_LIMITED, "to M2PT, 95%", "to frozen, 95%"], rows),
+        *table(["", "trained", "seeds", *SETS.values(), mean_name(content), "to M2PT, 95%", "to frozen, 95%"], rows),
         "",
         *wrapped(
             "Percent of each set's maximum, mean ± standard deviation over seeds. The last two are differences in "
-            f"{MMAVG_OF_LIMITED} with paired 95% intervals (bootstrap over pictures with all their questions, and over "
-            "seeds)."
+            f"{mean_name(content)} with paired 95% intervals (bootstrap over pictures with all their questions, and "
+            "over seeds). What is left of M2PT without visual prompts or interaction begins as words."
         ),
         "",
     ]
@@ -73,7 +74,7 @@ def pair_trial_lines(content: Content) -> list[str]:
     """Returns what the search of rates found on the pair; nothing before it ran."""
     if not content:
         return []
-    return ["Searched rates, in percent of the validation split's answers:", "", *trial_lines(content)]
+    return [f"Searched rates, by {content['decides']}, in percent:", "", *trial_lines(content)]
 
 
 def order_lines(pair: Content, comparison: Content, ablation: Content, second: Content) -> list[str]:

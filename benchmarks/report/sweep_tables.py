@@ -86,6 +86,11 @@ def row_of(scores: list[Mapping[str, float]]) -> Row:
     return row | {MMAVG: Cell(tuple(benchmark_mean({name: seed[name] for name in SETS})[1] for seed in scores))}
 
 
+def mean_name(content: Content) -> str:
+    """Returns what the mean over the published seven is called in a stored sweep."""
+    return str(content.get("mean_of", MMAVG))
+
+
 def name_of(label: str) -> str:
     """Returns a method's name without Markdown."""
     return LABELS.get(label, label).strip("*")

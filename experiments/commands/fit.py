@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def validation_of_run(experiment: Experiment, run: Path, words: Sequence[str]) -> dict[str, float]:
-    """Returns what ``m2pt validate`` measures of a complete run.
+    """Returns what ``m2pt validate`` measures of a complete run, on what ``trainer.limit_val_batches`` leaves.
 
     Args:
         experiment: The experiment; if its model is loaded, it was tuned just now.

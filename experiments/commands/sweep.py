@@ -11,7 +11,7 @@ from rich.live import Live
 from experiments.cluster.records import folder_of, submissions
 from experiments.commands.parsers.sweep import argument_parser
 from experiments.prompt_transfer.planned import Carried, carried_prompts, check_trained, trained_runs, transfer_jobs
-from experiments.sweep.file import SweepFile, find_sweep, read_sweep, shipped_sweeps
+from experiments.sweep.file import SearchPlan, SweepFile, find_sweep, read_sweep, shipped_sweeps
 from experiments.sweep.jobs import (
     OF_RULE,
     Job,
@@ -225,6 +225,8 @@ class Session:
     def plan_search(self, variant: Variant, experiment: "Experiment") -> dict[str, float]:
         """Returns a variant's stated rates, and plans its search if it has one that is not planned yet."""
         stated, steps = stated_rates(experiment), int(experiment.trainer_values["max_steps"] or 0)
+        if self.sweep.search is not None and not variant.rates_of:
+            refuse_judging_on_nothing(self.sweep.search, variant, experiment.trainer_values)
         if self.sweep.search is not None and not variant.rates_of and variant.label not in self.searches:
             self.searches[variant.label] = plan_search(self.sweep.search, variant, self.setting, stated, steps)
         return stated
@@ -272,6 +274,20 @@ class Session:
         say_table(table)
         write_table(self.record.folder, table)
         say(f"table, logs and record: {self.record.folder}")
+
+
+def refuse_judging_on_nothing(plan: SearchPlan, variant: Variant, trainer: Mapping[str, object]) -> None:
+    """Looks whether a trial has something to be judged on.
+
+    Raises:
+        BadInputError: If the experiment validates on nothing and the search does not say on how much.
+    """
+    if not plan.validation_batches and trainer.get("limit_val_batches") == 0:
+        raise BadInputError(
+            f"{variant.label!r} validates on nothing, so that no trial can be judged",
+            where=f"{variant.where}: trainer.limit_val_batches",
+            expected=f"search.validation_batches in {plan.where}, or another limit",
+        )
 
 
 def say_table(table: ReportTable) -> None:

@@ -1,8 +1,8 @@
 """The learning-rate search of a sweep: the same number of short tunings for every variant, judged on tuned tasks.
 
-Every trial is an ordinary ``m2pt fit --validate`` with fewer steps: the answer accuracy on the validation
-split of the tuned tasks decides, and no held-out set is read. A trial's rates follow from its number alone, so that
-searches that run in parallel, or were cut off, give the same trials.
+Every trial is an ordinary ``m2pt fit --validate`` with fewer steps: the answer accuracy on the validation split of
+the tuned tasks, or on its first batches, decides. No held-out set is read. A trial's rates follow from its number
+alone, so that searches that run in parallel, or were cut off, give the same trials.
 """
 
 import fnmatch
@@ -18,6 +18,7 @@ from lightning_m2pt.errors import BadInputError, ExitCode
 FINAL_FAILURES = (ExitCode.DIVERGED,)
 """A trial whose loss is not finite has its answer: it is not chosen."""
 SIGNIFICANT_DIGITS = 3
+LIMIT = "--trainer.limit_val_batches"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def trial_job(
     words = ("fit", *experiment_words(variant, setting, rates), *seed_words(plan.seed))
     words = (*words, "--trainer.max_steps", str(steps))
     if plan.validation_batches:
-        words = (*words, "--trainer.limit_val_batches", str(plan.validation_batches))
+        words = (*words, LIMIT, str(plan.validation_batches))
     job = Job(
         variant.label,
         f"trial {number}",

@@ -13,7 +13,7 @@ from experiments.sweep.file import SweepFile
 from experiments.sweep.jobs import SweepSettings
 from experiments.sweep.record import Entry, State, SweepRecord, is_complete
 from experiments.sweep.runner import ACCURACY, trial_folder
-from experiments.sweep.search import FINAL_FAILURES, VariantSearch, fingerprint, with_jobs
+from experiments.sweep.search import FINAL_FAILURES, LIMIT, VariantSearch, fingerprint, with_jobs
 from lightning_m2pt.errors import EnvironmentFailure
 from lightning_m2pt.system.atomic_files import write_atomically
 from lightning_m2pt.system.console import say
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SEARCH_FILE, JOURNAL_FILE = "search.json", "search.journal"
 FORMAT = 1
 NUMBER = "number"
-DECIDES = "val/answer_accuracy on the validation split of the tuned tasks; among equals the lower number"
+DECIDES = "val/answer_accuracy on {} of the tuned tasks; among equals the lower number"
 
 
 def require_packages() -> None:
@@ -90,9 +90,16 @@ def conclude(searches: Sequence[VariantSearch], record: SweepRecord) -> dict[str
             search.variant.label: described(search, studies[search.variant.label], record, chosen)
             for search in searches
         }
-        content = {"format": FORMAT, "decides": DECIDES, "variants": variants}
+        content = {"format": FORMAT, "decides": decides(searches), "variants": variants}
         write_atomically(record.folder / SEARCH_FILE, (json.dumps(content, indent=2) + "\n").encode())
     return chosen
+
+
+def decides(searches: Sequence[VariantSearch]) -> str:
+    """Returns what chooses among trials, in words; all searches of a sweep have one plan."""
+    words = searches[0].trials[0].commands[0] if searches else ()
+    batches = words[words.index(LIMIT) + 1] if LIMIT in words else ""
+    return DECIDES.format(f"the first {batches} batches of the validation split" if batches else "the validation split")
 
 
 def study_of(storage: "JournalStorage", search: VariantSearch, record: SweepRecord) -> "Study":

@@ -78,14 +78,35 @@ def test_a_sweep_without_a_table_or_without_m2pt_is_refused(outputs: Path) -> No
         sweep_scores.stored_sweep(outputs / "sweeps" / "none", outputs)
     table = outputs / "sweeps" / "small" / "table.json"
     table.write_text(table.read_text().replace('"m2pt"', '"ours"'))
-    with pytest.raises(BadInputError, match="no row is called m2pt"):
+    with pytest.raises(BadInputError, match="no row with runs is called m2pt"):
         sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
+    table.write_text(json.dumps({"format": 1, "rows": []}))  # of a sweep that was stopped before its first cell
+    with pytest.raises(BadInputError, match="no row with runs is called m2pt"):
+        sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
+
+
+def test_the_mean_of_limited_sets_is_kept_under_its_name(outputs: Path) -> None:
+    whole = sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
+    assert whole["mean_of"] == "mean of vsr, pope, mnist"
+    assert whole["mean_of"] in whole["methods"]["m2pt"]["by_seed"]["0"]
+    for path in outputs.rglob("results.json"):
+        content = json.loads(path.read_text())
+        for scores in content.values():
+            scores["vsr"]["part"] = "20 of 1,000 questions"
+        path.write_text(json.dumps(content))
+    limited = sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
+    assert limited["mean_of"] == "mean of limited vsr, pope, mnist"
+    seed = limited["methods"]["m2pt"]["by_seed"]["0"]
+    assert whole["mean_of"] not in seed
+    assert seed[limited["mean_of"]] == whole["methods"]["m2pt"]["by_seed"]["0"][whole["mean_of"]]
+    assert limited["mean_of"] in limited["unit"]
 
 
 def invented(**by_method: list[float]) -> dict[str, Any]:
     """A stored sweep in which every method has one score on all sets, for each seed."""
     return {
         "sweep": "invented",
+        "mean_of": "MMAvg of limited sets",
         "methods": {
             label: {
                 "trained_percent": 0.25,
@@ -125,13 +146,17 @@ def test_the_readmes_sentences_by_value() -> None:
     assert textual_sentence(pair) == (
         "**On real weights, [SmolLM2-135M and DINOv2-small](docs/how_to/real_pair.md), M2PT's textual prompts that "
         "begin as random rows lower the mean (-5.0, -7.2 to -3.0), those that begin as words change nothing clear in "
-        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them, paired 95% "
-        "intervals over questions and seeds."
+        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them (which has "
+        "the rates of the start from words), paired 95% intervals over questions and seeds."
     )
     assert ranking_sentence(pair) == (
         "MMAvg of limited sets there, 2 seeds: M2PT 61.0, LoRA 56.0, projector alone 50.5, frozen 40.0. Clearly above "
         "the untouched model: LoRA; clearly below: M2PT."
     )
+    uneven = invented(m2pt=[60.0], lora=[55.0, 57.0]) | {"mean_of": "MMAvg"}
+    assert ranking_sentence(uneven).startswith("MMAvg there, 1 to 2 seeds: M2PT 60.0, LoRA 56.0")
+    uneven["gains"]["no textual prompts"] = {}
+    assert textual_sentence(uneven).endswith("M2PT's ablation has not been run.**")
     agreed = Agreement(("m2pt", "lora", "frozen"), 0.333, -0.25, 1.0, 1.0)
     assert foretold_sentence({"`testbed`": agreed, "`other`": None}) == (
         "The embedded backbones foretell that order by a Kendall's tau of: `testbed` +0.33 (-0.25 to +1.00 over seeds, "

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,11 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from experiments.commands.sweep import stated_rates
+from experiments.commands.sweep import refuse_judging_on_nothing, stated_rates
 from experiments.sweep.file import read_sweep
 from experiments.sweep.jobs import SweepSettings, cells
 from experiments.sweep.search import plan_search, trial_rates
-from experiments.sweep.study import known_searches
+from experiments.sweep.study import decides, known_searches
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.gradient_norm import GradientNorm
 from tests.support.runs.sweep_driver import main
@@ -114,8 +115,23 @@ def test_a_search_may_be_judged_on_the_first_batches_of_the_split(tmp_path):
         at = fit.index("--trainer.limit_val_batches") if batches else len(fit) - 1
         assert fit[at + 1 : at + 2] == ((str(batches),) if batches else ())
         searches.append(search)
+    assert [decides([search]).partition(" of the tuned")[0] for search in searches] == [
+        "val/answer_accuracy on the validation split",
+        "val/answer_accuracy on the first 50 batches of the validation split",
+        "val/answer_accuracy on the first 60 batches of the validation split",
+    ]
     assert len({search.fingerprint for search in searches}) == 3
     assert len({search.trials[1].key for search in searches}) == 3
+
+
+def test_a_search_that_would_be_judged_on_nothing_is_refused_before_anything_runs(tmp_path):
+    path = write_sweep(tmp_path)
+    plan, variant = read_sweep(path).search, read_sweep(path).variants[0]
+    assert plan is not None
+    refuse_judging_on_nothing(plan, variant, {"limit_val_batches": 3})
+    refuse_judging_on_nothing(replace(plan, validation_batches=5), variant, {"limit_val_batches": 0})
+    with pytest.raises(BadInputError, match="no trial can be judged"):
+        refuse_judging_on_nothing(plan, variant, {"limit_val_batches": 0})
 
 
 @pytest.mark.parametrize("key", ["rate", "grey_levels"])
