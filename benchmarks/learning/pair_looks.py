@@ -19,6 +19,8 @@ from typing import Any
 
 from safetensors import safe_open
 
+from benchmarks.report.sweep_tables import LEAD
+from lightning_m2pt.storage.run_record import read_run_record
 from lightning_m2pt.system.atomic_files import write_atomically
 
 RESULTS = Path("benchmarks/results/pair_looks.json")
@@ -71,7 +73,12 @@ def words_of_run(path: Path) -> dict[str, Any]:
 def looks_of(run: Path) -> dict[str, Any]:
     """Returns all that is kept of a run."""
     attention = run / "figures" / "attention"
+    deciding = read_run_record(run)["deciding"]
     return {
+        "run": run.name,
+        "seed": deciding["seed"],
+        "steps": deciding["trainer"]["max_steps"],
+        "pictures_a_step": deciding["data"]["init_args"]["batch_size"],
         "questions": len(list(attention.glob("*.json"))),
         "attention": {side: shares_of_run(attention, side) for side in SIDES},
         "words": words_of_run(run / "figures" / "prompts" / "prompts.json"),
@@ -82,7 +89,9 @@ def main() -> None:
     """Reads the runs and stores what they look at."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="LABEL=RUN")
-    named = dict(each.split("=", 1) for each in parser.parse_args().runs)
+    named = dict(each.split("=", 1) for each in parser.parse_args().runs if "=" in each)
+    if LEAD not in named:
+        parser.error(f"a run called {LEAD} is needed, which shows the untouched model: {LEAD}=RUN")
     content = {label: looks_of(Path(run)) for label, run in named.items()}
     write_atomically(RESULTS, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 

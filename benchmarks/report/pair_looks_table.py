@@ -31,7 +31,9 @@ def looks_lines(content: Content) -> list[str]:
         "",
         *wrapped(
             "The row that chose an answer's first token, mean over heads and layers, of "
-            f"{content[LEAD]['questions']} questions, seed 0. The first row of all is counted once more with its kind."
+            f"{content[LEAD]['questions']} questions; runs of {content[LEAD]['steps']} steps of "
+            f"{content[LEAD]['pictures_a_step']} pictures, seed {content[LEAD]['seed']}. The first row of all is "
+            "counted once more with its kind."
         ),
         "",
     ]

@@ -42,6 +42,8 @@ def run(tmp_path: Path) -> Path:
     nearest = {"0": [[[" Answer", 0.87], ["x", 0.1]]], "7": [[["of", 0.25]]], "9": [[["of", 0.15]]]}
     found = {"layers": [0, 7, 9], "nearest_words": nearest, "chance_of_nearest": 0.2}
     prompts.write_text(json.dumps({"textual_prompts": found}))
+    deciding = {"seed": 3, "trainer": {"max_steps": 64}, "data": {"init_args": {"batch_size": 8}}}
+    (tmp_path / "run.json").write_text(json.dumps({"deciding": deciding}))
     return tmp_path
 
 
@@ -53,7 +55,7 @@ def test_attention_is_that_of_the_row_that_chose_the_first_token(run: Path) -> N
 
 def test_what_is_kept_of_a_run(run: Path) -> None:
     kept = looks_of(run)
-    assert kept["questions"] == 2
+    assert (kept["questions"], kept["seed"], kept["steps"], kept["pictures_a_step"]) == (2, 3, 64, 8)
     tuned = {"first row": 0.4, "textual_prompt": 0.4, "system": 0.2, "patch": 0.3, "question": 0.1, "answer": 0.0}
     assert kept["attention"]["tuned"] == pytest.approx(tuned, abs=1e-4)
     assert kept["attention"]["frozen"]["first row"] == kept["attention"]["frozen"]["system"] == 0.25
@@ -66,6 +68,6 @@ def test_the_pages_table_by_value(run: Path) -> None:
     assert cells[2] == ["frozen", "25.0", "-", "25.0", "-", "-", "25.0", "25.0", "25.0"]
     assert cells[3] == ["M2PT", "40.0", "40.0", "20.0", "-", "-", "30.0", "10.0", "0.0"]
     text = " ".join(" ".join(lines).split())
-    assert "of 2 questions" in text
+    assert "of 2 questions; runs of 64 steps of 8 pictures, seed 3." in text
     assert "`Answer` 0.87. Of the other layers' rows 50% are nearer" in text
     assert looks_lines({}) == []
