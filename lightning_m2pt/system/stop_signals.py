@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from lightning_m2pt.errors import EnvironmentFailure, M2PTError
+from lightning_m2pt.system.standard_streams import say_error
+
 EXIT_CODE_BASE = 128
 """A process that a signal ended exits with this plus the signal's number: 130 for SIGINT, 143 for SIGTERM."""
 
@@ -57,7 +60,8 @@ def ended_by_signals() -> Iterator[None]:
 
     Python itself cleans up after SIGINT only, and Lightning makes exit code 1 of that. Cleaning up may fail where a
     signal came between two things that belong together: Lightning moves a module whose weights are still to be loaded,
-    and torch refuses that. Such an error is the signal's.
+    and torch refuses that. Such an error is the signal's. One that tells a user of a file or a setting is said before
+    the end: what was to be written may not be there.
     """
     with stop_signals_handled_by(_end):
         try:
@@ -65,6 +69,8 @@ def ended_by_signals() -> Iterator[None]:
         except Exception as error:
             if (stop := _stop_behind(error)) is None:
                 raise
+            if isinstance(error, M2PTError | OSError) and not isinstance(error, BrokenPipeError):
+                say_error(_first_line(error))
             raise stop from error
 
 
@@ -129,11 +135,20 @@ def _end_with(parent: int) -> None:
 def _stop_behind(error: BaseException) -> SystemExit | None:
     """Returns the end by a stop signal in whose handling an error arose."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # a library may have made a circle of errors
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         if isinstance(cause, SystemExit) and cause.code in {EXIT_CODE_BASE + number for number in STOP_SIGNALS}:
             return SystemExit(cause.code)
         cause = cause.__context__
     return None
+
+
+def _first_line(error: M2PTError | OSError) -> str:
+    """Returns what is wrong and where."""
+    if isinstance(error, OSError):
+        error = EnvironmentFailure(error.strerror or str(error), where=str(error.filename or "file system"))
+    return error.message().splitlines()[0]
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

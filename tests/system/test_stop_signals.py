@@ -1,5 +1,6 @@
 """Stop signals end a command with the exit code a shell expects, and loader workers leave them to the main process."""
 
+import errno
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from experiments.chaos.small_run import command_words, write_records
 from lightning_m2pt import main as dispatcher
-from lightning_m2pt.errors import ExitCode
+from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.storage.checkpoint import latest_checkpoint
 from lightning_m2pt.system.stop_signals import STOP_SIGNALS, StopSignals, ended_by_signals
 from lightning_m2pt.system.worker_death import worker_death
@@ -133,6 +134,39 @@ def test_an_error_while_a_stopped_command_cleans_up_is_the_signals(
     signals.clear()
     with pytest.raises(NotImplementedError, match="meta"):
         dispatcher.main(["fit"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (BadInputError("no number", where="a.json", expected="one", hint="none"), "error: a.json: no number\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "run/state"), "error: run/state: No space left on device\n"),
+        (OSError("lost"), "error: file system: lost\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), ""),
+        (RuntimeError("half a model"), ""),
+    ],
+    ids=repr,
+)
+def test_what_tells_a_user_of_a_failure_is_said_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    def interrupted(_verb: str, _words: list[str]) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise error
+
+    monkeypatch.setattr(dispatcher, "run_verb", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        dispatcher.main(["fit"])
+    assert (ended.value.code, capsys.readouterr().err) == (143, line)
+
+
+def test_errors_in_a_circle_are_looked_at_once() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__context__ = second, first
+    with pytest.raises(ValueError, match="first"), ended_by_signals():
+        raise first
 
 
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
