@@ -29,7 +29,7 @@ class SweepRow:
         label: The variant's label.
         seeds: Seeds of the runs.
         runs: Their folders.
-        sets: Names of the sets but MME, with what of each was answered if not all.
+        sets: Names of the sets, with what of each was answered if not all.
         mean_of: Which mean the values are, usually ``MMAvg``; empty if no set but MME was answered.
         values: It in percent, one a run.
         mme: MME's points, one a run that answered it.
@@ -81,23 +81,21 @@ def row_of(
         which: ``tuned`` or ``frozen``.
         rates: Searched learning rates by part.
     """
+    scores = [results[which] for _, _, results in found]
+    names = [{name: set_name(name, score.get("part", "")) for name, score in of_run.items()} for of_run in scores]
     percents = [
-        {
-            set_name(name, score.get("part", "")): score["value"]
-            for name, score in results[which].items()
-            if name != NEVER_A_MEMBER
-        }
-        for _, _, results in found
+        {text: of_run[name]["value"] for name, text in of_names.items() if name != NEVER_A_MEMBER}
+        for of_run, of_names in zip(scores, names, strict=True)
     ]
     means = [benchmark_mean(values) for values in percents if values]
     return SweepRow(
         label,
         [seed for seed, _, _ in found],
         [run for _, run, _ in found],
-        list(dict.fromkeys(name for values in percents for name in values)),
+        list(dict.fromkeys(text for of_names in names for text in of_names.values())),
         means[0][0] if means else "",
         [value for _, value in means],
-        [results[which][NEVER_A_MEMBER]["raw"] for _, _, results in found if NEVER_A_MEMBER in results[which]],
+        [of_run[NEVER_A_MEMBER]["raw"] for of_run in scores if NEVER_A_MEMBER in of_run],
         found[0][2]["parameters"]["percent"],
         dict(rates),
     )

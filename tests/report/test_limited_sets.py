@@ -143,6 +143,19 @@ def test_a_sweeps_table_has_one_heading_only_where_all_rows_were_asked_the_same(
     assert results_table([swept("one", whole)]).columns[2].title == "MMAvg"
 
 
+def test_a_limited_mme_is_told_below_a_sweeps_table_and_in_no_mean() -> None:
+    """Its points stand in a column of their own, whose heading says nothing of a limit."""
+    parts = {"vsr": "", "mme": "260 of 2,374 questions"}
+    scores = {name: {"value": 40.0, "raw": 1200.0, "part": part} for name, part in parts.items()}
+    row = row_of("one", [(0, "run", {"tuned": scores, "parameters": {"percent": 1}})], "tuned", {})
+    assert row.sets == ["vsr", "mme[260 of 2,374 questions]"]
+    assert (row.mean_of, row.values, row.mme) == ("mean of vsr", [40.0], [1200.0])
+    assert results_table([row]).notes[1:] == ["limited sets (questions of all): mme 260 of 2,374"]
+    scores["mme"]["part"] = "contextual_calibration"
+    row = row_of("one", [(0, "run", {"tuned": scores, "parameters": {"percent": 1}})], "tuned", {})
+    assert (row.sets[1], row.mean_of) == ("mme[contextual_calibration]", "mean of vsr")
+
+
 def test_the_end_of_a_training_has_the_name_and_the_line(limited: Group, whole: Group) -> None:
     scores = {name: limited.scores(name)[0] for name in limited.benchmarks}
     with_mme = {NEVER_A_MEMBER: replace(scores["vsr"], benchmark=NEVER_A_MEMBER, value=0.0)} | scores
