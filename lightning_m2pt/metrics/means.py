@@ -35,9 +35,15 @@ def benchmark_mean(values: Mapping[str, float]) -> tuple[str, float]:
         pope, mnist``; ``limited_notes`` has the numbers. Anything else that was not answered stays behind its set.
 
     Raises:
-        BadInputError: If no set but MME is there.
+        BadInputError: If no set but MME is there, or one is there as a whole and with fewer questions.
     """
-    named = {without_limit(name): name for name in values}
+    named: dict[str, str] = {}
+    for name in values:
+        other = named.setdefault(without_limit(name), name)
+        if other != name:
+            raise BadInputError(
+                f"{other} and {name} are one set", where="scores", expected="every set once in a mean over sets"
+            )
     has_published = all(name in named for name in MMAVG_MEMBERS)
     members = MMAVG_MEMBERS if has_published else [name for name in named if name != NEVER_A_MEMBER]
     if not members:

@@ -54,6 +54,14 @@ def test_what_else_was_not_answered_stays_behind_its_set(part: str) -> None:
     assert benchmark_mean(limited)[0] == f"mean of limited {', '.join(values)}"
 
 
+@pytest.mark.parametrize("others", [{"vsr": 10.0}, {"vsr[20 of 1,600 questions]": 10.0}])
+def test_a_set_that_is_there_twice_is_refused(others: dict[str, float]) -> None:
+    """One of the two values would be lost without a word."""
+    for values in ({f"vsr{LIMIT}": 50.0} | others, others | {f"vsr{LIMIT}": 50.0}, SEVEN | {f"vsr{LIMIT}": 50.0}):
+        with pytest.raises(BadInputError, match=r"vsr.* and vsr.* are one set"):
+            benchmark_mean(values)
+
+
 def test_limits_stand_in_one_line_and_rows_are_named_where_they_differ() -> None:
     names, line = [f"vsr{LIMIT}", "mnist", f"pope{LIMIT}"], "limited sets (questions of all): "
     assert limited_notes([("a", names), ("b", names)]) == [f"{line}vsr 160 of 1,600, pope 160 of 1,600"]
