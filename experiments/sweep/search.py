@@ -46,7 +46,10 @@ def fingerprint(plan: SearchPlan, variant: Variant, setting: SweepSettings) -> s
     """Returns what stands for all that decides a variant's trials; needs no experiment parsed."""
     configs, texts = setting.configs(variant), variant.text_files
     words = by_name(experiment_words(variant, setting, {}), (*configs, *texts))
-    return digest_of([asdict(replace(plan, where="")), words], configs, texts)
+    decides = asdict(replace(plan, where=""))
+    if not plan.validation_batches:
+        del decides["validation_batches"]  # searches from before there was this key still count
+    return digest_of([decides, words], configs, texts)
 
 
 def trial_rates(

@@ -1,5 +1,6 @@
 """The learning-rate search of a sweep: the same trials whatever happens, one budget for all, the best one's rates."""
 
+import hashlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from experiments.commands.sweep import refuse_judging_on_nothing, stated_rates
 from experiments.sweep.file import read_sweep
 from experiments.sweep.jobs import SweepSettings, cells
-from experiments.sweep.search import plan_search, trial_rates
+from experiments.sweep.search import fingerprint, plan_search, trial_rates
 from experiments.sweep.study import decides, known_searches
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.tuning.gradient_norm import GradientNorm
@@ -132,6 +133,17 @@ def test_a_search_that_would_be_judged_on_nothing_is_refused_before_anything_run
     refuse_judging_on_nothing(replace(plan, validation_batches=5), variant, {"limit_val_batches": 0})
     with pytest.raises(BadInputError, match="no trial can be judged"):
         refuse_judging_on_nothing(plan, variant, {"limit_val_batches": 0})
+
+
+def test_without_batches_the_fingerprint_is_what_it_was_before_the_key(tmp_path):
+    """So that a search of rates that was done then is not done again."""
+    path = write_sweep(tmp_path)
+    sweep = read_sweep(path)
+    budget, ranges = '"trials": 4, "share_of_steps": 0.3333333333333333, "seed": 0', '{"prompt*": [0.001, 0.1]}'
+    value = f'[{{{budget}, "ranges": {ranges}, "where": ""}}, ["--config", "one.yaml"]]'
+    digest = hashlib.sha256(value.encode() + (tmp_path / "one.yaml").read_bytes()).hexdigest()
+    assert sweep.search is not None
+    assert fingerprint(sweep.search, sweep.variants[0], SweepSettings()) == digest
 
 
 @pytest.mark.parametrize("key", ["rate", "grey_levels"])
