@@ -142,9 +142,12 @@ class Method(nn.Module, ABC):
         """Returns how many times what its places say the method keeps for the backward pass, as an upper bound."""
         return 1.0
 
-    def kept_weight_bytes(self) -> int:
-        """Returns the bytes of matrices that the backward pass needs whatever the batch, once it is built."""
-        return 0
+    def kept_weight_bytes(self) -> dict[str, int]:
+        """Returns the bytes of matrices that the backward pass needs whatever the batch, once it is built.
+
+        They are by the layer of the backbone in which they are: recomputed, one layer's are there at a time.
+        """
+        return {}
 
     def attach(self, backbone: Backbone, without: AbstractSet[str] = frozenset()) -> None:
         """Puts the method into the backbone.

@@ -1,5 +1,6 @@
 """Several methods at once on one backbone, such as LoRA in the language model and visual prompts in the tower."""
 
+from collections import Counter
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
 
@@ -118,9 +119,12 @@ class Combined(Method):
         """Returns the largest."""
         return max(method.kept_factor() for method in self.methods())
 
-    def kept_weight_bytes(self) -> int:
-        """Sums over the methods."""
-        return sum(method.kept_weight_bytes() for method in self.methods())
+    def kept_weight_bytes(self) -> dict[str, int]:
+        """Sums over the methods, layer by layer."""
+        found: Counter[str] = Counter()
+        for method in self.methods():
+            found.update(method.kept_weight_bytes())
+        return dict(found)
 
     def attachment(self, without: AbstractSet[str]) -> Attachment:
         """Returns one attachment with everything that a method sets; places are disjoint, so nothing is set twice."""

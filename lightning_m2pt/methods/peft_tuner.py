@@ -4,6 +4,7 @@ peft's layers compute; which layers they wrap, what is trained and how it is sav
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.quantised import QuantisedLinear
 from lightning_m2pt.backbones.shape import BackboneShape
 from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.base import Place
@@ -156,9 +158,12 @@ class PeftTuner(WithStandIns):
             part: The part that updates it.
             name: Its name there.
         """
-        own = next(own for component, own in self.settings.items() if part in self.parts_of(component))
+        own = self._settings_of(part)
         named = (alpha for pattern, alpha in own["alpha_pattern"].items() if name_for(name, (pattern,)))
         return float(next(named, own["lora_alpha"]))
+
+    def _settings_of(self, part: str) -> Mapping[str, Any]:
+        return next(own for component, own in self.settings.items() if part in self.parts_of(component))
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> None:
         """Lets peft make its layers, which draw from torch's own generator: it is seeded by this one meanwhile."""
@@ -242,17 +247,15 @@ class PeftTuner(WithStandIns):
         """Returns what is more for DoRA, which keeps outputs beside inputs."""
         return DORA_KEEPS if any(own.get("use_dora") for own in self.settings.values()) else 1.0
 
-    def kept_weight_bytes(self) -> int:
+    def kept_weight_bytes(self) -> dict[str, int]:
         """Returns what HRA keeps: a square for every reflection and the identity, and the changed weight."""
-        numbers = 0
+        found: Counter[str] = Counter()
         for stand_in in self._stand_ins if self.tuner == "hra" else ():
-            assert isinstance(stand_in.original, nn.Linear)
-            assert isinstance(stand_in.replacement, nn.Module)
-            (vectors,) = (each for each in stand_in.replacement.parameters() if each.requires_grad)
-            width, rank = vectors.shape
-            weights = 1 if stand_in.original.weight.dtype == torch.float32 else 2  # another type's is copied
-            numbers += width * (width * (rank + 1) + weights * stand_in.original.out_features)
-        return numbers * torch.float32.itemsize
+            if isinstance(stand_in.original, nn.Linear):
+                own = self._settings_of(stand_in.part)
+                squares = 1 if own["apply_GS"] else own["r"] + 1  # made orthogonal, vectors are multiplied at once
+                found[layer_of(stand_in.place)] += hra_kept_bytes(stand_in.original, squares)
+        return dict(found)
 
     def _changes_base(self, part: str) -> bool:
         return any(
@@ -287,6 +290,27 @@ class PeftTuner(WithStandIns):
 def follow(layer: nn.Module) -> None:
     """Lets what a layer of peft holds beside trained tensors stand on their device, where a model has moved."""
     layer.to(next(iter(trained_in(layer).values())).device)
+
+
+def layer_of(place: str) -> str:
+    """Returns the layer of a backbone in which a place is: its name up to the first number, or the whole of it."""
+    steps = place.split(".")
+    number = next((at for at, step in enumerate(steps) if step.isdecimal()), len(steps))
+    return ".".join(steps[: number + 1])
+
+
+def hra_kept_bytes(linear: nn.Linear, squares: int) -> int:
+    """Returns what autograd keeps of HRA in front of a linear layer, whatever the rows.
+
+    Args:
+        linear: The frozen layer.
+        squares: How many matrices as wide as its input are kept.
+    """
+    # The changed weight; peft makes a copy in float32 of one that is not, such as a packed one, and that is kept too.
+    # A packed layer has no weight to look at without unpacking it.
+    is_copied = isinstance(linear, QuantisedLinear) or linear.weight.dtype != torch.float32
+    numbers = linear.in_features * (linear.in_features * squares + (1 + is_copied) * linear.out_features)
+    return numbers * torch.float32.itemsize
 
 
 def refuse_names_of_nothing(

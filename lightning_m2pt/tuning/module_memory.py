@@ -67,11 +67,8 @@ def estimate_of(counted: TuningModule, micro_batch: MicroBatchSize, plan: Plan =
         weights=held.base + weights + method.frozen_bytes(),
         gathered=gathered,
         trained=held.trained,
-        activations=round(factor * whole.activations) + kept + matrices,
-        # Recomputed, one layer's are there at a time.
-        recomputed_activations=round(factor * whole.recomputed_activations)
-        + kept
-        + matrices // max(1, backbone.shape.text_layers),
+        activations=round(factor * whole.activations) + kept + sum(matrices.values()),
+        recomputed_activations=round(factor * whole.recomputed_activations) + kept + max(matrices.values(), default=0),
     )
 
 

@@ -1,5 +1,6 @@
 """The memory estimate against what autograd really keeps, and what is decided with it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,11 @@ from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 from lightning_m2pt.testing.small_processor import small_processor
 from lightning_m2pt.tuning.losses import supervised_rows
 from lightning_m2pt.tuning.memory_estimate import MicroBatchSize, available_memory, estimated_memory, text_layer_bytes
+from lightning_m2pt.tuning.module import build_on_meta
+from lightning_m2pt.tuning.module_memory import estimate_of
+from tests.support.quantised_backbone import quantised
 from tests.support.small_experiment import small_words
+from tests.support.stored_backbone import store_backbone, stored
 
 SAMPLES, TEXT, ANSWER = 6, 40, 8
 SMALLEST_WIDTH = 128
@@ -40,6 +45,11 @@ SMALLEST_WIDTH = 128
 def kept_bytes(backbone: OpenClipLlama, batch: Batch) -> int:
     """Returns the bytes of all storages that autograd keeps for the backward pass, without the model's tensors."""
     own = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    return kept_storages(lambda: supervised_rows(backbone, batch, EVERY_ROW).losses.sum(), own)
+
+
+def kept_storages(compute: Callable[[], object], own: set[int]) -> int:
+    """Returns the bytes of all storages that autograd keeps of a computation, without those at certain addresses."""
     kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -48,7 +58,7 @@ def kept_bytes(backbone: OpenClipLlama, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        supervised_rows(backbone, batch, EVERY_ROW).losses.sum()
+        compute()
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 
 
@@ -104,9 +114,66 @@ def test_matrices_that_are_kept_whatever_the_batch_are_counted(tmp_path, monkeyp
     monkeypatch.setattr(random_models, "WIDTH", SMALLEST_WIDTH)
     method = PeftTuner("hra", {"r": rank})
     estimate, kept = estimate_and_kept(tmp_path, method, dtype)
-    matrices = method.kept_weight_bytes()
+    matrices = sum(method.kept_weight_bytes().values())
     assert 1.0 < (estimate + matrices) / kept < 1.7
     assert (matrices > estimate) == (rank == 16)
+
+
+def first_layers(count: int) -> dict[str, Any]:
+    """Returns settings that wrap all linear layers of a decoder's first layers."""
+    names = [f"{each}_proj" for each in ("q", "k", "v", "o", "gate", "up", "down")]
+    return {"target_modules": names, "layers_to_transform": list(range(count))}
+
+
+@pytest.mark.parametrize("base", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize("orthogonalised", [False, True])
+def test_matrices_are_those_that_autograd_keeps_of_one_row(
+    tmp_path: Path, base: Any, orthogonalised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row has next to no activations. Vectors are left out: three of them are small beside squares of 128."""
+    monkeypatch.setattr(random_models, "WIDTH", SMALLEST_WIDTH)
+    store_backbone(tmp_path)
+    is_packed = base in ("int8", "nf4")
+    backbone = quantised(tmp_path, base, "float32") if is_packed else stored(tmp_path, base)
+    backbone.load()
+    settings = {"r": 3, "init_weights": False, "apply_GS": orthogonalised, **first_layers(1)}
+    method = PeftTuner("hra", settings, interaction=False)
+    method.build(backbone, torch.Generator().manual_seed(0))
+    method.attach(backbone)
+    (told,) = method.kept_weight_bytes().values()
+    frozen = {each.untyped_storage().data_ptr() for each in [*backbone.parameters(), *method.parameters()]}
+    layers = [each for each in backbone.language_model.modules() if hasattr(each, "hra_u")]
+    assert len(layers) == 7
+    rows = [torch.ones(1, each.in_features, dtype=backbone.dtype, requires_grad=True) for each in layers]
+    kept = kept_storages(lambda: [layer(row) for layer, row in zip(layers, rows, strict=True)], frozen)
+    assert 0.9 * kept < told < kept
+
+
+@pytest.mark.parametrize(
+    ("settings", "vision", "layers"),
+    [
+        ({"r": 2}, None, ["language"] * 4),
+        ({"r": 2, **first_layers(1)}, None, ["language"]),
+        (None, {"r": 2}, ["vision"] * 4),
+        ({"r": 2, "target_modules": ["layers.3.self_attn.q_proj"]}, {"r": 2}, ["vision"] * 4 + ["query"]),
+    ],
+    ids=["all", "one layer", "tower", "both"],
+)
+def test_recomputed_the_matrices_of_the_layer_with_the_most_of_them_count(settings, vision, layers):
+    found = []
+    for tuner in ("hra", "loha"):  # at the same places; only one has such matrices
+        module = parse_experiment(["--config", "experiments/rslora_base.yaml"]).model
+        module.method = PeftTuner(tuner, settings, vision)
+        build_on_meta(module)
+        found.append(estimate_of(module, MicroBatchSize(4, 30, 32)))
+    hra, loha = found
+    # Three squares and a weight of four projections, of gate and up, and of down; or of the tower's MLP.
+    query = 4 * (3 * 128**2 + 128 * 128)
+    language = 4 * query + 2 * 4 * (3 * 128**2 + 128 * 352) + 4 * (3 * 352**2 + 352 * 128)
+    of_layer = {"query": query, "language": language}
+    of_layer["vision"] = 4 * (3 * 128**2 + 128 * 384) + 4 * (3 * 384**2 + 384 * 128)
+    assert hra.activations - loha.activations == sum(of_layer[each] for each in layers)
+    assert hra.recomputed_activations - loha.recomputed_activations == max(of_layer[each] for each in layers)
 
 
 def vicuna() -> OpenClipLlama:
