@@ -226,7 +226,7 @@ class Session:
         """Returns a variant's stated rates, and plans its search if it has one that is not planned yet."""
         stated, steps = stated_rates(experiment), int(experiment.trainer_values["max_steps"] or 0)
         if self.sweep.search is not None and not variant.rates_of:
-            refuse_judging_on_nothing(self.sweep.search, variant, experiment.trainer_values)
+            refuse_judging_on_nothing(self.sweep.search, variant, experiment.trainer_values.get("limit_val_batches"))
         if self.sweep.search is not None and not variant.rates_of and variant.label not in self.searches:
             self.searches[variant.label] = plan_search(self.sweep.search, variant, self.setting, stated, steps)
         return stated
@@ -276,13 +276,13 @@ class Session:
         say(f"table, logs and record: {self.record.folder}")
 
 
-def refuse_judging_on_nothing(plan: SearchPlan, variant: Variant, trainer: Mapping[str, object]) -> None:
+def refuse_judging_on_nothing(plan: SearchPlan, variant: Variant, limit: object) -> None:
     """Looks whether a trial has something to be judged on.
 
     Raises:
         BadInputError: If the experiment validates on nothing and the search does not say on how much.
     """
-    if not plan.validation_batches and trainer.get("limit_val_batches") == 0:
+    if not plan.validation_batches and limit == 0:
         raise BadInputError(
             f"{variant.label!r} validates on nothing, so that no trial can be judged",
             where=f"{variant.where}: trainer.limit_val_batches",

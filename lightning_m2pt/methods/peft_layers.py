@@ -178,7 +178,9 @@ def chosen_by_peft(tuner: str, settings: Mapping[str, Any], offered: Iterable[st
         from peft.tuners.tuners_utils import check_target_module_exists
 
     places = list(offered)
-    targets = places if settings["target_modules"] is None else settings["target_modules"]
+    # By their last steps: of whole names peft takes all, whatever layers are named.
+    endings = sorted({place.rpartition(".")[2] for place in places})
+    targets = endings if settings["target_modules"] is None else settings["target_modules"]
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(tuner.upper())]
     config = kind(target_modules=targets, exclude_modules=settings["exclude_modules"])
     config.layers_to_transform = settings.get("layers_to_transform")

@@ -325,6 +325,15 @@ def test_chosen_layers_are_wrapped_and_no_others(tmp_path: Path) -> None:
     }
 
 
+def test_chosen_layers_are_all_that_is_wrapped_where_no_module_is_named(tmp_path: Path) -> None:
+    method = PeftTuner("lora", {"layers_to_transform": [1]})
+    method.build(random_backbone(tmp_path), torch.Generator())
+    wrapped = {name.rpartition(".lora_")[0] for name in method.named_tensors() if ".lora_" in name}
+    names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+    names += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    assert wrapped == {f"language_low_rank.model.layers.1.{name}" for name in names}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dora", "pissa"])
 def test_a_step_is_the_same_however_it_is_split(tmp_path: Path, name: str) -> None:

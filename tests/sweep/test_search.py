@@ -129,10 +129,10 @@ def test_a_search_that_would_be_judged_on_nothing_is_refused_before_anything_run
     path = write_sweep(tmp_path)
     plan, variant = read_sweep(path).search, read_sweep(path).variants[0]
     assert plan is not None
-    refuse_judging_on_nothing(plan, variant, {"limit_val_batches": 3})
-    refuse_judging_on_nothing(replace(plan, validation_batches=5), variant, {"limit_val_batches": 0})
+    refuse_judging_on_nothing(plan, variant, 3)
+    refuse_judging_on_nothing(replace(plan, validation_batches=5), variant, 0)
     with pytest.raises(BadInputError, match="no trial can be judged"):
-        refuse_judging_on_nothing(plan, variant, {"limit_val_batches": 0})
+        refuse_judging_on_nothing(plan, variant, 0)
 
 
 def test_without_batches_the_fingerprint_is_what_it_was_before_the_key(tmp_path):
