@@ -74,7 +74,7 @@ def pair_trial_lines(content: Content) -> list[str]:
     """Returns what the search of rates found on the pair; nothing before it ran."""
     if not content:
         return []
-    return [f"Searched rates, by {content['decides']}, in percent:", "", *trial_lines(content)]
+    return [*wrapped(f"Searched rates, by {content['decides']}, in percent:"), "", *trial_lines(content)]
 
 
 def order_lines(pair: Content, comparison: Content, ablation: Content, second: Content) -> list[str]:
