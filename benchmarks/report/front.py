@@ -112,7 +112,7 @@ def search_lines() -> list[str]:
 
 def orders_lines() -> list[str]:
     """Returns what the page on the real pair says about the order of methods elsewhere."""
-    return order_lines(*orders_compared())
+    return order_lines(*orders_compared()) if has_seeds(stored(REAL_PAIR)) else []
 
 
 def orders_compared() -> tuple[Content, Content, Content, Content]:
@@ -123,7 +123,13 @@ def orders_compared() -> tuple[Content, Content, Content, Content]:
 
 def pair_sentences(pair: Content) -> list[str]:
     """Returns what came out on the real pair."""
-    return [textual_sentence(pair), ranking_sentence(pair), foretold_sentence(agreements(*orders_compared()))]
+    found = [textual_sentence(pair), ranking_sentence(pair)]
+    return [*found, foretold_sentence(agreements(*orders_compared()))] if has_seeds(pair) else found
+
+
+def has_seeds(content: Content) -> bool:
+    """Tells whether every method of a stored sweep has several seeds; an order of single ones is not compared."""
+    return bool(content) and all(len(found["by_seed"]) > 1 for found in content["methods"].values())
 
 
 BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {

@@ -35,8 +35,15 @@ def textual_sentence(content: Content) -> str:
     return (
         f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}"
         f"**: points of {mean_name(content)} beside M2PT without them (which has the rates of the start from words), "
-        "paired 95% intervals over questions and seeds."
+        f"paired 95% intervals over questions{' and seeds' if seeds_of(content) != '1 seed' else ' of one seed'}."
     )
+
+
+def seeds_of(content: Content) -> str:
+    """Returns how many seeds the methods of a stored sweep have, in words."""
+    counts = [len(found["by_seed"]) for found in content["methods"].values()]
+    fewest, most = min(counts), max(counts)
+    return f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def ranking_sentence(content: Content) -> str:
@@ -45,13 +52,10 @@ def ranking_sentence(content: Content) -> str:
     over = content["gains"][FROZEN]
     labels = sorted(sweep.rows, key=lambda label: -sweep.rows[label][MMAVG].mean)
     shown = ", ".join(f"{name_of(label)} {sweep.rows[label][MMAVG].mean:.1f}" for label in labels)
-    counts = [len(sweep.rows[label][MMAVG].values) for label in labels if label != FROZEN]
-    fewest, most = min(counts), max(counts)
-    seeds = f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
     above = [name_of(label) for label in labels if label in over and is_above(over[label]) > 0]
     below = [name_of(label) for label in labels if label in over and is_above(over[label]) < 0]
     return (
-        f"{mean_name(content)} there, {seeds}: {shown}. Clearly above the untouched "
+        f"{mean_name(content)} there, {seeds_of(content)}: {shown}. Clearly above the untouched "
         f"model: {', '.join(above) or 'none'}; clearly below: {', '.join(below) or 'none'}."
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.learning import sweep_scores
+from benchmarks.report.front import has_seeds
 from benchmarks.report.order import Agreement
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
 from benchmarks.report.real_pair_tables import order_lines, order_sentence, pair_lines, pair_trial_lines, second_means
@@ -155,6 +156,9 @@ def test_the_readmes_sentences_by_value() -> None:
     )
     uneven = invented(m2pt=[60.0], lora=[55.0, 57.0]) | {"mean_of": "MMAvg"}
     assert ranking_sentence(uneven).startswith("MMAvg there, 1 to 2 seeds: M2PT 60.0, LoRA 56.0")
+    single = invented(m2pt=[60.0])
+    assert textual_sentence(single).endswith("paired 95% intervals over questions of one seed.")
+    assert (has_seeds({}), has_seeds(single), has_seeds(uneven), has_seeds(pair)) == (False, False, False, True)
     uneven["gains"]["no textual prompts"] = {}
     assert textual_sentence(uneven).endswith("M2PT's ablation has not been run.**")
     agreed = Agreement(("m2pt", "lora", "frozen"), 0.333, -0.25, 1.0, 1.0)
