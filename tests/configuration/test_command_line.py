@@ -156,7 +156,8 @@ def test_a_run_that_has_validated_its_last_step_does_not_do_it_again(capfd, monk
     assert tuned == next(line for line in run(capfd, "validate", *words[-2:])[1] if line.startswith("{"))
 
 
-def test_fitting_and_validating_keeps_to_the_limit_of_validation(capfd, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("batch_size", "micro", "samples"), [(1, 1, 1), (2, 1, 2)], ids=["whole", "split"])
+def test_fitting_and_validating_keeps_to_the_limit(capfd, monkeypatch, tmp_path, batch_size, micro, samples):
     """The first batches, whether tuned just now or found complete; the run alone is validated on all."""
     validated, step = set(), TuningModule.validation_step
 
@@ -165,7 +166,8 @@ def test_fitting_and_validating_keeps_to_the_limit_of_validation(capfd, monkeypa
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(TuningModule, "validation_step", noted)
-    words = [*small_words(tmp_path, steps=2, batch_size=1), "--data.validation_fraction", "0.5"]
+    words = [*small_words(tmp_path, steps=2, batch_size=batch_size), "--data.validation_fraction", "0.5"]
+    words += ["--data.micro_batch_size", str(micro)]
     folder = ["--run", str(tmp_path / "run")]
     limited = ["fit", *words, *folder, "--trainer.limit_val_batches", "1", "--validate"]
     measured = {}
@@ -174,7 +176,7 @@ def test_fitting_and_validating_keeps_to_the_limit_of_validation(capfd, monkeypa
         line = next(line for line in run(capfd, *command)[1] if line.startswith("{"))
         measured[name] = (line, len(validated))
     assert measured["now"] == measured["again"] != measured["all"]
-    assert measured["now"][1] == 1 < measured["all"][1]
+    assert measured["now"][1] == samples < measured["all"][1]
 
 
 def test_fitting_and_validating_on_nothing_is_refused(capfd, tmp_path):
