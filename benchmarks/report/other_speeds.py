@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.report.beside_peft import beside_peft_lines
+from benchmarks.report.beside_peft import STEADY, beside_peft_lines
 from benchmarks.report.machine import made_with_line
-from benchmarks.report.markdown import table
+from benchmarks.report.markdown import table, wrapped
 
 Content = Mapping[str, Any]
 
@@ -103,6 +103,30 @@ def first_step_lines(content: Content) -> list[str]:
     return [f"`{content['experiment']}`, from the start of the process: {parts} (aim: {STEP_AIM_SECONDS} s).", ""]
 
 
+def step_settings_lines(content: Content) -> list[str]:
+    """Returns what numeric type, attention and the sharing of threads do to the real pair's step."""
+    rows = [
+        [
+            row["dtype"],
+            row["attention"],
+            f"{row['processes']} of {row['threads']}",
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['wall_seconds']:.2f}",
+            f"{row['steps_a_second']:.2f}",
+            f"{row['first_loss']:.4f}",
+        ]
+        for row in content["rows"]
+    ]
+    header = ["type", "attention", "processes, threads", "CPU-s a step", "s of the clock", "steps/s", "first loss"]
+    rounds = content["rounds"]
+    few = "**Preliminary:** " if rounds < STEADY else ""
+    said = (
+        f"{few}Medians of {rounds * content['steps']} steps of each process in {rounds} "
+        f"round{'' if rounds == 1 else 's'}; steps/s of all processes together. {made_with_line(content['made_with'])}"
+    )
+    return [*table(header, rows), "", *wrapped(said), ""]
+
+
 SECTIONS: dict[str, Callable[[Content], list[str]]] = {
     "evaluation_speed": evaluation_lines,
     "padding": padding_lines,
@@ -110,5 +134,6 @@ SECTIONS: dict[str, Callable[[Content], list[str]]] = {
     "input_pipeline": input_lines,
     "first_step": first_step_lines,
     "beside_peft": beside_peft_lines,
+    "step_settings": step_settings_lines,
 }
 """By the name of the stored file, which is that of the page's marked place too."""

@@ -1,0 +1,98 @@
+"""The real pair's step by type, attention and threads, on a small stand-in for the pair."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.report.other_speeds import step_settings_lines
+from benchmarks.training.on_real_pair import step_settings
+from benchmarks.training.on_real_pair.step_settings import FUSED, NUMERICS, PRODUCTS, SHARINGS, Numerics, Sharing
+from data_modules.vision_flan import VisionFlan
+from lightning_m2pt.prompts import past_rows, plain_attention
+from tests.support.towers.real_pair import store_real_pair
+
+PROJECTOR = "smollm2_dinov2/aligned/projector/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    store_real_pair(folder)
+    VisionFlan.write_fake(folder / "data")
+    return folder
+
+
+def words_of(models: Path) -> list[str]:
+    return [
+        *("--data.root", str(models / "data"), "--data.validation_file", "null", "--benchmarks", "[]"),
+        *("--model.method.init_text", "what color is it ?", "--model.method.textual_length", "5"),
+        *("--data.questions_per_sample", "1", "--model.backbone.projector", str(models / PROJECTOR)),
+    ]
+
+
+@pytest.mark.parametrize("chosen", NUMERICS)
+def test_a_setting_computes_with_what_it_names(models: Path, monkeypatch: pytest.MonkeyPatch, chosen: Numerics) -> None:
+    monkeypatch.setenv("M2PT_MODELS", str(models))
+    monkeypatch.setattr(plain_attention, "MOST_KEPT", plain_attention.MOST_KEPT)  # set back behind the test
+    types = []
+
+    def counted(query, *others):
+        types.append(str(query.dtype))
+        return plain_attention.plain_attention(query, *others)
+
+    monkeypatch.setattr(past_rows, "plain_attention", counted)
+    found = step_settings.measured_here(chosen, words_of(models), 2)
+    assert len(found["seconds"]) == 2  # the first step is none of them
+    assert found["first_loss"] > 0
+    assert bool(types) == (chosen.attention == PRODUCTS)
+    assert set(types) <= {f"torch.{chosen.dtype}"}
+
+
+def test_a_setting_is_measured_in_processes_of_its_own(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2PT_MODELS", str(models))
+    both = step_settings.measured(Numerics("float32", FUSED), Sharing(2, 1), words_of(models), 1)
+    assert [len(each["seconds"]) for each in both] == [1, 1]
+    assert both[0]["first_loss"] == both[1]["first_loss"]
+    with pytest.raises(RuntimeError, match="failed"):
+        step_settings.measured(Numerics("float33", FUSED), Sharing(1, 1), words_of(models), 1)
+
+
+def test_rows_are_medians_of_all_rounds_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def measured(chosen: Numerics, sharing: Sharing, words: list[str], steps: int) -> list[dict[str, Any]]:
+        asked.append((chosen, sharing))
+        loss = 2.0 if chosen.dtype == "float32" else 2.03
+        return [
+            {"first_loss": loss, "seconds": [[1.0 + len(asked) / 100, 2.0], [5.0, 4.0], [9.0, 8.0]]}
+            for _ in range(sharing.processes)
+        ]
+
+    monkeypatch.setattr(step_settings, "measured", measured)
+    rows = step_settings.settings_rows([], rounds=2, steps=3)
+    every = [(chosen, sharing) for chosen in NUMERICS for sharing in SHARINGS]
+    assert asked == every * 2
+    assert [(row["cpu_seconds"], row["wall_seconds"]) for row in rows] == [(5.0, 4.0)] * 9
+    assert [row["steps_a_second"] for row in rows] == [0.25, 0.25, 0.5] * 3
+
+
+@pytest.mark.parametrize(("loss", "dtype"), [(2.05, "bfloat16"), (2.001, "float32"), (float("nan"), "bfloat16")])
+def test_another_loss_is_noticed(loss: float, dtype: str) -> None:
+    rows = [
+        {"dtype": "float32", "attention": FUSED, "first_loss": 2.0},
+        {"dtype": dtype, "attention": FUSED, "first_loss": loss},
+    ]
+    with pytest.raises(step_settings.UnequalStepError, match=dtype):
+        step_settings.require_equal_losses(rows)
+
+
+def test_lines_say_every_figure() -> None:
+    made = {"date": "d", "processor": "p", "instruction_set": "i", "cores": 2, "threads": 1, "device": "none"}
+    row = Numerics("bfloat16", PRODUCTS)._asdict() | Sharing(2, 1)._asdict()
+    row |= {"first_loss": 4.12344, "cpu_seconds": 1.414, "wall_seconds": 1.5, "steps_a_second": 1.3333}
+    content = {"made_with": made | {"versions": {"python": "3"}}, "rounds": 2, "steps": 6, "rows": [row]}
+    lines = " ".join(step_settings_lines(content))
+    assert "| bfloat16 | matrix products | 2 of 1 | 1.41 | 1.50 | 1.33 | 4.1234 |" in lines
+    assert "**Preliminary:** Medians of 12 steps of each process in 2 rounds; steps/s of" in lines
+    assert "Preliminary" not in " ".join(step_settings_lines(content | {"rounds": 3}))
