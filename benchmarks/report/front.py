@@ -1,6 +1,6 @@
 """Writes every number of README.md and of the pages on methods, runs, testbed, design, prompts and rounding.
 
-    python -m benchmarks.report.front           # fills the marked places, draws three of docs/figures
+    python -m benchmarks.report.front           # fills the marked places, draws four of docs/figures
 
 A marked place begins with ``<!-- name -->`` and ends with ``<!-- end of name -->``. ``docs/speed.md`` has a command of
 its own (``make bench``).
@@ -14,7 +14,7 @@ from benchmarks.learning.prompt_words.findings import found_lines
 from benchmarks.report import findings
 from benchmarks.report.markdown import with_block, wrapped
 from benchmarks.report.measured_tables import domain_lines, parity_lines, rounding_lines
-from benchmarks.report.methods_chart import draw_methods
+from benchmarks.report.methods_chart import draw_gains, draw_methods
 from benchmarks.report.pair_looks_table import looks_lines
 from benchmarks.report.parameter_table import parameter_lines
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
@@ -47,7 +47,7 @@ README, METHODS, RUNS, TESTBED, DESIGN, WORDS, PAIR = (
 )
 TRANSFER, QUANTISED = Path("docs/transfer.md"), Path("docs/quantised.md")
 FIGURES = Path("docs/figures")
-CHART, MATRIX = FIGURES / "methods.png", FIGURES / "transfers.png"
+CHART, MATRIX, GAINS = FIGURES / "methods.png", FIGURES / "transfers.png", FIGURES / "real_pair.png"
 TRANSFERS = "prompt_transfer"
 COMPARISON, ABLATION, LEARNING, SECOND, LOGGED = (
     "comparison",
@@ -169,6 +169,8 @@ def main() -> None:
     for path in BLOCKS:
         write_atomically(path, page_of(path).encode())
     draw_methods(stored(COMPARISON), chances_of(stored(LEARNING)), CHART)
+    if pair := stored(REAL_PAIR):
+        draw_gains(pair, GAINS)
     for name in SEARCHES:
         if searches := stored(name):
             draw_search(searches, FIGURES / f"{name}.png")

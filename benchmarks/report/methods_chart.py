@@ -1,10 +1,10 @@
-"""The README's picture: the comparison's methods by their mean, and five of them set by set."""
+"""Pictures of comparisons: the README's, methods by mean and five of them set by set; and the real pair's intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.report.sweep_tables import FROZEN, LEAD, SETS, Sweep, name_of, sweep_of
+from benchmarks.report.sweep_tables import FROZEN, LEAD, SETS, WORDS, Content, Sweep, mean_name, name_of, sweep_of
 from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 from lightning_m2pt.report.page.figures import FROZEN_COLOUR, LEAD_COLOUR, OTHER_COLOURS, STYLE, UNDATED
 
@@ -16,6 +16,8 @@ SHOWN = (FROZEN, "lora", "vpt", LEAD, "full")
 """The methods that are shown set by set."""
 COLOURS = {FROZEN: FROZEN_COLOUR, LEAD: LEAD_COLOUR} | dict(zip(("full", "vpt", "lora"), OTHER_COLOURS, strict=False))
 REST_COLOUR = "#c9c9c9"
+START_COLOUR = OTHER_COLOURS[0]
+"""Of M2PT whose textual prompts begin as words."""
 GROUP_WIDTH = 0.8
 """Part of the room between two sets that their bars take."""
 RESOLUTION = 200
@@ -73,9 +75,50 @@ def figure_of(content: Mapping[str, Any], chances: Mapping[str, float]) -> "Figu
     return figure
 
 
+def gains_figure(content: Content) -> "Figure":
+    """Returns every method's mean, each seed's, and the interval of its difference to the untouched model.
+
+    The interval is drawn around the method's mean, so that one which reaches the untouched model's line is none.
+
+    Args:
+        content: A sweep as ``benchmarks.learning.sweep_scores`` keeps it.
+    """
+    from matplotlib.figure import Figure
+
+    sweep = sweep_of(content)
+    untouched, over = sweep.rows[FROZEN][MMAVG].mean, content["gains"][FROZEN]
+    labels = [label for label in sweep.ranking if label in over]
+    figure = Figure(figsize=(6.75, 0.7 + 0.24 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    for place, label in enumerate(labels):
+        colour = {LEAD: LEAD_COLOUR, WORDS: START_COLOUR}.get(label, "#505050")
+        gain, cell = over[label], sweep.rows[label][MMAVG]
+        axes.plot([untouched + gain["low"], untouched + gain["high"]], [place, place], color=colour, linewidth=1.6)
+        axes.plot([cell.mean], [place], "o", color=colour, markersize=5)
+        axes.plot(cell.values, [place] * len(cell.values), "o", mfc="white", mec=colour, markersize=2.5, mew=0.6)
+    axes.axvline(untouched, color=FROZEN_COLOUR, linewidth=1, label="untouched model")
+    axes.axvline(benchmark_mean(content["chance"])[1], color="black", linestyle=":", linewidth=0.8, label="chance")
+    axes.set_yticks(range(len(labels)), [name_of(label) for label in labels])
+    axes.margins(y=0.08)
+    axes.invert_yaxis()
+    axes.set_title(f"{mean_name(content)} (%); line: paired 95% interval to the untouched model; small: seeds")
+    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    return figure
+
+
 def draw_methods(content: Mapping[str, Any], chances: Mapping[str, float], path: Path) -> None:
-    """Writes the picture."""
+    """Writes the picture of a comparison."""
+    save(lambda: figure_of(content, chances), path)
+
+
+def draw_gains(content: Content, path: Path) -> None:
+    """Writes the picture of a sweep's means and intervals."""
+    save(lambda: gains_figure(content), path)
+
+
+def save(figure: Callable[[], "Figure"], path: Path) -> None:
+    """Writes a figure that is made in the pages' style."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure_of(content, chances).savefig(path, dpi=RESOLUTION, metadata=UNDATED["png"], facecolor="white")
+        figure().savefig(path, dpi=RESOLUTION, metadata=UNDATED["png"], facecolor="white")

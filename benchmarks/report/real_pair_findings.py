@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 from benchmarks.report.order import Agreement
-from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, Content, mean_name, name_of, sweep_of
-from lightning_m2pt.metrics.means import MMAVG
+from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, WORDS, Content, mean_name, name_of, sweep_of
+from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 
-WORDS = "m2pt from words"
 STARTS = {LEAD: "begin as random rows", WORDS: "begin as words"}
 PAGE = "docs/how_to/real_pair.md"
 
@@ -47,16 +46,18 @@ def seeds_of(content: Content) -> str:
 
 
 def ranking_sentence(content: Content) -> str:
-    """Returns every method's mean there, the best first, and which are clearly above the untouched model or below."""
+    """Returns every method's mean there, the best first: clearly above the untouched model, level with it, or below."""
     sweep = sweep_of(content)
-    over = content["gains"][FROZEN]
-    labels = sorted(sweep.rows, key=lambda label: -sweep.rows[label][MMAVG].mean)
-    shown = ", ".join(f"{name_of(label)} {sweep.rows[label][MMAVG].mean:.1f}" for label in labels)
-    above = [name_of(label) for label in labels if label in over and is_above(over[label]) > 0]
-    below = [name_of(label) for label in labels if label in over and is_above(over[label]) < 0]
+    over, mean = content["gains"][FROZEN], {label: row[MMAVG].mean for label, row in sweep.rows.items()}
+    labels = [label for label in sweep.ranking if label != FROZEN]
+    groups = {
+        place: ", ".join(f"{name_of(label)} {mean[label]:.1f}" for label in labels if is_above(over[label]) == sign)
+        for place, sign in (("clearly above", 1), ("level", 0), ("clearly below", -1))
+    }
+    placed = "; ".join(f"{place}: {names or 'none'}" for place, names in groups.items())
     return (
-        f"{mean_name(content)} there, {seeds_of(content)}: {shown}. Clearly above the untouched "
-        f"model: {', '.join(above) or 'none'}; clearly below: {', '.join(below) or 'none'}."
+        f"{mean_name(content)} there, {seeds_of(content)}, beside the untouched model's {mean[FROZEN]:.1f}: {placed}. "
+        f"The best constant answers have {benchmark_mean(content['chance'])[1]:.1f}."
     )
 
 

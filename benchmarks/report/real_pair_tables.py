@@ -10,6 +10,7 @@ from benchmarks.report.cells import Cell
 from benchmarks.report.markdown import table, wrapped
 from benchmarks.report.order import Agreement, agreement
 from benchmarks.report.sweep_tables import (
+    CHANCE,
     COLUMNS,
     FROZEN,
     LABELS,
@@ -22,9 +23,11 @@ from benchmarks.report.sweep_tables import (
     sweep_of,
     trial_lines,
 )
-from lightning_m2pt.metrics.means import MMAVG
+from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 
 CARD = Path("lightning_m2pt/embedded/smollm2_dinov2/training.json")
+PICTURE = "../figures/real_pair.png"
+"""The drawing of the same sweep, as the page on the real pair finds it."""
 FIRST, SECOND = "`testbed`", "`testbed_patch12`"
 
 
@@ -49,9 +52,14 @@ def pair_lines(content: Content) -> list[str]:
                 *(gain_text(content["gains"][baseline].get(label)) for baseline in (LEAD, FROZEN)),
             ]
         )
+    chances = content["chance"]
+    constant = [*(f"{chances[name]:.1f}" for name in SETS), f"{benchmark_mean(chances)[1]:.1f}"]
+    rows.append([CHANCE, "", "", *constant, "", ""])
     record = json.loads(CARD.read_text(encoding="utf-8")) if CARD.is_file() else {"gates": {"gates": []}}
     return [
         "## What came out",
+        "",
+        f"![Means of all methods with paired intervals]({PICTURE})",
         "",
         *missed_gates(record),
         *table(["", "trained", "seeds", *SETS.values(), mean_name(content), "to M2PT, 95%", "to frozen, 95%"], rows),
@@ -59,7 +67,8 @@ def pair_lines(content: Content) -> list[str]:
         *wrapped(
             "Percent of each set's maximum, mean ± standard deviation over seeds. The last two are differences in "
             f"{mean_name(content)} with paired 95% intervals (bootstrap over pictures with all their questions, and "
-            "over seeds). What is left of M2PT without visual prompts or interaction begins as words."
+            "over seeds); chance: the best constant answer. What is left of M2PT without visual prompts or interaction "
+            "begins as words."
         ),
         "",
     ]

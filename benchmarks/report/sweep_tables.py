@@ -11,11 +11,13 @@ from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 Content = Mapping[str, Any]
 
 LEAD, FROZEN, CHANCE, LANGUAGE = "m2pt", "frozen", "chance", "no textual prompts"
+WORDS = "m2pt from words"
+"""M2PT whose textual prompts begin as words."""
 LABELS = {
     "full": "full tuning",
     "vpt": "VPT",
     "m2pt": "**M2PT**",
-    "m2pt from words": "M2PT from words",
+    WORDS: "M2PT from words",
     "lora": "LoRA",
     "adapter": "adapters",
     "layernorm": "norms",
@@ -23,6 +25,8 @@ LABELS = {
     "ptum": "PTUM, rows",
     "aprompt": "APrompt",
     "ptum prefix": "PTUM, keys and values",
+    "words without visual prompts": "from words, no visual prompts",
+    "words without interaction": "from words, no interaction",
     "frozen": "frozen",
 }
 SETS = {

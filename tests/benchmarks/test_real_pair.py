@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.learning import sweep_scores
-from benchmarks.report.front import has_seeds
+from benchmarks.report.front import GAINS, has_seeds
+from benchmarks.report.methods_chart import draw_gains, gains_figure
 from benchmarks.report.order import Agreement
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
 from benchmarks.report.real_pair_tables import order_lines, order_sentence, pair_lines, pair_trial_lines, second_means
@@ -116,6 +117,7 @@ def invented(**by_method: list[float]) -> dict[str, Any]:
             for label, values in by_method.items()
         },
         "frozen": dict.fromkeys(COLUMNS, 40.0),
+        "chance": dict.fromkeys(COLUMNS, 38.0),
         "gains": {
             "m2pt": {"lora": {"difference": -5.04, "low": -7.25, "high": -3.0}},
             "no textual prompts": {
@@ -136,9 +138,10 @@ def test_the_pairs_table_by_value() -> None:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert cells[0][-2:] == ["to M2PT, 95%", "to frozen, 95%"]
     assert cells[0][-3] == "MMAvg of limited sets"
-    assert [row[0] for row in cells[2:]] == ["**M2PT**", "LoRA", "frozen"]
+    assert [row[0] for row in cells[2:]] == ["**M2PT**", "LoRA", "frozen", "chance"]
     assert cells[2][1:4] == ["0.25%", "2", "61.0 ± 1.4"]
     assert cells[3][-3:] == ["56.0 ± 1.4", "-5.0 [-7.2, -3.0]", "+3.0 [+1.0, +5.0]"]
+    assert cells[5][1:3] + cells[5][-4:] == ["", "", "38.0", "38.0", "", ""]
     assert (cells[2][-2], cells[4][-1], cells[4][2]) == ("", "", "-")
 
 
@@ -150,12 +153,14 @@ def test_the_readmes_sentences_by_value() -> None:
         "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them (which has "
         "the rates of the start from words), paired 95% intervals over questions and seeds."
     )
+    pair["gains"]["frozen"]["projector"] = {"difference": 0.5, "low": -0.1, "high": 1.0}
     assert ranking_sentence(pair) == (
-        "MMAvg of limited sets there, 2 seeds: M2PT 61.0, LoRA 56.0, projector alone 50.5, frozen 40.0. Clearly above "
-        "the untouched model: LoRA; clearly below: M2PT."
+        "MMAvg of limited sets there, 2 seeds, beside the untouched model's 40.0: clearly above: LoRA 56.0; level: "
+        "projector alone 50.5; clearly below: M2PT 61.0. The best constant answers have 38.0."
     )
     uneven = invented(m2pt=[60.0], lora=[55.0, 57.0]) | {"mean_of": "MMAvg"}
-    assert ranking_sentence(uneven).startswith("MMAvg there, 1 to 2 seeds: M2PT 60.0, LoRA 56.0")
+    assert ranking_sentence(uneven).startswith("MMAvg there, 1 to 2 seeds, beside the untouched model's 40.0: clearly")
+    assert "level: none; clearly below: M2PT 60.0. The" in ranking_sentence(uneven)
     single = invented(m2pt=[60.0])
     assert textual_sentence(single).endswith("paired 95% intervals over questions of one seed.")
     assert (has_seeds({}), has_seeds(single), has_seeds(uneven), has_seeds(pair)) == (False, False, False, True)
@@ -166,6 +171,20 @@ def test_the_readmes_sentences_by_value() -> None:
         "The embedded backbones foretell that order by a Kendall's tau of: `testbed` +0.33 (-0.25 to +1.00 over seeds, "
         "3 methods)."
     )
+
+
+def test_the_picture_draws_means_seeds_and_intervals_around_the_untouched_model(tmp_path: Path) -> None:
+    pair = invented(m2pt=[36.0, 40.0], lora=[44.0, 42.0], projector=[50.0])  # of the last there is no interval
+    (axes,) = gains_figure(pair).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["LoRA", "M2PT"]
+    drawn = [list(line.get_xdata()) for line in axes.lines]
+    assert drawn[:3] == [[41.0, 45.0], [43.0], [44.0, 42.0]]
+    assert drawn[3:] == [[37.0, 39.0], [38.0], [36.0, 40.0], [40.0, 40.0], [38.0, 38.0]]
+    assert axes.yaxis_inverted()
+    draw_gains(pair, tmp_path / "one.png")
+    draw_gains(pair, tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert GAINS.stat().st_size > 0
 
 
 def test_before_a_run_the_page_has_nothing_of_it() -> None:
