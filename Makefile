@@ -63,7 +63,7 @@ data: $(INSTALLED) ## Write the testbed's data (once), or fetch a real set: SET=
 	$(BIN)/m2pt data $(if $(SET),fetch $(SET) $(ARGS),testbed)
 
 .PHONY: backbone
-backbone: $(INSTALLED) ## Rebuild an embedded backbone from its recipe: BACKBONE=name (long; both are in the repository).
+backbone: $(INSTALLED) ## Rebuild an embedded backbone from its recipe: BACKBONE=name (long; all are in the repository).
 	$(BIN)/m2pt backbone $(if $(BACKBONE),--name $(BACKBONE)) $(ARGS)
 
 .PHONY: check-exp

@@ -5,8 +5,7 @@
 
 The sweep's own table names the runs; scores are theirs, differences (to M2PT, to the untouched model, to M2PT without
 textual prompts) are those of ``m2pt report``: resampled are pictures with all their questions, the same for both, and
-each one's seeds. The search is kept beside it as
-``NAME_search.json``.
+each one's seeds. The search is kept beside it as ``NAME_search.json``, and alone where it was all that was asked for.
 ``python -m benchmarks.report.front`` makes the pages' tables of these files.
 """
 
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, SETS
+from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, NO_ROWS, SETS
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.coverage import set_name
 from lightning_m2pt.metrics.means import NEVER_A_MEMBER, benchmark_mean
@@ -99,9 +98,11 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
             "the sweep has no table", where=str(path), expected="what `m2pt sweep run` writes at its end"
         )
     rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["runs"]]
-    if LEAD not in [row["label"] for row in rows]:
+    if not {LEAD, NO_ROWS} & {row["label"] for row in rows}:
         raise BadInputError(
-            f"no row with runs is called {LEAD}", where=str(path), expected="M2PT's, which others are compared with"
+            f"no row with runs is called {LEAD} or {NO_ROWS}",
+            where=str(path),
+            expected="M2PT's, or in a grid of lengths that without rows, which others are compared with",
         )
     methods, groups, commits = {}, [], set()
     for row in rows:
@@ -129,7 +130,7 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
         "chance": {name: score["chance"] for name, score in frozen.items()},
         "methods": methods,
         FROZEN: by_set(frozen),
-        "gains": {baseline: gains_over(baseline, groups) for baseline in (LEAD, LANGUAGE, FROZEN)},
+        "gains": {baseline: gains_over(baseline, groups) for baseline in (LEAD, LANGUAGE, NO_ROWS, FROZEN)},
     }
 
 
@@ -142,9 +143,10 @@ def main() -> None:
     own = parser.parse_args()
     name = f"{own.sweep}-{own.backbone}" if own.backbone else own.sweep
     folder, stored_as = own.output_root / "sweeps" / name, name.replace("-", "_")
-    content = stored_sweep(folder, own.output_root)
-    write_atomically(RESULTS / f"{stored_as}.json", (json.dumps(content, indent=1) + "\n").encode())
     search = folder / "search.json"
+    if (folder / "table.json").is_file() or not search.is_file():
+        content = stored_sweep(folder, own.output_root)
+        write_atomically(RESULTS / f"{stored_as}.json", (json.dumps(content, indent=1) + "\n").encode())
     if search.is_file():
         write_atomically(RESULTS / f"{stored_as}_search.json", search.read_bytes())
 

@@ -18,7 +18,14 @@ from benchmarks.report.methods_chart import draw_gains, draw_methods
 from benchmarks.report.pair_looks_table import looks_lines
 from benchmarks.report.parameter_table import parameter_lines
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
-from benchmarks.report.real_pair_tables import agreements, order_lines, pair_lines, pair_trial_lines
+from benchmarks.report.real_pair_tables import (
+    agreements,
+    attempts_lines,
+    lengths_lines,
+    order_lines,
+    pair_lines,
+    pair_trial_lines,
+)
 from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import (
     Content,
@@ -146,12 +153,18 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     WORDS: {"searches": search_lines},
     PAIR: {
         "pair": lambda: pair_lines(stored(REAL_PAIR)),
-        "pair_rates": lambda: pair_trial_lines(stored(f"{REAL_PAIR}_search")),
+        "pair_rates": lambda: pair_trial_lines(stored(f"{REAL_PAIR}_search"), stored(f"{REAL_PAIR}_lora_search")),
+        "lengths": lambda: lengths_lines(stored(f"{REAL_PAIR}_lengths")),
         "order": orders_lines,
         "looks": lambda: looks_lines(stored("pair_looks")),
     },
     TRANSFER: {"transfers": lambda: transfer_lines(stored(TRANSFERS))},
-    TESTBED: {"domain": lambda: domain_lines(stored("domain")), "belief": belief_lines, "patches": patches_lines},
+    TESTBED: {
+        "domain": lambda: domain_lines(stored("domain")),
+        "attempts": lambda: attempts_lines(stored(f"{REAL_PAIR}_attempts")),
+        "belief": belief_lines,
+        "patches": patches_lines,
+    },
 }
 """The marked places of each page, and what fills them."""
 

@@ -3,10 +3,21 @@
 from collections.abc import Mapping
 
 from benchmarks.report.order import Agreement
-from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, WORDS, Content, mean_name, name_of, sweep_of
+from benchmarks.report.sweep_tables import (
+    FROZEN,
+    LANGUAGE,
+    SAME_RATES,
+    SETS,
+    WORDS,
+    Content,
+    mean_name,
+    name_of,
+    sweep_of,
+)
 from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 
-STARTS = {LEAD: "begin as random rows", WORDS: "begin as words"}
+STARTS = {SAME_RATES: "begin as random rows", WORDS: "begin as words"}
+"""M2PT by the start of its textual prompts; both have the rates that M2PT without them has."""
 PAGE = "docs/how_to/real_pair.md"
 
 
@@ -23,7 +34,7 @@ def gain_words(gain: Mapping[str, float]) -> str:
 def textual_sentence(content: Content) -> str:
     """Returns what textual prompts of either start change on the pair, beside M2PT without them."""
     verbs = {1: "raise the mean", 0: "change nothing clear in the mean", -1: "lower the mean"}
-    gains = content["gains"][LANGUAGE]
+    gains = content["gains"].get(LANGUAGE, {})
     found = [
         f"that {start} {verbs[is_above(gains[label])]} ({gain_words(gains[label])})"
         for label, start in STARTS.items()
@@ -33,8 +44,8 @@ def textual_sentence(content: Content) -> str:
         return f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's ablation has not been run.**"
     return (
         f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}"
-        f"**: points of {mean_name(content)} beside M2PT without them (which has the rates of the start from words), "
-        f"paired 95% intervals over questions{' and seeds' if seeds_of(content) != '1 seed' else ' of one seed'}."
+        f"**: points of {mean_name(content)} beside M2PT without them, at the same rates; paired 95% intervals over "
+        f"questions{' and seeds' if seeds_of(content) != '1 seed' else ' of one seed'}."
     )
 
 
@@ -59,6 +70,22 @@ def ranking_sentence(content: Content) -> str:
         f"{mean_name(content)} there, {seeds_of(content)}, beside the untouched model's {mean[FROZEN]:.1f}: {placed}. "
         f"The best constant answers have {benchmark_mean(content['chance'])[1]:.1f}."
     )
+
+
+def sets_sentence(content: Content) -> str:
+    """Returns on which sets each method's mean is above both the untouched model's and the best constant answer's."""
+    sweep, by_sets = sweep_of(content), dict[str, list[str]]()
+    for label in sweep.ranking[:-1]:
+        above = [
+            shown
+            for name, shown in SETS.items()
+            if sweep.rows[label][name].mean > max(sweep.rows[FROZEN][name].mean, content["chance"][name])
+        ]
+        by_sets.setdefault(", ".join(above), []).append(name_of(label))
+    nowhere = by_sets.pop("", [])
+    parts = [f"{', '.join(labels)}: {names}" for names, labels in by_sets.items()]
+    parts += [f"on no set: {', '.join(nowhere)}"] if nowhere else []
+    return f"Above both the untouched model and the best constant answer: {'; '.join(parts)}."
 
 
 def foretold_sentence(found: Mapping[str, Agreement | None]) -> str:

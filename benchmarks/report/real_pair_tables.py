@@ -9,15 +9,20 @@ from benchmarks.learning.report import MEASURED, missed_gates, table_of
 from benchmarks.report.cells import Cell
 from benchmarks.report.markdown import table, wrapped
 from benchmarks.report.order import Agreement, agreement
+from benchmarks.report.real_pair_findings import sets_sentence
 from benchmarks.report.sweep_tables import (
     CHANCE,
     COLUMNS,
     FROZEN,
     LABELS,
+    LANGUAGE,
     LEAD,
+    NO_ROWS,
     SETS,
+    WORDS,
     Content,
     mean_name,
+    name_of,
     percent,
     seeds,
     sweep_of,
@@ -28,6 +33,8 @@ from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 CARD = Path("lightning_m2pt/embedded/smollm2_dinov2/training.json")
 PICTURE = "../figures/real_pair.png"
 """The drawing of the same sweep, as the page on the real pair finds it."""
+TEN = 10
+"""Rows of M2PT from words, whose rates the lengths have."""
 FIRST, SECOND = "`testbed`", "`testbed_patch12`"
 
 
@@ -64,6 +71,8 @@ def pair_lines(content: Content) -> list[str]:
         *missed_gates(record),
         *table(["", "trained", "seeds", *SETS.values(), mean_name(content), "to M2PT, 95%", "to frozen, 95%"], rows),
         "",
+        *wrapped(sets_sentence(content)),
+        "",
         *wrapped(
             "Percent of each set's maximum, mean ± standard deviation over seeds. The last two are differences in "
             f"{mean_name(content)} with paired 95% intervals (bootstrap over pictures with all their questions, and "
@@ -79,11 +88,60 @@ def gain_text(gain: Mapping[str, float] | None) -> str:
     return "" if gain is None else f"{gain['difference']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
 
 
-def pair_trial_lines(content: Content) -> list[str]:
-    """Returns what the search of rates found on the pair; nothing before it ran."""
+def pair_trial_lines(content: Content, variants: Content) -> list[str]:
+    """Returns what the search of rates found on the pair; nothing before it ran.
+
+    Args:
+        content: The comparison's search.
+        variants: The search for the variants of LoRA, which has the same budget.
+    """
     if not content:
         return []
-    return [*wrapped(f"Searched rates, by {content['decides']}, in percent:"), "", *trial_lines(content)]
+    return [*wrapped(f"Searched rates, by {content['decides']}, in percent:"), "", *trial_lines(content, variants)]
+
+
+def lengths_lines(content: Content) -> list[str]:
+    """Returns the means of M2PT with textual prompts of each length, beside none; nothing before the sweep ran.
+
+    Args:
+        content: The stored sweep of lengths.
+    """
+    if not content:
+        return []
+    by_length = {TEN if label == WORDS else int(label.partition("=")[2]): label for label in content["methods"]}
+    gains, sweep = content["gains"][NO_ROWS], sweep_of(content)
+    rows = [
+        [str(length), f"{sweep.rows[label][MMAVG].mean:.1f}", gain_text(gains.get(label))]
+        for length, label in sorted(by_length.items())
+    ]
+    return [
+        "### Lengths of textual prompts",
+        "",
+        *table(["rows that begin as words", mean_name(content), "to none, 95%"], rows),
+        "",
+        *wrapped(f"One seed, M2PT from words, with the rates that were searched for {TEN} rows."),
+        "",
+    ]
+
+
+def attempts_lines(content: Content) -> list[str]:
+    """Returns the attempts' means beside M2PT and beside M2PT without textual prompts; nothing before the sweep ran.
+
+    Args:
+        content: The stored sweep of attempts.
+    """
+    if not content:
+        return []
+    sweep = sweep_of(content)
+    rows = [
+        [
+            name_of(label),
+            f"{sweep.rows[label][MMAVG].mean:.1f}",
+            *(gain_text(content["gains"][baseline].get(label)) for baseline in (LEAD, LANGUAGE)),
+        ]
+        for label in sweep.rows
+    ]
+    return [*table(["", mean_name(content), "to M2PT, 95%", "to no textual prompts, 95%"], rows), ""]
 
 
 def order_lines(pair: Content, comparison: Content, ablation: Content, second: Content) -> list[str]:

@@ -11,13 +11,16 @@ from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 Content = Mapping[str, Any]
 
 LEAD, FROZEN, CHANCE, LANGUAGE = "m2pt", "frozen", "chance", "no textual prompts"
-WORDS = "m2pt from words"
-"""M2PT whose textual prompts begin as words."""
+WORDS, SAME_RATES = "m2pt from words", "m2pt at the rates of words"
+"""M2PT whose textual prompts begin as words, and M2PT from random rows with the rates that were searched for it."""
+NO_ROWS = "textual_length=0"
+"""M2PT without textual prompts in a grid of lengths."""
 LABELS = {
     "full": "full tuning",
     "vpt": "VPT",
     "m2pt": "**M2PT**",
     WORDS: "M2PT from words",
+    SAME_RATES: "M2PT, rates of the start from words",
     "lora": "LoRA",
     "adapter": "adapters",
     "layernorm": "norms",
@@ -25,6 +28,10 @@ LABELS = {
     "ptum": "PTUM, rows",
     "aprompt": "APrompt",
     "ptum prefix": "PTUM, keys and values",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "pissa": "PiSSA",
+    "lora plus": "LoRA+",
     "words without visual prompts": "from words, no visual prompts",
     "words without interaction": "from words, no interaction",
     "frozen": "frozen",
@@ -169,13 +176,13 @@ def signed(cell: Cell) -> str:
     return f"{cell.mean:+.1f} ± {cell.deviation:.1f}"
 
 
-def trial_lines(content: Content) -> list[str]:
-    """Returns what the search of learning rates found for each method, the best first.
+def trial_lines(*searches: Content) -> list[str]:
+    """Returns what searches of learning rates found for each method, the best first.
 
     A trial that diverged has no figure; a method whose search is not over has no row.
     """
     rows = []
-    for label, found in content["variants"].items():
+    for label, found in (each for content in searches if content for each in content["variants"].items()):
         chosen = next((trial for trial in found["trials"] if trial["number"] == found["chosen"]), None)
         if chosen is None:
             continue

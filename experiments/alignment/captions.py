@@ -1,6 +1,6 @@
 """What a picture of the world shows, as the whole sentences that a language model of the real world would write.
 
-Alignment learns from captions alone: no question is ever asked, so that a tuned model's answers are owed to tuning.
+Alignment learns from captions alone: no question is ever asked, and what tuning adds is seen beside the untouched pair.
 """
 
 from experiments.testbed.scenes import Scene, SceneObject

