@@ -96,9 +96,8 @@ def test_a_sweep_runs_every_cell_once_and_ends_with_a_table(tmp_path, capfd):
 def test_a_complete_sweep_starts_nothing(tmp_path):
     path = write_sweep(tmp_path)
     assert main(words_for(path)) == 0
-    before, began = table(path), time.monotonic()
+    before = table(path)
     assert main(words_for(path)) == 0
-    assert time.monotonic() - began < 1.0
     assert set(starts(path).values()) == {1}
     assert table(path) == before
 
@@ -163,7 +162,9 @@ def test_a_cell_with_a_damaged_record_stops_no_other(tmp_path, capfd):
 
 
 def test_a_stopped_sweep_keeps_the_table_of_what_is_complete(tmp_path):
-    path = write_sweep(tmp_path, seeds=[0, 1], seconds_a_step=0.3)
+    path = write_sweep(tmp_path, seeds=[0, 1])
+    # One cell that is not done when the signal comes, however long that takes.
+    (tmp_path / "two.yaml").write_text(json.dumps({"steps": 40, "seconds_a_step": 3.0, "best_rate": 0.01}))
     process = start(path)
     wait_until(lambda: any(record(path).state(job) == State.DONE for job in jobs_of(path)), 60)
     process.send_signal(signal.SIGINT)
