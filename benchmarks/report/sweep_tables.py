@@ -32,8 +32,8 @@ LABELS = {
     "dora": "DoRA",
     "pissa": "PiSSA",
     "lora plus": "LoRA+",
-    "words without visual prompts": "from words, no visual prompts",
-    "words without interaction": "from words, no interaction",
+    "words without visual prompts": "from words without visual prompts",
+    "words without interaction": "from words without interaction",
     "frozen": "frozen",
 }
 SETS = {
