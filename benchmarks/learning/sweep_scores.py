@@ -98,11 +98,11 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
             "the sweep has no table", where=str(path), expected="what `m2pt sweep run` writes at its end"
         )
     rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["runs"]]
-    if not {LEAD, NO_ROWS} & {row["label"] for row in rows}:
+    if not {LEAD, LANGUAGE, NO_ROWS} & {row["label"] for row in rows}:
         raise BadInputError(
-            f"no row with runs is called {LEAD} or {NO_ROWS}",
+            f"no row with runs is called {LEAD}, {LANGUAGE} or {NO_ROWS}",
             where=str(path),
-            expected="M2PT's, or in a grid of lengths that without rows, which others are compared with",
+            expected="M2PT's, or that without textual prompts, which others are compared with",
         )
     methods, groups, commits = {}, [], set()
     for row in rows:

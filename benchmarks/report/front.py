@@ -20,7 +20,7 @@ from benchmarks.report.parameter_table import parameter_lines
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
 from benchmarks.report.real_pair_tables import (
     agreements,
-    attempts_lines,
+    beside_lines,
     lengths_lines,
     order_lines,
     pair_lines,
@@ -28,6 +28,9 @@ from benchmarks.report.real_pair_tables import (
 )
 from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import (
+    FROZEN,
+    LANGUAGE,
+    LEAD,
     Content,
     ablation_lines,
     chances_of,
@@ -161,7 +164,8 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     TRANSFER: {"transfers": lambda: transfer_lines(stored(TRANSFERS))},
     TESTBED: {
         "domain": lambda: domain_lines(stored("domain")),
-        "attempts": lambda: attempts_lines(stored(f"{REAL_PAIR}_attempts")),
+        "attempts": lambda: beside_lines(stored(f"{REAL_PAIR}_attempts"), LEAD, LANGUAGE),
+        "longer": lambda: beside_lines(stored(f"{REAL_PAIR}_longer"), LANGUAGE, FROZEN),
         "belief": belief_lines,
         "patches": patches_lines,
     },

@@ -15,7 +15,6 @@ from benchmarks.report.sweep_tables import (
     COLUMNS,
     FROZEN,
     LABELS,
-    LANGUAGE,
     LEAD,
     NO_ROWS,
     SETS,
@@ -124,11 +123,12 @@ def lengths_lines(content: Content) -> list[str]:
     ]
 
 
-def attempts_lines(content: Content) -> list[str]:
-    """Returns the attempts' means beside M2PT and beside M2PT without textual prompts; nothing before the sweep ran.
+def beside_lines(content: Content, *baselines: str) -> list[str]:
+    """Returns the means of a stored sweep's rows beside some of them; nothing before the sweep ran.
 
     Args:
-        content: The stored sweep of attempts.
+        content: The stored sweep.
+        baselines: Labels of those that differences are to.
     """
     if not content:
         return []
@@ -136,12 +136,12 @@ def attempts_lines(content: Content) -> list[str]:
     rows = [
         [
             name_of(label),
-            f"{sweep.rows[label][MMAVG].mean:.1f}",
-            *(gain_text(content["gains"][baseline].get(label)) for baseline in (LEAD, LANGUAGE)),
+            f"{row[MMAVG].mean:.1f}",
+            *(gain_text(content["gains"][baseline].get(label)) for baseline in baselines),
         ]
-        for label in sweep.rows
+        for label, row in sweep.rows.items()
     ]
-    return [*table(["", mean_name(content), "to M2PT, 95%", "to no textual prompts, 95%"], rows), ""]
+    return [*table(["", mean_name(content), *(f"to {name_of(label)}, 95%" for label in baselines)], rows), ""]
 
 
 def order_lines(pair: Content, comparison: Content, ablation: Content, second: Content) -> list[str]:

@@ -13,7 +13,7 @@ from benchmarks.report.methods_chart import draw_gains, gains_figure
 from benchmarks.report.order import Agreement
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, sets_sentence, textual_sentence
 from benchmarks.report.real_pair_tables import (
-    attempts_lines,
+    beside_lines,
     lengths_lines,
     order_lines,
     order_sentence,
@@ -89,10 +89,10 @@ def test_a_sweep_without_a_table_or_without_m2pt_is_refused(outputs: Path) -> No
         sweep_scores.stored_sweep(outputs / "sweeps" / "none", outputs)
     table = outputs / "sweeps" / "small" / "table.json"
     table.write_text(table.read_text().replace('"m2pt"', '"ours"'))
-    with pytest.raises(BadInputError, match="no row with runs is called m2pt or"):
+    with pytest.raises(BadInputError, match="no row with runs is called m2pt, no textual prompts or"):
         sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
     table.write_text(json.dumps({"format": 1, "rows": []}))  # of a sweep that was stopped before its first cell
-    with pytest.raises(BadInputError, match="no row with runs is called m2pt or"):
+    with pytest.raises(BadInputError, match="no row with runs is called m2pt, no textual prompts or"):
         sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
 
 
@@ -226,7 +226,9 @@ def test_lengths_stand_in_their_order_beside_none() -> None:
 
 
 def test_attempts_stand_beside_m2pt_and_beside_no_textual_prompts() -> None:
-    assert rows_of(attempts_lines(invented(m2pt=[45.0], lora=[41.0]))) == [
+    lines = beside_lines(invented(m2pt=[45.0], lora=[41.0]), "m2pt", "no textual prompts")
+    assert lines[0] == "|  | MMAvg of limited sets | to M2PT, 95% | to no textual prompts, 95% |"
+    assert rows_of(lines) == [
         ["M2PT", "45.0", "", "-9.0 [-9.5, -8.5]"],
         ["LoRA", "41.0", "-5.0 [-7.2, -3.0]", ""],
         ["frozen", "40.0", "", ""],
@@ -262,7 +264,7 @@ def test_a_search_alone_is_kept(outputs: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_before_a_run_the_page_has_nothing_of_it() -> None:
     assert pair_lines({}) == pair_trial_lines({}, {}) == order_lines({}, {}, {}, {}) == []
-    assert lengths_lines({}) == attempts_lines({}) == []
+    assert lengths_lines({}) == beside_lines({}, "m2pt") == []
 
 
 def test_the_order_is_compared_with_both_embedded_backbones() -> None:

@@ -59,7 +59,7 @@ def test_experiments_and_sweeps_go_by_their_files_names():
     assert "m2pt_base" in names
     assert names == sorted(names)
     named = [entry.name for entry in catalogue.sweeps()]
-    pair = ["smollm2", "smollm2_attempts", "smollm2_lengths", "smollm2_lora"]
+    pair = ["smollm2", "smollm2_attempts", "smollm2_lengths", "smollm2_longer", "smollm2_lora"]
     assert named == ["ablation", "comparison", "lengths", "prompt_transfer", *pair, "templates_methods"]
 
 

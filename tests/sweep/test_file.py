@@ -14,7 +14,7 @@ from lightning_m2pt.main import main
 ROOT = Path(__file__).parents[2]
 BASE = "experiments/m2pt_base.yaml"
 NAME = "m2pt_base"
-REAL_PAIR = ("smollm2", "smollm2_attempts", "smollm2_lengths", "smollm2_lora")
+REAL_PAIR = ("smollm2", "smollm2_attempts", "smollm2_lengths", "smollm2_longer", "smollm2_lora")
 CELL = f"cells: [{{label: a, config: {NAME}}}]"
 SEARCH = "search: {trials: 5, share_of_steps: 1/3, seed: 0, ranges: {prompts: [1e-4, 1e-2]}}"
 
