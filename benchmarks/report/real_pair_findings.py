@@ -6,6 +6,7 @@ from benchmarks.report.order import Agreement
 from benchmarks.report.sweep_tables import (
     FROZEN,
     LANGUAGE,
+    OF_WORDS,
     SAME_RATES,
     SETS,
     WORDS,
@@ -57,10 +58,13 @@ def seeds_of(content: Content) -> str:
 
 
 def ranking_sentence(content: Content) -> str:
-    """Returns every method's mean there, the best first: clearly above the untouched model, level with it, or below."""
+    """Returns every method's mean there, the best first: clearly above the untouched model, level with it, or below.
+
+    What is left of M2PT from words is in the page's table alone.
+    """
     sweep = sweep_of(content)
     over, mean = content["gains"][FROZEN], {label: row[MMAVG].mean for label, row in sweep.rows.items()}
-    labels = [label for label in sweep.ranking if label != FROZEN]
+    labels = [label for label in sweep.ranking if label not in (FROZEN, *OF_WORDS)]
     groups = {
         place: ", ".join(f"{name_of(label)} {mean[label]:.1f}" for label in labels if is_above(over[label]) == sign)
         for place, sign in (("clearly above", 1), ("level", 0), ("clearly below", -1))

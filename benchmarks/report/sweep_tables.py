@@ -13,6 +13,8 @@ Content = Mapping[str, Any]
 LEAD, FROZEN, CHANCE, LANGUAGE = "m2pt", "frozen", "chance", "no textual prompts"
 WORDS, SAME_RATES = "m2pt from words", "m2pt at the rates of words"
 """M2PT whose textual prompts begin as words, and M2PT from random rows with the rates that were searched for it."""
+OF_WORDS = (SAME_RATES, "words without visual prompts", "words without interaction")
+"""M2PT from words with one thing changed, beside M2PT without textual prompts."""
 NO_ROWS = "textual_length=0"
 """M2PT without textual prompts in a grid of lengths."""
 LABELS = {
@@ -32,8 +34,8 @@ LABELS = {
     "dora": "DoRA",
     "pissa": "PiSSA",
     "lora plus": "LoRA+",
-    "words without visual prompts": "from words without visual prompts",
-    "words without interaction": "from words without interaction",
+    OF_WORDS[1]: "from words without visual prompts",
+    OF_WORDS[2]: "from words without interaction",
     "frozen": "frozen",
 }
 SETS = {

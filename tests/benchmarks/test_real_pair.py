@@ -156,7 +156,8 @@ def test_the_pairs_table_by_value() -> None:
 
 
 def test_the_readmes_sentences_by_value() -> None:
-    pair = invented(m2pt=[60.0, 62.0], lora=[55.0, 57.0], projector=[50.0, 51.0])
+    left = {"m2pt at the rates of words": [70.0, 71.0], "words without interaction": [80.0, 81.0]}  # not in the README
+    pair = invented(m2pt=[60.0, 62.0], lora=[55.0, 57.0], projector=[50.0, 51.0], **left)
     assert textual_sentence(pair) == (
         "**On real weights, [SmolLM2-135M and DINOv2-small](docs/how_to/real_pair.md), M2PT's textual prompts that "
         "begin as random rows lower the mean (-5.0, -7.2 to -3.0), those that begin as words change nothing clear in "
