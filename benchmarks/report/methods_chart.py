@@ -101,8 +101,9 @@ def gains_figure(content: Content) -> "Figure":
     axes.set_yticks(range(len(labels)), [name_of(label) for label in labels])
     axes.margins(y=0.08)
     axes.invert_yaxis()
-    axes.set_title(f"{mean_name(content)} (%); line: paired 95% interval to the untouched model; small: seeds")
-    axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    axes.set_title(f"{mean_name(content)} (%)")
+    axes.set_xlabel("lines: paired 95% intervals of the difference to the untouched model; small circles: seeds")
+    axes.legend(loc="lower right")
     return figure
 
 

@@ -1,11 +1,13 @@
 """What is kept of a sweep and what the page on the real pair says of it, by value."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from benchmarks.learning import sweep_scores
 from benchmarks.report.front import GAINS, has_seeds
@@ -254,13 +256,34 @@ def test_a_search_alone_is_kept(outputs: Path, tmp_path: Path, monkeypatch: pyte
     only = outputs / "sweeps" / "only"
     only.mkdir()
     (only / "search.json").write_text('{"variants": {}}')
-    for name in ("only", "small"):
+    both = outputs / "sweeps" / "both"
+    shutil.copytree(outputs / "sweeps" / "small", both)
+    (both / "search.json").write_text('{"variants": {}}')
+    for name in ("only", "small", "both"):
         monkeypatch.setattr("sys.argv", ["sweep_scores", name, "--output_root", str(outputs)])
         sweep_scores.main()
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["only_search.json", "small.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
+        *("both.json", "both_search.json", "only_search.json", "small.json"),
+    ]
     monkeypatch.setattr("sys.argv", ["sweep_scores", "none", "--output_root", str(outputs)])
     with pytest.raises(BadInputError, match="no table"):
         sweep_scores.main()
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2_longer"])
+def test_rates_that_sweeps_of_the_pair_write_out_are_those_that_were_searched(name: str) -> None:
+    cells = yaml.safe_load(Path(f"experiments/sweeps/{name}.yaml").read_text())["cells"]
+    written = {
+        cell["label"]: cell["arguments"]["model.optimizer.learning_rate"]
+        for cell in cells
+        if "model.optimizer.learning_rate" in cell["arguments"]
+    }
+    searched = stored("smollm2_search")["variants"]
+    lenders = {"m2pt at the rates of words": "m2pt from words", "no textual prompts": "m2pt from words"}
+    assert len(written) == {"smollm2": 1, "smollm2_longer": 4}[name]
+    for label, rates in written.items():
+        found = searched[lenders.get(label, label)]
+        assert rates == found["trials"][found["chosen"]]["rates"], label
 
 
 def test_before_a_run_the_page_has_nothing_of_it() -> None:
