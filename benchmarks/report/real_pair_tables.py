@@ -118,7 +118,10 @@ def lengths_lines(content: Content) -> list[str]:
         "",
         *table(["rows that begin as words", mean_name(content), "to none, 95%"], rows),
         "",
-        *wrapped(f"One seed, M2PT from words, with the rates that were searched for {TEN} rows."),
+        *wrapped(
+            f"Seed 0 alone, M2PT from words, with the rates that were searched for {TEN} rows. Seeds move the mean of "
+            f"{TEN} rows by as much as lengths do here (table above); intervals are over questions."
+        ),
         "",
     ]
 
