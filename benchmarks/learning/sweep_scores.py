@@ -1,7 +1,7 @@
 """Keeps what a sweep found: every method's scores by seed, and differences with their paired intervals.
 
     python -m benchmarks.learning.sweep_scores smollm2                  # writes benchmarks/results/smollm2.json
-    python -m benchmarks.learning.sweep_scores comparison --backbone testbed_patch12
+    python -m benchmarks.learning.sweep_scores ablation --backbone testbed_patch12
 
 The sweep's own table names the runs; scores are theirs, differences (to M2PT, to the untouched model, to M2PT without
 textual prompts) are those of ``m2pt report``: resampled are pictures with all their questions, the same for both, and

@@ -69,8 +69,8 @@ COMPARISON, ABLATION, LEARNING, SECOND, LOGGED = (
 SEARCHES = ("prompt_words", "prompt_words_before_question")
 """Comparisons of searches; the second is of words between picture and question, and may not have been made."""
 REAL_PAIR = "smollm2"
-OF_SECOND = ("comparison_testbed_patch12", SECOND)
-"""What may be stored of the second backbone: the sweep with all methods, else the learning table."""
+OF_SECOND = ("patch12", SECOND)
+"""What may be stored of the second backbone: the sweep with the pair's methods, else the learning table."""
 
 
 def results_lines() -> list[str]:

@@ -270,17 +270,21 @@ def test_a_search_alone_is_kept(outputs: Path, tmp_path: Path, monkeypatch: pyte
         sweep_scores.main()
 
 
-@pytest.mark.parametrize("name", ["smollm2", "smollm2_longer"])
-def test_rates_that_sweeps_of_the_pair_write_out_are_those_that_were_searched(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "search", "count"),
+    [("smollm2", "smollm2", 1), ("smollm2_longer", "smollm2", 4), ("patch12", "comparison", 6)],
+)
+def test_rates_that_sweeps_write_out_are_those_that_were_searched(name: str, search: str, count: int) -> None:
     cells = yaml.safe_load(Path(f"experiments/sweeps/{name}.yaml").read_text())["cells"]
     written = {
         cell["label"]: cell["arguments"]["model.optimizer.learning_rate"]
         for cell in cells
         if "model.optimizer.learning_rate" in cell["arguments"]
     }
-    searched = stored("smollm2_search")["variants"]
-    lenders = {"m2pt at the rates of words": "m2pt from words", "no textual prompts": "m2pt from words"}
-    assert len(written) == {"smollm2": 1, "smollm2_longer": 4}[name]
+    searched = stored(f"{search}_search")["variants"]
+    whole = "m2pt from words" if search == "smollm2" else "m2pt"
+    lenders = {"m2pt at the rates of words": whole, "no textual prompts": whole}
+    assert len(written) == count
     for label, rates in written.items():
         found = searched[lenders.get(label, label)]
         assert rates == found["trials"][found["chosen"]]["rates"], label

@@ -60,7 +60,7 @@ def test_experiments_and_sweeps_go_by_their_files_names():
     assert names == sorted(names)
     named = [entry.name for entry in catalogue.sweeps()]
     pair = ["smollm2", "smollm2_attempts", "smollm2_lengths", "smollm2_longer", "smollm2_lora"]
-    assert named == ["ablation", "comparison", "lengths", "prompt_transfer", *pair, "templates_methods"]
+    assert named == ["ablation", "comparison", "lengths", "patch12", "prompt_transfer", *pair, "templates_methods"]
 
 
 def test_a_class_that_leaves_a_method_open_is_not_listed(tmp_path):

@@ -169,7 +169,7 @@ def test_the_shipped_sweeps_say_their_true_size(capfd):
             assert f"{sum(not each.rates_of for each in sweep.variants) * sweep.search.trials} trials" in first
     assert main(["sweep", "list"]) == 0
     named = [line.split()[0] for line in capfd.readouterr().out.splitlines()]
-    ours = ["ablation", "comparison", "lengths", "prompt_transfer", *REAL_PAIR, "templates_methods"]
+    ours = ["ablation", "comparison", "lengths", "patch12", "prompt_transfer", *REAL_PAIR, "templates_methods"]
     assert named == ours
 
 
