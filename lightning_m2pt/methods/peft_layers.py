@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.filling.shares import whole
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.kept_norms import KeptNorm
 from lightning_m2pt.methods.lora import ADAPTER, UNUSED, name_for
 from lightning_m2pt.system.hidden_modules import hidden_module
 
@@ -58,6 +59,8 @@ def peft_layer(linear: nn.Linear, name: str, tuner: str, settings: Mapping[str, 
     layer.base_layer = nn.Identity()  # neither moved nor made float32 with what is trained
     layer.float().to(device)
     layer.base_layer = linear if before.is_meta or torch.equal(before, changed) else changed_linear(linear, changed)
+    for dora in getattr(layer, "lora_magnitude_vector", {}).values():
+        KeptNorm(dora)
     return layer.eval()
 
 
