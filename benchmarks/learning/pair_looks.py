@@ -55,7 +55,9 @@ def shares_of_run(folder: Path, side: str) -> dict[str, float]:
 
 
 def words_of_run(path: Path) -> dict[str, Any]:
-    """Returns the words nearest to the first layer's rows, and how many rows of the others are nearer than chance.
+    """Returns the words nearest to the first layer's rows, and how many rows of the others are nearer than by chance.
+
+    Of random rows 5% are.
 
     Args:
         path: ``prompts.json`` of ``m2pt prompts``.

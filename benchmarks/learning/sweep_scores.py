@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.report.sweep_tables import FROZEN, LANGUAGE, LEAD, NO_ROWS, SETS
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.coverage import set_name
@@ -104,7 +102,7 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
             where=str(path),
             expected="M2PT's, or that without textual prompts, which others are compared with",
         )
-    methods, groups, commits = {}, [], set()
+    methods, groups, starts = {}, [], list[dict[str, Any]]()
     for row in rows:
         runs = [Path(run) for run in row["runs"]]
         methods[row["label"]] = {
@@ -115,15 +113,15 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
             },
         }
         groups.append(Group(row["label"], [read_run(run.absolute()) for run in runs]))
-        commits |= {start["git_commit"] for run in runs for start in read_run_record(run).get(MADE_WITH, [])}
+        starts += [start for run in runs for start in read_run_record(run).get(MADE_WITH, [])]
     frozen = results_of(Path(rows[0]["runs"][0]))["frozen"]
     untouched = frozen_group(root, frozen)
     groups += [untouched] if untouched else []
     mean_of, _ = benchmark_mean({marked(name, frozen): 0.0 for name in SETS})
     return {
         "sweep": folder.name,
-        "commits": sorted(map(str, commits)),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "commits": sorted({str(start["git_commit"]) for start in starts}),
+        "instruction_set": " and ".join(sorted({str(start["instruction_set"]) for start in starts})),
         "unit": f"percent of each set's maximum; {mean_of}: mean of the seven sets but MME",
         "mean_of": mean_of,
         "questions": {name: score["n"] for name, score in frozen.items()},

@@ -125,10 +125,10 @@ def orders_lines() -> list[str]:
     return order_lines(*orders_compared()) if has_seeds(stored(REAL_PAIR)) else []
 
 
-def orders_compared() -> tuple[Content, Content, Content, Content]:
-    """Returns what is stored of the real pair, of the first embedded backbone (twice) and of the second."""
+def orders_compared() -> tuple[Content, Content, Content]:
+    """Returns what is stored of the real pair, of the first embedded backbone and of the second."""
     second = next(filter(None, map(stored, OF_SECOND)))
-    return stored(REAL_PAIR), stored(COMPARISON), stored(ABLATION), second
+    return stored(REAL_PAIR), stored(COMPARISON), second
 
 
 def pair_sentences(pair: Content) -> list[str]:
@@ -157,7 +157,7 @@ BLOCKS: Mapping[Path, Mapping[str, Callable[[], list[str]]]] = {
     PAIR: {
         "pair": lambda: pair_lines(stored(REAL_PAIR)),
         "pair_rates": lambda: pair_trial_lines(stored(f"{REAL_PAIR}_search"), stored(f"{REAL_PAIR}_lora_search")),
-        "lengths": lambda: lengths_lines(stored(f"{REAL_PAIR}_lengths")),
+        "lengths": lambda: lengths_lines(stored(f"{REAL_PAIR}_lengths"), stored(REAL_PAIR)),
         "order": orders_lines,
         "looks": lambda: looks_lines(stored("pair_looks")),
     },

@@ -2,6 +2,7 @@
 
 from benchmarks.report.markdown import table, wrapped
 from benchmarks.report.sweep_tables import FROZEN, LEAD, Content, name_of
+from lightning_m2pt.errors import BadInputError
 
 ROWS = {
     "first row": "first row",
@@ -16,9 +17,19 @@ ROWS = {
 
 
 def looks_lines(content: Content) -> list[str]:
-    """Returns the table of attention and a sentence on words for each run; nothing where none were looked at."""
+    """Returns the table of attention and a sentence on words for each run; nothing where none were looked at.
+
+    Raises:
+        BadInputError: If runs have other seeds, steps, pictures a step or questions: one sentence says these of all.
+    """
     if not content:
         return []
+    for key in ("questions", "steps", "pictures_a_step", "seed"):
+        if len({found[key] for found in content.values()}) > 1:
+            told = ", ".join(f"{label} {found[key]}" for label, found in content.items())
+            raise BadInputError(
+                f"runs of other {key}: {told}", where="pair_looks", expected="runs that differ in method"
+            )
     shown = {FROZEN: content[LEAD]["attention"]["frozen"]}
     shown |= {label: found["attention"]["tuned"] for label, found in content.items()}
     rows = [
@@ -42,7 +53,7 @@ def looks_lines(content: Content) -> list[str]:
         near = ", ".join(f"`{word or ' '}` {cosine:.2f}" for word, cosine in words["first_layer"])
         lines += wrapped(
             f"{name_of(label)}, words nearest to the first layer's rows, with their cosines: {near}. Of the other "
-            f"layers' rows {words['others_above_chance']:.0%} are nearer to a word than random rows are "
+            f"layers' rows {words['others_above_chance']:.0%} are nearer to a word than 95% of random rows are "
             f"({words['chance']:.2f}).",
             "- ",
         )

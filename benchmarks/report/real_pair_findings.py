@@ -11,8 +11,8 @@ from benchmarks.report.sweep_tables import (
     SETS,
     WORDS,
     Content,
+    listed,
     mean_name,
-    name_of,
     sweep_of,
 )
 from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
@@ -46,7 +46,7 @@ def textual_sentence(content: Content) -> str:
     return (
         f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}"
         f"**: points of {mean_name(content)} beside M2PT without them, at the same rates; paired 95% intervals over "
-        f"questions{' and seeds' if seeds_of(content) != '1 seed' else ' of one seed'}."
+        f"pictures{' and seeds' if seeds_of(content) != '1 seed' else ' of one seed'}."
     )
 
 
@@ -60,13 +60,13 @@ def seeds_of(content: Content) -> str:
 def ranking_sentence(content: Content) -> str:
     """Returns every method's mean there, the best first: clearly above the untouched model, level with it, or below.
 
-    What is left of M2PT from words is in the page's table alone.
+    What is left of M2PT from words is in the page's table alone, as is a method whose answers were not compared.
     """
     sweep = sweep_of(content)
     over, mean = content["gains"][FROZEN], {label: row[MMAVG].mean for label, row in sweep.rows.items()}
-    labels = [label for label in sweep.ranking if label not in (FROZEN, *OF_WORDS)]
+    labels = [label for label in sweep.ranking if label not in (FROZEN, *OF_WORDS) and label in over]
     groups = {
-        place: ", ".join(f"{name_of(label)} {mean[label]:.1f}" for label in labels if is_above(over[label]) == sign)
+        place: ", ".join(f"{listed([label])} {mean[label]:.1f}" for label in labels if is_above(over[label]) == sign)
         for place, sign in (("clearly above", 1), ("level", 0), ("clearly below", -1))
     }
     placed = "; ".join(f"{place}: {names or 'none'}" for place, names in groups.items())
@@ -85,10 +85,10 @@ def sets_sentence(content: Content) -> str:
             for name, shown in SETS.items()
             if min(sweep.rows[label][name].values) > max(sweep.rows[FROZEN][name].mean, content["chance"][name])
         ]
-        by_sets.setdefault(", ".join(above), []).append(name_of(label))
+        by_sets.setdefault(", ".join(above), []).append(label)
     nowhere = by_sets.pop("", [])
-    parts = [f"{', '.join(labels)}: {names}" for names, labels in by_sets.items()]
-    parts += [f"on no set: {', '.join(nowhere)}"] if nowhere else []
+    parts = [f"{listed(labels)}: {names}" for names, labels in by_sets.items()]
+    parts += [f"on no set: {listed(nowhere)}"] if nowhere else []
     return f"Above both the untouched model and the best constant answer in every seed: {'; '.join(parts)}."
 
 

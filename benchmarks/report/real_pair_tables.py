@@ -9,7 +9,7 @@ from benchmarks.learning.report import MEASURED, missed_gates, table_of
 from benchmarks.report.cells import Cell
 from benchmarks.report.markdown import table, wrapped
 from benchmarks.report.order import Agreement, agreement
-from benchmarks.report.real_pair_findings import sets_sentence
+from benchmarks.report.real_pair_findings import seeds_of, sets_sentence
 from benchmarks.report.sweep_tables import (
     CHANCE,
     COLUMNS,
@@ -20,6 +20,8 @@ from benchmarks.report.sweep_tables import (
     SETS,
     WORDS,
     Content,
+    finished_searches,
+    listed,
     mean_name,
     name_of,
     percent,
@@ -27,6 +29,7 @@ from benchmarks.report.sweep_tables import (
     sweep_of,
     trial_lines,
 )
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 
 CARD = Path("lightning_m2pt/embedded/smollm2_dinov2/training.json")
@@ -75,8 +78,8 @@ def pair_lines(content: Content) -> list[str]:
         *wrapped(
             "Percent of each set's maximum, mean ± standard deviation over seeds. The last two are differences in "
             f"{mean_name(content)} with paired 95% intervals (bootstrap over pictures with all their questions, and "
-            "over seeds); chance: the best constant answer. What is left of M2PT without visual prompts or interaction "
-            "begins as words."
+            "over seeds, of which few make them somewhat too narrow); chance: the best constant answer. What is left "
+            "of M2PT without visual prompts or interaction begins as words."
         ),
         "",
     ]
@@ -93,17 +96,30 @@ def pair_trial_lines(content: Content, variants: Content) -> list[str]:
     Args:
         content: The comparison's search.
         variants: The search for the variants of LoRA, which has the same budget.
+
+    Raises:
+        BadInputError: If the two are judged by other figures, or have other trials of a method.
     """
     if not content:
         return []
-    return [*wrapped(f"Searched rates, by {content['decides']}, in percent:"), "", *trial_lines(content, variants)]
+    if variants and variants["decides"] != content["decides"]:
+        raise BadInputError(
+            f"two searches are judged by {content['decides']!r} and {variants['decides']!r}",
+            where="decides",
+            expected="one figure in one table",
+        )
+    twice = finished_searches(content).keys() & finished_searches(variants).keys()
+    common = f" Both searches have {listed(sorted(twice))}, with the same trials." if twice else ""
+    said = f"Searched rates, by {content['decides']}; in percent.{common}"
+    return [*wrapped(said), "", *trial_lines(content, variants)]
 
 
-def lengths_lines(content: Content) -> list[str]:
+def lengths_lines(content: Content, pair: Content) -> list[str]:
     """Returns the means of M2PT with textual prompts of each length, beside none; nothing before the sweep ran.
 
     Args:
         content: The stored sweep of lengths.
+        pair: The comparison, which has several seeds of one of them.
     """
     if not content:
         return []
@@ -119,11 +135,19 @@ def lengths_lines(content: Content) -> list[str]:
         *table(["rows that begin as words", mean_name(content), "to none, 95%"], rows),
         "",
         *wrapped(
-            f"Seed 0 alone, M2PT from words, with the rates that were searched for {TEN} rows. Seeds move the mean of "
-            f"{TEN} rows by as much as lengths do here (table above); intervals are over questions."
+            f"{seeds_of(content)}, M2PT from words, with the rates that were searched for {TEN} rows"
+            f"{seeds_said(pair)}; intervals are over pictures with all their questions."
         ),
         "",
     ]
+
+
+def seeds_said(pair: Content) -> str:
+    """Returns how far the seeds of M2PT from words lie apart in the comparison; nothing of one seed."""
+    values = sweep_of(pair).rows[WORDS][MMAVG].values if pair and WORDS in pair["methods"] else ()
+    if len(values) < 2:
+        return ""
+    return f"; over {len(values)} seeds the mean of {TEN} rows goes from {min(values):.1f} to {max(values):.1f}"
 
 
 def beside_lines(content: Content, *baselines: str) -> list[str]:
@@ -147,38 +171,41 @@ def beside_lines(content: Content, *baselines: str) -> list[str]:
     return [*table(["", mean_name(content), *(f"to {name_of(label)}, 95%" for label in baselines)], rows), ""]
 
 
-def order_lines(pair: Content, comparison: Content, ablation: Content, second: Content) -> list[str]:
+def order_lines(pair: Content, comparison: Content, second: Content) -> list[str]:
     """Returns how the methods' order on the pair agrees with that on both embedded backbones; nothing before a run.
 
     Args:
         pair: The stored sweep of the pair.
         comparison: That of the first embedded backbone.
-        ablation: The ablation there.
         second: What is stored of the second: a sweep, or the learning table of few methods.
     """
     if not pair:
         return []
-    found = agreements(pair, comparison, ablation, second)
+    found = agreements(pair, comparison, second)
     lines = ["### Does the small world foretell the order?", ""]
     for name, agreed in found.items():
         lines += [*wrapped(order_sentence(name, agreed), "- ")]
     return [*lines, ""]
 
 
-def agreements(pair: Content, comparison: Content, ablation: Content, second: Content) -> dict[str, Agreement | None]:
-    """Returns how the order on the pair agrees with that on each embedded backbone; arguments as of ``order_lines``."""
-    here, first = means_of(pair), means_of(ablation) | means_of(comparison)
-    return {FIRST: agreement(here, first), SECOND: agreement(here, second_means(second))}
+def agreements(pair: Content, comparison: Content, second: Content) -> dict[str, Agreement | None]:
+    """Returns how the order on the pair agrees with that on each embedded backbone; arguments as of ``order_lines``.
+
+    The first backbone's ablation is no part of it: M2PT has the rates of its file there, and has changed places with
+    M2PT without textual prompts where its rates are searched.
+    """
+    here = means_of(pair)
+    return {FIRST: agreement(here, means_of(comparison)), SECOND: agreement(here, second_means(second))}
 
 
 def order_sentence(backbone: str, agreed: Agreement | None) -> str:
     """Returns one backbone's agreement in words."""
     if agreed is None:
         return f"{backbone}: fewer than three methods in common, no order to compare."
-    names = ", ".join(LABELS.get(name, name).strip("*") for name in agreed.methods)
+    kind = "exact" if agreed.is_exact else "approximate, there are ties:"
     return (
         f"{backbone}: Kendall's tau {agreed.tau:+.2f} over {len(agreed.methods)} methods (95% over seeds "
-        f"{agreed.low:+.2f} to {agreed.high:+.2f}; exact p {agreed.p_value:.2g}): {names}."
+        f"{agreed.low:+.2f} to {agreed.high:+.2f}; {kind} p {agreed.p_value:.2g}): {listed(agreed.methods)}."
     )
 
 

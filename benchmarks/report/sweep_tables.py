@@ -1,11 +1,12 @@
 """Tables of the stored sweeps: the comparison of methods, its searched rates, the ablation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.report.cells import Cell, Row, Table, difference, paired_difference
 from benchmarks.report.markdown import table
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.means import MMAVG, benchmark_mean
 
 Content = Mapping[str, Any]
@@ -50,6 +51,8 @@ SETS = {
 }
 """The columns in the paper's order, and what they are called."""
 COLUMNS = (*SETS, MMAVG)
+ACCURACY = "val/answer_accuracy"
+"""What trials of a search are judged by."""
 ON_THE_FRONT = ("full", "vpt", LEAD, "lora", "projector", "ptum", FROZEN)
 """The README's rows; the page on methods has all."""
 ABLATION = {
@@ -107,6 +110,12 @@ def mean_name(content: Content) -> str:
 def name_of(label: str) -> str:
     """Returns a method's name without Markdown."""
     return LABELS.get(label, label).strip("*")
+
+
+def listed(labels: Iterable[str]) -> str:
+    """Returns methods' names with commas between them alone: what follows a comma in a name stands in brackets."""
+    parted = (name_of(label).partition(", ") for label in labels)
+    return ", ".join(f"{name} ({more})" if more else name for name, _, more in parted)
 
 
 def percent(value: float) -> str:
@@ -181,22 +190,60 @@ def signed(cell: Cell) -> str:
 def trial_lines(*searches: Content) -> list[str]:
     """Returns what searches of learning rates found for each method, the best first.
 
-    A trial that diverged has no figure; a method whose search is not over has no row.
+    A trial that diverged has no figure and is the worst; a method whose search is not over has no row, and one that
+    several searches have has one.
+
+    Raises:
+        BadInputError: If searches that have a method in common have other trials of it.
     """
     rows = []
+    for label, (found, chosen) in finished_searches(*searches).items():
+        figures = figures_of_trials(found)
+        rates = {**found["stated"], **chosen["rates"]}
+        shown = ", ".join(f"{part.replace('_', ' ')} {rate:.3g}" for part, rate in rates.items())
+        best = 100 * chosen[ACCURACY]
+        worst = min(figures.values(), key=lambda each: -1.0 if each is None else each)
+        cells = [in_percent(figures.get(0)), f"{best:.1f}", in_percent(worst)]
+        rows.append((best, [name_of(label), *cells, shown]))
+    ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+    return [*table(["", "its file's rates", "best trial", "worst trial", "rates of the best"], ordered), ""]
+
+
+def finished_searches(*searches: Content) -> dict[str, tuple[Content, Content]]:
+    """Returns every method's search that is over, with the chosen trial.
+
+    Raises:
+        BadInputError: If two of a method have other trials.
+    """
+    over: dict[str, tuple[Content, Content]] = {}
     for label, found in (each for content in searches if content for each in content["variants"].items()):
         chosen = next((trial for trial in found["trials"] if trial["number"] == found["chosen"]), None)
         if chosen is None:
             continue
-        of_trials = {trial["number"]: trial.get("val/answer_accuracy") for trial in found["trials"]}
-        figures = {number: 100 * value for number, value in of_trials.items() if value is not None}
-        stated = f"{figures[0]:.1f}" if 0 in figures else "diverged"
-        rates = {**found["stated"], **chosen["rates"]}
-        shown = ", ".join(f"{part.replace('_', ' ')} {rate:.3g}" for part, rate in rates.items())
-        best = 100 * chosen["val/answer_accuracy"]
-        rows.append((best, [name_of(label), stated, f"{best:.1f}", f"{min(figures.values()):.1f}", shown]))
-    ordered = [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
-    return [*table(["", "its file's rates", "best trial", "worst trial", "rates of the best"], ordered), ""]
+        if label in over and trials_of(over[label][0]) != trials_of(found):
+            raise BadInputError(
+                f"two searches of {label} have other trials", where="search", expected="the same, or one search of it"
+            )
+        over.setdefault(label, (found, chosen))
+    return over
+
+
+def trials_of(found: Content) -> dict[int, tuple[object, ...]]:
+    """Returns rates, outcome and whether it was chosen of every trial, by number."""
+    return {
+        trial["number"]: (trial["rates"], trial.get(ACCURACY), trial["number"] == found["chosen"])
+        for trial in found["trials"]
+    }
+
+
+def figures_of_trials(found: Content) -> dict[int, float | None]:
+    """Returns every trial's accuracy by number; None of one that diverged."""
+    return {trial["number"]: trial.get(ACCURACY) for trial in found["trials"]}
+
+
+def in_percent(share: float | None) -> str:
+    """Returns an accuracy in percent, or that there is none."""
+    return "diverged" if share is None else f"{100 * share:.1f}"
 
 
 def chances_of(learning: Content) -> dict[str, float]:

@@ -19,12 +19,17 @@ def test_one_swapped_pair_of_four_by_hand() -> None:
     assert found.p_value == pytest.approx(8 / 24)
     assert (found.low, found.high) == (found.tau, found.tau)  # one seed each: nothing moves
     assert found.methods == ("a", "b", "c", "d")
+    assert found.is_exact
 
 
 def test_ties_are_those_of_tau_b() -> None:
     found = agreement(cells(1, 1, 2), cells(1, 2, 3))
     assert found is not None
     assert found.tau == pytest.approx(2 / 6**0.5)
+    assert not found.is_exact
+    nearly = agreement({"a": Cell((0.1 + 0.2,)), "b": Cell((0.3,)), "c": Cell((2.0,))}, cells(1, 2, 3))
+    assert nearly is not None
+    assert (nearly.tau, nearly.is_exact) == (found.tau, False)
 
 
 def test_common_methods_alone_are_compared() -> None:

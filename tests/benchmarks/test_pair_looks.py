@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from benchmarks.learning.pair_looks import looks_of, shares_of_question
 from benchmarks.report.pair_looks_table import looks_lines
+from lightning_m2pt.errors import BadInputError
 
 SPANS = ["textual_prompt", "system", "patch", "question", "answer"]
 
@@ -71,3 +72,11 @@ def test_the_pages_table_by_value(run: Path) -> None:
     assert "of 2 questions; runs of 64 steps of 8 pictures, seed 3." in text
     assert "`Answer` 0.87. Of the other layers' rows 50% are nearer" in text
     assert looks_lines({}) == []
+
+
+@pytest.mark.parametrize("key", ["seed", "steps", "pictures_a_step", "questions"])
+def test_one_sentence_says_of_all_runs_what_is_the_same(run: Path, key: str) -> None:
+    looks = looks_of(run)
+    looks_lines({"m2pt": looks, "ptum": dict(looks)})
+    with pytest.raises(BadInputError, match=f"runs of other {key}: m2pt {looks[key]}, ptum 99"):
+        looks_lines({"m2pt": looks, "ptum": looks | {key: 99}})

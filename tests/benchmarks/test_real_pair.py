@@ -1,5 +1,6 @@
 """What is kept of a sweep and what the page on the real pair says of it, by value."""
 
+import copy
 import json
 import shutil
 import statistics
@@ -25,6 +26,7 @@ from benchmarks.report.real_pair_tables import (
 )
 from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import SETS as COLUMNS
+from benchmarks.report.sweep_tables import listed, trial_lines
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.metrics.score import Score
 from lightning_m2pt.runs.evaluated import read_run
@@ -67,7 +69,7 @@ def test_a_sweep_is_kept_with_its_paired_differences(outputs: Path) -> None:
     assert list(by_seed) == ["0", "1"]
     (run,) = (outputs / "lora_base").glob("lora-seed1-*")
     assert by_seed["1"]["vsr"] == scores_of(run)["vsr"]["value"]
-    assert content["commits"] == ["d" * 40]
+    assert (content["commits"], content["instruction_set"]) == (["d" * 40], "AVX2")  # of the runs, not of this machine
     means = {
         label: statistics.mean(statistics.mean(seed[name] for name in ("vsr", "pope", "mnist")) for seed in seeds)
         for label, seeds in ((label, row["by_seed"].values()) for label, row in content["methods"].items())
@@ -164,7 +166,7 @@ def test_the_readmes_sentences_by_value() -> None:
         "**On real weights, [SmolLM2-135M and DINOv2-small](docs/how_to/real_pair.md), M2PT's textual prompts that "
         "begin as random rows lower the mean (-5.0, -7.2 to -3.0), those that begin as words change nothing clear in "
         "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them, at the same rates; "
-        "paired 95% intervals over questions and seeds."
+        "paired 95% intervals over pictures and seeds."
     )
     pair["gains"]["frozen"]["projector"] = {"difference": 0.5, "low": -0.1, "high": 1.0}
     assert ranking_sentence(pair) == (
@@ -175,8 +177,12 @@ def test_the_readmes_sentences_by_value() -> None:
     assert ranking_sentence(uneven).startswith("MMAvg there, 1 to 2 seeds, beside the untouched model's 40.0: clearly")
     assert "level: none; clearly below: M2PT 60.0. The" in ranking_sentence(uneven)
     single = invented(m2pt=[60.0])
-    assert textual_sentence(single).endswith("paired 95% intervals over questions of one seed.")
+    assert textual_sentence(single).endswith("paired 95% intervals over pictures of one seed.")
     assert (has_seeds({}), has_seeds(single), has_seeds(uneven), has_seeds(pair)) == (False, False, False, True)
+    pair["methods"]["ptum"] = pair["methods"]["lora"]
+    assert ranking_sentence(pair).count("PTUM") == 0  # there is no difference of it to the untouched model
+    pair["gains"]["frozen"]["ptum"] = {"difference": 3.0, "low": 1.0, "high": 5.0}
+    assert "clearly above: LoRA 56.0, PTUM (rows) 56.0; level" in ranking_sentence(pair)
     uneven["gains"]["no textual prompts"] = {}
     assert textual_sentence(uneven).endswith("M2PT's ablation has not been run.**")
     agreed = Agreement(("m2pt", "lora", "frozen"), 0.333, -0.25, 1.0, 1.0)
@@ -209,6 +215,9 @@ def test_sets_above_the_untouched_model_and_a_constant_answer_are_named() -> Non
         f"Above both the untouched model and the best constant answer in every seed: LoRA: MME, VSR, SNLI-VE, POPE, "
         f"{shown[9:]}; M2PT, VPT: {shown}; on no set: projector alone."
     )
+    assert listed(["ptum", "m2pt", "m2pt at the rates of words"]) == (
+        "PTUM (rows), M2PT, M2PT (rates of the start from words)"
+    )
 
 
 def rows_of(lines: list[str]) -> list[list[str]]:
@@ -221,11 +230,17 @@ def test_lengths_stand_in_their_order_beside_none() -> None:
         "m2pt from words": {"difference": 5.0, "low": 4.0, "high": 6.0},
         "textual_length=20": {"difference": 6.0, "low": -1.0, "high": 9.0},
     }
-    assert rows_of(lengths_lines(grid)) == [
+    lines = lengths_lines(grid, invented(**{"m2pt from words": [45.0, 39.5, 41.0]}))
+    assert rows_of(lines) == [
         ["0", "40.0", ""],
         ["10", "45.0", "+5.0 [+4.0, +6.0]"],
         ["20", "46.0", "+6.0 [-1.0, +9.0]"],
     ]
+    text = " ".join(" ".join(lines).split())
+    assert "1 seed, M2PT from words" in text
+    assert "for 10 rows; over 3 seeds the mean of 10 rows goes from 39.5 to 45.0; intervals" in text
+    for pair in ({}, invented(**{"m2pt from words": [45.0]}), invented(m2pt=[45.0, 41.0])):
+        assert "for 10 rows; intervals" in " ".join(" ".join(lengths_lines(grid, pair)).split())
 
 
 def test_attempts_stand_beside_m2pt_and_beside_no_textual_prompts() -> None:
@@ -249,6 +264,44 @@ def test_trials_of_both_searches_stand_in_one_table() -> None:
         ["LoRA", "25.0", "25.0"],
     ]
     assert [row[0] for row in rows_of(pair_trial_lines(first, {}))] == ["LoRA"]
+    assert pair_trial_lines(first, second)[0] == "Searched rates, by what; in percent."
+
+
+def trial(number: int, accuracy: float | None, rate: float = 0.001) -> dict[str, Any]:
+    figures = {} if accuracy is None else {"val/answer_accuracy": accuracy}
+    return {"number": number, "rates": {"interaction": rate}, **figures}
+
+
+def test_a_method_of_two_searches_stands_there_once_and_is_named() -> None:
+    def search(*labels: str) -> dict[str, Any]:
+        trials = [trial(0, 0.25), trial(1, 0.5)]
+        return {
+            "decides": "what",
+            "variants": {label: {"stated": {}, "chosen": 1, "trials": copy.deepcopy(trials)} for label in labels},
+        }
+
+    first, second = search("lora", "rslora"), search("rslora", "dora")
+    lines = pair_trial_lines(first, second)
+    assert [row[0] for row in rows_of(lines)] == ["LoRA", "rsLoRA", "DoRA"]
+    assert lines[0] == "Searched rates, by what; in percent. Both searches have rsLoRA, with the same trials."
+    second["variants"]["rslora"]["chosen"] = None  # it has not ended there: the other one counts
+    assert [row[0] for row in rows_of(pair_trial_lines(first, second))] == ["LoRA", "rsLoRA", "DoRA"]
+    for key, value in (("val/answer_accuracy", 0.75), ("rates", {"interaction": 0.002})):
+        other = search("rslora")
+        other["variants"]["rslora"]["trials"][0][key] = value
+        with pytest.raises(BadInputError, match="two searches of rslora have other trials"):
+            pair_trial_lines(first, other)
+    with pytest.raises(BadInputError, match="judged by 'what' and 'loss'"):
+        pair_trial_lines(first, second | {"decides": "loss"})
+
+
+def test_a_trial_that_diverged_is_the_worst() -> None:
+    found = {"stated": {}, "chosen": 1, "trials": [trial(0, 0.25), trial(1, 0.5), trial(2, None)]}
+    other = {"stated": {}, "chosen": 1, "trials": [trial(0, None), trial(1, 0.125)]}
+    assert [row[1:4] for row in rows_of(trial_lines({"variants": {"lora": found, "vpt": other}}))] == [
+        ["25.0", "50.0", "diverged"],
+        ["diverged", "12.5", "diverged"],
+    ]
 
 
 def test_a_search_alone_is_kept(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,23 +344,28 @@ def test_rates_that_sweeps_write_out_are_those_that_were_searched(name: str, sea
 
 
 def test_before_a_run_the_page_has_nothing_of_it() -> None:
-    assert pair_lines({}) == pair_trial_lines({}, {}) == order_lines({}, {}, {}, {}) == []
-    assert lengths_lines({}) == beside_lines({}, "m2pt") == []
+    assert pair_lines({}) == pair_trial_lines({}, {}) == order_lines({}, {}, {}) == []
+    assert lengths_lines({}, {}) == beside_lines({}, "m2pt") == []
 
 
 def test_the_order_is_compared_with_both_embedded_backbones() -> None:
     pair = invented(**{"m2pt": [60.0], "lora": [50.0], "projector": [45.0], "no interaction": [55.0]})
-    comparison, ablation = invented(m2pt=[70.0], lora=[60.0], projector=[50.0]), invented(**{"no interaction": [65.0]})
-    lines = order_lines(pair, comparison, ablation, stored("learning_testbed_patch12"))
+    comparison = invented(m2pt=[70.0], lora=[60.0], projector=[50.0])
+    lines = order_lines(pair, comparison, stored("learning_testbed_patch12"))
     text = " ".join(" ".join(lines).split())
-    assert "`testbed`: Kendall's tau +1.00 over 5 methods" in text
-    assert "M2PT, LoRA, projector alone, no interaction, frozen." in text
+    assert "`testbed`: Kendall's tau +1.00 over 4 methods" in text
+    assert "M2PT, LoRA, projector alone, frozen." in text
+    assert "exact p" in text
     # The second has frozen 51.6, projector 57.4 and M2PT 57.5 in common.
     assert "`testbed_patch12`: Kendall's tau +1.00 over 3 methods" in text
-    swept = order_lines(pair, comparison, ablation, invented(m2pt=[1.0], lora=[2.0], projector=[3.0]))
+    swept = order_lines(pair, comparison, invented(m2pt=[1.0], lora=[2.0], projector=[3.0]))
     # The reverse of the order here, and frozen, with 40, is first there and last here.
     assert "`testbed_patch12`: Kendall's tau -1.00 over 4 methods" in " ".join(swept)
     assert "no order to compare" in order_sentence("elsewhere", None)
+    tied = Agreement(("ptum", "m2pt", "frozen"), 0.5, -0.25, 1.0, 0.25, is_exact=False)
+    assert order_sentence("elsewhere", tied).endswith(
+        "+1.00; approximate, there are ties: p 0.25): PTUM (rows), M2PT, frozen."
+    )
 
 
 def test_both_forms_of_the_second_backbones_results_have_the_sweeps_labels() -> None:

@@ -52,7 +52,7 @@ def write_tuned(
             "optimizer": {"learning_rate": {"interaction": 0.001}},
             "seed": seed,
         },
-        "made_with": [{"git_commit": "d" * 40, "started": "2026-01-02T03:04:05+00:00"}],
+        "made_with": [{"git_commit": "d" * 40, "started": "2026-01-02T03:04:05+00:00", "instruction_set": "AVX2"}],
         "tasks": ["testbed+color"],
         "trainable": {"percent": 1.5, "trained": 33728, "base": 2232256},
         "completed": {"optimizer_steps": 40, "seconds": 60.0 * (seed + 1)},
