@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from experiments.configuration.catalogue import EXPERIMENTS
-from experiments.configuration.composition import COMPONENTS, GROUPS, LISTS, CommandLine, Setting
+from experiments.configuration.composition import COMPONENTS, GROUPS, LISTS, CommandLine, Setting, read_words
 from lightning_m2pt.configuration.paths import values_of_files, without_dots
 from lightning_m2pt.configuration.recorded import recorded_tree
 from lightning_m2pt.configuration.strict_yaml import check_keys, composed, read_mapping, read_tree, refuse_tricks
@@ -284,11 +284,38 @@ def read_sources(command: CommandLine, *, was_run: bool = False) -> Sources:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Returns an experiment's file and all of its parts, in the order in which they are read.
+    """Returns an experiment's file and all of its parts, in the order in which they are read, then what they name.
 
     Raises:
         BadInputError: If one of them is missing or wrong.
     """
     reader = PartReader()
-    reader.experiment(path)
-    return reader.files
+    nodes = reader.experiment(path)
+    return [*reader.files, *(named for node in nodes for named in named_files(node))]
+
+
+def files_of_words(words: Sequence[str]) -> list[Path]:
+    """Returns the parts that settings of a command line name, their own parts, and what all of these name.
+
+    Args:
+        words: Settings alone, ``--KEY=VALUE``.
+
+    Raises:
+        BadInputError: If a part is missing or wrong.
+    """
+    reader = PartReader()
+    settings = reader.of_words(read_words(words).settings)
+    nodes = [setting.node or yaml.ScalarNode("", setting.text) for setting in settings]
+    return [*reader.files, *(named for node in nodes for named in named_files(node))]
+
+
+def named_files(node: yaml.Node) -> Iterator[Path]:
+    """Yields the YAML files that are there and that a tree's values name beside its parts, such as templates."""
+    if isinstance(node, yaml.ScalarNode):
+        file = node.start_mark.name if node.start_mark is not None else ""
+        named = without_dots(Path(file).parent / node.value)
+        if FILE_NAME.fullmatch(node.value) and named.is_file():
+            yield named
+    else:
+        for child in node.value:
+            yield from named_files(child[1] if isinstance(node, yaml.MappingNode) else child)

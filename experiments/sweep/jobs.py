@@ -65,7 +65,7 @@ class Job:
         commands: Words behind ``m2pt``, one tuple a command.
         configs: Its configuration files; jobs with the same ones take about as long.
         output_root: Folder of all runs.
-        text_files: Files with words around questions.
+        other_files: Files beside these that decide, too: words around questions, and what arguments name.
     """
 
     label: str
@@ -74,7 +74,7 @@ class Job:
     commands: tuple[tuple[str, ...], ...]
     configs: tuple[Path, ...]
     output_root: Path
-    text_files: tuple[Path, ...] = ()
+    other_files: tuple[Path, ...] = ()
 
     @property
     def title(self) -> str:
@@ -88,9 +88,9 @@ class Job:
 
     def key_now(self) -> str:
         """Returns the key as it is with the files' present content."""
-        files = (*self.configs, *self.text_files)
+        files = (*self.configs, *self.other_files)
         words = [by_name(command, files) for command in self.commands]
-        return digest_of(words, self.configs, self.text_files)[:KEY_LENGTH]
+        return digest_of(words, self.configs, self.other_files)[:KEY_LENGTH]
 
     @property
     def file_stem(self) -> str:
@@ -140,7 +140,7 @@ def cells(sweep: SweepFile, setting: SweepSettings, rates: Mapping[str, Rates] |
             (("train", *experiment_words(variant, setting, (rates or {}).get(variant.label, {})), *seed_words(seed)),),
             setting.configs(variant),
             setting.output_root,
-            variant.text_files,
+            variant.other_files,
         )
         for variant, seed in in_rounds(sweep.variants)
     ]

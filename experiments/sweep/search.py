@@ -44,12 +44,12 @@ class VariantSearch:
 
 def fingerprint(plan: SearchPlan, variant: Variant, setting: SweepSettings) -> str:
     """Returns what stands for all that decides a variant's trials; needs no experiment parsed."""
-    configs, texts = setting.configs(variant), variant.text_files
-    words = by_name(experiment_words(variant, setting, {}), (*configs, *texts))
+    configs, others = setting.configs(variant), variant.other_files
+    words = by_name(experiment_words(variant, setting, {}), (*configs, *others))
     decides = asdict(replace(plan, where=""))
     if not plan.validation_batches:
         del decides["validation_batches"]  # searches from before there was this key still count
-    return digest_of([decides, words], configs, texts)
+    return digest_of([decides, words], configs, others)
 
 
 def trial_rates(
@@ -148,7 +148,7 @@ def trial_job(
         (words,),
         setting.configs(variant),
         setting.output_root,
-        variant.text_files,
+        variant.other_files,
     )
     run = (setting.output_root / "sweeps" / "trials" / job.file_stem).as_posix()
     return replace(job, commands=((*words, "--run", run, "--validate"),))

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from experiments.configuration.catalogue import EXPERIMENTS
-from experiments.configuration.parts import experiment_file
+from experiments.configuration.parts import experiment_file, files_of_words
 from lightning_m2pt.configuration.paths import from_here
 from lightning_m2pt.configuration.yaml_nodes import items_of, pairs_of, place, text_of, whole_number, word_of
 from lightning_m2pt.errors import BadInputError
@@ -57,6 +57,11 @@ class Variant:
     def text_files(self) -> tuple[Path, ...]:
         """Files with words that are no configuration: a prompt's, where there is one."""
         return () if self.prompt_text is None else (self.prompt_text,)
+
+    @property
+    def other_files(self) -> tuple[Path, ...]:
+        """Files that decide beside configurations: words around questions, and the YAML files that arguments name."""
+        return (*self.text_files, *files_of_words(self.arguments))
 
 
 def check_label(label: str, where: str) -> None:

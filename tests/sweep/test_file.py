@@ -208,6 +208,39 @@ def test_configs_are_named_as_seen_from_the_sweeps_file_from_whatever_folder(tmp
     assert changed[1] == keys[0][1]
 
 
+def test_a_file_that_a_cell_or_its_experiment_names_decides_its_key(tmp_path):
+    files = {name: tmp_path / f"{name}.yaml" for name in ("sets", "set", "words", "mine", "inside", "note")}
+    files["sets"].write_text("- set.yaml\n")
+    files["set"].write_text("class_path: data_modules.vsr.VSR\ninit_args: {limit: 8}\n")
+    files["mine"].write_text("data: {template: inside.yaml}\n")
+    for name in ("words", "inside", "note"):
+        files[name].write_text("user: A\n")
+    arguments = {
+        "part": f"{{benchmarks: {files['sets']}}}",
+        "template": f"{{data.template: {files['words']}}}",
+        "list": f"{{benchmarks: [{{class_path: data_modules.mme.MME, init_args: {{template: {files['words']}}}}}]}}",
+        "plain": "{trainer.max_steps: 3}",
+        "missing": "{data.template: nowhere.yaml}",
+    }
+    cells_of = [f"{{label: {label}, config: {NAME}, arguments: {words}}}" for label, words in arguments.items()]
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"seeds: [0]\ncells: [{', '.join(cells_of)}, {{label: inside, config: mine.yaml}}]\n")
+
+    def keys() -> dict[str, str]:
+        return {job.label: job.key for job in cells(read_sweep(path), SweepSettings())}
+
+    for name, expected in {
+        "set": {"part"},  # a part of a part
+        "words": {"template", "list"},
+        "inside": {"inside"},
+        "note": set(),
+    }.items():
+        before = keys()
+        files[name].write_text(files[name].read_text().replace("8", "16").replace("A", "B"))
+        after = keys()
+        assert {label for label in before if before[label] != after[label]} == expected, name
+
+
 def test_a_config_as_seen_from_the_working_directory_gets_the_way_there(tmp_path):
     with pytest.raises(BadInputError) as error:
         read_sweep(written(tmp_path, f"seeds: [0]\ncells: [{{label: a, config: {BASE}}}]\n"))
