@@ -26,11 +26,19 @@ from lightning_m2pt.system.atomic_files import write_atomically
 
 RESULTS = Path("benchmarks/results")
 MEMBERS = tuple(name for name in SETS if name != NEVER_A_MEMBER)
+SEARCH_FILE = "search.json"
 DIGITS = 4
 
 
 def by_set(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Returns percent of the maximum by set, and the mean over the published seven under its name."""
+    """Returns percent of the maximum by set, and the mean over the published seven under its name.
+
+    Raises:
+        BadInputError: If one of the eight sets was not answered.
+    """
+    missing = [name for name in SETS if name not in scores]
+    if missing:
+        raise BadInputError(f"no scores of {', '.join(missing)}", where="results.json", expected="all eight sets")
     label, mean = benchmark_mean({marked(name, scores): float(scores[name]["value"]) for name in SETS})
     return {name: float(scores[name]["value"]) for name in SETS} | {label: mean}
 
@@ -41,8 +49,17 @@ def marked(name: str, scores: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def results_of(folder: Path) -> dict[str, Any]:
-    """Returns a run's ``results.json``."""
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    """Returns a run's ``results.json``.
+
+    Raises:
+        BadInputError: If it is not there any more.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        raise BadInputError(
+            "there is no such file", where=str(path), expected="what `m2pt train` wrote", hint="m2pt sweep run does it"
+        )
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
@@ -80,6 +97,51 @@ def gains_over(baseline: str, groups: Sequence[Group]) -> dict[str, dict[str, fl
     return found
 
 
+def refuse_other_rates(rows: Sequence[Mapping[str, Any]], search: Path) -> None:
+    """Compares the rates of a sweep's runs with those that its search chose, which are kept beside them.
+
+    Args:
+        rows: Of the sweep's table, those with runs.
+        search: What is known of the search; there need not be one.
+
+    Raises:
+        BadInputError: If a row that has a search of its own was run with other rates, as ``--no-search`` does.
+    """
+    if not search.is_file():
+        return
+    variants = json.loads(search.read_text(encoding="utf-8"))["variants"]
+    for row in rows:
+        found = variants.get(row["label"], {"chosen": None})
+        if found["chosen"] is None:
+            continue
+        # The first trial's rates are those of the file, which the table does not repeat.
+        expected = found["trials"][found["chosen"]]["rates"] if found["chosen"] else {}
+        if row["searched_rates"] != expected:
+            raise BadInputError(
+                f"the runs of {row['label']} have the rates {row['searched_rates'] or 'of their file'}, "
+                f"and its search chose {expected or 'those of its file'}",
+                where=str(search),
+                expected="a table and a search of one plan",
+                hint="m2pt sweep run without --no-search makes the table anew",
+            )
+
+
+def refuse_other_questions(runs: Sequence[Path]) -> None:
+    """Compares what the untouched model answered beside every run: chance and numbers of questions are kept once.
+
+    Raises:
+        BadInputError: If it answered other questions, or otherwise.
+    """
+    first = results_of(runs[0])["frozen"]
+    for run in runs[1:]:
+        if results_of(run)["frozen"] != first:
+            raise BadInputError(
+                "the untouched model's scores are not those beside the sweep's first run",
+                where=str(run / "results.json"),
+                expected=f"the same base and the same questions of every set as in {runs[0]}",
+            )
+
+
 def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
     """Returns what is kept of a sweep.
 
@@ -88,7 +150,7 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
         root: The folder of all runs.
 
     Raises:
-        BadInputError: If it has no table yet.
+        BadInputError: If it has no table yet, or what is in it cannot stand in one table.
     """
     path = folder / "table.json"
     if not path.is_file():
@@ -102,6 +164,8 @@ def stored_sweep(folder: Path, root: Path) -> dict[str, Any]:
             where=str(path),
             expected="M2PT's, or that without textual prompts, which others are compared with",
         )
+    refuse_other_rates(rows, folder / SEARCH_FILE)
+    refuse_other_questions([Path(run) for row in rows for run in row["runs"]])
     methods, groups, starts = {}, [], list[dict[str, Any]]()
     for row in rows:
         runs = [Path(run) for run in row["runs"]]
@@ -141,9 +205,12 @@ def main() -> None:
     own = parser.parse_args()
     name = f"{own.sweep}-{own.backbone}" if own.backbone else own.sweep
     folder, stored_as = own.output_root / "sweeps" / name, name.replace("-", "_")
-    search = folder / "search.json"
+    search = folder / SEARCH_FILE
     if (folder / "table.json").is_file() or not search.is_file():
-        content = stored_sweep(folder, own.output_root)
+        try:
+            content = stored_sweep(folder, own.output_root)
+        except BadInputError as error:
+            parser.exit(error.exit_code, f"{error.message()}\n")
         write_atomically(RESULTS / f"{stored_as}.json", (json.dumps(content, indent=1) + "\n").encode())
     if search.is_file():
         write_atomically(RESULTS / f"{stored_as}_search.json", search.read_bytes())

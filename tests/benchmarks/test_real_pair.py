@@ -1,16 +1,12 @@
-"""What is kept of a sweep and what the page on the real pair says of it, by value."""
+"""What the page on the real pair says of stored sweeps, by value."""
 
 import copy
-import json
-import shutil
-import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from benchmarks.learning import sweep_scores
 from benchmarks.report.front import GAINS, has_seeds
 from benchmarks.report.methods_chart import draw_gains, gains_figure
 from benchmarks.report.order import Agreement
@@ -28,93 +24,6 @@ from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import SETS as COLUMNS
 from benchmarks.report.sweep_tables import listed, trial_lines
 from lightning_m2pt.errors import BadInputError
-from lightning_m2pt.metrics.score import Score
-from lightning_m2pt.runs.evaluated import read_run
-from tests.support.answers.report_folders import LENGTHS, SETS, write_frozen, write_sweep, write_tuned
-
-
-def scores_of(folder: Path) -> dict[str, Any]:
-    def told(score: Score) -> dict[str, Any]:
-        return {"value": score.value, "n": score.n, "chance": score.chance}
-
-    return {name: told(one.score) for name, one in read_run(folder).sets.items()}
-
-
-@pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep of M2PT and LoRA with two seeds each, on four of the sets."""
-    monkeypatch.setattr(sweep_scores, "SETS", {name: COLUMNS[name] for name in SETS})
-    monkeypatch.setattr(sweep_scores, "MEMBERS", tuple(name for name in SETS if name != "mme"))
-    root = tmp_path / "outputs"
-    runs: dict[str, list[Path]] = {"m2pt": [], "lora": []}
-    for seed in range(2):
-        runs["m2pt"].append(write_tuned(root, "m2pt_base", "m2pt", seed, 0.8, LENGTHS))
-        runs["lora"].append(write_tuned(root, "lora_base", "lora", seed, 0.6, {"rank": 8}))
-    frozen = scores_of(write_frozen(root))
-    for run in (*runs["m2pt"], *runs["lora"]):
-        (run / "results.json").write_text(json.dumps({"frozen": frozen, "tuned": scores_of(run)}))
-    write_sweep(root, "small", runs)
-    table = root / "sweeps" / "small" / "table.json"
-    rows = json.loads(table.read_text())["rows"]
-    for row in rows:
-        row |= {"seeds": [0, 1], "trained_percent": 1.5, "searched_rates": {"interaction": 0.01}}
-    table.write_text(json.dumps({"format": 1, "rows": [{"label": "frozen", "runs": [], "seeds": []}, *rows]}))
-    return root
-
-
-def test_a_sweep_is_kept_with_its_paired_differences(outputs: Path) -> None:
-    content = sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
-    assert list(content["methods"]) == ["m2pt", "lora"]
-    by_seed = content["methods"]["lora"]["by_seed"]
-    assert list(by_seed) == ["0", "1"]
-    (run,) = (outputs / "lora_base").glob("lora-seed1-*")
-    assert by_seed["1"]["vsr"] == scores_of(run)["vsr"]["value"]
-    assert (content["commits"], content["instruction_set"]) == (["d" * 40], "AVX2")  # of the runs, not of this machine
-    means = {
-        label: statistics.mean(statistics.mean(seed[name] for name in ("vsr", "pope", "mnist")) for seed in seeds)
-        for label, seeds in ((label, row["by_seed"].values()) for label, row in content["methods"].items())
-    }
-    assert {baseline: list(found) for baseline, found in content["gains"].items()} == {
-        "m2pt": ["lora", "frozen"],
-        "no textual prompts": [],
-        "textual_length=0": [],
-        "frozen": ["m2pt", "lora"],
-    }
-    gains = content["gains"]["m2pt"]
-    assert gains["lora"]["difference"] == pytest.approx(means["lora"] - means["m2pt"], abs=1e-4)
-    assert gains["lora"]["low"] < gains["lora"]["difference"] < gains["lora"]["high"] < 0
-    frozen = statistics.mean(content["frozen"][name] for name in ("vsr", "pope", "mnist"))
-    assert gains["frozen"]["difference"] == pytest.approx(frozen - means["m2pt"], abs=1e-4)
-    assert content["gains"]["frozen"]["lora"]["difference"] == pytest.approx(means["lora"] - frozen, abs=1e-4)
-
-
-def test_a_sweep_without_a_table_or_without_m2pt_is_refused(outputs: Path) -> None:
-    with pytest.raises(BadInputError, match="no table"):
-        sweep_scores.stored_sweep(outputs / "sweeps" / "none", outputs)
-    table = outputs / "sweeps" / "small" / "table.json"
-    table.write_text(table.read_text().replace('"m2pt"', '"ours"'))
-    with pytest.raises(BadInputError, match="no row with runs is called m2pt, no textual prompts or"):
-        sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
-    table.write_text(json.dumps({"format": 1, "rows": []}))  # of a sweep that was stopped before its first cell
-    with pytest.raises(BadInputError, match="no row with runs is called m2pt, no textual prompts or"):
-        sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
-
-
-def test_the_mean_of_limited_sets_is_kept_under_its_name(outputs: Path) -> None:
-    whole = sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
-    assert whole["mean_of"] == "mean of vsr, pope, mnist"
-    assert whole["mean_of"] in whole["methods"]["m2pt"]["by_seed"]["0"]
-    for path in outputs.rglob("results.json"):
-        content = json.loads(path.read_text())
-        for scores in content.values():
-            scores["vsr"]["part"] = "20 of 1,000 questions"
-        path.write_text(json.dumps(content))
-    limited = sweep_scores.stored_sweep(outputs / "sweeps" / "small", outputs)
-    assert limited["mean_of"] == "mean of limited vsr, pope, mnist"
-    seed = limited["methods"]["m2pt"]["by_seed"]["0"]
-    assert whole["mean_of"] not in seed
-    assert seed[limited["mean_of"]] == whole["methods"]["m2pt"]["by_seed"]["0"][whole["mean_of"]]
-    assert limited["mean_of"] in limited["unit"]
 
 
 def invented(**by_method: list[float]) -> dict[str, Any]:
@@ -302,25 +211,6 @@ def test_a_trial_that_diverged_is_the_worst() -> None:
         ["25.0", "50.0", "diverged"],
         ["diverged", "12.5", "diverged"],
     ]
-
-
-def test_a_search_alone_is_kept(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_scores, "RESULTS", tmp_path)
-    only = outputs / "sweeps" / "only"
-    only.mkdir()
-    (only / "search.json").write_text('{"variants": {}}')
-    both = outputs / "sweeps" / "both"
-    shutil.copytree(outputs / "sweeps" / "small", both)
-    (both / "search.json").write_text('{"variants": {}}')
-    for name in ("only", "small", "both"):
-        monkeypatch.setattr("sys.argv", ["sweep_scores", name, "--output_root", str(outputs)])
-        sweep_scores.main()
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
-        *("both.json", "both_search.json", "only_search.json", "small.json"),
-    ]
-    monkeypatch.setattr("sys.argv", ["sweep_scores", "none", "--output_root", str(outputs)])
-    with pytest.raises(BadInputError, match="no table"):
-        sweep_scores.main()
 
 
 @pytest.mark.parametrize(
