@@ -31,7 +31,14 @@ from lightning.pytorch import Callback
 from benchmarks.answering.speed import evaluated
 from benchmarks.report.beside_peft import OURS, THEIRS
 from benchmarks.report.machine import machine
-from benchmarks.training.on_real_pair.peers import clocks, inputs_of, llava_of_pair, steps_of_library, tuned_by_peft
+from benchmarks.training.on_real_pair.peers import (
+    LEARNING_RATE,
+    clocks,
+    inputs_of,
+    llava_of_pair,
+    steps_of_library,
+    tuned_by_peft,
+)
 from benchmarks.training.overhead import prepared
 from benchmarks.training.peers import require_equal
 from data_modules.base import as_sample
@@ -43,7 +50,7 @@ from lightning_m2pt.inputs.collate import Collator, encoded_sample
 from lightning_m2pt.methods.trained_parameters import trained_parameters
 from lightning_m2pt.tuning.losses import supervised_rows
 
-RATE = "1e-4"
+RATE = ["--model.optimizer.learning_rate", str(LEARNING_RATE)]
 ONE_PROCESS = ["--trainer.devices", "1"]
 PICTURES_OF_A_STEP = ["--data.batch_size", "8"]
 PREFIX_METHOD = "lightning_m2pt.methods.prefix_tuning.PrefixTuning"
@@ -228,7 +235,7 @@ def main() -> None:
         parser.exit(2, f"{error}\n")
     content: dict[str, Any] = {"made_with": machine(), "rounds": own.rounds, "steps": {}}
     for name, chosen in METHODS.items():
-        given = [*chosen, "--model.optimizer.learning_rate", RATE, *ONE_PROCESS, *PICTURES_OF_A_STEP, *words]
+        given = [*chosen, *RATE, *ONE_PROCESS, *PICTURES_OF_A_STEP, *words]
         losses = compared_losses(given, folder)
         seconds = timed_steps(given, folder, own.rounds, own.steps)
         medians = {
