@@ -200,6 +200,10 @@ def test_a_method_of_two_searches_stands_there_once_and_is_named() -> None:
         other["variants"]["rslora"]["trials"][0][key] = value
         with pytest.raises(BadInputError, match="two searches of rslora have other trials"):
             pair_trial_lines(first, other)
+    other = search("rslora")
+    other["variants"]["rslora"]["chosen"] = 0
+    with pytest.raises(BadInputError, match="two searches of rslora have other trials"):
+        pair_trial_lines(first, other)
     with pytest.raises(BadInputError, match="judged by 'what' and 'loss'"):
         pair_trial_lines(first, second | {"decides": "loss"})
 
