@@ -45,9 +45,19 @@ def textual_sentence(content: Content) -> str:
         return f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's ablation has not been run.**"
     return (
         f"**On real weights, [SmolLM2-135M and DINOv2-small]({PAGE}), M2PT's textual prompts {', those '.join(found)}"
-        f"**: points of {mean_name(content)} beside M2PT without them, at the same rates; paired 95% intervals over "
+        f"**: points of {mean_name(content)} beside M2PT without them{rates_said(content)}; paired 95% intervals over "
         f"pictures{' and seeds' if seeds_of(content) != '1 seed' else ' of one seed'}."
     )
+
+
+def rates_said(content: Content) -> str:
+    """Returns that all that is compared there has the same rates; nothing where a search chose others for some."""
+    rates = [
+        content["methods"][label].get("searched_rates", {})
+        for label in (LANGUAGE, *STARTS)
+        if label in content["methods"]
+    ]
+    return ", at the same rates" if all(each == rates[0] for each in rates) else ""
 
 
 def seeds_of(content: Content) -> str:

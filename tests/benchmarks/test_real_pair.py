@@ -77,6 +77,13 @@ def test_the_readmes_sentences_by_value() -> None:
         "the mean (+0.5, -1.0 to +2.0)**: points of MMAvg of limited sets beside M2PT without them, at the same rates; "
         "paired 95% intervals over pictures and seeds."
     )
+    rates = {"no textual prompts": 0.002, "m2pt at the rates of words": 0.002, "m2pt from words": 0.002, "lora": 0.1}
+    for others, said in (({}, True), ({"no textual prompts": 0.003}, False), ({"m2pt from words": 0.003}, False)):
+        of_labels = {label: {"searched_rates": {"interaction": rate}} for label, rate in (rates | others).items()}
+        told = textual_sentence(
+            pair | {"methods": {label: each | {"by_seed": {"0": {}}} for label, each in of_labels.items()}}
+        )
+        assert ("beside M2PT without them, at the same rates;" in told) is said
     pair["gains"]["frozen"]["projector"] = {"difference": 0.5, "low": -0.1, "high": 1.0}
     assert ranking_sentence(pair) == (
         "MMAvg of limited sets there, 2 seeds, beside the untouched model's 40.0: clearly above: LoRA 56.0; level: "
