@@ -17,6 +17,7 @@ from lightning_m2pt.storage.fetched_files import (
     differing_files,
     put_in_place,
     read_record,
+    refuse_no_folder,
     refuse_other_content,
 )
 from lightning_m2pt.system.console import say
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = argument_parser().parse_args(list(arguments))
     source, folder = SOURCES[options.name], (options.root or default_data_root()) / options.name
+    refuse_no_folder(folder, "--root")
     old = read_record(folder)
     form = chosen_form(options.name, source, options.form, old, folder)
     if form is not None:

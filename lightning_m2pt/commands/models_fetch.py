@@ -18,6 +18,7 @@ from lightning_m2pt.storage.fetched_files import (
     differing_files,
     put_in_place,
     read_record,
+    refuse_no_folder,
     refuse_other_content,
 )
 from lightning_m2pt.storage.foreign.smollm2_dinov2 import NAME, fetched_pair
@@ -127,8 +128,9 @@ def fetch_to_folder(repository: HubRepository, revision: str | None, folder: Pat
     """Brings a model's files into a folder, unless they are there.
 
     Raises:
-        BadInputError: If the folder holds another model, or files that this command did not bring are in the way.
+        BadInputError: If it is no folder, holds another model, or files that this command did not bring are in the way.
     """
+    refuse_no_folder(folder, "--to")
     old = read_record(folder)
     if old is not None and (old.form, old.source) != (FORM, repository.name):
         raise BadInputError(

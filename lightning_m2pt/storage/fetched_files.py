@@ -39,6 +39,22 @@ class FetchRecord:
     files: Mapping[str, str]
 
 
+def refuse_no_folder(folder: Path, option: str) -> None:
+    """Refuses a place of something else before anything is fetched for it.
+
+    Args:
+        folder: Where files shall be.
+        option: The flag that names another folder, for messages.
+
+    Raises:
+        BadInputError: If a file is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadInputError(
+            "this is no folder", where=str(folder), expected="a folder, or nothing", hint=f"name another with {option}"
+        )
+
+
 def read_record(folder: Path) -> FetchRecord | None:
     """Returns what was fetched into a folder; None if nothing was.
 

@@ -193,6 +193,14 @@ def test_other_peoples_files_are_never_replaced(tmp_path: Path, hub: FakeHub, ca
     assert "--to" in said
 
 
+def test_a_file_where_the_folder_should_be_is_refused_before_anything_is_asked(tmp_path: Path, hub, capfd) -> None:
+    (tmp_path / "mine").write_text("mine")
+    code, said = fetch(capfd, "--to", tmp_path / "mine")
+    assert (code, hub.asked) == (ExitCode.BAD_INPUT, 0)
+    assert "this is no folder" in said
+    assert "--to" in said
+
+
 def test_weights_that_are_pickles_alone_are_not_fetched(tmp_path: Path, hub: FakeHub, capfd) -> None:
     hub.commits[OLD] = {name: content for name, content in FILES.items() if not name.endswith(".safetensors")}
     code, said = fetch(capfd)

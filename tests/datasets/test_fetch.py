@@ -231,6 +231,15 @@ def test_other_peoples_files_are_never_replaced(tmp_path: Path, hub: FakeHub, ca
     assert not (tmp_path / "data" / "cifar10" / "source.json").exists()
 
 
+def test_a_file_where_the_folder_should_be_is_refused_before_anything_is_asked(tmp_path: Path, hub, capfd) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar10").write_text("mine")
+    code, said = fetch(capfd, tmp_path)
+    assert (code, hub.asked) == (ExitCode.BAD_INPUT, [])
+    assert "this is no folder" in said
+    assert "--root" in said
+
+
 def test_without_a_network_three_lines_say_so(tmp_path: Path, hub: FakeHub, capfd, monkeypatch) -> None:
     for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.setenv(switch, "1")

@@ -13,7 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lightning_m2pt.backbones.embedded import embedded_backbone
+from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
 from lightning_m2pt.backbones.vision_language_model import VisionLanguageModel
+from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.main import main
 from lightning_m2pt.methods.adapter import Adapter
 from lightning_m2pt.methods.aprompt import APrompt
@@ -22,6 +24,7 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.storage.foreign.library_names import refuse_other_extent
 from lightning_m2pt.storage.foreign.llava.beside import LARGEST, is_carried
 from tests.support.models.tuned_runs import write_run
 from tests.support.whole_models import llava_config, write_whole_model
@@ -238,3 +241,10 @@ def test_a_full_disk_ends_as_the_machines_failure(runs, tmp_path, capsys, monkey
     assert merged(runs / "lora", tmp_path / "out") == 3
     assert "free some space" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pair_is_told_of_the_command_that_has_a_form_for_it() -> None:
+    with pytest.raises(BadInputError, match="no one model for TowerAndDecoder") as refused:
+        refuse_other_extent(TowerAndDecoder.__new__(TowerAndDecoder), "whole")
+    assert refused.value.hint.startswith("m2pt export peft ")  # m2pt merge has no --on
+    assert "--on language" in refused.value.hint

