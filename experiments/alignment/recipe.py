@@ -104,7 +104,7 @@ def run_alignment(
         int(experiment.config["trainer"]["devices"]),
         [{key: start.get(key) for key in ("started", "git_commit")} for start in record[MADE_WITH]],
         record[DECIDING],
-        {name: arguments[name] for name in ("image_size", "feature_layer", "dtype")},
+        {name: arguments[name] for name in ("image_size", "feature_layer", "feature_norm", "dtype")},
         base,
         gates,
     )

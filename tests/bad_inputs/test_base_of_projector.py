@@ -129,6 +129,8 @@ DAMAGED: dict[str, Callable[[Path], None]] = {
     "none of the base": without("base"),
     "none of the projector": without("files", "projector/model.safetensors"),
     "a hash of 63 digits": change_json(str(RECORD), "base", "vision/model.safetensors", value="0" * 63),
+    "a hidden state that is a text": change_json(str(RECORD), "pair", "feature_layer", value="-2"),
+    "a hidden state in no mapping": change_json(str(RECORD), "pair", value=[-2]),
     "a hash that is a number": change_json(str(RECORD), "base", "language/model.safetensors", value=7),
 }
 
@@ -139,6 +141,25 @@ def test_a_damaged_record_is_refused(
 ) -> None:
     spoil(models)
     assert_refused(capfd, words("check", models), ["model.backbone.projector", str(models / RECORD)], models)
+
+
+def test_another_hidden_state_of_the_tower_is_refused(models: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    other = [*words("check", models), "--model.backbone.feature_layer", "-1"]
+    assert_refused(capfd, other, ["block 2 of 2", "model.backbone.feature_layer: ", "feature_layer: -2 and "], models)
+    with pytest.raises(BadInputError, match=r"block 2 of 2 and its norm"):
+        check_files(models, feature_layer=-1, feature_norm=True)
+    check_files(models, feature_layer=1)  # what is -2 of a tower of two blocks
+    content = json.loads((models / RECORD).read_text())
+    content["pair"] = {"feature_layer": 2, "feature_norm": True}
+    (models / RECORD).write_text(json.dumps(content))
+    check_files(models, feature_layer=-1, feature_norm=True)
+    with pytest.raises(BadInputError, match="another hidden state") as refused:
+        check_files(models, feature_layer=-1)
+    assert refused.value.where == "model.backbone.feature_norm"
+    assert refused.value.expected.startswith("feature_layer: 2 and feature_norm: true")
+    del content["pair"]
+    (models / RECORD).write_text(json.dumps(content))
+    check_files(models, feature_layer=-1)  # a record that says nothing of it
 
 
 def test_a_projector_that_its_record_does_not_describe_is_refused(

@@ -21,6 +21,8 @@ PROJECTOR = "projector/model.safetensors"
 """The projector, seen from the record; a file of another name or place has none."""
 ALIGNMENT = "alignment_version"
 """Key of an alignment's record; embedded backbones have one of the same name, without it."""
+PAIR, LAYER, NORM = "pair", "feature_layer", "feature_norm"
+"""Keys of what the pair was set to, and of the tower's hidden state in it."""
 BASE, FILES = "base", "files"
 """Keys of the SHA-256 of both models' weights, and of the files beside the record, by their paths."""
 KEY = "model.backbone.projector"
@@ -36,12 +38,16 @@ class AlignmentRecord:
         name: Of the recipe; empty if it says none.
         projector: SHA-256 of the projector.
         base: SHA-256 of the weights that it was aligned between, as ``PairFiles.weights`` names them.
+        feature_layer: Of the tower's hidden states the one that it was aligned to; None if it says none.
+        feature_norm: Whether that went through the tower's last norm; None if it does not say.
     """
 
     path: Path
     name: str
     projector: str
     base: Mapping[str, str]
+    feature_layer: int | None = None
+    feature_norm: bool | None = None
 
     def remedy(self) -> str:
         """Returns what to do about other weights."""
@@ -86,12 +92,49 @@ def record_of(content: Mapping[str, Any], path: Path) -> AlignmentRecord:
             hint="copy or download the folder again",
         )
     name = settings.get("name") if isinstance(settings, dict) else None
-    return AlignmentRecord(path, name if isinstance(name, str) else "", str(own), base)
+    pair = content.get(PAIR, {})
+    layer, norm = (pair.get(LAYER), pair.get(NORM)) if isinstance(pair, dict) else ("none", None)
+    if not (layer is None or type(layer) is int) or not isinstance(norm, bool | None):
+        raise BadInputError(
+            f"{path} does not say which hidden state the projector was aligned to",
+            where=KEY,
+            expected=f"a number as {LAYER!r} below {PAIR!r}",
+            hint="copy or download the folder again",
+        )
+    return AlignmentRecord(path, name if isinstance(name, str) else "", str(own), base, layer, norm)
 
 
 def is_sha256(value: object) -> bool:
     """Tells whether a value is a SHA-256 in hexadecimal digits."""
     return isinstance(value, str) and SHA256.fullmatch(value) is not None
+
+
+def refuse_other_features(projector: Path, used: int, layers: int, *, normed: bool) -> None:
+    """Compares the hidden state that a projector reads with the one that it was aligned to, as far as that is recorded.
+
+    Every hidden state has the same width and its own meaning: of another one the numbers would be wrong in silence.
+
+    Args:
+        projector: The projector's file.
+        used: How many of the tower's blocks run.
+        layers: How many there are.
+        normed: Whether the state goes through the tower's last norm.
+
+    Raises:
+        BadInputError: If it is another one, or the record is damaged.
+    """
+    record = record_beside(projector)
+    if record is None or record.feature_layer is None:
+        return
+    layer, norm = record.feature_layer, normed if record.feature_norm is None else record.feature_norm
+    if (layer + layers + 1 if layer < 0 else layer, norm) != (used, normed):
+        raise BadInputError(
+            f"the projector {projector} was aligned to another hidden state than that behind block {used} of {layers}"
+            f"{' and its norm' if normed else ''}",
+            where=f"model.backbone.{NORM if norm != normed else LAYER}",
+            expected=f"{LAYER}: {layer} and {NORM}: {str(norm).lower()}, as {record.path} says",
+            hint="m2pt backbone aligns a projector; one of your own lies in a folder without that record",
+        )
 
 
 def refuse_other_base(projector: Path, weights: Mapping[str, Path]) -> None:

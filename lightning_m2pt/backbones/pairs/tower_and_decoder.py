@@ -27,6 +27,7 @@ from lightning_m2pt.backbones.language_model import KEY as LANGUAGE_KEY
 from lightning_m2pt.backbones.language_model import check_language_folder, model_on_meta, unfilled_language_model
 from lightning_m2pt.backbones.library_processor import LibraryProcessor, tried
 from lightning_m2pt.backbones.origins.said import BaseOrigin, origin_of
+from lightning_m2pt.backbones.pairs.alignment_record import refuse_other_features
 from lightning_m2pt.backbones.pairs.files import PairFiles
 from lightning_m2pt.backbones.pairs.library_pass import library_tower_rows
 from lightning_m2pt.backbones.pairs.projector import described_projector
@@ -197,6 +198,8 @@ class TowerAndDecoder(FilledFromFiles):
         self.processor()
         if self.feature_cache is not None:
             self.feature_cache.check()
+        layers = self.tower.sizes.layers
+        refuse_other_features(self.projector_path, self.used_blocks, layers, normed=self.feature_norm)
         self.files.refuse_other_base()  # last: it may have to read all weights
 
     def build_on_meta(self) -> None:

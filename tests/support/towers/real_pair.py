@@ -64,6 +64,7 @@ def store_projector(pair: Path) -> Path:
     record = {
         "alignment_version": 1,
         "settings": {"name": "smollm2_dinov2"},
+        "pair": {"feature_layer": -2},
         "base": {name: hashlib.sha256((pair / name).read_bytes()).hexdigest() for name in weights},
         "files": {"projector/model.safetensors": hashlib.sha256(projector.read_bytes()).hexdigest()},
     }
