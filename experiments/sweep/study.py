@@ -53,24 +53,37 @@ def known_searches(
     sweep: SweepFile, setting: SweepSettings, folder: Path
 ) -> tuple[dict[str, VariantSearch], dict[str, int]]:
     """Returns what ``search.json`` holds and is still so: searches and best trials' numbers by variant's label."""
-    searches: dict[str, VariantSearch] = {}
-    chosen: dict[str, int] = {}
     path = folder / SEARCH_FILE
     if sweep.search is None or not path.is_file():
-        return searches, chosen
+        return {}, {}
     try:
         content: dict[str, Any] = parse_json(path.read_bytes(), path)
-        recorded = content["variants"] if content["format"] == FORMAT else {}
-    except (ValueError, TypeError, KeyError):
-        return searches, chosen  # a damaged file is written again from the record of the trials
+        return recorded_searches(content["variants"] if content["format"] == FORMAT else {}, sweep, setting)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return {}, {}  # a damaged file is written again from the record of the trials
+
+
+def recorded_searches(
+    recorded: Mapping[str, Any], sweep: SweepFile, setting: SweepSettings
+) -> tuple[dict[str, VariantSearch], dict[str, int]]:
+    """Returns which of the recorded searches are those of a sweep, and the numbers of their best trials.
+
+    Args:
+        recorded: What ``search.json`` has below ``variants``; anything may fail with what is damaged.
+        sweep: The sweep, with a search.
+        setting: Backbone and output folder.
+    """
+    searches: dict[str, VariantSearch] = {}
+    chosen: dict[str, int] = {}
+    assert sweep.search is not None
     for variant in (each for each in sweep.variants if not each.rates_of):
         found = recorded.get(variant.label)
         if found is not None and found["fingerprint"] == fingerprint(sweep.search, variant, setting):
-            rates = [trial["rates"] for trial in found["trials"]]
-            search = with_jobs(sweep.search, variant, setting, found["stated"], found["steps"], rates)
+            rates = [{**trial["rates"]} for trial in found["trials"]]
+            search = with_jobs(sweep.search, variant, setting, {**found["stated"]}, found["steps"], rates)
             searches[variant.label] = search
             if found["chosen"] is not None:
-                chosen[variant.label] = found["chosen"]
+                chosen[variant.label] = list(range(len(rates))).index(found["chosen"])
     return searches, chosen
 
 

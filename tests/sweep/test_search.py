@@ -201,6 +201,38 @@ def test_the_best_trials_rates_go_into_the_final_commands(tmp_path, capfd):
     assert {row["label"]: row["searched_rates"] for row in rows}["one"] == {"prompts": 0.0316}
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda variants: [],
+        lambda variants: {"one": 3},
+        lambda variants: {"one": {}},
+        lambda variants: {"one": variants["one"] | {"chosen": 4}},
+        lambda variants: {"one": variants["one"] | {"chosen": -1}},
+        lambda variants: {"one": variants["one"] | {"stated": ["prompts"]}},
+        lambda variants: {"one": variants["one"] | {"trials": [{"number": 0}]}},
+    ],
+    ids=["no mapping", "a number", "nothing", "no such trial", "before the first", "parts in a list", "no rates"],
+)
+def test_a_search_file_with_something_else_in_it_counts_as_none(tmp_path, damage):
+    path, setting = write_sweep(tmp_path), SweepSettings("", tmp_path / "out")
+    sweep = read_sweep(path)
+    rates = [{"prompts": 0.01 * (number + 1)} for number in range(4)]
+    kept = {
+        "fingerprint": fingerprint(sweep.search, sweep.variants[0], setting),
+        "steps": 2,
+        "stated": rates[0],
+        "chosen": 3,
+        "trials": [{"number": number, "rates": each} for number, each in enumerate(rates)],
+    }
+    file = tmp_path / "search.json"
+    file.write_text(json.dumps({"format": 1, "variants": {"one": kept}}))
+    searches, chosen = known_searches(sweep, setting, tmp_path)
+    assert (searches["one"].rates, chosen) == (rates, {"one": 3})
+    file.write_text(json.dumps({"format": 1, "variants": damage({"one": kept})}))
+    assert known_searches(sweep, setting, tmp_path) == ({}, {})
+
+
 def test_what_is_chosen_needs_the_record_of_its_trials_no_more(tmp_path, capfd):
     path = write_sweep(tmp_path)
     assert main(words_for(path, "--search-only")) == 0
