@@ -1,9 +1,11 @@
 """Kendall's tau between two orders of methods, by value."""
 
+import numpy
 import pytest
 
+from benchmarks.report import order
 from benchmarks.report.cells import Cell
-from benchmarks.report.order import agreement
+from benchmarks.report.order import agreement, moved
 
 
 def cells(*means: float) -> dict[str, Cell]:
@@ -58,3 +60,28 @@ def test_seeds_that_differ_widen_the_interval_and_the_draws_are_seeded() -> None
     assert second is not None
     assert (second.low, second.high) == (-1.0, 1.0)
     assert agreement(unsure, there) == second
+
+
+@pytest.mark.parametrize(("mean", "low"), [(19.06, 1 / 3), (31.2, 1.0)], ids=["3.5 in 100", "1.5 in 100"])
+def test_the_interval_leaves_out_two_and_a_half_percent_on_either_side(mean: float, low: float) -> None:
+    # Two seeds of standard error 1: Cauchy's distribution, in which c falls behind b in so many draws.
+    found = agreement({**cells(0, 10), "c": Cell((mean - 1, mean + 1))}, cells(1, 2, 3))
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(low), 1.0)
+
+
+def test_a_draw_moves_by_the_standard_error_times_students_t_of_its_own_degrees() -> None:
+    class Drawn(numpy.random.Generator):
+        def standard_t(self, df: int) -> float:  # type: ignore[override]
+            return {1: 10.0, 2: 100.0}[df]
+
+    several = [Cell((4.0, 6.0)), Cell((1.0, 2.0, 3.0)), Cell((7.0,))]
+    assert moved(several, Drawn(numpy.random.PCG64())) == pytest.approx([5 + 10, 2 + 100 / 3**0.5, 7])
+
+
+def test_the_seed_alone_decides_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "DRAWS", 4)
+    unsure = {"a": Cell((1.0, 9.0)), "b": Cell((5.0, 1.0)), "c": Cell((9.0, 5.0))}
+    first, second = ([agreement(unsure, cells(1, 2, 3), seed) for seed in range(8)] for _ in range(2))
+    assert first == second
+    assert len({(found.low, found.high) for found in first if found is not None}) > 1

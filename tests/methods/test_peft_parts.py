@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_m2pt.methods.peft_tuner import PeftTuner
+from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.methods.peft_tuner import PeftTuner, refuse_names_of_nothing
 from lightning_m2pt.testing.random_backbone import random_backbone, random_batch
 
 
@@ -51,6 +52,37 @@ def test_only_what_meets_a_zero_may_wait_for_its_gradient(tmp_path: Path) -> Non
         method.build(backbone, torch.Generator())
         ending = f".lora_{waits}.weight"
         assert method.may_start_without_gradient() == {each for each in method.named_tensors() if each.endswith(ending)}
+
+
+@pytest.mark.parametrize(
+    ("tuner", "settings", "waiting"),
+    [
+        ("loha", {"r": 2}, {"hada_w1_a", "hada_w1_b", "hada_w2_a"}),
+        ("loha", {"r": 2, "init_weights": False}, set()),
+        ("lokr", {"r": 2}, {"lokr_w2_a", "lokr_w2_b"}),
+        ("lokr", {"r": 16}, {"lokr_w2"}),
+        ("lokr", {"r": 2, "decompose_both": True, "decompose_factor": 8}, {"lokr_w1_b", "lokr_w2"}),
+    ],
+    ids=str,
+)
+def test_what_may_wait_is_what_has_no_gradient_at_the_start(
+    tmp_path: Path, tuner: str, settings: dict[str, object], waiting: set[str]
+) -> None:
+    backbone, batch = random_backbone(tmp_path), random_batch()
+    method = PeftTuner(tuner, {"target_modules": ["q_proj"], **settings}, interaction=False)
+    method.build(backbone, torch.Generator().manual_seed(1))
+    method.attach(backbone)
+    backbone(batch).hidden_states.square().sum().backward()
+    still = {name for name, each in method.named_parameters() if each.grad is None or not each.grad.any()}
+    assert {name.rpartition(".")[2] for name in still} == waiting
+    assert method.may_start_without_gradient() == still
+
+
+def test_a_layers_number_is_a_whole_step_of_a_name() -> None:
+    settings = {"layers_to_transform": [11]}
+    refuse_names_of_nothing(settings, ["layers.11.q_proj"], ["layers.11.q_proj"], "settings")
+    with pytest.raises(BadInputError, match=r"in a layer 1\b"):
+        refuse_names_of_nothing({"layers_to_transform": [1]}, [], ["layers.11.q_proj"], "settings")
 
 
 @pytest.mark.parametrize("factor", ["a", "b", "magnitude"])

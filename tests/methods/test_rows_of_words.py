@@ -206,7 +206,10 @@ def test_frozen_positions_are_not_trained_not_counted_and_not_saved(folder: Path
     load_adapter(tmp_path, other)
     method.eval()
     assert torch.equal(other.prefix.keys_and_values(), method.prefix.keys_and_values())
-    assert not torch.equal(other.prefix.keys_and_values()[:, :, 2:], text[:, :, 2:])
+    rows, dropped = other.prefix.keys_and_values()[:, :, 2:], learned[:, :, 2:]
+    assert not torch.equal(rows, text[:, :, 2:])
+    assert 0.35 < float((dropped == 0).float().mean()) < 0.65
+    assert torch.equal(dropped, torch.where(dropped == 0, 0.0, 2 * rows))
 
 
 def released(backbone: Backbone, method: Method) -> Backbone:

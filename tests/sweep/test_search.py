@@ -92,6 +92,9 @@ def test_every_trial_is_an_ordinary_fit_of_a_third_of_the_steps_with_its_validat
     assert sweep.search is not None
     search = plan_search(sweep.search, sweep.variants[0], SweepSettings(), {"prompts": 0.01}, max_steps=300)
     assert search.steps == 100
+    for max_steps, steps in ((200, 67), (1, 1)):  # rounded, and never none
+        few = plan_search(sweep.search, sweep.variants[0], SweepSettings(), {"prompts": 0.01}, max_steps=max_steps)
+        assert few.steps == steps
     (fit,) = search.trials[1].commands
     assert fit[0] == "fit"
     assert fit[-7:-2] == ("--seed_everything", "0", "--trainer.max_steps", "100", "--run")

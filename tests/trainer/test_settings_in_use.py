@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from callbacks.time_limit import TimeLimit
 from experiments.configuration.cli import Experiment, parse_experiment
 from experiments.runs.training import prepared_trainer
 from experiments.runs.tuning import fit
+from experiments.trainer.whole_steps import limit_validation
 from lightning_m2pt.errors import BadInputError, ExitCode
 from lightning_m2pt.main import main
 from lightning_m2pt.tuning.sample_order import samples_of_steps
@@ -101,6 +103,15 @@ def test_validation_comes_after_whole_steps_and_the_last_and_has_whole_batches_w
     measured = [[row["val/loss"] for row in rows(run)] for run in (whole, split)]
     assert [[bool(value) for value in column] for column in measured] == [[False, True, True]] * 2
     assert float(measured[0][1]) == pytest.approx(float(measured[1][1]), rel=1e-3)
+
+
+def test_each_of_two_devices_validates_on_its_share_of_the_limit_rounded_up(tmp_path):
+    words = words_of(tmp_path, "--data.validation_fraction", "0.5", "--data.batch_size", "1")
+    data = parse_experiment(words).data
+    trainer = SimpleNamespace(world_size=2, check_val_every_n_epoch=1)
+    for limit, share in ((3, 2), (4, 2), (1, 1), (0, 0)):
+        limit_validation({"limit_val_batches": limit}, data, trainer)
+        assert (data.validation_limit, trainer.limit_val_batches) == (limit, share)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
 """Validation every so many steps and after the last, made up where a stop cut it off; it changes no tensor."""
 
 import csv
+import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.last_validation import LastValidation
 from experiments.configuration.cli import parse_experiment
@@ -53,6 +57,22 @@ def test_two_intervals_are_refused(tmp_path):
     for key, value in (("val_check_interval", "2"), ("check_val_every_n_epoch", "2")):
         with pytest.raises(BadInputError, match=f"trainer.{key}: validate_every_n_steps says already"):
             parse_experiment([*words, f"--trainer.{key}", value])
+
+
+@pytest.mark.parametrize(
+    ("doing", "sanity_checking", "value", "kept"),
+    [
+        (TrainerFn.FITTING, False, 0.5, {"val/loss": 0.5}),
+        (TrainerFn.FITTING, True, 0.5, {}),
+        (TrainerFn.VALIDATING, False, 0.5, {}),
+        (TrainerFn.FITTING, False, math.inf, {}),
+    ],
+)
+def test_what_is_kept_was_measured_by_a_training_run_after_a_step(doing, sanity_checking, value, kept):
+    trainer, callback = Mock(sanity_checking=sanity_checking, precision="32-true", global_step=3), LastValidation()
+    trainer.state.fn, trainer.callback_metrics = doing, {"val/loss": torch.tensor(value), "train/loss": 1.0}
+    callback.on_validation_end(trainer, Mock())
+    assert (callback.measured, callback.step) == (kept, 3 if doing == TrainerFn.FITTING and not sanity_checking else 0)
 
 
 def test_the_last_step_is_validated_and_changes_no_tensor(tmp_path, monkeypatch):
