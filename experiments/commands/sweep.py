@@ -310,7 +310,12 @@ def parsed(variant: Variant, setting: SweepSettings) -> "Experiment":
     try:
         experiment = parse_experiment(experiment_words(variant, setting, {}))
         require_benchmarks(experiment)
-        experiment.model.backbone.check_files()
+        backbone = experiment.model.backbone
+        backbone.check_files()
+        experiment.model.method.check_words(backbone)
+        processor = backbone.processor()
+        for data_module in (experiment.data, *experiment.benchmarks):
+            processor.bound(data_module.template)
     except BadInputError as error:
         raise BadInputError(
             error.what, where=f"{variant.where}: {error.where}", expected=error.expected, hint=error.hint

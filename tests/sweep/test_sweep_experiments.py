@@ -22,6 +22,8 @@ from lightning_m2pt.runs.evaluated import find_run_folders
 from tests.support.runs.small_sweep import write_experiment, write_sweep
 
 ROOT = Path(__file__).parents[2]
+NATIVE = {"root": "data/testbed/vsr", "template": "native"}
+TEXT = "what is in the picture ? " * 2
 
 
 def words_for(path: Path, *more: str) -> list[str]:
@@ -45,8 +47,11 @@ def test_the_names_that_are_read_are_those_that_are_written():
         ({"arguments": {"model.method.visual_lenght": 0}}, "did you mean visual_length?"),
         ({"arguments": {"model.method.visual_length": -4}}, "-4 is negative"),
         ({"config": "frozen"}, "trains nothing"),
+        ({"arguments": {"data.template": "native"}}, "the model has no chat template"),
+        ({"arguments": {"benchmarks": [{"class_path": "data_modules.vsr.VSR", "init_args": NATIVE}]}}, "chat template"),
+        ({"arguments": {"model.method.init": "words", "model.method.init_text": TEXT}}, "there are 10 rows"),
     ],
-    ids=["misspelt key", "wrong value", "frozen"],
+    ids=["misspelt key", "wrong value", "frozen", "native", "native set", "too many words"],
 )
 def test_what_an_experiment_refuses_ends_the_sweep_before_anything_runs(tmp_path, capfd, cell, named):
     small = {"label": "small", "config": str(write_experiment(tmp_path))}
