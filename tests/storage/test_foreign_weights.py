@@ -13,6 +13,7 @@ from transformers import CLIPVisionModelWithProjection
 from lightning_m2pt.backbones.language_model import load_language_model
 from lightning_m2pt.backbones.towers.open_clip_files import load_tower
 from lightning_m2pt.main import main
+from lightning_m2pt.storage.foreign.written import drafts
 from tests.storage.foreign_files import write_clip, write_pickled_shards, write_torchscript
 from tests.support.stored_backbone import CONFIG, PROJECTOR, TOWER, WEIGHTS, store_backbone, stored
 
@@ -193,3 +194,15 @@ def test_a_backbone_of_pickles_names_the_commands_that_make_it_readable(tmp_path
     read.load()
     assert equal(read.state_dict(), backbone.state_dict())
     assert Path(tmp_path / CONFIG).is_file()
+
+
+@pytest.mark.parametrize("name", ["plain.bin", 'a "quoted"\n name with é and \x7f'])
+def test_the_same_conversion_gives_the_same_bytes(tmp_path, name):
+    """safetensors writes metadata in an order that changes; models are recognised by their files' bytes."""
+    origin = {"converted_from": name, **{key: "1" for key in "hgfedcba"}}
+    with drafts() as written:
+        written.add_tensors(tmp_path / "model.safetensors", LINEAR, origin)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(header["__metadata__"].items()) == [("format", "pt"), *origin.items()]
+    assert equal(load_file(tmp_path / "model.safetensors"), LINEAR)

@@ -5,12 +5,14 @@ nothing. Their header says which file they come from and its SHA-256: the same c
 """
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -30,6 +32,8 @@ from lightning_m2pt.visible_text import counted
 
 FORMAT = {"format": "pt"}
 """transformers reads no safetensors file without it."""
+METADATA, LENGTH_BYTES = "__metadata__", 8
+"""Of a safetensors file: the header's first key, and the bytes of the header's length in front of it."""
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Drafts:
         try:
             save_file(without_shared_memory(tensors), draft, metadata={**FORMAT, **origin})
             with draft.open("rb+") as file:
+                order_metadata(file, {**FORMAT, **origin})
                 os.fsync(file.fileno())
         except OSError as error:
             raise cannot_write(path, needed, error) from error
@@ -152,6 +157,28 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise BadInputError(what, where=where, expected=expected, hint=hint) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def order_metadata(file: BinaryIO, metadata: Mapping[str, str]) -> None:
+    """Gives a safetensors header's metadata their order: the library's changes from one process to the next.
+
+    The same conversion shall give the same bytes, by which models are recognised.
+
+    Args:
+        file: Open for reading and writing; what is written has the same length.
+        metadata: In their order, as they were saved.
+    """
+    file.seek(0)
+    header = file.read(int.from_bytes(file.read(LENGTH_BYTES), "little"))
+    stands = json.loads(header)[METADATA]
+    if header.startswith(metadata_bytes(stands)):
+        file.seek(LENGTH_BYTES)
+        file.write(metadata_bytes({name: stands[name] for name in metadata}))
+
+
+def metadata_bytes(metadata: Mapping[str, str]) -> bytes:
+    """Returns what a safetensors header with metadata begins with."""
+    return f'{{"{METADATA}":{json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))}'.encode()
 
 
 def refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:
