@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from lightning_m2pt.backbones.base import Backbone
+from lightning_m2pt.backbones.origins.said import BaseOrigin
 from lightning_m2pt.methods.base import Method
 from lightning_m2pt.methods.combined import Combined
 from lightning_m2pt.methods.layer_norm import LayerNormTuning
@@ -16,8 +18,18 @@ from lightning_m2pt.methods.lora import Lora
 from lightning_m2pt.methods.m2pt import M2PT
 from lightning_m2pt.methods.peft_tuner import PeftTuner
 from lightning_m2pt.methods.prefix_tuning import PrefixTuning
+from lightning_m2pt.prompts.key_value_prefix import learned_prefix
+from lightning_m2pt.storage.foreign.library_names import Extent
 from lightning_m2pt.storage.foreign.llava.merging import merge
-from lightning_m2pt.storage.foreign.peft.written_adapter import export_peft
+from lightning_m2pt.storage.foreign.peft.carried import Plan
+from lightning_m2pt.storage.foreign.peft.names import BEGINNING, LORA_A, LORA_B, PREFIX_TUNING, PROMPT_EMBEDDINGS
+from lightning_m2pt.storage.foreign.peft.written_adapter import (
+    adapter_content,
+    export_peft,
+    said_of_base,
+    scales_of_tuner,
+)
+from lightning_m2pt.testing.random_backbone import random_backbone
 from tests.storage.test_merging import PICTURE, Dtype, base_of, compared, ours, questions
 from tests.support.models.stock_process import stock_inputs, stock_job, stock_results
 from tests.support.models.tuned_runs import randomised, write_adapter
@@ -176,3 +188,73 @@ def test_logits_and_answers_are_the_tuned_models(name, asked):
     if not case.together:
         found = {key: value for key, value in found.items() if "batch" not in key}
     compared(found, own, mask, case.limit)
+
+
+def test_peft_is_told_each_layers_rank_and_alpha_of_the_component_that_is_written() -> None:
+    method = PeftTuner(
+        "lora",
+        {"r": 3, "lora_alpha": 4, "use_rslora": True, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {"up_proj": 5}},
+        {"r": 6, "lora_alpha": 7, "init_lora_weights": False},
+    )
+    written = {
+        "language_low_rank": {"layers.0.v_proj": 2, "layers.1.up_proj": 3, "layers.1.q_proj": 3},
+        "vision_low_rank": {"blocks.0.fc1": 6},
+    }
+    said = {}
+    for part, ranks in written.items():
+        tensors = {f"{BEGINNING}model.{name}{LORA_A}": torch.zeros(rank, 8) for name, rank in ranks.items()}
+        tensors |= {f"{BEGINNING}model.{name}{LORA_B}": torch.zeros(9, rank) for name, rank in ranks.items()}
+        said[part] = scales_of_tuner(method, {f"model.{name}": (part, name) for name in ranks}, tensors)
+    nothing = {"lora_dropout": 0.0, "bias": "none", "use_dora": False}
+    assert said["language_low_rank"] == nothing | {
+        "r": 3,
+        "lora_alpha": 4,
+        "rank_pattern": {"model.layers.0.v_proj": 2},
+        "alpha_pattern": {"model.layers.1.up_proj": 5},
+        "use_rslora": True,
+        "init_lora_weights": True,
+    }
+    assert said["vision_low_rank"] == nothing | {
+        "r": 6,
+        "lora_alpha": 7,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "use_rslora": False,
+        "init_lora_weights": False,
+    }
+
+
+def test_a_prefix_is_cut_into_the_heads_of_keys_and_values(tmp_path: Path) -> None:
+    backbone, method = random_backbone(tmp_path), PrefixTuning(3, interaction=False)
+    method.build(backbone, torch.Generator().manual_seed(1))
+    method.attach(backbone)
+    config, tensors = adapter_content(Plan(PREFIX_TUNING, method, "", ("prefix",), {}, "language"), backbone, {})
+    shape = backbone.shape
+    heads, width, layers = config["num_attention_heads"], config["token_dim"], config["num_layers"]
+    assert (heads, width, layers) == (shape.text_key_value_heads, heads * shape.text_head_width, shape.text_layers)
+    assert shape.text_heads > heads
+    assert (config["num_virtual_tokens"], config["encoder_hidden_size"], config["prefix_projection"]) == (
+        3,
+        width,
+        False,
+    )
+    cut = (
+        tensors[PROMPT_EMBEDDINGS].view(1, 3, 2 * layers, heads, width // heads).permute(2, 0, 3, 1, 4)
+    )  # as peft does
+    assert method.prefix is not None
+    with torch.no_grad():
+        past = learned_prefix(backbone.decoder(), method.prefix)
+    for pair, (keys, values) in zip(cut.split(2), past.layers, strict=True):
+        assert torch.equal(pair, torch.stack([keys, values]))
+
+
+@pytest.mark.parametrize(("extent", "repository"), [("whole", "a/llava"), ("language", "a/decoder")])
+def test_a_base_of_the_hub_is_named_with_its_commit_and_no_other_one(extent: Extent, repository: str) -> None:
+    arguments = {
+        "model": {"repository": "a/llava", "commit": "1" * 40},
+        "language_model": {"repository": "a/decoder", "commit": "1" * 40},
+    }
+    expected = {"base_model_name_or_path": repository, "revision": "1" * 40}
+    for kind, named in (("hub", expected), ("files", dict.fromkeys(expected))):
+        base = Mock(**{"origin.return_value": BaseOrigin(kind, "X", arguments)})
+        assert said_of_base(base, extent) == named | {"task_type": "CAUSAL_LM", "inference_mode": True}
