@@ -31,6 +31,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "what peft would not look at": ("lora", {"task_type": "CAUSAL_LM"}, "settings.task_type"),
     "biases": ("lora", {"bias": "all"}, "settings.bias"),
     "other modules": ("lora", {"modules_to_save": ["lm_head"]}, "settings.modules_to_save"),
+    "dropout that leaves nothing": ("lora", {"lora_dropout": 1.0}, "settings.lora_dropout"),
     "dropout that never runs": ("loha", {"module_dropout": 0.1}, "settings.module_dropout"),
     "dropout beside dora": ("lora", {"use_dora": True, "lora_dropout": 0.1}, "settings.lora_dropout"),
     "a start that reads data": ("lora", {"init_lora_weights": "eva"}, "settings.init_lora_weights"),
