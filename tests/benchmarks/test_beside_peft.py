@@ -15,6 +15,7 @@ from data_modules.pope import POPE
 from data_modules.vision_flan import VisionFlan
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID
 from lightning_m2pt.testing.random_backbone import random_batch
+from lightning_m2pt.tuning.module import TuningModule
 from tests.support.towers.real_pair import store_real_pair
 
 PROJECTOR = "smollm2_dinov2/aligned/projector/model.safetensors"
@@ -43,6 +44,26 @@ def test_first_losses_are_those_of_peft(models: Path, monkeypatch: pytest.Monkey
     losses = beside_peft.compared_losses(words_of(models, chosen), beside_peft.folder_of_pair())
     assert losses[OURS] == pytest.approx(losses[THEIRS], rel=1e-5)
     assert losses[OURS][0] != losses[OURS][1]
+
+
+def test_timed_steps_are_whole_and_validate_nothing(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2PT_MODELS", str(models))
+    read = []
+    monkeypatch.setattr(TuningModule, "validation_step", lambda *_: read.append("a batch"))
+    micro, forward = [], TuningModule.training_step
+
+    def counted(module, batch, index):
+        micro.append(len(batch.input_ids))
+        return forward(module, batch, index)
+
+    monkeypatch.setattr(TuningModule, "training_step", counted)
+    words = [*beside_peft.METHODS["LoRA, r = 8"], *beside_peft.ONE_PROCESS, "--benchmarks", "[]"]
+    data = ["--data.root", str(models / "data"), "--data.questions_per_sample", "1", "--data.batch_size", "4"]
+    data += ["--data.validation_file", "null", "--data.validation_fraction", "0.5"]
+    projector = ["--data.micro_batch_size", "2", "--model.backbone.projector", str(models / PROJECTOR)]
+    assert len(beside_peft.steps_of_ours([*words, *data, *projector], 3)) == 2
+    assert read == []
+    assert micro == [2] * 6
 
 
 def test_other_numbers_at_first_are_noticed(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

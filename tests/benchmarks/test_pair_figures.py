@@ -34,6 +34,6 @@ def test_a_steps_seconds_are_between_two_ends_on_both_clocks(monkeypatch: pytest
     read = iter([(1.0, 10.0), (3.0, 15.0), (6.0, 22.0)])
     monkeypatch.setattr(beside_peft, "clocks", lambda: next(read))
     times = beside_peft.StepTimes()
-    for _ in range(3):
-        times.on_train_batch_end()
+    for step in (0, 1, 1, 2, 2, 3):  # micro-batches, two a step
+        times.on_train_batch_end(SimpleNamespace(global_step=step))
     assert times.seconds == [(2.0, 5.0), (3.0, 7.0)]

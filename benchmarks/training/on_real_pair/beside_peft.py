@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from benchmarks.answering.speed import evaluated
 from benchmarks.report.beside_peft import OURS, THEIRS
@@ -43,7 +43,7 @@ from benchmarks.training.overhead import prepared
 from benchmarks.training.peers import require_equal
 from data_modules.base import as_sample
 from experiments.configuration.cli import Experiment
-from experiments.runs.training import build_trainer, tuning_data
+from experiments.runs.training import prepared_trainer, tuning_data
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import Batch
 from lightning_m2pt.inputs.collate import Collator, encoded_sample
@@ -66,15 +66,18 @@ QUESTIONS_AT_ONCE = 16
 
 
 class StepTimes(Callback):
-    """Process and wall seconds of each step of Lightning's Trainer, loading and optimizer in them."""
+    """Process and wall seconds of each optimizer step of Lightning's Trainer, loading and optimizer in them."""
 
     def __init__(self) -> None:
         self.seconds: list[tuple[float, float]] = []
         self._last: tuple[float, float] | None = None
+        self._steps = 0
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Reads the clocks; the first step's time is not known and not wanted."""
-        now = clocks()
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Reads the clocks where a step ends; the first one's time is not known and not wanted."""
+        if trainer.global_step == self._steps:
+            return
+        self._steps, now = trainer.global_step, clocks()
         if self._last is not None:
             self.seconds.append((now[0] - self._last[0], now[1] - self._last[1]))
         self._last = now
@@ -137,9 +140,9 @@ def steps_of_ours(words: list[str], steps: int) -> list[tuple[float, float]]:
     """Trains with everything that ``m2pt fit`` adds; returns process and wall seconds of each step but the first."""
     few = ["--trainer.max_steps", str(steps), "--trainer.limit_val_batches", "0"]
     experiment, times = prepared([*words, *few]), StepTimes()
-    chosen = {**experiment.trainer_config, "callbacks": [times]}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(experiment, chosen, [], Path(folder), resumed_step=0)
+        trainer = prepared_trainer(experiment, Path(folder), resumed_step=0)  # knows limits, and how a step is split
+        trainer.callbacks.append(times)  # type: ignore[attr-defined]
         trainer.fit(experiment.model, datamodule=tuning_data(experiment))
     return times.seconds
 
