@@ -83,7 +83,7 @@ def recorded_searches(
             search = with_jobs(sweep.search, variant, setting, {**found["stated"]}, found["steps"], rates)
             searches[variant.label] = search
             if found["chosen"] is not None:
-                chosen[variant.label] = list(range(len(rates))).index(found["chosen"])
+                chosen[variant.label] = range(len(rates)).index(found["chosen"])  # a trial that there is
     return searches, chosen
 
 
