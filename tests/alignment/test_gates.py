@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from experiments.alignment.caption_sets import UNSEEN_ANNOTATION
 from experiments.alignment.gates import (
     Figures,
     attributes_right,
+    batches,
     decoded,
     figures_of,
     gates_of,
@@ -24,6 +26,9 @@ from experiments.alignment.settings import AlignmentSettings
 from experiments.testbed.scenes import SceneObject
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.inputs.batch import IGNORED_LABEL
+from lightning_m2pt.inputs.samples import Sample, Turn
+from lightning_m2pt.inputs.templates import PLAIN
+from lightning_m2pt.testing.small_processor import small_processor
 
 TWO = "The image shows a small green zero at the middle right and a large yellow circle at the bottom right."
 
@@ -75,6 +80,19 @@ def test_captions_are_decoded_of_batches_without_them(monkeypatch):
     answering = SimpleNamespace(processor=None, template=None, answer=answer)
     assert decoded(None, [], answering, 2) == ["1", "2", "3"]
     assert asked == [False]
+
+
+@pytest.mark.parametrize("with_answers", [True, False])
+def test_batches_have_every_sample_once_and_in_order(with_answers):
+    picture, turns = numpy.zeros((24, 24, 3), numpy.uint8), (Turn("what color is it ?", "red"),)
+    samples = [Sample(f"sample {number}", picture, "one", turns, ("caption",), "a test") for number in range(5)]
+    found = list(batches(samples, small_processor(), PLAIN, 2, with_answers=with_answers))
+    assert [list(batch.sample_ids) for batch in found] == [
+        ["sample 0", "sample 1"],
+        ["sample 2", "sample 3"],
+        ["sample 4"],
+    ]
+    assert [bool((batch.labels != IGNORED_LABEL).any()) for batch in found] == [with_answers] * 3
 
 
 class InventedBackbone:

@@ -4,13 +4,15 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from experiments.alignment import training
 from experiments.alignment.settings import ALIGNMENTS
-from experiments.alignment.training import passed_on, start_projector, words_of, write_projector
+from experiments.alignment.training import fit_in_processes, passed_on, start_projector, words_of, write_projector
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.system.stop_signals import StopSignals
 
@@ -83,3 +85,38 @@ def test_a_stop_signal_reaches_the_training_once():
     signals = StopSignals()
     signals.received = signal.SIGTERM
     assert passed_on(child, signals) == 41
+
+
+@pytest.mark.parametrize(
+    ("code", "received", "ended"),
+    [
+        (0, 0, None),
+        (3, 0, 3),
+        (0, signal.SIGTERM, 143),  # it finished as the signal came: the recipe ends all the same
+        (130, signal.SIGINT, 130),
+        (1, signal.SIGTERM, 143),
+    ],
+)
+def test_the_training_runs_as_a_command_and_its_end_is_passed_on(monkeypatch, code, received, ended):
+    started = []
+
+    def waited(child, signals):
+        assert signal.getsignal(signal.SIGTERM) == signals._note  # taken over while it runs
+        signals.received = received
+        return code
+
+    monkeypatch.setattr(training, "passed_on", waited)
+    run = lambda command, **options: started.append((command, options))  # noqa: E731
+    monkeypatch.setattr(training, "subprocess", SimpleNamespace(Popen=run, DEVNULL=subprocess.DEVNULL))
+    before = signal.getsignal(signal.SIGTERM)
+    if ended is None:
+        fit_in_processes(["--seed_everything", "3"])
+    else:
+        with pytest.raises(SystemExit) as left:
+            fit_in_processes(["--seed_everything", "3"])
+        assert left.value.code == ended
+    assert signal.getsignal(signal.SIGTERM) == before
+    ((command, options),) = started
+    assert command[1:] == ["-m", "lightning_m2pt.main", "fit", "--seed_everything", "3"]
+    assert options["start_new_session"]
+    assert options["env"]["OMP_NUM_THREADS"] == "1"
