@@ -66,6 +66,30 @@ def test_timed_steps_are_whole_and_validate_nothing(models: Path, monkeypatch: p
     assert micro == [2] * 6
 
 
+def test_both_sides_train_warmed_up_in_every_round(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2PT_MODELS", str(models))
+    asked, trained = [], []
+    steps_of_library = beside_peft.steps_of_library
+
+    def ours(words: list[str], steps: int) -> list[tuple[float, float]]:
+        asked.append(steps)
+        return [(2.0, 2.5)] * (steps - 1)
+
+    def theirs(tuned, batches, folder):
+        trained.append(steps_of_library(tuned, batches, folder))
+        return trained[-1]
+
+    monkeypatch.setattr(beside_peft, "steps_of_ours", ours)
+    monkeypatch.setattr(beside_peft, "steps_of_library", theirs)
+    words = words_of(models, [*beside_peft.METHODS["LoRA, r = 8"], *beside_peft.RATE, "--benchmarks", "[]"])
+    seconds = beside_peft.timed_steps([*words, "--data.batch_size", "2"], beside_peft.folder_of_pair(), 2, 2)
+    assert asked == [3, 3]
+    assert seconds[OURS] == [(2.0, 2.5)] * 4
+    assert [len(steps) for steps in trained] == [3, 3]
+    assert all(cpu > 0 and wall > 0 for steps in trained for cpu, wall in steps)
+    assert seconds[THEIRS] == trained[0][1:] + trained[1][1:]  # the first of each round is the warm-up
+
+
 def test_other_numbers_at_first_are_noticed(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M2PT_MODELS", str(models))
     chosen = [*beside_peft.METHODS["prefix tuning, 10 rows"], "--model.optimizer.learning_rate", "1e-4"]
@@ -86,8 +110,19 @@ def test_answers_are_those_of_generate(models: Path, monkeypatch: pytest.MonkeyP
     settings = {"root": str(models / "pope"), "template": "native", "batch_size": 4, "max_new_tokens": 3}
     sets = json.dumps([{"class_path": "data_modules.pope.POPE", "init_args": settings}])
     chosen = ["--config", "experiments/frozen_smollm2.yaml", "--model.backbone.dtype", "float32", "--benchmarks", sets]
+    monkeypatch.setattr(beside_peft, "QUESTIONS_AT_ONCE", 4)
+    clocks = iter([(1.0, 10.0), (3.0, 15.0), (4.0, 20.0), (11.0, 21.0)])
+    monkeypatch.setattr(beside_peft, "clocks", lambda: next(clocks))
+    answered: list[dict[str, str]] = []
+    for name in ("evaluated", "generated"):
+        own = getattr(beside_peft, name)
+        kept = lambda *given, own=own, **named: answered.append(own(*given, **named)) or answered[-1]  # noqa: E731
+        monkeypatch.setattr(beside_peft, name, kept)
     found = beside_peft.timed_answers(words_of(models, chosen), beside_peft.folder_of_pair(), 6)
     assert (found["questions"], found["unlike"]) == (6, 0)
+    assert found["seconds"] == {OURS: [2.0, 5.0], THEIRS: [7.0, 1.0]}
+    assert len(answered[0]) == 6
+    assert answered[0] == answered[1]  # every question, in two batches
 
 
 def test_rows_are_laid_out_as_llava_reads_them() -> None:

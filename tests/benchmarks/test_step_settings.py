@@ -1,6 +1,8 @@
 """The real pair's step by type, attention and threads, on a small stand-in for the pair."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,23 +60,44 @@ def test_a_setting_is_measured_in_processes_of_its_own(models: Path, monkeypatch
         step_settings.measured(Numerics("float33", FUSED), Sharing(1, 1), words_of(models), 1)
 
 
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_processes_and_their_threads_are_those_of_the_sharing(
+    monkeypatch: pytest.MonkeyPatch, sharing: Sharing
+) -> None:
+    threads = []
+
+    def started(command: list[str], env: dict[str, str]) -> SimpleNamespace:
+        threads.append(env["OMP_NUM_THREADS"])
+        assert command[command.index("--one") + 1 :][:4] == ["bfloat16", PRODUCTS, "--steps", "3"]
+        assert command[-1] == "a word"
+        Path(command[command.index("--output") + 1]).write_text(json.dumps({"number": len(threads)}))
+        return SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr(step_settings, "subprocess", SimpleNamespace(Popen=started))
+    found = step_settings.measured(Numerics("bfloat16", PRODUCTS), sharing, ["a word"], 3)
+    assert threads == [str(sharing.threads)] * sharing.processes
+    assert [each["number"] for each in found] == list(range(1, sharing.processes + 1))
+
+
 def test_rows_are_medians_of_all_rounds_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def measured(chosen: Numerics, sharing: Sharing, words: list[str], steps: int) -> list[dict[str, Any]]:
+        second = 2.0 * ((chosen, sharing) in asked)  # round
         asked.append((chosen, sharing))
         loss = 2.0 if chosen.dtype == "float32" else 2.03
         return [
-            {"first_loss": loss, "seconds": [[1.0 + len(asked) / 100, 2.0], [5.0, 4.0], [9.0, 8.0]]}
-            for _ in range(sharing.processes)
+            {"first_loss": loss, "seconds": [[1.0 + second, 2.0], [5.0 + second, 4.0 + each], [9.0, 8.0]]}
+            for each in (0.0, 2.0)[: sharing.processes]
         ]
 
     monkeypatch.setattr(step_settings, "measured", measured)
     rows = step_settings.settings_rows([], rounds=2, steps=3)
     every = [(chosen, sharing) for chosen in NUMERICS for sharing in SHARINGS]
     assert asked == every * 2
-    assert [(row["cpu_seconds"], row["wall_seconds"]) for row in rows] == [(5.0, 4.0)] * 9
-    assert [row["steps_a_second"] for row in rows] == [0.25, 0.25, 0.5] * 3
+    # Of 1, 5, 9 and 3, 7, 9 CPU seconds; of the clock's 2, 4, 8 twice, and with a second process 2, 6, 8 twice.
+    assert [(row["cpu_seconds"], row["wall_seconds"]) for row in rows] == [(6.0, 4.0), (6.0, 4.0), (6.0, 5.0)] * 3
+    assert [row["steps_a_second"] for row in rows] == [0.25, 0.25, 0.4] * 3
 
 
 @pytest.mark.parametrize(("loss", "dtype"), [(2.05, "bfloat16"), (2.001, "float32"), (float("nan"), "bfloat16")])

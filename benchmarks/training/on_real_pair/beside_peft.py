@@ -195,8 +195,7 @@ def generated(library: Any, benchmark: Any, patches: int) -> dict[str, str]:
             pad_token_id=processor.pad_token_id,
         )[:, inputs["input_ids"].shape[1] :].tolist()
         for question, own in zip(asked, tokens, strict=True):
-            ended = own[: own.index(processor.eos_token_id)] if processor.eos_token_id in own else own
-            answers[question.id] = processor.decode(ended)
+            answers[question.id] = processor.decode(own)  # up to the first end token
     return answers
 
 
