@@ -1,5 +1,6 @@
 """Projectors in every form, by value; of another tower or decoder they are refused by name."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,19 @@ def test_what_it_computes(tmp_path: Path, form: str, prefix: str) -> None:
     assert [name for name, _ in module.named_parameters()] == names
 
 
-def test_three_layers_without_bias(tmp_path: Path) -> None:
-    shapes = {0: (7, WIDTH), 2: (9, 7), 4: (TEXT_WIDTH, 9)}
-    save_file({f"{place}.weight": torch.randn(shape) for place, shape in shapes.items()}, tmp_path / "p.safetensors")
+@pytest.mark.parametrize(("name", "step"), [("{}.weight", 2), ("linear_{}.weight", 1)])
+@pytest.mark.parametrize("layers", [2, 3, 8])
+def test_layers_without_bias(tmp_path: Path, layers: int, name: str, step: int) -> None:
+    widths = [WIDTH, *range(7, 6 + layers), TEXT_WIDTH]
+    first = 0 if step == 2 else 1
+    weights = [torch.randn(made, given) for given, made in pairwise(widths)]
+    named = {name.format(first + step * place): weight for place, weight in enumerate(weights)}
+    save_file(named, tmp_path / "p.safetensors")
     module = described_projector(tmp_path / "p.safetensors").load(WIDTH, TEXT_WIDTH, torch.float32)
     assert module(torch.zeros(1, WIDTH)).eq(0).all()
-    assert [type(part).__name__ for part in module.children()] == ["Linear", "GELU", "Linear", "GELU", "Linear"]
+    assert [type(part).__name__ for part in module.children()] == ["Linear", *["GELU", "Linear"] * (layers - 1)]
+    for found, weight in zip(module.parameters(), weights, strict=True):
+        assert torch.equal(found, weight)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +58,8 @@ def test_three_layers_without_bias(tmp_path: Path) -> None:
         (lambda own: {**own, "4.scale": own["0.bias"].clone()}, "no projector"),
         (lambda own: {"0.weight": own["0.weight"], "1.weight": own["2.weight"]}, "no projector"),
         (lambda own: {**own, "1.weight": own["0.bias"].clone()}, "no projector"),
+        (lambda own: {f"{2 * place}.weight": torch.ones(32, 32) for place in range(9)}, "no projector"),
+        (lambda own: {"0.weight": own["0.weight"]}, "no projector"),
         (lambda own: {"weight": own["0.bias"]}, "no matrix"),
         (lambda own: {"bias": own["0.bias"]}, "no projector"),
         (lambda own: {**own, "0.bias": own["0.bias"] * torch.nan}, "NaN"),

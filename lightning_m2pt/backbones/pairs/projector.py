@@ -125,7 +125,8 @@ def of_layers(path: Path, stored: Stored, names: dict[str, str]) -> ProjectorFil
     Raises:
         BadInputError: If a weight is no matrix.
     """
-    weights = sorted((own, stored[name].shape) for name, own in names.items() if own.endswith("weight"))
+    weights = [(own, stored[name].shape) for name, own in names.items() if own.endswith("weight")]
+    weights.sort(key=lambda each: (len(each[0]), each[0]))  # 10.weight stands behind 2.weight
     if any(len(shape) != 2 for _, shape in weights):
         raise BadInputError("a weight is no matrix", where=str(path), expected="linear layers")
     has_bias = any(own.endswith("bias") for own in names.values())
