@@ -110,6 +110,21 @@ def test_packed_layers_are_the_model_with_their_dequantised_weights(tmp_path: Pa
     assert unbuilt.base_bytes() == packed.base_bytes()
 
 
+@pytest.mark.parametrize("tower", ["timm with registers", "open_clip"])
+def test_counted_is_what_the_files_hold_of_tower_projector_and_language_model(tmp_path: Path, tower: str) -> None:
+    store_pair(tmp_path, tower)
+    files = ["projector.safetensors", "language/model.safetensors"]
+    held = sum(each.numel() for file in files for each in load_file(tmp_path / file).values())
+    (weights,) = (tmp_path / "tower").glob("*.safetensors")
+    of_tower = {name: each.numel() for name, each in load_file(weights).items()}
+    if tower == "open_clip":  # without the text's side, and the projection beside it
+        of_tower = {name: size for name, size in of_tower.items() if name.startswith("visual.")}
+        assert of_tower.pop("visual.proj") > 0
+    backbone = stored_pair(tmp_path)
+    backbone.build_on_meta()
+    assert backbone.base_parameters() == held + sum(of_tower.values())
+
+
 @pytest.mark.parametrize(
     ("path", "trains", "in_sequence"), [("auto", True, True), ("auto", False, False), ("prefix", True, False)]
 )

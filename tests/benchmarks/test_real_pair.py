@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.report.front import GAINS, has_seeds
-from benchmarks.report.methods_chart import draw_gains, gains_figure
+from benchmarks.report.methods_chart import START_COLOUR, draw_gains, gains_figure
 from benchmarks.report.order import Agreement
 from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, sets_sentence, textual_sentence
 from benchmarks.report.real_pair_tables import (
@@ -24,6 +24,7 @@ from benchmarks.report.stored import stored
 from benchmarks.report.sweep_tables import SETS as COLUMNS
 from benchmarks.report.sweep_tables import listed, trial_lines
 from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.report.page.figures import FROZEN_COLOUR, LEAD_COLOUR
 
 
 def invented(**by_method: list[float]) -> dict[str, Any]:
@@ -116,6 +117,16 @@ def test_the_picture_draws_means_seeds_and_intervals_around_the_untouched_model(
     assert drawn[:3] == [[41.0, 45.0], [43.0], [44.0, 42.0]]
     assert drawn[3:] == [[37.0, 39.0], [38.0], [36.0, 40.0], [40.0, 40.0], [38.0, 38.0]]
     assert axes.yaxis_inverted()
+    # Colours: a method's interval, mean and seeds, and the two lines over all.
+    pair["methods"]["m2pt from words"] = pair["methods"]["lora"]
+    pair["gains"]["frozen"]["m2pt from words"] = pair["gains"]["frozen"]["lora"]
+    (axes,) = gains_figure(pair).axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    colours = {
+        name: {line.get_markeredgecolor() for line in axes.lines[3 * place :][:3]} for place, name in enumerate(names)
+    }
+    assert colours == {"M2PT": {LEAD_COLOUR}, "M2PT from words": {START_COLOUR}, "LoRA": {"#505050"}}
+    assert [line.get_color() for line in axes.lines[9:]] == [FROZEN_COLOUR, "black"]
     draw_gains(pair, tmp_path / "one.png")
     draw_gains(pair, tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()

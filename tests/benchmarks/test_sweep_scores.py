@@ -52,6 +52,8 @@ def test_a_sweep_is_kept_with_its_paired_differences(outputs: Path) -> None:
     assert list(by_seed) == ["0", "1"]
     (run,) = (outputs / "lora_base").glob("lora-seed1-*")
     assert by_seed["1"]["vsr"] == scores_of(run)["vsr"]["value"]
+    assert content["questions"] == {name: len(questions) for name, questions in SETS.items()}
+    assert (content["chance"]["vsr"], content["chance"]["mnist"]) == (50.0, 10.0)
     assert (content["commits"], content["instruction_set"]) == (["d" * 40], "AVX2")  # of the runs, not of this machine
     means = {
         label: statistics.mean(statistics.mean(seed[name] for name in ("vsr", "pope", "mnist")) for seed in seeds)
