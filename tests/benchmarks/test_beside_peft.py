@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.report.beside_peft import OURS, THEIRS, beside_peft_lines
 from benchmarks.training.on_real_pair import beside_peft
-from benchmarks.training.on_real_pair.peers import inputs_of
+from benchmarks.training.on_real_pair.peers import LEARNING_RATE, inputs_of
 from benchmarks.training.peers import UnequalLossesError
 from data_modules.pope import POPE
 from data_modules.vision_flan import VisionFlan
@@ -145,6 +145,41 @@ def test_a_missing_pair_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert left.value.code == 2
     assert "the real pair is not there" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
+
+
+def test_stored_are_medians_of_steps_and_answers_of_both_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    steps = {OURS: [(1.0, 5.0), (2.0, 4.0), (9.0, 3.0)], THEIRS: [(3.0, 6.0), (4.0, 7.0), (4.0, 9.0)]}
+
+    def timed_steps(words: list[str], folder: Path, rounds: int, number: int) -> dict[str, list[tuple[float, float]]]:
+        asked.append(words)
+        assert (folder, rounds, number) == (tmp_path, 4, 7)
+        return steps
+
+    def timed_answers(words: list[str], folder: Path, number: int) -> list[object]:
+        return [number, words[-1], folder == tmp_path]
+
+    monkeypatch.setattr(beside_peft, "folder_of_pair", lambda: tmp_path)
+    monkeypatch.setattr(beside_peft, "machine", dict)
+    monkeypatch.setattr(beside_peft, "compared_losses", lambda words, folder: [words, folder == tmp_path])
+    monkeypatch.setattr(beside_peft, "timed_steps", timed_steps)
+    monkeypatch.setattr(beside_peft, "timed_answers", timed_answers)
+    numbers = ["--rounds", "4", "--steps", "7", "--questions", "5", "--compared", "2"]
+    own = ["--data.seed", "3"]
+    monkeypatch.setattr(sys, "argv", ["beside_peft", *numbers, "--output", str(tmp_path / "out.json"), *own])
+    beside_peft.main()
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert (content["answers_float32"], content["answers"]) == ([2, "float32", True], [5, "3", True])
+    assert content["rounds"] == 4
+    assert list(content["steps"]) == list(beside_peft.METHODS)
+    for (name, found), words in zip(content["steps"].items(), asked, strict=True):
+        assert words == [
+            *(*beside_peft.METHODS[name], "--model.optimizer.learning_rate", str(LEARNING_RATE)),
+            *("--trainer.devices", "1", "--data.batch_size", "8", *own),
+        ]
+        assert found["losses_float32"] == [words, True]
+        assert found["seconds"] == {OURS: [2.0, 4.0], THEIRS: [4.0, 7.0]}
+        assert found["all"] == {side: list(map(list, each)) for side, each in steps.items()}
 
 
 def test_lines_say_ratios_and_what_was_aimed_at() -> None:

@@ -1,6 +1,7 @@
 """The real pair's step by type, attention and threads, on a small stand-in for the pair."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,26 @@ def test_another_loss_is_noticed(loss: float, dtype: str) -> None:
     ]
     with pytest.raises(step_settings.UnequalStepError, match=dtype):
         step_settings.require_equal_losses(rows)
+
+
+def test_one_setting_is_measured_for_the_process_that_asked_and_else_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_settings, "folder_of_pair", lambda: tmp_path)
+    monkeypatch.setattr(step_settings, "machine", lambda: "this one")
+    monkeypatch.setattr(step_settings, "measured_here", lambda *given: ["here", *given])
+    monkeypatch.setattr(step_settings, "settings_rows", lambda *given: [list(given)])
+    output, found = tmp_path / "out.json", []
+    for chosen in (["--one", "bfloat16", PRODUCTS], ["--rounds", "2"]):
+        own = ["--steps", "5", "--output", str(output), "--data.seed", "3"]
+        monkeypatch.setattr(sys, "argv", ["step_settings", *chosen, *own])
+        step_settings.main()
+        found.append(json.loads(output.read_text()))
+    words = ["--data.seed", "3"]
+    assert found == [
+        ["here", ["bfloat16", PRODUCTS], words, 5],
+        {"made_with": "this one", "rounds": 2, "steps": 5, "rows": [[words, 2, 5]]},
+    ]
 
 
 def test_lines_say_every_figure() -> None:

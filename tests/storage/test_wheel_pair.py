@@ -7,168 +7,39 @@ import json
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, BitImageProcessor, Dinov2Model, LlamaForCausalLM
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import lightning_m2pt  # noqa: F401  (before transformers)
 from lightning_m2pt.backbones.pairs.tower_and_decoder import TowerAndDecoder
-from lightning_m2pt.backbones.towers.dinov2 import RENAMED
 from lightning_m2pt.backbones.weight_files import opened
-from lightning_m2pt.errors import EnvironmentFailure
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.main import main
 from lightning_m2pt.storage.foreign import smollm2_dinov2
+from lightning_m2pt.storage.foreign.gguf_language_model import language_model
+from lightning_m2pt.storage.foreign.onnx_dinov2 import dinov2_tensors
 from lightning_m2pt.system import wheels
 from lightning_m2pt.system.wheels import Wheel, downloaded_wheel
+from tests.support.models.foreign_files import (
+    SIDE,
+    SIZES,
+    WIDTH,
+    published_names,
+    small_llama,
+    small_tower,
+    write_gguf,
+    write_onnx,
+)
 
-gguf = pytest.importorskip("gguf")
-onnx = pytest.importorskip("onnx")
-
-HEADS, KEY_HEADS, LAYERS, WIDTH = 4, 2, 2, 32
-SIDE, PATCH = 28, 14
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-SIZES = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "image_size": SIDE,
-    "patch_size": PATCH,
-}
-
-
-def of_llama_cpp(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Returns a projection's rows in the order that GGUF has them in: the halves of a head's rotation side by side."""
-    rows = weight.shape[0] // heads // 2
-    return weight.view(heads, 2, rows, -1).transpose(1, 2).reshape(weight.shape)
-
-
-def small_llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=259,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        pad_token_id=2,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return LlamaForCausalLM(config)
-
-
-def byte_letters() -> list[str]:
-    """Returns GPT-2's letters for the 256 bytes."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    return sorted(ByteLevel.alphabet())
-
-
-def write_gguf(path: Path, model: LlamaForCausalLM) -> None:
-    """Writes a model as llama.cpp's converter does, unpacked, with a byte tokenizer."""
-    writer = gguf.GGUFWriter(str(path), "llama")
-    config = model.config
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KEY_HEADS)
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_vocab_size(config.vocab_size)
-    letters = byte_letters()
-    tokens = [*SPECIAL, *letters]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list([*tokens[:-1], "ĠĠ"])
-    writer.add_token_types([3, 3, 3, *[1] * len(letters)])
-    writer.add_token_merges(["Ġ Ġ"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    writer.add_pad_token_id(2)
-    writer.add_chat_template(
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    )
-    state = model.state_dict()
-
-    def add(name: str, tensor: torch.Tensor) -> None:
-        writer.add_tensor(name, tensor.numpy().astype(numpy.float32))
-
-    add("token_embd.weight", state["model.embed_tokens.weight"])
-    add("output_norm.weight", state["model.norm.weight"])
-    names = {
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-    }
-    for layer in range(LAYERS):
-        for own, theirs in names.items():
-            add(f"blk.{layer}.{theirs}.weight", state[f"model.layers.{layer}.{own}.weight"])
-        for own, theirs, heads in (("q_proj", "attn_q", HEADS), ("k_proj", "attn_k", KEY_HEADS)):
-            weight = of_llama_cpp(state[f"model.layers.{layer}.self_attn.{own}.weight"], heads)
-            add(f"blk.{layer}.{theirs}.weight", weight.contiguous())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def small_tower() -> Dinov2Model:
-    torch.manual_seed(1)
-    model = Dinov2Model(Dinov2Config(**SIZES, mlp_ratio=4))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.2)
-    return model
-
-
-def published_names(model: Dinov2Model) -> dict[str, torch.Tensor]:
-    """Returns a tower's tensors under the names of published files."""
-    named = {}
-    for name, tensor in model.state_dict().items():
-        for published, of_today in RENAMED.items():
-            name = name.replace(of_today, published)
-        named[name] = tensor
-    return named
-
-
-def write_onnx(path: Path, model: Dinov2Model) -> None:
-    """Writes what torch's exporter leaves of a tower: matrices without names, positions in two pieces, other parts."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    stored, nodes = [], []
-    for name, tensor in published_names(model).items():
-        if name == "embeddings.mask_token":
-            continue
-        if name == "embeddings.position_embeddings":
-            for number, (kind, piece) in enumerate((("Concat", tensor[:, :1]), ("Reshape", tensor[:, 1:]))):
-                stored.append(numpy_helper.from_array(piece.numpy(), f"onnx::{kind}_{number}"))
-                inputs = [f"onnx::{kind}_{number}", "other"]
-                nodes.append(helper.make_node(kind, inputs, [f"p{number}"], f"/backbone/embeddings/{kind}_{number}"))
-        elif name.endswith(".weight") and tensor.dim() == 2:
-            key = f"onnx::MatMul_{len(stored) + 1000}"
-            stored.append(numpy_helper.from_array(tensor.T.contiguous().numpy(), key))
-            place = f"/backbone/{name.removesuffix('.weight')}/MatMul".replace(".", "/").replace("layer/", "layer.")
-            nodes.append(helper.make_node("MatMul", ["rows", key], [f"m{key}"], place))
-        else:
-            stored.append(numpy_helper.from_array(tensor.numpy(), f"backbone.{name}"))
-    stored.append(numpy_helper.from_array(numpy.zeros((3, 3), numpy.float32), "decoder.conv.weight"))
-    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, [1, WIDTH])
-    path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", [rows], [rows], stored)).SerializeToString())
+pytest.importorskip("gguf")
+pytest.importorskip("onnx")
 
 
 def wheel_file(folder: Path, project: str, files: dict[str, bytes], version: str = "1.0") -> Wheel:
@@ -265,10 +136,11 @@ def test_a_fetched_pair_is_the_models_that_were_packed(pair, tmp_path, capsys):
     ]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # neither wheels nor drafts stay
     assert (folder / "LICENSE").read_text() == "a licence\n"
-    for part, expected in (("vision", published_names(tower)), ("language", language.state_dict())):
+    embedding = {name: each for name, each in language.state_dict().items() if name != "lm_head.weight"}  # is the head
+    for part, expected in (("vision", published_names(tower)), ("language", embedding)):
         with opened(folder / part / "model.safetensors") as file:
             names = set(file.keys())
-            assert set(expected) - names <= {"lm_head.weight", "embeddings.mask_token"}
+            assert names == set(expected)
             for name in names - {"embeddings.mask_token"}:
                 assert torch.equal(file.get_tensor(name), expected[name]), name
     projector = tmp_path / "projector.safetensors"
@@ -280,6 +152,11 @@ def test_a_fetched_pair_is_the_models_that_were_packed(pair, tmp_path, capsys):
     assert torch.allclose(
         backbone.vision_states(pixels), tower.eval()(pixels, output_hidden_states=True).hidden_states[-2], atol=1e-6
     )
+    sizes = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    published = BitImageProcessor(**sizes, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD)
+    picture = numpy.random.default_rng(0).integers(0, 256, (40, 61, 3), numpy.uint8)
+    pictures = published(picture, return_tensors="pt")["pixel_values"]
+    assert torch.equal(backbone.processor().image(picture), pictures[0])
     ids = torch.randint(3, 259, (1, 9))
     ours = backbone.language_model(ids).logits
     assert torch.allclose(ours, language.eval()(ids).logits, atol=1e-6)
@@ -291,6 +168,45 @@ def test_a_fetched_pair_is_the_models_that_were_packed(pair, tmp_path, capsys):
     (folder / "vision" / "config.json").write_text("{}")
     assert main([*fetch, "--wheels", str(tmp_path / "index")]) == 0
     assert json.loads((folder / "vision" / "config.json").read_text())["model_type"] == "dinov2"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_output_layer_is_read_where_it_is_not_the_embedding(tmp_path, tied):
+    model = small_llama(tied=tied)
+    write_gguf(tmp_path / "small.gguf", model)
+    config, tensors = language_model(tmp_path / "small.gguf")
+    assert config["tie_word_embeddings"] is tied
+    assert (config["architectures"], config["num_key_value_heads"]) == (["LlamaForCausalLM"], 2)
+    assert not {"quantization_config", "_name_or_path", "dtype"} & set(config)  # of the reading, not of the model
+    assert set(model.state_dict()) - set(tensors) == ({"lm_head.weight"} if tied else set())
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_what_is_no_tower_in_a_graph_is_refused(tmp_path):
+    import onnx
+
+    path = tmp_path / "small.onnx"
+    write_onnx(path, small_tower())
+    model = onnx.load(path)
+    del model.graph.node[0]  # joins the position of CLS to the others
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BadInputError, match="no positions of a DINOv2 tower"):
+        dinov2_tensors(path)
+    path.write_bytes(b"no graph")
+    with pytest.raises(BadInputError, match="no ONNX file"):
+        dinov2_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["LANGUAGE", "VISION"])
+def test_a_pair_of_another_wheel_is_none_of_todays(pair, tmp_path, monkeypatch, name):
+    folder = tmp_path / "pair"
+    fetch = ["models", "fetch", "smollm2_dinov2", "--to", str(folder), "--wheels", str(tmp_path / "index")]
+    assert main(fetch) == 0
+    assert smollm2_dinov2.complete_record(folder) is not None
+    other = replace(getattr(smollm2_dinov2, name), sha256="0" * 64)
+    monkeypatch.setattr(smollm2_dinov2, name, other)
+    assert smollm2_dinov2.complete_record(folder) is None
 
 
 def test_a_pair_of_other_bytes_than_today_is_made_anew(pair, tmp_path):
@@ -360,6 +276,9 @@ def test_digits_are_split_off_before_blanks_are_joined(pair, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(folder / "language", trust_remote_code=False)
     assert tokenizer.tokenize("a  1") == ["a", "ĠĠ", "1"]  # GPT-2's rule alone keeps a blank for the digit
     assert "<|im_start|>" in tokenizer.chat_template
+    settings = json.loads((folder / "language" / "tokenizer_config.json").read_text())
+    assert settings["eos_token"] == "<|im_end|>"
+    assert not [key for key in settings if "local" in key]  # what says how and where this process read it
 
 
 def test_pip_brings_a_wheel_of_this_content_alone(index, tmp_path, monkeypatch):
