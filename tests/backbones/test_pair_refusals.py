@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lightning_m2pt.backbones import quantised
 from lightning_m2pt.backbones.towers.known import REFUSED
-from lightning_m2pt.errors import BadInputError
+from lightning_m2pt.errors import BadInputError, EnvironmentFailure
 from lightning_m2pt.methods.m2pt import M2PT
 from tests.support.stored_backbone import change_bytes, change_json, change_tensors
 from tests.support.towers.stored_pairs import store_pair, stored_pair
@@ -138,6 +139,20 @@ def test_a_projector_of_another_pair_is_refused(tmp_path: Path) -> None:
     save_file({**load_file(file), "0.weight": torch.ones(32, 768)}, file)
     with pytest.raises(BadInputError, match=r"0\.weight \[32, 768\], not \[32, 24\]"):
         stored_pair(tmp_path).check_files()
+
+
+def test_what_the_machine_lacks_is_said_before_weights_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ImportError("none here")
+
+    store_pair(tmp_path)
+    (tmp_path / "features").write_text("no folder")
+    with pytest.raises(EnvironmentFailure, match="features cannot be kept there"):
+        stored_pair(tmp_path, feature_cache=str(tmp_path / "features")).check_files()
+    monkeypatch.setattr(quantised, "bitsandbytes_functions", missing)
+    with pytest.raises(EnvironmentFailure, match="bitsandbytes cannot be imported"):
+        stored_pair(tmp_path, quantization="nf4").check_files()
+    stored_pair(tmp_path, quantization="int8").check_files()
 
 
 def test_the_prefix_path_is_refused_where_the_tower_has_none(tmp_path: Path) -> None:
