@@ -86,6 +86,8 @@ SPOILT: list[tuple[str, Callable[[Path], Any], str]] = [
     ("open_clip", without_last("tower/open_clip_model.safetensors"), "tensors missing"),
     ("clip", remove("language/model.safetensors"), "model.safetensors"),
     ("clip", change_json("language/config.json", "model_type", value="opt"), "is not what opt is"),
+    ("clip", remove("language/tokenizer.json"), r"tokenizer\.json: the file is missing"),
+    ("clip", remove("language/tokenizer_config.json"), "tokenizer_config.json cannot be read"),
 ]
 
 

@@ -18,8 +18,16 @@ from lightning_m2pt.testing.backbone_contract import backbone_contract, loaded
 from lightning_m2pt.testing.passes import batch_for
 from lightning_m2pt.tuning.losses import supervised_rows
 from tests.support.towers.float64_islands import float64_islands
-from tests.support.towers.small import IMAGE, LAYERS, PATCHES, WIDTH
-from tests.support.towers.stored_pairs import LIBRARY_PICTURES, TOWERS, store_pair, store_timm, store_tower, stored_pair
+from tests.support.towers.small import IMAGE, LAYERS, PATCH, PATCHES, WIDTH
+from tests.support.towers.stored_pairs import (
+    LIBRARY_PICTURES,
+    TEXT_WIDTH,
+    TOWERS,
+    store_pair,
+    store_timm,
+    store_tower,
+    stored_pair,
+)
 
 LENGTH = 3
 IN_FRONT = {"siglip": 0, "whole siglip": 0, "timm with registers": 5, "dinov2 with registers": 3, "dinov3": 3}
@@ -81,6 +89,21 @@ def test_features_are_the_librarys(tmp_path: Path, tower: str) -> None:
             expected = library_states(tmp_path, tower, used)[:, in_front:]
         assert rows.spans == [Span.PATCH] * PATCHES
         torch.testing.assert_close(rows.rows, expected, rtol=0, atol=1e-13 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("tower", "mlp_width", "quick"), [("clip", 40, True), ("siglip", 40, False), ("timm", 48, False)]
+)
+def test_sizes_are_those_of_both_folders(tmp_path: Path, tower: str, mlp_width: int, quick: bool) -> None:
+    store_pair(tmp_path, tower)
+    shape = stored_pair(tmp_path, feature_layer=2).shape
+    assert (shape.vision_layers, shape.vision_width, shape.vision_mlp_width) == (3, WIDTH, mlp_width)
+    assert (shape.patches, shape.patch_size, shape.image_size) == (PATCHES, PATCH, IMAGE)
+    assert (shape.vision_rows_in_front, shape.vision_quick_gelu) == (IN_FRONT.get(tower, 1), quick)
+    assert (shape.text_layers, shape.text_width, shape.text_mlp_width) == (3, TEXT_WIDTH, 48)
+    assert (shape.text_heads, shape.text_key_value_heads, shape.text_head_width) == (4, 2, 12)
+    assert (shape.vocabulary_size, shape.maximum_positions, shape.runs_reference) == (50, 128, "")
+    assert (shape.image_mean, shape.image_std) == ((0.5, 0.4, 0.6), (0.3, 0.25, 0.2))
 
 
 @pytest.mark.parametrize("switch", ["pre_norm", "qk_norm"])
