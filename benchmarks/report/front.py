@@ -17,7 +17,12 @@ from benchmarks.report.measured_tables import domain_lines, parity_lines, roundi
 from benchmarks.report.methods_chart import draw_gains, draw_methods
 from benchmarks.report.pair_looks_table import looks_lines
 from benchmarks.report.parameter_table import parameter_lines
-from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, textual_sentence
+from benchmarks.report.real_pair_findings import (
+    foretold_sentence,
+    longer_sentence,
+    ranking_sentence,
+    textual_sentence,
+)
 from benchmarks.report.real_pair_tables import (
     agreements,
     beside_lines,
@@ -133,7 +138,9 @@ def orders_compared() -> tuple[Content, Content, Content]:
 
 def pair_sentences(pair: Content) -> list[str]:
     """Returns what came out on the real pair."""
-    found = [textual_sentence(pair), ranking_sentence(pair)]
+    longer = stored(f"{REAL_PAIR}_longer")
+    ranking = " ".join([ranking_sentence(pair), *([longer_sentence(longer)] if longer else [])])
+    found = [textual_sentence(pair), ranking]
     return [*found, foretold_sentence(agreements(*orders_compared()))] if has_seeds(pair) else found
 
 

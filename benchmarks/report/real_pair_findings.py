@@ -86,6 +86,14 @@ def ranking_sentence(content: Content) -> str:
     )
 
 
+def longer_sentence(content: Content) -> str:
+    """Returns every method's mean after four times the steps, the best first, and what textual prompts change then."""
+    sweep = sweep_of(content)
+    means = ", ".join(f"{listed([label])} {sweep.rows[label][MMAVG].mean:.1f}" for label in sweep.ranking[:-1])
+    gain = gain_words(content["gains"][LANGUAGE][WORDS])
+    return f"With four times the steps, {seeds_of(content)}: {means}; textual prompts that begin as words: {gain}."
+
+
 def sets_sentence(content: Content) -> str:
     """Returns on which sets every seed of a method is above both the untouched model and the best constant answer."""
     sweep, by_sets = sweep_of(content), dict[str, list[str]]()

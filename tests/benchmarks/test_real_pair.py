@@ -10,7 +10,13 @@ import yaml
 from benchmarks.report.front import GAINS, has_seeds
 from benchmarks.report.methods_chart import START_COLOUR, draw_gains, gains_figure
 from benchmarks.report.order import Agreement
-from benchmarks.report.real_pair_findings import foretold_sentence, ranking_sentence, sets_sentence, textual_sentence
+from benchmarks.report.real_pair_findings import (
+    foretold_sentence,
+    longer_sentence,
+    ranking_sentence,
+    sets_sentence,
+    textual_sentence,
+)
 from benchmarks.report.real_pair_tables import (
     beside_lines,
     lengths_lines,
@@ -102,6 +108,12 @@ def test_the_readmes_sentences_by_value() -> None:
     assert "clearly above: LoRA 56.0, PTUM (rows) 56.0; level" in ranking_sentence(pair)
     uneven["gains"]["no textual prompts"] = {}
     assert textual_sentence(uneven).endswith("M2PT's ablation has not been run.**")
+    longer = invented(**{"m2pt from words": [61.0], "lora": [63.0], "no textual prompts": [60.5]})
+    longer["gains"]["no textual prompts"] = {"m2pt from words": {"difference": 0.5, "low": -1.5, "high": 2.5}}
+    assert longer_sentence(longer) == (
+        "With four times the steps, 1 seed: LoRA 63.0, M2PT from words 61.0, no textual prompts 60.5; textual prompts "
+        "that begin as words: +0.5, -1.5 to +2.5."
+    )
     agreed = Agreement(("m2pt", "lora", "frozen"), 0.333, -0.25, 1.0, 1.0)
     assert foretold_sentence({"`testbed`": agreed, "`other`": None}) == (
         "The embedded backbones foretell that order by a Kendall's tau of: `testbed` +0.33 (-0.25 to +1.00 over seeds, "
