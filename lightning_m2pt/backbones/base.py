@@ -337,7 +337,8 @@ class Backbone(nn.Module, ABC):
         order = splice(batch.input_ids, batch.spans != Span.PADDING, pictures.counts).order
         self.refuse_beyond_positions(order.shape[1] + self.attachment.rows_before_text())
         ids = nn.functional.pad(batch.input_ids.clamp(min=0).flatten(), (0, 1))
-        rows = torch.cat([self.token_embedding()(ids), pictures.rows])
+        words = self.token_embedding()(ids)
+        rows = torch.cat([words, pictures.rows])
         embeddings = rows.index_select(0, order.flatten()).view(*order.shape, -1)
         embeddings = embeddings if nothing is None else embeddings + nothing
         no_labels = batch.labels.new_full((1 + len(pictures.rows),), IGNORED_LABEL)
@@ -345,7 +346,7 @@ class Backbone(nn.Module, ABC):
         padding = batch.spans.new_full((1,), Span.PADDING)
         spans = torch.cat([batch.spans.flatten(), padding, pictures.spans.to(batch.spans)])[order]
         positions = positions_in_order(pictures, order, batch.input_ids.numel())
-        return AssembledRows(embeddings, labels, spans, positions)
+        return AssembledRows(embeddings, labels, spans, positions, frozen_words=not words.requires_grad)
 
     def _nothing_of_a_picture(self) -> Tensor:
         """Runs tower and connector over a black picture and returns 0, which depends on them as a picture's rows would.

@@ -145,14 +145,17 @@ class CausalDecoding(Backbone, ABC):
         """Takes the shortcuts where no prompt row stands in the decoder's sequence."""
         if shortcuts == EVERY_ROW or not self.shares_prefix():
             return super().supervised_states(batch, shortcuts)
-        rows, shared = self.assembled(batch), 0
+        rows, shared, raw = self.assembled(batch), 0, self.attachment.raw_prompt_rows()
         if shortcuts.shared_rows_once and len(batch) > 1 and not self.attachment.draws_per_sample():
-            shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, self.attachment.raw_prompt_rows())
+            shared = shared_rows(batch.input_ids, IMAGE_TOKEN_ID, raw)
         prefix = self.learned_keys_and_values()
         wanted = nn.functional.pad(rows.labels[:, 1:] != IGNORED_LABEL, (0, 1))
         if shared:  # samples without a picture may be alike up to their answers, and in them
             shared = min(shared, int(wanted.any(dim=0).long().argmax()))
-        given = self.decoder(), prefix, rows.embeddings, rows.positions, shared
+        front = rows.embeddings[:1, :shared]
+        if rows.frozen_words and not raw:  # autograd knows whole tensors, and pictures' rows are in this one
+            front = front.detach()
+        given = self.decoder(), prefix, rows.embeddings, rows.positions, front
         if shortcuts.supervised_rows_only:
             return run_behind_prefix(*given, wanted), rows.labels
         return run_behind_prefix(*given)[wanted[:, shared:]], rows.labels

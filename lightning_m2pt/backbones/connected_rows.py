@@ -61,12 +61,14 @@ class AssembledRows:
         labels: (B, S) int64.
         spans: (B, S) int64.
         positions: (B, S) int64, or None where a row's position is its number.
+        frozen_words: Whether the rows of words depend on nothing that is trained.
     """
 
     embeddings: Tensor
     labels: Tensor
     spans: Tensor
     positions: Tensor | None
+    frozen_words: bool
 
 
 def positions_in_order(pictures: ConnectedRows, order: Tensor, tokens: int) -> Tensor | None:

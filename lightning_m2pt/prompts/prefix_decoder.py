@@ -19,7 +19,7 @@ def run_behind_prefix(
     prefix: PastRows,
     rows: Tensor,
     positions: Tensor | None = None,
-    shared: int = 0,
+    front: Tensor | None = None,
     wanted: Tensor | None = None,
 ) -> Tensor:
     """Runs all layers and the final norm.
@@ -29,20 +29,22 @@ def run_behind_prefix(
         prefix: P keys and values in front of all rows; their positions are 0 to P - 1.
         rows: (B, S, D).
         positions: (B, S) of the rows without the prefix; None: their numbers.
-        shared: How many of the first rows are alike in all samples and shall run once.
+        front: (1, F, D) the first F of the rows, which are alike in all samples and shall run once, with the gradient
+            that they have there.
         wanted: (B, S) bool, at least one and none of them among the shared: the rows whose outputs are needed.
 
     Returns:
-        (N, D) after the final norm, sample by sample: the N wanted rows. Without ``wanted`` (B, S - shared, D), all
+        (N, D) after the final norm, sample by sample: the N wanted rows. Without ``wanted`` (B, S - F, D), all
         that are not shared.
     """
     places = torch.arange(rows.shape[1], device=rows.device)
     if wanted is not None:
         places = places[: 1 + int((wanted.any(dim=0) * places).max())]
     positions = prefix.length + (places[None] if positions is None else positions[:, : len(places)])
-    if shared:
+    shared = 0 if front is None else front.shape[1]
+    if front is not None and shared:
         first = positions[:1]
-        _, prefix = append_rows(decoder, prefix, rows[:1, :shared], first[:, :shared], wanted=first[:, :0])
+        _, prefix = append_rows(decoder, prefix, front, first[:, :shared], wanted=first[:, :0])
     own, positions = rows[:, shared : len(places)], positions[:, shared:]
     if wanted is None:
         return append_rows(decoder, prefix, own, positions, keeps=False)[0]

@@ -57,6 +57,7 @@ def loss_and_gradients(
     backbone: OpenClipLlama, method: Method, batch: Batch, shortcuts: Shortcuts
 ) -> tuple[SupervisedRows, dict[str, Tensor]]:
     named = [pair for tensors in method.parts().values() for pair in tensors]
+    backbone.requires_grad_(False)
     for _, parameter in named:
         parameter.requires_grad_(True)
         parameter.grad = None
@@ -155,6 +156,22 @@ def test_the_rows_that_run_once_are_those_in_front_of_the_picture(tmp_path: Path
     supervised = max((batch.labels != IGNORED_LABEL).sum(dim=1))
     layers = TEXT_LAYERS - 1
     assert sizes == [(1, common)] * layers + [(3, own)] * layers + [(3, int(supervised))]
+
+
+@pytest.mark.parametrize("name", ["projector", "lora", "full", "m2pt"])
+def test_words_that_nothing_trained_reaches_are_not_run_backwards(tmp_path: Path, name: str) -> None:
+    backbone, batch = random_backbone(tmp_path, torch.float64), batch_with_system_text()
+    method = built(name, backbone).double()
+    method.attach(backbone)
+    backbone.requires_grad_(False)
+    for _, parameter in [pair for tensors in method.parts().values() for pair in tensors]:
+        parameter.requires_grad_(True)
+    found: list[tuple[int, bool]] = []
+    first, *_ = backbone.language_model.model.layers
+    handle = first.mlp.register_forward_hook(lambda _mlp, _given, out: found.append((len(out), out.requires_grad)))
+    supervised_rows(backbone, batch)
+    handle.remove()
+    assert found == [(1, name != "projector"), (3, True)]
 
 
 def test_shared_rows_end_where_samples_differ() -> None:
@@ -283,5 +300,5 @@ def test_layers_compile_without_graph_breaks(tmp_path: Path, monkeypatch, name: 
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs >= 4
     if name == "m2pt":
-        assert graphs <= 6  # as with four times as many layers: no graph knows its layer's number
+        assert graphs <= 7  # as with four times as many layers: no graph knows its layer's number
     assert not torch._dynamo.utils.counters["graph_break"]
