@@ -28,10 +28,12 @@ from lightning_m2pt.inputs.picture_batch import PictureBatch, picture_batch
 from lightning_m2pt.inputs.processing import EncodedText
 from lightning_m2pt.tuning.compared_pictures import ComparedPictures
 from lightning_m2pt.tuning.comparison import (
+    DISTURBANCES,
     LARGEST_BEHIND_PROMPTS,
     NOISE,
     Comparison,
     difference,
+    disturbed_by_rounding,
     limits_of,
     rounding_may_grow,
 )
@@ -312,6 +314,11 @@ def limit_of(backbone: Backbone, embeddings: Tensor, positions: Tensor | None, n
     smallest, largest = limits_of(backbone)
     if rounding_may_grow(backbone):
         largest = LARGEST_BEHIND_PROMPTS
-    others = library_passes(backbone, embeddings, "eager", positions)
-    noise = [difference(*pair) for pair in zip(others, numbers, strict=True)]
+    others = [library_passes(backbone, embeddings, "eager", positions)]
+    if rounding_may_grow(backbone):
+        generator = torch.Generator().manual_seed(SEED)
+        for _ in range(DISTURBANCES):
+            rows = disturbed_by_rounding(embeddings, generator)
+            others.append(library_passes(backbone, rows, positions=positions))
+    noise = [difference(*pair) for other in others for pair in zip(other, numbers, strict=True)]
     return min(max(smallest, NOISE * max(noise)), largest)
