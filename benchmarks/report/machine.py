@@ -18,12 +18,18 @@ def machine() -> dict[str, object]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": processor_name(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "instruction_set": instruction_set(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+
+
+def instruction_set() -> str:
+    """Returns what torch's kernels are chosen by, and AMX where the processor multiplies bfloat16 by it."""
+    chosen = torch.backends.cpu.get_cpu_capability()
+    return f"{chosen} and AMX" if torch.cpu.get_capabilities().get("amx_bf16") else chosen
 
 
 def processor_name() -> str:

@@ -134,6 +134,8 @@ SECTIONS: dict[str, Callable[[Content], list[str]]] = {
     "input_pipeline": input_lines,
     "first_step": first_step_lines,
     "beside_peft": beside_peft_lines,
+    "beside_peft_amx": beside_peft_lines,
     "step_settings": step_settings_lines,
+    "step_settings_amx": step_settings_lines,
 }
 """By the name of the stored file, which is that of the page's marked place too."""

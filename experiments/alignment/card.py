@@ -53,8 +53,9 @@ RECIPE = """\
 - **Machine**: {processor}, {cores} cores, {capability}; {minutes:.0f} minutes for the training's last start, on a
   machine that others used as well.
 - **Determinism**: the same command on the same machine with the same code and versions gives the same bytes,
-  interrupted or not. Another processor, or other code or versions, may add up in another order: the file comes out
-  again up to rounding. Commits that the training was started from: {commits}.
+  interrupted or not. Another processor, or other code or versions, may add up in another order, and over all steps
+  such roundings grow: the numbers come out as others, of the same worth. Commits that the training was started from:
+  {commits}.
 """
 
 LIMITS = """\
