@@ -133,15 +133,18 @@ class Session:
         lacking = {variant.label for variant in without_rates(self.sweep.variants, self.chosen)}
         return [job for job in jobs if job.label not in lacking] if self.with_search else jobs
 
-    def all_jobs(self) -> list[Job]:
-        """Returns the trials and all cells, for display; what is chosen needs no trial that the record has no more."""
-        trials = [
+    def shown_trials(self) -> list[Job]:
+        """Returns the trials for display; what is chosen needs no trial that the record has no more."""
+        return [
             job
             for label, search in self.searches.items()
             for job in search.trials
             if label not in self.chosen or self.record.state(job) == State.DONE
         ]
-        return [*trials, *cells(self.sweep, self.setting, self.rates), *self.transfers]
+
+    def all_jobs(self) -> list[Job]:
+        """Returns the trials and all cells, for display."""
+        return [*self.shown_trials(), *cells(self.sweep, self.setting, self.rates), *self.transfers]
 
     def show_commands(self) -> None:
         """Writes the cells' command lines to standard output, and the budget beside it."""
@@ -183,12 +186,12 @@ class Session:
         """Searches, runs the cells, and shows what came out."""
         self.check()
         if self.is_searching:
-            self.search()
+            self.search(cells_follow=not search_only)
         if search_only:
             return A_CELL_FAILED if self.is_searching else ExitCode.DONE
         jobs = self.cells()
         try:
-            self.run_jobs(jobs, ())
+            self.run_jobs(jobs, (), self.all_jobs())
         except SystemExit:  # a stop signal; the children have ended
             self.show_results(jobs)
             raise
@@ -236,18 +239,18 @@ class Session:
         jobs = cells(self.sweep, self.setting, self.rates)
         return carried_prompts(self.sweep, self.setting, trained_runs(jobs, self.record))
 
-    def search(self) -> None:
-        """Runs the trials that have not ended, and chooses."""
+    def search(self, *, cells_follow: bool) -> None:
+        """Runs the trials that have not ended, and chooses; cells that do not follow are no part of what is left."""
         self.chosen = conclude(list(self.searches.values()), self.record)
-        self.run_jobs(self.trials, FINAL_FAILURES)
+        self.run_jobs(self.trials, FINAL_FAILURES, self.all_jobs() if cells_follow else self.shown_trials())
         self.chosen = conclude(list(self.searches.values()), self.record)
         for label, number in self.chosen.items():
             rates = ", ".join(f"{part} {rate:g}" for part, rate in self.searches[label].rates[number].items())
             say(f"rates of {label}: {rates}" + (" (as its file states)" if number == 0 else f" (trial {number})"))
 
-    def run_jobs(self, jobs: Sequence[Job], final_failures: Sequence[int]) -> None:
-        """Runs jobs with a live table on a terminal, and one line for every event elsewhere."""
-        shown, title = self.all_jobs(), f"sweep {self.sweep.name}"
+    def run_jobs(self, jobs: Sequence[Job], final_failures: Sequence[int], shown: Sequence[Job]) -> None:
+        """Runs jobs, with a live table of those shown on a terminal, and one line for every event elsewhere."""
+        title = f"sweep {self.sweep.name}"
         if not OUT.is_terminal:
 
             def tell(line: str) -> None:

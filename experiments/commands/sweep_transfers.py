@@ -52,10 +52,11 @@ def run_rounds(session: "Session") -> None:
     check_answers(plan, session.setting)
     session.check()
     if session.is_searching:
-        session.search()
+        session.search(cells_follow=True)
     for seed in (*plan.seeds, None):
-        session.run_jobs([job for job in session.cells() if job.name == f"seed {seed}"], ())
+        seeded = [job for job in session.cells() if job.name == f"seed {seed}"]
+        session.run_jobs(seeded, (), session.all_jobs())
         all_carried = session.carried()
         session.transfers = transfer_jobs(all_carried)
         of_round = [each for each in all_carried if seed is None or (each.seed == seed and not each.is_mean)]
-        session.run_jobs(transfer_jobs(of_round), ())
+        session.run_jobs(transfer_jobs(of_round), (), session.all_jobs())

@@ -257,6 +257,13 @@ def test_what_is_chosen_needs_the_record_of_its_trials_no_more(tmp_path, capfd):
     assert [log.read_text().count("$ m2pt fit") for log in logs] == [1]
 
 
+def test_what_is_left_of_a_search_alone_has_no_cells(tmp_path, capfd):
+    path = write_sweep(tmp_path)
+    assert main(words_for(path, "--search-only")) == 0
+    counted = [line.strip() for line in capfd.readouterr().out.splitlines() if line.startswith(" ")]
+    assert counted[-1] == "8 done"
+
+
 def test_optunas_own_tools_read_the_journal(tmp_path):
     path = write_sweep(tmp_path)
     assert main(words_for(path, "--search-only")) == 0
