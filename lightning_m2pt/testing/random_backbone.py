@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_m2pt.backbones.open_clip_llama import OpenClipLlama
 from lightning_m2pt.inputs.batch import IGNORED_LABEL, IMAGE_TOKEN_ID, Batch, Span
+from lightning_m2pt.system.atomic_files import write_atomically
 
 IMAGE_SIZE, PATCHES, WIDTH, VOCABULARY = 16, 16, 32, 50
 VISION_LAYERS, TEXT_LAYERS = 4, 3
@@ -39,8 +40,8 @@ def write_configs(folder: Path, language: dict[str, Any] | None = None, tower: d
         "tie_word_embeddings": False,
         **(language or {}),
     }
-    (folder / "open_clip_config.json").write_text(json.dumps(open_clip))
-    (folder / "config.json").write_text(json.dumps(llama))
+    for name, content in (("open_clip_config.json", open_clip), ("config.json", llama)):
+        write_atomically(folder / name, json.dumps(content).encode())  # other processes may be reading them
 
 
 def random_backbone(

@@ -4,6 +4,8 @@ Whatever ``m2pt fit`` makes passes. What is Lightning's own and right stays as L
 watch, validation, clipping, time limits, resuming.
 """
 
+import math
+
 import torch
 import torch.distributed
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -113,14 +115,17 @@ def write_no_pickles(trainer: Trainer) -> None:
 def refuse_part_of_a_step(trainer: Trainer) -> None:
     """Refuses an epoch that ends inside an optimizer step: it would be made with some of its samples.
 
+    An epoch whose length its loader does not know, infinite here, may end so wherever a step has several batches.
+
     Raises:
-        BadInputError: If one does.
+        BadInputError: If one does, or may.
     """
     batches, of_a_step = trainer.num_training_batches, trainer.accumulate_grad_batches
-    if batches % of_a_step:
+    if of_a_step > 1 and batches % of_a_step:
+        ends = f"of {batches:g} batches ends" if math.isfinite(batches) else "of unknown length may end"
         raise refused(
             "limit_train_batches",
-            f"an epoch of {batches:g} batches ends inside a step of {of_a_step}",
+            f"an epoch {ends} inside a step of {of_a_step}",
             f"a multiple of {of_a_step}, or no limit",
         )
 

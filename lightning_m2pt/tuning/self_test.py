@@ -215,9 +215,9 @@ def compare_assumptions(backbone: Backbone, generator: torch.Generator) -> None:
 
 @contextmanager
 def without_textual_prompts(backbone: Backbone) -> Iterator[None]:
-    """Leaves textual prompts out as long as it lasts."""
+    """Leaves textual prompts out as long as it lasts, and the queries that are learned for their rows."""
     attachment = backbone.attachment
-    backbone.attachment = replace(attachment, textual_prompts=None)
+    backbone.attachment = replace(attachment, textual_prompts=None, query_rows=())
     try:
         yield
     finally:

@@ -1,6 +1,8 @@
 """A Trainer that somebody made for themselves tunes as ``m2pt fit`` does, or says what it would do otherwise."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from torch import Tensor
 from lightning_m2pt.errors import BadInputError
 from lightning_m2pt.storage.adapter_folder import declared_tensors
 from lightning_m2pt.tuning.module import TuningModule
-from lightning_m2pt.tuning.own_trainer import refuse_double_on_apple
+from lightning_m2pt.tuning.own_trainer import refuse_double_on_apple, refuse_part_of_a_step
 from tests.support.python_objects import QUIET, small_data, small_module
 from tests.support.small_experiment import fitted, small_words
 
@@ -187,3 +189,19 @@ def test_apples_gpus_have_no_float64() -> None:
 def test_a_module_is_not_made_from_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="which Lightning would unpickle"):
         TuningModule.load_from_checkpoint(tmp_path / "last.ckpt", map_location="cpu")
+
+
+@pytest.mark.parametrize(
+    ("batches", "of_a_step", "refusal"),
+    [
+        (6, 3, None),
+        (7, 1, None),
+        (float("inf"), 1, None),
+        (7, 3, "an epoch of 7 batches ends inside a step of 3"),
+        (float("inf"), 3, "an epoch of unknown length may end inside a step of 3"),
+    ],
+)
+def test_an_epoch_ends_with_a_whole_step_or_is_refused(batches: float, of_a_step: int, refusal: str | None) -> None:
+    trainer: Any = SimpleNamespace(num_training_batches=batches, accumulate_grad_batches=of_a_step)
+    with nullcontext() if refusal is None else pytest.raises(BadInputError, match=refusal):
+        refuse_part_of_a_step(trainer)
