@@ -21,8 +21,8 @@ from tests.support.quantised_backbone import dequantised, needs, quantised
 from tests.support.stored_backbone import store_backbone
 
 FAST = {("m2pt", "nf4")}
-LEFT_OUT = {"full", "pissa", "aprompt without keys and values"}
-"""Two are refused; of the third, the first query sees its own row alone: its gradient is rounding, or zero."""
+LEFT_OUT = {"full", "full and prompts", "pissa", "aprompt without keys and values"}
+"""Three are refused; of the last, the first query sees its own row alone: its gradient is rounding, or zero."""
 CASES = [(name, how) for name in METHODS if name not in LEFT_OUT for how in ("nf4", "int8")]
 
 
